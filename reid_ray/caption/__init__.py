@@ -1,0 +1,1 @@
+"""From images to captions, rewrites and faithfulness scores (LUPerson-MLLM, LLM-DA)."""

@@ -1,0 +1,85 @@
+"""Sections that several jobs share: where images come from, where tables go, which Ray, how large an actor pool."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from reid_ray.config.base import Section
+
+
+class SyntheticConfig(Section):
+    """Synthetic people (reid_ray.data.synthetic): deterministic in every field."""
+
+    identities: int = Field(300, ge=1, description="number of identities (persons)")
+    images_per_identity: int = Field(4, ge=1, description="crops per identity, spread over the cameras")
+    cameras: int = Field(4, ge=1, le=16, description="cameras that differ in light, blur, background, viewpoint and occlusion")
+    height: int = Field(128, ge=32, le=2048, description="crop height in pixels")
+    width: int = Field(64, ge=16, le=2048, description="crop width in pixels")
+    seed: int = Field(0, ge=0, description="seed of the whole set; another seed gives other people")
+    val_share: float = Field(0.1, ge=0, lt=1, description="share of identities in split val")
+    test_share: float = Field(0.25, ge=0, lt=1, description="share of identities in split test")
+
+    @model_validator(mode="after")
+    def _leaves_a_train_split(self) -> Self:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError("val_share + test_share must stay below 1, or no identity is left to train on")
+        return self
+
+
+class ImagesConfig(Section):
+    """Where a job's images come from."""
+
+    source: Literal["synthetic", "folder", "parquet"] = Field("synthetic", description="kind of source")
+    path: str | None = Field(None, description="folder of images, or Parquet file/folder in the IMAGES schema; not for synthetic")
+    synthetic: SyntheticConfig = SyntheticConfig()
+    split: str | None = Field(None, description="only rows of this split (train, val, test); null takes all")
+    limit: int | None = Field(None, ge=1, description="at most this many images, in the source's order; null takes all")
+    max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
+
+    @model_validator(mode="after")
+    def _path_goes_with_source(self) -> Self:
+        if self.source == "synthetic" and self.path is not None:
+            raise ValueError("path is given but source is synthetic; drop path or set source to folder or parquet")
+        if self.source != "synthetic" and self.path is None:
+            raise ValueError(f"source is {self.source}, so path is required")
+        return self
+
+
+class OutputConfig(Section):
+    """Where a job writes: one folder that appears whole or not at all, with manifest.json in it."""
+
+    path: str = Field(description="output folder")
+    if_exists: Literal["refuse", "replace", "reuse"] = Field(
+        "refuse",
+        description="refuse: error if the folder exists; replace: swap it at commit; reuse: keep a finished run of the same fingerprint",
+    )
+
+
+class RayConfig(Section):
+    """Which Ray cluster a job runs on."""
+
+    address: str | None = Field(
+        None, description="cluster address; null uses RAY_ADDRESS or the submitting cluster, else starts a local Ray"
+    )
+    local_cpus: int = Field(
+        8, ge=2, description="logical CPUs of a local Ray: tokens for scheduling, not cores; two engine pools and a reader need 4 or more"
+    )
+    object_store_mb: int = Field(512, ge=80, description="object store of a local Ray, MiB")
+
+
+class PoolConfig(Section):
+    """A pool of Ray Data actors and what each asks for."""
+
+    replicas: int = Field(1, ge=1, description="actors at the start")
+    max_replicas: int | None = Field(None, ge=1, description="autoscale up to this many; null keeps the pool fixed")
+    num_cpus: float = Field(1.0, gt=0, description="logical CPUs per actor")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs per actor (fractions share one)")
+    batch_size: int = Field(16, ge=1, description="rows per call")
+
+    @model_validator(mode="after")
+    def _max_not_below_min(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is below replicas {self.replicas}")
+        return self

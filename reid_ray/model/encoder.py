@@ -1,0 +1,27 @@
+"""What index, evaluation and serving ask of a model: pictures and texts in, unit vectors out.
+
+The dual encoder implements it; so can any other model. Callers depend on this file, not on a model class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+
+class Encoder(Protocol):
+    """Pictures and texts into one space of `dim` dimensions, L2-normalised, so that a dot product is a cosine."""
+
+    dim: int
+    fingerprint: str  # changes when the weights or the preprocessing change; an index remembers it
+
+    def encode_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """N RGB pictures of any size -> float32 [N, dim]."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """N texts (truncated to the model's context) -> float32 [N, dim]."""
+        ...

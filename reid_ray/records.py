@@ -1,0 +1,126 @@
+"""The Arrow schemas of the tables that pass between jobs: the only contract between workloads.
+
+Every job reads and writes Parquet in these schemas. A column that a source does not know is null, never a made-up value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from reid_ray.errors import DataError
+
+# Who is on the picture and where it was taken; shared by every table that speaks of an image.
+_WHO: list[pa.Field] = [
+    pa.field("dataset", pa.string()),  # name of the data set the image comes from
+    pa.field("split", pa.string()),  # train | val | test | query | gallery; null: unsplit
+    pa.field("person_id", pa.int64()),  # identity; null: unknown
+    pa.field("camera_id", pa.int32()),  # camera; null: unknown
+]
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),  # unique in its table: relative path, LMDB key or synthetic name
+        pa.field("image", pa.binary()),  # encoded file (JPEG, PNG, ...); null if only a path is kept
+        pa.field("path", pa.string()),  # where the file lies; null for generated images
+        pa.field("image_sha256", pa.string()),  # hex digest of the encoded bytes: the image's content identity
+        pa.field("width", pa.int32()),  # pixels, after EXIF rotation; null if unreadable
+        pa.field("height", pa.int32()),
+        *_WHO,
+        pa.field("attributes", pa.string()),  # JSON object {attribute: value} where the truth is known, else null
+    ]
+)
+
+CAPTIONS = pa.schema(
+    [
+        pa.field("caption_id", pa.string(), nullable=False),  # digest of image content, instruction, model, sampling: see caption.identity
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image_sha256", pa.string()),
+        pa.field("parent_id", pa.string()),  # caption_id of the caption that a rewrite rewrites, else null
+        pa.field("kind", pa.string(), nullable=False),  # human | static | dynamic | rewrite
+        pa.field("text", pa.string()),  # null only where status is failed
+        pa.field("status", pa.string(), nullable=False),  # ok | unfaithful (a rewrite below alpha) | failed
+        pa.field("reason", pa.string()),  # why the row is not ok: a short code, ": ", detail
+        pa.field("faithfulness", pa.float32()),  # cosine of a rewrite with its original in [-1, 1], else null
+        pa.field("tries", pa.int32()),  # generations spent on this row
+        pa.field("model", pa.string()),  # model path or hub name; null for human captions
+        pa.field("revision", pa.string()),  # digest or hub revision of the weights
+        pa.field("instruction_id", pa.string()),  # which instruction or template
+        pa.field("prompt_fingerprint", pa.string()),  # digest of instruction text and sampling
+        pa.field("seed", pa.int64()),
+        *_WHO,
+    ]
+)
+
+EMBEDDINGS = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),  # image_id or caption_id
+        pa.field("kind", pa.string(), nullable=False),  # image | text
+        pa.field("embedding", pa.list_(pa.float32())),  # L2-normalised; null where status is failed
+        pa.field("status", pa.string(), nullable=False),  # ok | failed
+        pa.field("reason", pa.string()),
+        pa.field("image_id", pa.string()),  # the image, or the image that a text describes
+        pa.field("text", pa.string()),  # the text, for kind text
+        *_WHO,
+    ]
+)
+
+HITS = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("query_text", pa.string()),
+        pa.field("query_person_id", pa.int64()),
+        pa.field("rank", pa.int32(), nullable=False),  # 1 is best
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("person_id", pa.int64()),
+        pa.field("camera_id", pa.int32()),
+        pa.field("score", pa.float32(), nullable=False),  # cosine similarity
+        pa.field("correct", pa.bool_()),  # same person_id as the query; null if either is unknown
+    ]
+)
+
+
+def table_of(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A table of `rows` in `schema`; absent columns become null, unknown ones are refused.
+
+    Raises:
+        DataError: a row has a column that the schema lacks, or lacks one that must not be null.
+    """
+    names = set(schema.names)
+    for row in rows:
+        unknown = sorted(set(row) - names)
+        if unknown:
+            raise DataError(f"row has columns {unknown} that the schema lacks; known are {schema.names}")
+    table = pa.table({field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema}, schema=schema)
+    _refuse_nulls(table, schema, "rows")
+    return table
+
+
+def conform(table: pa.Table, schema: pa.Schema, *, origin: str) -> pa.Table:
+    """`table` with exactly the columns of `schema`: casts types, adds absent nullable columns as null, drops others.
+
+    Raises:
+        DataError: names `origin`, the column and what is wrong with it.
+    """
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            if not field.nullable:
+                raise DataError(f"{origin}: column {field.name} is missing; the table has {table.column_names}")
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        try:
+            columns.append(table.column(field.name).cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"{origin}: column {field.name} should be {field.type}: {error}") from None
+    result = pa.table(columns, schema=schema)
+    _refuse_nulls(result, schema, origin)
+    return result
+
+
+def _refuse_nulls(table: pa.Table, schema: pa.Schema, origin: str) -> None:
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise DataError(f"{origin}: column {field.name} must not be null, but is in {table.column(field.name).null_count} rows")

@@ -1,0 +1,1 @@
+"""Search and its score: FAISS index, metrics, evaluation protocols."""

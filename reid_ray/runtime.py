@@ -1,0 +1,104 @@
+"""Joining or starting Ray, and asking before launch whether the cluster can give what a job needs.
+
+The only file that calls ray.init. Knows resources; not what runs on them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from reid_ray.config.common import PoolConfig, RayConfig
+from reid_ray.errors import ResourceError
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one part of a job asks of the cluster: `count` processes of num_cpus and num_gpus each.
+
+    `field` is the dotted config section that says so; it is named when the cluster cannot give it.
+    """
+
+    field: str
+    count: int
+    num_cpus: float = 0.0
+    num_gpus: float = 0.0
+
+
+def pool_need(field: str, pool: PoolConfig) -> Need:
+    """The need of a Ray Data actor pool at its smallest size."""
+    return Need(field=field, count=pool.replicas, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
+
+
+@contextmanager
+def ray_session(config: RayConfig) -> Iterator[None]:
+    """Join the cluster of `config` (or the one this process is in already), else start a local Ray; stop only what was started here."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        try:
+            ray.init(address=address, log_to_driver=True)
+        except ConnectionError as error:
+            raise ResourceError(
+                f"ray.address: no Ray cluster answers at {address} ({error}); start one or leave ray.address null"
+            ) from None
+    else:
+        ray.init(
+            address="local",
+            num_cpus=config.local_cpus,
+            object_store_memory=config.object_store_mb << 20,
+            include_dashboard=False,
+            log_to_driver=True,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def require_resources(needs: Sequence[Need], *, spare_cpus: float = 1.0) -> None:
+    """Check that the running cluster can hold all `needs` at once, with `spare_cpus` left for readers and writers.
+
+    Ray itself would wait in silence for resources that never come.
+
+    Raises:
+        ResourceError: names the section that asks for too much, what the cluster has, and the remedy.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    check_needs(needs, nodes, spare_cpus=spare_cpus)
+
+
+def check_needs(needs: Sequence[Need], nodes: Sequence[dict[str, float]], *, spare_cpus: float = 1.0) -> None:
+    """The pure part of require_resources: `nodes` are resource dictionaries such as {"CPU": 8.0, "GPU": 1.0}."""
+    for kind, per_process in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
+        total = sum(node.get(kind, 0.0) for node in nodes)
+        largest = max((node.get(kind, 0.0) for node in nodes), default=0.0)
+        for need in needs:
+            each = getattr(need, per_process)
+            if each > largest:
+                raise ResourceError(
+                    f"{need.field} asks for {each:g} {kind} per process, but the largest of {len(nodes)} nodes has {largest:g}; "
+                    f"lower {need.field}.{per_process} or join a cluster that has it (ray.address)"
+                )
+        asked = sum(need.count * getattr(need, per_process) for need in needs)
+        spare = spare_cpus if kind == "CPU" else 0.0
+        if asked and asked + spare > total:
+            listing = " + ".join(
+                f"{need.field} {need.count} x {getattr(need, per_process):g}" for need in needs if getattr(need, per_process)
+            )
+            reserve = f" + {spare:g} for reading and writing" if spare else ""
+            raise ResourceError(
+                f"the job needs {asked + spare:g} {kind} ({listing}{reserve}), but the cluster has {total:g}; "
+                f"lower replicas or {per_process}, join a larger cluster (ray.address)"
+                + (", or raise ray.local_cpus (logical CPUs of a local Ray)" if kind == "CPU" else "")
+            )

@@ -1,0 +1,1 @@
+"""What `make` prepares once per machine: the torchvision hook and the offline model files."""

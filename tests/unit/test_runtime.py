@@ -1,0 +1,25 @@
+import pytest
+
+from reid_ray.errors import ResourceError
+from reid_ray.runtime import Need, check_needs
+
+NODES = [{"CPU": 4.0}, {"CPU": 8.0, "GPU": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("needs", "words"),
+    [
+        ([Need("caption.pool", 1, num_gpus=4)], ["caption.pool", "4 GPU", "largest of 2 nodes has 2"]),
+        ([Need("caption.pool", 3, num_gpus=1)], ["3 GPU", "cluster has 2"]),
+        ([Need("caption.pool", 2, num_cpus=4), Need("rewrite.pool", 1, num_cpus=4)], ["13 CPU", "cluster has 12", "rewrite.pool 1 x 4"]),
+    ],
+)
+def test_what_the_cluster_cannot_give_is_named_before_launch(needs, words):
+    with pytest.raises(ResourceError) as caught:
+        check_needs(needs, NODES)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_what_fits_is_let_through():
+    check_needs([Need("caption.pool", 2, num_cpus=4, num_gpus=1), Need("rewrite.pool", 1, num_cpus=3)], NODES)

@@ -1,0 +1,102 @@
+import json
+
+import pyarrow as pa
+import pytest
+
+from reid_ray.config import Section
+from reid_ray.errors import DataError
+from reid_ray.records import HITS, IMAGES, conform, table_of
+from reid_ray.storage import JobOutput, TableWriter, iter_table, read_manifest, read_table
+
+
+class Config(Section):
+    number: int = 1
+
+
+def _rows(start: int, stop: int) -> pa.Table:
+    return table_of(IMAGES, [{"image_id": f"i{k}", "person_id": k} for k in range(start, stop)])
+
+
+def test_output_appears_whole_with_its_manifest(tmp_path):
+    with JobOutput("test", tmp_path / "out", Config(), inputs={"images": "here"}) as out:
+        with TableWriter(out.folder / "images", IMAGES, rows_per_part=3) as writer:
+            for start in range(0, 10, 2):
+                writer.append(_rows(start, start + 2))
+        out.counts.read, out.counts.written = 11, 10
+        out.counts.failed["truncated"] += 1
+        assert not (tmp_path / "out").exists()
+    assert read_table(tmp_path / "out" / "images", IMAGES).column("person_id").to_pylist() == list(range(10))
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest["counts"] == {"read": 11, "written": 10, "failed": {"truncated": 1}}
+    assert manifest["config"] == {"number": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failing_job_leaves_the_old_result_and_nothing_else(tmp_path):
+    with JobOutput("test", tmp_path / "out", Config()) as out:
+        (out.folder / "file").write_text("old")
+    with pytest.raises(RuntimeError), JobOutput("test", tmp_path / "out", Config(), if_exists="replace") as out:
+        (out.folder / "file").write_text("new")
+        raise RuntimeError
+    assert (tmp_path / "out" / "file").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_existing_output_is_refused_replaced_or_reused(tmp_path):
+    path = tmp_path / "out"
+    with JobOutput("test", path, Config()):
+        pass
+    with pytest.raises(DataError, match="if_exists"):
+        JobOutput("test", path, Config())
+    assert JobOutput("test", path, Config(), if_exists="reuse").finished()["job"] == "test"
+    assert JobOutput("test", path, Config(number=2), if_exists="reuse").finished() is None
+    assert JobOutput("other", path, Config(), if_exists="reuse").finished() is None
+    assert JobOutput("test", path, Config(), if_exists="replace").finished() is None
+
+
+def test_a_folder_that_is_no_job_output_is_never_replaced(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.jpg").write_text("x")
+    with pytest.raises(DataError, match="will not be replaced"):
+        JobOutput("test", tmp_path / "photos", Config(), if_exists="replace")
+
+
+def test_tables_are_held_to_their_schema(tmp_path):
+    with pytest.raises(DataError, match="colour"):
+        table_of(IMAGES, [{"image_id": "a", "colour": "red"}])
+    with pytest.raises(DataError, match="image_id must not be null"):
+        table_of(IMAGES, [{"person_id": 1}])
+    with pytest.raises(DataError, match=r"there: column person_id should be int64"):
+        conform(pa.table({"image_id": ["a"], "person_id": ["x"]}), IMAGES, origin="there")
+    with pytest.raises(DataError, match="query_id is missing"):
+        conform(pa.table({"rank": [1]}), HITS, origin="there")
+
+
+def test_missing_broken_and_empty_inputs_are_named(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_table(tmp_path / "no", IMAGES)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no \*.parquet"):
+        read_table(tmp_path / "empty", IMAGES)
+    (tmp_path / "bad.parquet").write_text("not parquet")
+    with pytest.raises(DataError, match=r"bad.parquet"):
+        list(iter_table(tmp_path / "bad.parquet", IMAGES))
+    with pytest.raises(DataError, match="run that job first"):
+        read_manifest(tmp_path / "empty")
+    (tmp_path / "empty" / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match="not JSON"):
+        read_manifest(tmp_path / "empty")
+
+
+def test_an_empty_table_keeps_its_schema_on_disk(tmp_path):
+    with TableWriter(tmp_path / "t", IMAGES):
+        pass
+    assert read_table(tmp_path / "t", IMAGES).schema == IMAGES
+
+
+def test_manifest_is_plain_json_that_names_the_machine(tmp_path):
+    with JobOutput("test", tmp_path / "out", Config()):
+        pass
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["environment"]["cpu_count"] >= 1
+    assert "pyarrow" in manifest["environment"]["versions"]
