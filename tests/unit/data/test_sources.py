@@ -1,0 +1,148 @@
+"""Sources: every image file is a row, nothing else is, and what cannot be used at all is refused by name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from reid_ray.config.common import ImagesConfig
+from reid_ray.data.sources import count_images, image_listing, iter_images
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.records import IMAGES, table_of
+
+
+def _write_jpeg(path: Path, seed: int = 0) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 8, 3), dtype=np.uint8)).save(path, "JPEG")
+    return path.read_bytes()
+
+
+def _rows(config: ImagesConfig) -> list[dict]:
+    tables = list(iter_images(config))
+    assert all(table.schema.equals(IMAGES) for table in tables)
+    return pa.concat_tables(tables).to_pylist()
+
+
+def test_a_folder_gives_every_image_file_below_it_in_sorted_order(tmp_path):
+    crops = tmp_path / "crops"
+    data = {name: _write_jpeg(crops / name, seed) for seed, name in enumerate(["b.jpg", "a/z.JPEG", "a/b/c.jpg", "a.jpg"])}
+    for other in ["notes.txt", ".hidden.jpg", ".cache/x.jpg", "labels.json"]:
+        (crops / other).parent.mkdir(exist_ok=True)
+        (crops / other).write_bytes(b"no image")
+    config = ImagesConfig(source="folder", path=str(crops))
+    rows = _rows(config)
+    assert [row["image_id"] for row in rows] == sorted(data)
+    assert count_images(config) == len(data)
+    for row in rows:
+        assert row["image"] == data[row["image_id"]]
+        assert row["image_sha256"] == hashlib.sha256(row["image"]).hexdigest()
+        assert (row["width"], row["height"], row["dataset"], row["split"]) == (8, 16, "crops", None)
+        assert Path(row["path"]).read_bytes() == row["image"]
+
+
+def test_a_file_that_cannot_be_read_is_a_row_without_bytes(tmp_path):
+    _write_jpeg(tmp_path / "good.jpg")
+    (tmp_path / "broken_link.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would block for ever
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("not a picture")
+    rows = {row["image_id"]: row for row in _rows(ImagesConfig(source="folder", path=str(tmp_path)))}
+    assert len(rows) == 5
+    assert rows["broken_link.jpg"]["image"] is None
+    assert rows["pipe.png"]["image"] is None
+    assert rows["empty.jpg"]["image"] == b""
+    assert rows["text.jpg"]["image"] == b"not a picture"
+    assert rows["text.jpg"]["width"] is None
+
+
+def test_a_file_that_vanishes_after_listing_is_a_row_without_bytes(tmp_path):
+    for seed in range(3):
+        _write_jpeg(tmp_path / f"{seed}.jpg", seed)
+    config = ImagesConfig(source="folder", path=str(tmp_path))
+    listing = image_listing(config)
+    (tmp_path / "1.jpg").unlink()
+    rows = pa.concat_tables(iter_images(config, listing=listing)).to_pylist()
+    assert [row["image"] is None for row in rows] == [False, True, False]
+
+
+def test_names_that_are_not_unicode_and_links_that_loop_are_survived(tmp_path):
+    _write_jpeg(tmp_path / "a" / "plain.jpg")
+    os.link(tmp_path / "a" / "plain.jpg", os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    rows = _rows(ImagesConfig(source="folder", path=str(tmp_path)))
+    assert [row["image_id"] for row in rows] == ["a/plain.jpg", "caf\\xe9.jpg"]
+    assert all(row["image"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.mkdir(), "no file at all"),
+        (lambda path: (path.mkdir(), (path / "a.txt").write_text("x")), "none with an image extension"),
+        (lambda path: path.write_text("x"), "is a file"),
+    ],
+)
+def test_a_folder_without_images_is_refused_by_name(tmp_path, prepare, words):
+    prepare(tmp_path / "crops")
+    with pytest.raises(DataError, match=words) as error:
+        image_listing(ImagesConfig(source="folder", path=str(tmp_path / "crops")))
+    assert str(tmp_path / "crops") in str(error.value)
+    assert "images.path" in str(error.value)
+
+
+def test_a_split_of_a_folder_is_refused(tmp_path):
+    _write_jpeg(tmp_path / "a.jpg")
+    with pytest.raises(ConfigError, match=r"images\.split"):
+        image_listing(ImagesConfig(source="folder", path=str(tmp_path), split="train"))
+
+
+def _write_parquet(folder: Path) -> list[dict]:
+    """Two files, small row groups, splits mixed; every third row keeps only a path."""
+    rows = []
+    for number in range(100):
+        data = _write_jpeg(folder / "crops" / f"{number}.jpg", number)
+        by_path = number % 3 == 0
+        rows.append(
+            {
+                "image_id": f"{number:03d}",
+                "image": None if by_path else data,
+                "path": f"crops/{number}.jpg" if by_path else None,
+                "split": "train" if number % 4 else "test",
+                "person_id": number // 2,
+            }
+        )
+    pq.write_table(table_of(IMAGES, rows[:60]), folder / "part-0.parquet", row_group_size=40)
+    pq.write_table(table_of(IMAGES, rows[60:]), folder / "part-1.parquet", row_group_size=40)
+    return rows
+
+
+@pytest.mark.parametrize("split", [None, "train", "test"])
+@pytest.mark.parametrize("limit", [None, 1, 41, 1000])
+def test_parquet_honours_split_and_limit_and_reads_paths(tmp_path, split, limit):
+    written = [row["image_id"] for row in _write_parquet(tmp_path) if split in (None, row["split"])][:limit]
+    config = ImagesConfig(source="parquet", path=str(tmp_path), split=split, limit=limit)
+    rows = _rows(config)
+    assert [row["image_id"] for row in rows] == written
+    assert count_images(config) == len(written)
+    for row in rows:
+        assert row["image_sha256"] == hashlib.sha256((tmp_path / "crops" / f"{int(row['image_id'])}.jpg").read_bytes()).hexdigest()
+
+
+def test_parquet_that_is_no_image_table_or_lacks_the_split_is_refused(tmp_path):
+    pq.write_table(pa.table({"name": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(DataError, match="image_id"):
+        image_listing(ImagesConfig(source="parquet", path=str(tmp_path / "other.parquet")))
+    (tmp_path / "text.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match="not a readable Parquet"):
+        image_listing(ImagesConfig(source="parquet", path=str(tmp_path / "text.parquet")))
+    pq.write_table(table_of(IMAGES, [{"image_id": "a", "split": "train"}]), tmp_path / "good.parquet")
+    with pytest.raises(DataError, match="no image of split 'val'"):
+        image_listing(ImagesConfig(source="parquet", path=str(tmp_path / "good.parquet"), split="val"))
