@@ -1,0 +1,119 @@
+"""Configuration of the caption job: images -> captions by a multimodal model -> rewrites by a language model -> faithful ones."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from reid_ray.config.base import Section
+from reid_ray.config.common import ImagesConfig, OutputConfig, PoolConfig, RayConfig
+
+
+class EngineConfig(Section):
+    """One vLLM engine. The defaults fit a small model on a CPU; the configurations for GPUs set all of them."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "float32", description="type of weights and activations; float32 suits CPUs, auto takes the checkpoint's own"
+    )
+    max_model_len: int = Field(1024, ge=64, description="longest prompt (image tokens included) plus answer, tokens")
+    max_num_seqs: int = Field(64, ge=1, description="requests decoded together")
+    kv_cache_mb: int | None = Field(
+        64, ge=1, description="key-value cache, MiB; null lets vLLM take gpu_memory_utilization of the device, right on GPUs"
+    )
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory for weights and cache")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that one engine is split over; the pool's num_gpus must equal it")
+    enforce_eager: bool = Field(True, description="no compilation: starts in seconds; false is faster on GPUs")
+    trust_remote_code: bool = Field(False, description="run code that a hub model brings along; only for models you trust")
+    chat_template: str | None = Field(None, description="Jinja chat template, for models whose tokenizer has none (Vicuna)")
+    extra: dict[str, Any] = Field({}, description="any further argument of vLLM's engine, by its own name, e.g. mm_processor_kwargs")
+
+    @model_validator(mode="after")
+    def _extra_states_nothing_twice(self) -> Self:
+        stated = {"model", "revision", "kv_cache_memory_bytes", "limit_mm_per_prompt"} | (set(type(self).model_fields) - {"extra"})
+        twice = sorted(stated & set(self.extra))
+        if twice:
+            raise ValueError(f"extra repeats {', '.join(twice)}, which another key sets; set that one")
+        return self
+
+
+class SamplingConfig(Section):
+    """How tokens are drawn."""
+
+    temperature: float = Field(0.0, ge=0, le=2, description="0 takes the likeliest token; higher varies more and invents more")
+    top_p: float = Field(1.0, gt=0, le=1, description="smallest set of tokens with this much probability")
+    repetition_penalty: float = Field(1.0, gt=0, le=2, description="above 1 discourages tokens already said")
+    max_tokens: int = Field(96, ge=1, description="longest answer, tokens; an answer cut here loses its unfinished sentence")
+    seed: int = Field(0, ge=0, description="each request draws from its own stream, derived from this and what it is about")
+
+
+class CaptionerConfig(Section):
+    """The multimodal model that describes each image."""
+
+    model: str = Field(
+        "builtin:tiny-mllm", description="builtin:NAME, a folder of weights, or a hub name such as Qwen/Qwen2.5-VL-7B-Instruct"
+    )
+    revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
+    instructions: tuple[Literal["static", "dynamic"], ...] = Field(
+        ("static",), min_length=1, description="captions per image: static (one instruction) and dynamic (in the style of a drawn template)"
+    )
+    min_words: int = Field(4, ge=1, description="a shorter caption is a failed one, words")
+    engine: EngineConfig = EngineConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    pool: PoolConfig = PoolConfig(batch_size=32)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.instructions)) < len(self.instructions):
+            raise ValueError(f"instructions {list(self.instructions)} name one kind twice; each kind gives one caption per image")
+        _check_gpus(self.engine, self.pool)
+        return self
+
+
+class RewriterConfig(Section):
+    """The language model that says a caption again in other words (LLM-DA)."""
+
+    share: float = Field(0.1, ge=0, le=1, description="share of captions that are rewritten, picked by digest; 0 starts no rewriter")
+    count: int = Field(1, ge=1, description="rewrites per picked caption")
+    model: str = Field("builtin:smollm2-135m-instruct", description="builtin:NAME, a folder of weights, or a hub name")
+    revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
+    engine: EngineConfig = EngineConfig(dtype="bfloat16")
+    sampling: SamplingConfig = SamplingConfig(temperature=0.3)
+    pool: PoolConfig = PoolConfig(batch_size=32)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_gpus(self.engine, self.pool)
+        return self
+
+
+class FaithfulnessConfig(Section):
+    """The text faithfulness filter (LLM-DA): a rewrite that strays from its original is drawn again, then set aside."""
+
+    model: str = Field("builtin:minilm-l6-v2", description="sentence encoder: builtin:NAME, a folder of weights, or a hub name")
+    revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
+    alpha: float = Field(0.6, ge=-1, le=1, description="least cosine of rewrite and original, as in LLM-DA; depends on the encoder")
+    max_tries: int = Field(3, ge=1, description="generations per rewrite before the original stands alone")
+
+
+class CaptionJob(Section):
+    """Images in, a CAPTIONS table out."""
+
+    images: ImagesConfig = ImagesConfig()
+    captioner: CaptionerConfig = CaptionerConfig()
+    rewriter: RewriterConfig = RewriterConfig()
+    faithfulness: FaithfulnessConfig = FaithfulnessConfig()
+    no_progress_timeout_s: int = Field(
+        1800,
+        ge=30,
+        description="seconds without any progress after which the job fails; must exceed an engine's start (downloads included)",
+    )
+    output: OutputConfig
+    ray: RayConfig = RayConfig()
+
+
+def _check_gpus(engine: EngineConfig, pool: PoolConfig) -> None:
+    if engine.tensor_parallel_size > 1 and pool.num_gpus != engine.tensor_parallel_size:
+        raise ValueError(
+            f"engine.tensor_parallel_size is {engine.tensor_parallel_size}, but pool.num_gpus is {pool.num_gpus:g}; set both to the same"
+        )

@@ -1,0 +1,58 @@
+"""How this project runs a Ray Data pipeline: in order, quiet, and never waiting for ever.
+
+Knows Ray Data's execution options; not what flows through.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from reid_ray.config.common import PoolConfig
+
+
+@contextmanager
+def ray_data_execution(*, no_progress_timeout_s: int) -> Iterator[None]:
+    """Datasets built and run inside keep their rows in the source's order and show no bar of their own.
+
+    Args:
+        no_progress_timeout_s: a pipeline in which nothing moves for so long (actors that the cluster cannot place, say) is an
+            error that names the starved operators instead of an endless wait.
+    """
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    logger = logging.getLogger("ray.data")
+    before = (context.execution_options.preserve_order, context.execution_no_progress_timeout_s, context.enable_progress_bars, logger.level)
+    context.execution_options.preserve_order = True
+    context.execution_no_progress_timeout_s = no_progress_timeout_s
+    context.enable_progress_bars = False
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        context.execution_options.preserve_order, context.execution_no_progress_timeout_s = before[:2]
+        context.enable_progress_bars = before[2]
+        logger.setLevel(before[3])
+
+
+def actor_pool(pool: PoolConfig) -> dict[str, Any]:
+    """Keyword arguments of `Dataset.map_batches` that run a class in a pool of actors.
+
+    An actor that dies is restarted and its block retried, three times: without the bound, a row that kills its actor would be
+    retried for ever.
+    """
+    from ray.data import ActorPoolStrategy
+
+    size = {"size": pool.replicas} if pool.max_replicas is None else {"min_size": pool.replicas, "max_size": pool.max_replicas}
+    return {
+        "compute": ActorPoolStrategy(**size),
+        "batch_size": pool.batch_size,
+        "batch_format": "pyarrow",
+        "num_cpus": pool.num_cpus,
+        "num_gpus": pool.num_gpus,
+        "max_restarts": 3,
+        "max_task_retries": 3,
+    }
