@@ -1,0 +1,148 @@
+"""The CLIP-style dual encoder: pictures and texts into one space, by transformers' own CLIP classes.
+
+DualEncoder is what index, evaluation and serving use, and one folder on disk: config.json and model.safetensors under transformers'
+names, tokenizer, preprocessor and manifest.json. Knows weights, tokens and pictures; not training, Ray or tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import CLIPModel
+
+from reid_ray.config.model import ModelConfig
+from reid_ray.errors import ConfigError
+from reid_ray.model.clip import clip_from_scratch, image_size_of
+from reid_ray.model.preprocess import ImageTransform
+from reid_ray.model.tokenizer import train_tokenizer
+from reid_ray.storage import MANIFEST, environment, write_json
+
+KIND = "dual-encoder"
+
+
+class DualEncoder:
+    """A CLIP model with its tokenizer and image transform; implements reid_ray.model.encoder.Encoder.
+
+    Args:
+        clip: CLIPModel or RectangularCLIPModel.
+        tokenizer: transformers tokenizer that ends every text with the model's end mark.
+        transform: how pictures become pixels.
+        device: torch device of the weights, "cpu" or "cuda:0".
+        batch_size: pictures or texts per forward pass.
+    """
+
+    def __init__(self, clip: CLIPModel, tokenizer: Any, transform: ImageTransform, *, device: str = "cpu", batch_size: int = 64) -> None:
+        self.clip = clip.to(device).eval()
+        self.tokenizer, self.transform = tokenizer, transform
+        self.device, self.batch_size = torch.device(device), batch_size
+        self.dim = int(clip.config.projection_dim)
+        self.context = min(int(clip.config.text_config.max_position_embeddings), int(tokenizer.model_max_length))
+        self.fingerprint = _digest(clip, tokenizer, transform)
+
+    @torch.inference_mode()
+    def encode_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """N RGB pictures of any size -> float32 [N, dim], L2-normalised."""
+        batches = [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(pictures), self.batch_size):
+            pixels_NHWC = np.stack([self.transform.resize(picture) for picture in pictures[start : start + self.batch_size]])
+            pixels = torch.from_numpy(self.transform.normalise(pixels_NHWC)).to(self.device)
+            batches.append(_unit(self.clip.get_image_features(pixel_values=pixels).pooler_output))
+        return np.concatenate(batches)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """N texts, cut at the model's context -> float32 [N, dim], L2-normalised."""
+        batches = [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(texts), self.batch_size):
+            tokens = tokenise(self.tokenizer, texts[start : start + self.batch_size], context=self.context)
+            features = self.clip.get_text_features(**{name: value.to(self.device) for name, value in tokens.items()})
+            batches.append(_unit(features.pooler_output))
+        return np.concatenate(batches)
+
+    def save(self, folder: str | Path, facts: Mapping[str, Any]) -> None:
+        """Write the encoder as one folder; `facts` (how it was trained and selected) go into its manifest."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.clip.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        write_json(folder / "preprocessor_config.json", _preprocessor(self.transform))
+        write_json(
+            folder / MANIFEST,
+            {
+                "kind": KIND,
+                "fingerprint": self.fingerprint,
+                "dim": self.dim,
+                "image_height": self.transform.height,
+                "image_width": self.transform.width,
+                "context": self.context,
+                "pooling": {"image": "class token", "text": "first end mark"},
+                "parameters": sum(weight.numel() for weight in self.clip.parameters()),
+                "facts": dict(facts),
+                "environment": environment(),
+            },
+        )
+
+
+def build_dual_encoder(config: ModelConfig, texts: Iterable[str], *, seed: int = 0) -> DualEncoder:
+    """A new, untrained dual encoder of config.scratch whose tokenizer is trained on `texts`.
+
+    Raises:
+        ConfigError: config.init is set: then reid_ray.model.loading.open_pretrained is the way.
+    """
+    if config.init is not None:
+        raise ConfigError(f"model.init is {config.init}, so the model is loaded, not built; set model.init to null to build one")
+    shape = config.scratch
+    tokenizer = train_tokenizer(texts, vocab_size=shape.vocab_size, context=shape.context)
+    clip = clip_from_scratch(
+        shape,
+        height=config.image_height,
+        width=config.image_width,
+        vocab_size=len(tokenizer),
+        end_id=tokenizer.eos_token_id,
+        seed=seed,
+    )
+    height, width = image_size_of(clip.config.vision_config)
+    return DualEncoder(clip, tokenizer, ImageTransform(height, width))
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str], *, context: int) -> dict[str, torch.Tensor]:
+    """N texts -> {"input_ids", "attention_mask"}, int64 [N, T]: padded to the longest, cut at `context` tokens, the end mark kept."""
+    tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
+    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+
+def _unit(features: torch.Tensor) -> np.ndarray:
+    return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+
+
+def _preprocessor(transform: ImageTransform) -> dict[str, Any]:
+    # In the form of transformers' CLIPImageProcessor, so that AutoImageProcessor reads it.
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": transform.height, "width": transform.width},
+        "resample": int(Image.Resampling.BICUBIC),
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(transform.mean),
+        "image_std": list(transform.std),
+    }
+
+
+def _digest(clip: CLIPModel, tokenizer: Any, transform: ImageTransform) -> str:
+    digest = hashlib.sha256()
+    for name, weight in sorted(clip.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().float().contiguous().numpy().tobytes())
+    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    digest.update(repr(transform).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,126 @@
+"""A folder or hub name -> an encoder. Looks into the folder to see what it holds; the model files know how to use it.
+
+Understood are the folders that training writes (manifest.json), transformers' CLIP checkpoints and open_clip's. Everything that can
+be missing is looked for first, and the error names it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from reid_ray.config.model import ModelConfig
+from reid_ray.errors import DataError
+from reid_ray.model.encoder import Encoder
+from reid_ray.storage import MANIFEST
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_TOKENIZERS = ("tokenizer.json", "vocab.json")
+
+
+def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64) -> Encoder:
+    """Load the encoder in folder `path`: one that training wrote, or a published CLIP checkpoint.
+
+    Args:
+        path: local folder (train's `model` folder, or a snapshot of a CLIP repository).
+        device: torch device, "cpu" or "cuda:0".
+        batch_size: pictures or texts per forward pass.
+
+    Raises:
+        DataError: the folder or a file in it is missing, or its kind is unknown.
+    """
+    from reid_ray.model.dual_encoder import KIND, DualEncoder
+
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the model folder that jobs/train.py wrote (its output has it as model/)")
+    if (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
+        raise DataError(f"{folder}: is a training run, not a model; give {folder / 'model'}")
+    if (folder / MANIFEST).is_file():
+        kind = _read_json(folder / MANIFEST).get("kind")
+        if kind != KIND:
+            raise DataError(f"{folder / MANIFEST}: kind is {kind!r}, but only {KIND!r} can be loaded; give a model folder of jobs/train.py")
+    clip, tokenizer, transform = _open_folder(folder, tokenizer_from=None)
+    return DualEncoder(clip, tokenizer, transform, device=device, batch_size=batch_size)
+
+
+def open_pretrained(config: ModelConfig) -> Any:
+    """The weights of config.init as a DualEncoder for pictures of config.image_height x config.image_width.
+
+    Raises:
+        DataError: the folder, a file in it, or the hub repository cannot be had; says which and what to do.
+    """
+    from dataclasses import replace
+
+    from reid_ray.model.clip import with_image_size
+    from reid_ray.model.dual_encoder import DualEncoder
+
+    clip, tokenizer, transform = _open_folder(locate(config.init or ""), tokenizer_from=config.tokenizer)
+    clip = with_image_size(clip, height=config.image_height, width=config.image_width)
+    return DualEncoder(clip, tokenizer, replace(transform, height=config.image_height, width=config.image_width))
+
+
+def locate(name: str) -> Path:
+    """The local folder of `name`: a folder itself, or a hub repository, downloaded where that is allowed (HF_HUB_OFFLINE unset).
+
+    Raises:
+        DataError: there is no such folder and no such repository at hand.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise DataError(f"model.init {name}: no such folder; give an existing folder, or a hub name such as openai/clip-vit-base-patch16")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "open_clip_pytorch_model.bin"]))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"model.init {name}: neither a folder here nor a hub repository that can be had ({type(error).__name__}); check the name, "
+            "unset HF_HUB_OFFLINE to download it, or give the path of a local copy"
+        ) from None
+
+
+def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any, Any]:
+    from transformers import AutoTokenizer, CLIPConfig
+
+    from reid_ray.model.clip import image_size_of, model_class
+    from reid_ray.model.open_clip_weights import load_open_clip
+
+    _require(folder, (*_WEIGHTS, *_OPEN_CLIP_WEIGHTS), "weights")
+    if any((folder / name).is_file() for name in _WEIGHTS):
+        _require(folder, ("config.json",), "the model's configuration")
+        kind = _read_json(folder / "config.json").get("model_type")
+        if kind != "clip":
+            raise DataError(f"{folder / 'config.json'}: model_type is {kind!r}, but a dual encoder needs 'clip'; give a CLIP checkpoint")
+        config = CLIPConfig.from_pretrained(folder)
+        clip = model_class(config).from_pretrained(folder, dtype="float32").eval()
+        means = _read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
+    else:
+        clip, means = load_open_clip(folder)
+    tokens = locate(tokenizer_from) if tokenizer_from is not None else folder
+    _require(tokens, _TOKENIZERS, "a tokenizer (or set model.tokenizer)")
+    height, width = image_size_of(clip.config.vision_config)
+    return clip, AutoTokenizer.from_pretrained(tokens), _transform(height, width, means)
+
+
+def _transform(height: int, width: int, means: dict[str, Any]) -> Any:
+    from reid_ray.model.preprocess import ImageTransform
+
+    published = {"mean": tuple(means["image_mean"]), "std": tuple(means["image_std"])} if "image_mean" in means else {}
+    return ImageTransform(height, width, **published)
+
+
+def _require(folder: Path, names: tuple[str, ...], what: str) -> None:
+    if not any((folder / name).is_file() for name in names):
+        raise DataError(f"{folder}: holds no {' or '.join(names)}, so {what} is missing; copy the whole model folder again")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); copy the model folder again") from None
