@@ -1,0 +1,112 @@
+"""Configuration of the serve job: a gallery index and its encoder behind HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from reid_ray.config.base import Section
+from reid_ray.config.common import RayConfig
+from reid_ray.errors import ConfigError
+
+MIN_TOKEN_CHARS = 16
+
+
+class ServeConfig(Section):
+    """The HTTP side: where it listens, who may ask, how large a question may be."""
+
+    host: str = Field("127.0.0.1", description="address to bind; one beyond loopback needs token_env")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    token_env: str | None = Field(
+        None, description="name of the environment variable that holds the bearer token (never the token itself); null: no token"
+    )
+    max_text_chars: int = Field(10_000, ge=1, description="longest text query, characters; the encoder truncates far earlier")
+    max_upload_bytes: int = Field(16 << 20, ge=1024, description="largest image upload, bytes; refused before it is read whole")
+    max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is refused, never decoded")
+    default_k: int = Field(20, ge=1, description="hits returned where the query does not say")
+    max_k: int = Field(1000, ge=1, description="most hits a query may ask for")
+    timeout_s: float = Field(30.0, gt=0, description="a query unanswered for so long gets 504, seconds")
+
+    @model_validator(mode="after")
+    def _beyond_loopback_needs_a_token(self) -> Self:
+        if self.token_env is None and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines, but token_env is not set; name an environment variable that "
+                "holds a token, or bind 127.0.0.1"
+            )
+        if self.default_k > self.max_k:
+            raise ValueError(f"default_k {self.default_k} is above max_k {self.max_k}")
+        return self
+
+    def token(self) -> str | None:
+        """The token from the environment; None where no token is asked for.
+
+        Raises:
+            ConfigError: the variable is unset, or its value is too short to be a secret.
+        """
+        if self.token_env is None:
+            return None
+        token = os.environ.get(self.token_env, "").strip()
+        if not token:
+            raise ConfigError(f"serve.token_env: the environment variable {self.token_env} is not set; export a token in it")
+        if len(token) < MIN_TOKEN_CHARS:
+            raise ConfigError(
+                f"serve.token_env: the token in {self.token_env} has {len(token)} characters; use at least {MIN_TOKEN_CHARS}, "
+                'such as from: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            )
+        return token
+
+
+class SearcherConfig(Section):
+    """The replicas that hold encoder and index."""
+
+    replicas: int = Field(1, ge=1, description="replicas at the start")
+    max_replicas: int | None = Field(None, ge=1, description="autoscale up to this many; null keeps the number fixed")
+    target_ongoing_requests: float = Field(16.0, gt=0, description="autoscaling: requests a replica should have in hand")
+    num_cpus: float = Field(1.0, gt=0, description="logical CPUs per replica; also its threads for encoding and search")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs per replica")
+    max_batch_size: int = Field(32, ge=1, description="most queries encoded and searched together; 1 switches batching off")
+    batch_wait_ms: float = Field(4.0, ge=0, description="longest wait for a batch to fill, milliseconds; added to a lone query's latency")
+    max_ongoing_requests: int = Field(100, ge=1, description="queries in hand per replica; Ray's default of 5 would starve the batches")
+    max_queued_requests: int = Field(1000, ge=1, description="queries waiting for a replica; beyond it 503 is answered at once")
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is below replicas {self.replicas}")
+        if self.max_batch_size > self.max_ongoing_requests:
+            raise ValueError(f"max_batch_size {self.max_batch_size} is above max_ongoing_requests {self.max_ongoing_requests}")
+        return self
+
+
+class FrontConfig(Section):
+    """The replicas that speak HTTP: checking requests, the page, the thumbnails."""
+
+    replicas: int = Field(1, ge=1, description="replicas")
+    num_cpus: float = Field(0.5, gt=0, description="logical CPUs per replica")
+    max_ongoing_requests: int = Field(200, ge=1, description="requests in hand per replica")
+
+
+class ServeJob(Section):
+    """Answer searches over a gallery index by HTTP, with a small web page."""
+
+    index: str = Field(description="folder that the index job wrote")
+    encoder: str | None = Field(None, description="folder of the encoder; null takes the one that the index remembers")
+    serve: ServeConfig = ServeConfig()
+    searcher: SearcherConfig = SearcherConfig()
+    front: FrontConfig = FrontConfig()
+    start_timeout_s: float = Field(300.0, gt=0, description="a service that is not up after so long is an error, seconds")
+    ray: RayConfig = RayConfig()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`. A name other than localhost counts as reachable: it may resolve to anything."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

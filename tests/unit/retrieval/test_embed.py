@@ -1,0 +1,87 @@
+"""One embedding row for every input row, whatever is wrong with it: the plain classes that the Ray actors wrap."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_ray.data.images import encode_jpeg
+from reid_ray.records import CAPTIONS, EMBEDDINGS, IMAGES, conform, table_of
+from reid_ray.retrieval.embed import ImageEmbedder, TextEmbedder
+
+
+class MeanColour:
+    """An encoder one can compute by hand: the mean colour, normalised; a text's letters r, g and b, counted."""
+
+    dim, fingerprint = 3, "mean-colour"
+
+    def encode_images(self, pictures):
+        return _normalise([np.asarray(p, np.float64).mean(axis=(0, 1)) for p in pictures])
+
+    def encode_texts(self, texts):
+        return _normalise([[text.count(letter) for letter in "rgb"] for text in texts])
+
+
+def _normalise(vectors):
+    vectors = np.array(vectors, np.float64)
+    with np.errstate(invalid="ignore"):
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def jpeg(colour, size=(32, 64)):
+    return encode_jpeg(Image.new("RGB", size, colour))
+
+
+NOISE = encode_jpeg(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)))
+
+
+def images_of(**pictures):
+    rows = [{"image_id": name, "image": data, "person_id": 7, "camera_id": 2, "split": "test"} for name, data in pictures.items()]
+    return table_of(IMAGES, rows)
+
+
+def test_every_image_row_becomes_one_row_in_order_with_its_vector_or_a_reason():
+    images = images_of(
+        red=jpeg((250, 0, 0)),
+        empty=b"",
+        text=b"not an image",
+        gone=None,
+        cut=NOISE[: len(NOISE) // 2],
+        green=jpeg((0, 250, 0)),
+        black=jpeg(0),
+    )
+    table = ImageEmbedder(MeanColour())(images)
+    rows = {row["item_id"]: row for row in conform(table, EMBEDDINGS, origin="test").to_pylist()}
+    assert table["item_id"].to_pylist() == images["image_id"].to_pylist()
+    np.testing.assert_allclose(rows["red"]["embedding"], [1, 0, 0], atol=0.02)
+    np.testing.assert_allclose(rows["green"]["embedding"], [0, 1, 0], atol=0.02)
+    reasons = {name: row["reason"].partition(":")[0] for name, row in rows.items() if row["status"] == "failed"}
+    assert reasons == {"empty": "empty", "text": "not_an_image", "gone": "unreadable", "cut": "truncated", "black": "not_finite"}
+    assert all((row["embedding"] is None) == (row["status"] == "failed") for row in rows.values())
+    assert rows["red"]["person_id"] == 7
+    assert rows["red"]["camera_id"] == 2
+    assert set(table["encoder_fingerprint"].to_pylist()) == {"mean-colour"}
+
+
+def test_thumbnails_are_shrunk_never_enlarged_and_absent_where_the_image_failed():
+    images = images_of(tall=jpeg(99, size=(200, 400)), wide=jpeg(99, size=(4000, 100)), small=jpeg(99, size=(8, 16)), bad=b"x")
+    table = ImageEmbedder(MeanColour(), thumbnail_height=100)(images)
+    sizes = [data and Image.open(io.BytesIO(data)).size for data in table["thumbnail"].to_pylist()]
+    assert sizes == [(50, 100), (400, 10), (8, 16), None]
+
+
+def test_a_batch_without_any_good_image_is_all_failed_rows():
+    table = ImageEmbedder(MeanColour(), thumbnail_height=64)(images_of(a=b"", b=b"?"))
+    assert table["status"].to_pylist() == ["failed", "failed"]
+
+
+def test_captions_without_text_are_failed_rows():
+    texts = {"c0": ("rrr", "ok"), "c1": ("  ", "ok"), "c2": (None, "failed"), "c3": ("bb", "unfaithful"), "c4": ("xyz", "ok")}
+    rows = [{"caption_id": i, "image_id": f"i{i}", "kind": "human", "text": t, "status": s} for i, (t, s) in texts.items()]
+    table = TextEmbedder(MeanColour())(table_of(CAPTIONS, rows))
+    assert table["status"].to_pylist() == ["ok", "failed", "failed", "ok", "failed"]
+    assert [r and r.partition(":")[0] for r in table["reason"].to_pylist()] == [None, "empty_text", "caption_failed", None, "not_finite"]
+    assert table["embedding"][3].as_py() == pytest.approx([0, 0, 1])
+    assert table["image_id"].to_pylist() == [f"ic{n}" for n in range(5)]
+    assert table["text"][0].as_py() == "rrr"
