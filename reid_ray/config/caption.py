@@ -47,6 +47,13 @@ class SamplingConfig(Section):
     seed: int = Field(0, ge=0, description="each request draws from its own stream, derived from this and what it is about")
 
 
+def _check_gpus(engine: EngineConfig, pool: PoolConfig) -> None:
+    if engine.tensor_parallel_size > 1 and pool.num_gpus != engine.tensor_parallel_size:
+        raise ValueError(
+            f"engine.tensor_parallel_size is {engine.tensor_parallel_size}, but pool.num_gpus is {pool.num_gpus:g}; set both to the same"
+        )
+
+
 class CaptionerConfig(Section):
     """The multimodal model that describes each image."""
 
@@ -58,6 +65,7 @@ class CaptionerConfig(Section):
         ("static",), min_length=1, description="captions per image: static (one instruction) and dynamic (in the style of a drawn template)"
     )
     min_words: int = Field(4, ge=1, description="a shorter caption is a failed one, words")
+    max_side: int = Field(1024, ge=28, description="a larger image is shrunk to this longest side before the model sees it, pixels")
     engine: EngineConfig = EngineConfig()
     sampling: SamplingConfig = SamplingConfig()
     pool: PoolConfig = PoolConfig(batch_size=32)
@@ -110,10 +118,3 @@ class CaptionJob(Section):
     )
     output: OutputConfig
     ray: RayConfig = RayConfig()
-
-
-def _check_gpus(engine: EngineConfig, pool: PoolConfig) -> None:
-    if engine.tensor_parallel_size > 1 and pool.num_gpus != engine.tensor_parallel_size:
-        raise ValueError(
-            f"engine.tensor_parallel_size is {engine.tensor_parallel_size}, but pool.num_gpus is {pool.num_gpus:g}; set both to the same"
-        )

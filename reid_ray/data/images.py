@@ -63,8 +63,10 @@ def open_checked(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS) ->
     """A picture whose header was read and found small enough; no pixel is decoded yet.
 
     Raises:
-        BadImageError: reason is empty, not_an_image or too_many_pixels.
+        BadImageError: reason is missing, empty, not_an_image or too_many_pixels.
     """
+    if data is None:
+        raise BadImageError("missing", "the file could not be read")
     if not data:
         raise BadImageError("empty", "the file has 0 bytes")
     picture = _open(data)

@@ -1,0 +1,169 @@
+"""Images -> captions by a multimodal model: decode, instruct, generate, clean; every image ends in a caption or a reason.
+
+Knows instructions and what a failed caption is; not where images come from or what becomes of captions. `Captioner` is what each
+Ray Data actor holds; tests call it directly, with a scripted engine or a real one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from reid_ray.caption.cleaning import BadAnswerError, clean_answer
+from reid_ray.caption.engine import ChatEngine, Conversation, Engine
+from reid_ray.caption.identity import caption_id, prompt_fingerprint
+from reid_ray.caption.prompts import Instruction, dynamic_instruction, static_instruction
+from reid_ray.caption.rows import WHO, staged_table
+from reid_ray.config.caption import CaptionerConfig
+from reid_ray.data.images import BadImageError, decode_image
+from reid_ray.setup.models import resolve_model
+
+
+@dataclass
+class _Draft:
+    """One caption in the making: an image's row without its bytes, what is asked, and what came of it."""
+
+    image: dict[str, Any]
+    instruction: Instruction
+    picture: Image.Image | None
+    text: str | None = None
+    reason: str | None = None
+    tokens: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return self.text is not None
+
+
+@dataclass
+class _ImageDrafts:
+    drafts: list[_Draft] = field(default_factory=list)
+
+    def outcome(self) -> str:
+        """Ok if the image has a caption, else the code of its last failure."""
+        return "ok" if any(draft.ok for draft in self.drafts) else str(self.drafts[-1].reason).split(":")[0]
+
+
+class Captioner:
+    """Captions IMAGES tables. Building it loads the model.
+
+    Args:
+        config: model, instructions, engine and sampling.
+        revision: what identifies the weights, for the rows.
+        max_pixels: an image whose header claims more is not decoded.
+        engine: used instead of a vLLM engine of `config`.
+    """
+
+    def __init__(self, config: CaptionerConfig, *, revision: str, max_pixels: int, engine: ChatEngine | None = None) -> None:
+        clock = time.perf_counter()
+        self._config, self._revision, self._max_pixels = config, revision, max_pixels
+        self._engine = engine or Engine(
+            resolve_model(config.model, field="captioner.model"),
+            revision=config.revision,
+            config=config.engine,
+            sampling=config.sampling,
+            images=1,
+            pool=config.pool,
+        )
+        self._startup: float | None = time.perf_counter() - clock
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        """An IMAGES table -> a STAGED table with one row or more per image, in order."""
+        clock = time.perf_counter()
+        per_image = [self._drafts(row) for row in images.to_pylist()]
+        self._generate([draft for image in per_image for draft in image.drafts])
+        self._replace_failed_dynamic(per_image)
+        return self._table(per_image, time.perf_counter() - clock)
+
+    def _drafts(self, row: dict[str, Any]) -> _ImageDrafts:
+        data = row.pop("image")
+        try:
+            picture = decode_image(data, max_pixels=self._max_pixels)
+        except BadImageError as error:
+            reason = f"{error} ({row['path']})" if data is None and row["path"] else str(error)
+            return _ImageDrafts([_Draft(row, instruction, None, reason=reason) for instruction in self._instructions(row)])
+        # The model sees a few hundred pixels at most; a batch of full-size photographs would only take memory.
+        picture.thumbnail((self._config.max_side, self._config.max_side))
+        return _ImageDrafts([_Draft(row, instruction, picture) for instruction in self._instructions(row)])
+
+    def _instructions(self, row: dict[str, Any]) -> list[Instruction]:
+        key = f"{self._config.sampling.seed} {row['image_sha256'] or row['image_id']}"
+        return [static_instruction() if kind == "static" else dynamic_instruction(key) for kind in self._config.instructions]
+
+    def _generate(self, drafts: Sequence[_Draft]) -> None:
+        asked = [draft for draft in drafts if draft.picture is not None]
+        replies = self._engine.chat([_conversation(draft) for draft in asked], [self._id(draft) for draft in asked])
+        for draft, reply in zip(asked, replies, strict=True):
+            draft.tokens = reply.tokens
+            if reply.text is None:
+                draft.reason = f"rejected: {reply.error}"
+                continue
+            try:
+                draft.text = clean_answer(reply.text, finished=reply.finished, min_words=self._config.min_words)
+            except BadAnswerError as error:
+                draft.reason = str(error)
+
+    def _replace_failed_dynamic(self, per_image: Sequence[_ImageDrafts]) -> None:
+        """A dynamic caption that failed is replaced by a static one of the same image, unless that is asked for anyway."""
+        if "static" in self._config.instructions:
+            return
+        retries = []
+        for image in per_image:
+            failed = [draft for draft in image.drafts if not draft.ok and draft.picture is not None]
+            for draft in failed[:1]:
+                retries.append(_Draft(draft.image, static_instruction(), draft.picture))
+                image.drafts.append(retries[-1])
+        self._generate(retries)
+
+    def _table(self, per_image: Sequence[_ImageDrafts], seconds: float) -> pa.Table:
+        rows = []
+        for image in per_image:
+            for number, draft in enumerate(image.drafts):
+                rows.append(self._row(draft) | {"image_outcome": None if number else image.outcome()})
+        for row in rows:
+            row["seconds"] = seconds / len(rows)
+        if rows:
+            rows[0]["startup_seconds"], self._startup = self._startup, None
+        return staged_table(rows)
+
+    def _row(self, draft: _Draft) -> dict[str, Any]:
+        return {
+            "caption_id": self._id(draft),
+            "image_id": draft.image["image_id"],
+            "image_sha256": draft.image["image_sha256"],
+            "kind": draft.instruction.kind,
+            "text": draft.text,
+            "status": "ok" if draft.ok else "failed",
+            "reason": draft.reason,
+            "tries": 0 if draft.picture is None else 1,
+            "model": self._config.model,
+            "revision": self._revision,
+            "instruction_id": draft.instruction.id,
+            "prompt_fingerprint": self._prompt(draft),
+            "seed": self._config.sampling.seed,
+            "tokens": draft.tokens,
+            **{name: draft.image[name] for name in WHO},
+        }
+
+    def _id(self, draft: _Draft) -> str:
+        return caption_id(
+            image_id=draft.image["image_id"],
+            image_sha256=draft.image["image_sha256"],
+            instruction_id=draft.instruction.id,
+            model=self._config.model,
+            revision=self._revision,
+            prompt=self._prompt(draft),
+        )
+
+    def _prompt(self, draft: _Draft) -> str:
+        return prompt_fingerprint(draft.instruction.text, self._config.sampling)
+
+
+def _conversation(draft: _Draft) -> Conversation:
+    content = [{"type": "image_pil", "image_pil": draft.picture}, {"type": "text", "text": draft.instruction.text}]
+    return [{"role": "user", "content": content}]

@@ -1,0 +1,137 @@
+"""One vLLM engine behind a call that loses no request: conversations in, one reply or one error each out.
+
+The only file that imports vLLM. Knows engine arguments, sampling and what vLLM rejects; not images' origin, captions or Ray. The
+same class runs a 2 M parameter model on a laptop's CPU and Qwen2.5-VL on GPUs: only the configuration differs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from reid_ray.caption.identity import derived_seed
+from reid_ray.config.caption import EngineConfig, SamplingConfig
+from reid_ray.config.common import PoolConfig
+
+Conversation = list[dict[str, Any]]  # chat messages in OpenAI's form; a picture is {"type": "image_pil", "image_pil": PIL image}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a request came to: a text, or an error in one line."""
+
+    text: str | None
+    error: str | None = None
+    finished: bool = True  # False: cut at max_tokens
+    tokens: int = 0  # generated
+
+
+class ChatEngine(Protocol):
+    """What captioning and rewriting ask of an engine."""
+
+    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
+        """One reply per conversation, in order; `keys` name the requests and seed their random streams."""
+        ...
+
+
+def engine_environment(model: str, engine: EngineConfig, pool: PoolConfig) -> dict[str, str]:
+    """Environment variables that vLLM reads at import, for the process that will hold an engine.
+
+    Args:
+        model: a resolved name: a local folder or a hub name.
+        engine: a tensor-parallel engine keeps vLLM's own worker processes; a single one runs inside this process, which starts
+            ten times faster, takes a third of the memory and dies as one.
+        pool: on CPUs, threads beyond the actor's CPUs slow each other down ten times and more when the machine is busy.
+    """
+    variables = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if engine.tensor_parallel_size == 1:
+        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if not pool.num_gpus:
+        variables["OMP_NUM_THREADS"] = str(max(1, int(pool.num_cpus)))
+    if Path(model).is_dir():
+        variables["HF_HUB_OFFLINE"] = "1"
+    return variables
+
+
+class Engine:
+    """vLLM's synchronous engine, with one model.
+
+    Args:
+        model: a local folder or a hub name (resolved).
+        revision: commit or tag of a hub model.
+        config: how the engine runs.
+        sampling: how every answer is drawn.
+        images: pictures per request; 0 for a language model.
+        pool: the actor's resources, see engine_environment.
+    """
+
+    def __init__(
+        self, model: str, *, revision: str | None, config: EngineConfig, sampling: SamplingConfig, images: int, pool: PoolConfig
+    ) -> None:
+        for name, value in engine_environment(model, config, pool).items():
+            os.environ.setdefault(name, value)
+        from vllm import LLM, SamplingParams
+        from vllm.exceptions import VLLMClientError
+
+        clock = time.perf_counter()
+        self._llm = LLM(model=model, revision=revision, **_engine_arguments(config, images))
+        self._sampling_params, self._sampling = SamplingParams, sampling
+        self._chat_template = config.chat_template
+        self._rejections: tuple[type[Exception], ...] = (ValueError, VLLMClientError)
+        self.start_seconds = time.perf_counter() - clock
+
+    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
+        """One reply per conversation, in order.
+
+        vLLM rejects a whole call for one bad request (too long, a picture of an impossible shape); the call is then halved until
+        only the bad ones are left, each with its error.
+        """
+        if not conversations:
+            return []
+        try:
+            outputs = self._llm.chat(
+                list(conversations), [self._params(key) for key in keys], use_tqdm=False, chat_template=self._chat_template
+            )
+        except self._rejections as error:
+            if len(conversations) == 1:
+                return [Reply(None, error=" ".join(f"{type(error).__name__}: {error}".split())[:300])]
+            half = len(conversations) // 2
+            return self.chat(conversations[:half], keys[:half]) + self.chat(conversations[half:], keys[half:])
+        answers = [output.outputs[0] for output in outputs]
+        return [Reply(a.text, finished=a.finish_reason != "length", tokens=len(a.token_ids)) for a in answers]
+
+    def _params(self, key: str) -> Any:
+        s = self._sampling
+        return self._sampling_params(
+            temperature=s.temperature,
+            top_p=s.top_p,
+            repetition_penalty=s.repetition_penalty,
+            max_tokens=s.max_tokens,
+            # Greedy decoding draws nothing; a seed would only cost a generator.
+            seed=derived_seed(s.seed, key) if s.temperature else None,
+        )
+
+
+def _engine_arguments(config: EngineConfig, images: int) -> dict[str, Any]:
+    """EngineConfig in vLLM's own words."""
+    arguments: dict[str, Any] = {
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "gpu_memory_utilization": config.gpu_memory_utilization,
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "enforce_eager": config.enforce_eager,
+        "trust_remote_code": config.trust_remote_code,
+        "enable_prefix_caching": False,  # prompts begin with pictures or captions of their own: nothing to share
+    }
+    if config.kv_cache_mb is not None:
+        arguments["kv_cache_memory_bytes"] = config.kv_cache_mb << 20
+    if config.tensor_parallel_size > 1:
+        arguments["distributed_executor_backend"] = "mp"  # inside a Ray actor vLLM would ask Ray for more GPUs
+    if images:
+        arguments |= {"limit_mm_per_prompt": {"image": images}, "mm_processor_cache_gb": 0}  # each picture is seen once or twice
+    return arguments | config.extra
