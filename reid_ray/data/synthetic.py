@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -136,15 +136,26 @@ class SyntheticPeople:
 
     @cached_property
     def _scene(self) -> Scene:
-        return Scene(self.config)
+        return _scene_of(self.config)
 
     @cached_property
     def _splits(self) -> np.ndarray:
-        return split_of(self.config)
+        return _splits_of(self.config)
 
     @cached_property
     def _mark(self) -> str:
         return fingerprint(self.config)
+
+
+# A process that makes a set in small ranges, each through its own SyntheticPeople, installs the cameras and shuffles the splits once.
+@lru_cache(maxsize=2)
+def _scene_of(config: SyntheticConfig) -> Scene:
+    return Scene(config)
+
+
+@lru_cache(maxsize=2)
+def _splits_of(config: SyntheticConfig) -> np.ndarray:
+    return split_of(config)
 
 
 def _twice(values: list) -> list:

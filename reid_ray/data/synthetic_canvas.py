@@ -48,7 +48,7 @@ class Canvas:
         inside_NH = (along_NH >= 0) & (along_NH < 1) & (self._column(when) > 0)
         self._fill(part, rows, x0 + (x1 - x0) * along_NH, np.where(inside_NH, half0 + (half1 - half0) * along_NH, -1))
 
-    def ellipse(
+    def ellipse(  # noqa: PLR0917 - a shape reads best as plain geometry
         self,
         part: int,
         y: Number,

@@ -33,10 +33,12 @@ class Score(NamedTuple):
 
 # Several words that name one thing, read as one; the longest first.
 _JOINED = {
-    "button-up shirt": "shirt", "button up shirt": "shirt", "dress shirt": "shirt", "long-sleeved shirt": "shirt", "long sleeved shirt": "shirt",
+    "button-up shirt": "shirt", "button up shirt": "shirt", "dress shirt": "shirt", "long-sleeved shirt": "shirt",
+    "long sleeved shirt": "shirt",
     "short-sleeved shirt": "t-shirt", "hooded sweatshirt": "hoodie", "t shirt": "t-shirt", "tee shirt": "t-shirt", "denim jeans": "jeans",
     "shoulder bag": "shoulderbag", "crossbody bag": "shoulderbag", "cross-body bag": "shoulderbag", "messenger bag": "shoulderbag",
-    "hand bag": "handbag", "back pack": "backpack", "baseball cap": "cap", "knit hat": "beanie", "knitted hat": "beanie", "woolly hat": "beanie",
+    "hand bag": "handbag", "back pack": "backpack", "baseball cap": "cap", "knit hat": "beanie", "knitted hat": "beanie",
+    "woolly hat": "beanie",
     "sun hat": "sunhat", "wide-brimmed hat": "sunhat", "wide brimmed hat": "sunhat", "straw hat": "sunhat", "long coat": "coat",
     "navy blue": "blue", "tied back": "bun",
 }  # fmt: skip
@@ -45,18 +47,20 @@ _JOINED = {
 _NOUNS: dict[str, tuple[str, frozenset[str] | None]] = {
     "tshirt": ("upper", frozenset({"t-shirt"})), "top": ("upper", None), "sweatshirt": ("upper", frozenset({"hoodie"})),
     "hair": ("hair", None), "hairstyle": ("hair", None), "bun": ("hair", frozenset({"bun"})), "ponytail": ("hair", frozenset()),
-    "shoulderbag": ("bag", frozenset({"shoulder bag"})), "bag": ("bag", frozenset(ATTRIBUTES["bag"][1:])), "sunhat": ("hat", frozenset({"sun hat"})),
+    "shoulderbag": ("bag", frozenset({"shoulder bag"})), "bag": ("bag", frozenset(ATTRIBUTES["bag"][1:])),
+    "sunhat": ("hat", frozenset({"sun hat"})),
     "hat": ("hat", frozenset(ATTRIBUTES["hat"][1:])), "footwear": ("shoes", None), "sandals": ("shoes", frozenset()),
     **{word: ("upper", frozenset()) for word in ("sweater", "vest", "dress", "blouse", "suit", "cardigan", "jumper")},
     "leggings": ("lower", frozenset()), "shoe": ("shoes", frozenset({"shoes"})), "boot": ("shoes", frozenset({"boots"})),
-    **{word: ("other", frozenset()) for word in ("scarf", "umbrella", "glasses", "sunglasses", "suitcase", "phone", "gloves", "tie", "belt")},
+    **{word: ("other", frozenset()) for word in ("scarf", "umbrella", "glasses", "sunglasses", "suitcase", "gloves", "tie", "belt")},
 }  # fmt: skip
 _PEOPLE: dict[str, str | None] = {
     "he": "man", "his": "man", "him": "man", "she": "woman", "her": "woman", "hers": "woman", "boy": "man", "girl": "woman",
     "person": None, "pedestrian": None, "individual": None, "they": None, "their": None,
 }  # fmt: skip
 _COLORS = {
-    "navy": "blue", "scarlet": "red", "crimson": "red", "violet": "purple", "beige": "brown", "tan": "brown", "khaki": "brown", "silver": "grey",
+    "navy": "blue", "scarlet": "red", "crimson": "red", "violet": "purple", "beige": "brown", "tan": "brown", "khaki": "brown",
+    "silver": "grey",
     "golden": "blond", "ginger": "red", "orange": "orange", "gold": "yellow", "cyan": "cyan", "teal": "teal", "maroon": "red",
 }  # fmt: skip
 _PATTERNS = {
