@@ -92,6 +92,8 @@ class JobOutput:
         self.facts: dict[str, Any] = {}
         self.timings: dict[str, float] = {}
         self._job, self._config, self._if_exists, self._inputs = job, config, if_exists, dict(inputs or {})
+        self._run_id = uuid.uuid4().hex
+        self._input_runs = {name: run_of(value) for name, value in self._inputs.items()}
         if self.path.exists() and if_exists == "refuse":
             raise DataError(f"{self.path}: exists already; set output.if_exists to replace or reuse, or choose another output.path")
         if self.path.exists() and not self.path.is_dir():
@@ -103,12 +105,16 @@ class JobOutput:
         self.folder = self.path.parent / f".{self.path.name}.{uuid.uuid4().hex[:8]}.partial"
 
     def finished(self) -> dict[str, Any] | None:
-        """The manifest of an earlier run that may be reused: if_exists is reuse and job and fingerprint agree, else None."""
+        """The manifest of an earlier run that may be reused, else None.
+
+        It may if if_exists is reuse, and job, configuration and the runs that made the inputs are the same: an encoder trained again
+        under the same path makes every index of the old one stale.
+        """
         if self._if_exists != "reuse" or not (self.path / MANIFEST).exists():
             return None
         manifest = read_manifest(self.path)
-        same = manifest.get("job") == self._job and manifest.get("fingerprint") == fingerprint(self._config)
-        return manifest if same else None
+        made = (manifest.get("job"), manifest.get("fingerprint"), manifest.get("input_runs"))
+        return manifest if made == (self._job, fingerprint(self._config), self._input_runs) else None
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True)
@@ -132,7 +138,9 @@ class JobOutput:
         seconds = time.perf_counter() - self._clock
         return {
             "job": self._job,
+            "run_id": self._run_id,
             "inputs": self._inputs,
+            "input_runs": self._input_runs,
             "config": self._config.model_dump(mode="json"),
             "fingerprint": fingerprint(self._config),
             "counts": self.counts.as_dict(),
@@ -249,6 +257,17 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise DataError(f"{path}: is missing, so {folder} is not the output of a finished job; run that job first") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: is not JSON ({error})") from None
+
+
+def run_of(path: Any) -> str | None:
+    """run_id of the job that wrote `path`: from the manifest in it or in one of the two folders above; None if no job wrote it."""
+    if not isinstance(path, str | Path):
+        return None
+    here = Path(path)
+    for folder in (here, *here.parents[:2]):
+        if (folder / MANIFEST).is_file():
+            return read_manifest(folder).get("run_id")
+    return None
 
 
 def sha256_of(data: bytes) -> str:

@@ -54,6 +54,22 @@ def test_an_existing_output_is_refused_replaced_or_reused(tmp_path):
     assert JobOutput("test", path, Config(), if_exists="replace").finished() is None
 
 
+def test_a_result_of_an_input_that_was_made_again_is_not_reused(tmp_path):
+    def make(name, inputs):
+        with JobOutput(name, tmp_path / name, Config(), if_exists="replace", inputs=inputs) as out:
+            (out.folder / "images").mkdir()
+
+    def reusable():
+        return JobOutput("index", tmp_path / "index", Config(), if_exists="reuse", inputs=inputs).finished() is not None
+
+    inputs = {"images": str(tmp_path / "crops" / "images"), "pattern": "street", "limit": 3}
+    make("crops", {})
+    make("index", inputs)
+    assert reusable()
+    make("crops", {})
+    assert not reusable()
+
+
 def test_a_folder_that_is_no_job_output_is_never_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_text("x")
