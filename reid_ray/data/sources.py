@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -50,13 +51,13 @@ class _FolderPiece:
 @dataclass(frozen=True)
 class _SyntheticPiece:
     config: SyntheticConfig
-    start: int
-    stop: int
+    ranges: tuple[tuple[int, int], ...]  # of image numbers: start, stop
 
     def tables(self) -> Iterator[pa.Table]:
         from reid_ray.data.synthetic import SyntheticPeople
 
-        yield conform(SyntheticPeople(self.config).image_table(self.start, self.stop), IMAGES, origin="synthetic people")
+        people = SyntheticPeople(self.config)
+        yield pa.concat_tables([people.image_table(start, stop) for start, stop in self.ranges])
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,22 @@ def _read_pieces(batch: pa.Table) -> Iterator[pa.Table]:
 
 def _list_synthetic(config: ImagesConfig) -> ImageListing:
     from reid_ray.data.synthetic import SyntheticPeople
+    from reid_ray.data.synthetic_traits import split_of
 
     people = SyntheticPeople(config.synthetic)
-    count = min(people.num_images, config.limit or people.num_images)
-    rows = _piece_rows(count)
-    pieces = [_SyntheticPiece(config.synthetic, start, min(start + rows, count)) for start in range(0, count, rows)]
-    return ImageListing(count, f"synthetic people (seed {config.synthetic.seed})", tuple(pieces))
+    number_N = np.arange(people.num_images)
+    if config.split is not None:
+        number_N = number_N[split_of(config.synthetic)[people.shots().person_N] == config.split]
+    number_N = number_N[: config.limit]
+    rows = _piece_rows(len(number_N))
+    pieces = [_SyntheticPiece(config.synthetic, _ranges(number_N[at : at + rows])) for at in range(0, len(number_N), rows)]
+    return ImageListing(len(number_N), f"synthetic people (seed {config.synthetic.seed})", tuple(pieces))
+
+
+def _ranges(number_N: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Ascending numbers as (start, stop) ranges without gaps."""
+    runs = np.split(number_N, np.flatnonzero(np.diff(number_N) > 1) + 1)
+    return tuple((int(run[0]), int(run[-1]) + 1) for run in runs)
 
 
 def _list_folder(config: ImagesConfig) -> ImageListing:

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from reid_ray.config.common import ImagesConfig
+from reid_ray.config.common import ImagesConfig, SyntheticConfig
 from reid_ray.data.sources import count_images, image_listing, iter_images
+from reid_ray.data.synthetic import SyntheticPeople
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import IMAGES, table_of
 
@@ -146,3 +147,13 @@ def test_parquet_that_is_no_image_table_or_lacks_the_split_is_refused(tmp_path):
     pq.write_table(table_of(IMAGES, [{"image_id": "a", "split": "train"}]), tmp_path / "good.parquet")
     with pytest.raises(DataError, match="no image of split 'val'"):
         image_listing(ImagesConfig(source="parquet", path=str(tmp_path / "good.parquet"), split="val"))
+
+
+@pytest.mark.parametrize("split", [None, "train", "test"])
+@pytest.mark.parametrize("limit", [None, 37])
+def test_synthetic_people_come_as_the_generator_makes_them(split, limit):
+    people = SyntheticConfig(identities=20, images_per_identity=4)
+    whole = [row for row in SyntheticPeople(people).image_table().to_pylist() if split in (None, row["split"])][:limit]
+    config = ImagesConfig(synthetic=people, split=split, limit=limit)
+    assert _rows(config) == whole
+    assert count_images(config) == len(whole)
