@@ -1,0 +1,200 @@
+"""What retrieval is judged by: CMC, average precision, mAP, mINP, and the two protocols that say what counts as a match.
+
+Pure definitions on person ids, cameras and ranks; knows neither features nor models. How ranks are found quickly is
+reid_ray.retrieval.ranking's business. All shares are floats in 0..1, ranks start at 1.
+
+Protocols: text_to_image keeps the whole gallery, a match is an image of the same person. image_to_image removes, for each query,
+the gallery images of the same person from the same camera (they are near copies of the query, or the query itself). A query
+without a match in what is left is skipped, counted, and enters no mean.
+
+Ties: among equal scores the image that comes first in the gallery ranks first, as in a stable sort. The order is part of the
+data, so the result is the same on every machine and for every block size, and a model that gives one score to everything
+scores near chance, neither best nor worst. Put the gallery in an order that says nothing about the queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+
+from reid_ray.errors import DataError
+
+Protocol = Literal["text_to_image", "image_to_image"]
+UNKNOWN = -(2**62)  # person id of a row whose identity nobody knows: in the gallery a distractor, as a query without a match
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Who is who in queries and gallery: which gallery rows are right for a query and which are removed before ranking."""
+
+    query_person_Q: np.ndarray
+    gallery_person_G: np.ndarray
+    query_camera_Q: np.ndarray | None = None
+    gallery_camera_G: np.ndarray | None = None
+
+    @classmethod
+    def text_to_image(cls, query_person_Q: Sequence[int] | np.ndarray, gallery_person_G: Sequence[int] | np.ndarray) -> Self:
+        """Every gallery image stays; a match is the same person."""
+        return cls(_ids(query_person_Q), _ids(gallery_person_G))
+
+    @classmethod
+    def image_to_image(
+        cls,
+        query_person_Q: Sequence[int] | np.ndarray,
+        gallery_person_G: Sequence[int] | np.ndarray,
+        *,
+        query_camera_Q: Sequence[int] | np.ndarray,
+        gallery_camera_G: Sequence[int] | np.ndarray,
+    ) -> Self:
+        """Per query, gallery images of the same person from the same camera are removed.
+
+        Raises:
+            DataError: persons and cameras differ in number.
+        """
+        query_person_Q, gallery_person_G = _ids(query_person_Q), _ids(gallery_person_G)
+        query_camera_Q, gallery_camera_G = _ids(query_camera_Q), _ids(gallery_camera_G)
+        for what, person, camera in (("queries", query_person_Q, query_camera_Q), ("gallery", gallery_person_G, gallery_camera_G)):
+            if len(person) != len(camera):
+                raise DataError(f"{what}: {len(person)} person ids but {len(camera)} cameras; give one camera per row")
+        return cls(query_person_Q, gallery_person_G, query_camera_Q, gallery_camera_G)
+
+    @property
+    def protocol(self) -> Protocol:
+        """Which of the two protocols this truth follows."""
+        return "text_to_image" if self.query_camera_Q is None else "image_to_image"
+
+    def masks(self, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """(match, removed) of the queries in `rows`, bool [B, G] each: the definition that the fast paths must agree with."""
+        person_B = self.query_person_Q[rows, None]
+        match_BG = (person_B == self.gallery_person_G) & (person_B != UNKNOWN)
+        if self.query_camera_Q is None or self.gallery_camera_G is None:
+            return match_BG, np.zeros_like(match_BG)
+        removed_BG = match_BG & (self.query_camera_Q[rows, None] == self.gallery_camera_G)
+        return match_BG & ~removed_BG, removed_BG
+
+
+@dataclass(frozen=True)
+class QueryResults:
+    """What ranking found for each query. Queries without a match have relevant 0, and then ap is NaN and the ranks are 0."""
+
+    ap_Q: np.ndarray  # float64: mean over the relevant items of (relevant items so far / rank)
+    first_rank_Q: np.ndarray  # int64: rank of the best match
+    last_rank_Q: np.ndarray  # int64: rank of the worst match
+    relevant_Q: np.ndarray  # int64: matches in what is left of the gallery
+    candidates_Q: np.ndarray  # int64: gallery items left after removal
+
+    @classmethod
+    def from_ranks(cls, rank_P: np.ndarray, relevant_Q: np.ndarray, candidates_Q: np.ndarray) -> Self:
+        """From the ranks of all matches, query after query, ascending within each (`relevant_Q` of them per query)."""
+        relevant_Q = relevant_Q.astype(np.int64)
+        found_Q = relevant_Q > 0
+        stop_F = np.cumsum(relevant_Q)[found_Q]
+        start_F = stop_F - relevant_Q[found_Q]
+        ap_Q = np.full(len(relevant_Q), np.nan)
+        first_Q, last_Q = np.zeros_like(relevant_Q), np.zeros_like(relevant_Q)
+        if len(stop_F):
+            so_far_P = np.arange(1, len(rank_P) + 1) - np.repeat(start_F, relevant_Q[found_Q])
+            ap_Q[found_Q] = np.add.reduceat(so_far_P / rank_P, start_F) / relevant_Q[found_Q]
+            first_Q[found_Q], last_Q[found_Q] = rank_P[start_F], rank_P[stop_F - 1]
+        return cls(ap_Q, first_Q, last_Q, relevant_Q, candidates_Q.astype(np.int64))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[QueryResults]) -> Self:
+        """The results of consecutive blocks of queries as one."""
+        names = ("ap_Q", "first_rank_Q", "last_rank_Q", "relevant_Q", "candidates_Q")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Mask [Q] of the queries that enter the means."""
+        return self.relevant_Q > 0
+
+    @property
+    def skipped(self) -> int:
+        """Queries without a match."""
+        return int((~self.counted).sum())
+
+    def cmc(self, max_rank: int) -> np.ndarray:
+        """float64 [max_rank]: share of counted queries whose best match is at rank 1, at most 2, ..., at most max_rank."""
+        first_F = self.first_rank_Q[self._check_counted()]
+        at_rank = np.bincount(np.minimum(first_F, max_rank + 1), minlength=max_rank + 2)[1 : max_rank + 1]
+        return np.cumsum(at_rank) / len(first_F)
+
+    def mean_ap(self) -> float:
+        """mAP: mean of ap over counted queries."""
+        return float(self.ap_Q[self._check_counted()].mean())
+
+    def mean_inp(self) -> float:
+        """mINP: mean over counted queries of (number of matches / rank of the worst match)."""
+        is_counted_Q = self._check_counted()
+        return float((self.relevant_Q[is_counted_Q] / self.last_rank_Q[is_counted_Q]).mean())
+
+    def chance_r1(self) -> float:
+        """Expected R@1 of a ranking drawn at random, exactly: mean over counted queries of (matches / items left)."""
+        is_counted_Q = self._check_counted()
+        return float((self.relevant_Q[is_counted_Q] / self.candidates_Q[is_counted_Q]).mean())
+
+    def summary(self) -> dict[str, float]:
+        """{"r1", "r5", "r10", "map", "minp", "chance_r1"}, each in 0..1."""
+        cmc = self.cmc(10)
+        return {
+            "r1": float(cmc[0]),
+            "r5": float(cmc[4]),
+            "r10": float(cmc[9]),
+            "map": self.mean_ap(),
+            "minp": self.mean_inp(),
+            "chance_r1": self.chance_r1(),
+        }
+
+    def _check_counted(self) -> np.ndarray:
+        if not self.counted.any():
+            raise DataError(
+                f"none of {len(self.relevant_Q)} queries has a match in the gallery; check that both come from the same people "
+                "(person_id) and, for image_to_image, from more than one camera"
+            )
+        return self.counted
+
+
+def results_of_match(ranked_match_N: Sequence[bool] | np.ndarray) -> QueryResults:
+    """Result of one query from its match mask in ranked order (removed items left out already)."""
+    match_N = np.asarray(ranked_match_N, dtype=bool)
+    rank_P = np.flatnonzero(match_N) + 1
+    return QueryResults.from_ranks(rank_P, np.array([len(rank_P)]), np.array([len(match_N)]))
+
+
+def unit_rows(feature_ND: np.ndarray, *, what: str, names: Sequence[str] | None = None) -> np.ndarray:
+    """Features as L2-normalised float32 rows; returned as they are where they already are (norm 1 within 1e-4).
+
+    Args:
+        feature_ND: one row per item.
+        what: what the rows are, for the message: "gallery of runs/x/embeddings".
+        names: name of each row (an id), for the message; the row number is always given.
+
+    Raises:
+        DataError: names the first row that holds NaN or infinity or is all zero; no direction can be given to it.
+    """
+    if feature_ND.ndim != 2:
+        raise DataError(f"{what}: features must be a matrix [rows, dimensions], but have shape {feature_ND.shape}")
+    feature_ND = np.ascontiguousarray(feature_ND, dtype=np.float32)
+    norm_N = np.sqrt(np.einsum("nd,nd->n", feature_ND, feature_ND))
+    bad_N = ~np.isfinite(norm_N) | (norm_N == 0)
+    for row in np.flatnonzero(bad_N):
+        largest = float(np.abs(feature_ND[row]).max()) if feature_ND.shape[1] else 0.0
+        name = f"row {row}" + (f" ({names[row]})" if names is not None else "")
+        if not np.isfinite(largest):
+            raise DataError(f"{what}: {name} holds NaN or infinity; embed it again or drop it ({int(bad_N.sum())} such rows)")
+        if largest == 0:
+            raise DataError(f"{what}: {name} is the zero vector, which has no direction; embed it again or drop it")
+        norm_N[row] = np.linalg.norm(feature_ND[row].astype(np.float64))  # finite, but its square leaves float32
+    if (np.abs(norm_N - 1) < 1e-4).all():
+        return feature_ND
+    scale_N = np.abs(feature_ND).max(axis=1)
+    scaled_ND = feature_ND / scale_N[:, None]
+    return scaled_ND / np.sqrt(np.einsum("nd,nd->n", scaled_ND, scaled_ND))[:, None]
+
+
+def _ids(values: Sequence[int] | np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=np.int64)
