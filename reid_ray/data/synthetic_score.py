@@ -49,9 +49,10 @@ _NOUNS: dict[str, tuple[str, frozenset[str] | None]] = {
     "hair": ("hair", None), "hairstyle": ("hair", None), "bun": ("hair", frozenset({"bun"})), "ponytail": ("hair", frozenset()),
     "shoulderbag": ("bag", frozenset({"shoulder bag"})), "bag": ("bag", frozenset(ATTRIBUTES["bag"][1:])),
     "sunhat": ("hat", frozenset({"sun hat"})),
-    "hat": ("hat", frozenset(ATTRIBUTES["hat"][1:])), "footwear": ("shoes", None), "sandals": ("shoes", frozenset()),
-    **{word: ("upper", frozenset()) for word in ("sweater", "vest", "dress", "blouse", "suit", "cardigan", "jumper")},
-    "leggings": ("lower", frozenset()), "shoe": ("shoes", frozenset({"shoes"})), "boot": ("shoes", frozenset({"boots"})),
+    "hat": ("hat", frozenset(ATTRIBUTES["hat"][1:])),
+    "footwear": ("shoes", None), "shoes": ("shoes", None), "sandals": ("shoes", frozenset()),
+    **{word: ("upper", frozenset()) for word in ("sweater", "vest", "dress", "blouse", "suit", "jumper")},
+    "leggings": ("lower", frozenset()), "shoe": ("shoes", None), "boot": ("shoes", frozenset({"boots"})),
     **{word: ("other", frozenset()) for word in ("scarf", "umbrella", "glasses", "sunglasses", "suitcase", "gloves", "tie", "belt")},
 }  # fmt: skip
 _PEOPLE: dict[str, str | None] = {
@@ -80,6 +81,7 @@ _FILLERS = {
 _ADJECTIVES = {"a", "an", "and", "dark", "light", "bright", "any", "open", "large", "small", "colored", "coloured", "pair", "of"}
 _LINKS = {"is", "are", "was", "were", "in", "that", "with", "which", "of", "tied"}
 _DENIALS = {"no", "without"}
+_UNMARKED = {NONE, "plain", "shoes"}  # what goes without saying; "shoes" itself may mean any footwear and is no claim
 for _slot in SLOTS:
     for _value in ATTRIBUTES[_slot]:
         for _word in WORDS.get(_value, (_value,)):
@@ -105,7 +107,7 @@ def score_caption(text: str, attributes: Mapping[str, str], hidden: Collection[s
     spoken = {claim.attribute for claim in claims}
     unseen = {name for slot in hidden for name in SLOTS.get(slot, ())}
     missed = tuple(
-        name for name, value in attributes.items() if name in ATTRIBUTES and value not in (NONE, "plain") and name not in spoken | unseen
+        name for name, value in attributes.items() if name in ATTRIBUTES and value not in _UNMARKED and name not in spoken | unseen
     )
     return Score(right=len(claims) - len(wrong), said=len(claims), wrong=wrong, missed=missed)
 
