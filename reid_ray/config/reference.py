@@ -17,6 +17,7 @@ from reid_ray.config.base import Section
 
 # job name -> (module, class); the file jobs/<name>.py runs it and jobs/configs/<name>*.yaml configure it.
 JOBS: dict[str, tuple[str, str]] = {
+    "ingest": ("reid_ray.config.ingest", "IngestJob"),
     "synthesize": ("reid_ray.config.synthesize", "SynthesizeJob"),
     "caption": ("reid_ray.config.caption", "CaptionJob"),
     "train": ("reid_ray.config.train", "TrainJob"),

@@ -1,0 +1,85 @@
+"""Which data set, in which published layout, at which address: the section shared by the jobs ingest and lint."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from reid_ray.config.base import Section
+
+Format = Literal[
+    "cuhk_pedes",
+    "icfg_pedes",
+    "rstpreid",
+    "market1501",
+    "dukemtmc",
+    "msmt17",
+    "cuhk03",
+    "luperson",
+    "luperson_mllm",
+    "folder",
+    "webdataset",
+    "parquet",
+]
+# Formats whose images are no files of their own: nothing could be read by path later.
+WITHOUT_FILES = frozenset({"webdataset", "parquet"})
+
+
+class SourceConfig(Section):
+    """A data set to read."""
+
+    format: Format = Field(description="published layout of the data set; see reid_ray/data/formats for each one's files")
+    path: str = Field(description="folder of the data set: a local path or any URI that pyarrow reaches (file://, s3://, gs://, hdfs://)")
+    name: str | None = Field(None, description="data set name in the tables; null takes the format's own (folder: the folder's name)")
+    annotations: str | None = Field(
+        None, description="caption file of cuhk_pedes, icfg_pedes, rstpreid, relative to path; null takes the published name"
+    )
+    images: str | None = Field(
+        None, description="luperson_mllm only: folder or LMDB of the images, relative to path or an address; null takes LUPerson-MLLM/"
+    )
+    boxes: Literal["detected", "labeled"] = Field("detected", description="cuhk03 only: boxes of a detector, or drawn by hand")
+    val_as: Literal["val", "train"] = Field(
+        "val",
+        description="msmt17 only: split of list_val.txt; train merges it as most published results do (32,621 images, 1,041 identities)",
+    )
+    pattern: str | None = Field(
+        None,
+        description="folder only: regular expression, searched in the relative path, with groups person_id, camera_id, split (any of them)",
+    )
+    each_its_own: bool = Field(False, description="folder only: every image is an identity of its own, numbered in order of the paths")
+    columns: dict[str, str] = Field({}, description="parquet only: IMAGES column -> name in the file, for tables of other origin")
+    max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels fails, undecoded")
+    max_file_mb: int = Field(64, ge=1, description="a larger image file fails, so that memory stays bounded, MiB")
+
+    @model_validator(mode="after")
+    def _options_belong_to_the_format(self) -> Self:
+        owners = {
+            "annotations": {"cuhk_pedes", "icfg_pedes", "rstpreid"},
+            "images": {"luperson_mllm"},
+            "boxes": {"cuhk03"},
+            "val_as": {"msmt17"},
+            "pattern": {"folder"},
+            "each_its_own": {"folder"},
+            "columns": {"parquet"},
+        }
+        for option, formats in owners.items():
+            if option in self.model_fields_set and self.format not in formats:
+                raise ValueError(f"{option} belongs to format {' or '.join(sorted(formats))}, but format is {self.format}; drop it")
+        return self
+
+    @model_validator(mode="after")
+    def _pattern_names_known_groups(self) -> Self:
+        if self.pattern is None:
+            return self
+        try:
+            groups = set(re.compile(self.pattern).groupindex)
+        except re.error as error:
+            raise ValueError(f"pattern is no regular expression: {error}") from None
+        known = {"person_id", "camera_id", "split"}
+        if not groups or groups - known:
+            raise ValueError(f"pattern must name groups among {sorted(known)}, as in (?P<person_id>\\d+); it names {sorted(groups)}")
+        if self.each_its_own and "person_id" in groups:
+            raise ValueError("each_its_own numbers the identities, and so does pattern's group person_id; drop one of them")
+        return self

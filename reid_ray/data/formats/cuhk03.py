@@ -1,0 +1,125 @@
+"""CUHK03 (Li et al. 2014) in the new protocol of Zhong et al. 2017: 767 identities to train, 700 to test; boxes detected or labeled.
+
+Three layouts are read, whichever is there:
+  cuhk03-np/{detected,labeled}/{bounding_box_train,query,bounding_box_test}/0001_c1_1.png    the export in Market's layout
+  images_{detected,labeled}/1_001_1_01.png + cuhk03_new_protocol_config_{detected,labeled}.mat    extracted images and the protocol
+  cuhk03_release/cuhk-03.mat + cuhk03_new_protocol_config_{detected,labeled}.mat    the release (HDF5) and the protocol
+In the last one the pictures are arrays; they become PNG files here, losslessly. The release's own 20 splits of 100 test persons are
+another protocol and are not read.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+from reid_ray.config.source import SourceConfig
+from reid_ray.data.formats.market1501 import FOLDERS, Layout, read_market_layout
+from reid_ray.data.formats.records import ImageRecord, Records, Skipped, skipped
+from reid_ray.data.store import Store
+from reid_ray.errors import DataError
+
+Boxes = Literal["detected", "labeled"]
+_MARKET_STYLE = re.compile(r"^(?P<person>\d+)_c(?P<camera>\d+)_\d+\.(?:png|jpg)$")
+# camera pair, person within the pair, view (1 or 2: the camera), number of the image among the person's ten
+_NAME = re.compile(r"^(?P<pair>\d)_(?P<person>\d{3})_(?P<view>\d)_(?P<number>\d{2})\.png$")
+
+
+def read_cuhk03(store: Store, source: SourceConfig) -> Records:
+    """One record per image of the chosen boxes; image_id begins with detected/ or labeled/.
+
+    Raises:
+        DataError: none of the three layouts is there, or the protocol file is not what it should be.
+    """
+    dataset = source.name or f"CUHK03-{source.boxes}"
+    for exported in (store, store.child(source.boxes), store.child(f"cuhk03-np/{source.boxes}")):
+        if all(exported.is_folder(folder) for folder in FOLDERS):
+            yield from read_market_layout(exported, Layout(dataset, _MARKET_STYLE, 2))
+            return
+    protocol = f"cuhk03_new_protocol_config_{source.boxes}.mat"
+    images = f"images_{source.boxes}"
+    release = next((name for name in ("cuhk03_release/cuhk-03.mat", "cuhk-03.mat") if store.is_file(name)), None)
+    if not store.is_file(protocol) or not (store.is_folder(images) or release):
+        raise DataError(
+            f"{store}: is no CUHK03 in the new protocol; it needs cuhk03-np/{source.boxes}/bounding_box_train and its siblings, or "
+            f"{protocol} beside {images}/ or cuhk03_release/cuhk-03.mat (source.path, source.boxes)"
+        )
+    entries = _protocol(store, protocol, source.boxes, dataset)
+    if store.is_folder(images):
+        for entry in entries:
+            yield _of_file(entry, store, images)
+    elif release:
+        yield from _of_release(entries, store, release, source.boxes)
+
+
+def _protocol(store: Store, file: str, boxes: Boxes, dataset: str) -> Iterator[ImageRecord | Skipped]:
+    """The images of the protocol file, without bytes: split, label and view of each; indices in the file count from 1."""
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(io.BytesIO(store.read_bytes(file)))
+        names = [str(cell[0]) for cell in content["filelist"].ravel()]
+        labels = content["labels"].ravel()
+        members = {split: content[f"{key}_idx"].ravel() for split, key in (("train", "train"), ("query", "query"), ("gallery", "gallery"))}
+    except (ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
+        raise DataError(
+            f"{store}/{file}: is not the new protocol's file with filelist, labels, train_idx, query_idx, gallery_idx ({error!r})"
+        ) from None
+    for split, indices in members.items():
+        for index in indices:
+            if not 1 <= index <= len(names):
+                raise DataError(f"{store}/{file}: {split}_idx has {index}, but filelist has {len(names)} names")
+            name, person = names[index - 1], int(labels[index - 1])
+            match = _NAME.match(name)
+            image_id = f"{boxes}/{name}"
+            if match is None:
+                yield Skipped(image_id, dataset, "unexpected_name", f"filelist entry {index} of {file}", split, person)
+            else:
+                yield ImageRecord(image_id, dataset, name=name, split=split, person_id=person, camera_id=int(match["view"]))
+
+
+def _of_file(entry: ImageRecord | Skipped, store: Store, images: str) -> ImageRecord | Skipped:
+    if isinstance(entry, Skipped):
+        return entry
+    return replace(entry, store=store, name=f"{images}/{entry.name}")
+
+
+def _of_release(entries: Iterator[ImageRecord | Skipped], store: Store, file: str, boxes: Boxes) -> Records:
+    import h5py
+
+    with store.open(file) as stream:
+        try:
+            mat = h5py.File(stream, "r")
+            pairs = [mat[reference] for reference in mat[boxes][0]]
+        except (OSError, KeyError, TypeError) as error:
+            raise DataError(f"{store}/{file}: is not the CUHK03 release, an HDF5 file with cells {boxes} ({error})") from None
+        with mat:
+            for entry in entries:
+                if isinstance(entry, Skipped):
+                    yield entry
+                    continue
+                yield _picture(entry, mat, pairs)
+
+
+def _picture(entry: ImageRecord, mat: Any, pairs: list[Any]) -> ImageRecord | Skipped:
+    """The array of one name: cell `pair`, MATLAB row `person`, column `number`; HDF5 keeps MATLAB's axes in reverse."""
+    match = _NAME.match(entry.name or "")
+    assert match is not None  # _protocol made the name pass
+    pair, person, number = int(match["pair"]) - 1, int(match["person"]) - 1, int(match["number"]) - 1
+    if pair >= len(pairs) or number >= pairs[pair].shape[0] or person >= pairs[pair].shape[1]:
+        return skipped(entry, "missing", "the release has no such cell")
+    pixels = mat[pairs[pair][number, person]][()].T
+    if pixels.ndim != 3 or pixels.dtype.name != "uint8" or pixels.shape[2] != 3:
+        return skipped(entry, "missing", f"the cell is no picture but {pixels.dtype} of shape {pixels.shape}")
+    return replace(entry, data=_png(pixels), name=None)
+
+
+def _png(pixels: Any) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,45 @@
+"""Any folder of image files, at any depth: identities from a pattern in the path, or each image its own, or unknown.
+
+A path that the pattern does not match is skipped and counted: a pattern that misses files is usually wrong. Files without an image
+suffix are counted too.
+"""
+
+from __future__ import annotations
+
+import re
+
+from reid_ray.config.source import SourceConfig
+from reid_ray.data.formats.records import ImageRecord, Records, Skipped
+from reid_ray.data.store import Store, is_image_name
+
+
+def read_folder(store: Store, source: SourceConfig) -> Records:
+    """One record per file in sorted order, folder by folder; image_id is the path relative to the folder."""
+    dataset = source.name or store.root.rpartition("/")[2]
+    pattern = re.compile(source.pattern) if source.pattern else None
+    number = 0
+    for path in store.walk():
+        located = store.locate(path)
+        if not is_image_name(path):
+            yield Skipped(path, dataset, "no_image_file", "its suffix is none of an image", path=located)
+            continue
+        groups: dict[str, str | None] = {}
+        if pattern is not None:
+            match = pattern.search(path)
+            if match is None:
+                yield Skipped(path, dataset, "pattern_does_not_match", f"source.pattern is {source.pattern}", path=located)
+                continue
+            groups = match.groupdict()
+        try:
+            person_id = number if source.each_its_own else _whole(groups.get("person_id"))
+            camera_id = _whole(groups.get("camera_id"))
+        except ValueError:
+            detail = f"person_id {groups.get('person_id')!r} or camera_id {groups.get('camera_id')!r} is no whole number"
+            yield Skipped(path, dataset, "pattern_does_not_match", detail, path=located)
+            continue
+        number += 1
+        yield ImageRecord(path, dataset, store, path, split=groups.get("split"), person_id=person_id, camera_id=camera_id)
+
+
+def _whole(text: str | None) -> int | None:
+    return None if text is None else int(text)

@@ -1,0 +1,135 @@
+"""LUPerson-MLLM (Tan et al. 2024): a million LUPerson crops with four captions each, in four JSON files {image name: caption}.
+
+Ts-qwen, Td-qwen, Ts-shikra, Td-shikra: s for the static instruction, d for the dynamic one, then the captioner. A name may carry
+folders, of which only the last part counts. The images lie flat in LUPerson-MLLM/ or in LUPerson's own LMDB (key = name without
+suffix). `write_caption_files` writes the same four files, and further ones for captioners that the release did not have.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from reid_ray.config.source import SourceConfig
+from reid_ray.data.formats.caption_store import CaptionStore
+from reid_ray.data.formats.luperson import lmdb_folder, open_lmdb
+from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped, caption_of
+from reid_ray.data.store import Store, is_image_name, open_store
+from reid_ray.errors import DataError
+
+DATASET = "LUPerson-MLLM"
+IMAGES = "LUPerson-MLLM"
+CAPTIONERS = {"qwen": "Qwen-VL-Chat-7B", "shikra": "Shikra-7B"}
+KINDS = {"s": "static", "d": "dynamic"}
+_FILE = re.compile(r"^T(?P<kind>[sd])-(?P<captioner>[\w.-]+)\.json$")
+
+
+def read_luperson_mllm(store: Store, source: SourceConfig) -> Records:
+    """One record per image with the captions of every T{s,d}-*.json at hand; image_id is the image's file name.
+
+    Raises:
+        DataError: there is no such file, or one is no JSON object of texts.
+    """
+    dataset = source.name or DATASET
+    folder = next((f for f in (store, store.child("caption"), store.child("captions")) if f.is_folder() and _caption_files(f)), None)
+    if folder is None:
+        raise DataError(f"{store}: holds none of Ts-qwen.json, Td-qwen.json, Ts-shikra.json, Td-shikra.json (source.path)")
+    with CaptionStore() as captions:
+        for file in _caption_files(folder):
+            captions.add_all(_captions(folder, file))
+        images = _images(store, source.images)
+        database = lmdb_folder(images)
+        yield from _of_lmdb(database, captions, dataset) if database else _of_folder(images, captions, dataset)
+
+
+def file_name(kind: str, model: str | None) -> str:
+    """The JSON file of a caption: Ts-qwen.json for a static caption by Qwen-VL-Chat-7B, Td-<model>.json for others."""
+    letter = {word: letter for letter, word in KINDS.items()}[kind]
+    captioner = {name: short for short, name in CAPTIONERS.items()}.get(model or "")
+    return f"T{letter}-{captioner or re.sub(r'[^A-Za-z0-9.]+', '-', model or 'unknown').strip('-').lower()}.json"
+
+
+class CaptionFiles:
+    """Writes {image name: caption} objects into one file per kind and captioner, streaming; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, BinaryIO] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> CaptionFiles:
+        return self
+
+    def write(self, image_name: str, kind: str, model: str | None, text: str) -> None:
+        """Add one caption; the caller sees to it that an image has at most one per file."""
+        name = file_name(kind, model)
+        first = name not in self._files
+        if first:
+            self._files[name] = self._stack.enter_context((self._folder / name).open("wb"))
+        pair = f"{json.dumps(image_name, ensure_ascii=False)}: {json.dumps(text, ensure_ascii=False)}"
+        self._files[name].write(("{" if first else ", ").encode() + pair.encode())
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.write(b"}")
+        self._stack.close()
+
+
+def _caption_files(folder: Store) -> list[str]:
+    return [name for name in folder.list_folder()[1] if _FILE.match(name)]
+
+
+def _images(store: Store, given: str | None) -> Store:
+    if given and ("://" in given or given.startswith("/")):
+        return open_store(given)
+    images = store.child(given or IMAGES)
+    if not images.is_folder():
+        raise DataError(f"{images}: is not a folder; set source.images to the folder or LMDB that holds the images")
+    return images
+
+
+def _captions(folder: Store, file: str) -> Iterator[tuple[str, Caption]]:
+    import ijson
+
+    match = _FILE.match(file)
+    assert match is not None  # _caption_files made it pass
+    columns = {
+        "kind": KINDS[match["kind"]],
+        "model": CAPTIONERS.get(match["captioner"], match["captioner"]),
+        "instruction_id": file.removesuffix(".json"),
+    }
+    with folder.open(file) as stream:
+        if not stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+            raise DataError(f"{folder}/{file}: should be a JSON object {{image name: caption}}")
+        stream.seek(0)
+        try:
+            for name, text in ijson.kvitems(stream, "", use_float=True):
+                yield name.rpartition("/")[2], caption_of(text, **columns)
+        except ijson.JSONError as error:
+            raise DataError(f"{folder}/{file}: is not whole JSON ({str(error).splitlines()[0]}); fetch the file again") from None
+
+
+def _of_folder(images: Store, captions: CaptionStore, dataset: str) -> Records:
+    for name in images.list_folder()[1]:
+        if is_image_name(name):
+            yield ImageRecord(name, dataset, images, name, captions=captions.take(name))
+        else:
+            yield Skipped(name, dataset, "no_image_file", "its suffix is none of an image", path=images.locate(name))
+    for name, waiting in captions.orphans():
+        yield Skipped(name, dataset, "missing", "has captions but no image file", path=images.locate(name), captions=waiting)
+
+
+def _of_lmdb(database: Store, captions: CaptionStore, dataset: str) -> Records:
+    """The captioned quarter of LUPerson only: the other crops of its LMDB are no part of this data set."""
+    with open_lmdb(database) as transaction:
+        for name in captions.images():
+            value: Any = transaction.get(name.rpartition(".")[0].encode() if "." in name else name.encode())
+            waiting = captions.take(name)
+            if value is None:
+                yield Skipped(name, dataset, "missing", "has captions but no entry in the LMDB", captions=waiting)
+            else:
+                yield ImageRecord(name, dataset, data=value, captions=waiting)

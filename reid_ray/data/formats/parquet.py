@@ -1,0 +1,101 @@
+"""Parquet: the project's own folder {images/, captions/, failures/}, or any table that has an image column.
+
+Tables of other origin are renamed by source.columns (IMAGES column -> their name). Captions are matched to images on disk, so both
+tables may be of any size and order. Rows that an earlier ingest failed come again as skipped rows, with their reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reid_ray.config.source import SourceConfig
+from reid_ray.data.failures import FAILURES
+from reid_ray.data.formats.caption_store import CaptionStore
+from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped, caption_of
+from reid_ray.data.store import Store
+from reid_ray.errors import DataError
+from reid_ray.records import CAPTIONS, IMAGES, conform
+
+_BATCH_ROWS = 64  # rows hold whole images: a larger batch would not be bounded memory
+# What a caption row keeps on its way; the rest is filled from its image when it is written again.
+_CAPTION_COLUMNS = [name for name in CAPTIONS.names if name not in ("image_sha256", "dataset", "split", "person_id", "camera_id")]
+
+
+def read_parquet(store: Store, source: SourceConfig) -> Records:
+    """One record per image row, with the rows of captions/ that belong to it.
+
+    Raises:
+        DataError: there is no Parquet file, or a column has the wrong type.
+    """
+    dataset = source.name or store.root.rpartition("/")[2]
+    images = store.child("images") if store.is_folder("images") else store
+    with CaptionStore() as captions:
+        if store.is_folder("captions"):
+            captions.add_all(_captions(store.child("captions")))
+        for row in _rows(images, IMAGES, source.columns):
+            yield _record(row, captions.take(row["image_id"]), dataset if source.name else None, dataset)
+        if store.is_folder("failures"):
+            for row in _rows(store.child("failures"), FAILURES, {}):
+                waiting = (*captions.take(row["image_id"]), *(caption_of(text) for text in row["captions"] or ()))
+                who = (row["split"], row["person_id"], row["camera_id"], row["path"])
+                yield Skipped(row["image_id"], row["dataset"] or dataset, row["reason"], row["detail"] or "", *who, waiting)
+        for image_id, waiting in captions.orphans():
+            yield Skipped(image_id, dataset, "missing", "has captions but no row in images/", captions=waiting)
+
+
+def _record(row: dict[str, Any], captions: tuple[Caption, ...], renamed: str | None, fallback: str) -> ImageRecord:
+    from reid_ray.data.store import open_file_store
+
+    store, name = (None, None)
+    if row["image"] is None and row["path"]:
+        store, name = open_file_store(row["path"])
+    return ImageRecord(
+        row["image_id"],
+        renamed or row["dataset"] or fallback,
+        store,
+        name,
+        data=row["image"],
+        split=row["split"],
+        person_id=row["person_id"],
+        camera_id=row["camera_id"],
+        attributes=row["attributes"],
+        captions=captions,
+    )
+
+
+def _captions(store: Store) -> Iterator[tuple[str, Caption]]:
+    for row in _rows(store, CAPTIONS, {}, columns=_CAPTION_COLUMNS):
+        yield row.pop("image_id"), row
+
+
+def _rows(store: Store, schema: pa.Schema, renames: dict[str, str], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    files = [path for path in store.walk() if path.endswith(".parquet")]
+    if not files:
+        raise DataError(f"{store}: holds no *.parquet file (source.path)")
+    wanted = pa.schema([schema.field(name) for name in columns]) if columns else schema
+    unknown = set(renames) - set(wanted.names)
+    if unknown:
+        raise DataError(f"source.columns names {', '.join(sorted(unknown))}, which are no columns of the images table: {wanted.names}")
+    for path in files:
+        with store.open(path) as stream:
+            try:
+                table = pq.ParquetFile(stream)
+                yield from _file_rows(table, wanted, renames, f"{store}/{path}")
+            except pa.ArrowInvalid as error:
+                raise DataError(f"{store}/{path}: is not a readable Parquet file ({error})") from None
+
+
+def _file_rows(file: pq.ParquetFile, schema: pa.Schema, renames: dict[str, str], origin: str) -> Iterator[dict[str, Any]]:
+    there = set(file.schema_arrow.names)
+    sources = {name: renames.get(name, name) for name in schema.names}
+    lacking = [sources[name] for name in renames if sources[name] not in there]
+    if lacking:
+        raise DataError(f"{origin}: has no column {', '.join(lacking)}, which source.columns names; it has {sorted(there)}")
+    present = {name: source for name, source in sources.items() if source in there}
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(present.values())):
+        table = pa.table({name: batch.column(source) for name, source in present.items()})
+        yield from conform(table, schema, origin=origin).to_pylist()

@@ -1,0 +1,80 @@
+"""What every format reader yields: one ImageRecord per image with its captions, or a Skipped with the reason why not.
+
+Knows no format and reads no image; a reader only says where an image's bytes are, and the loader fetches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reid_ray.data.store import Store
+
+# A caption is a partial row of records.CAPTIONS: at least "text"; kind human and status ok where it does not say otherwise.
+Caption = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image as its data set describes it: the file `name` of `store`, or bytes at hand in `data`."""
+
+    image_id: str
+    dataset: str
+    store: Store | None = None
+    name: str | None = None
+    data: bytes | None = None
+    split: str | None = None
+    person_id: int | None = None
+    camera_id: int | None = None
+    attributes: str | None = None
+    captions: tuple[Caption, ...] = field(default=())
+
+    @property
+    def path(self) -> str | None:
+        """Where the file lies, as a path or URI that stands alone; None for an image that is no file of its own."""
+        return self.store.locate(self.name) if self.store is not None and self.name is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row of the source that is no usable image: counted by `reason`, kept with `detail`."""
+
+    image_id: str
+    dataset: str
+    reason: str
+    detail: str
+    split: str | None = None
+    person_id: int | None = None
+    camera_id: int | None = None
+    path: str | None = None
+    captions: tuple[Caption, ...] = field(default=())
+
+
+Records = Iterator[ImageRecord | Skipped]
+
+
+def skipped(record: ImageRecord, reason: str, detail: str) -> Skipped:
+    """A record that turned out to be unusable, with all that is known of it but its bytes."""
+    return Skipped(
+        record.image_id,
+        record.dataset,
+        reason,
+        detail,
+        split=record.split,
+        person_id=record.person_id,
+        camera_id=record.camera_id,
+        path=record.path,
+        captions=record.captions,
+    )
+
+
+def caption_of(text: Any, **columns: Any) -> Caption:
+    """A caption row of whatever the source holds: a text, or null or another type, which becomes a failed row that keeps the value."""
+    if isinstance(text, str):
+        status = {"status": "ok"} if text.strip() else {"status": "failed", "reason": "empty_caption"}
+        return {"kind": "human", "text": text, **status, **columns}
+    if text is None:
+        return {"kind": "human", "text": None, "status": "failed", "reason": "null_caption", **columns}
+    reason = f"caption_not_text: a {type(text).__name__}: {str(text)[:80]}"
+    return {"kind": "human", "text": None, "status": "failed", "reason": reason, **columns}

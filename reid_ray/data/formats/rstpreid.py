@@ -1,0 +1,28 @@
+"""RSTPReid (Zhu et al. 2021): data_captions.json and a flat imgs/ with names such as 0000_c14_0031.jpg.
+
+Entries are {id, img_path, captions, split} with two captions; the key is img_path, not file_path; the camera (of 15) is in the name.
+"""
+
+from __future__ import annotations
+
+import re
+
+from reid_ray.config.source import SourceConfig
+from reid_ray.data.formats.json_captions import Layout, find_annotations, read_json_captions
+from reid_ray.data.formats.records import Records
+from reid_ray.data.store import Store
+
+DATASET = "RSTPReid"
+ANNOTATIONS = "data_captions.json"
+NAME = re.compile(r"^(?P<person>\d+)_c(?P<camera>\d+)_(?P<index>\d+)\.\w+$")
+
+
+def read_rstpreid(store: Store, source: SourceConfig) -> Records:
+    """One record per image with its captions; image_id is img_path."""
+    file = find_annotations(store, source.annotations, (ANNOTATIONS,), DATASET)
+    yield from read_json_captions(store, file, Layout(source.name or DATASET, "img_path", _camera))
+
+
+def _camera(path: str) -> int | None:
+    match = NAME.match(path.rpartition("/")[2])
+    return int(match["camera"]) if match else None

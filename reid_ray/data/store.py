@@ -1,0 +1,156 @@
+"""A folder of a data set, wherever it lies: a local path or any URI that pyarrow's filesystems reach (file, s3, gs, hdfs, ...).
+
+Knows listing and reading bytes by a path relative to the folder; not formats, images or tables. A local folder is read with plain
+system calls, everything else through pyarrow; both give the same names in the same order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Self
+
+from pyarrow import ArrowException, fs
+
+from reid_ray.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+class Store:
+    """One folder on one filesystem; every name given to it and returned by it is relative, with forward slashes."""
+
+    def __init__(self, filesystem: fs.FileSystem, root: str, *, uri: str | None = None) -> None:
+        self.filesystem, self.root = filesystem, root.rstrip("/") or "/"
+        self.uri = (uri or self.root).rstrip("/") or "/"
+        self.is_local = isinstance(filesystem, fs.LocalFileSystem)
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def child(self, name: str) -> Self:
+        """The folder `name` below this one."""
+        return type(self)(self.filesystem, self._full(name), uri=f"{self.uri.rstrip('/')}/{name}")
+
+    def local_path(self, name: str = "") -> Path | None:
+        """Where `name` lies on this machine's disk, or None if the store is elsewhere."""
+        return Path(self._full(name)) if self.is_local else None
+
+    def locate(self, name: str) -> str:
+        """A path (local) or URI (elsewhere) of `name` that stands without this store."""
+        return self._full(name) if self.is_local else f"{self.uri.rstrip('/')}/{name}"
+
+    def is_file(self, name: str) -> bool:
+        """Whether `name` is a file here."""
+        if self.is_local:
+            return os.path.isfile(self._full(name))
+        return bool(self.filesystem.get_file_info(self._full(name)).type == fs.FileType.File)
+
+    def is_folder(self, name: str = "") -> bool:
+        """Whether `name` is a folder here."""
+        if self.is_local:
+            return os.path.isdir(self._full(name))
+        return bool(self.filesystem.get_file_info(self._full(name)).type == fs.FileType.Directory)
+
+    def read_bytes(self, name: str, *, limit: int = -1) -> bytes:
+        """The whole file, or its first `limit` bytes.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            OSError: it cannot be read.
+        """
+        if self.is_local:
+            with open(self._full(name), "rb") as file:
+                return file.read(limit)
+        with self.filesystem.open_input_stream(self._full(name), compression=None) as stream:
+            return bytes(stream.read(None if limit < 0 else limit))
+
+    def open(self, name: str) -> BinaryIO:
+        """The file as a stream of bytes, read from front to back (with seek where the filesystem can)."""
+        if self.is_local:
+            return open(self._full(name), "rb")
+        stream: Any = self.filesystem.open_input_file(self._full(name))
+        return stream  # type: ignore[no-any-return]
+
+    def list_folder(self, name: str = "") -> tuple[list[str], list[str]]:
+        """(folders, files) directly in `name`, as sorted bare names, hidden ones left out."""
+        if self.is_local:
+            folders: list[str] = []
+            files: list[str] = []
+            with os.scandir(self._full(name)) as entries:
+                for entry in entries:
+                    if not entry.name.startswith("."):
+                        (folders if entry.is_dir() else files).append(entry.name)
+            return sorted(folders), sorted(files)
+        infos = self.filesystem.get_file_info(fs.FileSelector(self._full(name), recursive=False))
+        visible = [info for info in infos if not info.base_name.startswith(".")]
+        return (
+            sorted(info.base_name for info in visible if info.type == fs.FileType.Directory),
+            sorted(info.base_name for info in visible if info.type == fs.FileType.File),
+        )
+
+    def walk(self, name: str = "") -> Iterator[str]:
+        """Every file below `name`, as paths relative to the store, folder by folder, so that one folder's names are held at a time."""
+        folders, files = self.list_folder(name)
+        prefix = f"{name}/" if name else ""
+        yield from (prefix + file for file in files)
+        for folder in folders:
+            yield from self.walk(prefix + folder)
+
+    def _full(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+
+def open_store(location: str | Path) -> Store:
+    """The folder at a local path or URI.
+
+    Raises:
+        DataError: it does not exist, is no folder, or the URI's scheme or credentials do not work.
+    """
+    text = str(location)
+    if "://" in text:
+        try:
+            filesystem, root = fs.FileSystem.from_uri(text)
+        except (ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{text}: pyarrow cannot open this address ({error}); check scheme, bucket and credentials") from None
+        store = Store(filesystem, root, uri=text)
+    else:
+        store = Store(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
+    try:
+        exists = store.is_folder()
+    except OSError as error:
+        raise DataError(f"{text}: cannot be reached ({error})") from None
+    if not exists:
+        raise DataError(f"{text}: is not a folder; give the folder that holds the data set")
+    return store
+
+
+def open_file_store(location: str) -> tuple[Store, str]:
+    """(store, name) of one file at a local path or URI, for rows that keep their image by path."""
+    folder, _, name = location.rpartition("/")
+    if "://" not in location:
+        return _local_store(folder), name
+    return _remote_store(folder), name
+
+
+@lru_cache(maxsize=64)
+def _local_store(folder: str) -> Store:
+    return Store(fs.LocalFileSystem(), os.path.abspath(folder or "."))
+
+
+@lru_cache(maxsize=64)
+def _remote_store(folder: str) -> Store:
+    filesystem, root = fs.FileSystem.from_uri(folder)
+    return Store(filesystem, root, uri=folder)
+
+
+def is_remote(location: str) -> bool:
+    """Whether an address is anything but this machine's own files."""
+    return "://" in location and not location.startswith("file://")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's suffix is one of an image."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
