@@ -60,9 +60,8 @@ class DualEncoder:
         """N texts, cut at the model's context -> float32 [N, dim], L2-normalised."""
         batches = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(texts), self.batch_size):
-            tokens = tokenise(self.tokenizer, texts[start : start + self.batch_size], context=self.context)
-            features = self.clip.get_text_features(**{name: value.to(self.device) for name, value in tokens.items()})
-            batches.append(_unit(features.pooler_output))
+            input_ids = tokenise(self.tokenizer, texts[start : start + self.batch_size], context=self.context).to(self.device)
+            batches.append(_unit(self.clip.get_text_features(input_ids=input_ids).pooler_output))
         return np.concatenate(batches)
 
     def save(self, folder: str | Path, facts: Mapping[str, Any]) -> None:
@@ -111,10 +110,12 @@ def build_dual_encoder(config: ModelConfig, texts: Iterable[str], *, seed: int =
     return DualEncoder(clip, tokenizer, ImageTransform(height, width))
 
 
-def tokenise(tokenizer: Any, texts: Sequence[str], *, context: int) -> dict[str, torch.Tensor]:
-    """N texts -> {"input_ids", "attention_mask"}, int64 [N, T]: padded to the longest, cut at `context` tokens, the end mark kept."""
-    tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
-    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+def tokenise(tokenizer: Any, texts: Sequence[str], *, context: int) -> torch.Tensor:
+    """N texts -> token ids, int64 [N, T]: padded on the right to the longest, cut at `context` tokens, the end mark kept.
+
+    There is no mask: CLIP's text tower is causal and is read at the end mark, so it never looks at what pads behind it.
+    """
+    return tokenizer(list(texts), padding=True, truncation=True, max_length=context, padding_side="right", return_tensors="pt")["input_ids"]
 
 
 def _unit(features: torch.Tensor) -> np.ndarray:

@@ -1,0 +1,164 @@
+"""Configuration of jobs/train.py: a dual encoder trained on images and captions by Ray Train and DeepSpeed."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from reid_ray.config.base import Section
+from reid_ray.config.common import OutputConfig, RayConfig
+from reid_ray.config.model import ModelConfig
+
+
+class TrainImages(Section):
+    """Which images are learnt from, and which choose the weights."""
+
+    path: str = Field(description="Parquet file or folder in the IMAGES schema (jobs/synthesize.py and jobs/ingest.py write it)")
+    train_split: str = Field("train", description="images of this split are learnt from")
+    val_split: str | None = Field(
+        "val", description="the weights with the best R@1 on this split are kept; null keeps the last weights. Never test"
+    )
+    max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
+
+    @model_validator(mode="after")
+    def _splits_differ(self) -> Self:
+        if self.val_split == self.train_split:
+            raise ValueError(f"val_split and train_split are both {self.train_split!r}; weights must be chosen on unseen identities")
+        if self.val_split == "test":
+            raise ValueError("val_split is 'test'; weights chosen on the test split make its score worthless, so choose another")
+        return self
+
+
+class TrainCaptions(Section):
+    """Which captions are learnt from."""
+
+    paths: list[str] = Field(min_length=1, description="Parquet files or folders in the CAPTIONS schema; all of them are learnt from")
+    kinds: list[Literal["human", "static", "dynamic"]] = Field(
+        ["human", "static", "dynamic"], min_length=1, description="kinds of captions to take; each caption is one sample per epoch"
+    )
+    rewrite_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="probability that an accepted rewrite takes the place of its original (LLM-DA's beta; 0.2 there); 0 reads no rewrites. "
+        "A caption without accepted rewrites always stands",
+    )
+
+
+class BatchesConfig(Section):
+    """What one step sees."""
+
+    size: int = Field(512, ge=2, description="samples per step over all workers; must be a multiple of workers.count")
+    seed: int = Field(0, ge=0, description="seed of order, rewrites, augmentation and new weights")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring left to right")
+    crop_padding: int = Field(
+        10, ge=0, description="pixels of padding before a random crop back to the image size (10 as in IRRA); 0 is off"
+    )
+    erase: float = Field(0.5, ge=0, le=1, description="probability of random erasing (0.5 as in IRRA)")
+    threads: int = Field(1, ge=1, description="threads per worker that read, decode and augment ahead of the step")
+
+
+class SdmConfig(Section):
+    """Similarity distribution matching (IRRA)."""
+
+    weight: float = Field(1.0, ge=0, description="weight in the total loss; 0 leaves the term out")
+    temperature: float = Field(0.02, gt=0, description="softmax temperature (0.02 as in IRRA)")
+
+
+class InfoNceConfig(Section):
+    """CLIP's contrastive loss, as LLM-DA uses it."""
+
+    weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
+    temperature: float = Field(0.07, gt=0, description="softmax temperature (0.07, where CLIP's own starts)")
+
+
+class ObjectiveConfig(Section):
+    """The loss: a weighted sum of named terms."""
+
+    sdm: SdmConfig = SdmConfig()
+    infonce: InfoNceConfig = InfoNceConfig()
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if not self.sdm.weight and not self.infonce.weight:
+            raise ValueError("sdm.weight and infonce.weight are both 0, so there is nothing to learn")
+        return self
+
+
+class OptimizerConfig(Section):
+    """Adam with a linear warm-up and a cosine decay to zero."""
+
+    name: Literal["adam", "adamw"] = Field("adam", description="adam couples weight decay to the gradient, adamw does not")
+    lr: float = Field(1e-5, gt=0, description="peak learning rate (1e-5 for CLIP's weights)")
+    weight_decay: float = Field(4e-5, ge=0, description="weight decay of matrices; vectors (norms, biases) have none (4e-5 as in IRRA)")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients")
+    eps: float = Field(1e-8, gt=0, description="added to the denominator of Adam")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps in which the rate rises from zero")
+    clip_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this global norm; 0 is off")
+
+
+class EngineConfig(Section):
+    """DeepSpeed."""
+
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2, description="what is sharded over the workers: 0 nothing, 1 optimizer, 2 and gradients, 3 and weights"
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="numbers of forward and backward pass; the optimizer stays fp32")
+    persistence_threshold: int = Field(
+        100_000, ge=0, description="ZeRO-3 keeps parameters of fewer elements whole on every worker (DeepSpeed's own default); 0 shards all"
+    )
+
+    @model_validator(mode="after")
+    def _bf16_is_sharded(self) -> Self:
+        if self.precision == "bf16" and self.zero_stage == 0:
+            raise ValueError("precision bf16 needs zero_stage 1 or more: stage 0 drifts away from fp32 far more; set zero_stage to 1")
+        return self
+
+
+class ScheduleConfig(Section):
+    """How long, and what happens on the way."""
+
+    epochs: int = Field(30, ge=1, description="passes over all captions (30 as in LUPerson-MLLM)")
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps, even within an epoch; null runs all epochs")
+    validate_every: int = Field(500, ge=1, description="steps between two validations; one more at the end")
+    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints: at most these are lost with a worker")
+    keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept while training; a finished run keeps none")
+    log_every: int = Field(10, ge=1, description="steps between two lines of the log; a line is the mean of its steps")
+    max_failures: int = Field(3, ge=0, description="lost workers that are replaced before the run gives up")
+
+
+class WorkersConfig(Section):
+    """The processes that train together."""
+
+    count: int = Field(8, ge=1, description="training processes, one per GPU")
+    num_cpus: float = Field(1.0, gt=0, description="logical CPUs per worker")
+    num_gpus: float = Field(0.0, ge=0, le=1, description="GPUs per worker: 1, or 0 to train on CPU")
+    torch_threads: int = Field(1, ge=1, description="threads of torch per worker on CPU")
+
+
+class TrainJob(Section):
+    """Train a dual encoder on images and their captions.
+
+    Ray Train keeps the workers alive, DeepSpeed shards the training state over them, and the weights that score best on the
+    validation split are kept.
+    """
+
+    images: TrainImages
+    captions: TrainCaptions
+    model: ModelConfig = ModelConfig()
+    batches: BatchesConfig = BatchesConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    engine: EngineConfig = EngineConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    workers: WorkersConfig = WorkersConfig()
+    output: OutputConfig
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batches.size % self.workers.count:
+            raise ValueError(f"batches.size {self.batches.size} is not a multiple of workers.count {self.workers.count}")
+        return self

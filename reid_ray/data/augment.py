@@ -1,0 +1,43 @@
+"""Random changes to a training picture: mirror, padded crop, erasing. Pure numpy on resized uint8 pixels; knows no files or models."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def augment(
+    pixels_HWC: np.ndarray,
+    draw: np.random.Generator,
+    *,
+    flip: float,
+    crop_padding: int,
+    erase: float,
+    fill: tuple[int, int, int],
+) -> np.ndarray:
+    """A changed copy of one picture, uint8 [H, W, 3]; the same state of `draw` gives the same copy.
+
+    Args:
+        pixels_HWC: the picture, already resized.
+        draw: random numbers; a fixed number of them is used, whichever changes apply.
+        flip: probability of mirroring left to right.
+        crop_padding: pixels of `fill` around the picture before a crop of the old size is taken at random; 0 is off.
+        erase: probability that a rectangle of 2-40 % of the area, height to width 0.3-3.3, becomes `fill` (Zhong et al. 2020).
+        fill: colour of padding and of erased rectangles; the mean colour, which normalisation turns into zeros.
+    """
+    height, width = pixels_HWC.shape[:2]
+    number = draw.random(8)
+    changed = pixels_HWC[:, ::-1] if number[0] < flip else pixels_HWC
+    if crop_padding:
+        padded = np.empty((height + 2 * crop_padding, width + 2 * crop_padding, 3), np.uint8)
+        padded[:] = fill
+        padded[crop_padding : crop_padding + height, crop_padding : crop_padding + width] = changed
+        top, left = (int(value * (2 * crop_padding + 1)) for value in number[1:3])
+        changed = padded[top : top + height, left : left + width]
+    changed = changed.copy()
+    if number[3] < erase:
+        area = (0.02 + 0.38 * number[4]) * height * width
+        ratio = 0.3 * (3.3 / 0.3) ** number[5]
+        tall, wide = min(round((area * ratio) ** 0.5), height), min(round((area / ratio) ** 0.5), width)
+        top, left = int(number[6] * (height - tall + 1)), int(number[7] * (width - wide + 1))
+        changed[top : top + tall, left : left + wide] = fill
+    return changed
