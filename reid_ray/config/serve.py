@@ -15,6 +15,16 @@ from reid_ray.errors import ConfigError
 MIN_TOKEN_CHARS = 16
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`. A name other than localhost counts as reachable: it may resolve to anything."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class ServeConfig(Section):
     """The HTTP side: where it listens, who may ask, how large a question may be."""
 
@@ -100,13 +110,3 @@ class ServeJob(Section):
     front: FrontConfig = FrontConfig()
     start_timeout_s: float = Field(300.0, gt=0, description="a service that is not up after so long is an error, seconds")
     ray: RayConfig = RayConfig()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. A name other than localhost counts as reachable: it may resolve to anything."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -99,7 +99,7 @@ def embed_images(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     thumbnail_height: int | None = None,
 ) -> ray.data.Dataset:
-    """A Ray Dataset of EMBEDDINGS rows, one for each row of `images` (IMAGES schema).
+    """A Ray Dataset of EMBEDDINGS rows, one for each row of `images` (IMAGES schema). Call and run it inside ray_data_execution.
 
     Args:
         images: rows of the IMAGES schema with encoded bytes.
@@ -113,7 +113,7 @@ def embed_images(
 
 
 def embed_texts(captions: ray.data.Dataset, encoder_path: str, pool: PoolConfig) -> ray.data.Dataset:
-    """A Ray Dataset of EMBEDDINGS rows, one for each row of `captions` (CAPTIONS schema)."""
+    """A Ray Dataset of EMBEDDINGS rows, one for each row of `captions` (CAPTIONS). Call and run it inside ray_data_execution."""
     return _embed(captions, _TextActor, encoder_path, pool, {})
 
 
@@ -125,43 +125,36 @@ def thumbnail(picture: Image.Image, height: int) -> bytes:
 
 
 class _ImageActor:
-    def __init__(self, encoder_path: str, threads: int, **options: Any) -> None:
-        self._embedder = ImageEmbedder(_load(encoder_path, threads), **options)
+    def __init__(self, encoder_path: str, pool: PoolConfig, **options: Any) -> None:
+        self._embedder = ImageEmbedder(_load(encoder_path, pool), **options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return self._embedder(batch)
 
 
 class _TextActor:
-    def __init__(self, encoder_path: str, threads: int) -> None:
-        self._embedder = TextEmbedder(_load(encoder_path, threads))
+    def __init__(self, encoder_path: str, pool: PoolConfig) -> None:
+        self._embedder = TextEmbedder(_load(encoder_path, pool))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return self._embedder(batch)
 
 
 def _embed(dataset: ray.data.Dataset, actor: type, encoder_path: str, pool: PoolConfig, options: dict[str, Any]) -> ray.data.Dataset:
-    import ray.data
+    from reid_ray.data.execution import actor_pool
 
-    threads = max(1, int(pool.num_cpus))
-    return dataset.map_batches(
-        actor,
-        fn_constructor_kwargs={"encoder_path": os.path.abspath(encoder_path), "threads": threads, **options},
-        batch_format="pyarrow",
-        batch_size=pool.batch_size,
-        compute=ray.data.ActorPoolStrategy(min_size=pool.replicas, max_size=pool.max_replicas or pool.replicas),
-        num_cpus=pool.num_cpus,
-        num_gpus=pool.num_gpus,
-    )
+    # Relative to the driver's folder, which need not be an actor's.
+    arguments = {"encoder_path": os.path.abspath(encoder_path), "pool": pool, **options}
+    return dataset.map_batches(actor, fn_constructor_kwargs=arguments, **actor_pool(pool))
 
 
-def _load(encoder_path: str, threads: int) -> Encoder:
+def _load(encoder_path: str, pool: PoolConfig) -> Encoder:
     import torch
 
     from reid_ray.model.loading import load_encoder
 
-    torch.set_num_threads(threads)
-    return load_encoder(encoder_path)
+    torch.set_num_threads(max(1, int(pool.num_cpus)))
+    return load_encoder(encoder_path, device="cuda:0" if pool.num_gpus else "cpu", batch_size=pool.batch_size)
 
 
 def _encode(encode: Any, inputs: dict[int, Any], reasons: dict[int, str]) -> dict[int, np.ndarray]:

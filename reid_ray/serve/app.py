@@ -1,0 +1,208 @@
+"""The HTTP side of the search service: a FastAPI application in front of whatever can answer a Query.
+
+Knows routes, status codes and the page; not models, indexes or Ray Serve: those stand behind the Searcher protocol. `build` is the
+entry for Ray Serve's own tools:
+
+    serve run reid_ray.serve.app:build index=runs/index
+    serve build reid_ray.serve.app:build        # then set args in the YAML: the fields of ServeJob
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import asdict
+from importlib import resources
+from typing import Annotated, Any, Protocol
+
+from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from reid_ray import __version__
+from reid_ray.config.base import load_config
+from reid_ray.config.serve import ServeConfig, ServeJob
+from reid_ray.retrieval.search import Answer, Query
+from reid_ray.retrieval.thumbnails import ThumbnailReader
+from reid_ray.serve.guard import Guard
+from reid_ray.serve.schema import (
+    BadRequestError,
+    HitOut,
+    ImageQuestion,
+    InfoOut,
+    LatencyOut,
+    ProblemOut,
+    SearchOut,
+    TextQuestion,
+    checked_image,
+    checked_k,
+    checked_text,
+    decoded_base64,
+    sentence,
+)
+
+_HEALTH_TIMEOUT_S = 5.0
+# The page is one file: nothing is loaded from elsewhere, and a file name in the gallery cannot smuggle a script in.
+_PAGE_POLICY = "default-src 'none'; connect-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemOut, "description": meaning}
+    for status, meaning in {
+        401: "no valid token",
+        413: "the body is too large",
+        422: "the query cannot be answered as asked",
+        503: "too many queries are waiting",
+        504: "no answer in time",
+    }.items()
+}
+
+
+class Searcher(Protocol):
+    """What the application asks of whatever stands behind it."""
+
+    def search(self, query: Query) -> Awaitable[Answer]:
+        """Answer one query."""
+        ...
+
+    def describe(self) -> Awaitable[dict[str, Any]]:
+        """SearchEngine.describe()."""
+        ...
+
+
+class OverloadedError(Exception):
+    """A searcher has too many queries waiting and takes no more."""
+
+
+def make_api(searcher: Searcher, thumbnails: ThumbnailReader, limits: ServeConfig, *, token_digest: bytes | None) -> FastAPI:
+    """The application: searching, thumbnails, health, OpenAPI and the page."""
+    api = FastAPI(
+        title="reid_ray search",
+        version=__version__,
+        description="Find people in a gallery by text or by image.",
+        docs_url=None,  # Swagger's page would load scripts from another host
+        redoc_url=None,
+    )
+    api.add_middleware(Guard, limits=limits, token_digest=token_digest)
+    api.add_exception_handler(BadRequestError, _bad_request)
+    api.add_exception_handler(RequestValidationError, _invalid)
+    _add_search_routes(api, searcher, limits)
+    _add_other_routes(api, searcher, thumbnails, limits)
+    return api
+
+
+def _add_search_routes(api: FastAPI, searcher: Searcher, limits: ServeConfig) -> None:
+    async def ask(query: Query) -> SearchOut:
+        started = time.perf_counter()
+        answer = await _in_time(searcher.search(query), limits.timeout_s)
+        if answer.refused is not None:
+            raise BadRequestError(f"image: {answer.refused}" if query.image is not None else f"text: {answer.refused}")
+        return _search_out(answer, query.k, total_ms=(time.perf_counter() - started) * 1e3)
+
+    @api.post("/search/text", responses=_PROBLEMS)
+    async def search_by_text(question: TextQuestion) -> SearchOut:
+        """Rank the gallery by a description."""
+        text = checked_text(question.text, limits)
+        return await ask(Query(k=checked_k(question.k, limits), text=text, camera_ids=_cameras(question.camera_ids)))
+
+    @api.post("/search/image", responses=_PROBLEMS)
+    async def search_by_image(
+        image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, BMP, GIF or TIFF file")],
+        k: Annotated[int | None, Form(ge=1, description="number of hits")] = None,
+        camera_ids: Annotated[list[int] | None, Form(description="only items of these cameras; may be repeated")] = None,
+    ) -> SearchOut:
+        """Rank the gallery by a picture, sent as multipart/form-data."""
+        data = checked_image(await image.read(), limits)
+        return await ask(Query(k=checked_k(k, limits), image=data, camera_ids=_cameras(camera_ids)))
+
+    @api.post("/search/image/base64", responses=_PROBLEMS)
+    async def search_by_base64_image(question: ImageQuestion) -> SearchOut:
+        """Rank the gallery by a picture, sent as base64 in JSON."""
+        data = checked_image(decoded_base64(question.image_base64), limits)
+        return await ask(Query(k=checked_k(question.k, limits), image=data, camera_ids=_cameras(question.camera_ids)))
+
+
+def _add_other_routes(api: FastAPI, searcher: Searcher, thumbnails: ThumbnailReader, limits: ServeConfig) -> None:
+    @api.get("/thumbnails/{row}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": ProblemOut}})
+    def thumbnail(row: int) -> Response:
+        """The small picture of a gallery item."""
+        try:
+            data = thumbnails[row]
+        except IndexError:
+            raise HTTPException(404, f"no item {row}: the gallery has rows 0 to {len(thumbnails) - 1}") from None
+        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
+
+    @api.get("/info")
+    async def info() -> InfoOut:
+        """What the service searches, and its limits."""
+        facts = await _in_time(searcher.describe(), limits.timeout_s)
+        return InfoOut(**facts, **{name: getattr(limits, name) for name in InfoOut.model_fields if name not in facts})
+
+    @api.get("/health", responses={503: {"model": ProblemOut}})
+    async def health() -> dict[str, str]:
+        """200 while searches are answered; needs no token and says nothing else."""
+        try:
+            await _in_time(searcher.describe(), _HEALTH_TIMEOUT_S)
+        except HTTPException as error:
+            raise HTTPException(503, "the searcher does not answer") from error
+        return {"status": "ok"}
+
+    page = resources.files("reid_ray.serve").joinpath("page.html").read_text(encoding="utf-8")
+
+    @api.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def search_page() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"})
+
+
+async def _in_time(answer: Awaitable[Any], timeout_s: float) -> Any:
+    try:
+        return await asyncio.wait_for(answer, timeout_s)
+    except TimeoutError:
+        raise HTTPException(504, f"no answer within {timeout_s:g} s; try again later") from None
+    except OverloadedError:
+        raise HTTPException(503, "too many queries are waiting; try again later", {"Retry-After": "1"}) from None
+
+
+def _search_out(answer: Answer, k: int, *, total_ms: float) -> SearchOut:
+    return SearchOut(
+        hits=[HitOut(**_without_row(asdict(hit)), thumbnail=f"thumbnails/{hit.row}") for hit in answer.hits],
+        k=k,
+        gallery=answer.gallery,
+        batch=answer.batch,
+        latency_ms=LatencyOut(total=round(total_ms, 2), encode=round(answer.encode_ms, 2), search=round(answer.search_ms, 2)),
+    )
+
+
+def _without_row(hit: dict[str, Any]) -> dict[str, Any]:
+    del hit["row"]
+    return hit
+
+
+def _cameras(camera_ids: list[int] | None) -> tuple[int, ...] | None:
+    return None if camera_ids is None else tuple(sorted(set(camera_ids)))
+
+
+async def _bad_request(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, BadRequestError)
+    return JSONResponse({"detail": str(error)}, status_code=error.status)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return JSONResponse({"detail": sentence(error.errors())}, status_code=422)
+
+
+def build(args: Mapping[str, Any]) -> Any:
+    """A Ray Serve application from the fields of ServeJob, nested or dotted: {"index": "runs/index", "searcher.replicas": 2}.
+
+    serve.host and serve.port have no effect here: Ray Serve's own http_options decide where to bind. Without serve.token_env only
+    this machine is answered, wherever that is.
+
+    Raises:
+        ConfigError: a field is unknown or wrong, or the token is not set.
+        DataError: index and encoder do not belong together.
+    """
+    from reid_ray.serve.deployments import application
+
+    # JSON is YAML, so a nested value keeps its shape on the way through the override parser.
+    return application(load_config(ServeJob, None, [f"{key}={json.dumps(value)}" for key, value in args.items()]))

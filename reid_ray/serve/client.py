@@ -1,0 +1,55 @@
+"""A client of the search service: the few lines that a script needs to ask it.
+
+Knows the routes and the token; not Ray, models or indexes.
+"""
+
+from __future__ import annotations
+
+import io
+from types import TracebackType
+from typing import Any, Self
+
+from PIL import Image
+
+from reid_ray.errors import ReidRayError
+
+
+class SearchClient:
+    """Asks a running service, as in `with SearchClient(url) as search: search.text("a man in a green coat", k=5)["hits"]`."""
+
+    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 60.0) -> None:
+        import httpx
+
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # Never through a proxy of the environment: it would see the token.
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
+
+    def text(self, text: str, *, k: int) -> dict[str, Any]:
+        """The answer to a text query, as in schema.SearchOut."""
+        return self._json(self._http.post("/search/text", json={"text": text, "k": k}))
+
+    def image(self, data: bytes, *, k: int) -> dict[str, Any]:
+        """The answer to an image query (an encoded picture), as in schema.SearchOut."""
+        return self._json(self._http.post("/search/image", files={"image": data}, data={"k": str(k)}))
+
+    def thumbnail(self, hit: dict[str, Any]) -> Image.Image:
+        """The small picture of a hit."""
+        reply = self._http.get(hit["thumbnail"])
+        self._check(reply)
+        return Image.open(io.BytesIO(reply.content)).convert("RGB")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._http.close()
+
+    def _json(self, reply: Any) -> dict[str, Any]:
+        self._check(reply)
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+    @staticmethod
+    def _check(reply: Any) -> None:
+        if reply.status_code != 200:
+            raise ReidRayError(f"{reply.request.url}: the service answered {reply.status_code}: {reply.text[:500]}")

@@ -1,0 +1,134 @@
+"""The service as Ray Serve deployments: Searcher replicas with encoder and index, Front replicas that speak HTTP.
+
+Knows Ray Serve; the work is in plain classes: retrieval.search.SearchEngine and serve.app.make_api. Queries that arrive together are
+encoded and searched together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+
+from reid_ray.config.serve import SearcherConfig, ServeConfig, ServeJob
+from reid_ray.errors import DataError
+from reid_ray.retrieval.identity import encoder_identity
+from reid_ray.retrieval.index import read_facts, refuse_other_encoder
+from reid_ray.retrieval.search import Answer, Query, SearchEngine, encoder_of
+from reid_ray.retrieval.thumbnails import ThumbnailReader
+from reid_ray.serve.app import OverloadedError, make_api
+from reid_ray.serve.guard import digest_of
+
+
+def application(config: ServeJob) -> serve.Application:
+    """The service, ready for serve.run; what cannot work is refused here, before a replica starts.
+
+    Raises:
+        ConfigError: the token is not set.
+        DataError: index or encoder are missing, or do not belong together.
+    """
+    token = config.serve.token()
+    encoder = encoder_of(config.index, config.encoder)
+    dim, fingerprint = encoder_identity(encoder)
+    facts = read_facts(config.index)
+    refuse_other_encoder(facts, folder=config.index, dim=dim, fingerprint=fingerprint)
+    if (pictures := len(ThumbnailReader(config.index))) != facts["items"]:
+        raise DataError(f"{config.index}: has {facts['items']} items but {pictures} thumbnails; run the index job again")
+    searcher = _searcher_deployment(config.searcher).bind(_absolute(config.index), _absolute(encoder), config.searcher, config.serve)
+    front = serve.deployment(
+        Front,
+        name="Front",
+        num_replicas=config.front.replicas,
+        max_ongoing_requests=config.front.max_ongoing_requests,
+        ray_actor_options={"num_cpus": config.front.num_cpus},
+    )
+    return front.bind(searcher, _absolute(config.index), config.serve, digest_of(token) if token is not None else None)
+
+
+class Searcher:
+    """A replica that answers queries, batched."""
+
+    def __init__(self, index: str, encoder: str, config: SearcherConfig, limits: ServeConfig) -> None:
+        self._engine = SearchEngine.load(
+            index,
+            encoder,
+            threads=max(1, int(config.num_cpus)),
+            device="cuda:0" if config.num_gpus else "cpu",
+            batch_size=config.max_batch_size,
+            max_pixels=limits.max_pixels,
+        )
+        self._answer.set_max_batch_size(config.max_batch_size)
+        self._answer.set_batch_wait_timeout_s(config.batch_wait_ms / 1e3)
+
+    async def search(self, query: Query) -> Answer:
+        """Answer one query, together with those that arrive at the same time."""
+        answer: Answer = await self._answer(query)
+        return answer
+
+    async def describe(self) -> dict[str, Any]:
+        """What can be searched."""
+        return self._engine.describe()
+
+    @serve.batch
+    async def _answer(self, queries: list[Query]) -> list[Answer]:
+        # In a thread: the event loop goes on collecting the next batch meanwhile.
+        return await asyncio.to_thread(self._engine.answer, queries)
+
+
+@serve.ingress()
+class Front:
+    """A replica that speaks HTTP."""
+
+    def __init__(self, searcher: DeploymentHandle, index: str, limits: ServeConfig, token_digest: bytes | None) -> None:
+        self._searcher, self._limits, self._token_digest = _Behind(searcher), limits, token_digest
+        self._thumbnails = ThumbnailReader(index)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Ray Serve's hook: the application, made in the replica, where the searcher's handle is."""
+        return make_api(self._searcher, self._thumbnails, self._limits, token_digest=self._token_digest)
+
+
+class _Behind:
+    """A Searcher deployment as serve.app.Searcher."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def search(self, query: Query) -> Answer:
+        try:
+            answer: Answer = await self._handle.search.remote(query)
+        except BackPressureError as error:
+            raise OverloadedError(str(error)) from None
+        return answer
+
+    async def describe(self) -> dict[str, Any]:
+        facts: dict[str, Any] = await self._handle.describe.remote()
+        return facts
+
+
+def _searcher_deployment(config: SearcherConfig) -> serve.Deployment:
+    size: dict[str, Any] = {"num_replicas": config.replicas}
+    if config.max_replicas is not None:
+        size = {
+            "autoscaling_config": {
+                "min_replicas": config.replicas,
+                "max_replicas": config.max_replicas,
+                "target_ongoing_requests": config.target_ongoing_requests,
+            }
+        }
+    return serve.deployment(
+        Searcher,
+        name="Searcher",
+        max_ongoing_requests=config.max_ongoing_requests,
+        max_queued_requests=config.max_queued_requests,
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        **size,
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())

@@ -1,0 +1,245 @@
+"""The real thing over HTTP: a folder of crops is embedded by Ray Data, indexed by FAISS, and searched through Ray Serve."""
+
+import base64
+import concurrent.futures
+import io
+import os
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_ray.config.common import PoolConfig
+from reid_ray.config.index import IndexJob
+from reid_ray.config.model import ModelConfig
+from reid_ray.config.serve import ServeJob
+from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.images import decode_image, encode_jpeg
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.model.dual_encoder import build_dual_encoder
+from reid_ray.model.loading import load_encoder
+from reid_ray.records import CAPTIONS, EMBEDDINGS, table_of
+from reid_ray.retrieval.embed import embed_texts
+from reid_ray.retrieval.index import GalleryIndex
+from reid_ray.retrieval.indexing import run_index
+from reid_ray.retrieval.thumbnails import ThumbnailReader
+from reid_ray.serve.run import start_service
+from reid_ray.storage import read_table
+
+pytestmark = pytest.mark.slow
+
+TEXTS = ["a woman with long black hair wears a red coat", "the man carries a blue backpack", "a person in grey trousers and white shoes"]
+TOKEN = "a-token-of-the-test-suite"
+GOOD = 40
+
+
+def tiny_encoder(folder, *, dim=16, seed=0):
+    shape = {"vision_width": 32, "vision_layers": 2, "text_width": 32, "text_layers": 2, "embed_dim": dim, "vocab_size": 300, "context": 16}
+    config = ModelConfig(image_height=64, image_width=32, scratch=shape)
+    build_dual_encoder(config, TEXTS, seed=seed).save(folder, {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return tiny_encoder(tmp_path_factory.mktemp("encoder") / "model")
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """40 good crops, one of them a PNG, and three broken files; names with a folder, a space and an emoji."""
+    folder = tmp_path_factory.mktemp("crops")
+    (folder / "cam é 🎥").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(GOOD):
+        blocks = random.integers(0, 256, (4, 2, 3), np.uint8).repeat(24, 0).repeat(24, 1)
+        picture = Image.fromarray(blocks)
+        name = f"{number:03d}.png" if number == 7 else f"cam é 🎥/{number:03d}.jpg" if number % 2 else f"{number:03d}.jpg"
+        picture.save(folder / name)
+    (folder / "a text.jpg").write_text("this is no image")
+    (folder / "empty.jpg").write_bytes(b"")
+    noise = encode_jpeg(Image.fromarray(random.integers(0, 256, (90, 40, 3), np.uint8)))
+    (folder / "truncated.jpg").write_bytes(noise[: len(noise) // 2])
+    (folder / "notes.txt").write_text("not listed")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gallery(local_ray, encoder, crops, tmp_path_factory):
+    """(index folder, manifest of the index job)."""
+    folder = tmp_path_factory.mktemp("index") / "index"
+    config = {
+        "images": {"source": "folder", "path": str(crops)},
+        "encoder": str(encoder),
+        "embed": {"batch_size": 8},
+        "thumbnail_height": 48,
+    }
+    return folder, run_index(IndexJob.model_validate({**config, "output": {"path": str(folder)}}))
+
+
+@pytest.fixture(scope="module")
+def service(gallery):
+    os.environ["TOKEN_OF_THE_TEST"] = TOKEN
+    job = {"index": str(gallery[0]), "serve": {"port": 0, "token_env": "TOKEN_OF_THE_TEST", "max_upload_bytes": 1 << 20, "timeout_s": 120}}
+    with start_service(ServeJob.model_validate({**job, "front": {"num_cpus": 0.1}, "searcher": {"num_cpus": 0.5}})) as running:
+        yield running
+    del os.environ["TOKEN_OF_THE_TEST"]
+
+
+@pytest.fixture(scope="module")
+def http(service):
+    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=180, trust_env=False) as client:
+        yield client
+
+
+def test_the_index_job_counts_every_file_and_keeps_the_reason_of_each_failure(gallery):
+    folder, manifest = gallery
+    failed = {"empty": 1, "not_an_image": 1, "truncated": 1}
+    assert manifest["counts"] == {"read": GOOD + 3, "written": GOOD, "failed": failed}
+    rows = read_table(folder / "failed", EMBEDDINGS).to_pylist()
+    assert {row["item_id"]: row["reason"].partition(":")[0] for row in rows} == {
+        "a text.jpg": "not_an_image",
+        "empty.jpg": "empty",
+        "truncated.jpg": "truncated",
+    }
+
+
+def test_the_index_holds_what_the_encoder_says_of_each_file_in_the_order_of_the_folder(gallery, encoder, crops):
+    index = GalleryIndex.load(gallery[0], load_encoder(encoder))
+    ids = index.items["image_id"].to_pylist()
+    assert ids == sorted(ids)
+    assert len(ids) == GOOD
+    vectors = load_encoder(encoder).encode_images([decode_image((crops / name).read_bytes()) for name in ids])
+    scores, rows = index.search(vectors, 1)
+    np.testing.assert_array_equal(rows[:, 0], np.arange(GOOD))
+    np.testing.assert_allclose(scores, 1, atol=1e-5)
+    pictures = ThumbnailReader(gallery[0])
+    assert {Image.open(io.BytesIO(pictures[row])).size for row in range(len(pictures))} == {(24, 48)}
+
+
+def test_captions_are_embedded_by_ray_data_as_the_encoder_embeds_them(local_ray, encoder):
+    import ray.data
+
+    rows = [{"caption_id": f"c{n}", "image_id": "i", "kind": "human", "text": text, "status": "ok"} for n, text in enumerate([*TEXTS, " "])]
+    with ray_data_execution(no_progress_timeout_s=300):
+        embedded = embed_texts(ray.data.from_arrow(table_of(CAPTIONS, rows)), str(encoder), PoolConfig(batch_size=2))
+        parts = list(embedded.iter_batches(batch_size=None, batch_format="pyarrow"))
+    rows = {row["item_id"]: row for part in parts for row in part.to_pylist()}
+    assert {name: row["status"] for name, row in rows.items()} == {"c0": "ok", "c1": "ok", "c2": "ok", "c3": "failed"}
+    np.testing.assert_allclose([rows[f"c{n}"]["embedding"] for n in range(3)], load_encoder(encoder).encode_texts(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "🧥👜🥾 кто это? 穿红衣服的女人"])
+def test_a_text_query_over_http_ranks_as_a_direct_search_does(http, gallery, encoder, text):
+    reply = http.post("/search/text", json={"text": text, "k": 10})
+    assert reply.status_code == 200
+    loaded = load_encoder(encoder)
+    index = GalleryIndex.load(gallery[0], loaded)
+    scores, rows = index.search(loaded.encode_texts([text]), 10)
+    hits = reply.json()["hits"]
+    assert [hit["image_id"] for hit in hits] == [index.items["image_id"][int(row)].as_py() for row in rows[0]]
+    np.testing.assert_allclose([hit["score"] for hit in hits], scores[0], atol=1e-5)
+    assert [hit["rank"] for hit in hits] == list(range(1, 11))
+    assert reply.json()["latency_ms"]["total"] > 0
+
+
+def test_an_image_query_finds_itself_first_by_upload_and_by_base64(http, crops):
+    for name in ("007.png", "cam é 🎥/003.jpg"):
+        data = (crops / name).read_bytes()
+        replies = [
+            http.post("/search/image", files={"image": ("crop", data)}, data={"k": 3}),
+            http.post("/search/image/base64", json={"image_base64": base64.b64encode(data).decode(), "k": 3}),
+        ]
+        for reply in replies:
+            assert reply.status_code == 200
+            assert reply.json()["hits"][0]["image_id"] == name
+            assert reply.json()["hits"][0]["score"] == pytest.approx(1, abs=1e-4)
+
+
+def test_many_queries_at_once_are_batched_and_each_gets_its_own_answer(http, crops):
+    names = sorted(path.relative_to(crops).as_posix() for path in crops.rglob("0*.*"))[:32]
+
+    def ask(name):
+        return http.post("/search/image", files={"image": ("crop", (crops / name).read_bytes())}, data={"k": 1 + len(name) % 3})
+
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        replies = list(pool.map(ask, names))
+    assert [reply.json()["hits"][0]["image_id"] for reply in replies] == names
+    assert [len(reply.json()["hits"]) for reply in replies] == [1 + len(name) % 3 for name in names]
+    assert max(reply.json()["batch"] for reply in replies) > 1
+
+
+def test_what_cannot_be_answered_is_refused_in_a_sentence_and_the_service_lives_on(http):
+    cases = [
+        (http.post("/search/text", json={"text": "   "}), 422, "the query is empty"),
+        (http.post("/search/text", json={"text": "red " * 250_000}), 413, "larger than"),
+        (http.post("/search/text", json={"text": "x" * 10_001}), 422, "10001 characters"),
+        (http.post("/search/image", files={"image": ("x.jpg", b"this is no image")}), 422, "not_an_image"),
+        (http.post("/search/image", files={"image": ("x.jpg", b"")}), 422, "0 bytes"),
+        (http.post("/search/image", files={"image": ("x.jpg", bytes(3 << 20))}), 413, "larger than"),
+        (http.get("/thumbnails/4000"), 404, "no item 4000"),
+    ]
+    for reply, status, sentence in cases:
+        assert (reply.status_code, sentence in reply.json()["detail"]) == (status, True), reply.text
+    assert http.post("/search/text", json={"text": "a man", "k": 1}).status_code == 200
+
+
+def test_k_beyond_the_gallery_gives_the_whole_gallery_once(http):
+    answer = http.post("/search/text", json={"text": "a man", "k": 1000}).json()
+    assert (answer["k"], answer["gallery"], len(answer["hits"])) == (1000, GOOD, GOOD)
+    assert len({hit["image_id"] for hit in answer["hits"]}) == GOOD
+
+
+def test_an_unknown_camera_gives_no_hits(http):
+    answer = http.post("/search/text", json={"text": "a man", "camera_ids": [4]})
+    assert (answer.status_code, answer.json()["hits"]) == (200, [])
+
+
+def test_a_token_is_needed_for_all_but_health(http, service):
+    for headers in ({}, {"Authorization": "Bearer wrong-wrong-wrong-wrong"}):
+        for path in ("/", "/info", "/openapi.json", "/thumbnails/0"):
+            assert httpx.get(service.url + path, headers=headers, trust_env=False, timeout=60).status_code == 401
+        assert httpx.post(service.url + "/search/text", json={"text": "a"}, headers=headers, trust_env=False, timeout=60).status_code == 401
+    assert httpx.get(f"{service.url}/health", trust_env=False, timeout=60).json() == {"status": "ok"}
+
+
+def test_thumbnails_page_info_and_openapi_are_there(http):
+    hit = http.post("/search/text", json={"text": "a man", "k": 1}).json()["hits"][0]
+    thumbnail = http.get("/" + hit["thumbnail"])
+    assert thumbnail.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(thumbnail.content)).format == "JPEG"
+    assert http.get("/").text.startswith("<!DOCTYPE html>")
+    assert http.get("/info").json()["items"] == GOOD
+    paths = http.get("/openapi.json").json()["paths"]
+    assert {"/search/text", "/search/image", "/search/image/base64", "/thumbnails/{row}", "/health", "/info"} <= set(paths)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"), [({"dim": 24}, "the index has dimension 16, but the encoder gives 24"), ({"seed": 1}, "was made by encoder")]
+)
+def test_an_index_of_another_encoder_is_refused_before_anything_starts(gallery, tmp_path, options, sentence):
+    other = tiny_encoder(tmp_path / "other", **options)
+    with pytest.raises(DataError, match=sentence):
+        start_service(ServeJob(index=str(gallery[0]), encoder=str(other)))
+
+
+def test_a_service_that_cannot_start_says_so_before_it_starts(local_ray, gallery, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="holds no index"):
+        start_service(ServeJob(index=str(tmp_path)))
+    monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
+    with pytest.raises(ConfigError, match="NO_SUCH_VARIABLE is not set"):
+        start_service(ServeJob.model_validate({"index": str(gallery[0]), "serve": {"host": "0.0.0.0", "token_env": "NO_SUCH_VARIABLE"}}))
+
+
+@pytest.mark.parametrize("damage", ["no_folder", "no_image", "all_broken", "no_encoder"])
+def test_an_index_job_without_anything_to_index_leaves_nothing_behind(local_ray, encoder, tmp_path, damage):
+    crops = tmp_path / "crops"
+    if damage != "no_folder":
+        crops.mkdir()
+        (crops / ("x.txt" if damage == "no_image" else "x.jpg")).write_text("no image")
+    job = {"images": {"source": "folder", "path": str(crops)}, "output": {"path": str(tmp_path / "out")}}
+    job["encoder"] = str(tmp_path / "nowhere") if damage == "no_encoder" else str(encoder)
+    with pytest.raises(DataError, match="nowhere" if damage == "no_encoder" else "crops"):
+        run_index(IndexJob.model_validate(job))
+    assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".*"))
