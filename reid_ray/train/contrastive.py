@@ -82,7 +82,7 @@ class _Tiled(torch.autograd.Function):
     """loss(scale * image @ text.T + bias), tile by tile; the term says what a tile adds to the sums and what gradient it gets."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917  (autograd passes them by position)
         ctx: Any,
         image_AD: torch.Tensor,
         text_AD: torch.Tensor,
@@ -187,7 +187,7 @@ class _InfoNce:
     def gradient(self, rows: slice, columns: slice, logit_RC: torch.Tensor, match_RC: torch.Tensor) -> torch.Tensor:
         grad_RC = (logit_RC - self._row_lse[rows, None]).exp_()
         grad_RC += (logit_RC - self._column_lse[None, columns]).exp_()
-        return grad_RC.sub_(match_RC, alpha=2).div_(2 * self._total)
+        return grad_RC.sub_(match_RC.to(grad_RC.dtype), alpha=2).div_(2 * self._total)
 
 
 class _Sigmoid:
