@@ -47,7 +47,15 @@ def engine_environment(model: str, engine: EngineConfig, pool: PoolConfig) -> di
             ten times faster, takes a third of the memory and dies as one.
         pool: on CPUs, threads beyond the actor's CPUs slow each other down ten times and more when the machine is busy.
     """
-    variables = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    variables = {
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # Bars and notices of every worker would bury the job's own.
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+    }
     if engine.tensor_parallel_size == 1:
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if not pool.num_gpus:

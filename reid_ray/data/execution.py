@@ -6,6 +6,7 @@ Knows Ray Data's execution options; not what flows through.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,7 +32,10 @@ def ray_data_execution(*, no_progress_timeout_s: int) -> Iterator[None]:
     context.enable_progress_bars = False
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            # max_restarts and max_task_retries (see actor_pool) have no named parameter in the Ray that is pinned.
+            warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+            yield
     finally:
         context.execution_options.preserve_order, context.execution_no_progress_timeout_s = before[:2]
         context.enable_progress_bars = before[2]

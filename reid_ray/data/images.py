@@ -7,11 +7,27 @@ decompression bomb costs nothing.
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 DEFAULT_MAX_PIXELS = 50_000_000
+# Pillow knows many more, some of which run other programs (EPS starts Ghostscript) on a file from anywhere. JPEG includes MPO.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+# What Pillow raises on damaged files, found by fuzzing.
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, struct.error)
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
 
 
 class BadImageError(Exception):
@@ -28,18 +44,23 @@ def decode_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS) ->
     EXIF rotation is applied, 16-bit grey is scaled (not clipped), CMYK and palettes are converted, transparency is laid on white.
 
     Raises:
-        BadImageError: reason is empty, not_an_image, too_many_pixels, truncated or unreadable.
+        BadImageError: reason is missing (no bytes at all: the file could not be read), empty, not_an_image, too_many_pixels,
+            truncated or unreadable.
     """
     picture = open_checked(data, max_pixels=max_pixels)
+    turn = _TURNS.get(_orientation(picture))
     load_pixels(picture)
-    return _to_rgb(ImageOps.exif_transpose(picture))
+    try:
+        return _to_rgb(picture if turn is None else picture.transpose(turn))
+    except _DAMAGE as error:
+        raise BadImageError("unreadable", str(error)) from None
 
 
 def image_size(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
     """(width, height) in pixels of an upright picture, from the header alone.
 
     Raises:
-        BadImageError: reason is empty, not_an_image or too_many_pixels.
+        BadImageError: reason is missing, empty, not_an_image, too_many_pixels or unreadable.
     """
     return upright_size(open_checked(data, max_pixels=max_pixels))
 
@@ -50,7 +71,7 @@ def verify_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS) ->
     A JPEG is decoded at an eighth of its size: the whole stream is parsed, but most pixels are never made.
 
     Raises:
-        BadImageError: reason is empty, not_an_image, too_many_pixels, truncated or unreadable.
+        BadImageError: reason is missing, empty, not_an_image, too_many_pixels, truncated or unreadable.
     """
     picture = open_checked(data, max_pixels=max_pixels)
     size = upright_size(picture)
@@ -63,7 +84,7 @@ def open_checked(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS) ->
     """A picture whose header was read and found small enough; no pixel is decoded yet.
 
     Raises:
-        BadImageError: reason is missing, empty, not_an_image or too_many_pixels.
+        BadImageError: reason is missing, empty, not_an_image, too_many_pixels or unreadable.
     """
     if data is None:
         raise BadImageError("missing", "the file could not be read")
@@ -79,8 +100,7 @@ def open_checked(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS) ->
 def upright_size(picture: Image.Image) -> tuple[int, int]:
     """(width, height) of an opened picture once EXIF rotation is applied. Ask before a draft changes the size."""
     width, height = picture.size
-    turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (height, width) if turned else (width, height)
+    return (height, width) if _orientation(picture) in _SIDEWAYS else (width, height)
 
 
 def load_pixels(picture: Image.Image) -> None:
@@ -91,7 +111,7 @@ def load_pixels(picture: Image.Image) -> None:
     """
     try:
         picture.load()
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except _DAMAGE as error:
         reason = "truncated" if "truncated" in str(error).lower() else "unreadable"
         raise BadImageError(reason, str(error)) from None
 
@@ -106,13 +126,22 @@ def encode_jpeg(picture: Image.Image, *, quality: int = 90) -> bytes:
 def _open(data: bytes) -> Image.Image:
     # Pillow's own warning about large pictures may be printed; silencing it here would not be thread-safe, and max_pixels decides.
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise BadImageError("not_an_image", f"no image format recognises these {len(data)} bytes") from None
+        raise BadImageError("not_an_image", f"no known image format recognises these {len(data)} bytes") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError("too_many_pixels", str(error)) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except _DAMAGE as error:
         raise BadImageError("unreadable", str(error)) from None
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation; 1 (upright) where there is none or the metadata is damaged: the pixels may still be whole."""
+    try:
+        # The base class's method: that of a PNG would decode every pixel to look for a late chunk.
+        return int(Image.Image.getexif(picture).get(_ORIENTATION_TAG, 1))
+    except _DAMAGE:
+        return 1
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
