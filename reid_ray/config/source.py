@@ -50,6 +50,9 @@ class SourceConfig(Section):
     )
     each_its_own: bool = Field(False, description="folder only: every image is an identity of its own, numbered in order of the paths")
     columns: dict[str, str] = Field({}, description="parquet only: IMAGES column -> name in the file, for tables of other origin")
+    captions: str | None = Field(
+        None, description="parquet only: address of a captions table that lies elsewhere; null takes captions/ beside images/, if any"
+    )
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels fails, undecoded")
     max_file_mb: int = Field(64, ge=1, description="a larger image file fails, so that memory stays bounded, MiB")
 
@@ -63,6 +66,7 @@ class SourceConfig(Section):
             "pattern": {"folder"},
             "each_its_own": {"folder"},
             "columns": {"parquet"},
+            "captions": {"parquet"},
         }
         for option, formats in owners.items():
             if option in self.model_fields_set and self.format not in formats:

@@ -16,7 +16,7 @@ from reid_ray.config.source import SourceConfig
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.formats.caption_store import CaptionStore
 from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped, caption_of
-from reid_ray.data.store import Store
+from reid_ray.data.store import Store, open_file_store, open_store
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES, conform
 
@@ -34,7 +34,9 @@ def read_parquet(store: Store, source: SourceConfig) -> Records:
     dataset = source.name or store.root.rpartition("/")[2]
     images = store.child("images") if store.is_folder("images") else store
     with CaptionStore() as captions:
-        if store.is_folder("captions"):
+        if source.captions is not None:
+            captions.add_all(_captions(_table_store(source.captions)))
+        elif store.is_folder("captions"):
             captions.add_all(_captions(store.child("captions")))
         for row in _rows(images, IMAGES, source.columns):
             yield _record(row, captions.take(row["image_id"]), dataset if source.name else None, dataset)
@@ -47,9 +49,13 @@ def read_parquet(store: Store, source: SourceConfig) -> Records:
             yield Skipped(image_id, dataset, "missing", "has captions but no row in images/", captions=waiting)
 
 
-def _record(row: dict[str, Any], captions: tuple[Caption, ...], renamed: str | None, fallback: str) -> ImageRecord:
-    from reid_ray.data.store import open_file_store
+def _table_store(location: str) -> Store:
+    """A table's folder, given as itself or as the output folder of the job that wrote it."""
+    store = open_store(location)
+    return store.child("captions") if store.is_folder("captions") else store
 
+
+def _record(row: dict[str, Any], captions: tuple[Caption, ...], renamed: str | None, fallback: str) -> ImageRecord:
     store, name = (None, None)
     if row["image"] is None and row["path"]:
         store, name = open_file_store(row["path"])

@@ -1,0 +1,19 @@
+"""Write the project's tables as a data set in a published layout, for other people's code or for sharing captions.
+
+python jobs/export.py --config jobs/configs/export.yaml tables=runs/ingest/cuhk_pedes format=cuhk_pedes output.path=out/CUHK-PEDES
+python jobs/export.py --config jobs/configs/export.yaml tables=runs/images captions=runs/caption format=luperson_mllm output.path=out/mllm
+"""
+
+import sys
+
+from reid_ray.cli import run_job
+from reid_ray.config.export import ExportJob
+from reid_ray.data.export import run_export
+
+
+def main() -> int:
+    return run_job(__doc__ or "", ExportJob, run_export)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The job export: the project's tables -> a data set in a published layout, which the job ingest or the authors' own code reads.
+
+Streams, one image in memory at a time. A row that a layout cannot express (no identity, a split it does not have) is counted with
+its reason; what each layout needs is written beside its writer in export_layouts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from reid_ray.config.export import ExportJob
+from reid_ray.config.ingest import LoadConfig
+from reid_ray.config.source import SourceConfig
+from reid_ray.data.export_layouts import WRITERS, CannotExpressError
+from reid_ray.data.formats import Caption, Skipped, read_source
+from reid_ray.data.images import image_size
+from reid_ray.data.loading import load_all
+from reid_ray.data.store import is_remote
+from reid_ray.errors import DataError
+from reid_ray.progress import progress_bar
+from reid_ray.storage import JobOutput, read_manifest
+
+
+def run_export(config: ExportJob) -> dict[str, Any]:
+    """Write config.tables to config.output in the layout config.format and return the manifest.
+
+    Raises:
+        DataError: there are no such tables, or no row can be expressed in the layout.
+    """
+    inputs = {"tables": config.tables, **({"captions": config.captions} if config.captions else {})}
+    out = JobOutput("export", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
+    if (earlier := out.finished()) is not None:
+        print(f"export: {config.output.path} is there already, made by the same configuration")
+        return earlier
+    source = SourceConfig.model_validate(
+        {"format": "parquet", "path": config.tables, **({"captions": config.captions} if config.captions else {})}
+    )
+    load = LoadConfig(processes=config.processes, check="header")
+    inspect = partial(image_size, max_pixels=source.max_pixels)
+    rows = load_all(read_source(source), inspect, load, remote=is_remote(source.path), max_bytes=source.max_file_mb << 20)
+    left_out = {"kind": 0, "not_ok": 0}
+    with out, WRITERS[config.format](out.folder, config) as writer, progress_bar(f"export {config.format}", total=None) as bar:
+        for row in rows:
+            out.counts.read += 1
+            bar.update(1)
+            if isinstance(row, Skipped):
+                out.counts.failed[row.reason] += 1
+                continue
+            captions = _wanted(row.record.captions, config.kinds, left_out)
+            try:
+                writer.add(row.record, row.data, captions)
+                out.counts.written += 1
+            except CannotExpressError as error:
+                out.counts.failed[error.reason] += 1
+        out.facts["captions"] = {"written": writer.captions, "left_out": {**left_out, **writer.left_out}}
+        if not out.counts.written:
+            raise DataError(f"{config.tables}: no row can be written as {config.format} ({out.counts})")
+    print(f"export: {out.counts}; captions {out.facts['captions']} -> {config.output.path}")
+    return read_manifest(config.output.path)
+
+
+def _wanted(captions: tuple[Caption, ...], kinds: tuple[str, ...], left_out: dict[str, int]) -> list[Caption]:
+    wanted = []
+    for caption in captions:
+        if caption["kind"] not in kinds:
+            left_out["kind"] += 1
+        elif caption["status"] != "ok":
+            left_out["not_ok"] += 1
+        else:
+            wanted.append(caption)
+    return wanted

@@ -1,0 +1,261 @@
+"""The layouts that the job export writes, one class each: names, keys and folders as their data sets have them.
+
+Knows rows and files; not where rows come from. A layout that a row does not fit raises CannotExpressError with the reason to count.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from reid_ray.config.export import ExportFormat, ExportJob
+from reid_ray.data.formats import cuhk_pedes, icfg_pedes, luperson, luperson_mllm, rstpreid
+from reid_ray.data.formats.json_captions import IMAGES, SPLITS, is_safe_name
+from reid_ray.data.formats.market1501 import FOLDERS
+from reid_ray.data.formats.records import Caption, ImageRecord
+from reid_ray.data.formats.webdataset import ShardWriter
+from reid_ray.data.store import is_image_name
+
+_MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
+_WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
+_MARKET_NAME = re.compile(r"^\d+_c\d+s\d+_\d+_\d+\.jpg$")
+
+
+class CannotExpressError(Exception):
+    """A row that the layout has no place for; `reason` is the code to count by."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Writer:
+    """What the layouts share: counts of captions, and image files that never overwrite each other or leave the folder."""
+
+    def __init__(self, folder: Path, config: ExportJob) -> None:
+        self.folder, self.config = folder, config
+        self.captions = 0
+        self.left_out: Counter[str] = Counter()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close files; nothing to do for layouts without open ones."""
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Write one image with its captions.
+
+        Raises:
+            CannotExpressError: the layout has no place for it.
+        """
+        raise NotImplementedError
+
+    def write_image(self, name: str, data: bytes) -> None:
+        """Write an image file below the folder.
+
+        Raises:
+            CannotExpressError: repeated_name.
+        """
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            raise CannotExpressError("repeated_name") from None
+
+
+class JsonWriter(Writer):
+    """CUHK-PEDES, ICFG-PEDES, RSTPReid: one JSON list and imgs/. Needs identity, a split among train, val, test, and a caption."""
+
+    file_name = cuhk_pedes.ANNOTATIONS
+    splits: Sequence[str] = SPLITS
+
+    def __enter__(self) -> JsonWriter:
+        self._file: BinaryIO = (self.folder / self.file_name).open("wb")
+        self._file.write(b"[")
+        self._entries = 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.write(b"]")
+        self._file.close()
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Write imgs/<path> and the entry."""
+        if record.person_id is None:
+            raise CannotExpressError("no_person_id")
+        if record.split not in self.splits:
+            raise CannotExpressError("split_not_in_layout")
+        if not captions:
+            raise CannotExpressError("no_caption")
+        path = self.path_of(record, data)
+        self.write_image(f"{IMAGES}/{path}", data)
+        entry = self.entry(record, path, [caption["text"] for caption in captions])
+        self._file.write((", " if self._entries else "").encode() + json.dumps(entry).encode())
+        self._entries += 1
+        self.captions += len(captions)
+
+    def path_of(self, record: ImageRecord, data: bytes) -> str:
+        """The image's path below imgs/."""
+        return _safe_path(record.image_id, data)
+
+    def entry(self, record: ImageRecord, path: str, texts: list[str]) -> dict[str, Any]:
+        """The JSON object of an image. processed_tokens are lower-case words; the authors' tokeniser is not published."""
+        tokens = [_WORD.findall(text.lower()) for text in texts]
+        return {"split": record.split, "captions": texts, "file_path": path, "processed_tokens": tokens, "id": record.person_id}
+
+
+class IcfgWriter(JsonWriter):
+    """ICFG-PEDES: as CUHK-PEDES, without val."""
+
+    file_name = icfg_pedes.ANNOTATIONS[0]
+    splits = ("train", "test")
+
+
+class RstpWriter(JsonWriter):
+    """RSTPReid: flat names <person>_c<camera>_<index>.jpg under the key img_path; needs a camera unless the name has one already."""
+
+    file_name = rstpreid.ANNOTATIONS
+
+    def path_of(self, record: ImageRecord, data: bytes) -> str:
+        """The image's own name if it is of this kind, else one made of person, camera and a running number."""
+        if rstpreid.NAME.match(record.image_id):
+            return record.image_id
+        if record.camera_id is None:
+            raise CannotExpressError("no_camera_id")
+        return f"{record.person_id:04d}_c{record.camera_id}_{self._entries:04d}.{_suffix(data)}"
+
+    def entry(self, record: ImageRecord, path: str, texts: list[str]) -> dict[str, Any]:
+        """The JSON object of an image."""
+        return {"id": record.person_id, "img_path": path, "captions": texts, "split": record.split}
+
+
+class MarketWriter(Writer):
+    """Market-1501: three folders, names 0002_c1s1_000451_03.jpg. Needs identity, camera, a split among train, query, gallery, and JPEG."""
+
+    _numbered = 0  # images that had to be given a name
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Write the image; captions have no place in this layout."""
+        self.left_out["no_place_in_layout"] += len(captions)
+        folder = {split: folder for folder, split in FOLDERS.items()}.get(record.split or "")
+        if folder is None:
+            raise CannotExpressError("split_not_in_layout")
+        if record.person_id is None or record.camera_id is None:
+            raise CannotExpressError("no_person_id" if record.person_id is None else "no_camera_id")
+        if _suffix(data) != "jpg":
+            raise CannotExpressError("not_jpeg")
+        name = record.image_id.rpartition("/")[2]
+        if not _MARKET_NAME.match(name):
+            self._numbered += 1
+            name = f"{record.person_id:04d}_c{record.camera_id}s1_{self._numbered:06d}_00.jpg"
+        self.write_image(f"{folder}/{name}", data)
+
+
+class LupersonWriter(Writer):
+    """LUPerson: an LMDB lmdb/ whose keys are the image ids, which must be country_city_video_index."""
+
+    def __enter__(self) -> LupersonWriter:
+        import lmdb
+
+        self._lmdb = lmdb
+        self._environment = lmdb.open(str(self.folder / "lmdb"), map_size=1 << 30, sync=False)  # synced once, at the end
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._environment.sync(True)
+        self._environment.close()
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Store the image; captions have no place in this layout."""
+        self.left_out["no_place_in_layout"] += len(captions)
+        if not luperson.KEY.match(record.image_id):
+            raise CannotExpressError("id_is_no_key")
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    if not transaction.put(record.image_id.encode(), data, overwrite=False):
+                        raise CannotExpressError("repeated_name")
+                return
+            except self._lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+
+class LupersonMllmWriter(Writer):
+    """LUPerson-MLLM: LUPerson-MLLM/<name> and one JSON object {name: caption} per kind (static, dynamic) and captioner."""
+
+    def __enter__(self) -> LupersonMllmWriter:
+        self._files = luperson_mllm.CaptionFiles(self.folder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.__exit__()
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Write the image and at most one caption into each file."""
+        name = _safe_path(record.image_id, data).rpartition("/")[2]
+        self.write_image(f"{luperson_mllm.IMAGES}/{name}", data)
+        used: set[str] = set()
+        for caption in captions:
+            kind, model = caption["kind"], caption.get("model")
+            if kind not in luperson_mllm.KINDS.values():
+                self.left_out["kind_not_in_layout"] += 1
+            elif (file := luperson_mllm.file_name(kind, model)) in used:
+                self.left_out["second_caption_of_one_kind"] += 1
+            else:
+                used.add(file)
+                self._files.write(name, kind, model, caption["text"])
+                self.captions += 1
+
+
+class WebdatasetWriter(Writer):
+    """WebDataset: tar shards of <stem>.<suffix> and <stem>.json."""
+
+    def __enter__(self) -> WebdatasetWriter:
+        self._shards = ShardWriter(self.folder, self.config.samples_per_shard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shards.__exit__()
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Append one sample; a dot within the stem would end it, so it becomes an underscore."""
+        path = _safe_path(record.image_id, data)
+        stem, _, suffix = path.rpartition(".")
+        fields = {
+            "dataset": record.dataset,
+            "split": record.split,
+            "person_id": record.person_id,
+            "camera_id": record.camera_id,
+            "attributes": json.loads(record.attributes) if record.attributes else None,
+            "captions": [caption["text"] for caption in captions],
+        }
+        self._shards.write(stem.replace(".", "_"), suffix, data, {name: value for name, value in fields.items() if value is not None})
+        self.captions += len(captions)
+
+
+def _suffix(data: bytes) -> str:
+    return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), "img")
+
+
+def _safe_path(image_id: str, data: bytes) -> str:
+    """The image_id as a path below a folder: itself where it is one, else with everything suspicious replaced."""
+    path = image_id if is_image_name(image_id) else f"{image_id}.{_suffix(data)}"
+    return path if is_safe_name(path) else re.sub(r"[^A-Za-z0-9._-]+", "_", path.replace("..", "_")).lstrip("._") or "image"
+
+
+WRITERS: dict[ExportFormat, Callable[[Path, ExportJob], Writer]] = {
+    "cuhk_pedes": JsonWriter,
+    "icfg_pedes": IcfgWriter,
+    "rstpreid": RstpWriter,
+    "market1501": MarketWriter,
+    "luperson": LupersonWriter,
+    "luperson_mllm": LupersonMllmWriter,
+    "webdataset": WebdatasetWriter,
+}
