@@ -1,7 +1,7 @@
 """Exact ranking of a gallery for many queries, in blocks: ranks of all matches and the best few hits, without sorting.
 
 Knows features, scores and the ground truth; not files or models. Never holds more than one block of the query x gallery matrix
-(block_bytes), so 11,659 x 82,161 fits in the memory of its features and 64 MiB. On the CPU a block of scores comes from oneDNN
+(block_bytes), so 11,659 x 82,161 fits in the memory of its features and 32 MiB. On the CPU a block of scores comes from oneDNN
 and compiled loops count on it; features on a CUDA device stay there (reid_ray.retrieval.ranking_torch). Both give the same
 ranks for the same scores, ties included (see reid_ray.retrieval.metrics).
 """
@@ -19,7 +19,7 @@ import numpy as np
 from reid_ray.errors import DataError
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth, QueryResults
 
-BLOCK_BYTES = 64 << 20  # scores held at once; larger blocks were no faster from 32 MiB on
+BLOCK_BYTES = 30 << 20  # scores held at once; below 32 MiB glibc hands the same pages out again, above it maps new ones each time
 _COUNTED_GROUP = 512  # persons with more gallery images than this are ranked by sorting the row, which is cheaper from there on
 
 _LEAST_ROWS = 16  # from 2 rows on (oneDNN) or 8 (MKL) a score has the same bits in a block of any size; with a margin
