@@ -51,11 +51,11 @@ class Pose:
 
     def is_a(self, name: str, *values: str) -> np.ndarray:
         """Bool [N]: the person's attribute has one of these values."""
-        return np.isin(self.people.codes[name], [ATTRIBUTES[name].index(value) for value in values])
+        return _any_of(self.people.codes[name], [ATTRIBUTES[name].index(value) for value in values])
 
     def view(self, *names: str) -> np.ndarray:
         """Bool [N]: seen from one of these sides."""
-        return np.isin(self.shots.view_N, [VIEWS.index(name) for name in names])
+        return _any_of(self.shots.view_N, [VIEWS.index(name) for name in names])
 
 
 def strike_pose(seed: int, shots: Shots, people: People) -> Pose:
@@ -87,9 +87,9 @@ def paint_person(canvas: Canvas, pose: Pose) -> None:
     _legs(canvas, pose)
     _torso(canvas, pose)
     _cut(canvas, pose)
-    _weave(canvas, pose)
     _straps(canvas, pose)
     _arms(canvas, pose)
+    _weave(canvas, pose)
     _head(canvas, pose)
     _hat(canvas, pose)
     _over_the_back(canvas, pose)
@@ -183,13 +183,11 @@ def _cut(canvas: Canvas, pose: Pose) -> None:
 
 
 def _weave(canvas: Canvas, pose: Pose) -> None:
-    """Stripes and checks lie on whatever cloth of the upper garment shows by now; sleeves join in _arms."""
+    """Stripes and checks lie on whatever cloth of the upper garment shows by now, sleeves included."""
     cloth = (PART["upper"], PART["sleeve"])
-    no_columns_NW = np.zeros((len(pose.swing), canvas.label_NHW.shape[2]), dtype=bool)
-    canvas.repaint(cloth, PART["pattern"], canvas.bands(6.4, 0.4), no_columns_NW, np.flatnonzero(pose.is_a("upper_pattern", "striped")))
-    canvas.repaint(
-        cloth, PART["pattern"], canvas.bands(7.0, 0.26), canvas.columns(6.0, 0.28), np.flatnonzero(pose.is_a("upper_pattern", "checked"))
-    )
+    striped_N, checked_N = (np.flatnonzero(pose.is_a("upper_pattern", pattern)) for pattern in ("striped", "checked"))
+    canvas.repaint(cloth, PART["pattern"], canvas.bands(6.4, 0.4), None, striped_N)
+    canvas.repaint(cloth, PART["pattern"], canvas.bands(7.0, 0.26), canvas.columns(6.0, 0.28), checked_N)
 
 
 def _straps(canvas: Canvas, pose: Pose) -> None:
@@ -213,7 +211,6 @@ def _arms(canvas: Canvas, pose: Pose) -> None:
         canvas.limb(PART["sleeve"], (48, 65), (elbow_x, hand_x), (3.4, 2.9), near & ~short)
         if sign > 0:
             _bag_in_hand(canvas, pose, hand_x)
-    _weave(canvas, pose)
 
 
 def _bag_in_hand(canvas: Canvas, pose: Pose, hand_x: np.ndarray) -> None:
@@ -308,3 +305,10 @@ def part_colors(pose: Pose) -> np.ndarray:
         color_NP4[:, PART[name], :3] = np.clip(rgb_N3, 0, 255)
         color_NP4[:, PART[name], 3] = 255
     return color_NP4
+
+
+def _any_of(code_N: np.ndarray, wanted: list[int]) -> np.ndarray:
+    found = code_N == wanted[0]
+    for code in wanted[1:]:
+        found = found | (code_N == code)
+    return found

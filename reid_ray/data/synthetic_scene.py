@@ -49,10 +49,11 @@ class Scene:
         canvas = Canvas(self._frame(shots), config.height * _OVERSAMPLE, config.width * _OVERSAMPLE)
         paint_person(canvas, pose)
         paint_occluder(canvas, pose)
-        person_NHW4 = _colored(canvas.label_NHW, part_colors(pose))
+        red, blue, green, cover = _colored(canvas.label_NHW, part_colors(pose))
         picture = self._backgrounds(shots).astype(np.float32)
-        picture *= 1 - person_NHW4[..., 3:] * np.float32(1 / 255)
-        picture += person_NHW4[..., :3]
+        picture *= (255 - cover)[..., None] * np.float32(1 / 255)
+        for channel, person_NHW in enumerate((red, green, blue)):
+            picture[..., channel] += person_NHW
         self._light(picture, shots)
         _blur(picture, cameras.blur_C[shots.camera_N])
         self._grain(picture, shots)
@@ -99,22 +100,20 @@ class Scene:
         picture += (grain_NV * self._cameras.noise_C[shots.camera_N, None].astype(np.float32)).reshape(count, *picture.shape[1:])
 
 
-def _colored(label_NHW: np.ndarray, color_NP4: np.ndarray) -> np.ndarray:
-    """Label maps -> premultiplied RGB and opacity at the final size, float32 [N, H / oversample, W / oversample, 4]."""
+def _colored(label_NHW: np.ndarray, color_NP4: np.ndarray) -> list[np.ndarray]:
+    """Label maps -> premultiplied red, blue, green and opacity at the final size, each float32 [N, H / oversample, W / oversample]."""
     count, parts, _ = color_NP4.shape
     packed = np.ascontiguousarray(color_NP4).view("<u4").reshape(-1)
-    index_NHW = label_NHW + (np.arange(count, dtype=np.int32) * parts)[:, None, None]
+    index_NHW = label_NHW + (np.arange(count, dtype=np.intp) * parts)[:, None, None]
     fine = np.take(packed, index_NHW)
     # Four bytes are averaged at once: two of the four channels lie in each 32-bit number with room for the sum of four.
     lanes = np.uint32(0x00FF00FF)
-    coarse = np.empty((count, label_NHW.shape[1] // _OVERSAMPLE, label_NHW.shape[2] // _OVERSAMPLE, 4), dtype=np.float32)
-    for first, shift in ((0, np.uint32(0)), (1, np.uint32(8))):
-        lane = (fine >> shift) & lanes
+    planes = []
+    for lane in (fine & lanes, (fine >> np.uint32(8)) & lanes):
         rows = lane[:, 0::2] + lane[:, 1::2]
-        total = rows[..., 0::2] + rows[..., 1::2]
-        coarse[..., first::2] = total.view("<u2").reshape(*total.shape, 2)
-    coarse *= np.float32(1 / _OVERSAMPLE**2)
-    return coarse
+        total = (rows[..., 0::2] + rows[..., 1::2]).view("<u2")
+        planes += [total[..., half::2] * np.float32(1 / _OVERSAMPLE**2) for half in (0, 1)]
+    return planes
 
 
 def _blur(picture: np.ndarray, weight_N: np.ndarray) -> None:
