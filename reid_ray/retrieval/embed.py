@@ -36,13 +36,11 @@ class ImageEmbedder:
         self._encoder, self._max_pixels, self._thumbnail_height = encoder, max_pixels, thumbnail_height
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        """Embed a batch; rows stay in order. Reasons: unreadable, those of decode_image, and not_finite."""
+        """Embed a batch; rows stay in order. Reasons: those of decode_image, and not_finite."""
         pictures: dict[int, Image.Image] = {}
         reasons: dict[int, str] = {}
         for row, data in enumerate(images["image"].to_pylist()):
             try:
-                if data is None:
-                    raise BadImageError("unreadable", "the file could not be read")
                 pictures[row] = decode_image(data, max_pixels=self._max_pixels)
             except BadImageError as error:
                 reasons[row] = str(error)

@@ -57,7 +57,7 @@ def test_every_image_row_becomes_one_row_in_order_with_its_vector_or_a_reason():
     np.testing.assert_allclose(rows["red"]["embedding"], [1, 0, 0], atol=0.02)
     np.testing.assert_allclose(rows["green"]["embedding"], [0, 1, 0], atol=0.02)
     reasons = {name: row["reason"].partition(":")[0] for name, row in rows.items() if row["status"] == "failed"}
-    assert reasons == {"empty": "empty", "text": "not_an_image", "gone": "unreadable", "cut": "truncated", "black": "not_finite"}
+    assert reasons == {"empty": "empty", "text": "not_an_image", "gone": "missing", "cut": "truncated", "black": "not_finite"}
     assert all((row["embedding"] is None) == (row["status"] == "failed") for row in rows.values())
     assert rows["red"]["person_id"] == 7
     assert rows["red"]["camera_id"] == 2
