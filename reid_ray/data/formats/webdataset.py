@@ -1,7 +1,7 @@
 """WebDataset: tar shards whose members of one stem form a sample: an image (.jpg, .png, ...), .txt or .caption, and .json.
 
 A .json may say caption or captions, person_id, camera_id, split, attributes. Shards are read from front to back, so any stream
-will do and one sample is in memory at a time. `ShardWriter` writes the same.
+will do and one sample is in memory at a time; a shard that breaks off is counted, its whole samples are kept. `ShardWriter` writes the same.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _samples(stream: Any, max_bytes: int) -> Iterator[tuple[str, dict[str, bytes
     """(stem, {suffix: content}) of consecutive members with one stem; a member beyond max_bytes comes cut, to fail later."""
     stem: str | None = None
     members: dict[str, bytes] = {}
-    with tarfile.open(fileobj=stream, mode="r|*") as tar:
+    watched = _Tail(stream)
+    with tarfile.open(fileobj=watched, mode="r|*") as tar:
         for member in tar:
             if not member.isfile():
                 continue
@@ -96,8 +97,27 @@ def _samples(stream: Any, max_bytes: int) -> Iterator[tuple[str, dict[str, bytes
             if len(content) < min(member.size, max_bytes + 1):
                 raise tarfile.ReadError(f"{member.name} is cut")
             members[suffix.lower()] = content
+    if not watched.compressed and watched.tail.strip(b"\0"):
+        raise tarfile.ReadError("it has no end mark")
     if members:
         yield str(stem), members
+
+
+class _Tail:
+    """A stream that remembers its last block: tarfile takes an archive cut between two members for a whole one."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.tail = b"?"
+        self.compressed: bool | None = None
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._stream.read(size)
+        if self.compressed is None:
+            self.compressed = data[:2] == b"\x1f\x8b" or data[:3] == b"BZh" or data[:6] == b"\xfd7zXZ\0"
+        if data:
+            self.tail = (self.tail + data)[-512:]
+        return data
 
 
 def _record(stem: str, members: dict[str, bytes], shard: str, dataset: str) -> ImageRecord | Skipped:
