@@ -1,0 +1,60 @@
+"""Features of single patches and single tokens in the joint space, after layer l of a CLIP's towers.
+
+The pictures' come from the same forward pass that trains; the texts' from a run of the first l layers without gradient, because the
+pass that trains sees masked text. Both go through their tower's final norm and projection. Knows transformers' CLIPModel; not losses
+or masking. N samples, T tokens, P = 1 + M positions (class token and patches), D dimensions of the joint space.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import CLIPModel
+
+
+def layer_at(depth: float, layers: int) -> int:
+    """The layer (from 1 to `layers`) nearest to a share of a tower's depth: 10 of 12 is 0.83, so 20 of 24."""
+    return min(layers, max(1, round(depth * layers)))
+
+
+def image_pass(clip: CLIPModel, pixel_values: torch.Tensor, *, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One forward pass of pictures.
+
+    Returns:
+        Global features [N, D] with gradient, not normalised, and the output of layer `layer` (1 is the first), [N, P, width],
+        detached.
+    """
+    output = clip.get_image_features(pixel_values=pixel_values, output_hidden_states=[layer - 1])
+    return output.pooler_output, output.hidden_states[layer - 1].detach()
+
+
+@torch.no_grad()
+def patch_features(clip: CLIPModel, hidden_NPW: torch.Tensor) -> torch.Tensor:
+    """Unit vectors [N, M, D], float32, of the patches in a layer's output; the class token is dropped."""
+    projected = clip.visual_projection(clip.vision_model.post_layernorm(hidden_NPW[:, 1:]))
+    return functional.normalize(projected.float(), dim=-1)
+
+
+@torch.no_grad()
+def token_features(clip: CLIPModel, input_ids: torch.Tensor, *, layer: int) -> torch.Tensor:
+    """Unit vectors [N, T, D], float32, of every position of the texts after layer `layer`; no later layer runs."""
+    states = _first_layers(clip.text_model, layer)(input_ids=input_ids).last_hidden_state
+    return functional.normalize(clip.text_projection(states).float(), dim=-1)
+
+
+def _first_layers(tower: nn.Module, layers: int) -> nn.Module:
+    """The tower with its first `layers` layers and its final norm. Every weight is the tower's own: nothing is copied."""
+    short = _view(tower)
+    short.encoder = _view(tower.encoder)
+    short.encoder.layers = tower.encoder.layers[:layers]
+    return short
+
+
+def _view(module: nn.Module) -> nn.Module:
+    # A shallow copy shares the table of submodules with the original; with a table of its own they can be exchanged.
+    view = copy.copy(module)
+    view.__dict__["_modules"] = dict(module._modules)
+    return view
