@@ -27,6 +27,7 @@ class Score(NamedTuple):
 
     right: int
     said: int
+    claims: tuple[Claim, ...]
     wrong: tuple[Claim, ...]
     missed: tuple[str, ...]  # attributes that the person has and the text does not speak of
 
@@ -109,7 +110,7 @@ def score_caption(text: str, attributes: Mapping[str, str], hidden: Collection[s
     missed = tuple(
         name for name, value in attributes.items() if name in ATTRIBUTES and value not in _UNMARKED and name not in spoken | unseen
     )
-    return Score(right=len(claims) - len(wrong), said=len(claims), wrong=wrong, missed=missed)
+    return Score(right=len(claims) - len(wrong), said=len(claims), claims=tuple(claims), wrong=wrong, missed=missed)
 
 
 def read_claims(text: str) -> list[Claim]:
