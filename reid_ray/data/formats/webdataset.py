@@ -1,7 +1,8 @@
 """WebDataset: tar shards whose members of one stem form a sample: an image (.jpg, .png, ...), .txt or .caption, and .json.
 
 A .json may say caption or captions, person_id, camera_id, split, attributes. Shards are read from front to back, so any stream
-will do and one sample is in memory at a time; a shard that breaks off is counted, its whole samples are kept. `ShardWriter` writes the same.
+will do and one sample is in memory at a time; of a shard that breaks off the whole samples are kept and the break is counted.
+`ShardWriter` writes the same.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def _samples(stream: Any, max_bytes: int) -> Iterator[tuple[str, dict[str, bytes
     stem: str | None = None
     members: dict[str, bytes] = {}
     watched = _Tail(stream)
-    with tarfile.open(fileobj=watched, mode="r|*") as tar:
+    as_file: Any = watched
+    with tarfile.open(fileobj=as_file, mode="r|*") as tar:
         for member in tar:
             if not member.isfile():
                 continue
