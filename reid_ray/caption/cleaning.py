@@ -9,9 +9,9 @@ import re
 import unicodedata
 
 _LEAD_IN = re.compile(
-    r"^\s*(?:(?:sure|certainly|of course|okay|absolutely)\b[^\n:.!]{0,40}[:.!,]\s*)?"
+    r"^\s*(?:(?:sure|certainly|of course|okay|absolutely)(?:\s+thing)?\s*[:.!,]\s*)?"
     r"(?:(?:here(?:'s|’s| is| are)|the following is)\b[^\n:]{0,100}:\s*)?"
-    r"(?:(?:\*\*)?(?:(?:rewritten|new|revised|image|rephrased)\s+)*(?:caption|description|version|answer|assistant|rewrite)(?:\*\*)?\s*:\s*)?",
+    r"(?:(?:\*\*)?(?:(?:rewritten|new|revised|image|rephrased)\s+)*(?:caption|description|version|answer|assistant|rewrite)\s*:\s*(?:\*\*)?\s*)?",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
@@ -45,7 +45,7 @@ def clean_answer(text: str, *, finished: bool, min_words: int) -> str:
     said = _LEAD_IN.sub("", said, count=1).strip()
     paragraph, _, rest = said.partition("\n\n")
     caption = " ".join("".join(" " if unicodedata.category(c).startswith("C") else c for c in paragraph).split())
-    if len(caption) > 1 and caption[0] in _QUOTES:
+    if _is_quoted(caption):
         caption = caption.strip(_QUOTES).strip()
     if not caption:
         raise BadAnswerError("empty_answer", "the model said nothing")
@@ -61,6 +61,11 @@ def clean_answer(text: str, *, finished: bool, min_words: int) -> str:
     if len(caption.split()) < min_words:
         raise BadAnswerError("too_short", f"{len(caption.split())} words: {caption[:120]}")
     return caption
+
+
+def _is_quoted(caption: str) -> bool:
+    """Whether quotes stand around the whole: at both ends, or an opening one that nothing closes."""
+    return caption[:1] in _QUOTES and (caption[-1:] in _QUOTES or not any(quote in caption[1:] for quote in _QUOTES)) and caption != ""
 
 
 def _whole_sentences(caption: str) -> str:

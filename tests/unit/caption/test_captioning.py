@@ -1,0 +1,119 @@
+"""Captioner with a scripted engine: which rows come of which images, replies and instructions."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_ray.caption.captioning import Captioner
+from reid_ray.caption.engine import Reply
+from reid_ray.caption.prompts import STATIC
+from reid_ray.config.caption import CaptionerConfig
+from reid_ray.records import CAPTIONS, IMAGES, conform, table_of
+
+GOOD = "A man in a grey coat and black shoes."
+
+
+class ScriptedEngine:
+    """Answers by a function of (instruction, picture)."""
+
+    def __init__(self, answer) -> None:
+        self.answer, self.asked = answer, []
+
+    def chat(self, conversations, keys):
+        assert len(set(keys)) == len(keys) == len(conversations)
+        replies = []
+        for (message,) in conversations:
+            picture, text = message["content"][0]["image_pil"], message["content"][1]["text"]
+            self.asked.append((text, picture.size))
+            replies.append(self.answer(text, picture))
+        return replies
+
+
+def _png(width: int, height: int = 32) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _images(*data: bytes | None):
+    return table_of(
+        IMAGES,
+        [{"image_id": f"{n}.png", "image": d, "image_sha256": str(n), "path": f"/d/{n}.png", "person_id": n} for n, d in enumerate(data)],
+    )
+
+
+def _run(answer, images, **config):
+    engine = ScriptedEngine(answer)
+    captioner = Captioner(CaptionerConfig(**config), revision="r", max_pixels=10_000, engine=engine)
+    table = captioner(images)
+    conform(table, CAPTIONS, origin="captioner")
+    return table.to_pylist(), engine
+
+
+def test_every_image_ends_in_a_caption_or_a_reason_in_order():
+    images = _images(_png(10), None, b"", b"text", _png(1000, 1000), _png(11), _png(12), _png(13))
+
+    def answer(text, picture):
+        replies = {
+            10: Reply(GOOD, tokens=9),
+            11: Reply(None, error="ValueError: too narrow"),
+            12: Reply("", tokens=1),
+            13: Reply("A man <", tokens=3),
+        }
+        return replies[picture.width]
+
+    rows, engine = _run(answer, images)
+    assert [row["image_id"] for row in rows] == images["image_id"].to_pylist()
+    assert [row["image_outcome"] for row in rows] == [
+        "ok", "missing", "empty", "not_an_image", "too_many_pixels", "rejected", "empty_answer", "left_over_template",
+    ]  # fmt: skip
+    assert [row["status"] for row in rows] == ["ok"] + ["failed"] * 7
+    assert [row["text"] for row in rows] == [GOOD] + [None] * 7
+    assert "/d/1.png" in rows[1]["reason"]
+    assert rows[5]["reason"] == "rejected: ValueError: too narrow"
+    assert [row["tries"] for row in rows] == [1, 0, 0, 0, 0, 1, 1, 1]
+    assert [row["person_id"] for row in rows] == list(range(8))
+    assert len({row["caption_id"] for row in rows}) == 8
+    assert len(engine.asked) == 4  # the undecodable ones cost no generation
+    assert sum(row["startup_seconds"] is not None for row in rows) == 1
+
+
+def test_static_and_dynamic_give_two_captions_and_one_failure_leaves_the_other():
+    def answer(text, picture):
+        return Reply(GOOD) if text == STATIC else Reply("The [person/woman/man] in [clothing description].")
+
+    rows, _ = _run(answer, _images(_png(10)), instructions=("dynamic", "static"))
+    assert [(row["kind"], row["status"], row["image_outcome"]) for row in rows] == [("dynamic", "failed", "ok"), ("static", "ok", None)]
+    assert rows[0]["reason"].startswith("left_over_template")
+    assert rows[0]["instruction_id"].startswith("dynamic/t")
+
+
+def test_a_failed_dynamic_caption_is_replaced_by_a_static_one():
+    def answer(text, picture):
+        return Reply(GOOD) if text == STATIC or picture.width != 11 else Reply("A [hair description] <")
+
+    rows, engine = _run(answer, _images(_png(10), _png(11)), instructions=("dynamic",))
+    assert [(row["image_id"], row["kind"], row["status"], row["image_outcome"]) for row in rows] == [
+        ("0.png", "dynamic", "ok", "ok"),
+        ("1.png", "dynamic", "failed", "ok"),
+        ("1.png", "static", "ok", None),
+    ]
+    assert len(engine.asked) == 3
+
+
+def test_ids_are_stable_and_large_pictures_are_shrunk_before_the_model():
+    first, engine = _run(lambda text, picture: Reply(GOOD), _images(_png(90, 100)), max_side=50)
+    again, _ = _run(lambda text, picture: Reply(GOOD), _images(_png(90, 100)), max_side=50)
+    other, _ = _run(lambda text, picture: Reply(GOOD), _images(_png(90, 100)), max_side=50, model="other/model")
+    assert engine.asked[0][1] == (45, 50)
+    assert first[0]["caption_id"] == again[0]["caption_id"] != other[0]["caption_id"]
+
+
+def test_no_rows_give_no_rows():
+    rows, engine = _run(lambda text, picture: pytest.fail("asked"), IMAGES.empty_table())
+    assert rows == []
+    assert engine.asked == []

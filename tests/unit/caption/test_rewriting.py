@@ -1,0 +1,120 @@
+"""Rewriter with a scripted engine and scorer: LLM-DA's rule, try by try."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reid_ray.caption.engine import Reply
+from reid_ray.caption.identity import falls_in_share
+from reid_ray.caption.rewriting import Rewriter
+from reid_ray.caption.rows import staged_table
+from reid_ray.config.caption import FaithfulnessConfig, RewriterConfig
+from reid_ray.records import CAPTIONS, conform
+
+
+class ScriptedEngine:
+    """The n-th answer to each caption, from a dictionary of lists."""
+
+    def __init__(self, answers: dict[str, list[str | None]]) -> None:
+        self.answers, self.keys = {text: list(said) for text, said in answers.items()}, []
+
+    def chat(self, conversations, keys):
+        self.keys += keys
+        texts = [self.answers[message["content"].split("\n")[0]].pop(0) for (message,) in conversations]
+        return [Reply(text, error="too long" if text is None else None, tokens=5) for text in texts]
+
+
+class LastNumber:
+    """Scores a rewrite by the number it ends in."""
+
+    def score(self, originals, rewrites):
+        return np.array([float(text.split()[-1]) for text in rewrites], np.float32)
+
+
+def _captions(*texts: str | None):
+    common = {"kind": "static", "tokens": 7, "seconds": 0.5}
+    rows = []
+    for n, text in enumerate(texts):
+        outcome = {"status": "ok", "image_outcome": "ok"} if text else {"status": "failed", "reason": "empty: 0", "image_outcome": "empty"}
+        rows.append({"caption_id": f"c{n}", "image_id": f"{n}.png", "person_id": n, "text": text, **common, **outcome})
+    return staged_table(rows)
+
+
+def _run(answers, captions, *, max_tries=3, **config):
+    engine = ScriptedEngine(answers)
+    rewriter = Rewriter(
+        RewriterConfig(**{"share": 1.0, **config}),
+        FaithfulnessConfig(alpha=0.6, max_tries=max_tries),
+        revision="r",
+        engine=engine,
+        scorer=LastNumber(),
+    )
+    table = rewriter(captions)
+    conform(table, CAPTIONS, origin="rewriter")
+    rows = table.to_pylist()
+    assert [row for row in rows if row["kind"] != "rewrite"] == captions.to_pylist()
+    return rows, engine
+
+
+def _outcome(row):
+    return row["status"], row["tries"], row["text"], row["faithfulness"] if row["faithfulness"] is None else round(row["faithfulness"], 3)
+
+
+def test_a_rewrite_is_drawn_again_until_it_is_faithful_or_the_tries_are_spent():
+    answers = {
+        "first": ["a good rewrite 0.9"],
+        "second": ["a bad rewrite 0.2", "a good rewrite 0.6"],
+        "third": ["a bad rewrite 0.1", "a better rewrite 0.5", "a worse rewrite 0.3"],
+        "fourth": [None, "short", "Fourth!"],
+    }
+    rows, engine = _run(answers, _captions(*answers))
+    rewrites = {row["parent_id"]: row for row in rows if row["kind"] == "rewrite"}
+    assert _outcome(rewrites["c0"]) == ("ok", 1, "a good rewrite 0.9", 0.9)
+    assert _outcome(rewrites["c1"]) == ("ok", 2, "a good rewrite 0.6", 0.6)
+    assert _outcome(rewrites["c2"]) == ("unfaithful", 3, "a better rewrite 0.5", 0.5)
+    assert _outcome(rewrites["c3"]) == ("failed", 3, None, None)
+    assert rewrites["c0"]["reason"] is None
+    assert rewrites["c1"]["reason"] is None
+    assert rewrites["c2"]["reason"].startswith("unfaithful: cosine 0.500")
+    assert len(set(engine.keys)) == len(engine.keys) == 1 + 2 + 3 + 3  # every try draws from a stream of its own
+    assert [row["tokens"] for row in rewrites.values()] == [5, 10, 15, 15]
+
+
+def test_each_rewrite_follows_its_parent_and_failed_captions_are_left_alone():
+    rows, _ = _run(
+        {"one": ["rewrite of one 1", "other of one 1"], "two": ["rewrite of two 1", "other of two 1"]},
+        _captions("one", None, "two"),
+        count=2,
+    )
+    assert [(row["caption_id"] if row["kind"] == "static" else row["parent_id"]) for row in rows] == [
+        "c0",
+        "c0",
+        "c0",
+        "c1",
+        "c2",
+        "c2",
+        "c2",
+    ]
+    assert len({row["caption_id"] for row in rows}) == len(rows)
+    assert all(row["image_outcome"] is None for row in rows if row["kind"] == "rewrite")
+    assert {row["person_id"] for row in rows if row["parent_id"] == "c2"} == {2}
+
+
+def test_a_copy_is_no_rewrite():
+    rows, _ = _run({"a man in red": ["A man in red!", "A man, in red.", "a man in RED"]}, _captions("a man in red"))
+    assert rows[1]["status"] == "failed"
+    assert rows[1]["reason"].startswith("copied")
+
+
+def test_only_the_share_that_the_digest_picks_is_rewritten():
+    texts = [f"caption {n}" for n in range(200)]
+    rows, _ = _run({text: ["a new wording 1"] for text in texts}, _captions(*texts), share=0.25)
+    rewritten = {row["parent_id"] for row in rows if row["kind"] == "rewrite"}
+    assert rewritten == {f"c{n}" for n in range(200) if falls_in_share(f"c{n}", 0.25)}
+    assert 20 < len(rewritten) < 80
+
+
+def test_a_batch_without_anything_to_rewrite_asks_nothing():
+    rows, engine = _run({}, _captions(None, None))
+    assert len(rows) == 2
+    assert engine.keys == []
