@@ -101,8 +101,8 @@ def _collect(batches: Iterable[pa.Table], output: JobOutput, total: int) -> tupl
             counts.read += batch.num_rows
             counts.written += good.num_rows
             counts.failed.update(reason.partition(":")[0] for reason in bad["reason"].to_pylist())
+            bar.set_postfix_str(str(counts), refresh=False)
             bar.update(batch.num_rows)
-            bar.set_postfix_str(str(counts))
     output.timings["embed_seconds"] = time.perf_counter() - started
     vector_ND = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
     return vector_ND, pa.concat_tables(items) if items else ITEMS.empty_table(), fingerprint

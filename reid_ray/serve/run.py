@@ -7,6 +7,7 @@ before Serve starts, and a service that does not come up is an error with Serve'
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 import threading
@@ -20,6 +21,8 @@ from reid_ray.errors import ConfigError, ResourceError
 from reid_ray.runtime import Need, ray_session, require_resources
 
 APPLICATION = "reid_ray_search"
+# Ray Serve's own default writes a line for every request to the driver's terminal; what people search for does not belong in a log.
+_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
 
 class Service:
@@ -57,18 +60,19 @@ def start_service(config: ServeJob) -> Service:
 
     from reid_ray.serve.deployments import application
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     app = application(config)
     require_resources(_needs(config), spare_cpus=0)
     running = _running_http_options()
     if running is None:
         port = _free_port(config.serve)
-        serve.start(http_options={"host": config.serve.host, "port": port})
+        serve.start(http_options={"host": config.serve.host, "port": port}, logging_config=_LOGGING)
     else:
         port = _shared_port(config.serve, running)
     service = Service(_url(config.serve.host, port), owns_serve=running is None)
     try:
         serve.run_many(
-            [serve.RunTarget(app, name=APPLICATION, route_prefix="/")],
+            [serve.RunTarget(app, name=APPLICATION, route_prefix="/", logging_config=_LOGGING)],
             wait_for_ingress_deployment_creation=False,
             wait_for_applications_running=False,
         )

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from ray import serve
 
 from reid_ray.config.common import PoolConfig
 from reid_ray.config.index import IndexJob
@@ -24,6 +25,7 @@ from reid_ray.retrieval.embed import embed_texts
 from reid_ray.retrieval.index import GalleryIndex
 from reid_ray.retrieval.indexing import run_index
 from reid_ray.retrieval.thumbnails import ThumbnailReader
+from reid_ray.serve.app import build
 from reid_ray.serve.run import start_service
 from reid_ray.storage import read_table
 
@@ -230,6 +232,12 @@ def test_a_service_that_cannot_start_says_so_before_it_starts(local_ray, gallery
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
     with pytest.raises(ConfigError, match="NO_SUCH_VARIABLE is not set"):
         start_service(ServeJob.model_validate({"index": str(gallery[0]), "serve": {"host": "0.0.0.0", "token_env": "NO_SUCH_VARIABLE"}}))
+
+
+def test_the_builder_for_rays_own_tools_takes_nested_and_dotted_fields_and_refuses_unknown_ones(gallery):
+    assert isinstance(build({"index": str(gallery[0]), "searcher": {"replicas": 2}, "serve.max_k": "70"}), serve.Application)
+    with pytest.raises(ConfigError, match=r"searcher\.replica: unknown key"):
+        build({"index": str(gallery[0]), "searcher.replica": 2})
 
 
 @pytest.mark.parametrize("damage", ["no_folder", "no_image", "all_broken", "no_encoder"])

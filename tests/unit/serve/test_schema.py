@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import subprocess
+import sys
 
 import httpx
 import pyarrow as pa
@@ -243,3 +245,11 @@ def test_a_service_open_to_the_network_needs_a_token_and_a_long_one(monkeypatch)
         config.token()
     monkeypatch.setenv("SEARCH_TOKEN_OF_THE_TEST", TOKEN)
     assert config.token() == TOKEN
+
+
+def test_the_job_refuses_an_open_host_without_a_token_in_one_sentence(root):
+    command = [sys.executable, "jobs/serve.py", "--config", "jobs/configs/serve.yaml", "serve.host=0.0.0.0"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert "serve: host 0.0.0.0 can be reached from other machines, but token_env is not set" in done.stderr
+    assert "Traceback" not in done.stderr
