@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from reid_ray.caption.attributes import Reading, Thing, read_attributes
-from reid_ray.caption.lexicon import SOFT_FACETS, SOFT_VALUES, Values
+from reid_ray.caption.lexicon import ALWAYS_THERE, SOFT_FACETS, SOFT_VALUES, Values
 
 # One contradiction ends a rewrite; an invention may be a misread word; dropping all attributes is as bad as two inventions.
 CONTRADICTED_COSTS, INVENTED_COSTS, LOSING_ALL_COSTS = 1.0, 0.5, 1.0
@@ -82,17 +82,16 @@ def _compare_slot(old: list[Thing], new: list[Thing], result: Agreement) -> None
             continue
         best = max(alike, key=lambda o: _overlap(o, thing))
         left.remove(best)
-        if best.slot != "hair":
-            result.kept += 1
+        result.kept += 0 if _bare(best) else 1
         _compare_facets(best, thing, result)
     for thing in unmatched:
         if left:
             result.contradicted.append(f"{thing.slot} {thing.word}")
             _compare_facets(left.pop(0), thing, result)
-        elif not denied:
+        elif not denied and (not _bare(thing) or _words(thing)):
             result.invented.append(" ".join([*_words(thing), thing.word]))
     for thing in left:
-        result.lost += [f"{thing.slot} {thing.word}"] if thing.slot != "hair" else []
+        result.lost += [] if _bare(thing) else [f"{thing.slot} {thing.word}"]
         result.lost += [f"{thing.slot} {word}" for word in _words(thing)]
 
 
@@ -123,6 +122,11 @@ def _overlap(a: Thing, b: Thing) -> int:
 
 def _soft(slot: str, facet: str) -> bool:
     return facet in SOFT_FACETS or (facet == "length" and slot != "hair")
+
+
+def _bare(thing: Thing) -> bool:
+    """Whether the noun alone says nothing."""
+    return not thing.kinds and thing.slot in ALWAYS_THERE
 
 
 def _words(thing: Thing) -> list[str]:

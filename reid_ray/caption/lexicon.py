@@ -3,7 +3,7 @@
 Pure tables, general pedestrian English; not how words are bound to each other (see attributes.py). A word stands for a set of values,
 and two words contradict each other only if their sets are disjoint: khaki is {beige, green}, so it agrees with either. Generic nouns
 (top, bag, hat, footwear) have the empty set and agree with every kind of their slot. Jeans against trousers, T-shirt against shirt and
-boots against shoes count as different garments, as human annotators use them; that rejects a few harmless rewrites and no caption.
+boots against sneakers count as different garments, as human annotators use them; that rejects a few harmless rewrites and no caption.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ _NOUNS: dict[str, dict[str, str]] = {
         "robe": "robe, abaya, kimono, cloak",
     },
     "shoes": {
-        "shoes": "shoe, sneaker, trainer, loafer, running shoe, sports shoe, sport shoe, tennis shoe, canvas shoe, leather shoe, "
+        "shoes": "sneaker, trainer, loafer, running shoe, sports shoe, sport shoe, tennis shoe, canvas shoe, leather shoe, "
         "dress shoe, athletic shoe, oxfords",
         "boots": "boot, ankle boot, bootie",
         "sandals": "sandal, flip flop, slipper, open toed shoe",
         "heels": "heels, high heels, pumps, stilettos, high heeled shoe, high heel shoe",
-        "*": "footwear",
+        "*": "shoe, footwear",
     },
     "hair": {
         "*": "hair, hairs, haired, hairstyle, haircut, hairdo",
@@ -200,6 +200,8 @@ AGE: dict[str, str] = {
 # What a caption may add or drop without harm, because annotators do; only a contradiction counts. The length of hair is not among it.
 SOFT_FACETS = frozenset({"shade", "sleeve", "texture", "fringe"})
 SOFT_VALUES = frozenset({"plain"})
+# Everybody has these, so the bare generic noun ("wearing a top and shoes") says nothing.
+ALWAYS_THERE = frozenset({"upper", "lower", "shoes", "hair"})
 
 
 def _values(key: str) -> Values:

@@ -32,6 +32,8 @@ ORIGINAL = "A woman with long black hair wearing a red jacket and blue jeans, ca
         (ORIGINAL[:-1] + ", without a bag.", ["no bag"], [], []),
         (ORIGINAL.replace("red jacket and blue jeans", "blue jacket and red jeans"), ["upper color blue", "lower color red"], [], []),
         (ORIGINAL.replace("blue jeans", "dark blue jeans"), [], [], []),
+        (ORIGINAL[:-1] + ", and shoes.", [], [], []),
+        (ORIGINAL[:-1] + ", and white shoes.", [], ["white shoes"], []),
         (ORIGINAL + " Yellow all over.", [], ["color yellow"], []),
     ],
 )
