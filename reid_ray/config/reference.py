@@ -18,6 +18,8 @@ from reid_ray.config.base import Section
 # job name -> (module, class); the file jobs/<name>.py runs it and jobs/configs/<name>*.yaml configure it.
 JOBS: dict[str, tuple[str, str]] = {
     "ingest": ("reid_ray.config.ingest", "IngestJob"),
+    "lint": ("reid_ray.config.lint", "LintJob"),
+    "export": ("reid_ray.config.export", "ExportJob"),
     "synthesize": ("reid_ray.config.synthesize", "SynthesizeJob"),
     "caption": ("reid_ray.config.caption", "CaptionJob"),
     "train": ("reid_ray.config.train", "TrainJob"),

@@ -1,0 +1,26 @@
+"""Configuration of the job lint: what is wrong with a data set, before anything is trained on it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from reid_ray.config.base import Section
+from reid_ray.config.common import OutputConfig
+from reid_ray.config.ingest import LoadConfig
+from reid_ray.config.source import SourceConfig
+
+
+class LintJob(Section):
+    """Job lint."""
+
+    source: SourceConfig
+    load: LoadConfig = LoadConfig()
+    near_bits: int = Field(
+        4,
+        ge=0,
+        le=7,
+        description="images whose 128-bit difference hashes differ in at most so many bits are near duplicates; 7 is exact still",
+    )
+    script: str = Field("LATIN", description="script of the captions, as Unicode names begin: LATIN, CJK, CYRILLIC, ARABIC, ...")
+    examples: int = Field(6, ge=0, le=100, description="examples per finding, with their pictures, in the report")
+    output: OutputConfig
