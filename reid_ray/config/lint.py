@@ -16,10 +16,11 @@ class LintJob(Section):
     source: SourceConfig
     load: LoadConfig = LoadConfig()
     near_bits: int = Field(
-        4,
+        7,
         ge=0,
         le=7,
-        description="images whose 128-bit difference hashes differ in at most so many bits are near duplicates; 7 is exact still",
+        description="images whose 128-bit perceptual hashes differ in at most so many bits are near duplicates; "
+        "encoding again flips 1 to 4, other pictures of one street differ in 16 or more",
     )
     script: str = Field("LATIN", description="script of the captions, as Unicode names begin: LATIN, CJK, CYRILLIC, ARABIC, ...")
     examples: int = Field(6, ge=0, le=100, description="examples per finding, with their pictures, in the report")

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from reid_ray.config.lint import LintJob
-from reid_ray.data.fingerprint import difference_hash
+from reid_ray.data.fingerprint import perceptual_hash
 from reid_ray.data.formats import ImageRecord, read_source
 from reid_ray.data.images import decode_image, encode_jpeg
 from reid_ray.data.ingest import admit
@@ -39,7 +39,7 @@ def run_lint(config: LintJob) -> dict[str, Any]:
         print(f"lint: {config.output.path} is there already, made by the same configuration")
         return earlier
     rows = Rows(script=config.script, examples=config.examples)
-    hashes = partial(difference_hash, max_pixels=source.max_pixels)
+    hashes = partial(perceptual_hash, max_pixels=source.max_pixels)
     with out, progress_bar(f"lint {source.format}", total=None) as bar:
         for row in load_all(
             admit(read_source(source)), hashes, config.load, remote=is_remote(source.path), max_bytes=source.max_file_mb << 20

@@ -47,7 +47,7 @@ class Columns:
     """One number per usable image (N) or usable caption (M)."""
 
     digest_N: np.ndarray  # uint64: 8 bytes of the image's SHA-256
-    hash_NB: np.ndarray  # uint8 [N, 16]: difference hashes
+    hash_NB: np.ndarray  # uint8 [N, 16]: perceptual hashes
     person_N: np.ndarray  # int64, UNKNOWN where null
     split_N: np.ndarray  # int16: index into Rows.splits
     caption_digest_M: np.ndarray  # uint64: digest of the normalised text

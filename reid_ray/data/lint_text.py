@@ -12,8 +12,8 @@ from functools import lru_cache
 
 _MARKUP = re.compile(r"</?[a-zA-Z][\w-]*(?:\s[^<>]*)?/?>|&[a-z]+;|```")
 _PROGRAM = re.compile(
-    r"\bdef \w+\(|\bfunction\s*\w*\(|\b(?:var|const|let)\s+\w+\s*=|\bclass \w+\s*[:({]|\bimport \w+(?:\.\w+)*\s*(?:;|$)"
-    r"|\breturn\b[^.,]*;|\b(?:print|console\.log)\(|\b(?:public|private|static) (?:static|void|class|int)\b|\blambda \w+:"
+    r"\bdef \w+\(|\bfunction\s*\w*\(|\b(?:var|const|let)\s+\w+\s*=|^\s*class \w+\s*[:({]|\bimport \w+(?:\.\w+)*\s*(?:;|$)"
+    r"|\breturn [^.,]*;|\b(?:print|console\.log)\(|\b(?:public|private|static) (?:static|void|class|int)\b|\blambda \w+:"
     r"|\w+\([^)\s]*\)\s*[;{:]|[{}]\s*$|=>|==|!=|&&|\|\||\+=|#include|\bSELECT\b.+\bFROM\b|https?://|\{\s*[\"']\w+[\"']\s*:|\\[nrtx]\w?"
 )
 _SLOT = re.compile(r"(?:description|person/woman/man)\]|\[[a-z /]+\]|<")
@@ -62,7 +62,7 @@ def _word_fault(words: list[str], script: str) -> str | None:
     if len(words) >= 6 and Counter(word.lower() for word in words).most_common(1)[0][1] > 0.5 * len(words):
         return "caption_no_text"
     # Scripts without spaces make one word of a sentence.
-    if len(words) < 3 and sum(map(len, words)) < 20:
+    if len(words) < 3 and (script == "LATIN" or sum(map(len, words)) < 8):
         return "caption_short"
     return None
 

@@ -42,7 +42,7 @@ def read_parquet(store: Store, source: SourceConfig) -> Records:
             yield _record(row, captions.take(row["image_id"]), dataset if source.name else None, dataset)
         if store.is_folder("failures"):
             for row in _rows(store.child("failures"), FAILURES, {}):
-                waiting = (*captions.take(row["image_id"]), *(caption_of(text) for text in row["captions"] or ()))
+                waiting = tuple(caption_of(text) for text in row["captions"] or ())
                 who = (row["split"], row["person_id"], row["camera_id"], row["path"])
                 yield Skipped(row["image_id"], row["dataset"] or dataset, row["reason"], row["detail"] or "", *who, waiting)
         for image_id, waiting in captions.orphans():
