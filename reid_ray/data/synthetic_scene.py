@@ -62,13 +62,13 @@ class Scene:
     def _frame(self, shots: Shots) -> Frame:
         moment, body = Draws(self._config.seed, shots.index_N), Draws(self._config.seed, shots.person_N)
         unit_y, unit_x = self._config.height * _OVERSAMPLE / _BODY_HEIGHT, self._config.width * _OVERSAMPLE / _BODY_WIDTH
-        zoom_N = self._cameras.zoom_C[shots.camera_N] * moment.uniform("zoom", 0.93, 1.05)
+        zoom_N = self._cameras.zoom_C[shots.camera_N] * moment.uniform("zoom", 0.95, 1.05)
         tall_N = body.uniform("tall", 0.95, 1.03) * self._cameras.tilt_C[shots.camera_N]
         scale_y_N = unit_y * zoom_N * tall_N
         # The feet stand near the lower edge, as a detector's box would have it, give or take its error.
-        feet_N = unit_y * (124 + moment.uniform("box y", -3.5, 2.5))
+        feet_N = unit_y * (124 + moment.uniform("box y", -3, 2))
         return Frame(
-            left_N=unit_x * (_BODY_WIDTH / 2 + moment.uniform("box x", -5, 5)),
+            left_N=unit_x * (_BODY_WIDTH / 2 + moment.uniform("box x", -3.5, 3.5)),
             top_N=feet_N - scale_y_N * 122,
             scale_x_N=unit_x * zoom_N,
             scale_y_N=scale_y_N,
@@ -132,10 +132,10 @@ def _install_cameras(config: SyntheticConfig) -> Cameras:
     cast_C3 = np.stack([draw.uniform(f"cast {channel}", 0.88, 1.1) for channel in "rgb"], axis=1)
     return Cameras(
         street_CHW3=np.stack([_street(config, camera) for camera in range(config.cameras)]),
-        cast_C3=cast_C3 * draw.uniform("exposure", 0.72, 1.12)[:, None],
-        haze_C=draw.uniform("haze", 0.0, 0.16),
-        blur_C=draw.uniform("blur", 0.05, 0.3),
-        noise_C=draw.uniform("noise", 2.0, 8.0),
+        cast_C3=cast_C3 * draw.uniform("exposure", 0.78, 1.1)[:, None],
+        haze_C=draw.uniform("haze", 0.0, 0.12),
+        blur_C=draw.uniform("blur", 0.05, 0.26),
+        noise_C=draw.uniform("noise", 2.0, 7.0),
         zoom_C=draw.uniform("zoom", 0.9, 1.02),
         tilt_C=draw.uniform("tilt", 0.92, 1.0),
     )

@@ -1,0 +1,39 @@
+"""Configuration of jobs/captioner.py: how the built-in tiny captioner is made and measured."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from reid_ray.config.base import Section
+from reid_ray.config.common import OutputConfig, SyntheticConfig
+
+
+class TinyMllmTrainingConfig(Section):
+    """Length and rate of training, and which synthetic people it learns from."""
+
+    sight_steps: int = Field(
+        1800, ge=0, description="optimiser steps of the vision part alone, with a linear classifier per attribute: a third of the cost"
+    )
+    steps: int = Field(
+        800, ge=1, description="optimiser steps of the whole model after that; with the default about 13 minutes of one core"
+    )
+    batch_size: int = Field(32, ge=1, description="pictures per step")
+    learning_rate: float = Field(2e-3, gt=0, description="peak of a one-cycle schedule of AdamW")
+    plain_until: float = Field(
+        0.4, ge=0, le=1, description="share of steps that use short instructions only: what to say is learnt first, at half the cost"
+    )
+    people_per_set: int = Field(256, ge=1, description="identities of one synthetic set; each set has new people, streets and cameras")
+    first_seed: int = Field(
+        1_000_000, ge=1, description="seed of the first synthetic set, each next one is one higher; keep clear of people to be tested on"
+    )
+    threads: int = Field(1, ge=1, description="torch threads")
+
+
+class CaptionerJob(Section):
+    """Train the tiny multimodal model and measure it through vLLM on people it has never seen."""
+
+    seed: int = Field(0, ge=0, description="seed of weights, tokenizer and lessons")
+    training: TinyMllmTrainingConfig = TinyMllmTrainingConfig()
+    test_people: SyntheticConfig = Field(SyntheticConfig(), description="held-out people: the default synthetic set")
+    test_images: int = Field(300, ge=1, description="held-out pictures to caption, with each kind of instruction")
+    output: OutputConfig
