@@ -11,6 +11,7 @@ import hashlib
 import multiprocessing
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -28,7 +29,7 @@ from reid_ray.errors import DataError
 
 _TASK_ROWS = 64
 _TASK_BYTES = 8 << 20
-_INLINE_ROWS = 512  # a small data set is read before processes would have started
+_INLINE_S = 1.0  # processes take about as long to start: what is read by then needs none
 
 T = TypeVar("T")
 
@@ -72,7 +73,8 @@ def load_all(
         DataError: a worker process died.
     """
     tasks = _tasks(iter(records))
-    for task in islice(tasks, _INLINE_ROWS // _TASK_ROWS):
+    started = time.monotonic()
+    while time.monotonic() - started < _INLINE_S and (task := next(tasks, None)) is not None:
         yield from _finish(task, [], inspect, max_bytes)
     # A generator may be dropped half-way: the stack then closes the pool.
     with ExitStack() as stack:

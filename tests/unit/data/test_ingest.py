@@ -191,7 +191,8 @@ def test_parts_are_bounded_by_bytes(trees, tmp_path):
     assert tables(tmp_path / "parts")[0].num_rows == 6
 
 
-def test_processes_give_what_one_process_gives_in_order(people, tmp_path):
+def test_processes_give_what_one_process_gives_in_order(people, tmp_path, monkeypatch):
+    monkeypatch.setattr("reid_ray.data.loading._INLINE_S", 0)
     (tmp_path / "bad.jpg").write_text("no image")
     store = open_store(tmp_path)
     records = [
