@@ -32,6 +32,7 @@ from reid_ray.setup.models import model_revision, resolve_model
 from reid_ray.storage import JobOutput, write_bytes, write_json
 
 REPORT, RESULT, PICTURE, PAIRS = "calibration.md", "calibration.json", "roc.png", "pairs.jsonl"
+PUBLISHED_ALPHA = 0.6  # LLM-DA
 
 
 def run_calibrate(config: CalibrateJob) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def calibrate(pairs: Sequence[Pair], scorer: FaithfulnessScorer, config: Calibra
     """Score pairs by cosine and by attributes, choose thresholds on the first half, measure on the second.
 
     Returns:
-        {"pairs", "filters": {"cosine" | "attributes" | "both": {thresholds, "chosen_on", "held_out": {source: Quality}}}, "scores",
+        {"pairs", "published_alpha", "filters": {"cosine" | "attributes" | "both": {thresholds, "chosen_on", "held_out": {source: Quality}}}, "scores",
         "curves"}; the last two hold arrays for the files and the picture.
 
     Raises:
@@ -125,6 +126,11 @@ def calibrate(pairs: Sequence[Pair], scorer: FaithfulnessScorer, config: Calibra
     return {
         "pairs": {f"{source} {label}": n for (source, label), n in sorted(Counter((p.source, p.label) for p in pairs).items())},
         "filters": filters,
+        # The published threshold, for comparison: it was set for another encoder.
+        "published_alpha": {
+            "alpha": PUBLISHED_ALPHA,
+            **quality(score_N["cosine"][held_N] >= PUBLISHED_ALPHA, same_N[held_N]).as_dict(),
+        },
         "scores": {"cosine": score_N["cosine"], "attributes": score_N["attributes"], "explained": [a.explain() for a in agreements]},
         "curves": {**curves, "cosine_N": score_N["cosine"], "label_N": label_N, "attributes_N": score_N["attributes"]},
     }

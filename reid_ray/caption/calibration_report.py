@@ -89,7 +89,7 @@ def draw(result: dict[str, Any], curves: dict[str, Any], config: CalibrateJob) -
         histogram.axvline(threshold, color="#222222", linewidth=1, linestyle=":")
         histogram.set(xlabel=_TITLES[name], ylabel="density", yscale="log" if name == "attributes" else "linear")
         histogram.set_title(f"all pairs; dotted: threshold {threshold:.3f}", fontsize=9)
-        histogram.legend(loc="upper left", fontsize=8)
+        histogram.legend(loc="upper left" if name == "cosine" else "upper center", fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -31,10 +31,10 @@ class CalibrateJob(Section):
     rewrites: int = Field(300, ge=0, description="captions that the language model rewrites once, labelled by the truth; 0 starts no model")
     rewriter: RewriterConfig = RewriterConfig(share=1.0)
     encoder: EncoderConfig = EncoderConfig()
-    choose: Literal["removed", "rejected", "balanced"] = Field(
-        "removed",
-        description="alpha: removed takes the lowest that reaches target_removed; rejected the highest that still keeps target_kept; "
-        "balanced the one of best balanced accuracy",
+    choose: Literal["balanced", "removed", "rejected"] = Field(
+        "balanced",
+        description="threshold: balanced takes the one of best balanced accuracy; removed the lowest that reaches target_removed; "
+        "rejected the highest that still keeps target_kept",
     )
     target_removed: float = Field(0.9, gt=0, le=1, description="share of rewrites with a changed attribute that the filter must remove")
     target_kept: float = Field(0.85, gt=0, le=1, description="share of true paraphrases that the filter must keep")

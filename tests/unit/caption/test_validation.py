@@ -46,6 +46,7 @@ BAD = {
         "I am unable to view the picture.",
         "Please provide the image that you want to be described.",
         "No image was provided.",
+        "I'm a helpful AI, not a character. I can only provide a reworded version.",
         "I'm sorry.",
     ],
     "link": [

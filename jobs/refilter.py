@@ -1,0 +1,21 @@
+"""Filter the rewrites of a finished captioning run by other thresholds, without generating anything.
+
+    python jobs/refilter.py --config jobs/configs/refilter.yaml run=runs/caption alpha=0.7
+    python jobs/refilter.py --config jobs/configs/refilter.yaml run=runs/caption alpha=0.5 min_agreement=0.7
+
+The output folder holds captions/*.parquet with new statuses and reasons, and manifest.json with what changed.
+"""
+
+import sys
+
+from reid_ray.caption.refilter import run_refilter
+from reid_ray.cli import run_job
+from reid_ray.config.refilter import RefilterJob
+
+
+def main() -> int:
+    return run_job(__doc__ or "", RefilterJob, run_refilter)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

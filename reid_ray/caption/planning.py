@@ -1,0 +1,65 @@
+"""The plan job: rates of a finished run, or of a sample captioned now -> a table of hours. The arithmetic is planner.py's."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from reid_ray.caption.pipeline import run_caption
+from reid_ray.caption.planner import balanced_replicas, plan, rates_of, render_table
+from reid_ray.caption.sampling import sample_images
+from reid_ray.config.caption import CaptionJob
+from reid_ray.config.common import ImagesConfig, OutputConfig
+from reid_ray.config.plan import PlanJob
+from reid_ray.records import IMAGES
+from reid_ray.storage import JobOutput, TableWriter, read_manifest, write_bytes, write_json
+
+TABLE, NUMBERS = "plan.md", "plan.json"
+
+
+def run_plan(config: PlanJob) -> dict[str, Any]:
+    """Run the job of `config`; returns the manifest. The folder holds plan.md and plan.json, and the sample where one was taken.
+
+    Raises:
+        ReidRayError: the sample cannot be captioned, or the run has no rates.
+    """
+    with JobOutput("plan", config.output.path, config, if_exists=config.output.if_exists, inputs={"run": config.run}) as output:
+        measured = read_manifest(config.run) if config.run is not None else _caption_sample(config, output)
+        stages = rates_of(measured)
+        plans = [
+            plan(stages, images=images, replicas=balanced_replicas(stages, total), efficiency=config.efficiency)
+            for images in config.planned_images
+            for total in config.replicas
+        ]
+        output.counts.read = output.counts.written = measured["counts"]["read"]
+        table = render_table(plans, sampled=measured["counts"]["read"])
+        numbers = {
+            "stages": [asdict(stage) for stage in stages],
+            "efficiency": config.efficiency,
+            "plans": [asdict(p) for p in plans],
+            "environment": measured["environment"],
+        }
+        write_bytes(output.folder / TABLE, table.encode())
+        write_json(output.folder / NUMBERS, numbers)
+        output.facts.update(numbers)
+        manifest = output.manifest()
+    print(table)
+    print(f"plan: rates of {measured['counts']['read']} images -> {config.output.path}")
+    return manifest
+
+
+def _caption_sample(config: PlanJob, output: JobOutput) -> dict[str, Any]:
+    """Caption a random sample with the planned models; its manifest."""
+    folder = output.folder / "sample_images"
+    with TableWriter(folder, IMAGES) as writer:
+        writer.append(sample_images(config.images, config.sample, seed=config.seed))
+    job = CaptionJob(
+        images=ImagesConfig(source="parquet", path=str(folder), max_pixels=config.images.max_pixels),
+        captioner=config.captioner,
+        rewriter=config.rewriter,
+        faithfulness=config.faithfulness,
+        no_progress_timeout_s=config.no_progress_timeout_s,
+        output=OutputConfig(path=str(output.folder / "sample")),
+        ray=config.ray,
+    )
+    return run_caption(job)
