@@ -74,6 +74,16 @@ class SourceConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _addresses_hold_no_secret(self) -> Self:
+        for option, address in (("path", self.path), ("images", self.images), ("captions", self.captions)):
+            if address and re.match(r"\w+://[^/?]*@", address):
+                raise ValueError(
+                    f"{option} holds credentials, which would be written into the manifest; give them to the environment instead "
+                    "(for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _pattern_names_known_groups(self) -> Self:
         if self.pattern is None:
             return self

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self
+from urllib.parse import quote, unquote
 
 from pyarrow import ArrowException, fs
 
@@ -24,15 +25,18 @@ class Store:
 
     def __init__(self, filesystem: fs.FileSystem, root: str, *, uri: str | None = None) -> None:
         self.filesystem, self.root = filesystem, root.rstrip("/") or "/"
-        self.uri = (uri or self.root).rstrip("/") or "/"
+        # options of an object store follow the address: s3://bucket/crops?region=eu-west-1
+        address, mark, options = (uri or self.root).partition("?")
+        self._address, self._options = address.rstrip("/") or "/", mark + options
         self.is_local = isinstance(filesystem, fs.LocalFileSystem)
 
     def __str__(self) -> str:
-        return self.uri
+        return self._address + self._options
 
     def child(self, name: str) -> Self:
         """The folder `name` below this one."""
-        return type(self)(self.filesystem, self._full(name), uri=f"{self.uri.rstrip('/')}/{name}")
+        uri = None if self.is_local else self.locate(name)
+        return type(self)(self.filesystem, self._full(name), uri=uri)
 
     def local_path(self, name: str = "") -> Path | None:
         """Where `name` lies on this machine's disk, or None if the store is elsewhere."""
@@ -40,7 +44,7 @@ class Store:
 
     def locate(self, name: str) -> str:
         """A path (local) or URI (elsewhere) of `name` that stands without this store."""
-        return self._full(name) if self.is_local else f"{self.uri.rstrip('/')}/{name}"
+        return self._full(name) if self.is_local else f"{self._address.rstrip('/')}/{quote(name)}{self._options}"
 
     def is_file(self, name: str) -> bool:
         """Whether `name` is a file here."""
@@ -129,15 +133,17 @@ def open_store(location: str | Path) -> Store:
 
 def open_file_store(location: str) -> tuple[Store, str]:
     """(store, name) of one file at a local path or URI, for rows that keep their image by path."""
-    folder, _, name = location.rpartition("/")
     if "://" not in location:
+        folder, name = os.path.split(os.path.abspath(location))
         return _local_store(folder), name
-    return _remote_store(folder), name
+    address, mark, options = location.partition("?")
+    folder, _, name = address.rpartition("/")
+    return _remote_store(folder + mark + options), unquote(name)
 
 
 @lru_cache(maxsize=64)
 def _local_store(folder: str) -> Store:
-    return Store(fs.LocalFileSystem(), os.path.abspath(folder or "."))
+    return Store(fs.LocalFileSystem(), folder)
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from reid_ray.config.source import SourceConfig
 from reid_ray.data.formats import READERS, ImageRecord, Skipped, read_source
-from reid_ray.data.store import Store, open_store
+from reid_ray.data.store import Store, open_file_store, open_store
 from reid_ray.errors import DataError
 
 
@@ -284,6 +284,15 @@ def test_a_file_uri_and_a_filesystem_that_is_not_local_read_as_a_path_does(trees
     here = open_store(trees.root / market)
     assert [row.image_id for row in READERS["market1501"](away, config)] == [row.image_id for row in READERS["market1501"](here, config)]
     assert list(away.walk()) == list(here.walk())
+
+
+def test_an_address_with_options_and_odd_names_stands_alone():
+    store = Store(fs.SubTreeFileSystem("/", fs.LocalFileSystem()), "/bucket", uri="s3://bucket/crops/?region=eu-west-1")
+    assert store.child("a b").locate("50%.jpg") == "s3://bucket/crops/a%20b/50%25.jpg?region=eu-west-1"
+    assert str(store) == "s3://bucket/crops?region=eu-west-1"
+    assert open_file_store("/data/a b/50%.jpg")[1] == "50%.jpg"
+    with pytest.raises(ValueError, match="path holds credentials"):
+        SourceConfig(format="folder", path="s3://key:secret@bucket/crops")
 
 
 def test_addresses_that_do_not_work_are_named(tmp_path):
