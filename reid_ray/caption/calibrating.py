@@ -80,8 +80,8 @@ def calibrate(pairs: Sequence[Pair], scorer: FaithfulnessScorer, config: Calibra
     """Score pairs by cosine and by attributes, choose thresholds on the first half, measure on the second.
 
     Returns:
-        {"pairs", "published_alpha", "filters": {"cosine" | "attributes" | "both": {thresholds, "chosen_on", "held_out": {source: Quality}}}, "scores",
-        "curves"}; the last two hold arrays for the files and the picture.
+        {"pairs", "published_alpha", "filters", "scores", "curves"}. "filters" maps cosine, attributes and both to their thresholds and
+        what these do (Quality), on the half they were "chosen_on" and, by source, "held_out"; the last two hold arrays for the files.
 
     Raises:
         DataError: a half lacks one of the labels.

@@ -45,7 +45,8 @@ _MARKUP = re.compile(
 )
 _LIST = re.compile(r"(?:^|\n)\s*(?:[-*•]|\d+[.)])\s+\S.*\n\s*(?:[-*•]|\d+[.)])\s+\S")
 _REFUSAL = re.compile(
-    r"\b(?:i(?:['’]m| am) (?:sorry|afraid|unable|not able|just an|only an|an? (?:\w+ )?(?:ai|language model|assistant|chatbot)\b)|i apologi[sz]e|my apologies|"
+    r"\b(?:i(?:['’]m| am) (?:sorry|afraid|unable|not able|just an|only an|an? (?:\w+ )?(?:ai|language model|assistant|chatbot)\b)|"
+    r"i apologi[sz]e|my apologies|"
     r"as an? (?:ai|artificial|language model|large language)|"
     r"i (?:can(?:no|['’])t|can not|could not|couldn['’]t|do not|don['’]t|will not|won['’]t|am not able to) "
     r"(?:help|assist|see|describe|provide|identify|view|comply|fulfil+|have|generate|recogni[sz]e|determine|rewrite)|"
