@@ -119,10 +119,10 @@ def read_claims(text: str) -> list[Claim]:
     for phrase, noun in sorted(_JOINED.items(), key=lambda item: -len(item[0])):
         text = re.sub(rf"\b{phrase}\b", noun, text)
     words = re.findall(r"[a-z]+(?:-[a-z]+)*|[.,;:!?]", text)
-    claims: dict[tuple[str, frozenset[str]], Claim] = {}
+    claims: dict[tuple[str, frozenset[str] | str], Claim] = {}
     for at, word in enumerate(words):
         for claim in _claims_at(words, at, word):
-            claims.setdefault((claim.attribute, claim.accepts), claim)
+            claims.setdefault((claim.attribute, claim.accepts or claim.word), claim)
     return list(claims.values())
 
 
