@@ -85,7 +85,7 @@ class RewriterConfig(Section):
     count: int = Field(1, ge=1, description="rewrites per picked caption")
     model: str = Field("builtin:smollm2-135m-instruct", description="builtin:NAME, a folder of weights, or a hub name")
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
-    engine: EngineConfig = EngineConfig(dtype="bfloat16")
+    engine: EngineConfig = EngineConfig(dtype="bfloat16", kv_cache_mb=256)
     sampling: SamplingConfig = SamplingConfig(temperature=0.3)
     pool: PoolConfig = PoolConfig(batch_size=32)
 

@@ -1,0 +1,152 @@
+"""The caption job on real engines: vLLM with the tiny multimodal model and SmolLM2, and the real sentence encoder, in Ray Data actors."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from reid_ray.caption.pipeline import run_caption
+from reid_ray.config.caption import CaptionJob, FaithfulnessConfig, RewriterConfig
+from reid_ray.config.common import ImagesConfig, OutputConfig, SyntheticConfig
+from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.sources import iter_images, read_images
+from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.records import CAPTIONS, IMAGES
+from reid_ray.storage import read_manifest, read_table
+
+pytestmark = pytest.mark.slow
+
+PEOPLE = SyntheticPeople(SyntheticConfig(identities=14, images_per_identity=1, seed=5))
+
+
+def _encoded(picture: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """24 image files, 18 good ones of which 4 are odd, and one of each bad kind; and what each must come to."""
+    folder = tmp_path / "crops"
+    (folder / "camera 1").mkdir(parents=True)
+    expected = {}
+    for number, data in enumerate(PEOPLE.image_table()["image"].to_pylist()):
+        (folder / "camera 1" / f"{number:02d}.jpg").write_bytes(data)
+        expected[f"camera 1/{number:02d}.jpg"] = "ok"
+    person = Image.fromarray(PEOPLE.pictures(0, 1)[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey16 = Image.fromarray((np.asarray(person.convert("L")).astype(np.uint16)) * 257)
+    files = {
+        "cmyk.jpg": ("ok", _encoded(person.convert("CMYK"), "JPEG")),
+        "palette.png": ("ok", _encoded(person.quantize(64), "PNG")),
+        "grey16.png": ("ok", _encoded(grey16, "PNG")),
+        "rotated.jpeg": ("ok", _encoded(person.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif)),
+        "text.jpg": ("not_an_image", b"this is a text file"),
+        "truncated.jpg": ("truncated", _encoded(person, "JPEG")[:700]),
+        "empty.jpg": ("empty", b""),
+        "bomb.png": ("too_many_pixels", _bomb()),
+        "thread.png": ("rejected", _encoded(Image.new("RGB", (2, 900), "red"), "PNG")),  # the model's processor refuses this shape
+    }
+    for name, (outcome, data) in files.items():
+        (folder / name).write_bytes(data)
+        expected[name] = outcome
+    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "notes.txt").write_text("no image")
+    return folder, expected | {"gone.jpg": "missing"}
+
+
+def _bomb() -> bytes:
+    """A PNG of a few hundred bytes whose header claims 10 gigapixels."""
+    data = bytearray(_encoded(Image.new("L", (1, 1)), "PNG"))
+    data[16:24] = (100_000).to_bytes(4) * 2
+    import zlib
+
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4)
+    return bytes(data)
+
+
+def test_every_image_of_a_folder_ends_in_a_caption_or_a_reason_and_rewrites_are_scored(local_ray, crops, tmp_path):
+    folder, expected = crops
+    job = CaptionJob(
+        images=ImagesConfig(source="folder", path=str(folder)),
+        rewriter=RewriterConfig(share=1.0),
+        faithfulness=FaithfulnessConfig(alpha=0.7, max_tries=2),
+        output=OutputConfig(path=str(tmp_path / "out")),
+    )
+    returned = run_caption(job)
+    manifest = read_manifest(tmp_path / "out")
+    rows = read_table(tmp_path / "out" / "captions", CAPTIONS).to_pylist()
+    captions = [row for row in rows if row["kind"] != "rewrite"]
+    rewrites = [row for row in rows if row["kind"] == "rewrite"]
+
+    assert [row["image_id"] for row in captions] == sorted(expected)
+    outcomes = {row["image_id"]: "ok" if row["status"] == "ok" else row["reason"].split(":")[0] for row in captions}
+    assert outcomes == expected
+    assert len({row["caption_id"] for row in rows}) == len(rows)
+    assert all((row["text"] is None) == (row["status"] == "failed") for row in rows)
+
+    good = {row["caption_id"] for row in captions if row["status"] == "ok"}
+    assert sorted(row["parent_id"] for row in rewrites) == sorted(good)
+    for row in rewrites:
+        if row["status"] == "ok":
+            assert row["faithfulness"] >= 0.7
+        elif row["status"] == "unfaithful":
+            assert row["faithfulness"] < 0.7
+            assert row["tries"] == 2
+        else:
+            assert row["faithfulness"] is None
+            assert row["reason"]
+    assert any(row["faithfulness"] is not None for row in rewrites)
+
+    failed = Counter(outcome for outcome in expected.values() if outcome != "ok")
+    assert manifest["counts"] == {"read": 24, "written": 18, "failed": dict(sorted(failed.items()))}
+    facts, status = manifest["facts"], Counter(row["status"] for row in rewrites)
+    assert facts["captions"] == {"ok": {"static": 18, "dynamic": 0}, "failed": {f"static: {reason}": 1 for reason in sorted(failed)}}
+    assert facts["rewrites"] | {"mean_faithfulness": 0} == {
+        "asked": 18,
+        "generated": sum(row["tries"] for row in rewrites),
+        "accepted": status["ok"],
+        "unfaithful": status["unfaithful"],
+        "failed": status["failed"],
+        "mean_faithfulness": 0,
+    }
+    assert facts["speed_per_actor"]["rewriter"]["tokens_per_second"] > 0
+    assert {"counts": returned["counts"], "facts": returned["facts"]} == {"counts": manifest["counts"], "facts": facts}
+
+
+def test_real_crops_get_static_and_dynamic_captions_or_reasons(local_ray, street, tmp_path):
+    job = CaptionJob.model_validate(
+        {
+            "images": {"source": "folder", "path": str(street), "limit": 20},
+            "captioner": {"instructions": ["static", "dynamic"]},
+            "rewriter": {"share": 0},
+            "output": {"path": str(tmp_path / "out")},
+        }
+    )
+    counts = run_caption(job)["counts"]
+    rows = read_table(tmp_path / "out" / "captions", CAPTIONS).to_pylist()
+    assert Counter(row["kind"] for row in rows) == {"static": 20, "dynamic": 20}
+    assert counts["read"] == 20 == counts["written"] + sum(counts["failed"].values())
+    assert counts["written"] >= 15
+    assert len({row["text"] for row in rows if row["status"] == "ok"}) > 5
+
+
+def test_ray_reads_the_rows_that_one_process_reads_in_small_blocks(local_ray, tmp_path):
+    people = SyntheticConfig(identities=40, images_per_identity=4)
+    pq.write_table(SyntheticPeople(people).image_table(), tmp_path / "images.parquet")
+    for config in (
+        ImagesConfig(synthetic=people, split="train", limit=70),
+        ImagesConfig(source="parquet", path=str(tmp_path / "images.parquet"), split="test"),
+    ):
+        with ray_data_execution(no_progress_timeout_s=120):
+            blocks = list(read_images(config).iter_batches(batch_size=None, batch_format="pyarrow"))
+        assert max(block.num_rows for block in blocks) <= 64
+        assert pa.concat_tables(blocks).cast(IMAGES).to_pylist() == pa.concat_tables(iter_images(config)).to_pylist()

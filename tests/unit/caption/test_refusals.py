@@ -1,0 +1,66 @@
+"""What the caption job refuses, before a Ray session or an actor starts and before an output folder appears."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from reid_ray.caption import pipeline
+from reid_ray.cli import run_job
+from reid_ray.config import load_config
+from reid_ray.config.caption import CaptionJob
+from reid_ray.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def crops(tmp_path, monkeypatch):
+    def started(*_):
+        raise AssertionError("a Ray session was started")
+
+    monkeypatch.setattr(pipeline, "ray_session", started)
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    Image.new("RGB", (8, 16)).save(folder / "a.jpg")
+    return folder
+
+
+def _run(tmp_path, crops, *overrides: str) -> None:
+    basic = [f"output.path={tmp_path / 'out'}", "images.source=folder", f"images.path={crops}", "rewriter.share=0"]
+    pipeline.run_caption(load_config(CaptionJob, None, [*basic, *overrides]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "words"),
+    [
+        (["captioner.model=/no/such/weights"], ConfigError, r"captioner\.model: /no/such/weights does not exist"),
+        (["rewriter.share=1", "rewriter.model=./nothing"], ConfigError, r"rewriter\.model: \./nothing does not exist"),
+        (["rewriter.share=1", "faithfulness.model=nothing"], ConfigError, r"faithfulness\.model: nothing does not exist"),
+        (["captioner.pool.gpus=1"], ConfigError, r"captioner\.pool\.gpus: unknown key"),
+        (["captioner.engine.tensor_parallel_size=2"], ConfigError, r"captioner: engine\.tensor_parallel_size is 2"),
+        (["captioner.instructions=[static, static]"], ConfigError, r"captioner: instructions .* twice"),
+        (["captioner.engine.extra={dtype: float16}"], ConfigError, r"captioner\.engine: extra repeats dtype"),
+        (["rewriter.share=1.5"], ConfigError, r"rewriter\.share"),
+    ],
+)
+def test_what_cannot_run_is_refused_by_its_dotted_name(tmp_path, crops, overrides, error, words):
+    with pytest.raises(error, match=words):
+        _run(tmp_path, crops, f"captioner.model={_weights(tmp_path)}", *overrides)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_images_is_refused_and_the_job_ends_with_2(tmp_path, crops, capsys):
+    (crops / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"images\.path"):
+        _run(tmp_path, crops, f"captioner.model={_weights(tmp_path)}")
+    arguments = ["images.source=folder", f"images.path={crops}", f"output.path={tmp_path / 'out'}", f"captioner.model={_weights(tmp_path)}"]
+    assert run_job("", CaptionJob, pipeline.run_caption, [*arguments, "rewriter.share=0"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {crops}: holds no file")
+
+
+def _weights(tmp_path) -> Path:
+    folder = tmp_path / "weights"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    return folder
