@@ -89,8 +89,11 @@ def _rows(store: Store, schema: pa.Schema, renames: dict[str, str], columns: lis
     for path in files:
         with store.open(path) as stream:
             try:
-                table = pq.ParquetFile(stream)
-                yield from _file_rows(table, wanted, renames, f"{store}/{path}")
+                for row in _file_rows(pq.ParquetFile(stream), wanted, renames, f"{store}/{path}"):
+                    kept = row.get("path")
+                    if kept and "://" not in kept and not kept.startswith("/"):  # relative to the Parquet file
+                        row["path"] = store.locate(f"{path.rpartition('/')[0]}/{kept}".lstrip("/"))
+                    yield row
             except pa.ArrowInvalid as error:
                 raise DataError(f"{store}/{path}: is not a readable Parquet file ({error})") from None
 

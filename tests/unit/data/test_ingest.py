@@ -11,7 +11,9 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -70,6 +72,20 @@ def test_images_by_path_lie_where_the_row_says(trees, people, tmp_path):
     again = ingest("parquet", tmp_path / "out", tmp_path / "bytes")
     assert again["counts"]["written"] == 48
     assert tables(tmp_path / "bytes")[0]["image"].to_pylist() == [person[0] for person in people]
+
+
+def test_a_foreign_table_with_other_column_names_and_relative_paths(people, tmp_path):
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "a.jpg").write_bytes(people[0][0])
+    foreign = pa.table({"key": ["a", "b"], "jpg": [None, people[1][0]], "path": ["crops/a.jpg", None], "pid": [3, 4]})
+    pq.write_table(foreign, tmp_path / "foreign.parquet")
+    columns = {"image_id": "key", "image": "jpg", "person_id": "pid"}
+    ingest("parquet", tmp_path, tmp_path / "out", source={"columns": columns, "name": "foreign"})
+    images, _, _ = tables(tmp_path / "out")
+    assert images["image"].to_pylist() == [people[0][0], people[1][0]]
+    assert images["person_id"].to_pylist() == [3, 4]
+    with pytest.raises(DataError, match=r"has no column id, which source.columns names"):
+        ingest("parquet", tmp_path, tmp_path / "no", source={"columns": {"image_id": "id"}})
 
 
 def test_a_kept_path_is_refused_where_images_are_no_files():
