@@ -174,24 +174,26 @@ def _crossing(rows: Rows, columns: Columns, side_N: np.ndarray) -> Iterator[Find
 
 
 def _published(rows: Rows, columns: Columns) -> Iterator[Finding]:
-    """Counts of usable images, identities and captions against published ones."""
-    names = [name for name in rows.datasets if name in PUBLISHED]
-    for name in names if len(rows.datasets) == 1 else ():
-        for split, published in PUBLISHED[name].items():
-            parts = split.split("+")
-            mask = np.isin(columns.split_N, rows.split_codes(*parts))
-            people = columns.person_N[mask]
-            found = {
-                "images": (int(mask.sum()), published.images),
-                "identities": (len(np.unique(people[people != UNKNOWN])), published.identities),
-                "captions": (sum(rows.captions[part] for part in parts), published.captions),
-            }
-            for what, (count, wanted) in found.items():
-                least, most = wanted if isinstance(wanted, tuple) else (wanted, wanted)
-                if least is not None and most is not None and not least <= count <= most:
-                    expected = f"{least}" if least == most else f"{least} to {most}"
-                    text = f"{split}: {count} usable {what}, published {expected} ({SOURCES[name]})"
-                    yield Finding("published_count", "warning", abs(count - least), text)
+    """Counts of usable images, identities and captions against published ones, one finding for all that differ."""
+    if len(rows.datasets) != 1 or (name := next(iter(rows.datasets))) not in PUBLISHED:
+        return
+    differences = []
+    for split, published in PUBLISHED[name].items():
+        parts = split.split("+")
+        mask = np.isin(columns.split_N, rows.split_codes(*parts))
+        people = columns.person_N[mask]
+        found = {
+            "images": (int(mask.sum()), published.images),
+            "identities": (len(np.unique(people[people != UNKNOWN])), published.identities),
+            "captions": (sum(rows.captions[part] for part in parts), published.captions),
+        }
+        for what, (count, wanted) in found.items():
+            least, most = wanted if isinstance(wanted, tuple) else (wanted, wanted)
+            if least is not None and most is not None and not least <= count <= most:
+                differences.append(f"{split} {what} {count}, not {least}" + (f" to {most}" if most != least else ""))
+    if differences:
+        message = f"usable rows against published numbers ({SOURCES[name]}): {'; '.join(differences)}"
+        yield Finding("published_count", "warning", len(differences), message)
 
 
 def _finding(rule: str, level: Level, faults: Faults, message: str) -> Finding:
