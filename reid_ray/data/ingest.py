@@ -142,6 +142,8 @@ class Tables:
 
     def _add_image(self, row: Loaded[Size]) -> None:
         record = row.record
+        if not self._with_bytes and record.path is None:
+            raise DataError(f"{record.image_id}: images is path, but this image is no file of its own; set images to bytes")
         who = _who(record)
         self._image_rows.append(
             {

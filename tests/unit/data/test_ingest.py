@@ -88,7 +88,9 @@ def test_a_foreign_table_with_other_column_names_and_relative_paths(people, tmp_
         ingest("parquet", tmp_path, tmp_path / "no", source={"columns": {"image_id": "id"}})
 
 
-def test_a_kept_path_is_refused_where_images_are_no_files():
+def test_a_kept_path_is_refused_where_images_are_no_files(trees, tmp_path):
+    with pytest.raises(DataError, match="this image is no file of its own"):
+        ingest("luperson", trees.luperson_lmdb(), tmp_path / "out", images="path")
     with pytest.raises(ValueError, match="are no files of their own"):
         IngestJob.model_validate({"source": {"format": "webdataset", "path": "x"}, "images": "path", "output": {"path": "y"}})
 
