@@ -31,6 +31,7 @@ class ImageTransform:
 
     def normalise(self, pixels_NHWC: np.ndarray) -> np.ndarray:
         """uint8 [N, H, W, 3] -> float32 [N, 3, H, W], zero mean and unit variance over CLIP's training set."""
-        scale = np.float32(1 / 255) / np.asarray(self.std, np.float32)
-        shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        return np.ascontiguousarray((pixels_NHWC.astype(np.float32) * scale - shift).transpose(0, 3, 1, 2))
+        pixels = np.ascontiguousarray(pixels_NHWC.transpose(0, 3, 1, 2)).astype(np.float32)  # moving bytes costs a quarter of floats
+        pixels *= (np.float32(1 / 255) / np.asarray(self.std, np.float32))[:, None, None]
+        pixels -= (np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32))[:, None, None]
+        return pixels

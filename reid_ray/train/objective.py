@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -128,13 +128,27 @@ def gather_constant(values: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def _gather(features: torch.Tensor) -> torch.Tensor:
-    if not _distributed():
-        return features
-    from torch.distributed.nn.functional import all_gather
+class _Gather(torch.autograd.Function):
+    """Rows of all workers; the gradient of a row is the sum of what every worker's loss has to say about it.
 
-    # Not dist.all_gather with the own rows put back: that drops the gradient to the others' rows.
-    return torch.cat(all_gather(features.contiguous()))
+    torch's own gathers with gradient are not used: one is deprecated, the other (functional collectives, torch 2.13) corrupted memory
+    under gloo on a busy machine. dist.all_gather with the own rows put back, as often seen, drops the gradient to others' rows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: torch.Tensor) -> torch.Tensor:
+        ctx.rows = features.shape[0]
+        return gather_constant(features)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        gradient = gradients[0].contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient[dist.get_rank() * ctx.rows : (dist.get_rank() + 1) * ctx.rows]
+
+
+def _gather(features: torch.Tensor) -> torch.Tensor:
+    return _Gather.apply(features) if _distributed() else features
 
 
 def _distributed() -> bool:

@@ -27,7 +27,7 @@ from reid_ray.runtime import Need, ray_session, require_resources
 from reid_ray.storage import MANIFEST, Counts, JobOutput, parquet_files, read_manifest
 from reid_ray.train.log import METRICS, TENSORBOARD, read_metrics
 
-_START, _DATA, _BEST = "start", "data", "best"
+_START, _DATA, _BEST, _RAY = "start", "data", "best", "ray"
 
 
 def run_train(config: TrainJob) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def run_train(config: TrainJob) -> dict[str, Any]:
             shutil.copytree(folder / _BEST, out.folder / "model")
             shutil.copytree(folder / TENSORBOARD, out.folder / TENSORBOARD)
             shutil.copy(folder / METRICS, out.folder / METRICS)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder / _RAY)
     print(f"train: captions {out.counts}; {_sentence(out.facts)} -> {out.path}")
     return read_manifest(out.path)
 
@@ -68,7 +68,7 @@ def _inputs(config: TrainJob) -> dict[str, Any]:
 
 @contextmanager
 def _run_folder(config: TrainJob) -> Iterator[Path]:
-    """The hidden folder of this configuration on this input, locked against a second driver."""
+    """The hidden folder of this configuration on this input, locked against a second driver; kept only if there is a run to go on."""
     files = [file for path in (config.images.path, *config.captions.paths) for file in parquet_files(path)]
     content = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     name = fingerprint({"config": config.model_dump(mode="json", exclude={"output", "ray"}), "input": content})
@@ -80,7 +80,11 @@ def _run_folder(config: TrainJob) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DataError(f"{folder}: another process trains with this configuration; wait for it, or change output.path") from None
-        yield folder
+        try:
+            yield folder
+        finally:
+            if not (folder / _RAY).exists():  # no worker started, so there is nothing to go on from
+                shutil.rmtree(folder)
 
 
 def _prepare(config: TrainJob, folder: Path, counts: Counts) -> dict[str, Any]:
@@ -109,24 +113,42 @@ def _fit(config: TrainJob, folder: Path) -> None:
     # Ray Train hands these on to its controller, which reads them when it starts. Every report waits for the next health check.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
     from reid_ray.train.worker import train_worker
 
     workers = config.workers
     resources = {"CPU": workers.num_cpus, **({"GPU": workers.num_gpus} if workers.num_gpus else {})}
-    TorchTrainer(
+    _trainer_class()(
         train_worker,
         train_loop_config={"config": config.model_dump(mode="json", exclude_unset=True), "folder": str(folder)},
         scaling_config=ScalingConfig(num_workers=workers.count, use_gpu=workers.num_gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
-            name="ray",
+            name=_RAY,
             storage_path=str(folder),
             failure_config=FailureConfig(max_failures=config.schedule.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=config.schedule.keep_checkpoints),
+            logging_config=LoggingConfig(log_level="WARNING"),  # the run's own log says what Ray Train would say of each report
         ),
     ).fit()
+
+
+def _trainer_class() -> type[Any]:
+    """TorchTrainer; on a Ray without a dashboard less the callback that asks the dashboard once a second and warns each time.
+
+    It would clean up after a controller that outlives its driver, which on a Ray that this process started cannot be.
+    """
+    from ray._private.worker import get_dashboard_url
+    from ray.train.torch import TorchTrainer
+
+    if get_dashboard_url():
+        return TorchTrainer
+
+    class QuietTorchTrainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            return [each for each in super()._create_default_callbacks() if type(each).__name__ != "PlacementGroupCleanerCallback"]
+
+    return QuietTorchTrainer
 
 
 @contextmanager

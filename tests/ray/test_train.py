@@ -1,0 +1,238 @@
+"""Training under Ray and DeepSpeed equals a plain torch loop on the same batches, whether or not a worker dies on the way."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reid_ray.config.base import load_config
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.config.train import TrainJob
+from reid_ray.data.batches import BatchPlan
+from reid_ray.data.images import decode_image
+from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.errors import ReidRayError
+from reid_ray.model.dual_encoder import build_dual_encoder, tokenise
+from reid_ray.records import CAPTIONS, IMAGES
+from reid_ray.storage import TableWriter
+from reid_ray.train.log import read_metrics
+from reid_ray.train.run import run_train
+
+pytestmark = pytest.mark.slow
+SHAPE = {"vision_width": 32, "vision_layers": 2, "text_width": 32, "text_layers": 2, "embed_dim": 16, "vocab_size": 400, "context": 32}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("people")
+    made = SyntheticPeople(SyntheticConfig(identities=20, images_per_identity=2))
+    captions = made.caption_table()
+    # Two rewrites for every other caption, so that balanced sampling has something to choose from.
+    rewrites = captions.take(pa.array(range(0, captions.num_rows, 2)))
+    tables = [captions]
+    for number in range(2):
+        columns = {
+            "caption_id": [f"{name}-{number}" for name in rewrites["caption_id"].to_pylist()],
+            "parent_id": rewrites["caption_id"].to_pylist(),
+            "kind": ["rewrite"] * rewrites.num_rows,
+            "text": [f"rewritten {number}: {text}" for text in rewrites["text"].to_pylist()],
+        }
+        changed = rewrites
+        for name, values in columns.items():
+            changed = changed.set_column(CAPTIONS.get_field_index(name), CAPTIONS.field(name), pa.array(values, pa.string()))
+        tables.append(changed)
+    with TableWriter(folder / "images", IMAGES) as images, TableWriter(folder / "captions", CAPTIONS) as written:
+        images.append(made.image_table())
+        written.append(pa.concat_tables(tables))
+    return folder
+
+
+def job(people: Path, out: Path, *overrides: str) -> TrainJob:
+    values = [
+        f"images.path={people}/images",
+        f"captions.paths=[{people}/captions]",
+        f"output.path={out}",
+        "images.val_split=null",
+        "model.image_height=64",
+        "model.image_width=32",
+        f"model.scratch={SHAPE}",
+        "batches.size=12",
+        "batches.flip=0",
+        "batches.crop_padding=0",
+        "batches.erase=0",
+        "objective.sdm.temperature=0.1",
+        "objective.infonce.weight=0.5",
+        "optimizer.lr=0.001",
+        "optimizer.weight_decay=0.05",
+        "optimizer.name=adamw",
+        "optimizer.clip_norm=1.0",
+        # Where a gradient is rounding noise, Adam with a tiny eps turns its sign into a step of full size.
+        "optimizer.eps=0.0001",
+        "schedule.epochs=20",
+        "schedule.max_steps=12",
+        "schedule.checkpoint_every=4",
+        "schedule.log_every=1",
+        "workers.count=2",
+        "workers.num_cpus=0.5",
+        "engine.persistence_threshold=0",
+        *overrides,
+    ]
+    return load_config(TrainJob, None, values)
+
+
+def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """One process, no Ray, no DeepSpeed, no loss or loop of the package: what the two workers must reproduce."""
+    import pyarrow.parquet as pq
+
+    images = {row["image_id"]: row for row in pq.read_table(people / "images").to_pylist()}
+    captions = pq.read_table(people / "captions").to_pylist()
+    originals = [row for row in captions if row["kind"] == "human" and images[row["image_id"]]["split"] == "train"]
+    rewrites = {row["caption_id"]: [r["text"] for r in captions if r["parent_id"] == row["caption_id"]] for row in originals}
+    texts = [row["text"] for row in originals] + [text for row in originals for text in rewrites[row["caption_id"]]]
+    encoder = build_dual_encoder(config.model, texts, seed=config.batches.seed)
+    counts = np.array([len(rewrites[row["caption_id"]]) for row in originals])
+    plan = BatchPlan(counts, size=12, rewrite_share=config.captions.rewrite_share, seed=config.batches.seed)
+    weights = [weight for name, weight in encoder.clip.named_parameters() if name != "logit_scale"]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [w for w in weights if w.ndim > 1], "weight_decay": 0.05},
+            {"params": [w for w in weights if w.ndim == 1], "weight_decay": 0},
+        ],
+        eps=1e-4,
+    )
+    losses = []
+    encoder.clip.train()
+    for step in range(12):
+        batch = plan.batch(step)
+        chosen = [originals[index] for index in batch.sample_B]
+        said = [row["text"] if pick < 0 else rewrites[row["caption_id"]][pick] for row, pick in zip(chosen, batch.rewrite_B, strict=True)]
+        pixels = np.stack([encoder.transform.resize(decode_image(images[row["image_id"]]["image"])) for row in chosen])
+        image = encoder.clip.get_image_features(torch.from_numpy(encoder.transform.normalise(pixels))).pooler_output
+        text = encoder.clip.get_text_features(tokenise(encoder.tokenizer, said, context=32)).pooler_output
+        cosine = (image / image.norm(dim=1, keepdim=True)) @ (text / text.norm(dim=1, keepdim=True)).T
+        person = torch.tensor([row["person_id"] for row in chosen])
+        same = (person[:, None] == person[None]).float()
+        loss = torch.zeros(())
+        for score in (cosine, cosine.T):
+            p = (score / 0.1).softmax(dim=1)
+            loss = loss + (p * torch.log(p / (same / same.sum(1, keepdim=True) + 1e-8))).sum(1).mean()
+            loss = loss - 0.5 * torch.diagonal((score / 0.07).log_softmax(dim=1)).mean() / 2
+        warmup = 1  # 0.1 of 12 steps
+        lr = 1e-3 * ((step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (12 - warmup))))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, {name: weight.detach() for name, weight in encoder.clip.named_parameters() if name != "logit_scale"}
+
+
+def trained(out: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
+    weights = load_file(out / "model" / "model.safetensors")
+    weights.pop("logit_scale")
+    return [line["loss"] for line in read_metrics(out) if line.get("kind") == "train"], weights
+
+
+def assert_same(result, expected) -> None:
+    np.testing.assert_allclose(result[0], expected[0], rtol=1e-5)
+    assert set(result[1]) == set(expected[1])
+    for name, weight in expected[1].items():
+        torch.testing.assert_close(result[1][name], weight, rtol=1e-4, atol=1e-6, msg=lambda text, at=name: f"{at}: {text}")
+
+
+@pytest.fixture(scope="module")
+def expected(people, tmp_path_factory):
+    torch.set_num_threads(1)
+    return plain_torch_run(people, job(people, tmp_path_factory.mktemp("unused") / "out"))
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_zero_workers_equal_one_plain_torch_process(local_ray, people, tmp_path, expected, stage):
+    manifest = run_train(job(people, tmp_path / "out", f"engine.zero_stage={stage}"))
+    assert_same(trained(tmp_path / "out"), expected)
+    assert manifest["facts"]["workers"] == 2
+    assert manifest["facts"]["selected"]["selected_on"] is None
+    assert manifest["facts"]["restarts"] == 0
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_killing_a_worker_once_does_not_change_the_result(local_ray, people, tmp_path, expected):
+    killed = []
+
+    def kill_when_a_checkpoint_is_there() -> None:
+        deadline = time.time() + 240
+        while time.time() < deadline and not killed:
+            for folder in tmp_path.glob(".out.*.run"):
+                lines = read_metrics(folder)
+                if any(line.get("event") == "checkpoint" for line in lines) and lines[-1]["step"] < 10:
+                    victim = next(line for line in lines if line.get("event") == "start")["workers"][1]["pid"]
+                    os.kill(victim, signal.SIGKILL)
+                    killed.append(victim)
+                    return
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill_when_a_checkpoint_is_there)
+    killer.start()
+    manifest = run_train(job(people, tmp_path / "out", "schedule.checkpoint_every=2"))
+    killer.join()
+    assert killed
+    assert manifest["facts"]["restarts"] == 1
+    assert_same(trained(tmp_path / "out"), expected)
+
+
+def test_weights_are_chosen_on_val_and_say_so(local_ray, people, tmp_path):
+    manifest = run_train(
+        job(people, tmp_path / "out", "images.val_split=val", "schedule.validate_every=3", "schedule.max_steps=8", "engine.zero_stage=3")
+    )
+    validations = {line["step"]: line["r1"] for line in read_metrics(tmp_path / "out") if line.get("kind") == "validation"}
+    assert sorted(validations) == [3, 6, 8]
+    best = max(validations, key=lambda step: (validations[step], -step))
+    assert manifest["facts"]["selected"] == {
+        "step": best,
+        "selected_on": "val",
+        "selection": "best text-to-image R@1",
+        "r1": validations[best],
+    }
+    assert validations[best] == pytest.approx(r1_by_hand(people, tmp_path / "out" / "model"))
+    counts = manifest["counts"]
+    assert counts["read"] == counts["written"] + sum(counts["failed"].values())
+
+
+def r1_by_hand(people: Path, model: Path) -> float:
+    import pyarrow.parquet as pq
+
+    from reid_ray.model.loading import load_encoder
+
+    encoder = load_encoder(model)
+    images = [row for row in pq.read_table(people / "images").to_pylist() if row["split"] == "val"]
+    queries = [row for row in pq.read_table(people / "captions").to_pylist() if row["split"] == "val" and row["kind"] == "human"]
+    score = encoder.encode_texts([q["text"] for q in queries]) @ encoder.encode_images([decode_image(i["image"]) for i in images]).T
+    return float(np.mean([images[best]["person_id"] == q["person_id"] for best, q in zip(score.argmax(1), queries, strict=True)]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model={init: /no/such/weights}"], r"model\.init /no/such/weights: no such folder"),
+        (["workers.count=3", "workers.num_cpus=100"], r"workers asks for 100 CPU"),
+        (["images.path=/no/such/images"], "/no/such/images: does not exist"),
+        (["captions.kinds=[dynamic]"], r"0 captions of split 'train' are usable.*other_kind"),
+        (["images.val_split=query"], r"no usable caption of split 'query'"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_any_worker_starts(local_ray, people, tmp_path, overrides, message):
+    with pytest.raises(ReidRayError, match=message):
+        run_train(job(people, tmp_path / "out", *overrides))
+    assert not (tmp_path / "out").exists()
