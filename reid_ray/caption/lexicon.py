@@ -96,14 +96,14 @@ _NOUNS: dict[str, dict[str, str]] = {
 
 # Things of which a person has one or none: each is a slot of its own.
 _ACCESSORIES = {
-    "glasses": "glasses, eyeglasses, spectacles, eyewear",
+    "glasses": "glasses, eyeglasses, spectacles, eyewear, bespectacled",
     "sunglasses": "sunglasses, sun glasses, shades",
     "umbrella": "umbrella, parasol",
     "phone": "phone, cellphone, cell phone, smartphone, mobile phone, mobile",
     "watch": "watch, wristwatch, wrist watch",
     "scarf": "scarf, shawl, headscarf, head scarf, hijab, bandana",
     "gloves": "glove, mitten",
-    "tie": "necktie, neck tie, bow tie, bowtie",
+    "tie": "tie, necktie, neck tie, bow tie, bowtie",
     "belt": "belt",
     "mask": "mask, face mask",
     "headphones": "headphones, earphones, earbuds, headset",
@@ -114,7 +114,7 @@ _ACCESSORIES = {
     "bicycle": "bicycle, bike, scooter, motorcycle, skateboard",
     "stroller": "stroller, pram, pushchair, baby carriage",
     "socks": "sock",
-    "beard": "beard, moustache, mustache, goatee",
+    "beard": "beard, bearded, moustache, mustache, goatee",
     "lanyard": "lanyard, badge",
     "hood": "hood",
 }
@@ -150,7 +150,7 @@ _COLORS = {
 _OTHER_MODIFIERS: dict[str, dict[str, str]] = {
     "pattern": {
         "striped": "striped, stripes, stripe, stripy, pinstriped",
-        "checked": "checked, checkered, chequered, plaid, tartan, gingham, checks",
+        "checked": "checked, checkered, chequered, plaid, tartan, gingham, checks, chequerboard, checkerboard",
         "floral": "floral, flowered, flowery, flower print, flower patterned",
         "dotted": "dotted, polka dot, polka dots, polka dotted, spotted, dots",
         "plain": "plain, solid, unpatterned",

@@ -1,10 +1,12 @@
 """The attribute-aware faithfulness score."""
 
 import random
+from pathlib import Path
 
 import pytest
 
 from reid_ray.caption.agreement import compare_attributes
+from reid_ray.caption.labelled_pairs import SAME, read_pairs
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic import SyntheticPeople
 from reid_ray.data.synthetic_captions import Annotator
@@ -77,3 +79,11 @@ def test_one_changed_attribute_is_seen_and_rewording_is_not_punished():
     assert len(changed) > 60
     assert sum(score > 0.5 for score in same) >= 0.97 * len(same)
     assert sum(score <= 0.5 for score in changed) >= 0.97 * len(changed)
+
+
+def test_hand_written_captions_in_the_style_of_annotators_are_told_apart():
+    """Twenty captions with a paraphrase and a contradiction each, written before they were scored: then 19 were kept and 20 removed."""
+    pairs = read_pairs(Path(__file__).with_name("hand_written_pairs.jsonl"))
+    agreeing = {(pair.label, compare_attributes(pair.original, pair.rewrite).score >= 0.75, index) for index, pair in enumerate(pairs)}
+    assert sum(label == SAME and agrees for label, agrees, _ in agreeing) >= 19
+    assert sum(label != SAME and not agrees for label, agrees, _ in agreeing) == 20
