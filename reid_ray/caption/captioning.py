@@ -104,7 +104,7 @@ class Captioner:
                 draft.reason = f"rejected: {reply.error}"
                 continue
             try:
-                draft.text = clean_answer(reply.text, finished=reply.finished, min_words=self._config.min_words)
+                draft.text = clean_answer(reply.text, finished=reply.finished, limits=self._config.limits, prompt=draft.instruction.text)
             except BadAnswerError as error:
                 draft.reason = str(error)
 

@@ -1,6 +1,6 @@
 """A model's answer -> a caption, or a reason why it is none.
 
-Pure text; knows what chat models add around an answer (lead-ins, quotes, notes) and how answers fail.
+Pure text; knows what chat models add around an answer (lead-ins, quotes, notes). What is no caption is validation.py's.
 """
 
 from __future__ import annotations
@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from reid_ray.caption.validation import check_caption
+from reid_ray.config.caption_quality import ValidationConfig
+
 _LEAD_IN = re.compile(
     r"^\s*(?:(?:sure|certainly|of course|okay|absolutely)(?:\s+thing)?\s*[:.!,]\s*)?"
     r"(?:(?:here(?:'s|’s| is| are)|the following is)\b[^\n:]{0,100}:\s*)?"
     r"(?:(?:\*\*)?(?:(?:rewritten|new|revised|image|rephrased)\s+)*(?:caption|description|version|answer|assistant|rewrite)\s*:\s*(?:\*\*)?\s*)?",
-    re.IGNORECASE,
-)
-_REFUSAL = re.compile(
-    r"\b(?:i(?:'m| am) sorry|i apologi[sz]e|as an ai|i can(?:no|')t (?:help|assist|see|describe|provide|identify|view)|"
-    r"i(?:'m| am) (?:not able|unable) to|no image (?:was|is|has been))",
     re.IGNORECASE,
 )
 _QUOTES = "\"'“”‘’`*"
@@ -30,46 +28,34 @@ class BadAnswerError(Exception):
         self.reason, self.detail = reason, detail
 
 
-def clean_answer(text: str, *, finished: bool, min_words: int) -> str:
+def clean_answer(text: str, *, finished: bool, limits: ValidationConfig, prompt: str | None = None) -> str:
     """The caption in `text`: one paragraph on one line, without lead-in, quotes or an unfinished last sentence.
 
     Args:
         text: what the model said.
         finished: False if it was cut at the token limit.
-        min_words: fewer words are no caption.
+        limits: what counts as a caption.
+        prompt: what the model was asked; copying it is no caption.
 
     Raises:
-        BadAnswerError: reason is empty_answer, refused, left_over_template, garbled, unfinished or too_short.
+        BadAnswerError: reason is unfinished or a code of validation.RULES.
     """
     said = unicodedata.normalize("NFC", text).strip()
     said = _LEAD_IN.sub("", said, count=1).strip()
     paragraph, _, rest = said.partition("\n\n")
     caption = " ".join("".join(" " if unicodedata.category(c).startswith("C") else c for c in paragraph).split())
-    if _is_quoted(caption):
+    if len(caption) > 1 and caption[0] in _QUOTES:
         caption = caption.strip(_QUOTES).strip()
-    if not caption:
-        raise BadAnswerError("empty_answer", "the model said nothing")
-    if _REFUSAL.search(caption):
-        raise BadAnswerError("refused", caption[:120])
-    # A copied slot or a special token: the captions' authors take either for a failed one.
-    if "<" in caption or re.search(r"description\s*\]|\[[^\]]*/", caption):
-        raise BadAnswerError("left_over_template", caption[:120])
-    if "\ufffd" in caption or not any(c.isalpha() for c in caption):
-        raise BadAnswerError("garbled", caption[:120])
-    if not finished and not rest:
-        caption = _whole_sentences(caption)
-    if len(caption.split()) < min_words:
-        raise BadAnswerError("too_short", f"{len(caption.split())} words: {caption[:120]}")
-    return caption
+    failure = check_caption(caption, limits, prompt=prompt)
+    if failure is not None:
+        raise BadAnswerError(failure.code, failure.detail)
+    if finished or rest:
+        return caption
+    return _whole_sentences(caption, limits)
 
 
-def _is_quoted(caption: str) -> bool:
-    """Whether quotes stand around the whole: at both ends, or an opening one that nothing closes."""
-    return caption[:1] in _QUOTES and (caption[-1:] in _QUOTES or not any(quote in caption[1:] for quote in _QUOTES)) and caption != ""
-
-
-def _whole_sentences(caption: str) -> str:
+def _whole_sentences(caption: str, limits: ValidationConfig) -> str:
     ends = [match.end() for match in re.finditer(r"[.!?](?=\s|$)", caption)]
-    if not ends:
+    if not ends or check_caption(caption[: ends[-1]], limits) is not None:
         raise BadAnswerError("unfinished", f"cut at the token limit within its first sentence: {caption[:120]}")
     return caption[: ends[-1]]

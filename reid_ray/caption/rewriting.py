@@ -23,7 +23,6 @@ from reid_ray.config.caption import FaithfulnessConfig, RewriterConfig
 from reid_ray.setup.models import resolve_model
 
 REWRITE_INSTRUCTION_ID = "llm-da"
-_MIN_WORDS = 4
 
 
 @dataclass
@@ -105,7 +104,7 @@ class Rewriter:
             rewrite.tries += 1
             rewrite.tokens += reply.tokens
             try:
-                candidates.append((rewrite, _rewritten(reply, rewrite.parent["text"])))
+                candidates.append((rewrite, self._rewritten(reply, rewrite.parent["text"])))
             except BadAnswerError as error:
                 rewrite.reason = rewrite.reason if rewrite.text is not None else str(error)
         scores = self._scorer.score([rewrite.parent["text"] for rewrite, _ in candidates], [text for _, text in candidates])
@@ -114,6 +113,14 @@ class Rewriter:
                 rewrite.text, rewrite.score = text, score
                 rewrite.accepted = score >= self._faithfulness.alpha
                 rewrite.reason = None if rewrite.accepted else f"unfaithful: cosine {score:.3f} is below {self._faithfulness.alpha:g}"
+
+    def _rewritten(self, reply: Reply, original: str) -> str:
+        if reply.text is None:
+            raise BadAnswerError("rejected", str(reply.error))
+        text = clean_answer(reply.text, finished=reply.finished, limits=self._config.limits, prompt=REWRITE)
+        if "".join(filter(str.isalnum, text.casefold())) == "".join(filter(str.isalnum, original.casefold())):
+            raise BadAnswerError("copied", "the rewrite repeats the original word for word")
+        return text
 
     def _row(self, rewrite: _Rewrite, seconds: float) -> dict[str, Any]:
         return {
@@ -136,12 +143,3 @@ class Rewriter:
             "seconds": seconds,
             **{name: rewrite.parent[name] for name in WHO},
         }
-
-
-def _rewritten(reply: Reply, original: str) -> str:
-    if reply.text is None:
-        raise BadAnswerError("rejected", str(reply.error))
-    text = clean_answer(reply.text, finished=reply.finished, min_words=_MIN_WORDS)
-    if "".join(filter(str.isalnum, text.casefold())) == "".join(filter(str.isalnum, original.casefold())):
-        raise BadAnswerError("copied", "the rewrite repeats the original word for word")
-    return text

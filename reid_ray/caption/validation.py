@@ -40,9 +40,7 @@ _SLOT = re.compile(
     r"\[[^\]\n]{0,60}(?:description|/)[^\]\n]{0,60}\]|\bdescription\s*\]|\[(?:person|man|woman|color|colour|clothing|hair|insert)\b"
     r"|\{[a-z_]{1,30}\}|_{3,}|\bX{2,}\b"
 )
-_MARKUP = re.compile(
-    r"</?[a-zA-Z!|]|<\||&(?:lt|gt|amp|nbsp|quot);|```|[{}]|\]\(|\*\*|^#{1,6}\s|^\s*\|.*\|\s*$|\\[a-z]+\{|;\s*$|==|=>|\(\)", re.MULTILINE
-)
+_MARKUP = re.compile(r"<|&(?:lt|gt|amp|nbsp|quot);|```|[{}]|\]\(|\*\*|^#{1,6}\s|^\s*\|.*\|\s*$|\\[a-z]+\{|;\s*$|==|=>|\(\)", re.MULTILINE)
 _LIST = re.compile(r"(?:^|\n)\s*(?:[-*•]|\d+[.)])\s+\S.*\n\s*(?:[-*•]|\d+[.)])\s+\S")
 _REFUSAL = re.compile(
     r"\b(?:i(?:['’]m| am) (?:sorry|afraid|unable|not able|just an|only an|an? (?:\w+ )?(?:ai|language model|assistant|chatbot)\b)|"
@@ -181,7 +179,7 @@ def _too_long(text: str, context: Context) -> str | None:
 
 # In order: the likeliest cause first, so that a refusal of three words counts as a refusal and not as too short.
 RULES: dict[str, Rule] = {
-    "empty": _empty,
+    "empty_answer": _empty,
     "left_over_slot": _found(_SLOT),
     "refused": _found(_REFUSAL),
     "link": _found(_LINK),

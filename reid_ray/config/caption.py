@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
+from reid_ray.config.caption_quality import ValidationConfig
 from reid_ray.config.common import ImagesConfig, OutputConfig, PoolConfig, RayConfig
 
 
@@ -64,7 +65,7 @@ class CaptionerConfig(Section):
     instructions: tuple[Literal["static", "dynamic"], ...] = Field(
         ("static",), min_length=1, description="captions per image: static (one instruction) and dynamic (in the style of a drawn template)"
     )
-    min_words: int = Field(4, ge=1, description="a shorter caption is a failed one, words")
+    limits: ValidationConfig = ValidationConfig()
     max_side: int = Field(1024, ge=28, description="a larger image is shrunk to this longest side before the model sees it, pixels")
     engine: EngineConfig = EngineConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -87,6 +88,7 @@ class RewriterConfig(Section):
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
     engine: EngineConfig = EngineConfig(dtype="bfloat16", kv_cache_mb=256)
     sampling: SamplingConfig = SamplingConfig(temperature=0.3)
+    limits: ValidationConfig = ValidationConfig()
     pool: PoolConfig = PoolConfig(batch_size=32)
 
     @model_validator(mode="after")

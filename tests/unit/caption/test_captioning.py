@@ -69,7 +69,7 @@ def test_every_image_ends_in_a_caption_or_a_reason_in_order():
     rows, engine = _run(answer, images)
     assert [row["image_id"] for row in rows] == images["image_id"].to_pylist()
     assert [row["image_outcome"] for row in rows] == [
-        "ok", "missing", "empty", "not_an_image", "too_many_pixels", "rejected", "empty_answer", "left_over_template",
+        "ok", "missing", "empty", "not_an_image", "too_many_pixels", "rejected", "empty_answer", "markup",
     ]  # fmt: skip
     assert [row["status"] for row in rows] == ["ok"] + ["failed"] * 7
     assert [row["text"] for row in rows] == [GOOD] + [None] * 7
@@ -88,7 +88,7 @@ def test_static_and_dynamic_give_two_captions_and_one_failure_leaves_the_other()
 
     rows, _ = _run(answer, _images(_png(10)), instructions=("dynamic", "static"))
     assert [(row["kind"], row["status"], row["image_outcome"]) for row in rows] == [("dynamic", "failed", "ok"), ("static", "ok", None)]
-    assert rows[0]["reason"].startswith("left_over_template")
+    assert rows[0]["reason"].startswith("left_over_slot")
     assert rows[0]["instruction_id"].startswith("dynamic/t")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reid_ray.caption.cleaning import BadAnswerError, clean_answer
+from reid_ray.config.caption_quality import ValidationConfig
 
 CAPTION = "A woman in a red coat carries a black bag."
 
@@ -25,7 +26,7 @@ CAPTION = "A woman in a red coat carries a black bag."
     ],
 )
 def test_a_caption_is_found_in_what_was_said_around_it(answer):
-    assert clean_answer(answer, finished=True, min_words=4) == CAPTION
+    assert clean_answer(answer, finished=True, limits=ValidationConfig(min_words=4)) == CAPTION
 
 
 @pytest.mark.parametrize(
@@ -35,27 +36,27 @@ def test_a_caption_is_found_in_what_was_said_around_it(answer):
         (" \n\t ", "empty_answer"),
         ("I'm sorry, but I cannot describe the person.", "refused"),
         ("As an AI language model, I have no eyes for this.", "refused"),
-        ("A man wearing [clothing description] and shoes.", "left_over_template"),
-        ("A man wearing [clothing description ] and shoes.", "left_over_template"),
-        ("The [person/woman/man] wears a red coat.", "left_over_template"),
-        ("A man in a blue shirt <|im_end|> user", "left_over_template"),
+        ("A man wearing [clothing description] and shoes.", "left_over_slot"),
+        ("A man wearing [clothing description ] and shoes.", "left_over_slot"),
+        ("The [person/woman/man] wears a red coat.", "left_over_slot"),
+        ("A man in a blue shirt <|im_end|> user", "markup"),
         ("A man in a \ufffd\ufffd shirt and shoes.", "garbled"),
         ("12 34 56 78 !!", "garbled"),
         ("A man.", "too_short"),
-        ("Rewrite this image caption:", "too_short"),
+        ("Rewrite this image caption:", "instruction"),
     ],
 )
 def test_an_answer_that_is_no_caption_gets_its_reason(answer, reason):
     with pytest.raises(BadAnswerError) as error:
-        clean_answer(answer, finished=True, min_words=5)
+        clean_answer(answer, finished=True, limits=ValidationConfig(min_words=5))
     assert error.value.reason == reason
 
 
 def test_an_answer_cut_at_the_limit_loses_only_its_unfinished_sentence():
-    assert clean_answer(f"{CAPTION} She also wears a pair of", finished=False, min_words=4) == CAPTION
-    assert clean_answer(f"{CAPTION}\n\nNote: this was", finished=False, min_words=4) == CAPTION
+    assert clean_answer(f"{CAPTION} She also wears a pair of", finished=False, limits=ValidationConfig(min_words=4)) == CAPTION
+    assert clean_answer(f"{CAPTION}\n\nNote: this was", finished=False, limits=ValidationConfig(min_words=4)) == CAPTION
     with pytest.raises(BadAnswerError, match="unfinished"):
-        clean_answer("A woman in a red coat who carries", finished=False, min_words=4)
+        clean_answer("A woman in a red coat who carries", finished=False, limits=ValidationConfig(min_words=4))
 
 
 def test_ordinary_captions_are_left_alone():
@@ -64,4 +65,4 @@ def test_ordinary_captions_are_left_alone():
         "It's a man's 'vintage' jacket, size XL.",
         "Sure-footed man in boots.",
     ]:
-        assert clean_answer(caption, finished=True, min_words=3) == caption
+        assert clean_answer(caption, finished=True, limits=ValidationConfig(min_words=3)) == caption

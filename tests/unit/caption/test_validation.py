@@ -21,7 +21,7 @@ GOOD = [
     "This man is acting as a guide, perhaps; he has a yellow vest and carries a folder. The instructions on it are unreadable.",
 ]
 BAD = {
-    "empty": ["", "  \n "],
+    "empty_answer": ["", "  \n "],
     "left_over_slot": [
         "The woman is wearing [clothing description] and boots.",
         "A man with hair description] and a coat.",
