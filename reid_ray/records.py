@@ -44,6 +44,7 @@ CAPTIONS = pa.schema(
         pa.field("status", pa.string(), nullable=False),  # ok | unfaithful (a rewrite below alpha) | failed
         pa.field("reason", pa.string()),  # why the row is not ok: a short code, ": ", detail
         pa.field("faithfulness", pa.float32()),  # cosine of a rewrite with its original in [-1, 1], else null
+        pa.field("agreement", pa.float32()),  # attribute agreement of a rewrite with its original in [0, 1], else null
         pa.field("tries", pa.int32()),  # generations spent on this row
         pa.field("model", pa.string()),  # model path or hub name; null for human captions
         pa.field("revision", pa.string()),  # digest or hub revision of the weights
