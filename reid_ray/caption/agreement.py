@@ -7,6 +7,7 @@ that a red jacket became black, this does; it in turn knows only the words of th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from reid_ray.caption.attributes import Reading, Thing, read_attributes
 from reid_ray.caption.lexicon import ALWAYS_THERE, SOFT_FACETS, SOFT_VALUES, Values
@@ -36,6 +37,27 @@ class Agreement:
         """One line for a reason column: contradicted: ...; invented: ...; lost: ... or agrees."""
         parts = [f"{name}: {', '.join(words)}" for name in ("contradicted", "invented", "lost") if (words := getattr(self, name))]
         return "; ".join(parts) or "agrees"
+
+
+class Thresholds(Protocol):
+    """What a rewrite must reach; FaithfulnessConfig and RefilterJob are such."""
+
+    @property
+    def alpha(self) -> float:
+        """Least cosine."""
+
+    @property
+    def min_agreement(self) -> float | None:
+        """Least attribute agreement; None asks for none."""
+
+
+def why_unfaithful(cosine: float, agreement: Agreement, thresholds: Thresholds) -> str | None:
+    """The reason column of a rewrite that misses a threshold, or None if it is faithful."""
+    if cosine < thresholds.alpha:
+        return f"unfaithful: cosine {cosine:.3f} is below {thresholds.alpha:g}"
+    if thresholds.min_agreement is not None and agreement.score < thresholds.min_agreement:
+        return f"unfaithful: attribute agreement {agreement.score:.3f} is below {thresholds.min_agreement:g} ({agreement.explain()})"
+    return None
 
 
 def compare_attributes(original: str, rewrite: str) -> Agreement:

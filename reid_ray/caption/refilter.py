@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from reid_ray.caption.agreement import compare_attributes
+from reid_ray.caption.agreement import compare_attributes, why_unfaithful
 from reid_ray.config.refilter import RefilterJob
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
@@ -27,7 +27,7 @@ def run_refilter(config: RefilterJob) -> dict[str, Any]:
     """Run the job of `config`; returns the manifest. The folder holds captions/*.parquet.
 
     Raises:
-        DataError: the run is unfinished, or attributes are to be compared and an original is missing.
+        DataError: the run is unfinished, or its table lacks the original of a rewrite.
     """
     source = read_manifest(config.run)
     captions = Path(config.run) / _CAPTIONS_FOLDER
@@ -41,7 +41,7 @@ def run_refilter(config: RefilterJob) -> dict[str, Any]:
             for table in iter_table(captions, CAPTIONS):
                 originals.remember(table)
                 rows = table.to_pylist()
-                texts = originals.texts(_parents(rows)) if config.min_agreement is not None else {}
+                texts = originals.texts(_parents(rows))
                 writer.append(table_of(CAPTIONS, [refiltered(row, config, texts, changes) for row in rows]))
                 bar.update(table.num_rows)
         output.counts.read = output.counts.written = writer.rows
@@ -65,21 +65,11 @@ def refiltered(row: dict[str, Any], config: RefilterJob, originals: Mapping[str,
     if row["text"] is None or row["faithfulness"] is None:
         changes["without score, unchanged"] += 1
         return row
-    reason = _why_unfaithful(row, config, originals)
+    agreement = compare_attributes(originals[row["parent_id"]], row["text"])
+    reason = why_unfaithful(row["faithfulness"], agreement, config)
     status = "ok" if reason is None else "unfaithful"
     changes[f"{row['status']}, unchanged" if status == row["status"] else f"{row['status']} -> {status}"] += 1
-    return {**row, "status": status, "reason": reason}
-
-
-def _why_unfaithful(row: Mapping[str, Any], config: RefilterJob, originals: Mapping[str, str]) -> str | None:
-    if row["faithfulness"] < config.alpha:
-        return f"unfaithful: cosine {row['faithfulness']:.3f} is below {config.alpha:g}"
-    if config.min_agreement is None:
-        return None
-    agreement = compare_attributes(originals[row["parent_id"]], row["text"])
-    if agreement.score < config.min_agreement:
-        return f"unfaithful: attribute agreement {agreement.score:.3f} is below {config.min_agreement:g} ({agreement.explain()})"
-    return None
+    return {**row, "status": status, "reason": reason, "agreement": agreement.score}
 
 
 def _parents(rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -109,6 +99,7 @@ class _Originals:
         orphans = sorted(ids - set(found))
         if orphans:
             raise DataError(
-                f"{self._captions}: {len(orphans)} rewrites name an original that the table lacks ({orphans[0]}); set min_agreement to null"
+                f"{self._captions}: {len(orphans)} rewrites name an original that the table lacks ({orphans[0]}); "
+                "give the whole output of the caption job"
             )
         return found

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from reid_ray.caption.agreement import compare_attributes, why_unfaithful
 from reid_ray.caption.cleaning import BadAnswerError, clean_answer
 from reid_ray.caption.engine import ChatEngine, Engine, Reply
 from reid_ray.caption.faithfulness import FaithfulnessScorer, SentenceEncoder
@@ -33,6 +34,7 @@ class _Rewrite:
     parent: dict[str, Any]
     text: str | None = None
     score: float | None = None
+    agreement: float | None = None
     reason: str | None = None
     accepted: bool = False
     tries: int = 0
@@ -109,10 +111,11 @@ class Rewriter:
                 rewrite.reason = rewrite.reason if rewrite.text is not None else str(error)
         scores = self._scorer.score([rewrite.parent["text"] for rewrite, _ in candidates], [text for _, text in candidates])
         for (rewrite, text), score in zip(candidates, scores.tolist(), strict=True):
-            if rewrite.score is None or score > rewrite.score:
-                rewrite.text, rewrite.score = text, score
-                rewrite.accepted = score >= self._faithfulness.alpha
-                rewrite.reason = None if rewrite.accepted else f"unfaithful: cosine {score:.3f} is below {self._faithfulness.alpha:g}"
+            agreement = compare_attributes(rewrite.parent["text"], text)
+            reason = why_unfaithful(score, agreement, self._faithfulness)
+            if reason is None or rewrite.score is None or score > rewrite.score:
+                rewrite.text, rewrite.score, rewrite.agreement = text, score, agreement.score
+                rewrite.accepted, rewrite.reason = reason is None, reason
 
     def _rewritten(self, reply: Reply, original: str) -> str:
         if reply.text is None:
@@ -133,6 +136,7 @@ class Rewriter:
             "status": "ok" if rewrite.accepted else "failed" if rewrite.text is None else "unfaithful",
             "reason": rewrite.reason,
             "faithfulness": rewrite.score,
+            "agreement": rewrite.agreement,
             "tries": rewrite.tries,
             "model": self._config.model,
             "revision": self._revision,

@@ -103,6 +103,13 @@ class FaithfulnessConfig(Section):
     model: str = Field("builtin:minilm-l6-v2", description="sentence encoder: builtin:NAME, a folder of weights, or a hub name")
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
     alpha: float = Field(0.6, ge=-1, le=1, description="least cosine of rewrite and original, as in LLM-DA; depends on the encoder")
+    min_agreement: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="least attribute agreement of rewrite and original (1: every attribute kept, 0: one contradicted; English only); "
+        "null, as published, asks for none, but a cosine hardly sees a changed colour: see jobs/calibrate.py",
+    )
     max_tries: int = Field(3, ge=1, description="generations per rewrite before the original stands alone")
 
 

@@ -40,11 +40,11 @@ def _captions(*texts: str | None):
     return staged_table(rows)
 
 
-def _run(answers, captions, *, max_tries=3, **config):
+def _run(answers, captions, *, max_tries=3, min_agreement=None, **config):
     engine = ScriptedEngine(answers)
     rewriter = Rewriter(
         RewriterConfig(**{"share": 1.0, **config}),
-        FaithfulnessConfig(alpha=0.6, max_tries=max_tries),
+        FaithfulnessConfig(alpha=0.6, max_tries=max_tries, min_agreement=min_agreement),
         revision="r",
         engine=engine,
         scorer=LastNumber(),
@@ -78,6 +78,20 @@ def test_a_rewrite_is_drawn_again_until_it_is_faithful_or_the_tries_are_spent():
     assert rewrites["c2"]["reason"].startswith("unfaithful: cosine 0.500")
     assert len(set(engine.keys)) == len(engine.keys) == 1 + 2 + 3 + 3  # every try draws from a stream of its own
     assert [row["tokens"] for row in rewrites.values()] == [5, 10, 15, 15]
+
+
+def test_a_rewrite_that_changes_an_attribute_is_drawn_again_however_close_it_sounds():
+    original = "a man in a red coat"
+    answers = {original: ["A man in a black coat 0.95", "The man wears a red coat 0.7", "never asked"]}
+    (_, rewrite), _ = _run(answers, _captions(original), min_agreement=0.75)
+    assert _outcome(rewrite) == ("ok", 2, "The man wears a red coat 0.7", 0.7)
+    assert rewrite["agreement"] == 1
+    answers = {original: ["A man in a black coat 0.95", "A man in a blue coat 0.8", "A man in a bag 0.65"]}
+    (_, rewrite), _ = _run(answers, _captions(original), min_agreement=0.75)
+    assert _outcome(rewrite) == ("unfaithful", 3, "A man in a black coat 0.95", 0.95)
+    assert rewrite["reason"] == "unfaithful: attribute agreement 0.000 is below 0.75 (contradicted: upper color black)"
+    (_, rewrite), _ = _run({original: ["A man in a black coat 0.95"]}, _captions(original))
+    assert (rewrite["status"], rewrite["agreement"]) == ("ok", 0)
 
 
 def test_each_rewrite_follows_its_parent_and_failed_captions_are_left_alone():
