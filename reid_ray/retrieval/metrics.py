@@ -16,14 +16,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 
 from reid_ray.errors import DataError
 
-Protocol = Literal["text_to_image", "image_to_image"]
+ProtocolName = Literal["text_to_image", "image_to_image"]
 UNKNOWN = -(2**62)  # person id of a row whose identity nobody knows: in the gallery a distractor, as a query without a match
+
+
+class RowNames(Protocol):
+    """Anything that gives a row's name: a list of ids, or a column of a table."""
+
+    def __getitem__(self, row: int, /) -> str:
+        """Name of a row."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class GroundTruth:
         return cls(query_person_Q, gallery_person_G, query_camera_Q, gallery_camera_G)
 
     @property
-    def protocol(self) -> Protocol:
+    def protocol(self) -> ProtocolName:
         """Which of the two protocols this truth follows."""
         return "text_to_image" if self.query_camera_Q is None else "image_to_image"
 
@@ -165,7 +173,7 @@ def results_of_match(ranked_match_N: Sequence[bool] | np.ndarray) -> QueryResult
     return QueryResults.from_ranks(rank_P, np.array([len(rank_P)]), np.array([len(match_N)]))
 
 
-def unit_rows(feature_ND: np.ndarray, *, what: str, names: Sequence[str] | None = None) -> np.ndarray:
+def unit_rows(feature_ND: np.ndarray, *, what: str, names: RowNames | None = None) -> np.ndarray:
     """Features as L2-normalised float32 rows; returned as they are where they already are (norm 1 within 1e-4).
 
     Args:
@@ -181,7 +189,7 @@ def unit_rows(feature_ND: np.ndarray, *, what: str, names: Sequence[str] | None 
     feature_ND = np.ascontiguousarray(feature_ND, dtype=np.float32)
     norm_N = np.sqrt(np.einsum("nd,nd->n", feature_ND, feature_ND))
     bad_N = ~np.isfinite(norm_N) | (norm_N == 0)
-    for row in np.flatnonzero(bad_N):
+    for row in np.flatnonzero(bad_N).tolist():
         largest = float(np.abs(feature_ND[row]).max()) if feature_ND.shape[1] else 0.0
         name = f"row {row}" + (f" ({names[row]})" if names is not None else "")
         if not np.isfinite(largest):

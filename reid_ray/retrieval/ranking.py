@@ -85,7 +85,7 @@ def rank_queries(
 
         return rank_on_device(query_QD, gallery_GD, truth, top_k=top_k, block_bytes=block_bytes)
     query_QD, gallery_GD = query_QD.to(torch.float32).contiguous(), gallery_GD.to(torch.float32).contiguous()
-    product = _product(gallery_GD)
+    product = product_with(gallery_GD)
     before = torch.get_num_threads()
     threads = threads or before
     # A worker multiplies a block and counts on it while its scores are in the cache. Few cores: one worker each. Many: fewer
@@ -94,13 +94,13 @@ def rank_queries(
     rows = block_rows(len(gallery_GD), bytes_per_score=4, block_bytes=block_bytes // workers)
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-            return _rank_blocks(lambda block: _scores_of(query_QD[block], product), truth, top_k=top_k, rows=rows, pool=pool)
+            return _rank_blocks(lambda block: scores_of_block(query_QD[block], product), truth, top_k=top_k, rows=rows, pool=pool)
     finally:
         torch.set_num_threads(before)
 
 
 def rank_scores(score_QG: np.ndarray, truth: GroundTruth, *, top_k: int = 0, threads: int | None = None) -> Ranking:
-    """Rank by a matrix of scores that exists already (higher is better), float32 or, for re-ranked distances, their negatives."""
+    """Rank by a matrix of float32 scores that exists already (higher is better)."""
     _check_shapes((score_QG.shape[0], 0), (score_QG.shape[1], 0), truth)
     score_QG = np.ascontiguousarray(score_QG, dtype=np.float32)
     threads = threads or len(os.sched_getaffinity(0))
@@ -108,12 +108,19 @@ def rank_scores(score_QG: np.ndarray, truth: GroundTruth, *, top_k: int = 0, thr
         return _rank_blocks(score_QG.__getitem__, truth, top_k=top_k, rows=-(-max(1, len(score_QG)) // threads), pool=pool)
 
 
+def rank_blocks(scores_of: Callable[[slice], np.ndarray], truth: GroundTruth, *, top_k: int = 0, block_bytes: int = BLOCK_BYTES) -> Ranking:
+    """Rank by scores that are made on demand, a block of queries at a time: `scores_of(rows)` gives float32 [B, G], higher is better."""
+    rows = block_rows(len(truth.gallery_person_G), bytes_per_score=4, block_bytes=block_bytes)
+    with ThreadPoolExecutor(1) as pool:
+        return _rank_blocks(scores_of, truth, top_k=top_k, rows=rows, pool=pool)
+
+
 def block_rows(num_gallery: int, *, bytes_per_score: int, block_bytes: int) -> int:
     """Queries per block: as many as fit, at least one, and no more than a cache can hold for a gallery of usual size."""
     return max(1, min(_MOST_ROWS, block_bytes // max(1, bytes_per_score * num_gallery)))
 
 
-def _scores_of(query_BD: Any, product: Callable[[Any], Any]) -> np.ndarray:
+def scores_of_block(query_BD: Any, product: Callable[[Any], Any]) -> np.ndarray:
     """One block of scores. Few rows are filled up: matrix-vector code rounds otherwise, and the block size would show in the result."""
     import torch
 
@@ -124,7 +131,7 @@ def _scores_of(query_BD: Any, product: Callable[[Any], Any]) -> np.ndarray:
         return product(query_BD).numpy()
 
 
-def _product(gallery_GD: Any) -> Callable[[Any], Any]:
+def product_with(gallery_GD: Any) -> Callable[[Any], Any]:
     """query_BD -> score_BG. oneDNN's float32 product uses AVX-512 on every vendor's CPU; torch.mm (MKL) took 2.6 times as long on AMD."""
     import torch
 
