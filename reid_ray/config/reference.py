@@ -29,6 +29,8 @@ JOBS: dict[str, tuple[str, str]] = {
     "plan": ("reid_ray.config.plan", "PlanJob"),
     "train": ("reid_ray.config.train", "TrainJob"),
     "evaluate": ("reid_ray.config.evaluate", "EvaluateJob"),
+    "compare": ("reid_ray.config.evaluate", "CompareJob"),
+    "transfer": ("reid_ray.config.evaluate", "TransferJob"),
     "index": ("reid_ray.config.index", "IndexJob"),
     "serve": ("reid_ray.config.serve", "ServeJob"),
     "demo": ("reid_ray.config.demo", "DemoJob"),
