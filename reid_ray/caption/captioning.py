@@ -34,6 +34,13 @@ class _Draft:
     text: str | None = None
     reason: str | None = None
     tokens: int = 0
+    tries: int = 0
+    tried: list[Instruction] = field(default_factory=list)  # dynamic instructions that failed before this one
+
+    @property
+    def first(self) -> Instruction:
+        """The instruction drawn first: it names the caption, whichever one gave the text."""
+        return self.tried[0] if self.tried else self.instruction
 
     @property
     def ok(self) -> bool:
@@ -77,6 +84,7 @@ class Captioner:
         clock = time.perf_counter()
         per_image = [self._drafts(row) for row in images.to_pylist()]
         self._generate([draft for image in per_image for draft in image.drafts])
+        self._retry_failed_dynamic([draft for image in per_image for draft in image.drafts])
         self._replace_failed_dynamic(per_image)
         return self._table(per_image, time.perf_counter() - clock)
 
@@ -92,21 +100,39 @@ class Captioner:
         return _ImageDrafts([_Draft(row, instruction, picture) for instruction in self._instructions(row)])
 
     def _instructions(self, row: dict[str, Any]) -> list[Instruction]:
-        key = f"{self._config.sampling.seed} {row['image_sha256'] or row['image_id']}"
+        key = self._key(row)
         return [static_instruction() if kind == "static" else dynamic_instruction(key) for kind in self._config.instructions]
+
+    def _key(self, row: dict[str, Any]) -> str:
+        return f"{self._config.sampling.seed} {row['image_sha256'] or row['image_id']}"
 
     def _generate(self, drafts: Sequence[_Draft]) -> None:
         asked = [draft for draft in drafts if draft.picture is not None]
-        replies = self._engine.chat([_conversation(draft) for draft in asked], [self._id(draft) for draft in asked])
+        replies = self._engine.chat([_conversation(draft) for draft in asked], [self._stream(draft) for draft in asked])
         for draft, reply in zip(asked, replies, strict=True):
-            draft.tokens = reply.tokens
+            draft.tries += 1
+            draft.tokens += reply.tokens
             if reply.text is None:
                 draft.reason = f"rejected: {reply.error}"
                 continue
+            draft.reason = None
             try:
                 draft.text = clean_answer(reply.text, finished=reply.finished, limits=self._config.limits, prompt=draft.instruction.text)
             except BadAnswerError as error:
                 draft.reason = str(error)
+
+    def _retry_failed_dynamic(self, drafts: Sequence[_Draft]) -> None:
+        """A dynamic caption that failed is asked for again with another template; an image that the engine refuses is not."""
+        for _ in range(self._config.template_tries - 1):
+            failed = [
+                draft
+                for draft in drafts
+                if not draft.ok and draft.picture is not None and draft.instruction.kind == "dynamic" and not _rejected(draft)
+            ]
+            for draft in failed:
+                draft.tried.append(draft.instruction)
+                draft.instruction = dynamic_instruction(self._key(draft.image), tried=[instruction.id for instruction in draft.tried])
+            self._generate(failed)
 
     def _replace_failed_dynamic(self, per_image: Sequence[_ImageDrafts]) -> None:
         """A dynamic caption that failed is replaced by a static one of the same image, unless that is asked for anyway."""
@@ -140,11 +166,11 @@ class Captioner:
             "text": draft.text,
             "status": "ok" if draft.ok else "failed",
             "reason": draft.reason,
-            "tries": 0 if draft.picture is None else 1,
+            "tries": draft.tries,
             "model": self._config.model,
             "revision": self._revision,
             "instruction_id": draft.instruction.id,
-            "prompt_fingerprint": self._prompt(draft),
+            "prompt_fingerprint": self._prompt(draft.instruction),
             "seed": self._config.sampling.seed,
             "tokens": draft.tokens,
             **{name: draft.image[name] for name in WHO},
@@ -154,14 +180,22 @@ class Captioner:
         return caption_id(
             image_id=draft.image["image_id"],
             image_sha256=draft.image["image_sha256"],
-            instruction_id=draft.instruction.id,
+            instruction_id=draft.first.id,
             model=self._config.model,
             revision=self._revision,
-            prompt=self._prompt(draft),
+            prompt=self._prompt(draft.first),
         )
 
-    def _prompt(self, draft: _Draft) -> str:
-        return prompt_fingerprint(draft.instruction.text, self._config.sampling)
+    def _stream(self, draft: _Draft) -> str:
+        """The name of a request, from which its random stream derives: a stream of its own for every try."""
+        return f"{self._id(draft)} {draft.tries}" if draft.tries else self._id(draft)
+
+    def _prompt(self, instruction: Instruction) -> str:
+        return prompt_fingerprint(instruction.text, self._config.sampling)
+
+
+def _rejected(draft: _Draft) -> bool:
+    return str(draft.reason).startswith("rejected")
 
 
 def _conversation(draft: _Draft) -> Conversation:

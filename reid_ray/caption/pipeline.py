@@ -141,6 +141,7 @@ class _Tally:
         """The manifest's facts: captions and rewrites by outcome, and what a second of an actor yields, its start apart."""
         accepted, unfaithful, failed = (self.kinds[f"rewrite {status}"] for status in ("ok", "unfaithful", "failed"))
         return {
+            "generated": int(self._sums["captioner tries"]),  # answers asked for captions, retries with another template included
             "captions": {
                 "ok": {kind: self.kinds[f"{kind} ok"] for kind in ("static", "dynamic")},
                 "failed": dict(sorted(self._reasons.items())),

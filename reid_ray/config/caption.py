@@ -65,6 +65,9 @@ class CaptionerConfig(Section):
     instructions: tuple[Literal["static", "dynamic"], ...] = Field(
         ("static",), min_length=1, description="captions per image: static (one instruction) and dynamic (in the style of a drawn template)"
     )
+    template_tries: int = Field(
+        2, ge=1, description="generations of a dynamic caption, each with another template, before the static instruction takes its place"
+    )
     limits: ValidationConfig = ValidationConfig()
     max_side: int = Field(1024, ge=28, description="a larger image is shrunk to this longest side before the model sees it, pixels")
     engine: EngineConfig = EngineConfig()

@@ -102,7 +102,36 @@ def test_a_failed_dynamic_caption_is_replaced_by_a_static_one():
         ("1.png", "dynamic", "failed", "ok"),
         ("1.png", "static", "ok", None),
     ]
-    assert len(engine.asked) == 3
+    assert rows[1]["tries"] == 2
+    assert len(engine.asked) == 4
+
+
+def test_a_failed_dynamic_caption_is_asked_again_with_another_template():
+    asked = []
+
+    def answer(text, picture):
+        if picture.width == 10:
+            return Reply(GOOD, tokens=5)
+        asked.append(text)
+        return Reply("A [hair description] wears", tokens=3) if len(asked) < 3 else Reply(GOOD, tokens=5)
+
+    images = _images(_png(10), _png(11))
+    rows, _ = _run(answer, images, instructions=("dynamic",), template_tries=3)
+    assert [(row["status"], row["tries"], row["tokens"], row["image_outcome"]) for row in rows] == [("ok", 1, 5, "ok"), ("ok", 3, 11, "ok")]
+    assert len(set(asked)) == 3
+    assert STATIC not in asked
+    once, _ = _run(lambda text, picture: Reply(GOOD), images, instructions=("dynamic",))
+    # The caption keeps the name of the template drawn first, so that a later run finds it; the row says which one gave the text.
+    assert [row["caption_id"] for row in rows] == [row["caption_id"] for row in once]
+    assert rows[0]["instruction_id"] == once[0]["instruction_id"]
+    assert rows[1]["instruction_id"] != once[1]["instruction_id"]
+    assert rows[1]["prompt_fingerprint"] != once[1]["prompt_fingerprint"]
+
+
+def test_an_image_that_the_engine_refuses_is_not_asked_again():
+    rows, engine = _run(lambda text, picture: Reply(None, error="too narrow"), _images(_png(10)), instructions=("dynamic", "static"))
+    assert [(row["kind"], row["status"], row["tries"]) for row in rows] == [("dynamic", "failed", 1), ("static", "failed", 1)]
+    assert len(engine.asked) == 2
 
 
 def test_ids_are_stable_and_large_pictures_are_shrunk_before_the_model():
