@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from reid_ray.caption.engine import Engine
+from reid_ray.caption.engine import ChatEngine, Engine
 from reid_ray.caption.prompts import DYNAMIC, STATIC, TEMPLATES, dynamic_instruction
 from reid_ray.config.caption import EngineConfig, SamplingConfig
 from reid_ray.config.common import PoolConfig, SyntheticConfig
@@ -36,7 +36,7 @@ def run_captioner(config: CaptionerJob) -> dict[str, Any]:
     with output as out:
         history = train_tiny_mllm(out.folder, config.training, seed=config.seed, instructions=training_instructions())
         out.facts["loss"] = history
-        out.facts["accuracy"] = measure_captioner(out.folder, config.test_people, config.test_images)
+        out.facts["accuracy"] = measure_captioner(captioner_engine(out.folder), config.test_people, config.test_images)
         out.counts.read = out.counts.written = 2 * config.test_images
     manifest = read_manifest(config.output.path)
     for kind, score in manifest["facts"]["accuracy"].items():
@@ -50,8 +50,13 @@ def training_instructions() -> list[str]:
     return [STATIC] * (len(TEMPLATES) // 2) + [DYNAMIC.format(template=template) for template in TEMPLATES.values()]
 
 
-def measure_captioner(folder: str | Path, people: SyntheticConfig, images: int) -> dict[str, Any]:
-    """Caption the first `images` pictures of `people` through vLLM, by each kind of instruction, and judge every attribute word.
+def captioner_engine(folder: str | Path) -> Engine:
+    """The vLLM engine that the caption job would start for `folder` on a CPU, decoding greedily."""
+    return Engine(str(folder), revision=None, config=EngineConfig(), sampling=SamplingConfig(), images=1, pool=PoolConfig())
+
+
+def measure_captioner(engine: ChatEngine, people: SyntheticConfig, images: int) -> dict[str, Any]:
+    """Caption the first `images` pictures of `people`, by each kind of instruction, and judge every attribute word.
 
     Returns:
         kind of instruction -> right, said, share, share per attribute, missed (visible attributes that the expected caption names and
@@ -60,29 +65,26 @@ def measure_captioner(folder: str | Path, people: SyntheticConfig, images: int) 
     crowd = SyntheticPeople(people)
     pictures = [Image.fromarray(pixels) for pixels in crowd.pictures(0, images)]
     truth, hidden = crowd.attributes(0, images), crowd.hidden(0, images)
-    engine = Engine(
-        str(folder),
-        revision=None,
-        config=EngineConfig(),
-        sampling=SamplingConfig(),
-        images=1,
-        pool=PoolConfig(),
-    )
     asked = {"static": [STATIC] * images, "dynamic": [dynamic_instruction(f"held out {n}").text for n in range(images)]}
     result = {}
     for kind, instructions in asked.items():
-        texts = []
-        for start in range(0, images, _BATCH):
-            batch = zip(pictures[start : start + _BATCH], instructions[start : start + _BATCH], strict=True)
-            conversations = [[{"role": "user", "content": _content(picture, text)}] for picture, text in batch]
-            replies = engine.chat(conversations, [str(start + n) for n in range(len(conversations))])
-            texts += [reply.text or "" for reply in replies]
+        texts = ask(engine, pictures, instructions)
         expected = [answer(text, attributes, unseen) for text, attributes, unseen in zip(instructions, truth, hidden, strict=True)]
         result[kind] = judge(texts, truth, hidden) | {
             "as_asked": round(sum(text == wanted for text, wanted in zip(texts, expected, strict=True)) / images, 4),
             "samples": texts[:3],
         }
     return result
+
+
+def ask(engine: ChatEngine, pictures: Sequence[Image.Image], instructions: Sequence[str]) -> list[str]:
+    """One answer per picture and instruction; "" where the engine gave none."""
+    texts: list[str] = []
+    for start in range(0, len(pictures), _BATCH):
+        batch = zip(pictures[start : start + _BATCH], instructions[start : start + _BATCH], strict=True)
+        conversations = [[{"role": "user", "content": _content(picture, text)}] for picture, text in batch]
+        texts += [reply.text or "" for reply in engine.chat(conversations, [str(start + n) for n in range(len(conversations))])]
+    return texts
 
 
 def judge(texts: Sequence[str], truth: Sequence[Mapping[str, str]], hidden: Sequence[Collection[str]]) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""The captioner that ships with the repository: what it says through vLLM is true, and vLLM runs it as transformers does."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.config.tiny_mllm import TinyMllmTrainingConfig
+
+pytestmark = pytest.mark.slow
+
+FOLDER = Path(__file__).resolve().parents[2] / "reid_ray" / "assets" / "tiny_mllm"
+# Neither the people it learnt from (seeds from 1,000,000 on) nor those its manifest reports (seed 0).
+HELD_OUT = SyntheticConfig(identities=200, images_per_identity=1, seed=77)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    from reid_ray.caption.tiny_captioner import captioner_engine
+
+    return captioner_engine(FOLDER)
+
+
+def test_shipped_files_are_small_and_tell_how_they_were_made():
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 8_000_000
+    manifest = json.loads((FOLDER / "manifest.json").read_text())
+    assert "jobs/captioner.py" in manifest["environment"]["command"]
+    assert min(score["share"] for score in manifest["facts"]["accuracy"].values()) >= 0.9
+    training = TinyMllmTrainingConfig.model_validate(manifest["config"]["training"])
+    assert HELD_OUT.seed < training.first_seed
+
+
+def test_nine_of_ten_attribute_words_are_right_on_people_never_seen(engine):
+    from reid_ray.caption.tiny_captioner import measure_captioner
+
+    scores = measure_captioner(engine, HELD_OUT, 200)
+    assert scores["static"]["share"] >= 0.9, scores
+    assert scores["dynamic"]["share"] >= 0.9, scores
+    assert scores["static"]["said"] > 200 * 8  # right by saying little would be no feat
+    for kind in ("static", "dynamic"):
+        assert not any("[" in text for text in scores[kind]["samples"])
+
+
+def test_it_looks_at_the_picture(engine):
+    """The same questions with the pictures exchanged must be answered wrongly: what it says is seen, not guessed."""
+    from reid_ray.caption.prompts import STATIC
+    from reid_ray.caption.tiny_captioner import ask, judge
+    from reid_ray.data.synthetic import SyntheticPeople
+
+    people = SyntheticPeople(HELD_OUT)
+    pictures = [Image.fromarray(pixels) for pixels in people.pictures(0, 64)]
+    texts = ask(engine, pictures, [STATIC] * 64)
+    truth, hidden = people.attributes(0, 64), people.hidden(0, 64)
+    assert judge(texts, truth, hidden)["share"] - judge(np.roll(texts, 1).tolist(), truth, hidden)["share"] > 0.4
+
+
+def test_vllm_decodes_the_tokens_that_transformers_decodes(engine):
+    import torch
+    from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+    from reid_ray.caption.prompts import STATIC, dynamic_instruction
+    from reid_ray.caption.tiny_captioner import ask
+    from reid_ray.data.synthetic import SyntheticPeople
+    from reid_ray.model.tiny_mllm_training import collate
+
+    pictures = [Image.fromarray(pixels) for pixels in SyntheticPeople(HELD_OUT).pictures(100, 108)]
+    questions = [STATIC, *(dynamic_instruction(str(n)).text for n in range(7))]
+    tokenizer, processor = AutoTokenizer.from_pretrained(FOLDER), AutoImageProcessor.from_pretrained(FOLDER)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    expected = []
+    for picture, question in zip(pictures, questions, strict=True):
+        inputs = collate([picture], [question], [""], tokenizer, processor)
+        del inputs["labels"]
+        for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            inputs[name] = inputs[name][:, :-1]  # the answer's end token, which collate appends
+        with torch.inference_mode():
+            generated = model.generate(**inputs, do_sample=False, max_new_tokens=96)
+        expected.append(tokenizer.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    assert ask(engine, pictures, questions) == expected
+
+
+def test_training_for_a_few_steps_writes_a_loadable_model_and_lowers_the_loss(tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    from reid_ray.model.tiny_mllm_training import train_tiny_mllm
+
+    config = TinyMllmTrainingConfig(sight_steps=2, steps=8, batch_size=8, people_per_set=16)
+    history = train_tiny_mllm(tmp_path / "model", config, seed=0, instructions=[])
+    assert [step for step, _ in history] == [8]
+    assert history[0][1] < np.log(768)  # an untrained model's loss
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "model").num_parameters() < 2_000_000
