@@ -79,7 +79,6 @@ class SearcherConfig(Section):
     num_cpus: float = Field(1.0, gt=0, description="logical CPUs per replica; also its threads for encoding and search")
     num_gpus: float = Field(0.0, ge=0, description="GPUs per replica")
     max_batch_size: int = Field(32, ge=1, description="most queries encoded and searched together; 1 switches batching off")
-    batch_wait_ms: float = Field(4.0, ge=0, description="longest wait for a batch to fill, milliseconds; added to a lone query's latency")
     max_ongoing_requests: int = Field(100, ge=1, description="queries in hand per replica; Ray's default of 5 would starve the batches")
     max_queued_requests: int = Field(1000, ge=1, description="queries waiting for a replica; beyond it 503 is answered at once")
 

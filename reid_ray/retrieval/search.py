@@ -66,6 +66,7 @@ class SearchEngine:
     def __init__(self, encoder: Encoder, index: GalleryIndex, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
         self._encoder, self._index, self._max_pixels = encoder, index, max_pixels
         self._what = {name: index.items[name] for name in ("image_id", "person_id", "camera_id", "dataset", "split")}
+        self._cameras = sorted({camera for camera in self._what["camera_id"].unique().to_pylist() if camera is not None})
 
     @classmethod
     def load(cls, index: str, encoder: str | None, *, threads: int, device: str, batch_size: int, max_pixels: int) -> Self:
@@ -83,10 +84,9 @@ class SearchEngine:
 
     def describe(self) -> dict[str, Any]:
         """What can be searched: number of items, cameras, dimension, kind of index, encoder."""
-        cameras = {camera for camera in self._what["camera_id"].unique().to_pylist() if camera is not None}
         return {
             "items": len(self._index),
-            "cameras": sorted(cameras),
+            "cameras": self._cameras,
             "dim": self._index.dim,
             "index_kind": self._index.config.kind,
             "encoder_fingerprint": self._index.encoder_fingerprint,

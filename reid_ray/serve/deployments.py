@@ -6,7 +6,6 @@ encoded and searched together.
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,16 @@ from reid_ray.retrieval.index import read_facts, refuse_other_encoder
 from reid_ray.retrieval.search import Answer, Query, SearchEngine, encoder_of
 from reid_ray.retrieval.thumbnails import ThumbnailReader
 from reid_ray.serve.app import OverloadedError, make_api
+from reid_ray.serve.batching import Batcher
 from reid_ray.serve.guard import digest_of
 
 
-def application(config: ServeJob) -> serve.Application:
+def application(config: ServeJob, *, searcher_class: type | None = None) -> serve.Application:
     """The service, ready for serve.run; what cannot work is refused here, before a replica starts.
+
+    Args:
+        config: the service.
+        searcher_class: what answers the queries, with Searcher's interface; None takes Searcher.
 
     Raises:
         ConfigError: the token is not set.
@@ -38,7 +42,8 @@ def application(config: ServeJob) -> serve.Application:
     refuse_other_encoder(facts, folder=config.index, dim=dim, fingerprint=fingerprint)
     if (pictures := len(ThumbnailReader(config.index))) != facts["items"]:
         raise DataError(f"{config.index}: has {facts['items']} items but {pictures} thumbnails; run the index job again")
-    searcher = _searcher_deployment(config.searcher).bind(_absolute(config.index), _absolute(encoder), config.searcher, config.serve)
+    deployment = _searcher_deployment(searcher_class or Searcher, config.searcher)
+    searcher = deployment.bind(_absolute(config.index), _absolute(encoder), config.searcher, config.serve)
     front = serve.deployment(
         Front,
         name="Front",
@@ -53,7 +58,7 @@ class Searcher:
     """A replica that answers queries, batched."""
 
     def __init__(self, index: str, encoder: str, config: SearcherConfig, limits: ServeConfig) -> None:
-        self._engine = SearchEngine.load(
+        self.engine = SearchEngine.load(
             index,
             encoder,
             threads=max(1, int(config.num_cpus)),
@@ -61,22 +66,15 @@ class Searcher:
             batch_size=config.max_batch_size,
             max_pixels=limits.max_pixels,
         )
-        self._answer.set_max_batch_size(config.max_batch_size)
-        self._answer.set_batch_wait_timeout_s(config.batch_wait_ms / 1e3)
+        self._batcher = Batcher(self.engine.answer, max_batch_size=config.max_batch_size)
 
     async def search(self, query: Query) -> Answer:
-        """Answer one query, together with those that arrive at the same time."""
-        answer: Answer = await self._answer(query)
-        return answer
+        """Answer one query, together with those that arrived while the last batch was answered."""
+        return await self._batcher.ask(query)
 
     async def describe(self) -> dict[str, Any]:
         """What can be searched."""
-        return self._engine.describe()
-
-    @serve.batch
-    async def _answer(self, queries: list[Query]) -> list[Answer]:
-        # In a thread: the event loop goes on collecting the next batch meanwhile.
-        return await asyncio.to_thread(self._engine.answer, queries)
+        return self.engine.describe()
 
 
 @serve.ingress()
@@ -110,7 +108,7 @@ class _Behind:
         return facts
 
 
-def _searcher_deployment(config: SearcherConfig) -> serve.Deployment:
+def _searcher_deployment(searcher_class: type, config: SearcherConfig) -> serve.Deployment:
     size: dict[str, Any] = {"num_replicas": config.replicas}
     if config.max_replicas is not None:
         size = {
@@ -121,7 +119,7 @@ def _searcher_deployment(config: SearcherConfig) -> serve.Deployment:
             }
         }
     return serve.deployment(
-        Searcher,
+        searcher_class,
         name="Searcher",
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_queued_requests,

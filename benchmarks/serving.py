@@ -1,0 +1,174 @@
+"""The search service's batching against Ray Serve's own @serve.batch and against none, over HTTP on this machine.
+
+    python benchmarks/serving.py --out benchmarks/results/serving.json [--quick]
+
+The three services run side by side in one Ray Serve (same encoder, same index, one searcher each) and are asked turn by turn, so that
+a slow spell of the machine hits all. Clients wait for an answer before they ask again; the number of requests is fixed. The text
+tower has the shape of CLIP ViT-B/16's (12 layers, 512 wide) with random weights: speed does not depend on what it has learnt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from ray import serve
+
+from benchmarks.harness import Report, run_benchmark
+from reid_ray.config.common import RayConfig
+from reid_ray.config.index import IndexConfig
+from reid_ray.config.model import ModelConfig
+from reid_ray.config.serve import ServeJob
+from reid_ray.model.dual_encoder import build_dual_encoder
+from reid_ray.records import EMBEDDINGS, table_of
+from reid_ray.retrieval.index import GalleryIndex
+from reid_ray.retrieval.search import Answer, Query
+from reid_ray.retrieval.thumbnails import ThumbnailWriter
+from reid_ray.runtime import ray_session
+from reid_ray.serve.deployments import Searcher, application
+
+COLOURS = ("red", "blue", "green", "black", "white", "grey", "yellow", "brown")
+GARMENTS = ("coat", "jacket", "shirt", "dress", "hoodie")
+CLIENTS = (1, 8, 32)
+
+
+SERVICES = ("batched", "serve_batch", "one_by_one")
+
+
+class TimerBatched(Searcher):
+    """The searcher with Ray Serve's batching: a batch is closed 4 ms after its first query."""
+
+    async def search(self, query: Query) -> Answer:
+        """Answer one query."""
+        answer: Answer = await self.timed(query)
+        return answer
+
+    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.004)
+    async def timed(self, queries: list[Query]) -> list[Answer]:
+        """Answer a batch."""
+        return await asyncio.to_thread(self.engine.answer, queries)
+
+
+@dataclass
+class Measured:
+    """All turns of one service with one number of clients."""
+
+    rates: list[float] = field(default_factory=list)  # requests/s, one a turn
+    latencies_ms: list[float] = field(default_factory=list)  # one a request
+    batches: list[int] = field(default_factory=list)
+
+
+def texts() -> list[str]:
+    return [f"a {who} in a {colour} {garment}" for who, colour, garment in itertools.product(("man", "woman"), COLOURS, GARMENTS)]
+
+
+def make_index(folder: Path, items: int) -> None:
+    """An encoder with random weights and an index of random vectors, in folder/model and folder/index."""
+    shape = {"text_width": 512, "text_layers": 12, "text_heads": 8, "embed_dim": 512}
+    encoder = build_dual_encoder(ModelConfig.model_validate({"image_height": 128, "image_width": 64, "scratch": shape}), texts())
+    encoder.save(folder / "model", {})
+    vector_ND = np.random.default_rng(0).standard_normal((items, encoder.dim), dtype=np.float32)
+    vector_ND /= np.linalg.norm(vector_ND, axis=1, keepdims=True)
+    rows = [{"item_id": f"{i}", "kind": "image", "status": "ok", "image_id": f"{i}", "camera_id": i % 6} for i in range(items)]
+    path = folder / "index"
+    path.mkdir()
+    GalleryIndex.build(
+        vector_ND,
+        table_of(EMBEDDINGS, rows),
+        IndexConfig(),
+        encoder_fingerprint=encoder.fingerprint,
+        encoder_path=str(folder / "model"),
+    ).save(path)
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 128)).save(picture, "JPEG")
+    with ThumbnailWriter(path) as thumbnails:
+        thumbnails.append(pa.chunked_array([[f"{i}" for i in range(items)]]), pa.chunked_array([[picture.getvalue()] * items]))
+
+
+async def ask(url: str, *, clients: int, requests: int) -> tuple[float, list[float], list[int]]:
+    """(seconds, latency of each request in ms, batch of each request)."""
+    questions = itertools.islice(itertools.cycle(texts()), requests)
+    latencies, batches = [], []
+    async with httpx.AsyncClient(timeout=120, trust_env=False, limits=httpx.Limits(max_connections=clients)) as http:
+
+        async def client() -> None:
+            for text in questions:  # one iterator for all clients: each takes the next question
+                started = time.perf_counter()
+                reply = await http.post(f"{url}/search/text", json={"text": text, "k": 20})
+                latencies.append((time.perf_counter() - started) * 1e3)
+                batches.append(reply.raise_for_status().json()["batch"])
+
+        started = time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(clients)))
+        return time.perf_counter() - started, latencies, batches
+
+
+def start_all(folder: Path) -> dict[str, str]:
+    """Base URL by service, all in the Ray Serve of this session."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    logging = {"log_level": "WARNING", "enable_access_log": False}
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config=logging)
+    for name in SERVICES:
+        batch = {"max_batch_size": 1} if name == "one_by_one" else {"max_batch_size": 32}
+        config: dict[str, Any] = {"index": str(folder / "index"), "searcher": {"num_cpus": 0.5, **batch}, "front": {"num_cpus": 0.2}}
+        app = application(ServeJob.model_validate(config), searcher_class=TimerBatched if name == "serve_batch" else None)
+        serve.run(app, name=name, route_prefix=f"/{name}", logging_config=logging)
+    return {name: f"http://127.0.0.1:{port}/{name}" for name in SERVICES}
+
+
+def run(report: Report, quick: bool) -> None:
+    items, turns, requests = (10_000, 3, 160) if quick else (50_000, 7, 480)
+    measured: dict[tuple[str, int], Measured] = {}
+    with tempfile.TemporaryDirectory(prefix="serving") as temporary, ray_session(RayConfig(address="local")):
+        make_index(Path(temporary), items)
+        urls = start_all(Path(temporary))
+        for url in urls.values():  # warm up
+            asyncio.run(ask(url, clients=8, requests=100))
+        for _, clients, (name, url) in itertools.product(range(turns), CLIENTS, urls.items()):
+            count = requests if clients > 1 else requests // 4
+            seconds, latencies, batches = asyncio.run(ask(url, clients=clients, requests=count))
+            result = measured.setdefault((name, clients), Measured())
+            result.rates.append(count / seconds)
+            result.latencies_ms += latencies
+            result.batches += batches
+        serve.shutdown()
+    for (name, clients), result in sorted(measured.items(), key=lambda entry: entry[0][1]):
+        cuts = statistics.quantiles(result.latencies_ms, n=100)
+        report.row(
+            service=name,
+            clients=clients,
+            gallery=items,
+            turns=turns,
+            requests=len(result.latencies_ms),
+            per_second_median=round(statistics.median(result.rates), 1),
+            per_second_min=round(min(result.rates), 1),
+            per_second_max=round(max(result.rates), 1),
+            latency_p50_ms=round(cuts[49], 2),
+            latency_p99_ms=round(cuts[98], 2),
+            mean_batch=round(statistics.mean(result.batches), 2),
+        )
+    busiest = CLIENTS[-1]
+    for rival in SERVICES[1:]:
+        gains = [a / b for a, b in zip(measured["batched", busiest].rates, measured[rival, busiest].rates, strict=True)]
+        report.claim(f"requests/s at {busiest} clients over {rival} (median of turns)", statistics.median(gains), ">=", 1.5)
+    lone = {name: statistics.median(measured[name, 1].latencies_ms) for name in SERVICES}
+    report.claim("latency of a lone query over one_by_one (medians)", lone["batched"] / lone["one_by_one"], "<=", 1.15)
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(__doc__ or "", run))

@@ -1,0 +1,78 @@
+"""Batches form while the worker is busy, nobody waits for a timer, and one bad question fails alone."""
+
+import asyncio
+import threading
+
+import pytest
+
+from reid_ray.serve.batching import Batcher
+
+
+class Square:
+    """Squares numbers; the first call waits until it is let go, so that a test decides what arrives meanwhile."""
+
+    def __init__(self):
+        self.batches, self.go = [], threading.Event()
+
+    def __call__(self, numbers):
+        assert self.go.wait(60)
+        self.batches.append(list(numbers))
+        if -1 in numbers:
+            raise ValueError("minus one")
+        return [number * number for number in numbers]
+
+
+async def settled(tasks):
+    return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+
+
+def run(scenario, **options):
+    square = Square()
+
+    async def play():
+        return await scenario(Batcher(square, **options), square)
+
+    return asyncio.run(play()), square.batches
+
+
+def test_what_arrives_while_a_batch_is_at_work_forms_the_next_ones_up_to_the_limit():
+    async def scenario(batcher, square):
+        first = asyncio.create_task(batcher.ask(0))
+        await asyncio.sleep(0.1)
+        later = [asyncio.create_task(batcher.ask(number)) for number in range(1, 11)]
+        await asyncio.sleep(0.1)
+        square.go.set()
+        return await settled([first, *later])
+
+    answers, batches = run(scenario, max_batch_size=4)
+    assert answers == [number * number for number in range(11)]
+    assert batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+
+
+def test_a_question_that_raises_fails_alone_and_the_rest_of_its_batch_is_answered():
+    async def scenario(batcher, square):
+        square.go.set()
+        tasks = [asyncio.create_task(batcher.ask(number)) for number in (3, -1, 5)]
+        answers = await settled(tasks)
+        return [*answers, await batcher.ask(6)]
+
+    answers, _ = run(scenario, max_batch_size=8)
+    assert [answers[0], *answers[2:]] == [9, 25, 36]
+    with pytest.raises(ValueError, match="minus one"):
+        raise answers[1]
+
+
+def test_who_has_gone_is_not_answered_and_does_not_stop_the_others():
+    async def scenario(batcher, square):
+        first = asyncio.create_task(batcher.ask(0))
+        await asyncio.sleep(0.1)
+        gone, stays = asyncio.create_task(batcher.ask(1)), asyncio.create_task(batcher.ask(2))
+        await asyncio.sleep(0.1)
+        gone.cancel()
+        await asyncio.sleep(0)
+        square.go.set()
+        return await settled([first, stays])
+
+    answers, batches = run(scenario, max_batch_size=8)
+    assert answers == [0, 4]
+    assert batches == [[0], [2]]
