@@ -37,6 +37,9 @@ class ImagesConfig(Section):
     split: str | None = Field(None, description="only rows of this split (train, val, test); null takes all")
     limit: int | None = Field(None, ge=1, description="at most this many images, in the source's order; null takes all")
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
+    readers: int = Field(
+        2, ge=1, description="Ray tasks that read or generate at the same time, 1 CPU each; more for many GPUs or a slow file system"
+    )
 
     @model_validator(mode="after")
     def _path_goes_with_source(self) -> Self:

@@ -130,7 +130,7 @@ def read_images(config: ImagesConfig, *, listing: ImageListing | None = None) ->
     # Pickled pieces rather than columns: a file name need not be valid UTF-8, an Arrow string must be.
     pieces = [{"piece": pickle.dumps(piece)} for piece in listing.pieces]
     images = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
-        _read_pieces, batch_size=1, batch_format="pyarrow", num_cpus=1
+        _read_pieces, batch_size=1, batch_format="pyarrow", num_cpus=1, compute=ray.data.TaskPoolStrategy(config.readers)
     )
     # A row group may be far larger than a block should be; other pieces are small already.
     return images.repartition(target_num_rows_per_block=_PIECE_ROWS) if config.source == "parquet" else images
