@@ -7,7 +7,7 @@ Ray Data actor holds; tests call it directly, with a scripted engine or a real o
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,13 +62,23 @@ class Captioner:
     Args:
         config: model, instructions, engine and sampling.
         revision: what identifies the weights, for the rows.
+        templates: id -> template of the dynamic instruction; None takes this project's own.
         max_pixels: an image whose header claims more is not decoded.
         engine: used instead of a vLLM engine of `config`.
     """
 
-    def __init__(self, config: CaptionerConfig, *, revision: str, max_pixels: int, engine: ChatEngine | None = None) -> None:
+    def __init__(
+        self,
+        config: CaptionerConfig,
+        *,
+        revision: str,
+        max_pixels: int,
+        templates: Mapping[str, str] | None = None,
+        engine: ChatEngine | None = None,
+    ) -> None:
         clock = time.perf_counter()
         self._config, self._revision, self._max_pixels = config, revision, max_pixels
+        self._templates = templates
         self._engine = engine or Engine(
             resolve_model(config.model, field="captioner.model"),
             revision=config.revision,
@@ -101,7 +111,10 @@ class Captioner:
 
     def _instructions(self, row: dict[str, Any]) -> list[Instruction]:
         key = self._key(row)
-        return [static_instruction() if kind == "static" else dynamic_instruction(key) for kind in self._config.instructions]
+        return [
+            static_instruction() if kind == "static" else dynamic_instruction(key, templates=self._templates)
+            for kind in self._config.instructions
+        ]
 
     def _key(self, row: dict[str, Any]) -> str:
         return f"{self._config.sampling.seed} {row['image_sha256'] or row['image_id']}"
@@ -131,7 +144,9 @@ class Captioner:
             ]
             for draft in failed:
                 draft.tried.append(draft.instruction)
-                draft.instruction = dynamic_instruction(self._key(draft.image), tried=[instruction.id for instruction in draft.tried])
+                draft.instruction = dynamic_instruction(
+                    self._key(draft.image), templates=self._templates, tried=[instruction.id for instruction in draft.tried]
+                )
             self._generate(failed)
 
     def _replace_failed_dynamic(self, per_image: Sequence[_ImageDrafts]) -> None:

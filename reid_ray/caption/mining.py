@@ -13,12 +13,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from reid_ray.caption.attributes import phrase_spans
 from reid_ray.caption.lexicon import AGE, GENDER, modifier_of, noun_of, tokens_of, word_set
 from reid_ray.caption.prompts import SLOTS
 from reid_ray.caption.validation import Failure, check_caption, words_of
 from reid_ray.config.caption_quality import ValidationConfig
+from reid_ray.errors import DataError
 
 PERSON = SLOTS["person"]
 _SLOT_OF = {"upper": "clothing", "lower": "clothing", "full": "clothing", "shoes": "footwear", "hair": "hair"}
@@ -115,6 +119,34 @@ def mine_patterns(captions: Iterable[str]) -> tuple[list[Pattern], Counter[str]]
             rejected[failure.code] += 1
     patterns = [Pattern(text, count, "captions") for text, count in found.items()]
     return sorted(patterns, key=lambda p: (-p.support, p.text)), rejected
+
+
+def load_templates(path: str | Path) -> dict[str, str]:
+    """Id -> template of a templates.yaml: {templates: [{id, text}, ...]}, as the mining job writes it or a person edits it.
+
+    Raises:
+        DataError: names the file, the entry and what is wrong with it.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give the templates.yaml of a mine job") from None
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: is not valid YAML: {error}") from None
+    entries = values.get("templates") if isinstance(values, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{path}: must hold a list named templates with at least one entry")
+    templates: dict[str, str] = {}
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str) or not isinstance(entry.get("text"), str):
+            raise DataError(f"{path}: entry {number} needs an id and a text, both strings")
+        failure = check_template(entry["text"])
+        if failure is not None:
+            raise DataError(f"{path}: template {entry['id']} is of no use ({failure}); mend or remove it")
+        if entry["id"] in templates:
+            raise DataError(f"{path}: the id {entry['id']} appears twice; ids tell captions apart")
+        templates[entry["id"]] = entry["text"]
+    return templates
 
 
 def vary(pattern: Pattern, rng: random.Random) -> Iterator[Pattern]:

@@ -16,6 +16,9 @@ import pyarrow.compute as pc
 
 from reid_ray.caption.captioning import Captioner
 from reid_ray.caption.engine import engine_environment
+from reid_ray.caption.identity import digest
+from reid_ray.caption.mining import load_templates
+from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.rewriting import Rewriter
 from reid_ray.config.caption import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
 from reid_ray.data.execution import actor_pool, ray_data_execution
@@ -40,32 +43,33 @@ def run_caption(config: CaptionJob) -> dict[str, Any]:
         ReidRayError: images, models or resources that the job cannot run with, before any actor starts.
     """
     models = _check_models(config)
+    templates = load_templates(config.captioner.templates) if config.captioner.templates is not None else None
     listing = image_listing(config.images)
-    output = JobOutput(
-        "caption", config.output.path, config, if_exists=config.output.if_exists, inputs={"images": listing.origin, **models}
-    )
+    inputs = {"images": listing.origin, **models} | ({} if templates is None else {"templates": digest(sorted(templates.items()))})
+    output = JobOutput("caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
     finished = output.finished()
-    if finished is not None and finished["inputs"] == {"images": listing.origin, **models}:
+    if finished is not None and finished["inputs"] == inputs:
         print(f"caption: {config.output.path} holds this run already")
         return finished
 
     with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
         _check_resources(config)
         images = read_images(config.images, listing=listing)
-        captions = _caption(images, config, models["captioner"]["revision"])
+        captions = _caption(images, config, models["captioner"]["revision"], templates)
         if config.rewriter.share:
             captions = _rewrite(captions, config, models["rewriter"]["revision"])
+        output.facts["templates"] = sorted(TEMPLATES if templates is None else templates)
         _write(captions, output, listing)
         manifest = output.manifest()
     print(f"caption: {output.counts} images; {_in_words(manifest['facts'])} -> {config.output.path}")
     return manifest
 
 
-def _caption(images: ray.data.Dataset, config: CaptionJob, revision: str) -> ray.data.Dataset:
+def _caption(images: ray.data.Dataset, config: CaptionJob, revision: str, templates: dict[str, str] | None) -> ray.data.Dataset:
     return images.map_batches(
         Captioner,
         fn_constructor_args=(config.captioner,),
-        fn_constructor_kwargs={"revision": revision, "max_pixels": config.images.max_pixels},
+        fn_constructor_kwargs={"revision": revision, "max_pixels": config.images.max_pixels, "templates": templates},
         runtime_env=_environment(config.captioner, "captioner.model"),
         **actor_pool(config.captioner.pool),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,14 +50,18 @@ def static_instruction() -> Instruction:
     return Instruction("static", "static", STATIC)
 
 
-def dynamic_instruction(key: str, *, tried: Collection[str] = ()) -> Instruction:
+def dynamic_instruction(key: str, *, templates: Mapping[str, str] | None = None, tried: Collection[str] = ()) -> Instruction:
     """The instruction with the template that `key` (an image's content digest and a seed, say) draws; the same key, the same one.
 
-    `tried` are ids of instructions that are not to be drawn again, unless no other is left.
+    Args:
+        key: what the draw depends on.
+        templates: id -> template; None takes TEMPLATES.
+        tried: ids of instructions that are not to be drawn again, unless no other is left.
     """
-    ids = sorted(template_id for template_id in TEMPLATES if f"dynamic/{template_id}" not in tried) or sorted(TEMPLATES)
+    templates = TEMPLATES if templates is None else templates
+    ids = sorted(template_id for template_id in templates if f"dynamic/{template_id}" not in tried) or sorted(templates)
     template_id = ids[int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) % len(ids)]
-    return Instruction(f"dynamic/{template_id}", "dynamic", DYNAMIC.format(template=TEMPLATES[template_id]))
+    return Instruction(f"dynamic/{template_id}", "dynamic", DYNAMIC.format(template=templates[template_id]))
 
 
 def rewrite_request(caption: str) -> str:

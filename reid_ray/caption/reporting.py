@@ -33,7 +33,9 @@ def run_report(config: ReportJob) -> dict[str, Any]:
     run = read_manifest(config.run)
     captions = Path(config.run) / _CAPTIONS_FOLDER
     with JobOutput("report", config.output.path, config, if_exists=config.output.if_exists, inputs={"run": config.run}) as output:
-        statistics = collect_statistics(captions, sample=config.sample_captions, seed=config.seed)
+        facts = _origin(run)["facts"]
+        templates = facts["templates"] if "templates" in facts else ()
+        statistics = collect_statistics(captions, sample=config.sample_captions, seed=config.seed, templates=templates)
         samples, note = _samples(config, run, captions)
         page = render_report(
             title=f"Captions of {config.run}", statistics=statistics, manifest=run, samples=samples, alpha=_alpha(run), note=note
@@ -64,15 +66,21 @@ def _samples(config: ReportJob, run: Mapping[str, Any], captions: Path) -> tuple
 
 
 def _images_of(run: Mapping[str, Any]) -> ImagesConfig:
-    """The images section of a caption job's manifest, or of the run that a refilter job read."""
-    while "images" not in run["config"] and "run" in run["config"]:
-        run = read_manifest(run["config"]["run"])
+    """The images section of the caption job's manifest."""
+    run = _origin(run)
     if "images" not in run["config"]:
         raise DataError("the run's manifest does not say where its images are; set images")
     try:
         return ImagesConfig.model_validate(run["config"]["images"])
     except ValidationError as error:
         raise DataError(f"the run's manifest has another images section than this version reads ({error}); set images") from None
+
+
+def _origin(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The manifest of the caption job whose captions a refilter job read; a caption job's own."""
+    while run["job"] == "refilter":
+        run = read_manifest(run["config"]["run"])
+    return run
 
 
 def _alpha(run: Mapping[str, Any]) -> float | None:

@@ -204,7 +204,11 @@ def _faithfulness(statistics: RunStatistics, alpha: float | None) -> str:
 def _facts(manifest: Mapping[str, Any]) -> str:
     environment = manifest["environment"]
     rows = [["models", ", ".join(sorted(map(str, _leaves(manifest["inputs"]))))]]
-    rows += [[name.replace("_", " "), _short(value)] for name, value in _flat({**manifest["timings"], **manifest["facts"]})]
+    rows += [
+        [name.replace("_", " "), _short(value)]
+        for name, value in _flat({**manifest["timings"], **manifest["facts"]})
+        if name != "templates"
+    ]
     rows += [["machine", f"{environment['processor']}, {environment['cpu_count']} cores, {environment['memory_bytes'] / 2**30:.0f} GiB"]]
     rows += [["versions", ", ".join(f"{name} {version}" for name, version in environment["versions"].items())]]
     rows += [["commit", str(environment["commit"])], ["command", environment["command"]]]

@@ -7,7 +7,7 @@ caption.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from reid_ray.caption.diversity import Diversity, DiversityMeter
-from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import iter_table
 
@@ -53,13 +52,14 @@ class RunStatistics:
         }
 
 
-def collect_statistics(captions: str | Path, *, sample: int, seed: int) -> RunStatistics:
+def collect_statistics(captions: str | Path, *, sample: int, seed: int, templates: Collection[str] = ()) -> RunStatistics:
     """Read a CAPTIONS table once.
 
     Args:
         captions: a Parquet file or a folder of them.
         sample: captions per kind for distinct-n and self-BLEU.
         seed: of the sample.
+        templates: ids of the templates that the run could draw; empty leaves coverage out.
     """
     result = RunStatistics()
     meters: dict[str, DiversityMeter] = {}
@@ -76,7 +76,7 @@ def collect_statistics(captions: str | Path, *, sample: int, seed: int) -> RunSt
         _add_rewrites(table, result)
         for kind in {row["kind"] for row in rows}:
             fine = [row for row in rows if row["kind"] == kind and row["status"] == "ok"]
-            known = [f"dynamic/{template}" for template in TEMPLATES] if kind == "dynamic" else []
+            known = [f"dynamic/{template}" for template in templates] if kind == "dynamic" else []
             meter = meters.setdefault(kind, DiversityMeter(sample=sample, seed=seed, templates=known))
             meter.add([row["caption_id"] for row in fine], [row["text"] for row in fine], [row["instruction_id"] for row in fine])
     result.diversity = {kind: meter.result() for kind, meter in sorted(meters.items())}

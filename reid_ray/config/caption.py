@@ -65,6 +65,9 @@ class CaptionerConfig(Section):
     instructions: tuple[Literal["static", "dynamic"], ...] = Field(
         ("static",), min_length=1, description="captions per image: static (one instruction) and dynamic (in the style of a drawn template)"
     )
+    templates: str | None = Field(
+        None, description="templates.yaml of a mine job for the dynamic instruction; null takes this project's own"
+    )
     template_tries: int = Field(
         2, ge=1, description="generations of a dynamic caption, each with another template, before the static instruction takes its place"
     )

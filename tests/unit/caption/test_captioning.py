@@ -128,6 +128,19 @@ def test_a_failed_dynamic_caption_is_asked_again_with_another_template():
     assert rows[1]["prompt_fingerprint"] != once[1]["prompt_fingerprint"]
 
 
+def test_templates_of_ones_own_are_drawn():
+    own = {"x": "The [person/woman/man] in [clothing description] has [hair description]."}
+    captioner = Captioner(
+        CaptionerConfig(instructions=("dynamic",)),
+        revision="r",
+        max_pixels=10_000,
+        templates=own,
+        engine=ScriptedEngine(lambda text, picture: Reply(GOOD if own["x"] in text else "")),
+    )
+    rows = captioner(_images(_png(10), _png(11))).to_pylist()
+    assert [(row["instruction_id"], row["status"]) for row in rows] == [("dynamic/x", "ok")] * 2
+
+
 def test_an_image_that_the_engine_refuses_is_not_asked_again():
     rows, engine = _run(lambda text, picture: Reply(None, error="too narrow"), _images(_png(10)), instructions=("dynamic", "static"))
     assert [(row["kind"], row["status"], row["tries"]) for row in rows] == [("dynamic", "failed", 1), ("static", "failed", 1)]

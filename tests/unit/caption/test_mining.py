@@ -4,10 +4,11 @@ import random
 
 import pytest
 
-from reid_ray.caption.mining import Pattern, check_template, distinct, extract_pattern, mine_patterns, vary
+from reid_ray.caption.mining import Pattern, check_template, distinct, extract_pattern, load_templates, mine_patterns, vary
 from reid_ray.caption.prompts import SLOT_PATTERN, TEMPLATES
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.errors import DataError
 
 P, C, F, H, A, B = (
     "[person/woman/man]",
@@ -81,6 +82,25 @@ def test_many_distinct_templates_come_out_of_human_captions_and_all_rows_are_acc
     for pattern in kept:
         assert check_template(pattern.text) is None
         assert not any(word in pattern.text.lower().split() for word in ("red", "man", "woman", "he", "his", "jeans", "coat."))
+
+
+def test_templates_are_loaded_and_bad_ones_named(tmp_path):
+    path = tmp_path / "templates.yaml"
+    path.write_text(f"templates:\n- {{id: a, text: 'The {P} wears {C} and has {H}.', origin: model}}\n".replace("'", '"'))
+    assert load_templates(path) == {"a": f"The {P} wears {C} and has {H}."}
+    for content, message in [
+        ("templates: []", "at least one entry"),
+        ("[1, 2]", "a list named templates"),
+        ("templates: [{id: 1, text: x}]", "entry 1 needs an id and a text"),
+        (f'templates: [{{id: a, text: "The {P} wears a red {C}, {H}."}}]', "template a is of no use .leftover_attribute: red"),
+        (f'templates: [{{id: a, text: "The {P} wears {C} and {H}."}}, {{id: a, text: "The {P} wears {C} and {H}."}}]', "appears twice"),
+        ("a: [", "not valid YAML"),
+    ]:
+        path.write_text(content)
+        with pytest.raises(DataError, match=message):
+            load_templates(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_templates(tmp_path / "none.yaml")
 
 
 def test_variants_hold_the_same_slots():

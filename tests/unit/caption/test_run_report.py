@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from reid_ray.caption.planner import StageRate, balanced_replicas, plan, rates_of, render_table
+from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.refilter import run_refilter
 from reid_ray.caption.reporting import run_report
 from reid_ray.caption.run_report import bar_chart
@@ -48,6 +49,7 @@ def run(tmp_path):
     config = CaptionJob(images=ImagesConfig(synthetic=PEOPLE), output=OutputConfig(path=str(tmp_path / "run")))
     with JobOutput("caption", tmp_path / "run", config) as output:
         output.counts.read = output.counts.written = 16
+        output.facts["templates"] = sorted(TEMPLATES)
         with TableWriter(output.folder / "captions", CAPTIONS) as writer:
             writer.append(table_of(CAPTIONS, rows))
     return tmp_path / "run"
