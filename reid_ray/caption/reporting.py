@@ -34,7 +34,7 @@ def run_report(config: ReportJob) -> dict[str, Any]:
     captions = Path(config.run) / _CAPTIONS_FOLDER
     with JobOutput("report", config.output.path, config, if_exists=config.output.if_exists, inputs={"run": config.run}) as output:
         facts = _origin(run)["facts"]
-        templates = facts["templates"] if "templates" in facts else ()
+        templates = facts.get("templates", ())
         statistics = collect_statistics(captions, sample=config.sample_captions, seed=config.seed, templates=templates)
         samples, note = _samples(config, run, captions)
         page = render_report(
