@@ -56,6 +56,12 @@ class BatchesConfig(Section):
         10, ge=0, description="pixels of padding before a random crop back to the image size (10 as in IRRA); 0 is off"
     )
     erase: float = Field(0.5, ge=0, le=1, description="probability of random erasing (0.5 as in IRRA)")
+    chunk: int | None = Field(
+        None,
+        ge=1,
+        description="a worker encodes this many samples at a time and once more for the gradient, so that activations do not bound the "
+        "batch (GradCache); null encodes its share at once",
+    )
     threads: int = Field(1, ge=1, description="threads per worker that read, decode and augment ahead of the step")
 
 
@@ -73,17 +79,72 @@ class InfoNceConfig(Section):
     temperature: float = Field(0.07, gt=0, description="softmax temperature (0.07, where CLIP's own starts)")
 
 
+class SigmoidConfig(Section):
+    """SigLIP's loss: a yes-or-no question per picture and text; its scale and bias are learnt from log 10 and -10 on."""
+
+    weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
+
+
+class TripletConfig(Section):
+    """Batch-hard triplet across the modalities; asks for batches that hold identities more than once."""
+
+    weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
+    margin: float | None = Field(0.3, ge=0, description="Euclidean distance of unit vectors, 0 to 2; null is the soft margin")
+
+
+class IdConfig(Section):
+    """Cross-entropy over the training identities on both global features (IRRA)."""
+
+    weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
+    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing (0 in IRRA)")
+
+
+class IrrConfig(Section):
+    """Masked words predicted from the picture (IRRA's implicit relation reasoning); needs masking."""
+
+    weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
+    blocks: int = Field(4, ge=1, description="transformer blocks after the cross-attention (4 in IRRA)")
+    heads: int = Field(8, ge=1, description="attention heads; must divide the joint space's dimensions (8 of 512 in IRRA)")
+
+
 class ObjectiveConfig(Section):
     """The loss: a weighted sum of named terms."""
 
     sdm: SdmConfig = SdmConfig()
     infonce: InfoNceConfig = InfoNceConfig()
+    sigmoid: SigmoidConfig = SigmoidConfig()
+    triplet: TripletConfig = TripletConfig()
+    id: IdConfig = IdConfig()
+    irr: IrrConfig = IrrConfig()
+    tile: int | None = Field(
+        None,
+        ge=16,
+        description="sdm, infonce and sigmoid in tiles of this side, so that no worker holds the matrix of the whole batch (1024 from a "
+        "batch of about 4,096 on); null computes a worker's rows at once",
+    )
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
-        if not self.sdm.weight and not self.infonce.weight:
-            raise ValueError("sdm.weight and infonce.weight are both 0, so there is nothing to learn")
+        terms = (self.sdm, self.infonce, self.sigmoid, self.triplet, self.id, self.irr)
+        if not any(term.weight for term in terms):
+            raise ValueError("the weights of all terms are 0, so there is nothing to learn; set sdm.weight to 1")
         return self
+
+
+class MaskingConfig(Section):
+    """Which words the text tower does not see. A chosen token becomes the mask 80 %, a random one 10 %, itself 10 %."""
+
+    kind: Literal["none", "equal", "nam"] = Field(
+        "none", description="equal: every token with `probability`; nam: noise-aware, the doubtful ones more often (Tan et al. 2024)"
+    )
+    probability: float = Field(0.15, gt=0, lt=1, description="mean probability of masking a token (0.15 as in BERT; 0.10 to 0.30 work)")
+    depth: float = Field(
+        0.83,
+        gt=0,
+        le=1,
+        description="nam compares tokens with patches after this share of each tower's layers (layer 10 of 12; 8 to 12 work)",
+    )
+    export: bool = Field(True, description="nam: write every token's last noise level to noise/ (Parquet) and a page to noise.html")
 
 
 class OptimizerConfig(Section):
@@ -95,6 +156,7 @@ class OptimizerConfig(Section):
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients")
     eps: float = Field(1e-8, gt=0, description="added to the denominator of Adam")
+    heads_factor: float = Field(5.0, gt=0, description="rate of what the losses bring anew (id, irr, sigmoid), times lr (5 as in IRRA)")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps in which the rate rises from zero")
     clip_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this global norm; 0 is off")
 
@@ -150,12 +212,19 @@ class TrainJob(Section):
     model: ModelConfig = ModelConfig()
     batches: BatchesConfig = BatchesConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    masking: MaskingConfig = MaskingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     engine: EngineConfig = EngineConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     workers: WorkersConfig = WorkersConfig()
     output: OutputConfig
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _prediction_needs_masks(self) -> Self:
+        if self.objective.irr.weight and self.masking.kind == "none":
+            raise ValueError("objective.irr predicts masked words, but masking.kind is none; set it to equal or nam, or irr.weight to 0")
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:

@@ -8,6 +8,7 @@ or masking. N samples, T tokens, P = 1 + M positions (class token and patches), 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,15 +21,14 @@ def layer_at(depth: float, layers: int) -> int:
     return min(layers, max(1, round(depth * layers)))
 
 
-def image_pass(clip: CLIPModel, pixel_values: torch.Tensor, *, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+def image_pass(clip: CLIPModel, pixel_values: torch.Tensor, *, layer: int) -> tuple[Any, torch.Tensor]:
     """One forward pass of pictures.
 
     Returns:
-        Global features [N, D] with gradient, not normalised, and the output of layer `layer` (1 is the first), [N, P, width],
-        detached.
+        What get_image_features gives, and the output of layer `layer` (1 is the first), [N, P, width], detached.
     """
     output = clip.get_image_features(pixel_values=pixel_values, output_hidden_states=[layer - 1])
-    return output.pooler_output, output.hidden_states[layer - 1].detach()
+    return output, output.hidden_states[layer - 1].detach()
 
 
 @torch.no_grad()

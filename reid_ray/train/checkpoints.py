@@ -13,6 +13,7 @@ from pathlib import Path
 import ray.train
 
 from reid_ray.storage import write_json
+from reid_ray.train.masker import Masker
 from reid_ray.train.zero import ZeroEngine
 
 _PROGRESS = "progress.json"
@@ -27,20 +28,22 @@ class Progress:
     best_r1: float = -1.0
 
 
-def restore(engine: ZeroEngine) -> Progress:
-    """Load the newest checkpoint of this run into `engine`; Progress() if there is none."""
+def restore(engine: ZeroEngine, masker: Masker) -> Progress:
+    """Load the newest checkpoint of this run into `engine` and `masker`; Progress() if there is none."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return Progress()
     with checkpoint.as_directory() as folder:
         engine.load(Path(folder))
+        masker.load(Path(folder))
         return Progress(**json.loads((Path(folder) / _PROGRESS).read_text(encoding="utf-8")))
 
 
-def save(engine: ZeroEngine, progress: Progress) -> None:
+def save(engine: ZeroEngine, masker: Masker, progress: Progress) -> None:
     """Write a checkpoint; returns when Ray Train has the parts of all workers."""
     folder = Path(tempfile.mkdtemp(prefix="reid-ray-"))
     engine.save(folder)
+    masker.save(folder)
     if ray.train.get_context().get_world_rank() == 0:
         write_json(folder / _PROGRESS, asdict(progress))
     ray.train.report(asdict(progress), checkpoint=ray.train.Checkpoint.from_directory(folder), delete_local_checkpoint_after_upload=True)

@@ -28,10 +28,11 @@ from reid_ray.model.preprocess import ImageTransform
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """A worker's share of one step: `inputs` of the module, and the identity of each of its A samples."""
+    """A worker's share of one step: `inputs` of the module, and of each of its A samples the identity and the row of its text."""
 
     inputs: dict[str, torch.Tensor]
     person_A: torch.Tensor
+    text_A: torch.Tensor
 
 
 class Feed:
@@ -66,7 +67,22 @@ class Feed:
         self._rank, self._world = rank, world
         self._fill = tuple(round(255 * value) for value in transform.mean)
         rewrites_S = pc.list_value_length(self._samples["rewrites"]).to_numpy()
+        # Texts are numbered as texts_of gives them: captions first, then each caption's rewrites.
+        self._first_rewrite_S = len(rewrites_S) + np.cumsum(rewrites_S) - rewrites_S
+        self.texts = len(rewrites_S) + int(rewrites_S.sum())
+        # Identities of the training split alone, counted from 0, as a classifier wants them.
+        persons, self._person_S = np.unique(self._samples["person"].to_numpy(), return_inverse=True)
+        self.persons = len(persons)
         self.plan = BatchPlan(rewrites_S, size=config.size, rewrite_share=rewrite_share, seed=config.seed)
+
+    def texts_at(self, rows: np.ndarray) -> list[str]:
+        """The texts of rows in the numbering of TrainBatch.text_A."""
+        captions = len(self._samples)
+        rewrites = pc.list_flatten(self._samples["rewrites"]) if rows.max(initial=0) >= captions else None
+        return [
+            (self._samples["text"][row] if row < captions or rewrites is None else rewrites[row - captions]).as_py()
+            for row in rows.tolist()
+        ]
 
     def batches(self, start: int, stop: int) -> Iterator[TrainBatch]:
         """The batches of steps start .. stop - 1, prepared ahead by threads."""
@@ -98,7 +114,8 @@ class Feed:
             "pixel_values": torch.from_numpy(self._transform.normalise(pixels_NHWC)),
             "input_ids": tokenise(self._tokenizer, texts, context=self._context),
         }
-        return TrainBatch(inputs, torch.tensor(rows["person"].to_numpy()))
+        text_A = np.where(share.rewrite_B < 0, share.sample_B, self._first_rewrite_S[share.sample_B] + share.rewrite_B)
+        return TrainBatch(inputs, torch.from_numpy(self._person_S[share.sample_B]), torch.from_numpy(text_A))
 
     def _picture(self, row: int, step: int, place: int) -> np.ndarray:
         pixels_HWC = self._transform.resize(decode_image(self._pictures[row]))

@@ -29,7 +29,7 @@ class _QuickGelu(nn.Module):
 class InteractionEncoder(nn.Module):
     """Predicts each masked token of a text from the text's other tokens and its picture.
 
-    forward(text_NTD, image_NPD, real_NT) -> logits [N, T, vocab_size].
+    forward(text_NTD, image_NPD, real_NT, wanted_NT) -> logits [W, vocab_size] of the W wanted positions, row by row.
 
     Args:
         dim: D, of both towers' projected tokens.
@@ -51,8 +51,8 @@ class InteractionEncoder(nn.Module):
         )
         self._initialise(dim, blocks)
 
-    def forward(self, text_NTD: torch.Tensor, image_NPD: torch.Tensor, real_NT: torch.Tensor) -> torch.Tensor:
-        """Logits of every position; `real_NT` (bool) is False at padding, which no token attends to.
+    def forward(self, text_NTD: torch.Tensor, image_NPD: torch.Tensor, real_NT: torch.Tensor, wanted_NT: torch.Tensor) -> torch.Tensor:
+        """Logits where `wanted_NT` (bool) holds; `real_NT` (bool) is False at padding, which no token attends to.
 
         The published code lets padding take part. Without it the result does not depend on how far a batch is padded, so another
         division of a batch over workers gives the same loss.
@@ -61,7 +61,7 @@ class InteractionEncoder(nn.Module):
         states, _ = self.cross_attention(self.text_norm(text_NTD), image_NPD, image_NPD, need_weights=False)
         for block in self.blocks:
             states = block(states, src_key_padding_mask=~real_NT)
-        return self.head(self.output_norm(states))
+        return self.head(self.output_norm(states[wanted_NT]))
 
     def _initialise(self, dim: int, blocks: int) -> None:
         # As the paper's release: a width-scaled normal everywhere, residual branches narrower with depth.
@@ -82,15 +82,27 @@ def irr_targets(ids_NT: torch.Tensor, chosen_NT: torch.Tensor) -> torch.Tensor:
     return torch.where(chosen_NT, ids_NT, torch.full_like(ids_NT, IGNORED))
 
 
-def irr_loss(logits_NTV: torch.Tensor, target_NT: torch.Tensor, *, total: torch.Tensor | float | None = None) -> torch.Tensor:
-    """Cross-entropy of the original tokens, the mean over those that were chosen; zero where none was.
+def irr_cost(logits_WV: torch.Tensor, target_NT: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the original tokens that were chosen, summed over each text: [N], float32. Zero where none was chosen.
+
+    IRR's loss is the sum over all texts divided by the number of chosen tokens; a text's own sum can be had chunk by chunk.
 
     Args:
-        logits_NTV: of InteractionEncoder.
+        logits_WV: of InteractionEncoder, where target_NT is not IGNORED.
         target_NT: of irr_targets.
-        total: what the sum is divided by; None takes the number of targets here. On several workers, whose shares of masked tokens
-            differ, their mean number gives the loss of the whole batch once gradients are averaged.
     """
-    loss = functional.cross_entropy(logits_NTV.flatten(0, 1).float(), target_NT.flatten(), ignore_index=IGNORED, reduction="sum")
-    count = (target_NT != IGNORED).sum() if total is None else torch.as_tensor(total, device=loss.device)
-    return loss / count.clamp_min(1)
+    wanted_NT = target_NT != IGNORED
+    cost_W = functional.cross_entropy(logits_WV.float(), target_NT[wanted_NT], reduction="none")
+    return cost_W.new_zeros(len(target_NT)).index_add(0, wanted_NT.nonzero()[:, 0], cost_W)
+
+
+def irr_loss(cost_A: torch.Tensor, count_A: torch.Tensor, *, total: torch.Tensor | None = None) -> torch.Tensor:
+    """The mean over chosen tokens; zero where none was.
+
+    Args:
+        cost_A: of irr_cost.
+        count_A: chosen tokens of each text.
+        total: what the sum is divided by; None takes the number of chosen tokens here. On several workers, whose numbers differ,
+            their mean gives the loss of the whole batch once gradients are averaged.
+    """
+    return cost_A.sum() / (count_A.sum() if total is None else total).clamp_min(1)

@@ -14,6 +14,7 @@ from reid_ray.train import checkpoints
 from reid_ray.train.checkpoints import Progress
 from reid_ray.train.feed import Feed
 from reid_ray.train.log import RunLog
+from reid_ray.train.masker import Masker
 from reid_ray.train.objective import Loss, Objective
 from reid_ray.train.optimizer import learning_rate
 from reid_ray.train.zero import ZeroEngine
@@ -26,6 +27,7 @@ class Parts:
     engine: ZeroEngine
     objective: Objective
     feed: Feed
+    masker: Masker
     validate: Callable[[], dict[str, float]] | None
     keep: Callable[[Progress], None]
     log: RunLog
@@ -39,8 +41,11 @@ def train(parts: Parts, *, progress: Progress, steps: int, schedule: ScheduleCon
         with means.waiting():
             batch = next(batches)
         lr = learning_rate(step, steps=steps, config=optimizer)
-        loss = parts.objective(parts.engine.forward(batch.inputs), batch.person_A.to(parts.engine.device))
+        inputs = parts.masker.before(batch.inputs, batch.text_A, step)
+        features = parts.engine.forward(inputs)
+        loss = parts.objective(features, batch.person_A.to(parts.engine.device))
         norm = parts.engine.step(loss.total, lr=lr)
+        parts.masker.after(inputs, batch.text_A, features)
         means.add(loss, norm=norm, samples=len(batch.person_A))
         progress = replace(progress, step=step + 1)
         last = progress.step == steps
@@ -50,7 +55,7 @@ def train(parts: Parts, *, progress: Progress, steps: int, schedule: ScheduleCon
         if last or (parts.validate is not None and progress.step % schedule.validate_every == 0):
             progress = _select(parts, progress)
         if last or progress.step % schedule.checkpoint_every == 0:
-            checkpoints.save(parts.engine, progress)
+            checkpoints.save(parts.engine, parts.masker, progress)
             parts.log.event("checkpoint", step=progress.step)
     return progress
 

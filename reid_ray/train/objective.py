@@ -9,26 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
-from reid_ray.config.train import InfoNceConfig, ObjectiveConfig, SdmConfig
+from reid_ray.config.train import IdConfig, InfoNceConfig, IrrConfig, ObjectiveConfig, SdmConfig, SigmoidConfig, TripletConfig
+from reid_ray.train.contrastive import TILE, blocked_infonce_loss, blocked_sdm_loss, blocked_sigmoid_loss
+from reid_ray.train.identity_losses import id_loss, triplet_loss
+from reid_ray.train.irr import irr_loss
 from reid_ray.train.losses import infonce_loss, sdm_loss
 
 
-@dataclass(frozen=True)
 class Pairs:
-    """Features of this worker's A pairs and of all workers' C pairs; the own ones are rows first .. first + A - 1 of all."""
+    """The A pairs of this worker, and on demand all workers' C pairs; the own ones are rows first .. first + A - 1 of all.
 
-    image_AD: torch.Tensor
-    text_AD: torch.Tensor
-    person_A: torch.Tensor
-    image_CD: torch.Tensor
-    text_CD: torch.Tensor
-    person_C: torch.Tensor
-    first: int
+    Args:
+        features: what the module returned; unit vectors "image" and "text" among them.
+        person_A: identity of each pair.
+    """
+
+    def __init__(self, features: dict[str, torch.Tensor], person_A: torch.Tensor) -> None:
+        self.features, self.person_A = features, person_A
+        self.image_AD, self.text_AD = features["image"], features["text"]
+        self.first = _rank() * len(person_A)
+
+    @cached_property
+    def everyone(self) -> dict[str, torch.Tensor]:
+        """The candidates: image_CD, text_CD (with gradient to every worker) and person_C."""
+        return {"image_CD": _gather(self.image_AD), "text_CD": _gather(self.text_AD), "person_C": gather_constant(self.person_A)}
 
 
 @dataclass(frozen=True)
@@ -52,44 +62,95 @@ class Term(Protocol):
 
 
 class SdmTerm:
-    """Similarity distribution matching."""
+    """Similarity distribution matching; in tiles if `tile` is given."""
 
     name = "sdm"
 
-    def __init__(self, config: SdmConfig) -> None:
-        self.weight, self._temperature = config.weight, config.temperature
+    def __init__(self, config: SdmConfig, tile: int | None) -> None:
+        self.weight, self._temperature, self._tile = config.weight, config.temperature, tile
 
     def __call__(self, pairs: Pairs) -> torch.Tensor:
         """The unweighted value, a scalar."""
-        return sdm_loss(
-            pairs.image_AD,
-            pairs.text_AD,
-            pairs.person_A,
-            image_CD=pairs.image_CD,
-            text_CD=pairs.text_CD,
-            person_C=pairs.person_C,
-            temperature=self._temperature,
-        )
+        own = (pairs.image_AD, pairs.text_AD, pairs.person_A)
+        if self._tile is not None:
+            return blocked_sdm_loss(*own, temperature=self._temperature, tile=self._tile)
+        return sdm_loss(*own, **pairs.everyone, temperature=self._temperature)
 
 
 class InfoNceTerm:
-    """CLIP's contrastive loss."""
+    """CLIP's contrastive loss; in tiles if `tile` is given."""
 
     name = "infonce"
 
-    def __init__(self, config: InfoNceConfig) -> None:
-        self.weight, self._temperature = config.weight, config.temperature
+    def __init__(self, config: InfoNceConfig, tile: int | None) -> None:
+        self.weight, self._temperature, self._tile = config.weight, config.temperature, tile
 
     def __call__(self, pairs: Pairs) -> torch.Tensor:
         """The unweighted value, a scalar."""
-        return infonce_loss(
-            pairs.image_AD,
-            pairs.text_AD,
-            image_CD=pairs.image_CD,
-            text_CD=pairs.text_CD,
-            first=pairs.first,
-            temperature=self._temperature,
-        )
+        own = (pairs.image_AD, pairs.text_AD)
+        if self._tile is not None:
+            return blocked_infonce_loss(*own, temperature=self._temperature, tile=self._tile)
+        image_CD, text_CD = pairs.everyone["image_CD"], pairs.everyone["text_CD"]
+        return infonce_loss(*own, image_CD=image_CD, text_CD=text_CD, first=pairs.first, temperature=self._temperature)
+
+
+class SigmoidTerm:
+    """SigLIP's loss, always in tiles: its cells share nothing."""
+
+    name = "sigmoid"
+
+    def __init__(self, config: SigmoidConfig, tile: int | None) -> None:
+        self.weight, self._tile = config.weight, TILE if tile is None else tile
+
+    def __call__(self, pairs: Pairs) -> torch.Tensor:
+        """The unweighted value, a scalar."""
+        log_scale, bias = pairs.features["sigmoid"]
+        return blocked_sigmoid_loss(pairs.image_AD, pairs.text_AD, pairs.person_A, log_scale=log_scale, bias=bias, tile=self._tile)
+
+
+class TripletTerm:
+    """Batch-hard triplet across the modalities."""
+
+    name = "triplet"
+
+    def __init__(self, config: TripletConfig) -> None:
+        self.weight, self._margin = config.weight, config.margin
+
+    def __call__(self, pairs: Pairs) -> torch.Tensor:
+        """The unweighted value, a scalar."""
+        return triplet_loss(pairs.image_AD, pairs.text_AD, pairs.person_A, **pairs.everyone, margin=self._margin)
+
+
+class IdTerm:
+    """Cross-entropy over identities."""
+
+    name = "id"
+
+    def __init__(self, config: IdConfig) -> None:
+        self.weight, self._smoothing = config.weight, config.smoothing
+
+    def __call__(self, pairs: Pairs) -> torch.Tensor:
+        """The unweighted value, a scalar."""
+        image_AK, text_AK = pairs.features["image_identity"], pairs.features["text_identity"]
+        return id_loss(image_AK, text_AK, pairs.person_A, smoothing=self._smoothing)
+
+
+class IrrTerm:
+    """Prediction of masked words, the mean over those of all workers."""
+
+    name = "irr"
+
+    def __init__(self, config: IrrConfig) -> None:
+        self.weight = config.weight
+
+    def __call__(self, pairs: Pairs) -> torch.Tensor:
+        """The unweighted value, a scalar."""
+        count_A = pairs.features["irr_count"]
+        total = count_A.sum().float()
+        if _distributed():
+            dist.all_reduce(total)
+            total /= dist.get_world_size()
+        return irr_loss(pairs.features["irr_cost"], count_A, total=total)
 
 
 class Objective:
@@ -99,14 +160,13 @@ class Objective:
         self._terms = terms
 
     def __call__(self, features: dict[str, torch.Tensor], person_A: torch.Tensor) -> Loss:
-        """Gather, then add up the terms.
+        """Add up the terms.
 
         Args:
-            features: {"image": [A, D], "text": [A, D]}, this worker's unit vectors.
-            person_A: identity of each pair.
+            features: of the module: {"image": [A, D], "text": [A, D]}, this worker's unit vectors, and what else the terms ask for.
+            person_A: identity of each pair, from 0.
         """
-        image_AD, text_AD = features["image"], features["text"]
-        pairs = Pairs(image_AD, text_AD, person_A, _gather(image_AD), _gather(text_AD), gather_constant(person_A), _rank() * len(image_AD))
+        pairs = Pairs(features, person_A)
         raw = {term.name: term(pairs) for term in self._terms}
         weighted = {term.name: term.weight * raw[term.name] for term in self._terms}
         total = torch.stack(list(weighted.values())).sum()
@@ -115,7 +175,14 @@ class Objective:
 
 def build_objective(config: ObjectiveConfig) -> Objective:
     """The terms of `config` whose weight is not zero."""
-    terms: list[Term] = [SdmTerm(config.sdm), InfoNceTerm(config.infonce)]
+    terms: list[Term] = [
+        SdmTerm(config.sdm, config.tile),
+        InfoNceTerm(config.infonce, config.tile),
+        SigmoidTerm(config.sigmoid, config.tile),
+        TripletTerm(config.triplet),
+        IdTerm(config.id),
+        IrrTerm(config.irr),
+    ]
     return Objective([term for term in terms if term.weight])
 
 

@@ -11,11 +11,19 @@ from reid_ray.config.train import OptimizerConfig
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over what trains; vectors (norms, biases) without weight decay. The rate is set before every step."""
-    trained = [weight for weight in module.parameters() if weight.requires_grad]
+    """Adam or AdamW over what trains; vectors (norms, biases) without weight decay. The rate is set before every step.
+
+    Each group has a "factor" that the rate is multiplied by: config.heads_factor for the parameters below "heads.", else 1.
+    """
+    named = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
     groups = [
-        {"params": [weight for weight in trained if weight.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [weight for weight in trained if weight.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [weight for name, weight in named if (weight.ndim >= 2) == matrices and name.startswith("heads.") == heads],
+            "weight_decay": config.weight_decay if matrices else 0.0,
+            "factor": config.heads_factor if heads else 1.0,
+        }
+        for heads in (False, True)
+        for matrices in (True, False)
     ]
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(

@@ -26,8 +26,9 @@ from reid_ray.progress import progress_bar
 from reid_ray.runtime import Need, ray_session, require_resources
 from reid_ray.storage import MANIFEST, Counts, JobOutput, parquet_files, read_manifest
 from reid_ray.train.log import METRICS, TENSORBOARD, read_metrics
+from reid_ray.train.noise_page import write_noise_page
 
-_START, _DATA, _BEST, _RAY = "start", "data", "best", "ray"
+_START, _DATA, _BEST, _RAY, _NOISE = "start", "data", "best", "ray", "noise"
 
 
 def run_train(config: TrainJob) -> dict[str, Any]:
@@ -57,6 +58,9 @@ def run_train(config: TrainJob) -> dict[str, Any]:
             shutil.copytree(folder / _BEST, out.folder / "model")
             shutil.copytree(folder / TENSORBOARD, out.folder / TENSORBOARD)
             shutil.copy(folder / METRICS, out.folder / METRICS)
+            if (folder / _NOISE).is_dir():
+                shutil.copytree(folder / _NOISE, out.folder / _NOISE)
+                write_noise_page(folder / _NOISE, out.folder / "noise.html")
         shutil.rmtree(folder / _RAY)
     print(f"train: captions {out.counts}; {_sentence(out.facts)} -> {out.path}")
     return read_manifest(out.path)

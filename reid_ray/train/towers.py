@@ -1,6 +1,7 @@
 """What is trained: a CLIP model as a module that turns a batch into features, and back into a DualEncoder when it is saved.
 
-Knows the dual encoder; not losses, data or DeepSpeed. Another model trains in the same loop by bringing its own such module.
+Knows the dual encoder and the parameters that losses bring; not the losses, data or DeepSpeed. Another model trains in the same loop by
+bringing its own such module.
 """
 
 from __future__ import annotations
@@ -11,36 +12,126 @@ from typing import Any
 import torch
 from torch import nn
 
+from reid_ray.config.train import ObjectiveConfig
 from reid_ray.model.dual_encoder import DualEncoder
+from reid_ray.model.token_features import image_pass, layer_at, patch_features, token_features
+from reid_ray.train.grad_cache import Tensors, in_chunks
+from reid_ray.train.irr import IGNORED, InteractionEncoder, irr_cost
+from reid_ray.train.masking import noise_levels
+
+
+class Heads(nn.Module):
+    """Parameters that losses bring: a classifier of identities, an encoder that predicts masked words, the sigmoid's scale and bias.
+
+    Args:
+        config: terms of weight zero bring nothing.
+        dim: dimensions of the joint space.
+        persons: training identities.
+        vocab_size: of the tokenizer.
+    """
+
+    def __init__(self, config: ObjectiveConfig, *, dim: int, persons: int, vocab_size: int) -> None:
+        super().__init__()
+        self.classify = nn.Linear(dim, persons) if config.id.weight else None
+        self.interaction = (
+            InteractionEncoder(dim, vocab_size, heads=config.irr.heads, blocks=config.irr.blocks) if config.irr.weight else None
+        )
+        self.sigmoid = _ScaleAndBias() if config.sigmoid.weight else None
+        if self.classify is not None:  # as in IRRA
+            nn.init.normal_(self.classify.weight, std=0.001)
+            nn.init.zeros_(self.classify.bias)
 
 
 class TwoTowers(nn.Module):
-    """The two towers of a dual encoder. forward(batch) -> {"image": [A, D], "text": [A, D]}, unit vectors in float32.
+    """The two towers of a dual encoder. forward(batch) -> {"image": [A, D], "text": [A, D]}, unit vectors in float32, and:
+
+    "noise" [A, T], levels of the tokens of full_ids, if those are given; "image_identity" and "text_identity" [A, K], "irr_cost" and
+    "irr_count" [A], "sigmoid" [2] (log scale, bias), as far as there are heads for them and both modalities are given.
 
     CLIP's learnt logit scale is set aside: the losses have temperatures of their own, and DeepSpeed cannot hold a parameter without
     dimensions.
+
+    Args:
+        encoder: its weights are trained in place.
+        heads: what the losses bring; None if they bring nothing.
+        chunk: samples whose activations are alive at a time (GradCache); None keeps those of all.
+        depth: share of each tower's layers after which noise levels are taken.
     """
 
-    def __init__(self, encoder: DualEncoder) -> None:
+    def __init__(self, encoder: DualEncoder, heads: Heads | None = None, *, chunk: int | None = None, depth: float = 1.0) -> None:
         super().__init__()
         self.clip = encoder.clip
+        self.heads = heads
         self._shell = [encoder]  # in a list, so that the encoder's module is not registered twice
+        self._chunk = chunk
+        config = encoder.clip.config
+        self._image_layer = layer_at(depth, config.vision_config.num_hidden_layers)
+        self._text_layer = layer_at(depth, config.text_config.num_hidden_layers)
+        self._end_id = config.text_config.eos_token_id
         del self.clip.logit_scale
 
-    def forward(self, pixel_values: torch.Tensor | None = None, input_ids: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """Features of pictures [A, 3, H, W], of texts [A, T], or of both."""
-        features = {}
-        if pixel_values is not None:
-            features["image"] = self.clip.get_image_features(pixel_values=pixel_values).pooler_output
-        if input_ids is not None:
-            features["text"] = self.clip.get_text_features(input_ids=input_ids).pooler_output
-        return {name: nn.functional.normalize(value.float(), dim=-1) for name, value in features.items()}
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        full_ids: torch.Tensor | None = None,
+        irr_targets: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Features of pictures [A, 3, H, W], of texts [A, T], or of both; full_ids are the texts before masking."""
+        given = {"pixel_values": pixel_values, "input_ids": input_ids, "full_ids": full_ids, "irr_targets": irr_targets}
+        features = in_chunks(self._encode, {name: value for name, value in given.items() if value is not None}, size=self._chunk)
+        if self.heads is not None and self.heads.sigmoid is not None:
+            features["sigmoid"] = self.heads.sigmoid()
+        return features
 
     def encoder_with(self, state: dict[str, torch.Tensor], *, temperature: float) -> DualEncoder:
         """A new DualEncoder with the weights `state` of this module (float32, on CPU) and logit scale 1 / temperature."""
         shell = self._shell[0]
         config: Any = shell.clip.config
         clip = type(shell.clip)(config)
-        weights = {name.removeprefix("clip."): weight for name, weight in state.items()}
+        weights = {name.removeprefix("clip."): weight for name, weight in state.items() if name.startswith("clip.")}
         clip.load_state_dict({**weights, "logit_scale": torch.tensor(math.log(1 / temperature))})
         return DualEncoder(clip, shell.tokenizer, shell.transform)
+
+    def _encode(self, batch: Tensors) -> dict[str, torch.Tensor]:
+        outputs, hidden = {}, None
+        if "full_ids" in batch:
+            outputs["image"], hidden = image_pass(self.clip, batch["pixel_values"], layer=self._image_layer)
+        elif "pixel_values" in batch:
+            outputs["image"] = self.clip.get_image_features(pixel_values=batch["pixel_values"])
+        if "input_ids" in batch:
+            outputs["text"] = self.clip.get_text_features(input_ids=batch["input_ids"])
+        features = {name: nn.functional.normalize(output.pooler_output.float(), dim=-1) for name, output in outputs.items()}
+        if self.heads is not None and len(outputs) == 2:
+            features |= self._answers(outputs, batch)
+        if hidden is not None:
+            # Last, and without gradient: encoding in chunks then does not repeat it.
+            tokens = token_features(self.clip, batch["full_ids"], layer=self._text_layer)
+            features["noise"] = noise_levels(patch_features(self.clip, hidden), tokens)
+        return features
+
+    def _answers(self, outputs: dict[str, Any], batch: Tensors) -> dict[str, torch.Tensor]:
+        """What the heads make of both modalities."""
+        assert self.heads is not None
+        answers = {}
+        if self.heads.classify is not None:
+            answers = {f"{name}_identity": self.heads.classify(output.pooler_output) for name, output in outputs.items()}
+        if self.heads.interaction is not None and "irr_targets" in batch:
+            patches = self.clip.visual_projection(self.clip.vision_model.post_layernorm(outputs["image"].last_hidden_state))
+            tokens = self.clip.text_projection(outputs["text"].last_hidden_state)
+            end_AT = (batch["input_ids"] == self._end_id).long()
+            wanted_AT = batch["irr_targets"] != IGNORED
+            logits = self.heads.interaction(tokens, patches, end_AT.cumsum(dim=1) - end_AT == 0, wanted_AT)
+            answers["irr_cost"], answers["irr_count"] = irr_cost(logits, batch["irr_targets"]), wanted_AT.sum(dim=1)
+        return answers
+
+
+class _ScaleAndBias(nn.Module):
+    """The sigmoid loss's own parameters, as SigLIP starts them. forward() -> [log scale, bias]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale, self.bias = nn.Parameter(torch.tensor([math.log(10.0)])), nn.Parameter(torch.tensor([-10.0]))
+
+    def forward(self) -> torch.Tensor:
+        return torch.cat([self.log_scale, self.bias]).float()

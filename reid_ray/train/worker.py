@@ -21,14 +21,18 @@ from reid_ray.train.checkpoints import Progress
 from reid_ray.train.feed import Feed
 from reid_ray.train.log import RunLog
 from reid_ray.train.loop import Parts, train
+from reid_ray.train.masker import Masker
+from reid_ray.train.masking import vocabulary_of
+from reid_ray.train.noise_export import write_noise
+from reid_ray.train.noise_store import NoiseStore
 from reid_ray.train.objective import build_objective
 from reid_ray.train.optimizer import build_optimizer
-from reid_ray.train.towers import TwoTowers
+from reid_ray.train.towers import Heads, TwoTowers
 from reid_ray.train.validation import Validation
 from reid_ray.train.zero import ZeroEngine
 
 # Inside a run's folder: what the driver prepares before, and what the workers leave.
-START, DATA, BEST = "start", "data", "best"
+START, DATA, BEST, NOISE = "start", "data", "best", "noise"
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -48,14 +52,6 @@ def train_worker(settings: dict[str, Any]) -> None:
     assert isinstance(encoder, DualEncoder)
     transform, tokenizer, context = encoder.transform, encoder.tokenizer, encoder.context
     share = config.batches.size // world
-    module = TwoTowers(encoder)
-    engine = ZeroEngine(
-        module,
-        build_optimizer(module, config.optimizer),
-        config=config.engine,
-        clip_norm=config.optimizer.clip_norm,
-        batch_size=share,
-    )
     feed = Feed(
         folder / DATA,
         config.batches,
@@ -66,6 +62,15 @@ def train_worker(settings: dict[str, Any]) -> None:
         rank=rank,
         world=world,
     )
+    module = _module(config, encoder, feed, vocab_size=len(tokenizer))
+    engine = ZeroEngine(
+        module,
+        build_optimizer(module, config.optimizer),
+        config=config.engine,
+        clip_norm=config.optimizer.clip_norm,
+        batch_size=share,
+    )
+    masker = _masker(config, feed, tokenizer, context=context, device=engine.device)
     validation = (
         Validation(
             folder / DATA, transform=transform, tokenizer=tokenizer, context=context, batch_size=max(share, 64), rank=rank, world=world
@@ -73,7 +78,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         if config.images.val_split is not None
         else None
     )
-    progress = checkpoints.restore(engine)
+    progress = checkpoints.restore(engine, masker)
     steps = config.schedule.epochs * feed.plan.steps_per_epoch
     steps = min(steps, config.schedule.max_steps or steps)
     log = RunLog(folder, start=progress.step, writes=rank == 0)
@@ -86,9 +91,37 @@ def train_worker(settings: dict[str, Any]) -> None:
         dist.barrier()
 
     validate = (lambda: validation(engine.forward)) if validation is not None else None
-    parts = Parts(engine, build_objective(config.objective), feed, validate, keep, log)
+    parts = Parts(engine, build_objective(config.objective), feed, masker, validate, keep, log)
     train(parts, progress=progress, steps=steps, schedule=config.schedule, optimizer=config.optimizer)
+    if config.masking.kind == "nam" and config.masking.export:
+        _export_noise(folder / NOISE, masker, feed, tokenizer, context=context)
     log.close()
+
+
+def _module(config: TrainJob, encoder: DualEncoder, feed: Feed, *, vocab_size: int) -> TwoTowers:
+    torch.manual_seed(config.batches.seed)  # the heads' first weights, the same on every worker
+    heads = Heads(config.objective, dim=encoder.dim, persons=feed.persons, vocab_size=vocab_size)
+    return TwoTowers(encoder, heads, chunk=config.batches.chunk, depth=config.masking.depth)
+
+
+def _masker(config: TrainJob, feed: Feed, tokenizer: Any, *, context: int, device: torch.device) -> Masker:
+    rows = feed.texts if config.masking.kind == "nam" else 0
+    return Masker(
+        config.masking,
+        vocabulary_of(tokenizer),
+        NoiseStore(rows, context, rank=dist.get_rank(), world=dist.get_world_size()),
+        seed=config.batches.seed,
+        steps_per_epoch=feed.plan.steps_per_epoch,
+        device=device,
+        targets=config.objective.irr.weight > 0,
+    )
+
+
+def _export_noise(folder: Path, masker: Masker, feed: Feed, tokenizer: Any, *, context: int) -> None:
+    if dist.get_rank() == 0:  # what an attempt of another number of workers may have left
+        shutil.rmtree(folder, ignore_errors=True)
+    dist.barrier()
+    write_noise(folder, masker.store, feed.texts_at, tokenizer, context=context)
 
 
 def _who_is_here() -> list[dict[str, Any]]:

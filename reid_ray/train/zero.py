@@ -54,7 +54,7 @@ class ZeroEngine:
     def step(self, loss: torch.Tensor, *, lr: float) -> float:
         """Backward pass, gradients averaged over workers, clipped, one optimizer step. Returns the gradient's norm before clipping."""
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         self._engine.backward(loss)
         self._engine.step()
         norm = self._engine.get_global_grad_norm()

@@ -30,10 +30,10 @@ def test_patches_are_the_layers_output_normed_and_projected_without_the_class_to
         for block in tower.encoder.layers[:layer]:
             hidden = block(hidden, None)
         expected = _unit(clip.visual_projection(tower.post_layernorm(hidden))[:, 1:])
-    features, captured = image_pass(clip, pixels, layer=layer)
+    output, captured = image_pass(clip, pixels, layer=layer)
     torch.testing.assert_close(patch_features(clip, captured), expected)
-    torch.testing.assert_close(features, clip.get_image_features(pixel_values=pixels).pooler_output)
-    assert features.requires_grad
+    torch.testing.assert_close(output.pooler_output, clip.get_image_features(pixel_values=pixels).pooler_output)
+    assert output.pooler_output.requires_grad
     assert not captured.requires_grad
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reid_ray.train.identity_losses import id_loss, triplet_loss
-from reid_ray.train.irr import IGNORED, InteractionEncoder, irr_loss
+from reid_ray.train.irr import IGNORED, InteractionEncoder, irr_cost, irr_loss
 
 
 def _pairs(count=9, dim=4, persons=3, seed=0):
@@ -63,17 +63,22 @@ def test_id_loss_is_the_mean_cross_entropy_of_both_modalities(smoothing):
 
 
 def test_irr_without_a_masked_token_is_zero_and_has_a_gradient_of_zero():
-    logits = torch.randn(2, 3, 5, requires_grad=True)
-    loss = irr_loss(logits, torch.full((2, 3), IGNORED))
+    torch.manual_seed(0)
+    encoder, target = InteractionEncoder(4, 6, heads=2, blocks=1), torch.full((2, 3), IGNORED)
+    logits = encoder(torch.randn(2, 3, 4), torch.randn(2, 2, 4), torch.ones(2, 3, dtype=torch.bool), target != IGNORED)
+    loss = irr_loss(irr_cost(logits, target), (target != IGNORED).sum(dim=1))
     loss.backward()
     assert loss.item() == 0
-    assert not logits.grad.any()
+    assert not any(weight.grad.any() for weight in encoder.parameters())
 
 
 def test_irr_over_workers_of_unequal_shares_averages_to_the_whole_batch():
     logits, target = torch.randn(4, 3, 5), torch.tensor([[1, IGNORED, 2], [3, 4, 0], [IGNORED] * 3, [IGNORED, 2, IGNORED]])
-    halves = [irr_loss(logits[part], target[part], total=6 / 2) for part in (slice(0, 2), slice(2, 4))]
-    torch.testing.assert_close(sum(halves) / 2, irr_loss(logits, target))
+    cost, count = irr_cost(logits[target != IGNORED], target), (target != IGNORED).sum(dim=1)
+    assert count.tolist() == [2, 3, 0, 1]
+    torch.testing.assert_close(irr_loss(cost, count), torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten()))
+    halves = [irr_loss(cost[part], count[part], total=torch.tensor(6 / 2)) for part in (slice(0, 2), slice(2, 4))]
+    torch.testing.assert_close(sum(halves) / 2, irr_loss(cost, count))
 
 
 def test_irr_gradient_passes_finite_differences_and_padding_changes_nothing():
@@ -81,7 +86,7 @@ def test_irr_gradient_passes_finite_differences_and_padding_changes_nothing():
     encoder = InteractionEncoder(4, 6, heads=2, blocks=1).double()
     text, image = torch.randn(1, 3, 4, dtype=torch.float64), torch.randn(1, 2, 4, dtype=torch.float64)
     real = torch.ones(1, 3, dtype=torch.bool)
-    assert torch.autograd.gradcheck(lambda t, i: encoder(t, i, real), (text.requires_grad_(), image.requires_grad_()))
+    assert torch.autograd.gradcheck(lambda t, i: encoder(t, i, real, real), (text.requires_grad_(), image.requires_grad_()))
     padded = torch.cat([text, torch.randn(1, 2, 4, dtype=torch.float64)], dim=1)
-    wider = encoder(padded, image, torch.tensor([[True, True, True, False, False]]))
-    torch.testing.assert_close(wider[:, :3], encoder(text, image, real))
+    wider = torch.tensor([[True, True, True, False, False]])
+    torch.testing.assert_close(encoder(padded, image, wider, wider), encoder(text, image, real, real))

@@ -13,7 +13,7 @@ from reid_ray.config.model import ScratchConfig
 from reid_ray.model.clip import clip_from_scratch
 from reid_ray.model.token_features import image_pass, patch_features, token_features
 from reid_ray.train.contrastive import blocked_sdm_loss
-from reid_ray.train.irr import IGNORED, InteractionEncoder, irr_loss, irr_targets
+from reid_ray.train.irr import IGNORED, InteractionEncoder, irr_cost, irr_loss, irr_targets
 from reid_ray.train.losses import sdm_loss
 from reid_ray.train.masking import masking_probability, noise_levels
 
@@ -137,8 +137,9 @@ def test_irr_from_token_features_to_loss():
     real = np.array([[True] * 6, [True] * 4 + [False] * 2])
     ids, chosen = draw.integers(0, vocabulary, (2, 6)), np.array([[0, 1, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0]], bool)
 
-    logits = encoder(torch.tensor(text), torch.tensor(image), torch.tensor(real))
-    loss = irr_loss(logits.float(), irr_targets(torch.tensor(ids), torch.tensor(chosen)))
+    logits = encoder(torch.tensor(text), torch.tensor(image), torch.tensor(real), torch.ones(2, 6, dtype=torch.bool)).reshape(2, 6, -1)
+    targets = irr_targets(torch.tensor(ids), torch.tensor(chosen))
+    loss = irr_loss(irr_cost(logits[targets != IGNORED], targets), torch.tensor(chosen.sum(axis=1)))
     weights = {name: value.detach().numpy() for name, value in encoder.state_dict().items()}
     costs = []
     for n in range(2):
@@ -146,4 +147,4 @@ def test_irr_from_token_features_to_loss():
         np.testing.assert_allclose(logits[n].detach().numpy()[real[n]], expected[real[n]], rtol=1e-9, atol=1e-10)
         costs += [-math.log(softmax(expected[i])[ids[n, i]]) for i in range(6) if chosen[n, i]]
     assert loss.item() == pytest.approx(np.mean(costs), rel=1e-5)
-    assert (irr_targets(torch.tensor(ids), torch.tensor(chosen)) == IGNORED).sum() == 9
+    assert (targets == IGNORED).sum() == 9
