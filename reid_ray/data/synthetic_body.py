@@ -68,9 +68,9 @@ def strike_pose(seed: int, shots: Shots, people: People) -> Pose:
         shots=shots,
         people=people,
         side=side,
-        shoulder=np.where(woman, 11.2, 14.2) * stout_N * np.where(side, 0.68, 1.0),
-        waist=np.where(woman, 8.0, 11.8) * stout_N * np.where(side, 0.82, 1.0),
-        hip=np.where(woman, 11.2, 10.2) * stout_N * np.where(side, 0.8, 1.0),
+        shoulder=np.where(woman, 10.8, 14.6) * stout_N * np.where(side, 0.68, 1.0),
+        waist=np.where(woman, 7.4, 12.2) * stout_N * np.where(side, 0.82, 1.0),
+        hip=np.where(woman, 11.6, 10.0) * stout_N * np.where(side, 0.8, 1.0),
         apart=np.where(side, 0.6, 5.6),
         stride=np.where(side, moment.uniform("stride", 2.0, 11.0), moment.uniform("stance", 0.0, 2.5)),
         swing=moment.uniform("swing", -1.0, 1.0),
@@ -114,7 +114,7 @@ def _behind(canvas: Canvas, pose: Pose) -> None:
     long = pose.is_a("hair", "long")
     canvas.limb(PART["hair"], (15, 43), (0, 0), (8.6, 10.5), long & front)
     pack = pose.is_a("bag", "backpack")
-    canvas.limb(PART["bag"], (32, 60), (0, 0), (pose.shoulder + 3.2, pose.shoulder + 3.6), pack & front)
+    canvas.limb(PART["bag"], (32, 60), (0, 0), (pose.shoulder + 4.2, pose.shoulder + 4.6), pack & front)
     canvas.ellipse(PART["bag"], 46, -pose.shoulder - 3, 16, 8.5, pack & side)
     canvas.ellipse(PART["strap"], 52, -pose.shoulder - 5, 6, 5, pack & side)
 
@@ -166,16 +166,18 @@ def _cut(canvas: Canvas, pose: Pose) -> None:
     ahead = np.where(pose.side, pose.shoulder * 0.45, 0.0)
     shirt, jacket, coat, hoodie = (pose.is_a("upper", kind) for kind in ("shirt", "jacket", "coat", "hoodie"))
     for sign in (-1.0, 1.0):
-        canvas.limb(PART["detail"], (29, 35), (sign * 2.0, sign * 4.2), (1.6, 1.2), shirt & seen)
+        canvas.limb(PART["inner"], (28.5, 35), (sign * 2.4, sign * 4.8), (2.4, 1.6), shirt & seen)
         canvas.limb(PART["sleeve"], (30, 45), (sign * 5.0, sign * 1.6), (2.4, 1.0), coat & front)
         canvas.limb(PART["detail"], (31, pose.hem), (sign * 2.2 + ahead, sign * 4.4 + ahead), (0.6, 0.6), jacket & seen)
-    canvas.limb(PART["detail"], (34, pose.hem), (ahead, ahead), (0.55, 0.55), shirt & seen)
+    canvas.limb(PART["inner"], (34, pose.hem), (ahead, ahead), (1.0, 1.0), shirt & seen)
+    canvas.limb(PART["inner"], (28, 32), (0, 0), (5.0, 6.5), shirt & back)
+    canvas.limb(PART["detail"], (39, 41), (0, 0), (pose.shoulder, pose.shoulder), jacket & back)
     canvas.limb(PART["inner"], (30, pose.hem), (ahead, ahead), (2.0, 4.2), jacket & seen)
     canvas.limb(PART["inner"], (30, 43), (ahead, ahead), (3.0, 0.3), coat & front)
     canvas.limb(PART["detail"], (54, 57), (0, 0), (pose.waist + 0.4, pose.waist + 0.4), coat)
     canvas.limb(PART["detail"], (57, pose.hem), (ahead, ahead), (0.5, 0.5), coat)
     canvas.limb(PART["sleeve"], (pose.hem - 3.5, pose.hem), (0, 0), (pose.hip + 1, pose.hip + 1), jacket | hoodie)
-    canvas.ellipse(PART["sleeve"], 31, np.where(pose.side, -3, 0), np.where(back, 8.5, 4.6), np.where(back, 7.6, 8.6), hoodie)
+    canvas.ellipse(PART["sleeve"], 31, np.where(pose.side, -3, 0), np.where(back, 10.5, 5.4), np.where(back, 8.6, 9.4), hoodie)
     canvas.ellipse(PART["skin"], 29, ahead * 0.5, 3.4, 4.2, hoodie & seen)
     canvas.limb(PART["sleeve"], (52, 61), (ahead, ahead), (4.5, 7.5), hoodie & seen)
     for sign in (-1.0, 1.0):
@@ -186,16 +188,16 @@ def _weave(canvas: Canvas, pose: Pose) -> None:
     """Stripes and checks lie on whatever cloth of the upper garment shows by now, sleeves included."""
     cloth = (PART["upper"], PART["sleeve"])
     striped_N, checked_N = (np.flatnonzero(pose.is_a("upper_pattern", pattern)) for pattern in ("striped", "checked"))
-    canvas.repaint(cloth, PART["pattern"], canvas.bands(6.4, 0.4), None, striped_N)
-    canvas.repaint(cloth, PART["pattern"], canvas.bands(7.0, 0.26), canvas.columns(6.0, 0.28), checked_N)
+    canvas.repaint(cloth, PART["pattern"], canvas.bands(9.0, 0.45), None, striped_N)
+    canvas.repaint(cloth, PART["pattern"], canvas.bands(9.0, 0.3), canvas.columns(8.0, 0.3), checked_N)
 
 
 def _straps(canvas: Canvas, pose: Pose) -> None:
     seen, pack, sling = ~pose.view("back"), pose.is_a("bag", "backpack"), pose.is_a("bag", "shoulder bag")
     for sign in (-1.0, 1.0):
         x = sign * pose.shoulder * 0.62
-        canvas.limb(PART["bag"], (30, 54), (x, x * 1.08), (1.7, 1.7), pack & seen)
-    canvas.limb(PART["strap"], (30, 62), (-pose.shoulder * 0.5, pose.hip + 1), (1.2, 1.2), sling)
+        canvas.limb(PART["bag"], (30, 54), (x, x * 1.08), (2.2, 2.2), pack & seen)
+    canvas.limb(PART["strap"], (30, 62), (-pose.shoulder * 0.5, pose.hip + 1), (1.6, 1.6), sling)
 
 
 def _arms(canvas: Canvas, pose: Pose) -> None:
@@ -209,6 +211,7 @@ def _arms(canvas: Canvas, pose: Pose) -> None:
         canvas.limb(PART["skin"], (48, 66), (elbow_x, hand_x), (2.6, 2.2), near)
         canvas.limb(PART["sleeve"], (33, 49), (shoulder_x, elbow_x), (3.8, 3.5), near)
         canvas.limb(PART["sleeve"], (48, 65), (elbow_x, hand_x), (3.4, 2.9), near & ~short)
+        canvas.limb(PART["inner"], (61, 65), (hand_x, hand_x), (3.4, 3.2), near & pose.is_a("upper", "shirt"))
         if sign > 0:
             _bag_in_hand(canvas, pose, hand_x)
 
@@ -217,11 +220,11 @@ def _bag_in_hand(canvas: Canvas, pose: Pose, hand_x: np.ndarray) -> None:
     handbag, sling = pose.is_a("bag", "handbag"), pose.is_a("bag", "shoulder bag")
     for sign in (-1.0, 1.0):
         canvas.limb(PART["strap"], (67, 74), (hand_x, hand_x + sign * 3.6), (0.8, 0.8), handbag)
-    canvas.limb(PART["bag"], (73, 85), (hand_x, hand_x), (5.2, 6.4), handbag)
+    canvas.limb(PART["bag"], (73, 87), (hand_x, hand_x), (6.0, 7.4), handbag)
     canvas.limb(PART["strap"], (77, 78.4), (hand_x, hand_x), (2.0, 2.0), handbag)
     hip_x = pose.hip + 1.5
-    canvas.limb(PART["bag"], (59, 73), (hip_x, hip_x), (6.4, 6.4), sling)
-    canvas.limb(PART["strap"], (59, 64), (hip_x, hip_x), (6.4, 4.4), sling)
+    canvas.limb(PART["bag"], (58, 73), (hip_x, hip_x), (7.2, 7.2), sling)
+    canvas.limb(PART["strap"], (58, 63), (hip_x, hip_x), (7.2, 5.0), sling)
 
 
 def _head(canvas: Canvas, pose: Pose) -> None:
@@ -249,14 +252,14 @@ def _hat(canvas: Canvas, pose: Pose) -> None:
     front, side = pose.view("front"), pose.side
     cap, beanie, sun = (pose.is_a("hat", kind) for kind in ("cap", "beanie", "sun hat"))
     shift = np.where(side, -0.8, 0.0)
-    canvas.ellipse(PART["hat"], 13, shift, 9.5, 9.0, cap, clip=(-1, 0))
-    canvas.limb(PART["brim"], (11.6, 14.4), (np.where(side, 6.5, 0),) * 2, (np.where(side, 8.0, 7.6),) * 2, cap & (front | side))
-    canvas.ellipse(PART["hat"], 14.5, shift, 12.0, 9.2, beanie, clip=(-1, 0))
-    canvas.limb(PART["brim"], (10.6, 14.8), (shift, shift), (9.4, 9.4), beanie)
-    canvas.ellipse(PART["hat"], 3.0, shift, 3.0, 3.0, beanie)
-    canvas.ellipse(PART["hat"], 11.5, shift, 9.5, 8.4, sun, clip=(-1, 0))
+    canvas.ellipse(PART["hat"], 13, shift, 10.5, 9.6, cap, clip=(-1, 0))
+    canvas.limb(PART["brim"], (11.4, 14.6), (np.where(side, 7.5, 0),) * 2, (np.where(side, 9.0, 8.6),) * 2, cap & (front | side))
+    canvas.ellipse(PART["hat"], 15, shift, 12.5, 9.8, beanie, clip=(-1, 0))
+    canvas.limb(PART["brim"], (10.4, 15.4), (shift, shift), (10.2, 10.2), beanie)
+    canvas.ellipse(PART["hat"], 3.2, shift, 3.2, 3.4, beanie)
+    canvas.ellipse(PART["hat"], 11.5, shift, 10, 9.2, sun, clip=(-1, 0))
     canvas.limb(PART["brim"], (8.8, 11.2), (shift, shift), (8.4, 8.8), sun)
-    canvas.ellipse(PART["hat"], 12.2, shift, 2.4, 16.5, sun)
+    canvas.ellipse(PART["hat"], 12.2, shift, 3.0, 17.0, sun)
 
 
 def _over_the_back(canvas: Canvas, pose: Pose) -> None:

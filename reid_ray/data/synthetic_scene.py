@@ -17,6 +17,7 @@ from reid_ray.data.synthetic_traits import Draws, Shots, draw_people
 
 _OVERSAMPLE = 2  # label maps are drawn at twice the size and averaged, so that edges are smooth
 _BODY_HEIGHT, _BODY_WIDTH = 128.0, 64.0
+_STATURE = 122.0  # from the crown, hat included, to the soles
 _NOISE_VALUES = 1 << 20
 
 
@@ -29,7 +30,6 @@ class Cameras:
     haze_C: np.ndarray  # share of grey mixed in
     blur_C: np.ndarray  # weight of the neighbours in each blur pass
     noise_C: np.ndarray  # standard deviation in grey levels
-    zoom_C: np.ndarray  # size of people
     tilt_C: np.ndarray  # a high camera sees people shortened
 
 
@@ -62,15 +62,14 @@ class Scene:
     def _frame(self, shots: Shots) -> Frame:
         moment, body = Draws(self._config.seed, shots.index_N), Draws(self._config.seed, shots.person_N)
         unit_y, unit_x = self._config.height * _OVERSAMPLE / _BODY_HEIGHT, self._config.width * _OVERSAMPLE / _BODY_WIDTH
-        zoom_N = self._cameras.zoom_C[shots.camera_N] * moment.uniform("zoom", 0.95, 1.05)
-        tall_N = body.uniform("tall", 0.95, 1.03) * self._cameras.tilt_C[shots.camera_N]
-        scale_y_N = unit_y * zoom_N * tall_N
-        # The feet stand near the lower edge, as a detector's box would have it, give or take its error.
-        feet_N = unit_y * (124 + moment.uniform("box y", -3, 2))
+        # A detector's box fits the person, tall or short, give or take its error; a high camera only makes people look stouter.
+        head_N, feet_N = unit_y * moment.uniform("box top", 1, 6), unit_y * moment.uniform("box bottom", 121, 127)
+        scale_y_N = (feet_N - head_N) / _STATURE
+        tilt_N = self._cameras.tilt_C[shots.camera_N] * body.uniform("tall", 0.96, 1.04)
         return Frame(
             left_N=unit_x * (_BODY_WIDTH / 2 + moment.uniform("box x", -3.5, 3.5)),
-            top_N=feet_N - scale_y_N * 122,
-            scale_x_N=unit_x * zoom_N,
+            top_N=head_N,
+            scale_x_N=scale_y_N * (unit_x / unit_y) / tilt_N,
             scale_y_N=scale_y_N,
             facing_N=np.where(moment.below("facing", 2) == 1, 1.0, -1.0),
         )
@@ -136,8 +135,7 @@ def _install_cameras(config: SyntheticConfig) -> Cameras:
         haze_C=draw.uniform("haze", 0.0, 0.12),
         blur_C=draw.uniform("blur", 0.05, 0.26),
         noise_C=draw.uniform("noise", 2.0, 7.0),
-        zoom_C=draw.uniform("zoom", 0.9, 1.02),
-        tilt_C=draw.uniform("tilt", 0.92, 1.0),
+        tilt_C=draw.uniform("tilt", 0.9, 1.05),
     )
 
 
