@@ -6,12 +6,15 @@ from collections import Counter
 import pytest
 
 from reid_ray.caption.planner import StageRate, balanced_replicas, plan, rates_of, render_table
+from reid_ray.caption.planning import run_plan
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.refilter import run_refilter
 from reid_ray.caption.reporting import run_report
 from reid_ray.caption.run_report import bar_chart
+from reid_ray.caption.sampling import sample_images
 from reid_ray.config.caption import CaptionJob
 from reid_ray.config.common import ImagesConfig, OutputConfig, SyntheticConfig
+from reid_ray.config.plan import PlanJob
 from reid_ray.config.refilter import RefilterJob
 from reid_ray.config.report import ReportJob
 from reid_ray.data.synthetic import SyntheticPeople
@@ -148,6 +151,32 @@ def test_actors_are_divided_as_well_as_by_trying_every_division(total):
     given = balanced_replicas(stages, total)
     assert sum(given.values()) == total
     assert pace(given["captioner"], given["rewriter"]) == max(pace(n, total - n) for n in range(1, total))
+
+
+def test_the_plan_job_takes_the_rates_of_a_finished_run(run, tmp_path, capsys):
+    manifest = json.loads((run / "manifest.json").read_text())
+    speed = {"startup_seconds": 36.0, "busy_seconds": 5.0, "tokens_per_second": 9.0}
+    manifest["facts"] |= {
+        "rewrites": {"asked": 0},
+        "speed_per_actor": {"captioner": speed | {"images_per_second": 10.0}, "rewriter": speed | {"rewrites_per_second": 0.0}},
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    job = PlanJob(run=str(run), planned_images=(36_000,), replicas=(1, 2), efficiency=1, output=OutputConfig(path=str(tmp_path / "plan")))
+    run_plan(job)
+    numbers = json.loads((tmp_path / "plan" / "plan.json").read_text())
+    assert [round(p["hours"], 6) for p in numbers["plans"]] == [1.01, 0.51]
+    assert (tmp_path / "plan" / "plan.md").read_text() in capsys.readouterr().out
+
+
+def test_images_are_sampled_over_the_whole_source():
+    source = ImagesConfig(synthetic=SyntheticConfig(identities=400, images_per_identity=2, height=32, width=16))
+    first, again, other = (sample_images(source, 20, seed=seed)["image_id"].to_pylist() for seed in (0, 0, 1))
+    assert first == again != other
+    assert len(set(first)) == 20
+    people = sorted(int(image_id.split("/")[1].split("_")[0]) for image_id in first)
+    assert people[0] < 150
+    assert people[-1] > 250
+    assert sample_images(source.model_copy(update={"limit": 5}), 20, seed=0).num_rows == 5
 
 
 def test_rates_come_from_a_caption_manifest_only():
