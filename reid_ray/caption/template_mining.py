@@ -17,7 +17,7 @@ import yaml
 
 from reid_ray.caption.engine import ChatEngine, Engine, engine_environment
 from reid_ray.caption.mining import PERSON, Pattern, check_template, distinct, mine_patterns, vary
-from reid_ray.caption.prompts import TEMPLATES
+from reid_ray.caption.prompts import SLOT_PATTERN, TEMPLATES
 from reid_ray.config.mine import MineJob, PatternWriterConfig
 from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.errors import DataError
@@ -75,10 +75,8 @@ def run_mine(config: MineJob) -> dict[str, Any]:
         base = [pattern for pattern in found if pattern.support >= config.min_support]
         rng = random.Random(config.seed)
         by_rule = [variant for pattern in base for variant in vary(pattern, rng)]
-        by_model = [
-            Pattern(text, 0, "model") for text in (_reworded(base[: config.max_templates], config) if config.writer.variants else ())
-        ]
-        usable, refused = _usable([*by_rule, *by_model])
+        by_model = _reworded(base[: config.max_templates], config) if config.writer.variants else []
+        usable, refused = _usable([(None, variant) for variant in by_rule] + by_model)
         kept, duplicates = distinct(_in_turn([*base, *usable]), known=TEMPLATES.values(), similarity=config.similarity)
         report = {
             "captions": output.counts.as_dict(),
@@ -108,8 +106,8 @@ def _captions(config: MineJob) -> Iterator[str]:
                 yield row["text"]
 
 
-def _reworded(patterns: Sequence[Pattern], config: MineJob) -> list[str]:
-    """The model's wordings of patterns, unchecked."""
+def _reworded(patterns: Sequence[Pattern], config: MineJob) -> list[tuple[Pattern | None, Pattern]]:
+    """(pattern, the model's wording of it), unchecked."""
     import ray.data
 
     asked = [{"key": f"{pattern.id} {number}", "text": pattern.text} for pattern in patterns for number in range(config.writer.variants)]
@@ -126,19 +124,27 @@ def _reworded(patterns: Sequence[Pattern], config: MineJob) -> list[str]:
                 **actor_pool(config.writer.pool),
             )
         )
-        return [text for batch in worded.iter_batches(batch_size=None, batch_format="pyarrow") for text in batch["text"].to_pylist()]
+        texts = [text for batch in worded.iter_batches(batch_size=None, batch_format="pyarrow") for text in batch["text"].to_pylist()]
+    sources = [pattern for pattern in patterns for _ in range(config.writer.variants)]
+    return [(source, Pattern(text, 0, "model")) for source, text in zip(sources, texts, strict=True)]
 
 
-def _usable(variants: Sequence[Pattern]) -> tuple[list[Pattern], dict[str, dict[str, int]]]:
-    """Variants that pass the checks, and how many of each origin were refused by reason."""
+def _usable(variants: Sequence[tuple[Pattern | None, Pattern]]) -> tuple[list[Pattern], dict[str, dict[str, int]]]:
+    """Variants that pass the checks, and how many of each origin were refused by reason.
+
+    A wording must hold the slots of the pattern it was asked for: a weak model shortens rather than rewords.
+    """
     usable: list[Pattern] = []
     refused: dict[str, Counter[str]] = {}
-    for variant in variants:
+    for source, variant in variants:
         failure = check_template(variant.text)
-        if failure is None:
+        code = failure.code if failure is not None else None
+        if code is None and source is not None and set(SLOT_PATTERN.findall(source.text)) != set(SLOT_PATTERN.findall(variant.text)):
+            code = "lost_slot"
+        if code is None:
             usable.append(variant)
         else:
-            refused.setdefault(variant.origin, Counter())[failure.code] += 1
+            refused.setdefault(variant.origin, Counter())[code] += 1
     return usable, {origin: dict(counts.most_common()) for origin, counts in refused.items()}
 
 
