@@ -27,6 +27,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "refilter": ("reid_ray.config.refilter", "RefilterJob"),
     "mine": ("reid_ray.config.mine", "MineJob"),
     "plan": ("reid_ray.config.plan", "PlanJob"),
+    "captioner": ("reid_ray.config.tiny_mllm", "CaptionerJob"),
     "train": ("reid_ray.config.train", "TrainJob"),
     "evaluate": ("reid_ray.config.evaluate", "EvaluateJob"),
     "compare": ("reid_ray.config.evaluate", "CompareJob"),
