@@ -1,0 +1,140 @@
+"""The jobs as a cluster user runs them: `ray start --head`, then `ray job submit --working-dir .` of a fresh copy of the code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from reid_ray.storage import read_manifest
+
+pytestmark = pytest.mark.slow
+
+RAY = Path(sys.executable).parent / "ray"
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A head node of its own, with 8 logical CPUs; its address for `ray job submit`. Gone, with all it started, at the end."""
+    gcs, dashboard, agent, client = free_ports(4)
+    temporary = Path("/tmp") / f"rr{os.getpid()}"  # Ray's sockets need a short path
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    log = (tmp_path_factory.mktemp("head") / "head.log").open("w+")
+    options = {
+        "num-cpus": 8,
+        "object-store-memory": 500_000_000,
+        "port": gcs,
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": dashboard,
+        "dashboard-agent-listen-port": agent,
+        "ray-client-server-port": client,
+        "temp-dir": temporary,
+    }
+    head = subprocess.Popen(
+        [RAY, "start", "--head", "--block", "--disable-usage-stats", *(f"--{name}={value}" for name, value in options.items())],
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        _wait_until_up(address, head, log)
+        yield {**environment, "RAY_ADDRESS": address}
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        try:
+            head.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(head.pid, signal.SIGKILL)
+        log.close()
+
+
+def _wait_until_up(address: str, head: subprocess.Popen, log) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and head.poll() is None:
+        try:
+            if httpx.get(f"{address}/api/version", timeout=5, trust_env=False).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.5)
+    log.seek(0)
+    pytest.fail(f"ray start did not come up: {log.read()[-3000:]}")
+
+
+def submit(cluster: dict[str, str], root: Path, *entrypoint: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [RAY, "job", "submit", "--working-dir", ".", "--", "python", *entrypoint],
+        cwd=root,
+        env=cluster,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def test_caption_and_train_run_by_ray_job_submit(cluster, root, tmp_path):
+    people = tmp_path / "people"
+    subprocess.run(
+        [sys.executable, root / "jobs/synthesize.py", "people.identities=24", "people.images_per_identity=2", f"output.path={people}"],
+        check=True,
+        timeout=120,
+    )
+
+    captions = tmp_path / "captions"
+    done = submit(
+        cluster,
+        root,
+        "jobs/caption.py",
+        "images.source=parquet",
+        f"images.path={people}/images",
+        "images.limit=24",
+        "rewriter.share=0.1",
+        f"output.path={captions}",
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    counts = read_manifest(captions)["counts"]
+    assert counts["read"] == counts["written"] + sum(counts["failed"].values()) == 24
+
+    model = tmp_path / "model"
+    done = submit(
+        cluster,
+        root,
+        "jobs/train.py",
+        "--config=jobs/configs/train.yaml",
+        f"images.path={people}/images",
+        f"captions.paths=[{people}/captions]",
+        "batches.size=8",
+        "schedule.max_steps=4",
+        f"output.path={model}",
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (model / "model" / "model.safetensors").is_file()
+    assert read_manifest(model)["facts"]["workers"] == 2
+
+
+def test_a_job_that_a_user_can_mend_fails_the_submission_with_one_sentence(cluster, root):
+    done = submit(cluster, root, "jobs/caption.py", "images.sorce=folder", "output.path=/tmp/never")
+    assert done.returncode != 0
+    assert "images.sorce: unknown key" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout.split("images.sorce")[0]
