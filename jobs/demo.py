@@ -45,21 +45,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", metavar="DIR", help="search your own crops: any folder of pictures")
     parser.add_argument("--keep-serving", action="store_true", help="leave the service up until Ctrl-C")
-    parser.add_argument("--config", metavar="FILE", help="default: jobs/configs/demo.yaml, or demo_images.yaml with --images")
+    parser.add_argument("--config", metavar="FILE", default=CONFIGS / "demo.yaml", help="default: jobs/configs/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="replaces a value of the file")
     arguments = parser.parse_args()
     overrides = list(arguments.overrides)
     if arguments.keep_serving:
         overrides.append("keep_serving=true")
     if arguments.images:
-        overrides += [f"{stage}.images.path={arguments.images}" for stage in ("own_caption", "index")]
-    config_file = arguments.config or CONFIGS / ("demo_images.yaml" if arguments.images else "demo.yaml")
+        overrides += search_own_crops(arguments.images)
     try:
-        run_demo(load_config(DemoJob, config_file, overrides))
+        run_demo(load_config(DemoJob, arguments.config, overrides))
     except ReidRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def search_own_crops(folder: str) -> list[str]:
+    """Overrides that caption, index and serve `folder` in place of the synthetic test set."""
+    images = {"source": "folder", "path": folder}
+    changes: dict[str, Any] = {
+        "own_caption": {"images": images, "output": {"path": "demo/own_captions", "if_exists": "replace"}},
+        "index.images": images,
+        "index.output": {"path": "demo/own_index", "if_exists": "replace"},
+        "serve.index": "demo/own_index",
+    }
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
 def run_demo(config: DemoJob) -> dict[str, Any]:

@@ -87,12 +87,18 @@ def start_service(config: ServeJob) -> Service:
 
 def run_serve(config: ServeJob) -> dict[str, Any]:
     """Serve until Ctrl-C or SIGTERM, then shut down in order."""
-    with ray_session(config.ray), start_service(config) as service, _stop_signals() as stop:
-        print(f"serve: {config.index} at {service.url} (the page: {service.url}/); Ctrl-C stops it", flush=True)
+    with ray_session(config.ray), start_service(config) as service:
+        run_until_stopped(service)
+    return {"url": service.url}
+
+
+def run_until_stopped(service: Service) -> None:
+    """Say where the service is, and return at Ctrl-C or SIGTERM."""
+    with _stop_signals() as stop:
+        print(f"serve: open {service.url}/ in a browser; Ctrl-C stops it", flush=True)
         while not stop.wait(1.0):
             pass
         print("serve: stopping", flush=True)
-    return {"url": service.url}
 
 
 def _needs(config: ServeJob) -> list[Need]:
