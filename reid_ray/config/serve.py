@@ -107,5 +107,5 @@ class ServeJob(Section):
     serve: ServeConfig = ServeConfig()
     searcher: SearcherConfig = SearcherConfig()
     front: FrontConfig = FrontConfig()
-    start_timeout_s: float = Field(300.0, gt=0, description="a service that is not up after so long is an error, seconds")
+    start_timeout_s: float = Field(600.0, gt=0, description="a service that is not up after so long is an error, seconds")
     ray: RayConfig = RayConfig()

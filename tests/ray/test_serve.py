@@ -83,7 +83,8 @@ def gallery(local_ray, encoder, crops, tmp_path_factory):
 @pytest.fixture(scope="module")
 def service(gallery):
     os.environ["TOKEN_OF_THE_TEST"] = TOKEN
-    job = {"index": str(gallery[0]), "serve": {"port": 0, "token_env": "TOKEN_OF_THE_TEST", "max_upload_bytes": 1 << 20, "timeout_s": 120}}
+    job = {"index": str(gallery[0]), "start_timeout_s": 900}
+    job["serve"] = {"port": 0, "token_env": "TOKEN_OF_THE_TEST", "max_upload_bytes": 1 << 20, "timeout_s": 120}
     with start_service(ServeJob.model_validate({**job, "front": {"num_cpus": 0.1}, "searcher": {"num_cpus": 0.5}})) as running:
         yield running
     del os.environ["TOKEN_OF_THE_TEST"]
