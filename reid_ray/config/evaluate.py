@@ -49,6 +49,10 @@ class EvaluateJob(Section):
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
     embed: PoolConfig = Field(PoolConfig(batch_size=64), description="actors that hold the encoder")
     rerank: RerankConfig | None = Field(None, description="re-rank before scoring; image_to_image only; null is off")
+    device: str = Field(
+        "cpu",
+        description="torch device that ranks: cpu, or cuda:0 where this process has a GPU; both give the same ranks for the same scores",
+    )
     top_k: int = Field(10, ge=1, le=1000, description="hits kept per query in hits/")
     sheet_queries: int = Field(8, ge=0, le=100, description="queries on sheet.png, spread evenly; 0 draws none. Needs images")
     output: OutputConfig

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from reid_ray.config.common import ImagesConfig
 from reid_ray.config.evaluate import EvaluateJob
 from reid_ray.data.sources import image_listing, read_images
-from reid_ray.errors import DataError
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, HITS
 from reid_ray.retrieval.embed import embed_images, embed_texts
@@ -209,13 +209,23 @@ def _rank(config: EvaluateJob, queries: Features, gallery: Features) -> Ranking:
             queries.persons(), gallery.persons(), query_camera_Q=queries.cameras(), gallery_camera_G=gallery.cameras()
         )
     if config.rerank is None:
-        return rank_queries(queries.vector_ND, gallery.vector_ND, truth, top_k=config.top_k)
+        query_QD, gallery_GD = (_on_device(vector_ND, config.device) for vector_ND in (queries.vector_ND, gallery.vector_ND))
+        return rank_queries(query_QD, gallery_GD, truth, top_k=config.top_k)
     from reid_ray.retrieval.rerank import Reranker
 
     reranker = Reranker(
         queries.vector_ND, gallery.vector_ND, k1=config.rerank.k1, k2=config.rerank.k2, lambda_value=config.rerank.lambda_value
     )
     return rank_blocks(lambda block: -reranker.distances(block), truth, top_k=config.top_k)
+
+
+def _on_device(vector_ND: np.ndarray, device: str) -> Any:
+    import torch
+
+    try:
+        return torch.from_numpy(vector_ND).to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device: {device} cannot hold the features ({str(error).splitlines()[0]}); set device to cpu") from None
 
 
 def _refuse_two_encoders(config: EvaluateJob, queries: Features, gallery: Features) -> None:

@@ -156,6 +156,8 @@ def test_rows_that_cannot_be_scored_are_refused_by_name(toy):
     cameras = write(root / "no-camera", gallery, parts=1)
     with pytest.raises(DataError, match=r"row 0 \(image-0\) and 23 more have no camera_id"):
         evaluate(toy, "out-camera", protocol="image_to_image", query_embeddings=cameras, gallery_embeddings=cameras)
+    with pytest.raises(ConfigError, match="device: cuda:77"):
+        evaluate(toy, "out-device", device="cuda:77")
     with pytest.raises(DataError, match="holds no usable row of split 'nowhere'"):
         evaluate(toy, "out-split", split="nowhere")
 

@@ -1,0 +1,88 @@
+"""The evaluate job embeds through Ray Data actors; its numbers are those of a plain loop over the same encoder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.config.evaluate import EvaluateJob
+from reid_ray.config.model import ModelConfig
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Twelve synthetic people, one crop broken, and an untrained encoder whose folder says what it was selected on."""
+    import pyarrow as pa
+
+    from reid_ray.data.synthetic import SyntheticPeople
+    from reid_ray.model.dual_encoder import build_dual_encoder
+
+    root = tmp_path_factory.mktemp("evaluate")
+    people = SyntheticPeople(SyntheticConfig(identities=12, images_per_identity=4, cameras=4, val_share=0.0, test_share=0.5))
+    images, captions = people.image_table(), people.caption_table()
+    broken = images["image"].to_pylist()
+    test_rows = [n for n, split in enumerate(images["split"].to_pylist()) if split == "test"]
+    broken[test_rows[0]] = broken[test_rows[0]][:80]
+    images = images.set_column(images.column_names.index("image"), "image", pa.array(broken, pa.binary()))
+    pq.write_table(images, root / "images.parquet")
+    pq.write_table(captions, root / "captions.parquet")
+    shape = {"vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1, "embed_dim": 16, "vocab_size": 300, "context": 32}
+    encoder = build_dual_encoder(ModelConfig(image_height=64, image_width=32, scratch=shape), captions["text"].to_pylist())
+    encoder.save(root / "model", {"selected_on": "val", "selection": "best text-to-image R@1", "step": 7})
+    return {"root": root, "encoder": encoder, "images": images, "captions": captions}
+
+
+@pytest.mark.parametrize("protocol", ["text_to_image", "image_to_image"])
+def test_ray_data_actors_score_as_a_plain_loop_does(world, local_ray, protocol):
+    from reid_ray.data.images import BadImageError, decode_image
+    from reid_ray.retrieval.evaluation import run_evaluate
+    from reid_ray.retrieval.metrics import GroundTruth
+    from reid_ray.retrieval.ranking import rank_queries
+
+    root, encoder = world["root"], world["encoder"]
+    output = root / protocol
+    captions = str(root / "captions.parquet") if protocol == "text_to_image" else None
+    config = {
+        "protocol": protocol,
+        "encoder": str(root / "model"),
+        "images": str(root / "images.parquet"),
+        "captions": captions,
+        "embed": {"batch_size": 16},
+        "sheet_queries": 2,
+        "output": {"path": str(output)},
+    }
+    run_evaluate(EvaluateJob.model_validate(config))
+    result = json.loads((output / "result.json").read_text())
+
+    pictures, who = [], []
+    for row in world["images"].to_pylist():
+        if row["split"] != "test":
+            continue
+        try:
+            pictures.append(decode_image(row["image"]))
+            who.append((row["person_id"], row["camera_id"]))
+        except BadImageError:
+            continue
+    person_G, camera_G = np.array(who).T
+    gallery_GD = encoder.encode_images(pictures)
+    if protocol == "text_to_image":
+        asked = [row for row in world["captions"].to_pylist() if row["split"] == "test"]
+        truth = GroundTruth.text_to_image([row["person_id"] for row in asked], person_G)
+        expected = rank_queries(encoder.encode_texts([row["text"] for row in asked]), gallery_GD, truth).results
+    else:
+        truth = GroundTruth.image_to_image(person_G, person_G, query_camera_Q=camera_G, gallery_camera_G=camera_G)
+        expected = rank_queries(gallery_GD, gallery_GD, truth).results
+    assert (result["queries"], result["gallery"]) == (int(expected.counted.sum()), len(pictures))
+    for name, value in expected.summary().items():
+        assert result[name] == pytest.approx(value, abs=1e-6), name
+    assert sum(result["failed"]["gallery"].values()) == 1
+    assert result["selection"]["selected_on"] == "val"
+    assert result["selected_elsewhere"] is True
+    assert "not selected on it" in (output / "report.md").read_text()
+    assert (output / "sheet.png").is_file()
