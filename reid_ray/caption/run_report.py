@@ -189,6 +189,8 @@ def _faithfulness(statistics: RunStatistics, alpha: float | None) -> str:
     if isinstance(total, int) or not total.sum():
         return '<p class="note">no rewrites were scored</p>'
     first = int((total > 0).argmax())
+    if alpha is not None:
+        first = min(first, int((alpha - SCORE_EDGES[0]) / 0.025))
     labels = [f"{edge:.2f}" for edge in SCORE_EDGES[first:-1]]
     mark = None if alpha is None else (alpha - SCORE_EDGES[first]) / 0.025
     charts = [
@@ -203,7 +205,7 @@ def _faithfulness(statistics: RunStatistics, alpha: float | None) -> str:
 
 def _facts(manifest: Mapping[str, Any]) -> str:
     environment = manifest["environment"]
-    rows = [["models", ", ".join(sorted(map(str, _leaves(manifest["inputs"]))))]]
+    rows = [[f"input {name}", str(value)] for name, value in _flat(manifest["inputs"])]
     rows += [
         [name.replace("_", " "), _short(value)]
         for name, value in _flat({**manifest["timings"], **manifest["facts"]})
@@ -256,10 +258,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in values.items():
         flat += _flat(value, f"{prefix}{name} / ") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
     return flat
-
-
-def _leaves(value: Any) -> Iterable[Any]:
-    return [leaf for item in value.values() for leaf in _leaves(item)] if isinstance(value, Mapping) else [value]
 
 
 def _short(value: Any) -> str:
