@@ -12,15 +12,15 @@ class TinyMllmTrainingConfig(Section):
     """Length and rate of training, and which synthetic people it learns from."""
 
     sight_steps: int = Field(
-        2000, ge=0, description="optimiser steps of the vision part alone, with a linear classifier per attribute: a third of the cost"
+        2600, ge=0, description="optimiser steps of the vision part alone, with a linear classifier per attribute: a third of the cost"
     )
     steps: int = Field(
-        1000, ge=1, description="optimiser steps of the whole model after that; with the default about 15 minutes of one core"
+        1700, ge=1, description="optimiser steps of the whole model after that; with the default about 20 minutes of one core"
     )
     batch_size: int = Field(32, ge=1, description="pictures per step")
     learning_rate: float = Field(2e-3, gt=0, description="peak of a one-cycle schedule of AdamW")
     plain_until: float = Field(
-        0.35, ge=0, le=1, description="share of steps that use short instructions only: what to say is learnt first, at half the cost"
+        0.3, ge=0, le=1, description="share of steps that use short instructions only: what to say is learnt first, at half the cost"
     )
     people_per_set: int = Field(256, ge=1, description="identities of one synthetic set; each set has new people, streets and cameras")
     first_seed: int = Field(

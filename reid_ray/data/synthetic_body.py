@@ -68,10 +68,10 @@ def strike_pose(seed: int, shots: Shots, people: People) -> Pose:
         shots=shots,
         people=people,
         side=side,
-        shoulder=np.where(woman, 10.8, 14.6) * stout_N * np.where(side, 0.68, 1.0),
-        waist=np.where(woman, 7.4, 12.2) * stout_N * np.where(side, 0.82, 1.0),
+        shoulder=np.where(woman, 10.4, 14.8) * stout_N * np.where(side, 0.68, 1.0),
+        waist=np.where(woman, 7.0, 12.4) * stout_N * np.where(side, 0.82, 1.0),
         hip=np.where(woman, 11.6, 10.0) * stout_N * np.where(side, 0.8, 1.0),
-        apart=np.where(side, 0.6, 5.6),
+        apart=np.where(side, 0.6, np.where(woman, 4.9, 6.2)),
         stride=np.where(side, moment.uniform("stride", 2.0, 11.0), moment.uniform("stance", 0.0, 2.5)),
         swing=moment.uniform("swing", -1.0, 1.0),
         lift=moment.uniform("lift", 0.0, 3.0),
@@ -114,7 +114,7 @@ def _behind(canvas: Canvas, pose: Pose) -> None:
     long = pose.is_a("hair", "long")
     canvas.limb(PART["hair"], (15, 43), (0, 0), (8.6, 10.5), long & front)
     pack = pose.is_a("bag", "backpack")
-    canvas.limb(PART["bag"], (32, 60), (0, 0), (pose.shoulder + 4.2, pose.shoulder + 4.6), pack & front)
+    canvas.limb(PART["bag"], (32, 60), (0, 0), (pose.shoulder + 5.4, pose.shoulder + 5.8), pack & front)
     canvas.ellipse(PART["bag"], 46, -pose.shoulder - 3, 16, 8.5, pack & side)
     canvas.ellipse(PART["strap"], 52, -pose.shoulder - 5, 6, 5, pack & side)
 
@@ -177,9 +177,9 @@ def _cut(canvas: Canvas, pose: Pose) -> None:
     canvas.limb(PART["detail"], (54, 57), (0, 0), (pose.waist + 0.4, pose.waist + 0.4), coat)
     canvas.limb(PART["detail"], (57, pose.hem), (ahead, ahead), (0.5, 0.5), coat)
     canvas.limb(PART["sleeve"], (pose.hem - 3.5, pose.hem), (0, 0), (pose.hip + 1, pose.hip + 1), jacket | hoodie)
-    canvas.ellipse(PART["sleeve"], 31, np.where(pose.side, -3, 0), np.where(back, 10.5, 5.4), np.where(back, 8.6, 9.4), hoodie)
+    canvas.ellipse(PART["detail"], 31, np.where(pose.side, -3, 0), np.where(back, 10.5, 5.4), np.where(back, 8.6, 9.4), hoodie)
     canvas.ellipse(PART["skin"], 29, ahead * 0.5, 3.4, 4.2, hoodie & seen)
-    canvas.limb(PART["sleeve"], (52, 61), (ahead, ahead), (4.5, 7.5), hoodie & seen)
+    canvas.limb(PART["detail"], (52, 61), (ahead, ahead), (4.5, 7.5), hoodie & seen)
     for sign in (-1.0, 1.0):
         canvas.limb(PART["detail"], (33, 43), (sign * 2.6 + ahead, sign * 2.6 + ahead), (0.5, 0.5), hoodie & seen)
 
@@ -196,8 +196,8 @@ def _straps(canvas: Canvas, pose: Pose) -> None:
     seen, pack, sling = ~pose.view("back"), pose.is_a("bag", "backpack"), pose.is_a("bag", "shoulder bag")
     for sign in (-1.0, 1.0):
         x = sign * pose.shoulder * 0.62
-        canvas.limb(PART["bag"], (30, 54), (x, x * 1.08), (2.2, 2.2), pack & seen)
-    canvas.limb(PART["strap"], (30, 62), (-pose.shoulder * 0.5, pose.hip + 1), (1.6, 1.6), sling)
+        canvas.limb(PART["bag"], (30, 54), (x, x * 1.08), (2.6, 2.6), pack & seen)
+    canvas.limb(PART["strap"], (30, 56), (-pose.shoulder * 0.5, pose.hip + 1), (2.0, 2.0), sling)
 
 
 def _arms(canvas: Canvas, pose: Pose) -> None:
@@ -212,6 +212,8 @@ def _arms(canvas: Canvas, pose: Pose) -> None:
         canvas.limb(PART["sleeve"], (33, 49), (shoulder_x, elbow_x), (3.8, 3.5), near)
         canvas.limb(PART["sleeve"], (48, 65), (elbow_x, hand_x), (3.4, 2.9), near & ~short)
         canvas.limb(PART["inner"], (61, 65), (hand_x, hand_x), (3.4, 3.2), near & pose.is_a("upper", "shirt"))
+        canvas.limb(PART["detail"], (36, 49), (shoulder_x * 1.02, elbow_x), (3.8, 3.5), near & pose.is_a("upper", "jacket"))
+        canvas.limb(PART["detail"], (48, 65), (elbow_x, hand_x), (3.4, 2.9), near & pose.is_a("upper", "jacket"))
         if sign > 0:
             _bag_in_hand(canvas, pose, hand_x)
 
@@ -220,11 +222,11 @@ def _bag_in_hand(canvas: Canvas, pose: Pose, hand_x: np.ndarray) -> None:
     handbag, sling = pose.is_a("bag", "handbag"), pose.is_a("bag", "shoulder bag")
     for sign in (-1.0, 1.0):
         canvas.limb(PART["strap"], (67, 74), (hand_x, hand_x + sign * 3.6), (0.8, 0.8), handbag)
-    canvas.limb(PART["bag"], (73, 87), (hand_x, hand_x), (6.0, 7.4), handbag)
-    canvas.limb(PART["strap"], (77, 78.4), (hand_x, hand_x), (2.0, 2.0), handbag)
+    canvas.limb(PART["bag"], (74, 89), (hand_x, hand_x), (6.4, 7.8), handbag)
+    canvas.limb(PART["strap"], (79, 80.6), (hand_x, hand_x), (2.4, 2.4), handbag)
     hip_x = pose.hip + 1.5
-    canvas.limb(PART["bag"], (58, 73), (hip_x, hip_x), (7.2, 7.2), sling)
-    canvas.limb(PART["strap"], (58, 63), (hip_x, hip_x), (7.2, 5.0), sling)
+    canvas.limb(PART["bag"], (52, 66), (hip_x, hip_x), (7.6, 7.6), sling)
+    canvas.limb(PART["strap"], (52, 57), (hip_x, hip_x), (7.6, 5.2), sling)
 
 
 def _head(canvas: Canvas, pose: Pose) -> None:
