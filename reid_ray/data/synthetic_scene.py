@@ -49,11 +49,10 @@ class Scene:
         canvas = Canvas(self._frame(shots), config.height * _OVERSAMPLE, config.width * _OVERSAMPLE)
         paint_person(canvas, pose)
         paint_occluder(canvas, pose)
-        red, blue, green, cover = _colored(canvas.label_NHW, part_colors(pose))
+        person_NHW4 = _colored(canvas.label_NHW, part_colors(pose))
         picture = self._backgrounds(shots).astype(np.float32)
-        picture *= (255 - cover)[..., None] * np.float32(1 / 255)
-        for channel, person_NHW in enumerate((red, green, blue)):
-            picture[..., channel] += person_NHW
+        picture *= (255 - person_NHW4[..., 3:]) * np.float32(1 / 255)
+        picture += person_NHW4[..., :3]
         self._light(picture, shots)
         _blur(picture, cameras.blur_C[shots.camera_N])
         self._grain(picture, shots)
@@ -99,20 +98,19 @@ class Scene:
         picture += (grain_NV * self._cameras.noise_C[shots.camera_N, None].astype(np.float32)).reshape(count, *picture.shape[1:])
 
 
-def _colored(label_NHW: np.ndarray, color_NP4: np.ndarray) -> list[np.ndarray]:
-    """Label maps -> premultiplied red, blue, green and opacity at the final size, each float32 [N, H / oversample, W / oversample]."""
+def _colored(label_NHW: np.ndarray, color_NP4: np.ndarray) -> np.ndarray:
+    """Label maps -> premultiplied RGB and opacity at the final size, float32 [N, H / oversample, W / oversample, 4].
+
+    One lookup colours two neighbouring pixels at once: it finds the sum of their colours, four 16-bit channels in one 64-bit number.
+    """
     count, parts, _ = color_NP4.shape
-    packed = np.ascontiguousarray(color_NP4).view("<u4").reshape(-1)
-    index_NHW = label_NHW + (np.arange(count, dtype=np.intp) * parts)[:, None, None]
-    fine = np.take(packed, index_NHW)
-    # Four bytes are averaged at once: two of the four channels lie in each 32-bit number with room for the sum of four.
-    lanes = np.uint32(0x00FF00FF)
-    planes = []
-    for lane in (fine & lanes, (fine >> np.uint32(8)) & lanes):
-        rows = lane[:, 0::2] + lane[:, 1::2]
-        total = (rows[..., 0::2] + rows[..., 1::2]).view("<u2")
-        planes += [total[..., half::2] * np.float32(1 / _OVERSAMPLE**2) for half in (0, 1)]
-    return planes
+    wide_NP = np.ascontiguousarray(color_NP4.astype("<u2")).view("<u8").reshape(count, parts)
+    pair_sums = (wide_NP[:, :, None] + wide_NP[:, None, :]).reshape(-1)
+    offset_N = np.arange(count, dtype=np.int32)[:, None, None] * parts**2
+    pair_NHW = label_NHW[..., 0::2] * np.int32(parts) + label_NHW[..., 1::2] + offset_N
+    halved = np.take(pair_sums, pair_NHW)
+    total = halved[:, 0::2] + halved[:, 1::2]
+    return total.view("<u2").reshape(*total.shape, 4) * np.float32(1 / _OVERSAMPLE**2)
 
 
 def _blur(picture: np.ndarray, weight_N: np.ndarray) -> None:
