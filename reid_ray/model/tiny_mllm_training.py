@@ -91,7 +91,7 @@ class _Descent:
         self._clip(self._parameters, 1.0)
         self._optimizer.step()
         self._schedule.step()
-        return float(loss)
+        return float(loss.detach())
 
 
 def _learn_to_see(visual: Any, config: TinyMllmTrainingConfig, seed: int, processor: Any) -> None:
