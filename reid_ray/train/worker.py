@@ -44,7 +44,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     config, folder = TrainJob.model_validate(settings["config"]), Path(settings["folder"])
     rank, world = dist.get_rank(), dist.get_world_size()
     # DeepSpeed calls collectives by names that torch has renamed; every worker would say so.
-    warnings.filterwarnings("ignore", category=FutureWarning, message=".*deprecated.*all_gather_single.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*deprecated.*(all_gather|reduce_scatter)_single.*")
     disable_progress_bar()
     if not torch.cuda.is_available():
         torch.set_num_threads(config.workers.torch_threads)
