@@ -7,7 +7,8 @@ names, tokenizer, preprocessor and manifest.json. Knows weights, tokens and pict
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import CLIPModel
+from transformers.utils import logging
 
 from reid_ray.config.model import ModelConfig
 from reid_ray.errors import ConfigError
@@ -68,7 +70,8 @@ class DualEncoder:
         """Write the encoder as one folder; `facts` (how it was trained and selected) go into its manifest."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.clip.save_pretrained(folder)
+        with no_progress_bars():
+            self.clip.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         write_json(folder / "preprocessor_config.json", _preprocessor(self.transform))
         write_json(
@@ -116,6 +119,18 @@ def tokenise(tokenizer: Any, texts: Sequence[str], *, context: int) -> torch.Ten
     There is no mask: CLIP's text tower is causal and is read at the end mark, so it never looks at what pads behind it.
     """
     return tokenizer(list(texts), padding=True, truncation=True, max_length=context, padding_side="right", return_tensors="pt")["input_ids"]
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Without transformers' bars for reading and writing a file: a job has its own, and a bar per worker would drown it."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _unit(features: torch.Tensor) -> np.ndarray:

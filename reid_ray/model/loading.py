@@ -88,6 +88,7 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
     from transformers import AutoTokenizer, CLIPConfig
 
     from reid_ray.model.clip import image_size_of, model_class
+    from reid_ray.model.dual_encoder import no_progress_bars
     from reid_ray.model.open_clip_weights import load_open_clip
 
     _require(folder, (*_WEIGHTS, *_OPEN_CLIP_WEIGHTS), "weights")
@@ -97,7 +98,8 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
         if kind != "clip":
             raise DataError(f"{folder / 'config.json'}: model_type is {kind!r}, but a dual encoder needs 'clip'; give a CLIP checkpoint")
         config = CLIPConfig.from_pretrained(folder)
-        clip = model_class(config).from_pretrained(folder, dtype="float32").eval()
+        with no_progress_bars():
+            clip = model_class(config).from_pretrained(folder, dtype="float32").eval()
         means = _read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
     else:
         clip, means = load_open_clip(folder)

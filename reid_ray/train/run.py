@@ -147,6 +147,7 @@ def _trainer_class() -> type[Any]:
 
     if get_dashboard_url():
         return TorchTrainer
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local Ray has no spot instances
 
     class QuietTorchTrainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers.utils.logging import disable_progress_bar
 
 from reid_ray.config.train import TrainJob
 from reid_ray.model.dual_encoder import DualEncoder
@@ -45,7 +44,6 @@ def train_worker(settings: dict[str, Any]) -> None:
     rank, world = dist.get_rank(), dist.get_world_size()
     # DeepSpeed calls collectives by names that torch has renamed; every worker would say so.
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*deprecated.*(all_gather|reduce_scatter)_single.*")
-    disable_progress_bar()
     if not torch.cuda.is_available():
         torch.set_num_threads(config.workers.torch_threads)
     encoder = load_encoder(folder / START)
