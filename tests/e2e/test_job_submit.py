@@ -37,6 +37,7 @@ def cluster(tmp_path_factory):
     gcs, dashboard, agent, client = free_ports(4)
     temporary = Path("/tmp") / f"rr{os.getpid()}"  # Ray's sockets need a short path
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
+    environment["PATH"] = f"{RAY.parent}{os.pathsep}{environment['PATH']}"  # the entrypoint's python is the environment's, as on a node
     environment.pop("RAY_ADDRESS", None)
     log = (tmp_path_factory.mktemp("head") / "head.log").open("w+")
     options = {
