@@ -126,6 +126,7 @@ def start_all(folder: Path) -> dict[str, str]:
     for name in SERVICES:
         batch = {"max_batch_size": 1} if name == "one_by_one" else {"max_batch_size": 32}
         config: dict[str, Any] = {"index": str(folder / "index"), "searcher": {"num_cpus": 0.5, **batch}, "front": {"num_cpus": 0.2}}
+        config["serve"] = {"timeout_s": 120}  # a busy machine gives slow numbers, not none
         app = application(ServeJob.model_validate(config), searcher_class=TimerBatched if name == "serve_batch" else None)
         serve.run(app, name=name, route_prefix=f"/{name}", logging_config=logging)
     return {name: f"http://127.0.0.1:{port}/{name}" for name in SERVICES}
