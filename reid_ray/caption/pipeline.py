@@ -129,9 +129,9 @@ class _Tally:
         self.images += len(outcomes)
         self.outcomes.update(outcomes)
         self.kinds.update(f"{kind} {status}" for kind, status in _pairs(table, "kind", "status"))
-        failed = table.filter(pc.equal(table["status"], "failed"))
-        self._reasons.update(f"{kind}: {reason.split(':')[0]}" for kind, reason in _pairs(failed, "kind", "reason"))
         is_rewrite = pc.equal(table["kind"], "rewrite")
+        failed = table.filter(pc.and_(pc.equal(table["status"], "failed"), pc.invert(is_rewrite)))
+        self._reasons.update(f"{kind}: {reason.split(':')[0]}" for kind, reason in _pairs(failed, "kind", "reason"))
         for stage, rows in (("captioner", table.filter(pc.invert(is_rewrite))), ("rewriter", table.filter(is_rewrite))):
             for name in ("tokens", "seconds", "tries"):
                 self._sums[f"{stage} {name}"] += pc.sum(rows[name]).as_py() or 0
