@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import torch
@@ -190,6 +194,39 @@ def test_killing_a_worker_once_does_not_change_the_result(local_ray, people, tmp
     assert killed
     assert manifest["facts"]["restarts"] == 1
     assert_same(trained(tmp_path / "out"), expected)
+
+
+def test_a_driver_killed_on_the_way_goes_on_when_the_command_is_given_again(local_ray, root, people, tmp_path, expected):
+    config = job(people, tmp_path / "out", "schedule.checkpoint_every=2", "schedule.log_every=1")
+    (tmp_path / "train.yaml").write_text(json.dumps(config.model_dump(mode="json", exclude_unset=True)))
+    command = [sys.executable, str(root / "jobs" / "train.py"), "--config", str(tmp_path / "train.yaml"), "ray.address=local"]
+    with (tmp_path / "driver.log").open("w") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=log)
+    workers = []
+    deadline = time.time() + 240
+    while driver.poll() is None and time.time() < deadline:
+        lines = [line for folder in tmp_path.glob(".out.*.run") for line in read_metrics(folder)]
+        if any(line.get("event") == "checkpoint" for line in lines):
+            driver.kill()
+            workers = [worker["pid"] for worker in next(line for line in lines if line.get("event") == "start")["workers"]]
+        time.sleep(0.005)
+    assert workers, (tmp_path / "driver.log").read_text()[-2000:]
+    while any(alive(pid) for pid in workers) and time.time() < deadline:
+        time.sleep(0.05)
+    assert not (tmp_path / "out").exists()
+    manifest = run_train(load_config(TrainJob, tmp_path / "train.yaml", ["ray.address=local"]))
+    starts = [line["step"] for line in read_metrics(tmp_path / "out") if line.get("event") == "start"]
+    assert starts[0] == 0
+    assert 0 < starts[1] < 12
+    assert manifest["facts"]["restarts"] == 1
+    assert_same(trained(tmp_path / "out"), expected)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_weights_are_chosen_on_val_and_say_so(local_ray, people, tmp_path):
