@@ -18,10 +18,24 @@ HELD_OUT = SyntheticConfig(identities=200, images_per_identity=1, seed=77)
 
 
 @pytest.fixture(scope="module")
-def engine():
-    from reid_ray.caption.tiny_captioner import captioner_engine
+def engine(local_ray):
+    """The captioner's vLLM engine in a process of its own: vLLM walks over all modules of its process, and trips over numba's."""
+    import ray
 
-    return captioner_engine(FOLDER)
+    from reid_ray.caption.engine import Engine, engine_environment
+    from reid_ray.config.caption import EngineConfig, SamplingConfig
+    from reid_ray.config.common import PoolConfig
+
+    config, pool = EngineConfig(), PoolConfig()
+    remote = ray.remote(num_cpus=1, runtime_env={"env_vars": engine_environment(str(FOLDER), config, pool)})(Engine)
+    actor = remote.remote(str(FOLDER), revision=None, config=config, sampling=SamplingConfig(), images=1, pool=pool)
+
+    class InAnotherProcess:
+        def chat(self, conversations, keys):
+            return ray.get(actor.chat.remote(conversations, keys))
+
+    yield InAnotherProcess()
+    ray.kill(actor)
 
 
 def test_shipped_files_are_small_and_tell_how_they_were_made():
