@@ -124,7 +124,8 @@ class Stages:
                 "seconds": round(time.perf_counter() - clock, 1),
                 "read": counts["read"],
                 "written": counts["written"],
-                "failed": counts["failed"],
+                "failed": sum(counts["failed"].values()),
+                "failed_by_reason": counts["failed"],
                 "kept_from_earlier_run": manifest["run_id"] == earlier,
             }
         )
@@ -136,7 +137,7 @@ class Stages:
         clock = time.perf_counter()
         service = start_service(config.serve)
         seconds = round(time.perf_counter() - clock, 1)
-        self.rows.append({"name": "serve", "seconds": seconds, "read": 0, "written": 0, "failed": {}, "kept_from_earlier_run": False})
+        self.rows.append({"name": "serve", "seconds": seconds, "read": 0, "written": 0, "failed": 0, "kept_from_earlier_run": False})
         print(f"serve: {service.url}\n      {seconds:.0f} s", flush=True)
         return service
 
@@ -209,7 +210,7 @@ def print_report(report: dict[str, Any], folder: Path) -> None:
     print("\nstage                  seconds    read  written  failed")
     for row in report["stages"]:
         kept = "  kept from an earlier run" if row["kept_from_earlier_run"] else ""
-        print(f"{row['name']:<20} {row['seconds']:>9.1f} {row['read']:>7} {row['written']:>8} {sum(row['failed'].values()):>7}{kept}")
+        print(f"{row['name']:<20} {row['seconds']:>9.1f} {row['read']:>7} {row['written']:>8} {row['failed']:>7}{kept}")
     print(
         f"\nheld-out synthetic people, {score['queries']} queries against {score['gallery']} images:\n"
         f"  R@1 {score['r1']:.1%}  R@5 {score['r5']:.1%}  R@10 {score['r10']:.1%}  mAP {score['map']:.1%}  mINP {score['minp']:.1%}"
