@@ -44,9 +44,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	mkdir -p build/bench
-	set -e; for file in benchmarks/*.py; do name=$$(basename $$file .py); \
+	failed=0; for file in benchmarks/*.py; do name=$$(basename $$file .py); \
 	  case $$name in harness) continue;; esac; \
-	  echo "== $$name"; $(BIN)/python $$file --quick --out build/bench/$$name.json; done
+	  echo "== $$name"; $(BIN)/python $$file --quick --out build/bench/$$name.json || failed=1; done; exit $$failed
 
 # The configuration reference comes from the models, the README map from the modules: stated once.
 reference: $(STAMP)
