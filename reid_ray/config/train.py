@@ -50,6 +50,12 @@ class BatchesConfig(Section):
     """What one step sees."""
 
     size: int = Field(512, ge=2, description="samples per step over all workers; must be a multiple of workers.count")
+    sampler: Literal["shuffle", "identity"] = Field(
+        "shuffle",
+        description="shuffle: each sample once per epoch; identity: P x K, each identity once per epoch with samples_per_identity samples "
+        "of different pictures, P = size / samples_per_identity; every worker gets whole identities",
+    )
+    samples_per_identity: int = Field(4, ge=2, description="K of sampler identity (16 x 4 is usual); size must be a multiple of it")
     seed: int = Field(0, ge=0, description="seed of order, rewrites, augmentation and new weights")
     flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring left to right")
     crop_padding: int = Field(
@@ -63,6 +69,20 @@ class BatchesConfig(Section):
         "batch (GradCache); null encodes its share at once",
     )
     threads: int = Field(1, ge=1, description="threads per worker that read, decode and augment ahead of the step")
+
+    @model_validator(mode="after")
+    def _whole_identities(self) -> Self:
+        if self.sampler == "identity" and self.size % self.samples_per_identity:
+            raise ValueError(
+                f"size {self.size} is not a multiple of samples_per_identity {self.samples_per_identity}; set size to P x K, such as "
+                f"{max(1, self.size // self.samples_per_identity) * self.samples_per_identity}"
+            )
+        return self
+
+    @property
+    def identities(self) -> int:
+        """P of sampler identity."""
+        return self.size // self.samples_per_identity
 
 
 class SdmConfig(Section):
@@ -182,7 +202,9 @@ class EngineConfig(Section):
 class ScheduleConfig(Section):
     """How long, and what happens on the way."""
 
-    epochs: int = Field(30, ge=1, description="passes over all captions (30 as in LUPerson-MLLM)")
+    epochs: int = Field(
+        30, ge=1, description="passes over all captions, or over all identities with sampler identity (30 as in LUPerson-MLLM)"
+    )
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps, even within an epoch; null runs all epochs")
     validate_every: int = Field(500, ge=1, description="steps between two validations; one more at the end")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints: at most these are lost with a worker")
@@ -230,4 +252,9 @@ class TrainJob(Section):
     def _batch_divides(self) -> Self:
         if self.batches.size % self.workers.count:
             raise ValueError(f"batches.size {self.batches.size} is not a multiple of workers.count {self.workers.count}")
+        if self.batches.sampler == "identity" and self.batches.identities % self.workers.count:
+            raise ValueError(
+                f"batches.size {self.batches.size} / batches.samples_per_identity {self.batches.samples_per_identity} is "
+                f"{self.batches.identities} identities, not a multiple of workers.count {self.workers.count}"
+            )
         return self

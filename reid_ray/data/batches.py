@@ -1,17 +1,18 @@
 """Which samples each step sees: a plan that is a pure function of (seed, step), not of workers, time or what was read before.
 
-So a resumed run, and a run on another number of workers, draws the same global batches. Knows counts and indices; not images,
-texts or Ray.
+So a resumed run, and a run on another number of workers, draws the same global batches. Two orders: all samples shuffled, or P
+identities with K samples each. Knows counts and indices; not images, texts or Ray.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 # One stream of random numbers for each use, so that turning one off leaves the others as they were.
-_ORDER, _REWRITES, _AUGMENT = 0, 1, 2
+_ORDER, _REWRITES, _AUGMENT, _MEMBERS = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -29,35 +30,131 @@ class Batch:
     place_B: np.ndarray
 
 
-class BatchPlan:
-    """The global batches of a whole run.
+class Order(Protocol):
+    """Which samples make up each global batch."""
 
-    Every epoch is a fresh permutation of all samples cut into batches of `size`; the rest that fills no batch is left out of that
-    epoch. With probability `rewrite_share` a rewrite takes the place of its caption, each of its rewrites equally likely (the
-    balanced sampling strategy of LLM-DA).
+    steps_per_epoch: int
+    size: int
+    unit: int  # neighbours in a batch that must stay on one worker
+
+    def samples(self, step: int) -> np.ndarray:
+        """Sample of each place of `step`'s batch, int64 [size]."""
+        ...
+
+
+class ShuffledOrder:
+    """Every epoch is a fresh permutation of all samples cut into batches; the rest that fills no batch is left out of that epoch.
+
+    Args:
+        samples: how many there are.
+        size: samples per global batch, at most `samples`.
+        seed: of the permutations.
+    """
+
+    unit = 1
+
+    def __init__(self, samples: int, *, size: int, seed: int) -> None:
+        if not 0 < size <= samples:
+            raise ValueError(f"a batch of {size} cannot be drawn from {samples} samples")
+        self.size, self.steps_per_epoch = size, samples // size
+        self._samples, self._seed = samples, seed
+        self._epoch, self._order_S = -1, np.zeros(0, np.int64)
+
+    def samples(self, step: int) -> np.ndarray:
+        """The next `size` samples of the epoch's permutation."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._order_S = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._samples)
+            self._epoch = epoch
+        return self._order_S[within * self.size : (within + 1) * self.size]
+
+
+class IdentityOrder:
+    """P identities with K samples each (Hermans et al. 2017), the samples of an identity side by side.
+
+    An epoch is a fresh permutation of the identities: each is drawn once before any is drawn again, and the last batch is filled up with
+    the first identities of the permutation. An identity's K samples show K different pictures if it has as many, on as many cameras as
+    can be; if it has fewer, each comes as often as the others, with another caption where there is one.
+
+    Args:
+        person_S: identity of each sample, any integers.
+        picture_S: picture of each sample, any integers.
+        camera_S: camera of each sample; a negative one is unknown and counts as a camera of its own.
+        size: samples per global batch, a multiple of `per_identity`.
+        per_identity: K.
+        seed: of the permutations and of the choice of samples.
+    """
+
+    def __init__(
+        self, person_S: np.ndarray, picture_S: np.ndarray, camera_S: np.ndarray, *, size: int, per_identity: int, seed: int
+    ) -> None:
+        if size % per_identity:
+            raise ValueError(f"a batch of {size} is no multiple of {per_identity} samples per identity")
+        names, person_S = np.unique(person_S, return_inverse=True)
+        self.size, self.unit, self._persons = size, per_identity, len(names)
+        self._per_batch = size // per_identity
+        if not 0 < self._per_batch <= self._persons:
+            raise ValueError(f"a batch of {self._per_batch} identities cannot be drawn from {self._persons}")
+        self.steps_per_epoch = -(-self._persons // self._per_batch)
+        self._picture_S, self._seed = picture_S, seed
+        self._camera_S = np.where(camera_S < 0, -1 - picture_S, camera_S)
+        # The samples of identity p are members[first[p] : first[p + 1]].
+        self._members_S = np.argsort(person_S, kind="stable")
+        self._first = np.concatenate([[0], np.cumsum(np.bincount(person_S, minlength=self._persons))])
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+
+    def samples(self, step: int) -> np.ndarray:
+        """K samples of each of the step's P identities."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            order = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._persons)
+            self._order = np.resize(order, self.steps_per_epoch * self._per_batch)
+            self._epoch = epoch
+        person_P = self._order[within * self._per_batch : (within + 1) * self._per_batch]
+        count_P = self._first[person_P + 1] - self._first[person_P]
+        slot_M = np.repeat(np.arange(len(person_P)), count_P)
+        start_P = np.cumsum(count_P) - count_P
+        member_M = self._members_S[np.arange(len(slot_M)) - start_P[slot_M] + self._first[person_P][slot_M]]
+        luck_M = np.random.default_rng([self._seed, _MEMBERS, step]).random(len(member_M))
+        # How many samples of the same picture, and then of the same camera, come before this one: new pictures first, new cameras next.
+        again_M = _turn(luck_M, slot_M, self._picture_S[member_M])
+        camera_turn_M = _turn(luck_M, slot_M, again_M, self._camera_S[member_M])
+        ranked_M = member_M[np.lexsort((luck_M, camera_turn_M, again_M, slot_M))]
+        taken_PK = start_P[:, None] + np.arange(self.unit)[None] % count_P[:, None]
+        return ranked_M[taken_PK.reshape(-1)]
+
+
+def _turn(luck_M: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """Per row, its place among the rows of equal `keys` when these are sorted by `luck_M`, from 0."""
+    order = np.lexsort((luck_M, *keys))
+    sorted_keys = np.stack([key[order] for key in keys])
+    fresh = np.concatenate([[True], (sorted_keys[:, 1:] != sorted_keys[:, :-1]).any(axis=0)])
+    place = np.arange(len(order))
+    turn_M = np.empty(len(order), np.int64)
+    turn_M[order] = place - np.maximum.accumulate(np.where(fresh, place, 0))
+    return turn_M
+
+
+class BatchPlan:
+    """The global batches of a whole run: an order of samples, and with probability `rewrite_share` a rewrite in place of its caption.
+
+    Each rewrite of a caption is equally likely (the balanced sampling strategy of LLM-DA).
 
     Args:
         rewrites_S: how many accepted rewrites each of the S samples has.
-        size: samples per global batch, at most S.
+        order: which samples make up each batch.
         rewrite_share: LLM-DA's beta in [0, 1].
-        seed: of the whole plan.
+        seed: of rewrites and augmentation.
     """
 
-    def __init__(self, rewrites_S: np.ndarray, *, size: int, rewrite_share: float, seed: int) -> None:
-        if not 0 < size <= len(rewrites_S):
-            raise ValueError(f"a batch of {size} cannot be drawn from {len(rewrites_S)} samples")
-        self.size, self.seed, self.rewrite_share = size, seed, rewrite_share
-        self.steps_per_epoch = len(rewrites_S) // size
-        self._rewrites_S = rewrites_S
-        self._epoch, self._order_S = -1, np.zeros(0, np.int64)
+    def __init__(self, rewrites_S: np.ndarray, order: Order, *, rewrite_share: float, seed: int) -> None:
+        self.size, self.steps_per_epoch = order.size, order.steps_per_epoch
+        self.seed, self.rewrite_share = seed, rewrite_share
+        self._rewrites_S, self._order = rewrites_S, order
 
     def batch(self, step: int) -> Batch:
         """The global batch of `step` (counted from 0 over the whole run)."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order_S = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self._rewrites_S))
-            self._epoch = epoch
-        sample_B = self._order_S[within * self.size : (within + 1) * self.size]
+        sample_B = self._order.samples(step)
         draw_2B = np.random.default_rng([self.seed, _REWRITES, step]).random((2, self.size))
         count_B = self._rewrites_S[sample_B]
         replaced_B = (draw_2B[0] < self.rewrite_share) & (count_B > 0)
@@ -65,13 +162,14 @@ class BatchPlan:
         return Batch(step, sample_B, rewrite_B, np.arange(self.size))
 
     def share(self, step: int, *, rank: int, world: int) -> Batch:
-        """The part of `step`'s global batch that `rank` of `world` workers computes: a contiguous slice."""
-        if self.size % world:
-            raise ValueError(f"a batch of {self.size} does not divide among {world} workers")
+        """The part of `step`'s global batch that `rank` of `world` workers computes: a contiguous slice of whole identities."""
+        if self.size % (world * self._order.unit):
+            raise ValueError(f"a batch of {self.size} in groups of {self._order.unit} does not divide among {world} workers")
         whole, each = self.batch(step), self.size // world
         part = slice(rank * each, (rank + 1) * each)
         return Batch(step, whole.sample_B[part], whole.rewrite_B[part], whole.place_B[part])
 
-    def augmentation(self, step: int, place: int) -> np.random.Generator:
-        """The random numbers that augment the sample at `place` of `step`'s global batch."""
-        return np.random.default_rng([self.seed, _AUGMENT, step, place])
+
+def augmentation(seed: int, step: int, place: int) -> np.random.Generator:
+    """The random numbers that augment the sample at `place` of `step`'s global batch."""
+    return np.random.default_rng([seed, _AUGMENT, step, place])

@@ -26,15 +26,16 @@ from reid_ray.storage import Counts, read_table, write_json
 
 SAMPLES, VALIDATION, PICTURES, FACTS = "samples.arrow", "validation.arrow", "pictures.arrow", "facts.json"
 _CAPTION_COLUMNS = ["caption_id", "image_id", "parent_id", "kind", "text", "status"]
-_IMAGE_COLUMNS = ["image_id", "dataset", "split", "person_id"]
+_IMAGE_COLUMNS = ["image_id", "dataset", "split", "person_id", "camera_id"]
 
-# A row is one caption with its image; text and rewrites as written, person a dense number, picture a row of PICTURES.
+# A row is one caption with its image; text and rewrites as written, person a dense number, picture a row of PICTURES, camera -1 if unknown.
 PAIRS = pa.schema(
     [
         pa.field("text", pa.string(), nullable=False),
         pa.field("rewrites", pa.list_(pa.string()), nullable=False),
         pa.field("person", pa.int64(), nullable=False),
         pa.field("picture", pa.int64(), nullable=False),
+        pa.field("camera", pa.int64(), nullable=False),
     ]
 )
 
@@ -51,7 +52,8 @@ def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, i
         Facts for the manifest: samples, rewrites, persons, pictures, validation queries and pictures.
 
     Raises:
-        DataError: a table is unusable, or nothing is left to train or validate on; says why captions dropped out.
+        DataError: a table is unusable, or nothing is left to train or validate on (says why captions dropped out), or the sampler
+            cannot fill a batch.
     """
     images = _read_images(config)
     captions = _read_captions(config, images, counts)
@@ -66,6 +68,7 @@ def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, i
     train = pairs.filter(pc.equal(captions["split"], config.images.train_split))
     val = pairs.filter(pc.not_equal(captions["split"], config.images.train_split))
     _refuse_empty(config, train, val, counts)
+    identities = _identity_facts(config, train) if config.batches.sampler == "identity" else {}
     _write(folder / SAMPLES, train)
     _write(folder / VALIDATION, val)
     counts.written = pairs.num_rows + rewrites.num_rows
@@ -76,6 +79,7 @@ def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, i
         "pictures": len(pc.unique(train["picture"])),
         "validation_queries": val.num_rows,
         "validation_pictures": len(pc.unique(val["picture"])),
+        **identities,
     }
     write_json(folder / FACTS, {"facts": facts, "counts": counts.as_dict()})
     return facts
@@ -184,6 +188,7 @@ def _pairs(captions: pa.Table, rewrites: pa.Table, images: pa.Table, pictures: p
             pa.ListArray.from_arrays(pa.array(offsets), texts),
             pa.array(_person_numbers(images)[image_row]),
             pc.index_in(captions["image_id"], pictures).cast(pa.int64()).combine_chunks(),
+            pa.array(pc.fill_null(images["camera_id"].cast(pa.int64()), -1).to_numpy()[image_row]),
         ],
         schema=PAIRS,
     )
@@ -209,6 +214,31 @@ def _refuse_empty(config: TrainJob, train: pa.Table, val: pa.Table, counts: Coun
             f"{', '.join(config.captions.paths)}: no usable caption of split {config.images.val_split!r} to choose the weights by; "
             "set images.val_split to a split that the images have, or to null to keep the last weights"
         )
+
+
+def _identity_facts(config: TrainJob, train: pa.Table) -> dict[str, int]:
+    """How many identities show fewer pictures than sampler identity draws of each, so that theirs repeat.
+
+    Raises:
+        DataError: fewer identities than a batch holds, or none with a second picture.
+    """
+    pictures_P = np.bincount(np.unique(np.stack([train["person"].to_numpy(), train["picture"].to_numpy()]), axis=1)[0])
+    pictures_P = pictures_P[pictures_P > 0]
+    batches = config.batches
+    if len(pictures_P) < batches.identities:
+        raise DataError(
+            f"{config.images.path}: split {config.images.train_split!r} has {len(pictures_P)} identities with captions, fewer than the "
+            f"{batches.identities} of a batch (batches.size / batches.samples_per_identity); lower batches.size"
+        )
+    if (pictures_P == 1).all():
+        raise DataError(
+            f"{config.images.path}: each of the {len(pictures_P)} identities of split {config.images.train_split!r} has one picture, so "
+            "batches.sampler identity has nothing to pair; give images.person_id, or set batches.sampler to shuffle"
+        )
+    return {
+        "persons_with_one_picture": int((pictures_P == 1).sum()),
+        "persons_with_repeated_pictures": int((pictures_P < batches.samples_per_identity).sum()),
+    }
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -1,29 +1,29 @@
-"""From the plan to tensors: each step's pictures are read, decoded, augmented and its texts tokenised, a few steps ahead.
+"""From the plan to tensors: each step's pictures are read, decoded, augmented and handed with their texts to a model's collate, ahead.
 
-Knows the prepared files, the plan and the model's preprocessing; not the model, losses or Ray. The same step gives the same tensors
-on every run; threads change the speed alone.
+Knows the prepared files and the plan; not the model, losses or Ray. Pictures and texts become tensors by what the model brings, so
+pictures may differ in size if its collate takes that. The same step gives the same tensors on every run; threads change the speed alone.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
 from reid_ray.config.train import BatchesConfig
-from reid_ray.data.augment import augment
-from reid_ray.data.batches import BatchPlan
-from reid_ray.data.images import decode_image
-from reid_ray.data.pairs import PICTURES, SAMPLES, PictureStore, read_pairs
-from reid_ray.model.dual_encoder import tokenise
-from reid_ray.model.preprocess import ImageTransform
+from reid_ray.data.batches import BatchPlan, IdentityOrder, Order, ShuffledOrder
+from reid_ray.data.decoding import Decoder, Resize
+from reid_ray.data.pairs import PICTURES, SAMPLES, read_pairs
+
+# A samples' pictures, uint8 [H, W, 3] each, and their texts -> the module's inputs.
+Collate = Callable[[list[np.ndarray], list[str]], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Feed:
 
     Args:
         folder: what prepare_pairs wrote.
-        config: size, seed and augmentation.
+        config: size, sampler, seed and augmentation.
         rewrite_share: LLM-DA's beta.
-        transform: the model's image preprocessing.
-        tokenizer: the model's tokenizer.
-        context: tokens per text at most.
+        resize: the model's; before augmentation.
+        fill: colour of padding and erased rectangles, the model's mean colour.
+        collate: the model's; after augmentation.
         rank: this worker.
         world: how many workers share each batch.
     """
@@ -55,17 +55,15 @@ class Feed:
         config: BatchesConfig,
         *,
         rewrite_share: float,
-        transform: ImageTransform,
-        tokenizer: Any,
-        context: int,
+        resize: Resize,
+        fill: tuple[int, int, int],
+        collate: Collate,
         rank: int,
         world: int,
     ) -> None:
         self._samples = read_pairs(folder / SAMPLES)
-        self._pictures = PictureStore(folder / PICTURES)
-        self._config, self._transform, self._tokenizer, self._context = config, transform, tokenizer, context
-        self._rank, self._world = rank, world
-        self._fill = tuple(round(255 * value) for value in transform.mean)
+        self._decoder = Decoder(folder / PICTURES, config, resize=resize, fill=fill)
+        self._config, self._collate, self._rank, self._world = config, collate, rank, world
         rewrites_S = pc.list_value_length(self._samples["rewrites"]).to_numpy()
         # Texts are numbered as texts_of gives them: captions first, then each caption's rewrites.
         self._first_rewrite_S = len(rewrites_S) + np.cumsum(rewrites_S) - rewrites_S
@@ -73,7 +71,7 @@ class Feed:
         # Identities of the training split alone, counted from 0, as a classifier wants them.
         persons, self._person_S = np.unique(self._samples["person"].to_numpy(), return_inverse=True)
         self.persons = len(persons)
-        self.plan = BatchPlan(rewrites_S, size=config.size, rewrite_share=rewrite_share, seed=config.seed)
+        self.plan = BatchPlan(rewrites_S, _order(config, self._samples), rewrite_share=rewrite_share, seed=config.seed)
 
     def texts_at(self, rows: np.ndarray) -> list[str]:
         """The texts of rows in the numbering of TrainBatch.text_A."""
@@ -107,23 +105,13 @@ class Feed:
             text if rewrite < 0 else rewrites[rewrite]
             for text, rewrites, rewrite in zip(rows["text"].to_pylist(), rows["rewrites"].to_pylist(), share.rewrite_B, strict=True)
         ]
-        pixels_NHWC = np.stack(
-            [self._picture(row, step, place) for row, place in zip(rows["picture"].to_pylist(), share.place_B, strict=True)]
-        )
-        inputs = {
-            "pixel_values": torch.from_numpy(self._transform.normalise(pixels_NHWC)),
-            "input_ids": tokenise(self._tokenizer, texts, context=self._context),
-        }
+        pictures = self._decoder(rows["picture"].to_pylist(), step=step, place_A=share.place_B.tolist())
         text_A = np.where(share.rewrite_B < 0, share.sample_B, self._first_rewrite_S[share.sample_B] + share.rewrite_B)
-        return TrainBatch(inputs, torch.from_numpy(self._person_S[share.sample_B]), torch.from_numpy(text_A))
+        return TrainBatch(self._collate(pictures, texts), torch.from_numpy(self._person_S[share.sample_B]), torch.from_numpy(text_A))
 
-    def _picture(self, row: int, step: int, place: int) -> np.ndarray:
-        pixels_HWC = self._transform.resize(decode_image(self._pictures[row]))
-        return augment(
-            pixels_HWC,
-            self.plan.augmentation(step, place),
-            flip=self._config.flip,
-            crop_padding=self._config.crop_padding,
-            erase=self._config.erase,
-            fill=(self._fill[0], self._fill[1], self._fill[2]),
-        )
+
+def _order(config: BatchesConfig, samples: pa.Table) -> Order:
+    if config.sampler == "shuffle":
+        return ShuffledOrder(len(samples), size=config.size, seed=config.seed)
+    person_S, picture_S, camera_S = (samples[name].to_numpy() for name in ("person", "picture", "camera"))
+    return IdentityOrder(person_S, picture_S, camera_S, size=config.size, per_identity=config.samples_per_identity, seed=config.seed)

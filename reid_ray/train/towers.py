@@ -9,15 +9,37 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from reid_ray.config.train import ObjectiveConfig
-from reid_ray.model.dual_encoder import DualEncoder
+from reid_ray.model.dual_encoder import DualEncoder, tokenise
+from reid_ray.model.preprocess import ImageTransform
 from reid_ray.model.token_features import image_pass, layer_at, patch_features, token_features
 from reid_ray.train.grad_cache import Tensors, in_chunks
 from reid_ray.train.irr import IGNORED, InteractionEncoder, irr_cost
 from reid_ray.train.masking import noise_levels
+
+
+class PairCollate:
+    """Pictures and texts -> the inputs of TwoTowers: {"pixel_values": [A, 3, H, W], "input_ids": [A, T]}.
+
+    Args:
+        transform: the model's image preprocessing; the pictures come in its size.
+        tokenizer: the model's.
+        context: tokens per text at most.
+    """
+
+    def __init__(self, transform: ImageTransform, tokenizer: Any, *, context: int) -> None:
+        self._transform, self._tokenizer, self._context = transform, tokenizer, context
+
+    def __call__(self, pictures: list[np.ndarray], texts: list[str]) -> dict[str, torch.Tensor]:
+        """The inputs of a batch; pictures are uint8 [H, W, 3]."""
+        return {
+            "pixel_values": torch.from_numpy(self._transform.normalise(np.stack(pictures))),
+            "input_ids": tokenise(self._tokenizer, texts, context=self._context),
+        }
 
 
 class Heads(nn.Module):

@@ -26,7 +26,7 @@ from reid_ray.train.noise_export import write_noise
 from reid_ray.train.noise_store import NoiseStore
 from reid_ray.train.objective import build_objective
 from reid_ray.train.optimizer import build_optimizer
-from reid_ray.train.towers import Heads, TwoTowers
+from reid_ray.train.towers import Heads, PairCollate, TwoTowers
 from reid_ray.train.validation import Validation
 from reid_ray.train.zero import ZeroEngine
 
@@ -54,9 +54,9 @@ def train_worker(settings: dict[str, Any]) -> None:
         folder / DATA,
         config.batches,
         rewrite_share=config.captions.rewrite_share,
-        transform=transform,
-        tokenizer=tokenizer,
-        context=context,
+        resize=transform.resize,
+        fill=transform.mean_colour,
+        collate=PairCollate(transform, tokenizer, context=context),
         rank=rank,
         world=world,
     )

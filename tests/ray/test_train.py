@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.config.train import TrainJob
-from reid_ray.data.batches import BatchPlan
+from reid_ray.data.batches import BatchPlan, ShuffledOrder
 from reid_ray.data.images import decode_image
 from reid_ray.data.synthetic import SyntheticPeople
 from reid_ray.errors import ReidRayError
@@ -105,7 +105,8 @@ def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[s
     texts = [row["text"] for row in originals] + [text for row in originals for text in rewrites[row["caption_id"]]]
     encoder = build_dual_encoder(config.model, texts, seed=config.batches.seed)
     counts = np.array([len(rewrites[row["caption_id"]]) for row in originals])
-    plan = BatchPlan(counts, size=12, rewrite_share=config.captions.rewrite_share, seed=config.batches.seed)
+    seed = config.batches.seed
+    plan = BatchPlan(counts, ShuffledOrder(len(counts), size=12, seed=seed), rewrite_share=config.captions.rewrite_share, seed=seed)
     weights = [weight for name, weight in encoder.clip.named_parameters() if name != "logit_scale"]
     optimizer = torch.optim.AdamW(
         [

@@ -19,8 +19,8 @@ def jpeg(shade: int) -> bytes:
     return encode_jpeg(Image.fromarray(np.full((16, 8, 3), shade, np.uint8)))
 
 
-def image(name: str, split: str, person: int | None, data: bytes, dataset: str = "a") -> dict:
-    return {"image_id": name, "image": data, "split": split, "person_id": person, "dataset": dataset}
+def image(name: str, split: str, person: int | None, data: bytes, dataset: str = "a", camera: int | None = None) -> dict:
+    return {"image_id": name, "image": data, "split": split, "person_id": person, "dataset": dataset, "camera_id": camera}
 
 
 def caption(name: str, of: str, kind: str = "human", text: str | None = "a person", status: str = "ok", parent: str | None = None) -> dict:
@@ -28,7 +28,7 @@ def caption(name: str, of: str, kind: str = "human", text: str | None = "a perso
 
 
 IMAGES_ROWS = [
-    image("i1", "train", 7, jpeg(10)),
+    image("i1", "train", 7, jpeg(10), camera=3),
     image("i2", "train", 7, jpeg(20), dataset="b"),  # the same number in another data set is another person
     image("i3", "train", None, jpeg(30)),
     image("i4", "train", None, jpeg(40)),
@@ -109,6 +109,7 @@ def test_rows_keep_text_rewrites_person_and_bytes(tables, tmp_path):
         "four": [],
     }
     assert len({row["person"] for row in rows.values()}) == 4
+    assert {text: row["camera"] for text, row in rows.items()} == {"one": 3, "two": -1, "three": -1, "four": -1}
     assert [pictures[rows[text]["picture"]] for text in ("one", "two", "three", "four")] == [jpeg(s) for s in (10, 20, 30, 40)]
     assert read_pairs(tmp_path / VALIDATION)["text"].to_pylist() == ["validation"]
     assert len(pictures) == 5  # neither the broken, nor the test, nor the unused one
@@ -139,6 +140,32 @@ def test_what_cannot_be_trained_on_is_refused_with_the_reasons(tables, tmp_path)
         prepare_pairs(tables(IMAGES_ROWS, CAPTIONS_ROWS, "images.val_split=query"), tmp_path, Counts())
     with pytest.raises(DataError, match="'i1' stands in more than one row"):
         prepare_pairs(tables([*IMAGES_ROWS, IMAGES_ROWS[0]]), tmp_path, Counts())
+
+
+IDENTITY = ["batches.sampler=identity", "batches.samples_per_identity=2", "batches.size=4", "images.val_split=null"]
+
+
+def test_identity_sampling_counts_whose_pictures_repeat_and_refuses_what_it_cannot_fill(tables, tmp_path):
+    images = [image(f"i{n}", "train", person, jpeg(n)) for n, person in enumerate([1, 1, 1, 2, 2, 3])]
+    captions = [caption(f"c{n}", f"i{n}") for n in range(6)]
+    facts = prepare_pairs(tables(images, captions, *IDENTITY), tmp_path, Counts())
+    assert (facts["persons_with_one_picture"], facts["persons_with_repeated_pictures"]) == (1, 1)
+    facts = prepare_pairs(tables(images, captions, *IDENTITY, "batches.samples_per_identity=4"), tmp_path, Counts())
+    assert (facts["persons_with_one_picture"], facts["persons_with_repeated_pictures"]) == (1, 3)
+    twice = [*captions, *(caption(f"d{n}", f"i{n}") for n in range(6))]
+    with pytest.raises(DataError, match=r"has 3 identities with captions, fewer than the 4 of a batch"):
+        prepare_pairs(tables(images, twice, *IDENTITY, "batches.size=8"), tmp_path, Counts())
+    strangers = [{**row, "person_id": None} for row in images]
+    with pytest.raises(DataError, match=r"each of the 6 identities of split 'train' has one picture"):
+        prepare_pairs(tables(strangers, captions, *IDENTITY), tmp_path, Counts())
+
+
+def test_batches_of_torn_identities_are_refused():
+    needed = ["images.path=x", "captions.paths=[x]", "output.path=x", "batches.sampler=identity"]
+    with pytest.raises(ConfigError, match=r"size 66 is not a multiple of samples_per_identity 4; set size to P x K, such as 64"):
+        load_config(TrainJob, None, [*needed, "batches.size=66", "workers.count=2"])
+    with pytest.raises(ConfigError, match=r"is 3 identities, not a multiple of workers\.count 2"):
+        load_config(TrainJob, None, [*needed, "batches.size=12", "workers.count=2"])
 
 
 def test_selection_on_test_or_train_is_refused():
