@@ -36,7 +36,7 @@ from reid_ray.runtime import ray_session
 from reid_ray.serve.client import SearchClient
 from reid_ray.serve.run import Service, run_until_stopped, start_service
 from reid_ray.storage import environment, read_table, run_of, write_json
-from reid_ray.train.run import run_train
+from reid_ray.train.dual_encoder import run_train
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 

@@ -68,7 +68,8 @@ def render() -> str:
 
 
 def _rows(model: type[Section], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
+    own = model.__annotations__  # before what it shares with other jobs
+    for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] not in own):
         section = _section_of(field.annotation)
         if section is not None:
             yield from _rows(section, f"{prefix}{name}.")

@@ -13,7 +13,7 @@ from pathlib import Path
 import ray.train
 
 from reid_ray.storage import write_json
-from reid_ray.train.masker import Masker
+from reid_ray.train.parts import Masking
 from reid_ray.train.zero import ZeroEngine
 
 _PROGRESS = "progress.json"
@@ -21,29 +21,31 @@ _PROGRESS = "progress.json"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: steps done, and the best validation so far (best_step is 0 before the first)."""
+    """How far a run has come: steps done, and the best validation so far (best_step is 0 and best_score None before the first)."""
 
     step: int = 0
     best_step: int = 0
-    best_r1: float = -1.0
+    best_score: float | None = None
 
 
-def restore(engine: ZeroEngine, masker: Masker) -> Progress:
-    """Load the newest checkpoint of this run into `engine` and `masker`; Progress() if there is none."""
+def restore(engine: ZeroEngine, masking: Masking | None) -> Progress:
+    """Load the newest checkpoint of this run into `engine` and `masking`; Progress() if there is none."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return Progress()
     with checkpoint.as_directory() as folder:
         engine.load(Path(folder))
-        masker.load(Path(folder))
+        if masking is not None:
+            masking.load(Path(folder))
         return Progress(**json.loads((Path(folder) / _PROGRESS).read_text(encoding="utf-8")))
 
 
-def save(engine: ZeroEngine, masker: Masker, progress: Progress) -> None:
+def save(engine: ZeroEngine, masking: Masking | None, progress: Progress) -> None:
     """Write a checkpoint; returns when Ray Train has the parts of all workers."""
     folder = Path(tempfile.mkdtemp(prefix="reid-ray-"))
     engine.save(folder)
-    masker.save(folder)
+    if masking is not None:
+        masking.save(folder)
     if ray.train.get_context().get_world_rank() == 0:
         write_json(folder / _PROGRESS, asdict(progress))
     ray.train.report(asdict(progress), checkpoint=ray.train.Checkpoint.from_directory(folder), delete_local_checkpoint_after_upload=True)

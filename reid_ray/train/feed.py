@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +20,10 @@ from reid_ray.config.train import BatchesConfig
 from reid_ray.data.batches import BatchPlan, IdentityOrder, Order, ShuffledOrder
 from reid_ray.data.decoding import Decoder, Resize
 from reid_ray.data.pairs import PICTURES, SAMPLES, read_pairs
+from reid_ray.train.parts import TrainBatch
 
 # A samples' pictures, uint8 [H, W, 3] each, and their texts -> the module's inputs.
 Collate = Callable[[list[np.ndarray], list[str]], dict[str, torch.Tensor]]
-
-
-@dataclass(frozen=True)
-class TrainBatch:
-    """A worker's share of one step: `inputs` of the module, and of each of its A samples the identity and the row of its text."""
-
-    inputs: dict[str, torch.Tensor]
-    person_A: torch.Tensor
-    text_A: torch.Tensor
 
 
 class Feed:

@@ -1,78 +1,85 @@
-"""The training loop. Runs on every worker alike and does not know what it trains: an engine, an objective, a feed, and what to keep."""
+"""The training loop. Runs on every worker alike and does not know what it trains: it is given Parts."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from reid_ray.config.train import OptimizerConfig, ScheduleConfig
+from reid_ray.config.training import TrainingJob
 from reid_ray.train import checkpoints
 from reid_ray.train.checkpoints import Progress
-from reid_ray.train.feed import Feed
 from reid_ray.train.log import RunLog
-from reid_ray.train.masker import Masker
-from reid_ray.train.objective import Loss, Objective
 from reid_ray.train.optimizer import learning_rate
-from reid_ray.train.zero import ZeroEngine
+from reid_ray.train.parts import Loss, Parts
+from reid_ray.train.recipe import BEST, Selection
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a loop needs. `validate` gives numbers with "r1" among them, or is None; `keep` writes the weights as a model folder."""
-
-    engine: ZeroEngine
-    objective: Objective
-    feed: Feed
-    masker: Masker
-    validate: Callable[[], dict[str, float]] | None
-    keep: Callable[[Progress], None]
-    log: RunLog
-
-
-def train(parts: Parts, *, progress: Progress, steps: int, schedule: ScheduleConfig, optimizer: OptimizerConfig) -> Progress:
-    """Train from progress.step to `steps`; validate, keep the best weights and write checkpoints on the way."""
+def train(
+    parts: Parts, *, folder: Path, selection: Selection | None, log: RunLog, progress: Progress, steps: int, config: TrainingJob
+) -> Progress:
+    """Train from progress.step to `steps`; validate, keep the best weights in folder/BEST and write checkpoints on the way."""
+    schedule = config.schedule
     means = _Means()
     batches = parts.feed.batches(progress.step, steps)
     for step in range(progress.step, steps):
         with means.waiting():
             batch = next(batches)
-        lr = learning_rate(step, steps=steps, config=optimizer)
-        inputs = parts.masker.before(batch.inputs, batch.text_A, step)
+        lr = learning_rate(step, steps=steps, config=config.optimizer)
+        inputs = batch.inputs if parts.masking is None else parts.masking.before(batch.inputs, batch.text_A, step)
         features = parts.engine.forward(inputs)
         loss = parts.objective(features, batch.person_A.to(parts.engine.device))
         norm = parts.engine.step(loss.total, lr=lr)
-        parts.masker.after(inputs, batch.text_A, features)
+        if parts.masking is not None:
+            parts.masking.after(inputs, batch.text_A, features)
         means.add(loss, norm=norm, samples=len(batch.person_A))
         progress = replace(progress, step=step + 1)
         last = progress.step == steps
         if last or progress.step % schedule.log_every == 0:
-            parts.log.numbers("train", step=progress.step, numbers={"lr": lr, **means.result()})
+            log.numbers("train", step=progress.step, numbers={"lr": lr, **means.result()})
             means = _Means()
-        if last or (parts.validate is not None and progress.step % schedule.validate_every == 0):
-            progress = _select(parts, progress)
+        if selection is not None and parts.validate is not None and (last or progress.step % schedule.validate_every == 0):
+            progress = _select(parts, parts.validate, selection, folder=folder, log=log, progress=progress)
+        if last and selection is None:
+            _keep(parts, folder / BEST, {"step": progress.step, "selected_on": None, "selection": "last step"})
         if last or progress.step % schedule.checkpoint_every == 0:
-            checkpoints.save(parts.engine, parts.masker, progress)
-            parts.log.event("checkpoint", step=progress.step)
+            checkpoints.save(parts.engine, parts.masking, progress)
+            log.event("checkpoint", step=progress.step)
     return progress
 
 
-def _select(parts: Parts, progress: Progress) -> Progress:
-    """Validate and keep the weights if none were better; without validation the weights at hand are kept."""
-    if parts.validate is None:
-        parts.keep(progress)
-        return progress
+def _select(
+    parts: Parts, validate: Callable[[], dict[str, float]], selection: Selection, *, folder: Path, log: RunLog, progress: Progress
+) -> Progress:
+    """Validate and keep the weights if none were better."""
     parts.engine.train(False)
-    scores = parts.validate()
+    scores = validate()
     parts.engine.train(True)
-    parts.log.numbers("validation", step=progress.step, numbers=scores)
-    if scores["r1"] > progress.best_r1:
-        progress = replace(progress, best_step=progress.step, best_r1=scores["r1"])
-        parts.keep(progress)
-    return progress
+    log.numbers("validation", step=progress.step, numbers=scores)
+    score = scores[selection.number]
+    if progress.best_score is not None and score <= progress.best_score:
+        return progress
+    chosen = {"selected_on": selection.split, "selection": f"best {selection.title}", selection.number: score}
+    _keep(parts, folder / BEST, {"step": progress.step, **chosen})
+    return replace(progress, best_step=progress.step, best_score=score)
+
+
+def _keep(parts: Parts, path: Path, facts: dict[str, Any]) -> None:
+    """Replace the model folder at `path` by the weights at hand."""
+    state = parts.engine.full_state(frozen=parts.whole_model)
+    if parts.engine.rank == 0:
+        hidden = path.with_name(f".{path.name}.partial")
+        shutil.rmtree(hidden, ignore_errors=True)
+        parts.write(state, hidden, facts)
+        shutil.rmtree(path, ignore_errors=True)
+        hidden.rename(path)
+    parts.engine.barrier()
 
 
 class _Means:

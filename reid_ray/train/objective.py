@@ -8,7 +8,6 @@ data-parallel engine does) gives exactly the gradient of one process with the wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from reid_ray.train.contrastive import TILE, blocked_infonce_loss, blocked_sdm_l
 from reid_ray.train.identity_losses import id_loss, triplet_loss
 from reid_ray.train.irr import irr_loss
 from reid_ray.train.losses import infonce_loss, sdm_loss
+from reid_ray.train.parts import Loss
 
 
 class Pairs:
@@ -39,15 +39,6 @@ class Pairs:
     def everyone(self) -> dict[str, torch.Tensor]:
         """The candidates: image_CD, text_CD (with gradient to every worker) and person_C."""
         return {"image_CD": _gather(self.image_AD), "text_CD": _gather(self.text_AD), "person_C": gather_constant(self.person_A)}
-
-
-@dataclass(frozen=True)
-class Loss:
-    """`total` is what is differentiated; `raw` and `weighted` name each term's value before and after its weight, detached."""
-
-    total: torch.Tensor
-    raw: dict[str, torch.Tensor]
-    weighted: dict[str, torch.Tensor]
 
 
 class Term(Protocol):

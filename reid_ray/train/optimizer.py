@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from reid_ray.config.train import OptimizerConfig
+from reid_ray.config.training import OptimizerConfig
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -1,13 +1,12 @@
-"""The train job: prepare once, hand the workers to Ray Train, publish the model.
+"""The train job, whatever is trained: prepare once, hand the workers to Ray Train, publish the model.
 
 A run works in a hidden folder beside its output, named after its configuration and input, until it is done. A driver that dies
-leaves it there, and the same command goes on from its newest checkpoint.
+leaves it there, and the same command goes on from its newest checkpoint. What is prepared, trained and published is the recipe's.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import threading
@@ -18,65 +17,55 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.config.base import fingerprint
-from reid_ray.config.train import TrainJob
-from reid_ray.data.pairs import FACTS, SAMPLES, prepare_pairs, read_pairs, texts_of
 from reid_ray.errors import DataError
-from reid_ray.model.loading import locate
 from reid_ray.progress import progress_bar
 from reid_ray.runtime import Need, ray_session, require_resources
-from reid_ray.storage import MANIFEST, Counts, JobOutput, parquet_files, read_manifest
+from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.train.log import METRICS, TENSORBOARD, read_metrics
-from reid_ray.train.noise_page import write_noise_page
+from reid_ray.train.recipe import BEST, Recipe, Selection
 
-_START, _DATA, _BEST, _RAY, _NOISE = "start", "data", "best", "ray", "noise"
+_RAY = "ray"
 
 
-def run_train(config: TrainJob) -> dict[str, Any]:
-    """Train a dual encoder. Returns the manifest of the output folder, which holds model/, metrics.jsonl and tensorboard/.
+def run_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Train. Returns the manifest of the output folder, which holds model/, metrics.jsonl, tensorboard/ and what the recipe adds.
 
     Raises:
         ReidRayError: inputs, initial weights or resources are missing; before any worker starts.
     """
-    out = JobOutput("train", config.output.path, config, if_exists=config.output.if_exists, inputs=_inputs(config))
+    config, job = recipe.config, recipe.job
+    out = JobOutput(job, config.output.path, config, if_exists=config.output.if_exists, inputs=recipe.inputs())
     if (finished := out.finished()) is not None:
-        print(f"train: {config.output.path} is finished already ({finished['counts']['read']} captions read)")
+        print(f"{job}: {config.output.path} is finished already ({finished['counts']['read']} rows read)")
         return finished
-    if config.model.init is not None:
-        locate(config.model.init)
-    with _run_folder(config) as folder, ray_session(config.ray):
+    recipe.check()
+    with _run_folder(recipe) as folder, ray_session(config.ray):
         workers = config.workers
         require_resources([Need("workers", workers.count, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)])
         with out:
             clock = time.perf_counter()
-            facts = _prepare(config, folder, out.counts)
+            facts = recipe.prepare(folder, out.counts)
             out.timings["prepare_seconds"] = time.perf_counter() - clock
             clock = time.perf_counter()
-            with _watched(folder):
-                _fit(config, folder)
+            with _watched(folder, job, recipe.selection):
+                _fit(recipe, folder)
             out.timings["train_seconds"] = time.perf_counter() - clock
             out.facts.update(facts, **_result(folder))
-            shutil.copytree(folder / _BEST, out.folder / "model")
+            shutil.copytree(folder / BEST, out.folder / "model")
             shutil.copytree(folder / TENSORBOARD, out.folder / TENSORBOARD)
             shutil.copy(folder / METRICS, out.folder / METRICS)
-            if (folder / _NOISE).is_dir():
-                shutil.copytree(folder / _NOISE, out.folder / _NOISE)
-                write_noise_page(folder / _NOISE, out.folder / "noise.html")
+            out.facts.update(recipe.publish(folder, out.folder, read_manifest(folder / BEST)))
         shutil.rmtree(folder / _RAY)
-    print(f"train: captions {out.counts}; {_sentence(out.facts)} -> {out.path}")
+    print(f"{job}: {out.counts}; {recipe.sentence(out.facts)}, {_sentence(out.facts, recipe.selection)} -> {out.path}")
     return read_manifest(out.path)
 
 
-def _inputs(config: TrainJob) -> dict[str, Any]:
-    return {"images": config.images.path, "captions": config.captions.paths, "init": config.model.init}
-
-
 @contextmanager
-def _run_folder(config: TrainJob) -> Iterator[Path]:
+def _run_folder(recipe: Recipe) -> Iterator[Path]:
     """The hidden folder of this configuration on this input, locked against a second driver; kept only if there is a run to go on."""
-    files = [file for path in (config.images.path, *config.captions.paths) for file in parquet_files(path)]
-    content = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    name = fingerprint({"config": config.model_dump(mode="json", exclude={"output", "ray"}), "input": content})
-    output = Path(config.output.path).resolve()
+    content = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in recipe.files()]
+    name = fingerprint({"config": recipe.config.model_dump(mode="json", exclude={"output", "ray"}), "input": content})
+    output = Path(recipe.config.output.path).resolve()
     folder = output.parent / f".{output.name}.{name}.run"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
@@ -91,29 +80,7 @@ def _run_folder(config: TrainJob) -> Iterator[Path]:
                 shutil.rmtree(folder)
 
 
-def _prepare(config: TrainJob, folder: Path, counts: Counts) -> dict[str, Any]:
-    """Write what the workers start from: the joined data and the initial model. Parts of an earlier attempt are used as they are."""
-    data, start = folder / _DATA, folder / _START
-    if not (data / FACTS).is_file():
-        data.mkdir(exist_ok=True)
-        prepare_pairs(config, data, counts)
-    prepared = json.loads((data / FACTS).read_text(encoding="utf-8"))
-    counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
-    counts.failed.clear()
-    counts.failed.update(prepared["counts"]["failed"])
-    if not (start / MANIFEST).is_file():
-        from reid_ray.model.dual_encoder import build_dual_encoder
-        from reid_ray.model.loading import open_pretrained
-
-        if config.model.init is None:
-            encoder = build_dual_encoder(config.model, texts_of(read_pairs(data / SAMPLES)), seed=config.batches.seed)
-        else:
-            encoder = open_pretrained(config.model)
-        encoder.save(start, {"init": config.model.init or "from scratch"})
-    return dict(prepared["facts"])
-
-
-def _fit(config: TrainJob, folder: Path) -> None:
+def _fit(recipe: Recipe, folder: Path) -> None:
     # Ray Train hands these on to its controller, which reads them when it starts. Every report waits for the next health check.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
@@ -121,11 +88,11 @@ def _fit(config: TrainJob, folder: Path) -> None:
 
     from reid_ray.train.worker import train_worker
 
-    workers = config.workers
+    config, workers = recipe.config, recipe.config.workers
     resources = {"CPU": workers.num_cpus, **({"GPU": workers.num_gpus} if workers.num_gpus else {})}
     _trainer_class()(
         train_worker,
-        train_loop_config={"config": config.model_dump(mode="json", exclude_unset=True), "folder": str(folder)},
+        train_loop_config={"recipe": recipe, "folder": str(folder)},
         scaling_config=ScalingConfig(num_workers=workers.count, use_gpu=workers.num_gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             name=_RAY,
@@ -157,15 +124,15 @@ def _trainer_class() -> type[Any]:
 
 
 @contextmanager
-def _watched(folder: Path) -> Iterator[None]:
+def _watched(folder: Path, job: str, selection: Selection | None) -> Iterator[None]:
     """A progress bar that follows the workers' log while they train."""
     done = threading.Event()
 
     def follow() -> None:
-        with progress_bar("train", None, unit="step") as bar:
+        with progress_bar(job, None, unit="step") as bar:
             while not done.wait(1.0):
-                _show(bar, read_metrics(folder))
-            _show(bar, read_metrics(folder))
+                _show(bar, read_metrics(folder), selection)
+            _show(bar, read_metrics(folder), selection)
 
     thread = threading.Thread(target=follow, name="train-progress", daemon=True)
     thread.start()
@@ -176,14 +143,14 @@ def _watched(folder: Path) -> Iterator[None]:
         thread.join()
 
 
-def _show(bar: Any, lines: list[dict[str, Any]]) -> None:
+def _show(bar: Any, lines: list[dict[str, Any]], selection: Selection | None) -> None:
     trained = [line for line in lines if line.get("kind") == "train"]
     validated = [line for line in lines if line.get("kind") == "validation"]
     starts = [line for line in lines if line.get("event") == "start"]
     if not trained:
         return
     bar.total = starts[-1]["steps"]
-    scores = f", R@1 {validated[-1]['r1']:.3f}" if validated else ""
+    scores = f", {selection.title} {validated[-1][selection.number]:.3f}" if validated and selection is not None else ""
     restarts = f", restarted {len(starts) - 1}x" if len(starts) > 1 else ""
     bar.set_postfix_str(f"loss {trained[-1]['loss']:.3f}{scores}{restarts}", refresh=False)
     bar.update(trained[-1]["step"] - bar.n)
@@ -193,19 +160,17 @@ def _result(folder: Path) -> dict[str, Any]:
     lines = read_metrics(folder)
     trained = [line for line in lines if line.get("kind") == "train"]
     starts = [line for line in lines if line.get("event") == "start"]
-    model = read_manifest(folder / _BEST)
     return {
         "steps": trained[-1]["step"],
         "steps_per_epoch": starts[-1]["steps_per_epoch"],
         "workers": len(starts[-1]["workers"]),
         "restarts": len(starts) - 1,
         "last_loss": trained[-1]["loss"],
-        "model": {name: model[name] for name in ("fingerprint", "dim", "parameters", "image_height", "image_width")},
-        "selected": model["facts"],
+        "selected": read_manifest(folder / BEST)["facts"],
     }
 
 
-def _sentence(facts: dict[str, Any]) -> str:
+def _sentence(facts: dict[str, Any], selection: Selection | None) -> str:
     chosen = facts["selected"]
-    kept = f"R@1 {chosen['r1']:.3f} on {chosen['selected_on']}" if chosen["selected_on"] else "last step"
-    return f"{facts['samples']} samples of {facts['persons']} persons, {facts['steps']} steps, kept step {chosen['step']} ({kept})"
+    kept = f"{selection.title} {chosen[selection.number]:.3f} on {selection.split}" if selection is not None else "last step"
+    return f"{facts['steps']} steps, kept step {chosen['step']} ({kept})"

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from reid_ray.config.train import EngineConfig
+from reid_ray.config.training import EngineConfig
 
 _TAG = "state"
 
@@ -46,6 +47,7 @@ class ZeroEngine:
         )
         self.module: nn.Module = self._engine.module
         self.device = torch.device(self._engine.device)
+        self.rank = dist.get_rank()
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The module's features of a batch; tensors are moved to the engine's device."""
@@ -74,21 +76,33 @@ class ZeroEngine:
         if loaded is None:
             raise RuntimeError(f"{folder}: DeepSpeed found no state to restore")
 
-    def full_state(self) -> dict[str, torch.Tensor]:
-        """All weights in float32 on CPU, whatever the stage and precision; every worker must call it."""
+    def full_state(self, *, frozen: bool = True) -> dict[str, torch.Tensor]:
+        """Weights in float32 on CPU, whatever the stage and precision; with those that do not train if `frozen`.
+
+        Every worker must call it; rank 0 is given the weights, all others nothing. One weight at a time is whole on a device.
+        """
         from deepspeed.utils import safe_get_full_fp32_param
 
         weights = dict(self.module.named_parameters())
-        state = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items() if name not in weights}
+        state = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items() if name not in weights and frozen}
         sharded = self.stage == 3
         for name, weight in weights.items():
+            if not weight.requires_grad and not frozen:
+                continue
             master = safe_get_full_fp32_param(weight) if self.stage and weight.requires_grad else None
             if master is not None:
-                state[name] = master.detach().float().cpu().clone().reshape(weight.ds_shape if sharded else weight.shape)
+                value = master.detach().reshape(weight.ds_shape if sharded else weight.shape)
+                if self.rank == 0:
+                    state[name] = value.float().cpu().clone()
                 continue
             with self._deepspeed.zero.GatheredParameters([weight], enabled=sharded):
-                state[name] = weight.detach().float().cpu().clone()
-        return state
+                if self.rank == 0:
+                    state[name] = weight.detach().float().cpu().clone()
+        return state if self.rank == 0 else {}
+
+    def barrier(self) -> None:
+        """Wait for all workers."""
+        dist.barrier()
 
 
 def deepspeed_config(config: EngineConfig, *, clip_norm: float, batch_size: int) -> dict[str, Any]:

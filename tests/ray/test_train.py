@@ -29,8 +29,8 @@ from reid_ray.errors import ReidRayError
 from reid_ray.model.dual_encoder import build_dual_encoder, tokenise
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import TableWriter
+from reid_ray.train.dual_encoder import run_train
 from reid_ray.train.log import read_metrics
-from reid_ray.train.run import run_train
 
 pytestmark = pytest.mark.slow
 SHAPE = {"vision_width": 32, "vision_layers": 2, "text_width": 32, "text_layers": 2, "embed_dim": 16, "vocab_size": 400, "context": 32}

@@ -1,0 +1,89 @@
+"""What every job that trains configures alike, whatever it trains: optimizer, engine, schedule, workers."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from reid_ray.config.base import Section
+from reid_ray.config.common import OutputConfig, RayConfig
+
+
+class OptimizerConfig(Section):
+    """Adam with a linear warm-up and a cosine decay to zero."""
+
+    name: Literal["adam", "adamw"] = Field("adam", description="adam couples weight decay to the gradient, adamw does not")
+    lr: float = Field(1e-5, gt=0, description="peak learning rate (1e-5 for CLIP's weights)")
+    weight_decay: float = Field(4e-5, ge=0, description="weight decay of matrices; vectors (norms, biases) have none (4e-5 as in IRRA)")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients")
+    eps: float = Field(1e-8, gt=0, description="added to the denominator of Adam")
+    heads_factor: float = Field(5.0, gt=0, description="rate of what the losses bring anew (id, irr, sigmoid), times lr (5 as in IRRA)")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps in which the rate rises from zero")
+    clip_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this global norm; 0 is off")
+
+
+class EngineConfig(Section):
+    """DeepSpeed."""
+
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2, description="what is sharded over the workers: 0 nothing, 1 optimizer, 2 and gradients, 3 and weights"
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="numbers of forward and backward pass; the optimizer stays fp32")
+    persistence_threshold: int = Field(
+        100_000, ge=0, description="ZeRO-3 keeps parameters of fewer elements whole on every worker (DeepSpeed's own default); 0 shards all"
+    )
+
+    @model_validator(mode="after")
+    def _bf16_is_sharded(self) -> Self:
+        if self.precision == "bf16" and self.zero_stage == 0:
+            raise ValueError("precision bf16 needs zero_stage 1 or more: stage 0 drifts away from fp32 far more; set zero_stage to 1")
+        return self
+
+
+class ScheduleConfig(Section):
+    """How long, and what happens on the way."""
+
+    epochs: int = Field(
+        30, ge=1, description="passes over all samples, or over all identities with sampler identity (30 as in LUPerson-MLLM)"
+    )
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps, even within an epoch; null runs all epochs")
+    validate_every: int = Field(500, ge=1, description="steps between two validations; one more at the end")
+    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints: at most these are lost with a worker")
+    keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept while training; a finished run keeps none")
+    log_every: int = Field(10, ge=1, description="steps between two lines of the log; a line is the mean of its steps")
+    max_failures: int = Field(3, ge=0, description="lost workers that are replaced before the run gives up")
+
+
+class WorkersConfig(Section):
+    """The processes that train together."""
+
+    count: int = Field(8, ge=1, description="training processes, one per GPU")
+    num_cpus: float = Field(1.0, gt=0, description="logical CPUs per worker")
+    num_gpus: float = Field(0.0, ge=0, le=1, description="GPUs per worker: 1, or 0 to train on CPU")
+    torch_threads: int = Field(1, ge=1, description="threads of torch per worker on CPU")
+
+    def divide(self, size: int, *, field: str) -> None:
+        """Refuse a global batch that the workers cannot share evenly.
+
+        Args:
+            size: samples per step over all workers.
+            field: where the configuration says so, for the message.
+
+        Raises:
+            ValueError: names the field.
+        """
+        if size % self.count:
+            raise ValueError(f"{field} {size} is not a multiple of workers.count {self.count}")
+
+
+class TrainingJob(Section):
+    """The sections that reid_ray.train.run reads; a job that trains adds what it learns from and what it learns."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    engine: EngineConfig = EngineConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    workers: WorkersConfig = WorkersConfig()
+    output: OutputConfig
+    ray: RayConfig = RayConfig()

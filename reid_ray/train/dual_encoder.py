@@ -1,0 +1,98 @@
+"""The recipe for dual encoders, on the driver: images and captions become files that workers map, weights a model folder to start from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reid_ray.config.train import TrainJob
+from reid_ray.data.pairs import FACTS, SAMPLES, prepare_pairs, read_pairs, texts_of
+from reid_ray.model.loading import locate
+from reid_ray.storage import MANIFEST, Counts, parquet_files
+from reid_ray.train.noise_page import write_noise_page
+from reid_ray.train.recipe import Selection
+from reid_ray.train.run import run_recipe
+
+if TYPE_CHECKING:
+    from reid_ray.train.parts import Parts
+
+# Inside a run's folder: what the driver prepares, and what the workers leave beside the model.
+START, DATA, NOISE = "start", "data", "noise"
+
+
+def run_train(config: TrainJob) -> dict[str, Any]:
+    """Train a dual encoder. Returns the manifest of the output folder, which holds model/, metrics.jsonl and tensorboard/.
+
+    Raises:
+        ReidRayError: inputs, initial weights or resources are missing; before any worker starts.
+    """
+    return run_recipe(DualEncoderRecipe(config))
+
+
+@dataclass(frozen=True)
+class DualEncoderRecipe:
+    """Trains config.model on config.images and config.captions; implements reid_ray.train.recipe.Recipe."""
+
+    config: TrainJob
+    job: str = "train"
+
+    @property
+    def selection(self) -> Selection | None:
+        """By R@1 on the validation split."""
+        split = self.config.images.val_split
+        return Selection(split, "r1", "text-to-image R@1") if split is not None else None
+
+    def inputs(self) -> dict[str, Any]:
+        """Images, captions and initial weights."""
+        return {"images": self.config.images.path, "captions": self.config.captions.paths, "init": self.config.model.init}
+
+    def files(self) -> list[Path]:
+        """The Parquet files of images and captions."""
+        return [file for path in (self.config.images.path, *self.config.captions.paths) for file in parquet_files(path)]
+
+    def check(self) -> None:
+        """Initial weights must be at hand."""
+        if self.config.model.init is not None:
+            locate(self.config.model.init)
+
+    def prepare(self, folder: Path, counts: Counts) -> dict[str, Any]:
+        """The joined data and the initial model."""
+        data, start = folder / DATA, folder / START
+        if not (data / FACTS).is_file():
+            data.mkdir(exist_ok=True)
+            prepare_pairs(self.config, data, counts)
+        prepared = json.loads((data / FACTS).read_text(encoding="utf-8"))
+        counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
+        counts.failed.clear()
+        counts.failed.update(prepared["counts"]["failed"])
+        if not (start / MANIFEST).is_file():
+            from reid_ray.model.dual_encoder import build_dual_encoder
+            from reid_ray.model.loading import open_pretrained
+
+            model = self.config.model
+            if model.init is None:
+                encoder = build_dual_encoder(model, texts_of(read_pairs(data / SAMPLES)), seed=self.config.batches.seed)
+            else:
+                encoder = open_pretrained(model)
+            encoder.save(start, {"init": model.init or "from scratch"})
+        return dict(prepared["facts"])
+
+    def parts(self, folder: Path) -> Parts:
+        """Towers, losses, batches and masking of one worker."""
+        from reid_ray.train.dual_encoder_parts import build_parts
+
+        return build_parts(self.config, folder)
+
+    def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
+        """The noise levels and their page."""
+        if (folder / NOISE).is_dir():
+            shutil.copytree(folder / NOISE, out / NOISE)
+            write_noise_page(folder / NOISE, out / "noise.html")
+        return {"model": {name: model[name] for name in ("fingerprint", "dim", "parameters", "image_height", "image_width")}}
+
+    def sentence(self, facts: dict[str, Any]) -> str:
+        """Samples and persons."""
+        return f"{facts['samples']} samples of {facts['persons']} persons"

@@ -1,0 +1,102 @@
+"""What a worker needs to train, in the words of the loop: the contract between whoever builds a model and the loop that trains it.
+
+Knows tensors and names; not models, Ray or DeepSpeed. A recipe builds Parts on every worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from reid_ray.train.zero import ZeroEngine
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """A worker's share of one step: `inputs` of the module, and of each of its A samples the identity and the row of its text."""
+
+    inputs: Tensors
+    person_A: torch.Tensor
+    text_A: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total` is what is differentiated; `raw` and `weighted` name each term's value before and after its weight, detached."""
+
+    total: torch.Tensor
+    raw: dict[str, torch.Tensor]
+    weighted: dict[str, torch.Tensor]
+
+
+class Plan(Protocol):
+    """Which samples each step sees."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over all samples."""
+        ...
+
+
+class Feed(Protocol):
+    """The batches of one worker; a step's batch is a function of the step alone, so that a resumed run sees the same."""
+
+    @property
+    def plan(self) -> Plan:
+        """What the batches follow."""
+        ...
+
+    def batches(self, start: int, stop: int) -> Iterator[TrainBatch]:
+        """The batches of steps start .. stop - 1, counted over the whole run."""
+        ...
+
+
+class Masking(Protocol):
+    """Changes a step's texts before the forward pass and learns from its features after it; its state is part of a checkpoint."""
+
+    def before(self, inputs: Tensors, text_A: torch.Tensor, step: int) -> Tensors:
+        """The inputs that the module sees instead."""
+        ...
+
+    def after(self, inputs: Tensors, text_A: torch.Tensor, features: Tensors) -> None:
+        """Keep what the step has shown."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write this worker's state; every worker calls it."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read this worker's state from what any number of workers wrote."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One worker's parts.
+
+    engine: the module and its optimizer.
+    objective: features of the module and the identities of their rows -> Loss.
+    feed: the batches.
+    write: the module's weights by name (float32, CPU), a folder that does not exist yet, facts -> a model folder whose
+        manifest.json holds the facts under "facts". Called by rank 0 alone.
+    masking: None if texts are taken as they are.
+    validate: numbers of the validation split, the same on every worker; every worker calls it. None keeps the last weights.
+    whole_model: whether `write` is given frozen weights too, or only those that train (an adapter).
+    finish: what is left to do after the last step, on every worker.
+    """
+
+    engine: ZeroEngine
+    objective: Callable[[Tensors, torch.Tensor], Loss]
+    feed: Feed
+    write: Callable[[Tensors, Path, dict[str, Any]], None]
+    masking: Masking | None = None
+    validate: Callable[[], dict[str, float]] | None = None
+    whole_model: bool = True
+    finish: Callable[[], None] | None = None

@@ -1,0 +1,101 @@
+"""A recipe: all that one kind of training brings to the train job, so that the job itself does not know what it trains.
+
+The job (reid_ray.train.run) takes care of the run's folder, resuming, Ray Train, logs and publishing; a recipe of inputs, preparation
+and the parts that a worker trains with. dual_encoder.py is one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from reid_ray.config.training import TrainingJob
+from reid_ray.storage import Counts
+
+if TYPE_CHECKING:
+    from reid_ray.train.parts import Parts
+
+# Inside a run's folder: the best weights so far.
+BEST = "best"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How weights are chosen.
+
+    split: whose images and texts are validated on.
+    number: which of validate's numbers decides; the greatest wins.
+    title: what that number is, in words.
+    """
+
+    split: str
+    number: str
+    title: str
+
+
+class Recipe(Protocol):
+    """What run_recipe asks of one kind of training. Travels to the workers by pickle, so it holds a configuration and little else."""
+
+    @property
+    def job(self) -> str:
+        """Name of the job, in manifests and messages."""
+        ...
+
+    @property
+    def config(self) -> TrainingJob:
+        """The job's configuration."""
+        ...
+
+    @property
+    def selection(self) -> Selection | None:
+        """How the weights are chosen; None keeps the last ones."""
+        ...
+
+    def inputs(self) -> dict[str, Any]:
+        """Name -> path of what the job reads, for the manifest."""
+        ...
+
+    def files(self) -> list[Path]:
+        """The files whose change makes a run that was cut off another run.
+
+        Raises:
+            DataError: one is missing.
+        """
+        ...
+
+    def check(self) -> None:
+        """Refuse what cannot run, before anything starts.
+
+        Raises:
+            ReidRayError: names the field, what is wrong and the remedy.
+        """
+        ...
+
+    def prepare(self, folder: Path, counts: Counts) -> dict[str, Any]:
+        """Write into `folder`, on the driver, what the workers start from, and count it; returns facts for the manifest.
+
+        Parts that an earlier attempt has finished are used as they are.
+        """
+        ...
+
+    def parts(self, folder: Path) -> Parts:
+        """Build, on a worker, what the loop needs. torch.distributed is set up."""
+        ...
+
+    def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
+        """Add to the output folder `out` (model/ and the logs are there) what else the run left in `folder`.
+
+        Args:
+            folder: the run's folder.
+            out: the output folder.
+            model: manifest of the chosen weights.
+
+        Returns:
+            Facts for the manifest.
+        """
+        ...
+
+    def sentence(self, facts: dict[str, Any]) -> str:
+        """The run in a few words, from the facts of its manifest: what was learnt from."""
+        ...
