@@ -46,6 +46,7 @@ CAPTIONS = pa.schema(
         pa.field("faithfulness", pa.float32()),  # cosine of a rewrite with its original in [-1, 1], else null
         pa.field("agreement", pa.float32()),  # attribute agreement of a rewrite with its original in [0, 1], else null
         pa.field("tries", pa.int32()),  # generations spent on this row
+        pa.field("captioner", pa.string()),  # the configuration's name of the captioner; of a rewrite, of its original; else null
         pa.field("model", pa.string()),  # model path or hub name; null for human captions
         pa.field("revision", pa.string()),  # digest or hub revision of the weights
         pa.field("instruction_id", pa.string()),  # which instruction or template

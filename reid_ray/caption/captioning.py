@@ -34,6 +34,8 @@ class _Draft:
     text: str | None = None
     reason: str | None = None
     tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
     tries: int = 0
     tried: list[Instruction] = field(default_factory=list)  # dynamic instructions that failed before this one
 
@@ -60,6 +62,7 @@ class Captioner:
     """Captions IMAGES tables. Building it loads the model.
 
     Args:
+        name: the captioner's name in the configuration, for the rows.
         config: model, instructions, engine and sampling.
         revision: what identifies the weights, for the rows.
         templates: id -> template of the dynamic instruction; None takes this project's own.
@@ -69,6 +72,7 @@ class Captioner:
 
     def __init__(
         self,
+        name: str,
         config: CaptionerConfig,
         *,
         revision: str,
@@ -77,10 +81,10 @@ class Captioner:
         engine: ChatEngine | None = None,
     ) -> None:
         clock = time.perf_counter()
-        self._config, self._revision, self._max_pixels = config, revision, max_pixels
+        self._name, self._config, self._revision, self._max_pixels = name, config, revision, max_pixels
         self._templates = templates
         self._engine = engine or Engine(
-            resolve_model(config.model, field="captioner.model"),
+            resolve_model(config.model, field=f"captioners.{name}.model"),
             revision=config.revision,
             config=config.engine,
             sampling=config.sampling,
@@ -125,6 +129,8 @@ class Captioner:
         for draft, reply in zip(asked, replies, strict=True):
             draft.tries += 1
             draft.tokens += reply.tokens
+            draft.prompt_tokens += reply.prompt_tokens
+            draft.cached_tokens += reply.cached_tokens
             if reply.text is None:
                 draft.reason = f"rejected: {reply.error}"
                 continue
@@ -182,12 +188,15 @@ class Captioner:
             "status": "ok" if draft.ok else "failed",
             "reason": draft.reason,
             "tries": draft.tries,
+            "captioner": self._name,
             "model": self._config.model,
             "revision": self._revision,
             "instruction_id": draft.instruction.id,
             "prompt_fingerprint": self._prompt(draft.instruction),
             "seed": self._config.sampling.seed,
             "tokens": draft.tokens,
+            "prompt_tokens": draft.prompt_tokens,
+            "cached_tokens": draft.cached_tokens,
             **{name: draft.image[name] for name in WHO},
         }
 

@@ -28,6 +28,8 @@ class Reply:
     error: str | None = None
     finished: bool = True  # False: cut at max_tokens
     tokens: int = 0  # generated
+    prompt_tokens: int = 0  # image tokens included
+    cached_tokens: int = 0  # of the prompt, found in the prefix cache
 
 
 class ChatEngine(Protocol):
@@ -109,8 +111,7 @@ class Engine:
                 return [Reply(None, error=" ".join(f"{type(error).__name__}: {error}".split())[:300])]
             half = len(conversations) // 2
             return self.chat(conversations[:half], keys[:half]) + self.chat(conversations[half:], keys[half:])
-        answers = [output.outputs[0] for output in outputs]
-        return [Reply(a.text, finished=a.finish_reason != "length", tokens=len(a.token_ids)) for a in answers]
+        return [_reply(output) for output in outputs]
 
     def _params(self, key: str) -> Any:
         s = self._sampling
@@ -122,6 +123,17 @@ class Engine:
             # Greedy decoding draws nothing; a seed would only cost a generator.
             seed=derived_seed(s.seed, key) if s.temperature else None,
         )
+
+
+def _reply(output: Any) -> Reply:
+    answer = output.outputs[0]
+    return Reply(
+        answer.text,
+        finished=answer.finish_reason != "length",
+        tokens=len(answer.token_ids),
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+    )
 
 
 def _engine_arguments(config: EngineConfig, images: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How long a captioning run of N images takes, from measured rates: hours, GPU-hours, and which stage is the bottleneck.
 
-Pure arithmetic over what a run's manifest says; measures nothing. The stages run at the same time, so the slowest sets the pace; the
-actors of the others wait, but hold their GPUs.
+Pure arithmetic over what a run's manifest says; measures nothing. Captioners take their turns, each in a pass of its own; the stages
+of a pass run at the same time, so the slowest sets the pace, and the actors of the others wait, but hold their GPUs.
 """
 
 from __future__ import annotations
@@ -26,73 +26,83 @@ class StageRate:
     cpus_per_actor: float
 
 
+Passes = Mapping[str, Sequence[StageRate]]  # captioner -> the stages of its pass
+
+
 @dataclass(frozen=True)
 class Plan:
     """One row of the planner's table."""
 
     images: int
-    replicas: dict[str, int]
+    replicas: dict[str, dict[str, int]]  # captioner -> stage -> actors
     hours: float
     gpu_hours: float
     cpu_hours: float
-    bottleneck: str
-    images_per_second: float  # at full pace, start-up apart
+    bottleneck: str  # the stage that takes longest, with its captioner
+    images_per_second: float  # through all captioners, at full pace, start-up apart
 
 
-def rates_of(manifest: Mapping[str, Any]) -> list[StageRate]:
-    """The stages of a caption job that ran, from its manifest.
+def rates_of(manifest: Mapping[str, Any]) -> dict[str, list[StageRate]]:
+    """The passes of a caption job and the stages of each that ran, from its manifest.
 
     Raises:
         DataError: the manifest is no caption job's, or nothing was captioned.
     """
     if manifest["job"] != "caption" or not manifest["counts"]["read"]:
         raise DataError(f"rates come from a caption job that read images, but this manifest is of {manifest['job']}")
-    images = manifest["counts"]["read"]
-    speeds, config = manifest["facts"]["speed_per_actor"], manifest["config"]
-    amounts = {
-        "captioner": (speeds["captioner"]["images_per_second"], 1.0),
-        "rewriter": (speeds["rewriter"]["rewrites_per_second"], manifest["facts"]["rewrites"]["asked"] / images),
-    }
-    stages = [
-        StageRate(
-            name,
-            rate,
-            per_image,
-            speeds[name]["startup_seconds"],
-            config[name]["pool"]["num_gpus"],
-            config[name]["pool"]["num_cpus"],
-        )
-        for name, (rate, per_image) in amounts.items()
-        if per_image
-    ]
-    idle = [stage.name for stage in stages if stage.items_per_second <= 0]
-    if idle:
-        raise DataError(f"the sample gives no rate for {', '.join(idle)}: nothing came out of it; see the run's failures")
-    return stages
+    config = manifest["config"]
+    passes = {}
+    for name, facts in manifest["facts"]["passes"].items():
+        stages = [_stage("captioner", facts["captioner"], "images_per_second", 1.0, config["captioners"][name]["pool"])]
+        if facts["rewriter"] is not None:
+            per_image = facts["rewrites_asked"] / facts["images"]
+            stages.append(_stage("rewriter", facts["rewriter"], "rewrites_per_second", per_image, config["rewriter"]["pool"]))
+        idle = [stage.name for stage in stages if stage.items_per_second <= 0]
+        if idle:
+            raise DataError(f"the sample gives no rate for {', '.join(idle)} of {name}: nothing came out of it; see the run's failures")
+        passes[name] = stages
+    return passes
 
 
-def plan(stages: Sequence[StageRate], *, images: int, replicas: Mapping[str, int], efficiency: float) -> Plan:
-    """Hours for `images` with `replicas` actors per stage.
+def _stage(name: str, speed: Mapping[str, Any], rate: str, per_image: float, pool: Mapping[str, Any]) -> StageRate:
+    return StageRate(name, speed[rate], per_image, speed["startup_seconds"], pool["num_gpus"], pool["num_cpus"])
+
+
+def plan(passes: Passes, *, images: int, replicas: Mapping[str, Mapping[str, int]], efficiency: float) -> Plan:
+    """Hours for `images` through every captioner in turn.
 
     Args:
-        stages: measured rates.
+        passes: measured rates.
         images: how many.
-        replicas: actors of each stage by name.
+        replicas: captioner -> stage -> actors.
         efficiency: share of the measured rate that a long run keeps, in (0, 1]: stragglers, restarts, reading and writing.
     """
-    pace = {stage.name: efficiency * replicas[stage.name] * stage.items_per_second / stage.items_per_image for stage in stages}
-    bottleneck = min(pace, key=lambda name: pace[name])
-    seconds = max(stage.startup_seconds for stage in stages) + images / pace[bottleneck]
-    held = {kind: sum(replicas[s.name] * getattr(s, f"{kind}_per_actor") for s in stages) for kind in ("gpus", "cpus")}
+    seconds, busy, gpu_seconds, cpu_seconds = 0.0, 0.0, 0.0, 0.0
+    slowest = ("", 0.0)
+    for name, stages in passes.items():
+        given = replicas[name]
+        stage = min(stages, key=lambda stage: _pace(stage, given))
+        working = images / (efficiency * _pace(stage, given))
+        held = max(s.startup_seconds for s in stages) + working
+        seconds, busy = seconds + held, busy + working
+        gpu_seconds += held * sum(given[s.name] * s.gpus_per_actor for s in stages)
+        cpu_seconds += held * sum(given[s.name] * s.cpus_per_actor for s in stages)
+        if working > slowest[1]:
+            slowest = (f"{stage.name} of {name}" if len(passes) > 1 else stage.name, working)
     return Plan(
         images=images,
-        replicas={stage.name: replicas[stage.name] for stage in stages},
+        replicas={name: {stage.name: replicas[name][stage.name] for stage in stages} for name, stages in passes.items()},
         hours=seconds / 3600,
-        gpu_hours=held["gpus"] * seconds / 3600,
-        cpu_hours=held["cpus"] * seconds / 3600,
-        bottleneck=bottleneck,
-        images_per_second=pace[bottleneck],
+        gpu_hours=gpu_seconds / 3600,
+        cpu_hours=cpu_seconds / 3600,
+        bottleneck=slowest[0],
+        images_per_second=images / busy,
     )
+
+
+def _pace(stage: StageRate, given: Mapping[str, int]) -> float:
+    """Images a second of a stage with `given` actors."""
+    return given[stage.name] * stage.items_per_second / stage.items_per_image
 
 
 def balanced_replicas(stages: Sequence[StageRate], total: int) -> dict[str, int]:
@@ -106,7 +116,7 @@ def balanced_replicas(stages: Sequence[StageRate], total: int) -> dict[str, int]
     given = {stage.name: 1 for stage in stages}
     # The next actor always goes to the slowest stage: for a minimum over stages, greedy is optimal.
     for _ in range(total - len(stages)):
-        slowest = min(stages, key=lambda stage: given[stage.name] * stage.items_per_second / stage.items_per_image)
+        slowest = min(stages, key=lambda stage: _pace(stage, given))
         given[slowest.name] += 1
     return given
 
@@ -114,13 +124,16 @@ def balanced_replicas(stages: Sequence[StageRate], total: int) -> dict[str, int]
 def render_table(plans: Sequence[Plan], *, sampled: int) -> str:
     """The plans as a Markdown table for the terminal and for plan.md."""
     lines = [
-        f"Measured on {sampled} images; stages run at the same time and hold their resources to the end.",
+        f"Measured on {sampled} images. Captioners take turns; the stages of one run at the same time and hold their resources to its end.",
         "",
         "| images | actors | images/s | hours | GPU-hours | CPU-hours | slowest stage |",
         "| ---: | --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in plans:
-        actors = " + ".join(f"{count} {name}" for name, count in row.replicas.items())
+        actors = "; ".join(
+            (f"{name}: " if len(row.replicas) > 1 else "") + " + ".join(f"{count} {stage}" for stage, count in given.items())
+            for name, given in row.replicas.items()
+        )
         lines.append(
             f"| {row.images:,} | {actors} | {row.images_per_second:,.2f} | {_hours(row.hours)} | {_hours(row.gpu_hours)} | "
             f"{_hours(row.cpu_hours)} | {row.bottleneck} |"

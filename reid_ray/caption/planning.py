@@ -25,16 +25,17 @@ def run_plan(config: PlanJob) -> dict[str, Any]:
     """
     with JobOutput("plan", config.output.path, config, if_exists=config.output.if_exists, inputs={"run": config.run}) as output:
         measured = read_manifest(config.run) if config.run is not None else _caption_sample(config, output)
-        stages = rates_of(measured)
+        passes = rates_of(measured)
         plans = [
-            plan(stages, images=images, replicas=balanced_replicas(stages, total), efficiency=config.efficiency)
+            plan(passes, images=images, replicas={n: balanced_replicas(s, total) for n, s in passes.items()}, efficiency=config.efficiency)
             for images in config.planned_images
             for total in config.replicas
         ]
-        output.counts.read = output.counts.written = measured["counts"]["read"]
-        table = render_table(plans, sampled=measured["counts"]["read"])
+        sampled = measured["counts"]["read"] // len(passes)
+        output.counts.read = output.counts.written = sampled
+        table = render_table(plans, sampled=sampled)
         numbers = {
-            "stages": [asdict(stage) for stage in stages],
+            "passes": {name: [asdict(stage) for stage in stages] for name, stages in passes.items()},
             "efficiency": config.efficiency,
             "plans": [asdict(p) for p in plans],
             "environment": measured["environment"],
@@ -44,7 +45,7 @@ def run_plan(config: PlanJob) -> dict[str, Any]:
         output.facts.update(numbers)
         manifest = output.manifest()
     print(table)
-    print(f"plan: rates of {measured['counts']['read']} images -> {config.output.path}")
+    print(f"plan: rates of {sampled} images -> {config.output.path}")
     return manifest
 
 
@@ -55,7 +56,7 @@ def _caption_sample(config: PlanJob, output: JobOutput) -> dict[str, Any]:
         writer.append(sample_images(config.images, config.sample, seed=config.seed))
     job = CaptionJob(
         images=ImagesConfig(source="parquet", path=str(folder), max_pixels=config.images.max_pixels),
-        captioner=config.captioner,
+        captioners=config.captioners,
         rewriter=config.rewriter,
         faithfulness=config.faithfulness,
         no_progress_timeout_s=config.no_progress_timeout_s,

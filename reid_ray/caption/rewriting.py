@@ -39,6 +39,8 @@ class _Rewrite:
     accepted: bool = False
     tries: int = 0
     tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
 
 
 class Rewriter:
@@ -105,6 +107,8 @@ class Rewriter:
         for rewrite, reply in zip(rewrites, replies, strict=True):
             rewrite.tries += 1
             rewrite.tokens += reply.tokens
+            rewrite.prompt_tokens += reply.prompt_tokens
+            rewrite.cached_tokens += reply.cached_tokens
             try:
                 candidates.append((rewrite, self._rewritten(reply, rewrite.parent["text"])))
             except BadAnswerError as error:
@@ -138,12 +142,15 @@ class Rewriter:
             "faithfulness": rewrite.score,
             "agreement": rewrite.agreement,
             "tries": rewrite.tries,
+            "captioner": rewrite.parent["captioner"],
             "model": self._config.model,
             "revision": self._revision,
             "instruction_id": REWRITE_INSTRUCTION_ID,
             "prompt_fingerprint": self._prompt,
             "seed": self._config.sampling.seed,
             "tokens": rewrite.tokens,
+            "prompt_tokens": rewrite.prompt_tokens,
+            "cached_tokens": rewrite.cached_tokens,
             "seconds": seconds,
             **{name: rewrite.parent[name] for name in WHO},
         }

@@ -17,6 +17,8 @@ STAGED = pa.schema(
         *CAPTIONS,
         pa.field("image_outcome", pa.string()),  # on the first row of each image: ok, or the code of its failure; null elsewhere
         pa.field("tokens", pa.int32()),  # tokens generated for this row, all tries together
+        pa.field("prompt_tokens", pa.int32()),  # tokens of this row's prompts, all tries together
+        pa.field("cached_tokens", pa.int32()),  # those of them that the engine found in its prefix cache
         pa.field("seconds", pa.float64()),  # this row's share of its batch's time in the actor
         pa.field("startup_seconds", pa.float64()),  # on the first row an actor makes: what loading its models took; null elsewhere
     ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.caption_quality import ValidationConfig
@@ -119,11 +119,20 @@ class FaithfulnessConfig(Section):
     max_tries: int = Field(3, ge=1, description="generations per rewrite before the original stands alone")
 
 
+# A name ends up in rows, file names (Ts-NAME.json) and dotted keys.
+CaptionerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Captioners = dict[CaptionerName, CaptionerConfig]
+CAPTIONERS_ARE = (
+    "multimodal models, each by a name of yours (small letters, digits, - and _). They run one after the other, each with the whole "
+    "cluster: models that do not fit together need not, and together they would take as long"
+)
+
+
 class CaptionJob(Section):
     """Images in, a CAPTIONS table out."""
 
     images: ImagesConfig = ImagesConfig()
-    captioner: CaptionerConfig = CaptionerConfig()
+    captioners: Captioners = Field({"main": CaptionerConfig()}, min_length=1, description=CAPTIONERS_ARE)
     rewriter: RewriterConfig = RewriterConfig()
     faithfulness: FaithfulnessConfig = FaithfulnessConfig()
     no_progress_timeout_s: int = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from reid_ray.config.base import Section
-from reid_ray.config.caption import CaptionerConfig, FaithfulnessConfig, RewriterConfig
+from reid_ray.config.caption import CAPTIONERS_ARE, CaptionerConfig, Captioners, FaithfulnessConfig, RewriterConfig
 from reid_ray.config.common import ImagesConfig, OutputConfig, RayConfig
 
 
@@ -16,7 +16,7 @@ class PlanJob(Section):
         None, description="output folder of a caption job whose rates are taken; null captions a sample with the sections below"
     )
     images: ImagesConfig = ImagesConfig()
-    captioner: CaptionerConfig = CaptionerConfig()
+    captioners: Captioners = Field({"main": CaptionerConfig()}, min_length=1, description=CAPTIONERS_ARE)
     rewriter: RewriterConfig = RewriterConfig()
     faithfulness: FaithfulnessConfig = FaithfulnessConfig()
     sample: int = Field(100, ge=1, description="images drawn at random from the source and captioned")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
@@ -71,10 +71,17 @@ def _rows(model: type[Section], prefix: str) -> Iterator[str]:
     own = model.__annotations__  # before what it shares with other jobs
     for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] not in own):
         section = _section_of(field.annotation)
-        if section is not None:
+        if section is not None and get_origin(field.annotation) is dict:
+            yield f"| `{prefix}{name}` | mapping | {_names(field)} | {_cell(field.description or '')} |"
+            yield from _rows(section, f"{prefix}{name}.NAME.")
+        elif section is not None:
             yield from _rows(section, f"{prefix}{name}.")
         else:
             yield f"| `{prefix}{name}` | {_type_name(field)} | {_default(field)} | {_cell(field.description or '')} |"
+
+
+def _names(field: FieldInfo) -> str:
+    return ", ".join(f"`{name}`" for name in field.get_default(call_default_factory=True))
 
 
 def _section_of(annotation: Any) -> type[Section] | None:

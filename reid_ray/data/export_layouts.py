@@ -203,14 +203,14 @@ class LupersonMllmWriter(Writer):
         self.write_image(f"{luperson_mllm.IMAGES}/{name}", data)
         used: set[str] = set()
         for caption in captions:
-            kind, model = caption["kind"], caption.get("model")
+            kind, captioner, model = caption["kind"], caption.get("captioner"), caption.get("model")
             if kind not in luperson_mllm.KINDS.values():
                 self.left_out["kind_not_in_layout"] += 1
-            elif (file := luperson_mllm.file_name(kind, model)) in used:
+            elif (file := luperson_mllm.file_name(kind, captioner=captioner, model=model)) in used:
                 self.left_out["second_caption_of_one_kind"] += 1
             else:
                 used.add(file)
-                self._files.write(name, kind, model, caption["text"])
+                self._files.write(file, name, caption["text"])
                 self.captions += 1
 
 

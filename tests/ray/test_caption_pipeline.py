@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 
 import numpy as np
@@ -14,7 +15,9 @@ from PIL import Image
 from reid_ray.caption.pipeline import run_caption
 from reid_ray.config.caption import CaptionJob, FaithfulnessConfig, RewriterConfig
 from reid_ray.config.common import ImagesConfig, OutputConfig, SyntheticConfig
+from reid_ray.config.export import ExportJob
 from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.export import run_export
 from reid_ray.data.sources import iter_images, read_images
 from reid_ray.data.synthetic import SyntheticPeople
 from reid_ray.records import CAPTIONS, IMAGES
@@ -118,7 +121,7 @@ def test_every_image_of_a_folder_ends_in_a_caption_or_a_reason_and_rewrites_are_
         "failed": status["failed"],
         "mean_faithfulness": 0,
     }
-    assert facts["speed_per_actor"]["rewriter"]["tokens_per_second"] > 0
+    assert facts["passes"]["main"]["rewriter"]["tokens_per_second"] > 0
     assert {"counts": returned["counts"], "facts": returned["facts"]} == {"counts": manifest["counts"], "facts": facts}
 
 
@@ -126,7 +129,7 @@ def test_real_crops_get_static_and_dynamic_captions_or_reasons(local_ray, street
     job = CaptionJob.model_validate(
         {
             "images": {"source": "folder", "path": str(street), "limit": 20},
-            "captioner": {"instructions": ["static", "dynamic"]},
+            "captioners": {"main": {"instructions": ["static", "dynamic"]}},
             "rewriter": {"share": 0},
             "output": {"path": str(tmp_path / "out")},
         }
@@ -137,6 +140,51 @@ def test_real_crops_get_static_and_dynamic_captions_or_reasons(local_ray, street
     assert counts["read"] == 20 == counts["written"] + sum(counts["failed"].values())
     assert counts["written"] >= 15
     assert len({row["text"] for row in rows if row["status"] == "ok"}) > 5
+
+
+def test_two_captioners_give_the_four_caption_files_of_luperson_mllm(local_ray, tmp_path):
+    people = SyntheticConfig(identities=9, images_per_identity=1, seed=8)
+    (tmp_path / "tables" / "images").mkdir(parents=True)
+    pq.write_table(SyntheticPeople(people).image_table(), tmp_path / "tables" / "images" / "part.parquet")
+    both = {"instructions": ["static", "dynamic"], "pool": {"batch_size": 4}}
+    job = CaptionJob.model_validate(
+        {
+            "images": {"source": "parquet", "path": str(tmp_path / "tables" / "images")},
+            "captioners": {"qwen": both, "tiny-warm": both | {"sampling": {"temperature": 0.9, "seed": 3}}},
+            "rewriter": {"share": 0},
+            "output": {"path": str(tmp_path / "run")},
+        }
+    )
+    facts = run_caption(job)["facts"]
+    rows = read_table(tmp_path / "run" / "captions", CAPTIONS).to_pylist()
+    assert len({row["caption_id"] for row in rows}) == len(rows) == 9 * 2 * 2
+    assert Counter((row["captioner"], row["kind"]) for row in rows) == dict.fromkeys(
+        ((name, kind) for name in ("qwen", "tiny-warm") for kind in ("static", "dynamic")), 9
+    )
+    for name in ("qwen", "tiny-warm"):
+        engine = facts["passes"][name]["captioner"]
+        assert facts["passes"][name]["images"] == 9
+        assert engine["prefix_cache"]["queries"] > 18 * 50  # every prompt token of every request is looked up
+
+    run_export(
+        ExportJob(
+            tables=str(tmp_path / "tables"),
+            captions=str(tmp_path / "run"),
+            format="luperson_mllm",
+            kinds=("static", "dynamic"),
+            output=OutputConfig(path=str(tmp_path / "exported")),
+        )
+    )
+    files = {path.name: json.loads(path.read_text()) for path in (tmp_path / "exported").glob("T*.json")}
+    assert set(files) == {"Ts-qwen.json", "Td-qwen.json", "Ts-tiny-warm.json", "Td-tiny-warm.json"}
+    texts = {(row["captioner"], row["kind"], row["image_id"]): row["text"] for row in rows if row["status"] == "ok"}
+    said = {
+        (name.removesuffix(".json")[3:], {"s": "static", "d": "dynamic"}[name[1]], image): text
+        for name, captions in files.items()
+        for image, text in captions.items()
+    }
+    assert said == {(captioner, kind, image.rpartition("/")[2]): text for (captioner, kind, image), text in texts.items()}
+    assert len(texts) >= 30
 
 
 def test_ray_reads_the_rows_that_one_process_reads_in_small_blocks(local_ray, tmp_path):

@@ -2,7 +2,7 @@
 
 Ts-qwen, Td-qwen, Ts-shikra, Td-shikra: s for the static instruction, d for the dynamic one, then the captioner. A name may carry
 folders, of which only the last part counts. The images lie flat in LUPerson-MLLM/ or in LUPerson's own LMDB (key = name without
-suffix). `write_caption_files` writes the same four files, and further ones for captioners that the release did not have.
+suffix). `CaptionFiles` writes the same four files, and further ones for captioners that the release did not have.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def read_luperson_mllm(store: Store, source: SourceConfig) -> Records:
         yield from _of_lmdb(database, captions, dataset) if database else _of_folder(images, captions, dataset)
 
 
-def file_name(kind: str, model: str | None) -> str:
-    """The JSON file of a caption: Ts-qwen.json for a static caption by Qwen-VL-Chat-7B, Td-<model>.json for others."""
+def file_name(kind: str, *, captioner: str | None, model: str | None) -> str:
+    """The JSON file of a caption: Ts-qwen.json for a static caption by captioner qwen, or, where only the model is known, by its name."""
     letter = {word: letter for letter, word in KINDS.items()}[kind]
-    captioner = {name: short for short, name in CAPTIONERS.items()}.get(model or "")
-    return f"T{letter}-{captioner or re.sub(r'[^A-Za-z0-9.]+', '-', model or 'unknown').strip('-').lower()}.json"
+    name = captioner or {name: short for short, name in CAPTIONERS.items()}.get(model or "") or model or "unknown"
+    return f"T{letter}-{re.sub(r'[^A-Za-z0-9._]+', '-', name).strip('-').lower()}.json"
 
 
 class CaptionFiles:
@@ -64,9 +64,8 @@ class CaptionFiles:
     def __enter__(self) -> CaptionFiles:
         return self
 
-    def write(self, image_name: str, kind: str, model: str | None, text: str) -> None:
-        """Add one caption; the caller sees to it that an image has at most one per file."""
-        name = file_name(kind, model)
+    def write(self, name: str, image_name: str, text: str) -> None:
+        """Add one caption to the file `name` (see file_name); the caller sees to it that an image has at most one per file."""
         first = name not in self._files
         if first:
             self._files[name] = self._stack.enter_context((self._folder / name).open("wb"))
@@ -99,6 +98,7 @@ def _captions(folder: Store, file: str) -> Iterator[tuple[str, Caption]]:
     assert match is not None  # _caption_files made it pass
     columns = {
         "kind": KINDS[match["kind"]],
+        "captioner": match["captioner"],
         "model": CAPTIONERS.get(match["captioner"], match["captioner"]),
         "instruction_id": file.removesuffix(".json"),
     }

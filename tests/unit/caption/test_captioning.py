@@ -48,7 +48,7 @@ def _images(*data: bytes | None):
 
 def _run(answer, images, **config):
     engine = ScriptedEngine(answer)
-    captioner = Captioner(CaptionerConfig(**config), revision="r", max_pixels=10_000, engine=engine)
+    captioner = Captioner("main", CaptionerConfig(**config), revision="r", max_pixels=10_000, engine=engine)
     table = captioner(images)
     conform(table, CAPTIONS, origin="captioner")
     return table.to_pylist(), engine
@@ -131,6 +131,7 @@ def test_a_failed_dynamic_caption_is_asked_again_with_another_template():
 def test_templates_of_ones_own_are_drawn():
     own = {"x": "The [person/woman/man] in [clothing description] has [hair description]."}
     captioner = Captioner(
+        "main",
         CaptionerConfig(instructions=("dynamic",)),
         revision="r",
         max_pixels=10_000,

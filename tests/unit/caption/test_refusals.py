@@ -34,27 +34,34 @@ def _run(tmp_path, crops, *overrides: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "error", "words"),
     [
-        (["captioner.model=/no/such/weights"], ConfigError, r"captioner\.model: /no/such/weights does not exist"),
+        (["captioners.main.model=/no/such/weights"], ConfigError, r"captioners\.main\.model: /no/such/weights does not exist"),
         (["rewriter.share=1", "rewriter.model=./nothing"], ConfigError, r"rewriter\.model: \./nothing does not exist"),
         (["rewriter.share=1", "faithfulness.model=nothing"], ConfigError, r"faithfulness\.model: nothing does not exist"),
-        (["captioner.pool.gpus=1"], ConfigError, r"captioner\.pool\.gpus: unknown key"),
-        (["captioner.engine.tensor_parallel_size=2"], ConfigError, r"captioner: engine\.tensor_parallel_size is 2"),
-        (["captioner.instructions=[static, static]"], ConfigError, r"captioner: instructions .* twice"),
-        (["captioner.engine.extra={dtype: float16}"], ConfigError, r"captioner\.engine: extra repeats dtype"),
+        (["captioners.main.pool.gpus=1"], ConfigError, r"captioners\.main\.pool\.gpus: unknown key"),
+        (["captioners.main.engine.tensor_parallel_size=2"], ConfigError, r"captioners\.main: engine\.tensor_parallel_size is 2"),
+        (["captioners.main.instructions=[static, static]"], ConfigError, r"captioners\.main: instructions .* twice"),
+        (["captioners.main.engine.extra={dtype: float16}"], ConfigError, r"captioners\.main\.engine: extra repeats dtype"),
+        (["captioners={Qwen 7B: {}}"], ConfigError, r"captioners\.Qwen 7B.*should match pattern"),
+        (["captioners={}"], ConfigError, r"captioners: .*at least 1 item"),
         (["rewriter.share=1.5"], ConfigError, r"rewriter\.share"),
     ],
 )
 def test_what_cannot_run_is_refused_by_its_dotted_name(tmp_path, crops, overrides, error, words):
     with pytest.raises(error, match=words):
-        _run(tmp_path, crops, f"captioner.model={_weights(tmp_path)}", *overrides)
+        _run(tmp_path, crops, f"captioners.main.model={_weights(tmp_path)}", *overrides)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_images_is_refused_and_the_job_ends_with_2(tmp_path, crops, capsys):
     (crops / "a.jpg").unlink()
     with pytest.raises(DataError, match=r"images\.path"):
-        _run(tmp_path, crops, f"captioner.model={_weights(tmp_path)}")
-    arguments = ["images.source=folder", f"images.path={crops}", f"output.path={tmp_path / 'out'}", f"captioner.model={_weights(tmp_path)}"]
+        _run(tmp_path, crops, f"captioners.main.model={_weights(tmp_path)}")
+    arguments = [
+        "images.source=folder",
+        f"images.path={crops}",
+        f"output.path={tmp_path / 'out'}",
+        f"captioners.main.model={_weights(tmp_path)}",
+    ]
     assert run_job("", CaptionJob, pipeline.run_caption, [*arguments, "rewriter.share=0"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {crops}: holds no file")
 

@@ -132,7 +132,8 @@ REWRITER = StageRate("rewriter", 5.0, 0.1, startup_seconds=30, gpus_per_actor=2,
 
 
 def test_a_plan_is_the_arithmetic_of_its_slowest_stage():
-    result = plan([CAPTIONER, REWRITER], images=36_000, replicas={"captioner": 2, "rewriter": 1}, efficiency=0.5)
+    given = {"captioner": 2, "rewriter": 1}
+    result = plan({"main": [CAPTIONER, REWRITER]}, images=36_000, replicas={"main": given}, efficiency=0.5)
     # captioner: 2 * 10 * 0.5 = 10 images a second; rewriter: 1 * 5 / 0.1 * 0.5 = 25.
     assert result.bottleneck == "captioner"
     assert result.images_per_second == pytest.approx(10)
@@ -140,6 +141,14 @@ def test_a_plan_is_the_arithmetic_of_its_slowest_stage():
     assert result.gpu_hours == pytest.approx(4 * result.hours)
     assert result.cpu_hours == pytest.approx(5 * result.hours)
     assert "1 rewriter" in render_table([result], sampled=100)
+    # A second captioner at half the rate takes its own turn, which is twice as long.
+    slow = StageRate("captioner", 5.0, 1.0, startup_seconds=120, gpus_per_actor=4, cpus_per_actor=2)
+    both = plan({"a": [CAPTIONER, REWRITER], "b": [slow]}, images=36_000, replicas={"a": given, "b": given}, efficiency=0.5)
+    assert both.hours == pytest.approx((60 + 3600 + 120 + 7200) / 3600)
+    assert both.gpu_hours == pytest.approx(4 * (60 + 3600) / 3600 + 8 * (120 + 7200) / 3600)
+    assert both.bottleneck == "captioner of b"
+    assert both.images_per_second == pytest.approx(36_000 / (3600 + 7200))
+    assert "a: 2 captioner + 1 rewriter; b: 2 captioner" in render_table([both], sampled=100)
 
 
 @pytest.mark.parametrize("total", range(2, 14))
@@ -156,10 +165,8 @@ def test_actors_are_divided_as_well_as_by_trying_every_division(total):
 def test_the_plan_job_takes_the_rates_of_a_finished_run(run, tmp_path, capsys):
     manifest = json.loads((run / "manifest.json").read_text())
     speed = {"startup_seconds": 36.0, "busy_seconds": 5.0, "tokens_per_second": 9.0}
-    manifest["facts"] |= {
-        "rewrites": {"asked": 0},
-        "speed_per_actor": {"captioner": speed | {"images_per_second": 10.0}, "rewriter": speed | {"rewrites_per_second": 0.0}},
-    }
+    facts = {"images": 16, "rewrites_asked": 0, "captioner": speed | {"images_per_second": 10.0}, "rewriter": None}
+    manifest["facts"] |= {"passes": {"main": facts}}
     (run / "manifest.json").write_text(json.dumps(manifest))
     job = PlanJob(run=str(run), planned_images=(36_000,), replicas=(1, 2), efficiency=1, output=OutputConfig(path=str(tmp_path / "plan")))
     run_plan(job)
@@ -186,14 +193,20 @@ def test_rates_come_from_a_caption_manifest_only():
         "counts": {"read": 100},
         "config": CaptionJob(output=OutputConfig(path="x")).model_dump(mode="json"),
         "facts": {
-            "rewrites": {"asked": 20},
-            "speed_per_actor": {"captioner": speed | {"images_per_second": 20.0}, "rewriter": speed | {"rewrites_per_second": 2.0}},
+            "passes": {
+                "main": {
+                    "images": 100,
+                    "rewrites_asked": 20,
+                    "captioner": speed | {"images_per_second": 20.0},
+                    "rewriter": speed | {"rewrites_per_second": 2.0},
+                }
+            }
         },
     }
-    captioner, rewriter = rates_of(manifest)
+    captioner, rewriter = rates_of(manifest)["main"]
     assert (captioner.items_per_second, captioner.items_per_image, rewriter.items_per_second, rewriter.items_per_image) == (20, 1, 2, 0.2)
-    manifest["facts"]["rewrites"]["asked"] = 0
-    assert [stage.name for stage in rates_of(manifest)] == ["captioner"]
+    manifest["facts"]["passes"]["main"]["rewriter"] = None
+    assert [stage.name for stage in rates_of(manifest)["main"]] == ["captioner"]
     with pytest.raises(DataError, match="this manifest is of train"):
         rates_of(manifest | {"job": "train"})
     with pytest.raises(DataError, match="need an actor each"):
