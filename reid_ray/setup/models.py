@@ -78,6 +78,11 @@ def model_revision(resolved: str, *, revision: str | None = None, field: str = "
     return _folder_digest(folder) if folder.is_dir() else _hub_commit(resolved, revision, field)
 
 
+def weights_digest(folder: Path) -> str:
+    """What identifies the weights in a folder wherever it lies: the digest of model_revision over its weight files alone."""
+    return _digest_of([file for file in _files(folder) if file.suffix in (".safetensors", ".bin")], folder)
+
+
 def prepare(name: str) -> Path:
     """Make a builtin model ready to load; does nothing if it is. Returns its folder."""
     if name == "smollm2-135m-instruct":
@@ -151,8 +156,16 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
 
 
 def _folder_digest(folder: Path) -> str:
+    return _digest_of(_files(folder), folder)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def _digest_of(files: Sequence[Path], folder: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+    for file in files:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(folder).as_posix()}\0{size}\0".encode())
         with file.open("rb") as stream:
