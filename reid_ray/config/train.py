@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
+from reid_ray.config.common import PoolConfig
 from reid_ray.config.model import ModelConfig
 from reid_ray.config.training import TrainingJob
 
@@ -62,13 +63,31 @@ class BatchesConfig(Section):
         10, ge=0, description="pixels of padding before a random crop back to the image size (10 as in IRRA); 0 is off"
     )
     erase: float = Field(0.5, ge=0, le=1, description="probability of random erasing (0.5 as in IRRA)")
+    colour: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="brightness, contrast and saturation are each changed by a factor drawn from 1 - colour to 1 + colour; 0 is off. The "
+        "hue stays, for captions name colours",
+    )
     chunk: int | None = Field(
         None,
         ge=1,
         description="a worker encodes this many samples at a time and once more for the gradient, so that activations do not bound the "
         "batch (GradCache); null encodes its share at once",
     )
-    threads: int = Field(1, ge=1, description="threads per worker that read, decode and augment ahead of the step")
+    threads: int = Field(1, ge=1, description="threads per worker that read, decode and augment ahead of the step; without decoders")
+    decoders: PoolConfig | None = Field(
+        None,
+        description="Ray Data actors per worker that read, decode and augment, on any node with free CPUs, batch_size pictures per call; "
+        "null uses threads in the worker. Both give the same batches",
+    )
+
+    @model_validator(mode="after")
+    def _decoders_on_cpus(self) -> Self:
+        if self.decoders is not None and self.decoders.num_gpus:
+            raise ValueError("decoders.num_gpus is set, but decoding runs on CPUs; drop it")
+        return self
 
     @model_validator(mode="after")
     def _whole_identities(self) -> Self:

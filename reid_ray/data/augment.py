@@ -1,8 +1,9 @@
-"""Random changes to a training picture: mirror, padded crop, erasing. Pure numpy on resized uint8 pixels; knows no files or models."""
+"""Random changes to a training picture: colour, mirror, padded crop, erasing. On resized uint8 pixels; knows no files or models."""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image, ImageEnhance
 
 
 def augment(
@@ -12,6 +13,7 @@ def augment(
     flip: float,
     crop_padding: int,
     erase: float,
+    colour: float,
     fill: tuple[int, int, int],
 ) -> np.ndarray:
     """A changed copy of one picture, uint8 [H, W, 3]; the same state of `draw` gives the same copy.
@@ -22,11 +24,13 @@ def augment(
         flip: probability of mirroring left to right.
         crop_padding: pixels of `fill` around the picture before a crop of the old size is taken at random; 0 is off.
         erase: probability that a rectangle of 2-40 % of the area, height to width 0.3-3.3, becomes `fill` (Zhong et al. 2020).
+        colour: brightness, contrast and saturation change, in this order, by factors from 1 - colour to 1 + colour; 0 is off.
         fill: colour of padding and of erased rectangles; the mean colour, which normalisation turns into zeros.
     """
     height, width = pixels_HWC.shape[:2]
-    number = draw.random(8)
-    changed = pixels_HWC[:, ::-1] if number[0] < flip else pixels_HWC
+    number = draw.random(11)
+    changed = _recoloured(pixels_HWC, 1 + colour * (2 * number[8:] - 1)) if colour else pixels_HWC
+    changed = changed[:, ::-1] if number[0] < flip else changed
     if crop_padding:
         padded = np.empty((height + 2 * crop_padding, width + 2 * crop_padding, 3), np.uint8)
         padded[:] = fill
@@ -41,3 +45,11 @@ def augment(
         top, left = int(number[6] * (height - tall + 1)), int(number[7] * (width - wide + 1))
         changed[top : top + tall, left : left + wide] = fill
     return changed
+
+
+def _recoloured(pixels_HWC: np.ndarray, factor_3: np.ndarray) -> np.ndarray:
+    """Brightness, contrast and saturation by Pillow, as torchvision's ColorJitter changes them."""
+    picture = Image.fromarray(pixels_HWC)
+    for change, factor in zip((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factor_3, strict=True):
+        picture = change(picture).enhance(float(factor))
+    return np.asarray(picture)

@@ -7,6 +7,7 @@ identities with K samples each. Knows counts and indices; not images, texts or R
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -58,15 +59,15 @@ class ShuffledOrder:
             raise ValueError(f"a batch of {size} cannot be drawn from {samples} samples")
         self.size, self.steps_per_epoch = size, samples // size
         self._samples, self._seed = samples, seed
-        self._epoch, self._order_S = -1, np.zeros(0, np.int64)
+        self._epoch = lru_cache(maxsize=2)(self._permutation)  # threads that prepare ahead ask for two epochs by turns
 
     def samples(self, step: int) -> np.ndarray:
         """The next `size` samples of the epoch's permutation."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order_S = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._samples)
-            self._epoch = epoch
-        return self._order_S[within * self.size : (within + 1) * self.size]
+        return self._epoch(epoch)[within * self.size : (within + 1) * self.size]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._samples)
 
 
 class IdentityOrder:
@@ -101,16 +102,12 @@ class IdentityOrder:
         # The samples of identity p are members[first[p] : first[p + 1]].
         self._members_S = np.argsort(person_S, kind="stable")
         self._first = np.concatenate([[0], np.cumsum(np.bincount(person_S, minlength=self._persons))])
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
+        self._epoch = lru_cache(maxsize=2)(self._permutation)
 
     def samples(self, step: int) -> np.ndarray:
         """K samples of each of the step's P identities."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            order = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._persons)
-            self._order = np.resize(order, self.steps_per_epoch * self._per_batch)
-            self._epoch = epoch
-        person_P = self._order[within * self._per_batch : (within + 1) * self._per_batch]
+        person_P = self._epoch(epoch)[within * self._per_batch : (within + 1) * self._per_batch]
         count_P = self._first[person_P + 1] - self._first[person_P]
         slot_M = np.repeat(np.arange(len(person_P)), count_P)
         start_P = np.cumsum(count_P) - count_P
@@ -122,6 +119,10 @@ class IdentityOrder:
         ranked_M = member_M[np.lexsort((luck_M, camera_turn_M, again_M, slot_M))]
         taken_PK = start_P[:, None] + np.arange(self.unit)[None] % count_P[:, None]
         return ranked_M[taken_PK.reshape(-1)]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        order = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._persons)
+        return np.resize(order, self.steps_per_epoch * self._per_batch)
 
 
 def _turn(luck_M: np.ndarray, *keys: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ Knows the prepared file, augmentation and a function that resizes; not models, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,17 @@ from reid_ray.data.pairs import PictureStore
 Resize = Callable[[Image.Image], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Pictures of one step: rows of PICTURES, and places in the global batch, which seed the augmentation."""
+
+    step: int
+    row_A: np.ndarray
+    place_A: np.ndarray
+
+
 class Decoder:
-    """Rows of a picture file -> what a model's collate takes.
+    """Rows of a picture file -> what a model's collate takes. Can be sent to another process.
 
     Args:
         path: the file PICTURES that prepare_pairs wrote.
@@ -34,9 +44,10 @@ class Decoder:
     def __init__(self, path: Path, config: BatchesConfig, *, resize: Resize, fill: tuple[int, int, int]) -> None:
         self._pictures, self._config, self._resize, self._fill = PictureStore(path), config, resize, fill
 
-    def __call__(self, row_A: Sequence[int], *, step: int, place_A: Sequence[int]) -> list[np.ndarray]:
-        """Each picture as uint8 [H, W, 3], augmented by the draws that belong to `step` and its place in the global batch."""
-        return [self._picture(row, step, place) for row, place in zip(row_A, place_A, strict=True)]
+    def __call__(self, wanted: Wanted) -> list[np.ndarray]:
+        """Each picture as uint8 [H, W, 3], augmented by the draws that belong to its step and place."""
+        pairs = zip(wanted.row_A.tolist(), wanted.place_A.tolist(), strict=True)
+        return [self._picture(row, wanted.step, place) for row, place in pairs]
 
     def _picture(self, row: int, step: int, place: int) -> np.ndarray:
         return augment(
@@ -45,5 +56,6 @@ class Decoder:
             flip=self._config.flip,
             crop_padding=self._config.crop_padding,
             erase=self._config.erase,
+            colour=self._config.colour,
             fill=self._fill,
         )

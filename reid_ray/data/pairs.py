@@ -92,12 +92,19 @@ def read_pairs(path: Path) -> pa.Table:
 
 
 class PictureStore:
-    """The encoded images of PICTURES, by row number; bytes stay in the mapped file until they are asked for."""
+    """The encoded images of PICTURES, by row number; bytes stay in the mapped file until they are asked for.
+
+    Pickled, it is its path: another process maps the file for itself.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         rows = [self._reader.get_batch(index).num_rows for index in range(self._reader.num_record_batches)]
         self._ends = np.cumsum(rows)
+
+    def __reduce__(self) -> tuple[type[PictureStore], tuple[Path]]:
+        return PictureStore, (self._path,)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0

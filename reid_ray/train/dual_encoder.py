@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from reid_ray.config.train import TrainJob
 from reid_ray.data.pairs import FACTS, SAMPLES, prepare_pairs, read_pairs, texts_of
 from reid_ray.model.loading import locate
+from reid_ray.runtime import Need
 from reid_ray.storage import MANIFEST, Counts, parquet_files
 from reid_ray.train.noise_page import write_noise_page
+from reid_ray.train.ray_decoders import decoder_needs
 from reid_ray.train.recipe import Selection
 from reid_ray.train.run import run_recipe
 
@@ -57,6 +59,10 @@ class DualEncoderRecipe:
         """Initial weights must be at hand."""
         if self.config.model.init is not None:
             locate(self.config.model.init)
+
+    def needs(self) -> list[Need]:
+        """The actors that decode."""
+        return decoder_needs(self.config.batches, self.config.workers)
 
     def prepare(self, folder: Path, counts: Counts) -> dict[str, Any]:
         """The joined data and the initial model."""

@@ -1,7 +1,8 @@
 """From the plan to tensors: each step's pictures are read, decoded, augmented and handed with their texts to a model's collate, ahead.
 
-Knows the prepared files and the plan; not the model, losses or Ray. Pictures and texts become tensors by what the model brings, so
-pictures may differ in size if its collate takes that. The same step gives the same tensors on every run; threads change the speed alone.
+Knows the prepared files and the plan; not the model or losses. Pictures and texts become tensors by what the model brings, so pictures
+may differ in size if its collate takes that. The same step gives the same tensors on every run; threads here, or Ray Data's actors
+elsewhere, change the speed alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from reid_ray.config.common import PoolConfig
 from reid_ray.config.train import BatchesConfig
 from reid_ray.data.batches import BatchPlan, IdentityOrder, Order, ShuffledOrder
-from reid_ray.data.decoding import Decoder, Resize
+from reid_ray.data.decoding import Decoder, Resize, Wanted
 from reid_ray.data.pairs import PICTURES, SAMPLES, read_pairs
 from reid_ray.train.parts import TrainBatch
+from reid_ray.train.ray_decoders import decoded_in_order
 
 # A samples' pictures, uint8 [H, W, 3] each, and their texts -> the module's inputs.
 Collate = Callable[[list[np.ndarray], list[str]], dict[str, torch.Tensor]]
+_PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A worker's share of one step, before pictures are read and texts become tokens."""
+
+    wanted: Wanted
+    texts: list[str]
+    person_A: np.ndarray
+    text_A: np.ndarray
 
 
 class Feed:
@@ -74,7 +89,21 @@ class Feed:
         ]
 
     def batches(self, start: int, stop: int) -> Iterator[TrainBatch]:
-        """The batches of steps start .. stop - 1, prepared ahead by threads."""
+        """The batches of steps start .. stop - 1, prepared ahead.
+
+        Raises:
+            TimeoutError: decoding actors gave nothing for ten minutes.
+        """
+        if self._config.decoders is None:
+            return self._by_threads(start, stop)
+        return _ahead(self._by_actors(start, stop, self._config.decoders))
+
+    def make(self, step: int) -> TrainBatch:
+        """The batch of one step."""
+        share = self._share(step)
+        return self._batch(share, self._decoder(share.wanted))
+
+    def _by_threads(self, start: int, stop: int) -> Iterator[TrainBatch]:
         with ThreadPoolExecutor(self._config.threads, thread_name_prefix="feed") as pool:
             ahead: deque[Future[TrainBatch]] = deque()
             following = start
@@ -88,17 +117,48 @@ class Feed:
                 for future in ahead:
                     future.cancel()
 
-    def make(self, step: int) -> TrainBatch:
-        """The batch of one step."""
+    def _by_actors(self, start: int, stop: int, pool: PoolConfig) -> Iterator[TrainBatch]:
+        asked: deque[_Share] = deque()
+
+        def wanted() -> Iterator[Wanted]:
+            for step in range(start, stop):
+                asked.append(self._share(step))
+                yield asked[-1].wanted
+
+        for pictures in decoded_in_order(wanted(), self._decoder, pool, world=self._world):
+            yield self._batch(asked.popleft(), pictures)
+
+    def _share(self, step: int) -> _Share:
         share = self.plan.share(step, rank=self._rank, world=self._world)
         rows = self._samples.take(share.sample_B)
         texts = [
             text if rewrite < 0 else rewrites[rewrite]
             for text, rewrites, rewrite in zip(rows["text"].to_pylist(), rows["rewrites"].to_pylist(), share.rewrite_B, strict=True)
         ]
-        pictures = self._decoder(rows["picture"].to_pylist(), step=step, place_A=share.place_B.tolist())
         text_A = np.where(share.rewrite_B < 0, share.sample_B, self._first_rewrite_S[share.sample_B] + share.rewrite_B)
-        return TrainBatch(self._collate(pictures, texts), torch.from_numpy(self._person_S[share.sample_B]), torch.from_numpy(text_A))
+        return _Share(Wanted(step, rows["picture"].to_numpy(), share.place_B), texts, self._person_S[share.sample_B], text_A)
+
+    def _batch(self, share: _Share, pictures: list[np.ndarray]) -> TrainBatch:
+        return TrainBatch(self._collate(pictures, share.texts), torch.from_numpy(share.person_A), torch.from_numpy(share.text_A))
+
+
+def _ahead(batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
+    """`batches`, drawn by a thread two steps before they are asked for."""
+    with ThreadPoolExecutor(1, thread_name_prefix="feed") as pool:
+        drawn = deque(pool.submit(next, batches, None) for _ in range(2))
+        try:
+            while (batch := drawn.popleft().result(timeout=_PATIENCE_S)) is not None:
+                drawn.append(pool.submit(next, batches, None))
+                yield batch
+        except TimeoutError:
+            # Leaving the pool would wait for the thread, which waits for the cluster.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise TimeoutError(
+                f"batches.decoders: no picture in {_PATIENCE_S:.0f} s; is there room for the actors in the cluster?"
+            ) from None
+        finally:
+            for future in drawn:
+                future.cancel()
 
 
 def _order(config: BatchesConfig, samples: pa.Table) -> Order:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from reid_ray.config.training import TrainingJob
+from reid_ray.runtime import Need
 from reid_ray.storage import Counts
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ class Recipe(Protocol):
         Raises:
             ReidRayError: names the field, what is wrong and the remedy.
         """
+        ...
+
+    def needs(self) -> list[Need]:
+        """What runs beside the workers, such as actors that decode."""
         ...
 
     def prepare(self, folder: Path, counts: Counts) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     recipe.check()
     with _run_folder(recipe) as folder, ray_session(config.ray):
         workers = config.workers
-        require_resources([Need("workers", workers.count, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)])
+        trainers = Need("workers", workers.count, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)
+        require_resources([trainers, *recipe.needs()])
         with out:
             clock = time.perf_counter()
             facts = recipe.prepare(folder, out.counts)

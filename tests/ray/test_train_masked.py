@@ -74,6 +74,7 @@ def test_two_sharded_workers_in_chunks_that_lose_one_equal_one_worker(local_ray,
     killer = threading.Thread(target=_kill_a_worker_after_the_second_epoch, args=(tmp_path, killed), daemon=True)
     killer.start()
     sharded = ["workers.count=2", "batches.chunk=3", "engine.zero_stage=3", "objective.tile=16"]
+    sharded += ["batches.decoders={replicas: 1, num_cpus: 0.25, batch_size: 3}"]  # Ray Data feeds these, a thread fed the other
     manifest = run_train(_job(people, tmp_path / "two", *sharded))
     killer.join()
     assert killed

@@ -13,6 +13,7 @@ from reid_ray.data.images import encode_jpeg
 from reid_ray.data.pairs import prepare_pairs
 from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import Counts, TableWriter
+from reid_ray.train import ray_decoders
 from reid_ray.train.feed import Feed
 
 
@@ -100,5 +101,18 @@ def test_threads_and_the_step_a_run_resumes_from_change_nothing(prepared, thread
     for start in (0, 3):
         batches = list(_feed(prepared, f"batches.threads={threads}").batches(start, 7))
         assert len(batches) == 7 - start
+        for one, other in zip(batches, expected[start:], strict=True):
+            assert_equal(one, other)
+
+
+@pytest.mark.slow
+def test_actors_of_ray_data_give_the_batches_of_threads_also_after_a_resume(local_ray, prepared, monkeypatch):
+    changes = ["batches.crop_padding=3", "batches.colour=0.3", "batches.erase=1"]
+    expected = [_feed(prepared, *changes).make(step) for step in range(8)]
+    pool = "batches.decoders={replicas: 2, num_cpus: 0.5, batch_size: 5}"  # three blocks a step
+    monkeypatch.setattr(ray_decoders, "_SEGMENT", 12)  # a new Ray dataset after four steps
+    for start in (0, 5):
+        batches = list(_feed(prepared, *changes, pool).batches(start, 8))
+        assert len(batches) == 8 - start
         for one, other in zip(batches, expected[start:], strict=True):
             assert_equal(one, other)
