@@ -66,7 +66,8 @@ def _decode(blocks: list[pa.Table], decoder: Decoder, pool: PoolConfig, world: i
     # The guard against standing still is off: a long validation, in which nothing is taken, would look like it. The feed has its own.
     with ray_data_execution(no_progress_timeout_s=-1):
         options = {**actor_pool(pool), "batch_size": None}  # a block is a batch
-        dataset = ray.data.from_arrow(blocks).map_batches(_DecodeActor, fn_constructor_kwargs={"decoder": decoder}, **options)
+        # from_blocks, not from_arrow, which runs a task per block to ask for its schema.
+        dataset = ray.data.from_blocks(blocks).map_batches(_DecodeActor, fn_constructor_kwargs={"decoder": decoder}, **options)
         # Unless told otherwise, every worker's dataset takes the whole object store for its own.
         store = 0.5 * ray.cluster_resources().get("object_store_memory", 0) / world
         dataset.context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=store)
