@@ -18,8 +18,9 @@ class TrainImages(Section):
     path: str = Field(description="Parquet file or folder in the IMAGES schema (jobs/synthesize.py and jobs/ingest.py write it)")
     train_split: str = Field("train", description="images of this split are learnt from")
     val_split: str | None = Field(
-        "val", description="the weights with the best R@1 on this split are kept; null keeps the last weights. Never test"
+        "val", description="the weights with the best score on this split are kept; null keeps the last weights. Never test"
     )
+    select_by: Literal["r1", "map"] = Field("r1", description="text-to-image score that chooses: R@1, or mAP as in LLM-DA")
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
 
     @model_validator(mode="after")
@@ -186,6 +187,25 @@ class MaskingConfig(Section):
     export: bool = Field(True, description="nam: write every token's last noise level to noise/ (Parquet) and a page to noise.html")
 
 
+class TransferSet(Section):
+    """Another data set, by the text-to-image protocol: val after each validation, test once at the end with the kept weights."""
+
+    name: str = Field(pattern=r"^[\w.-]+$", description="as the log and the manifest shall name it, such as ICFG-PEDES")
+    images: str = Field(description="its IMAGES table")
+    captions: str = Field(description="its CAPTIONS table")
+    caption_kinds: list[Literal["human", "static", "dynamic"]] = Field(["human"], min_length=1, description="kinds of captions that query")
+    val_split: str | None = Field("val", description="split looked at while training; null if it has none")
+    test_split: str | None = Field("test", description="split scored once at the end; null leaves it out")
+
+    @model_validator(mode="after")
+    def _test_is_not_looked_at(self) -> Self:
+        if self.val_split is None and self.test_split is None:
+            raise ValueError("val_split and test_split are both null, so there is nothing to evaluate; give one, or drop the set")
+        if self.val_split is not None and self.val_split in {"test", self.test_split}:
+            raise ValueError(f"val_split is {self.val_split!r}, but a test split is scored once, at the end; set val_split to null")
+        return self
+
+
 class TrainJob(TrainingJob):
     """Train a dual encoder on images and their captions.
 
@@ -199,11 +219,21 @@ class TrainJob(TrainingJob):
     batches: BatchesConfig = BatchesConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     masking: MaskingConfig = MaskingConfig()
+    transfer: list[TransferSet] = Field([], description="data sets for direct-transfer evaluation; the weights are never chosen by them")
 
     @model_validator(mode="after")
     def _prediction_needs_masks(self) -> Self:
         if self.objective.irr.weight and self.masking.kind == "none":
             raise ValueError("objective.irr predicts masked words, but masking.kind is none; set it to equal or nam, or irr.weight to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _patience_needs_scores(self) -> Self:
+        if self.schedule.patience is not None and self.images.val_split is None:
+            raise ValueError("schedule.patience counts validations, but images.val_split is null; set it, or patience to null")
+        names = [each.name for each in self.transfer]
+        if len(set(names)) < len(names):
+            raise ValueError(f"transfer has names that are not distinct: {names}")
         return self
 
     @model_validator(mode="after")

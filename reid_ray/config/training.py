@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,11 +49,22 @@ class ScheduleConfig(Section):
         30, ge=1, description="passes over all samples, or over all identities with sampler identity (30 as in LUPerson-MLLM)"
     )
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps, even within an epoch; null runs all epochs")
-    validate_every: int = Field(500, ge=1, description="steps between two validations; one more at the end")
+    validate_every: Annotated[int, Field(ge=1)] | Literal["epoch"] = Field(
+        500, description="steps between two validations, or epoch: at the end of each; one more at the end"
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop after so many validations in a row without a better score (LLM-DA: 5, once per epoch); null never does",
+    )
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints: at most these are lost with a worker")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept while training; a finished run keeps none")
     log_every: int = Field(10, ge=1, description="steps between two lines of the log; a line is the mean of its steps")
     max_failures: int = Field(3, ge=0, description="lost workers that are replaced before the run gives up")
+
+    def validates_after(self, step: int, *, steps_per_epoch: int) -> bool:
+        """Whether a validation is due after `step` steps."""
+        return step % (steps_per_epoch if self.validate_every == "epoch" else self.validate_every) == 0
 
 
 class WorkersConfig(Section):
@@ -78,6 +89,25 @@ class WorkersConfig(Section):
             raise ValueError(f"{field} {size} is not a multiple of workers.count {self.count}")
 
 
+class LogConfig(Section):
+    """Where the run is watched. Every number also goes to metrics.jsonl."""
+
+    to: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        ["tensorboard"], description="boards; wandb and mlflow must be installed where the workers run"
+    )
+    project: str = Field("reid_ray", min_length=1, description="project of W&B, experiment of MLflow")
+    run: str | None = Field(None, description="name of the run there; null lets them invent one")
+    wandb_mode: Literal["online", "offline"] = Field(
+        "offline", description="offline writes wandb/ for `wandb sync` later; online needs a network and a key"
+    )
+    mlflow_uri: str | None = Field(
+        None, description="MLflow's tracking server or store; null writes mlflow/mlflow.db (SQLite) to the output"
+    )
+    peak_tflops: float | None = Field(
+        None, gt=0, description="peak of one worker's device at engine.precision, TFLOP/s, for MFU; null knows the usual NVIDIA GPUs"
+    )
+
+
 class TrainingJob(Section):
     """The sections that reid_ray.train.run reads; a job that trains adds what it learns from and what it learns."""
 
@@ -85,5 +115,6 @@ class TrainingJob(Section):
     engine: EngineConfig = EngineConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     workers: WorkersConfig = WorkersConfig()
+    log: LogConfig = LogConfig()
     output: OutputConfig
     ray: RayConfig = RayConfig()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,7 @@ PAIRS = pa.schema(
 )
 
 
-def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, int]:
+def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, Any]:
     """Join config.images and config.captions and write what training reads into `folder`.
 
     Args:
@@ -49,7 +50,7 @@ def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, i
         counts: of captions: read, written (samples, rewrites and validation queries), failed by reason.
 
     Returns:
-        Facts for the manifest: samples, rewrites, persons, pictures, validation queries and pictures.
+        Facts for the manifest: samples, rewrites, persons, pictures, validation queries and pictures, names of the data sets.
 
     Raises:
         DataError: a table is unusable, or nothing is left to train or validate on (says why captions dropped out), or the sampler
@@ -58,7 +59,7 @@ def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, i
     images = _read_images(config)
     captions = _read_captions(config, images, counts)
     wanted = pc.unique(captions["image_id"])
-    pictures = _pack_pictures(config, wanted, folder / PICTURES)
+    pictures = pack_pictures(config.images.path, wanted, folder / PICTURES, max_pixels=config.images.max_pixels)
     reasons = pa.chunked_array([[pictures.reasons.get(name) for name in captions["image_id"].to_pylist()]], pa.string())
     captions = _keep(captions, pc.is_null(reasons), otherwise=reasons, counts=counts)
     original = pc.is_in(captions["kind"], pa.array(config.captions.kinds))
@@ -69,9 +70,10 @@ def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, i
     val = pairs.filter(pc.not_equal(captions["split"], config.images.train_split))
     _refuse_empty(config, train, val, counts)
     identities = _identity_facts(config, train) if config.batches.sampler == "identity" else {}
-    _write(folder / SAMPLES, train)
-    _write(folder / VALIDATION, val)
+    write_arrow(folder / SAMPLES, train)
+    write_arrow(folder / VALIDATION, val)
     counts.written = pairs.num_rows + rewrites.num_rows
+    learnt_from = images.filter(pc.fill_null(pc.equal(images["split"], config.images.train_split), False))
     facts = {
         "samples": train.num_rows,
         "rewrites": int(pc.sum(pc.list_value_length(train["rewrites"])).as_py() or 0),
@@ -79,6 +81,7 @@ def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, i
         "pictures": len(pc.unique(train["picture"])),
         "validation_queries": val.num_rows,
         "validation_pictures": len(pc.unique(val["picture"])),
+        "datasets": sorted(set(learnt_from["dataset"].drop_null().to_pylist())),
         **identities,
     }
     write_json(folder / FACTS, {"facts": facts, "counts": counts.as_dict()})
@@ -118,7 +121,9 @@ class PictureStore:
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class PackedPictures:
+    """What a file of pictures holds, and what it does not."""
+
     ids: pa.Array  # image_id of each row of PICTURES
     reasons: dict[str, str]  # image_id -> why it is not among them
 
@@ -156,16 +161,16 @@ def _keep(table: pa.Table, keep: pa.ChunkedArray, *, otherwise: str | pa.Chunked
     return table.filter(keep)
 
 
-def _pack_pictures(config: TrainJob, wanted: pa.Array, path: Path) -> _Pictures:
+def pack_pictures(images: str, wanted: pa.Array, path: Path, *, max_pixels: int) -> PackedPictures:
     """Copy the encoded images of `wanted` into one Arrow file, each decoded once to see that it can be."""
     kept: list[str] = []
     reasons: dict[str, str] = {}
     schema = pa.schema([pa.field("image", pa.binary())])
-    source = ImagesConfig(source="parquet", path=config.images.path, max_pixels=config.images.max_pixels)
+    source = ImagesConfig(source="parquet", path=images, max_pixels=max_pixels)
 
     def reason(data: bytes | None) -> str | None:
         try:
-            decode_image(data, max_pixels=config.images.max_pixels)
+            decode_image(data, max_pixels=max_pixels)
         except BadImageError as error:
             return error.reason
         return None
@@ -180,7 +185,7 @@ def _pack_pictures(config: TrainJob, wanted: pa.Array, path: Path) -> _Pictures:
             if good:
                 writer.write_batch(pa.record_batch([pa.array([data[row] for row in good], pa.binary())], schema=schema))
                 kept += [ids[row] for row in good]
-    return _Pictures(pa.array(kept, pa.string()), reasons)
+    return PackedPictures(pa.array(kept, pa.string()), reasons)
 
 
 def _pairs(captions: pa.Table, rewrites: pa.Table, images: pa.Table, pictures: pa.Array) -> pa.Table:
@@ -193,7 +198,7 @@ def _pairs(captions: pa.Table, rewrites: pa.Table, images: pa.Table, pictures: p
         [
             captions["text"].combine_chunks(),
             pa.ListArray.from_arrays(pa.array(offsets), texts),
-            pa.array(_person_numbers(images)[image_row]),
+            pa.array(person_numbers(images)[image_row]),
             pc.index_in(captions["image_id"], pictures).cast(pa.int64()).combine_chunks(),
             pa.array(pc.fill_null(images["camera_id"].cast(pa.int64()), -1).to_numpy()[image_row]),
         ],
@@ -201,7 +206,7 @@ def _pairs(captions: pa.Table, rewrites: pa.Table, images: pa.Table, pictures: p
     )
 
 
-def _person_numbers(images: pa.Table) -> np.ndarray:
+def person_numbers(images: pa.Table) -> np.ndarray:
     """A dense number per identity: (dataset, person_id); an image without a person_id is an identity of its own."""
     known = pc.is_valid(images["person_id"]).to_numpy()
     dataset = pc.fill_null(images["dataset"], "").combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
@@ -248,7 +253,8 @@ def _identity_facts(config: TrainJob, train: pa.Table) -> dict[str, int]:
     }
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def write_arrow(path: Path, table: pa.Table) -> None:
+    """A table as a file that read_pairs maps."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=65_536)
 

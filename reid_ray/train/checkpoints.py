@@ -21,11 +21,15 @@ _PROGRESS = "progress.json"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: steps done, and the best validation so far (best_step is 0 and best_score None before the first)."""
+    """How far a run has come: steps done, and the best validation so far (best_step is 0 and best_score None before the first).
+
+    without_better counts the validations since then.
+    """
 
     step: int = 0
     best_step: int = 0
     best_score: float | None = None
+    without_better: int = 0
 
 
 def restore(engine: ZeroEngine, masking: Masking | None) -> Progress:

@@ -17,6 +17,7 @@ from reid_ray.train.noise_page import write_noise_page
 from reid_ray.train.ray_decoders import decoder_needs
 from reid_ray.train.recipe import Selection
 from reid_ray.train.run import run_recipe
+from reid_ray.train.transfer import prepare_transfer, transfer_results
 
 if TYPE_CHECKING:
     from reid_ray.train.parts import Parts
@@ -43,17 +44,20 @@ class DualEncoderRecipe:
 
     @property
     def selection(self) -> Selection | None:
-        """By R@1 on the validation split."""
-        split = self.config.images.val_split
-        return Selection(split, "r1", "text-to-image R@1") if split is not None else None
+        """By R@1 or mAP on the validation split."""
+        split, number = self.config.images.val_split, self.config.images.select_by
+        return Selection(split, number, {"r1": "text-to-image R@1", "map": "text-to-image mAP"}[number]) if split is not None else None
 
     def inputs(self) -> dict[str, Any]:
-        """Images, captions and initial weights."""
-        return {"images": self.config.images.path, "captions": self.config.captions.paths, "init": self.config.model.init}
+        """Images, captions, initial weights, and the data sets of direct transfer."""
+        own = {"images": self.config.images.path, "captions": self.config.captions.paths, "init": self.config.model.init}
+        others = {other.name: [other.images, other.captions] for other in self.config.transfer}
+        return {**own, "transfer": others} if others else own
 
     def files(self) -> list[Path]:
-        """The Parquet files of images and captions."""
-        return [file for path in (self.config.images.path, *self.config.captions.paths) for file in parquet_files(path)]
+        """The Parquet files of all images and captions."""
+        others = [path for other in self.config.transfer for path in (other.images, other.captions)]
+        return [file for path in (self.config.images.path, *self.config.captions.paths, *others) for file in parquet_files(path)]
 
     def check(self) -> None:
         """Initial weights must be at hand."""
@@ -74,6 +78,7 @@ class DualEncoderRecipe:
         counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
         counts.failed.clear()
         counts.failed.update(prepared["counts"]["failed"])
+        prepare_transfer(self.config, folder)
         if not (start / MANIFEST).is_file():
             from reid_ray.model.dual_encoder import build_dual_encoder
             from reid_ray.model.loading import open_pretrained
@@ -93,11 +98,14 @@ class DualEncoderRecipe:
         return build_parts(self.config, folder)
 
     def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
-        """The noise levels and their page."""
+        """The noise levels and their page; scores on other data sets."""
         if (folder / NOISE).is_dir():
             shutil.copytree(folder / NOISE, out / NOISE)
             write_noise_page(folder / NOISE, out / "noise.html")
-        return {"model": {name: model[name] for name in ("fingerprint", "dim", "parameters", "image_height", "image_width")}}
+        facts = {"model": {name: model[name] for name in ("fingerprint", "dim", "parameters", "image_height", "image_width")}}
+        trained_on = json.loads((folder / DATA / FACTS).read_text(encoding="utf-8"))["facts"]["datasets"]
+        transfer = transfer_results(self.config, folder, out, step=model["facts"]["step"], trained_on=trained_on)
+        return {**facts, "transfer": transfer} if transfer else facts
 
     def sentence(self, facts: dict[str, Any]) -> str:
         """Samples and persons."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from reid_ray.train.noise_export import write_noise
 from reid_ray.train.noise_store import NoiseStore
 from reid_ray.train.objective import build_objective
 from reid_ray.train.optimizer import build_optimizer
-from reid_ray.train.parts import Parts, Tensors
+from reid_ray.train.parts import Parts, Tensors, Transfer
 from reid_ray.train.towers import Heads, PairCollate, TwoTowers
+from reid_ray.train.transfer import transfer_folder
 from reid_ray.train.validation import Validation
 from reid_ray.train.zero import ZeroEngine
 
@@ -56,9 +58,10 @@ def build_parts(config: TrainJob, folder: Path) -> Parts:
     def write(state: Tensors, path: Path, facts: dict[str, Any]) -> None:
         module.encoder_with(state, temperature=config.objective.sdm.temperature).save(path, facts)
 
-    def validation() -> Validation:
+    def validation(path: Path) -> Callable[[], dict[str, float]]:
         size = max(share, 64)
-        return Validation(folder / DATA, transform=transform, tokenizer=tokenizer, context=context, batch_size=size, rank=rank, world=world)
+        scored = Validation(path, transform=transform, tokenizer=tokenizer, context=context, batch_size=size, rank=rank, world=world)
+        return lambda: scored(engine.forward)
 
     def export_noise() -> None:
         assert masker is not None
@@ -67,14 +70,18 @@ def build_parts(config: TrainJob, folder: Path) -> Parts:
         dist.barrier()
         write_noise(folder / NOISE, masker.store, feed.texts_at, tokenizer, context=context)
 
-    validate = validation() if config.images.val_split is not None else None
     return Parts(
         engine,
         build_objective(config.objective),
         feed,
         write,
         masking=masker,
-        validate=None if validate is None else lambda: validate(engine.forward),
+        validate=validation(folder / DATA) if config.images.val_split is not None else None,
+        transfer=[
+            Transfer(other.name, other.val_split, validation(transfer_folder(folder, other)))
+            for other in config.transfer
+            if other.val_split is not None
+        ],
         finish=export_noise if masker is not None and config.masking.kind == "nam" and config.masking.export else None,
     )
 

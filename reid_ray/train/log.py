@@ -1,4 +1,4 @@
-"""What a run writes while it goes: metrics.jsonl, one JSON object a line, and the same numbers for TensorBoard.
+"""What a run writes while it goes: metrics.jsonl, one JSON object a line, and the same numbers for boards such as TensorBoard.
 
 Knows files and numbers; not what they mean. Only rank 0 writes. A resumed run cuts off the lines of the steps it does again.
 """
@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+from reid_ray.config.training import LogConfig
+from reid_ray.train.boards import Board, open_boards
+
+METRICS = "metrics.jsonl"
 
 
 class RunLog:
@@ -18,39 +22,41 @@ class RunLog:
 
     Args:
         folder: where the files lie.
+        config: which boards.
         start: the step that the run starts or resumes from; older lines stay.
         writes: whether this worker writes.
+        settings: the job's configuration as JSON values, for the boards.
     """
 
-    def __init__(self, folder: Path, *, start: int, writes: bool) -> None:
+    def __init__(self, folder: Path, config: LogConfig, *, start: int, writes: bool, settings: dict[str, Any]) -> None:
         self._file: TextIO | None = None
-        self._board: Any = None
+        self._boards: list[Board] = []
         if not writes:
             return
         path = folder / METRICS
         kept = [line for line in read_metrics(folder) if "event" in line or line["step"] <= start]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)
+        self._boards = open_boards(config, folder, start=start, settings=settings)
 
     def event(self, event: str, *, step: int, **facts: Any) -> None:
         """A line that is no measurement: the start of a worker group, a checkpoint."""
         self._line({"event": event, "step": step, "time": round(time.time(), 3), **facts})
 
-    def numbers(self, kind: str, *, step: int, numbers: dict[str, float]) -> None:
-        """A line of measurements after `step` steps; `kind` is train or validation."""
-        self._line({"step": step, "kind": kind, **numbers})
-        if self._board is not None:
-            for name, value in numbers.items():
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+    def numbers(self, kind: str, *, step: int, numbers: Mapping[str, float | None], **facts: Any) -> None:
+        """A line of measurements after `step` steps; None is unknown. `kind` is train, validation or transfer; facts go to the file."""
+        self._line({"step": step, "kind": kind, **facts, **numbers})
+        prefix = "/".join([kind, *map(str, facts.values())])
+        known = {f"{prefix}/{name}": value for name, value in numbers.items() if value is not None}
+        for board in self._boards:
+            board.numbers(known, step=step)
 
     def close(self) -> None:
-        """Flush and close both."""
+        """Flush and close file and boards."""
         if self._file is not None:
             self._file.close()
-            self._board.close()
+        for board in self._boards:
+            board.close()
 
     def _line(self, values: dict[str, Any]) -> None:
         if self._file is not None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
-from reid_ray.config.training import TrainingJob
+from reid_ray.config.training import ScheduleConfig, TrainingJob
 from reid_ray.train import checkpoints
 from reid_ray.train.checkpoints import Progress
 from reid_ray.train.log import RunLog
+from reid_ray.train.meter import Meter, peak_tflops
 from reid_ray.train.optimizer import learning_rate
-from reid_ray.train.parts import Loss, Parts
+from reid_ray.train.parts import Parts
 from reid_ray.train.recipe import BEST, Selection
 
 
@@ -25,49 +22,72 @@ def train(
     parts: Parts, *, folder: Path, selection: Selection | None, log: RunLog, progress: Progress, steps: int, config: TrainingJob
 ) -> Progress:
     """Train from progress.step to `steps`; validate, keep the best weights in folder/BEST and write checkpoints on the way."""
-    schedule = config.schedule
-    means = _Means()
+    if _stopped(progress, config.schedule):
+        return progress
+    schedule, each = config.schedule, parts.feed.plan.steps_per_epoch
+    device = parts.engine.device
+    meter = Meter(device=device, peak=peak_tflops(config.engine.precision, given=config.log.peak_tflops))
     batches = parts.feed.batches(progress.step, steps)
     for step in range(progress.step, steps):
-        with means.waiting():
+        with meter.waiting():
             batch = next(batches)
         lr = learning_rate(step, steps=steps, config=config.optimizer)
         inputs = batch.inputs if parts.masking is None else parts.masking.before(batch.inputs, batch.text_A, step)
-        features = parts.engine.forward(inputs)
-        loss = parts.objective(features, batch.person_A.to(parts.engine.device))
+        with meter.forward(len(batch.person_A)):
+            features = parts.engine.forward(inputs)
+        loss = parts.objective(features, batch.person_A.to(device))
         norm = parts.engine.step(loss.total, lr=lr)
         if parts.masking is not None:
             parts.masking.after(inputs, batch.text_A, features)
-        means.add(loss, norm=norm, samples=len(batch.person_A))
+        meter.add(loss, norm=norm, samples=len(batch.person_A))
         progress = replace(progress, step=step + 1)
-        last = progress.step == steps
+        due = progress.step == steps or schedule.validates_after(progress.step, steps_per_epoch=each)
+        if due:
+            with meter.elsewhere():
+                progress = _evaluate(parts, selection, folder=folder, log=log, progress=progress)
+        stopped = _stopped(progress, schedule)
+        last = stopped or progress.step == steps
         if last or progress.step % schedule.log_every == 0:
-            log.numbers("train", step=progress.step, numbers={"lr": lr, **means.result()})
-            means = _Means()
-        if selection is not None and parts.validate is not None and (last or progress.step % schedule.validate_every == 0):
-            progress = _select(parts, parts.validate, selection, folder=folder, log=log, progress=progress)
+            log.numbers("train", step=progress.step, numbers={"lr": lr, **meter.line()})
+        if stopped:
+            log.event("early_stop", step=progress.step, best_step=progress.best_step, validations_without_better=progress.without_better)
         if last and selection is None:
             _keep(parts, folder / BEST, {"step": progress.step, "selected_on": None, "selection": "last step"})
         if last or progress.step % schedule.checkpoint_every == 0:
-            checkpoints.save(parts.engine, parts.masking, progress)
+            with meter.elsewhere():
+                checkpoints.save(parts.engine, parts.masking, progress)
             log.event("checkpoint", step=progress.step)
+        if stopped:
+            break
+    return progress
+
+
+def _stopped(progress: Progress, schedule: ScheduleConfig) -> bool:
+    return schedule.patience is not None and progress.without_better >= schedule.patience
+
+
+def _evaluate(parts: Parts, selection: Selection | None, *, folder: Path, log: RunLog, progress: Progress) -> Progress:
+    """Validate, keep the weights if none were better, and look at the other data sets."""
+    parts.engine.train(False)
+    if selection is not None and parts.validate is not None:
+        progress = _select(parts, parts.validate, selection, folder=folder, log=log, progress=progress)
+    for other in parts.transfer:
+        log.numbers("transfer", step=progress.step, numbers=other.evaluate(), dataset=other.dataset, split=other.split)
+    parts.engine.train(True)
     return progress
 
 
 def _select(
     parts: Parts, validate: Callable[[], dict[str, float]], selection: Selection, *, folder: Path, log: RunLog, progress: Progress
 ) -> Progress:
-    """Validate and keep the weights if none were better."""
-    parts.engine.train(False)
     scores = validate()
-    parts.engine.train(True)
     log.numbers("validation", step=progress.step, numbers=scores)
     score = scores[selection.number]
     if progress.best_score is not None and score <= progress.best_score:
-        return progress
+        return replace(progress, without_better=progress.without_better + 1)
     chosen = {"selected_on": selection.split, "selection": f"best {selection.title}", selection.number: score}
     _keep(parts, folder / BEST, {"step": progress.step, **chosen})
-    return replace(progress, best_step=progress.step, best_score=score)
+    return replace(progress, best_step=progress.step, best_score=score, without_better=0)
 
 
 def _keep(parts: Parts, path: Path, facts: dict[str, Any]) -> None:
@@ -80,51 +100,3 @@ def _keep(parts: Parts, path: Path, facts: dict[str, Any]) -> None:
         shutil.rmtree(path, ignore_errors=True)
         hidden.rename(path)
     parts.engine.barrier()
-
-
-class _Means:
-    """Mean over steps and workers of what each step measured; workers speak to each other only for the result."""
-
-    def __init__(self) -> None:
-        self._rows: list[torch.Tensor] = []
-        self._names: list[str] = []
-        self._norm = self._wait = 0.0
-        self._samples = 0
-        self._since = time.perf_counter()
-
-    def waiting(self) -> _Waiting:
-        return _Waiting(self)
-
-    def add_wait(self, seconds: float) -> None:
-        self._wait += seconds
-
-    def add(self, loss: Loss, *, norm: float, samples: int) -> None:
-        named = {"loss": loss.total.detach(), **loss.raw, **{f"weighted_{name}": value for name, value in loss.weighted.items()}}
-        self._names = list(named)
-        self._rows.append(torch.stack(list(named.values())))
-        self._norm += norm
-        self._samples += samples
-
-    def result(self) -> dict[str, float]:
-        mean = torch.stack(self._rows).double().mean(dim=0)
-        world = dist.get_world_size() if dist.is_initialized() else 1
-        if world > 1:
-            dist.all_reduce(mean)
-            mean /= world
-        seconds = time.perf_counter() - self._since
-        numbers = dict(zip(self._names, mean.tolist(), strict=True))
-        numbers["grad_norm"] = self._norm / len(self._rows)
-        numbers["samples_per_second"] = self._samples * world / seconds
-        numbers["data_wait_share"] = self._wait / seconds
-        return numbers
-
-
-class _Waiting:
-    def __init__(self, means: _Means) -> None:
-        self._means = means
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._means.add_wait(time.perf_counter() - self._started)

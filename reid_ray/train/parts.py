@@ -5,7 +5,7 @@ Knows tensors and names; not models, Ray or DeepSpeed. A recipe builds Parts on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,6 +78,18 @@ class Masking(Protocol):
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """Another data set that is looked at after each validation, to be reported, never to choose by.
+
+    evaluate gives its numbers, the same on every worker; every worker calls it.
+    """
+
+    dataset: str
+    split: str
+    evaluate: Callable[[], dict[str, float]]
+
+
+@dataclass(frozen=True)
 class Parts:
     """One worker's parts.
 
@@ -88,6 +100,7 @@ class Parts:
         manifest.json holds the facts under "facts". Called by rank 0 alone.
     masking: None if texts are taken as they are.
     validate: numbers of the validation split, the same on every worker; every worker calls it. None keeps the last weights.
+    transfer: other data sets to look at after each validation.
     whole_model: whether `write` is given frozen weights too, or only those that train (an adapter).
     finish: what is left to do after the last step, on every worker.
     """
@@ -98,5 +111,6 @@ class Parts:
     write: Callable[[Tensors, Path, dict[str, Any]], None]
     masking: Masking | None = None
     validate: Callable[[], dict[str, float]] | None = None
+    transfer: Sequence[Transfer] = ()
     whole_model: bool = True
     finish: Callable[[], None] | None = None

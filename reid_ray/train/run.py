@@ -21,14 +21,15 @@ from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.runtime import Need, ray_session, require_resources
 from reid_ray.storage import JobOutput, read_manifest
-from reid_ray.train.log import METRICS, TENSORBOARD, read_metrics
+from reid_ray.train.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
+from reid_ray.train.log import METRICS, read_metrics
 from reid_ray.train.recipe import BEST, Recipe, Selection
 
 _RAY = "ray"
 
 
 def run_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Train. Returns the manifest of the output folder, which holds model/, metrics.jsonl, tensorboard/ and what the recipe adds.
+    """Train. Returns the manifest of the output folder, which holds model/, metrics.jsonl, the boards' files and what the recipe adds.
 
     Raises:
         ReidRayError: inputs, initial weights or resources are missing; before any worker starts.
@@ -39,6 +40,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         print(f"{job}: {config.output.path} is finished already ({finished['counts']['read']} rows read)")
         return finished
     recipe.check()
+    check_boards(config.log)
     with _run_folder(recipe) as folder, ray_session(config.ray):
         workers = config.workers
         trainers = Need("workers", workers.count, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)
@@ -53,7 +55,9 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
             out.timings["train_seconds"] = time.perf_counter() - clock
             out.facts.update(facts, **_result(folder))
             shutil.copytree(folder / BEST, out.folder / "model")
-            shutil.copytree(folder / TENSORBOARD, out.folder / TENSORBOARD)
+            for board in (TENSORBOARD, WANDB, MLFLOW):
+                if (folder / board).is_dir():
+                    shutil.copytree(folder / board, out.folder / board)
             shutil.copy(folder / METRICS, out.folder / METRICS)
             out.facts.update(recipe.publish(folder, out.folder, read_manifest(folder / BEST)))
         shutil.rmtree(folder / _RAY)
@@ -161,7 +165,9 @@ def _result(folder: Path) -> dict[str, Any]:
     lines = read_metrics(folder)
     trained = [line for line in lines if line.get("kind") == "train"]
     starts = [line for line in lines if line.get("event") == "start"]
+    stops = [line for line in lines if line.get("event") == "early_stop"]
     return {
+        "stopped": f"after {stops[-1]['validations_without_better']} validations without a better score" if stops else "after all steps",
         "steps": trained[-1]["step"],
         "steps_per_epoch": starts[-1]["steps_per_epoch"],
         "workers": len(starts[-1]["workers"]),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from reid_ray.data.held_out import GALLERY
 from reid_ray.data.images import decode_image
 from reid_ray.data.pairs import PICTURES, VALIDATION, PictureStore, read_pairs
 from reid_ray.model.dual_encoder import tokenise
@@ -27,7 +28,7 @@ class Validation:
     """Queries are the split's captions, the gallery its pictures, a match the same identity; every caption counts once.
 
     Args:
-        folder: what prepare_pairs wrote.
+        folder: what prepare_pairs wrote, or prepare_held_out.
         transform: the model's image preprocessing.
         tokenizer: the model's tokenizer.
         context: tokens per text at most.
@@ -42,8 +43,7 @@ class Validation:
         self._pairs, self._pictures = read_pairs(folder / VALIDATION), PictureStore(folder / PICTURES)
         self._transform, self._tokenizer, self._context = transform, tokenizer, context
         self._batch_size, self._rank, self._world = batch_size, rank, world
-        pictures, first = np.unique(self._pairs["picture"].to_numpy(), return_index=True)
-        self._picture_G, self._person_G = pictures, self._pairs["person"].to_numpy()[first]
+        self._picture_G, self._person_G = self._gallery(folder)
 
     @torch.no_grad()
     def __call__(self, forward: Forward) -> dict[str, float]:
@@ -69,6 +69,14 @@ class Validation:
         if self._world > 1:
             dist.all_reduce(sums)
         return {"r1": float(sums[0] / sums[2]), "map": float(sums[1] / sums[2])}
+
+    def _gallery(self, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Row and person of each picture."""
+        if (folder / GALLERY).is_file():
+            person_G = read_pairs(folder / GALLERY)["person"].to_numpy()
+            return np.arange(len(person_G)), person_G
+        pictures, first = np.unique(self._pairs["picture"].to_numpy(), return_index=True)
+        return pictures, self._pairs["person"].to_numpy()[first]
 
     def _share(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of this worker, as many on every worker (ZeRO-3 needs equal numbers of forward passes), and which of them are real."""

@@ -34,7 +34,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     each = parts.feed.plan.steps_per_epoch
     steps = config.schedule.epochs * each
     steps = min(steps, config.schedule.max_steps or steps)
-    log = RunLog(folder, start=progress.step, writes=dist.get_rank() == 0)
+    settings_shown = config.model_dump(mode="json")
+    log = RunLog(folder, config.log, start=progress.step, writes=dist.get_rank() == 0, settings=settings_shown)
     log.event("start", step=progress.step, steps=steps, steps_per_epoch=each, workers=_who_is_here())
     train(parts, folder=folder, selection=recipe.selection, log=log, progress=progress, steps=steps, config=config)
     if parts.finish is not None:

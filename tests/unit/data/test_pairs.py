@@ -95,6 +95,7 @@ def test_every_caption_is_used_or_counted(tables, tmp_path):
         "pictures": 4,
         "validation_queries": 1,
         "validation_pictures": 1,
+        "datasets": ["a", "b"],
     }
 
 
@@ -164,7 +165,7 @@ def test_batches_of_torn_identities_are_refused():
     needed = ["images.path=x", "captions.paths=[x]", "output.path=x", "batches.sampler=identity"]
     with pytest.raises(ConfigError, match=r"size 66 is not a multiple of samples_per_identity 4; set size to P x K, such as 64"):
         load_config(TrainJob, None, [*needed, "batches.size=66", "workers.count=2"])
-    with pytest.raises(ConfigError, match=r"is 3 identities, not a multiple of workers\.count 2"):
+    with pytest.raises(ConfigError, match=r"samples_per_identity 3 is not a multiple of workers\.count 2"):
         load_config(TrainJob, None, [*needed, "batches.size=12", "workers.count=2"])
 
 
