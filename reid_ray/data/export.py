@@ -1,7 +1,7 @@
 """The job export: the project's tables -> a data set in a published layout, which the job ingest or the authors' own code reads.
 
 Streams, one image in memory at a time. A row that a layout cannot express (no identity, a split it does not have) is counted with
-its reason; what each layout needs is written beside its writer in export_layouts.
+its reason; what each layout needs is written beside its writer in export_layouts and export_reid.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 from reid_ray.config.export import ExportJob
 from reid_ray.config.ingest import LoadConfig
 from reid_ray.config.source import SourceConfig
-from reid_ray.data.export_layouts import WRITERS, CannotExpressError
+from reid_ray.data.export_layouts import WRITERS
+from reid_ray.data.export_writer import CannotExpressError
 from reid_ray.data.formats import Caption, Skipped, read_source
 from reid_ray.data.images import image_size
 from reid_ray.data.loading import load_all

@@ -7,67 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from reid_ray.config.export import ExportFormat, ExportJob
+from reid_ray.data.export_reid import Cuhk03ImagesWriter, Cuhk03Writer, DukeWriter, MarketWriter, Msmt17Writer
+from reid_ray.data.export_writer import CannotExpressError, Writer, safe_path, suffix_of
 from reid_ray.data.formats import cuhk_pedes, icfg_pedes, luperson, luperson_mllm, rstpreid
-from reid_ray.data.formats.json_captions import IMAGES, SPLITS, is_safe_name
-from reid_ray.data.formats.market1501 import FOLDERS
+from reid_ray.data.formats.json_captions import IMAGES, SPLITS
 from reid_ray.data.formats.records import Caption, ImageRecord
 from reid_ray.data.formats.webdataset import ShardWriter
-from reid_ray.data.store import is_image_name
 
-_MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
-_MARKET_NAME = re.compile(r"^\d+_c\d+s\d+_\d+_\d+\.jpg$")
-
-
-class CannotExpressError(Exception):
-    """A row that the layout has no place for; `reason` is the code to count by."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Writer:
-    """What the layouts share: counts of captions, and image files that never overwrite each other or leave the folder."""
-
-    def __init__(self, folder: Path, config: ExportJob) -> None:
-        self.folder, self.config = folder, config
-        self.captions = 0
-        self.left_out: Counter[str] = Counter()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close files; nothing to do for layouts without open ones."""
-
-    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
-        """Write one image with its captions.
-
-        Raises:
-            CannotExpressError: the layout has no place for it.
-        """
-        raise NotImplementedError
-
-    def write_image(self, name: str, data: bytes) -> None:
-        """Write an image file below the folder.
-
-        Raises:
-            CannotExpressError: repeated_name.
-        """
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("xb") as file:
-                file.write(data)
-        except FileExistsError:
-            raise CannotExpressError("repeated_name") from None
 
 
 class JsonWriter(Writer):
@@ -103,7 +55,7 @@ class JsonWriter(Writer):
 
     def path_of(self, record: ImageRecord, data: bytes) -> str:
         """The image's path below imgs/."""
-        return _safe_path(record.image_id, data)
+        return safe_path(record.image_id, data)
 
     def entry(self, record: ImageRecord, path: str, texts: list[str]) -> dict[str, Any]:
         """The JSON object of an image. processed_tokens are lower-case words; the authors' tokeniser is not published."""
@@ -129,33 +81,11 @@ class RstpWriter(JsonWriter):
             return record.image_id
         if record.camera_id is None:
             raise CannotExpressError("no_camera_id")
-        return f"{record.person_id:04d}_c{record.camera_id}_{self._entries:04d}.{_suffix(data)}"
+        return f"{record.person_id:04d}_c{record.camera_id}_{self._entries:04d}.{suffix_of(data)}"
 
     def entry(self, record: ImageRecord, path: str, texts: list[str]) -> dict[str, Any]:
         """The JSON object of an image."""
         return {"id": record.person_id, "img_path": path, "captions": texts, "split": record.split}
-
-
-class MarketWriter(Writer):
-    """Market-1501: three folders, names 0002_c1s1_000451_03.jpg. Needs identity, camera, a split among train, query, gallery, and JPEG."""
-
-    _numbered = 0  # images that had to be given a name
-
-    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
-        """Write the image; captions have no place in this layout."""
-        self.left_out["no_place_in_layout"] += len(captions)
-        folder = {split: folder for folder, split in FOLDERS.items()}.get(record.split or "")
-        if folder is None:
-            raise CannotExpressError("split_not_in_layout")
-        if record.person_id is None or record.camera_id is None:
-            raise CannotExpressError("no_person_id" if record.person_id is None else "no_camera_id")
-        if _suffix(data) != "jpg":
-            raise CannotExpressError("not_jpeg")
-        name = record.image_id.rpartition("/")[2]
-        if not _MARKET_NAME.match(name):
-            self._numbered += 1
-            name = f"{record.person_id:04d}_c{record.camera_id}s1_{self._numbered:06d}_00.jpg"
-        self.write_image(f"{folder}/{name}", data)
 
 
 class LupersonWriter(Writer):
@@ -199,7 +129,7 @@ class LupersonMllmWriter(Writer):
 
     def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
         """Write the image and at most one caption into each file."""
-        name = _safe_path(record.image_id, data).rpartition("/")[2]
+        name = safe_path(record.image_id, data).rpartition("/")[2]
         self.write_image(f"{luperson_mllm.IMAGES}/{name}", data)
         used: set[str] = set()
         for caption in captions:
@@ -226,7 +156,7 @@ class WebdatasetWriter(Writer):
 
     def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
         """Append one sample; a dot within the stem would end it, so it becomes an underscore."""
-        path = _safe_path(record.image_id, data)
+        path = safe_path(record.image_id, data)
         stem, _, suffix = path.rpartition(".")
         fields = {
             "dataset": record.dataset,
@@ -240,21 +170,15 @@ class WebdatasetWriter(Writer):
         self.captions += len(captions)
 
 
-def _suffix(data: bytes) -> str:
-    return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), "img")
-
-
-def _safe_path(image_id: str, data: bytes) -> str:
-    """The image_id as a path below a folder: itself where it is one, else with everything suspicious replaced."""
-    path = image_id if is_image_name(image_id) else f"{image_id}.{_suffix(data)}"
-    return path if is_safe_name(path) else re.sub(r"[^A-Za-z0-9._-]+", "_", path.replace("..", "_")).lstrip("._") or "image"
-
-
 WRITERS: dict[ExportFormat, Callable[[Path, ExportJob], Writer]] = {
     "cuhk_pedes": JsonWriter,
     "icfg_pedes": IcfgWriter,
     "rstpreid": RstpWriter,
     "market1501": MarketWriter,
+    "dukemtmc": DukeWriter,
+    "msmt17": Msmt17Writer,
+    "cuhk03": Cuhk03Writer,
+    "cuhk03_images": Cuhk03ImagesWriter,
     "luperson": LupersonWriter,
     "luperson_mllm": LupersonMllmWriter,
     "webdataset": WebdatasetWriter,

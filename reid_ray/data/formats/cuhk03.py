@@ -23,13 +23,13 @@ from reid_ray.data.store import Store
 from reid_ray.errors import DataError
 
 Boxes = Literal["detected", "labeled"]
-_MARKET_STYLE = re.compile(r"^(?P<person>\d+)_c(?P<camera>\d+)_\d+\.(?:png|jpg)$")
+NEW_PROTOCOL = Layout("CUHK03", re.compile(r"^(?P<person>\d+)_c(?P<camera>\d+)_\d+\.(?:png|jpg)$"), 2)
 # camera pair, person within the pair, view (1 or 2: the camera), number of the image among the person's ten
-_NAME = re.compile(r"^(?P<pair>\d)_(?P<person>\d{3})_(?P<view>\d)_(?P<number>\d{2})\.png$")
+NAME = re.compile(r"^(?P<pair>\d)_(?P<person>\d{3})_(?P<view>\d)_(?P<number>\d{2})\.png$")
 
 
 def read_cuhk03(store: Store, source: SourceConfig) -> Records:
-    """One record per image of the chosen boxes; image_id begins with detected/ or labeled/.
+    """One record per image of the chosen boxes; image_id is folder/name in Market's layout, else detected/name or labeled/name.
 
     Raises:
         DataError: none of the three layouts is there, or the protocol file is not what it should be.
@@ -37,7 +37,7 @@ def read_cuhk03(store: Store, source: SourceConfig) -> Records:
     dataset = source.name or f"CUHK03-{source.boxes}"
     for exported in (store, store.child(source.boxes), store.child(f"cuhk03-np/{source.boxes}")):
         if all(exported.is_folder(folder) for folder in FOLDERS):
-            yield from read_market_layout(exported, Layout(dataset, _MARKET_STYLE, 2))
+            yield from read_market_layout(exported, replace(NEW_PROTOCOL, dataset=dataset))
             return
     protocol = f"cuhk03_new_protocol_config_{source.boxes}.mat"
     images = f"images_{source.boxes}"
@@ -73,7 +73,7 @@ def _protocol(store: Store, file: str, boxes: Boxes, dataset: str) -> Iterator[I
             if not 1 <= index <= len(names):
                 raise DataError(f"{store}/{file}: {split}_idx has {index}, but filelist has {len(names)} names")
             name, person = names[index - 1], int(labels[index - 1])
-            match = _NAME.match(name)
+            match = NAME.match(name)
             image_id = f"{boxes}/{name}"
             if match is None:
                 yield Skipped(image_id, dataset, "unexpected_name", f"filelist entry {index} of {file}", split, person)
@@ -106,7 +106,7 @@ def _of_release(entries: Iterator[ImageRecord | Skipped], store: Store, file: st
 
 def _picture(entry: ImageRecord, mat: Any, pairs: list[Any]) -> ImageRecord | Skipped:
     """The array of one name: cell `pair`, MATLAB row `person`, column `number`; HDF5 keeps MATLAB's axes in reverse."""
-    match = _NAME.match(entry.name or "")
+    match = NAME.match(entry.name or "")
     assert match is not None  # _protocol made the name pass
     pair, person, number = int(match["pair"]) - 1, int(match["person"]) - 1, int(match["number"]) - 1
     if pair >= len(pairs) or number >= pairs[pair].shape[0] or person >= pairs[pair].shape[1]:

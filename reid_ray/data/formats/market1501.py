@@ -8,7 +8,7 @@ Market's gt_bbox/ and gt_query/ serve another protocol and are not read.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reid_ray.config.source import SourceConfig
 from reid_ray.data.formats.records import ImageRecord, Records, Skipped
@@ -18,8 +18,6 @@ from reid_ray.errors import DataError
 FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 DISTRACTOR = 0
 _JUNK = -1
-_MARKET = re.compile(r"^(?P<person>-1|\d+)_c(?P<camera>\d+)s\d+_\d+_\d+\.jpg(?:\.jpg)?$")
-_DUKE = re.compile(r"^(?P<person>-1|\d+)_c(?P<camera>\d+)_f\d+\.jpg$")
 
 
 @dataclass(frozen=True)
@@ -31,16 +29,20 @@ class Layout:
     cameras: int  # numbered from 1
 
 
+MARKET = Layout("Market-1501", re.compile(r"^(?P<person>-1|\d+)_c(?P<camera>\d+)s\d+_\d+_\d+\.jpg(?:\.jpg)?$"), 6)
+DUKE = Layout("DukeMTMC-reID", re.compile(r"^(?P<person>-1|\d+)_c(?P<camera>\d+)_f\d+\.jpg$"), 8)
+
+
 def read_market1501(store: Store, source: SourceConfig) -> Records:
     """One record per image of Market-1501, cameras 1 to 6; image_id is folder/name."""
     inner = _inner(store, "Market-1501-v15.09.15")
-    yield from read_market_layout(inner, Layout(source.name or "Market-1501", _MARKET, 6))
+    yield from read_market_layout(inner, replace(MARKET, dataset=source.name or MARKET.dataset))
 
 
 def read_dukemtmc(store: Store, source: SourceConfig) -> Records:
     """One record per image of DukeMTMC-reID, cameras 1 to 8; image_id is folder/name."""
     inner = _inner(store, "DukeMTMC-reID")
-    yield from read_market_layout(inner, Layout(source.name or "DukeMTMC-reID", _DUKE, 8))
+    yield from read_market_layout(inner, replace(DUKE, dataset=source.name or DUKE.dataset))
 
 
 def read_market_layout(store: Store, layout: Layout) -> Records:

@@ -18,7 +18,7 @@ from reid_ray.errors import DataError
 
 DATASET = "MSMT17"
 LISTS = {"train": "list_train.txt", "val": "list_val.txt", "query": "list_query.txt", "gallery": "list_gallery.txt"}
-_VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
+VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
 _NAME = re.compile(r"^\d+_\d+_(?P<camera>\d+)_\d{4}(?:morning|noon|afternoon)_\d+_\d+(?:_ex)?\.\w+$")
 
 
@@ -55,10 +55,10 @@ def read_msmt17(store: Store, source: SourceConfig) -> Records:
 
 
 def _folders(store: Store) -> tuple[str, str]:
-    for folders in _VERSIONS.values():
+    for folders in VERSIONS.values():
         if all(store.is_folder(folder) for folder in folders):
             return folders
-    wanted = " or ".join(f"{train}/ and {test}/ ({version})" for version, (train, test) in _VERSIONS.items())
+    wanted = " or ".join(f"{train}/ and {test}/ ({version})" for version, (train, test) in VERSIONS.items())
     raise DataError(f"{store}: has neither {wanted}")
 
 
