@@ -29,6 +29,8 @@ JOBS: dict[str, tuple[str, str]] = {
     "plan": ("reid_ray.config.plan", "PlanJob"),
     "captioner": ("reid_ray.config.tiny_mllm", "CaptionerJob"),
     "train": ("reid_ray.config.train", "TrainJob"),
+    "tune": ("reid_ray.config.tune", "TuneJob"),
+    "merge": ("reid_ray.config.merge", "MergeJob"),
     "evaluate": ("reid_ray.config.evaluate", "EvaluateJob"),
     "compare": ("reid_ray.config.evaluate", "CompareJob"),
     "transfer": ("reid_ray.config.evaluate", "TransferJob"),

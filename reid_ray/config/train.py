@@ -47,6 +47,11 @@ class TrainCaptions(Section):
         "A caption without accepted rewrites always stands",
     )
 
+    @property
+    def reads_rewrites(self) -> bool:
+        """Whether rewrites are of use."""
+        return self.rewrite_share > 0
+
 
 class BatchesConfig(Section):
     """What one step sees."""

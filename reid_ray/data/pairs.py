@@ -7,7 +7,7 @@ or a counted reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from reid_ray.config.common import ImagesConfig
 from reid_ray.config.train import TrainJob
+from reid_ray.config.tune import TuneJob
 from reid_ray.data.images import BadImageError, decode_image
 from reid_ray.data.sources import iter_images
 from reid_ray.errors import DataError
@@ -41,13 +42,25 @@ PAIRS = pa.schema(
 )
 
 
-def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, Any]:
+PairsJob = TrainJob | TuneJob
+
+
+def prepare_pairs(
+    config: PairsJob,
+    folder: Path,
+    counts: Counts,
+    *,
+    fits: Callable[[str], bool] | None = None,
+    answered: Callable[[pa.Table], np.ndarray] | None = None,
+) -> dict[str, Any]:
     """Join config.images and config.captions and write what training reads into `folder`.
 
     Args:
         config: the training job; images, captions and max_pixels count here.
         folder: where the files go; must exist.
         counts: of captions: read, written (samples, rewrites and validation queries), failed by reason.
+        fits: whether the model can read a text; one that it cannot is counted as too_long.
+        answered: of the training pairs, which have a text to learn to say; others are counted as no_continuation.
 
     Returns:
         Facts for the manifest: samples, rewrites, persons, pictures, validation queries and pictures, names of the data sets.
@@ -58,6 +71,9 @@ def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, A
     """
     images = _read_images(config)
     captions = _read_captions(config, images, counts)
+    if fits is not None:
+        short = pa.chunked_array([[fits(text) for text in captions["text"].to_pylist()]], pa.bool_())
+        captions = _keep(captions, short, otherwise="too_long", counts=counts)
     wanted = pc.unique(captions["image_id"])
     pictures = pack_pictures(config.images.path, wanted, folder / PICTURES, max_pixels=config.images.max_pixels)
     reasons = pa.chunked_array([[pictures.reasons.get(name) for name in captions["image_id"].to_pylist()]], pa.string())
@@ -68,11 +84,13 @@ def prepare_pairs(config: TrainJob, folder: Path, counts: Counts) -> dict[str, A
     pairs = _pairs(captions, rewrites, images, pictures.ids)
     train = pairs.filter(pc.equal(captions["split"], config.images.train_split))
     val = pairs.filter(pc.not_equal(captions["split"], config.images.train_split))
+    if answered is not None:
+        train = _keep(train, pa.chunked_array([answered(train)], pa.bool_()), otherwise="no_continuation", counts=counts)
     _refuse_empty(config, train, val, counts)
     identities = _identity_facts(config, train) if config.batches.sampler == "identity" else {}
     write_arrow(folder / SAMPLES, train)
     write_arrow(folder / VALIDATION, val)
-    counts.written = pairs.num_rows + rewrites.num_rows
+    counts.written = train.num_rows + val.num_rows + rewrites.num_rows
     learnt_from = images.filter(pc.fill_null(pc.equal(images["split"], config.images.train_split), False))
     facts = {
         "samples": train.num_rows,
@@ -128,7 +146,7 @@ class PackedPictures:
     reasons: dict[str, str]  # image_id -> why it is not among them
 
 
-def _read_images(config: TrainJob) -> pa.Table:
+def _read_images(config: PairsJob) -> pa.Table:
     images = read_table(config.images.path, IMAGES, columns=_IMAGE_COLUMNS)
     repeated = [row["values"] for row in pc.value_counts(images["image_id"]).to_pylist() if row["counts"] > 1]
     if repeated:
@@ -136,12 +154,12 @@ def _read_images(config: TrainJob) -> pa.Table:
     return images
 
 
-def _read_captions(config: TrainJob, images: pa.Table, counts: Counts) -> pa.Table:
+def _read_captions(config: PairsJob, images: pa.Table, counts: Counts) -> pa.Table:
     """Usable captions of both splits, originals and rewrites, with the split and row of their image."""
     tables = [read_table(path, CAPTIONS, columns=_CAPTION_COLUMNS) for path in config.captions.paths]
     captions = pa.concat_tables(tables)
     counts.read += captions.num_rows
-    kinds = [*config.captions.kinds, *(["rewrite"] if config.captions.rewrite_share else [])]
+    kinds = [*config.captions.kinds, *(["rewrite"] if config.captions.reads_rewrites else [])]
     captions = _keep(captions, pc.is_in(captions["kind"], pa.array(kinds)), otherwise="other_kind", counts=counts)
     captions = _keep(captions, pc.equal(captions["status"], "ok"), otherwise=captions["status"], counts=counts)
     captions = _keep(captions, pc.fill_null(pc.greater(pc.utf8_length(captions["text"]), 0), False), otherwise="no_text", counts=counts)
@@ -215,7 +233,7 @@ def person_numbers(images: pa.Table) -> np.ndarray:
     return np.unique(key, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _refuse_empty(config: TrainJob, train: pa.Table, val: pa.Table, counts: Counts) -> None:
+def _refuse_empty(config: PairsJob, train: pa.Table, val: pa.Table, counts: Counts) -> None:
     if train.num_rows < config.batches.size:
         raise DataError(
             f"{', '.join(config.captions.paths)}: {train.num_rows} captions of split {config.images.train_split!r} are usable, fewer than "
@@ -228,7 +246,7 @@ def _refuse_empty(config: TrainJob, train: pa.Table, val: pa.Table, counts: Coun
         )
 
 
-def _identity_facts(config: TrainJob, train: pa.Table) -> dict[str, int]:
+def _identity_facts(config: PairsJob, train: pa.Table) -> dict[str, int]:
     """How many identities show fewer pictures than sampler identity draws of each, so that theirs repeat.
 
     Raises:

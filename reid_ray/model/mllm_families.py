@@ -25,6 +25,7 @@ class Family:
     visual, projector, language: dotted names below that class; the projector may lie inside the visual encoder.
     feature: (visual encoder, its output, picture inputs) -> [A, V], the encoder's own feature of each picture, after its final norm.
     fit_processor: changes a processor so that person crops keep their aspect ratio within the configured budget of pixels.
+    most_tokens: (processor) -> image tokens of a picture, at most.
     processors: class names of processors that feed this model.
     """
 
@@ -34,6 +35,7 @@ class Family:
     language: str
     feature: Callable[[Any, Any, dict[str, torch.Tensor]], torch.Tensor]
     fit_processor: Callable[[Any, MllmConfig], None]
+    most_tokens: Callable[[Any], int]
     processors: tuple[str, ...]
 
     def part(self, model: Any, name: str) -> Any:
@@ -91,6 +93,15 @@ def _letterbox(processor: Any, config: MllmConfig) -> None:
     )
 
 
+def _tokens_of_budget(processor: Any) -> int:
+    image = processor.image_processor
+    return int(image.size["longest_edge"]) // (image.patch_size * image.merge_size) ** 2
+
+
+def _tokens_of_square(processor: Any) -> int:
+    return int(processor.image_processor.crop_size["height"] // processor.patch_size) ** 2
+
+
 FAMILIES = {
     "llava": Family(
         model_class="LlavaForConditionalGeneration",
@@ -99,6 +110,7 @@ FAMILIES = {
         language="model.language_model",
         feature=_clip_feature,
         fit_processor=_letterbox,
+        most_tokens=_tokens_of_square,
         processors=("LlavaProcessor",),
     ),
     "qwen2_5_vl": Family(
@@ -108,6 +120,7 @@ FAMILIES = {
         language="model.language_model",
         feature=_qwen_feature("merger.ln_q"),
         fit_processor=_budget,
+        most_tokens=_tokens_of_budget,
         processors=("Qwen2_5_VLProcessor",),
     ),
     "qwen3_vl": Family(
@@ -117,6 +130,7 @@ FAMILIES = {
         language="model.language_model",
         feature=_qwen_feature("merger.norm"),
         fit_processor=_budget,
+        most_tokens=_tokens_of_budget,
         processors=("Qwen3VLProcessor",),
     ),
 }

@@ -100,6 +100,15 @@ def open_mllm(config: MllmConfig, *, dtype: torch.dtype = torch.float32, seed: i
     return opened
 
 
+def open_processor(config: MllmConfig) -> tuple[Any, int, int]:
+    """The processor, fitted to the configuration; tokens that the model reads; tokens of a picture at most. Refuses as check_mllm does."""
+    folder = locate_base(config)
+    shape = _configuration(folder)
+    processor = _processor(config, folder, shape)
+    family = family_of(shape, origin=f"model.base {config.base}")
+    return processor, int(shape.text_config.max_position_embeddings), family.most_tokens(processor)
+
+
 def load_mllm(folder: str | Path, *, base: str | None = None, dtype: torch.dtype = torch.float32) -> OpenMllm:
     """The model in a tuned folder, in evaluation mode, nothing trainable.
 

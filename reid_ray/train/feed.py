@@ -32,7 +32,7 @@ _PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True)
-class _Share:
+class Share:
     """A worker's share of one step, before pictures are read and texts become tokens."""
 
     wanted: Wanted
@@ -118,7 +118,7 @@ class Feed:
                     future.cancel()
 
     def _by_actors(self, start: int, stop: int, pool: PoolConfig) -> Iterator[TrainBatch]:
-        asked: deque[_Share] = deque()
+        asked: deque[Share] = deque()
 
         def wanted() -> Iterator[Wanted]:
             for step in range(start, stop):
@@ -128,7 +128,7 @@ class Feed:
         for pictures in decoded_in_order(wanted(), self._decoder, pool, world=self._world):
             yield self._batch(asked.popleft(), pictures)
 
-    def _share(self, step: int) -> _Share:
+    def _share(self, step: int) -> Share:
         share = self.plan.share(step, rank=self._rank, world=self._world)
         rows = self._samples.take(share.sample_B)
         texts = [
@@ -136,9 +136,9 @@ class Feed:
             for text, rewrites, rewrite in zip(rows["text"].to_pylist(), rows["rewrites"].to_pylist(), share.rewrite_B, strict=True)
         ]
         text_A = np.where(share.rewrite_B < 0, share.sample_B, self._first_rewrite_S[share.sample_B] + share.rewrite_B)
-        return _Share(Wanted(step, rows["picture"].to_numpy(), share.place_B), texts, self._person_S[share.sample_B], text_A)
+        return Share(Wanted(step, rows["picture"].to_numpy(), share.place_B), texts, self._person_S[share.sample_B], text_A)
 
-    def _batch(self, share: _Share, pictures: list[np.ndarray]) -> TrainBatch:
+    def _batch(self, share: Share, pictures: list[np.ndarray]) -> TrainBatch:
         return TrainBatch(self._collate(pictures, share.texts), torch.from_numpy(share.person_A), torch.from_numpy(share.text_A))
 
 

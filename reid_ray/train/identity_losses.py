@@ -7,6 +7,7 @@ the pairs of all as candidates, as in reid_ray.train.losses: the mean over worke
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -52,15 +53,45 @@ def triplet_loss(
         margin: >= 0, hinge at positive - negative + margin; None is the paper's soft margin, log(1 + exp(positive - negative)).
     """
     same_AC = person_A[:, None] == person_C[None, :]
-    valid_A = ~same_AC.all(dim=1)
+    hard = partial(_hardest, near_AC=same_AC, far_AC=~same_AC, margin=margin)
+    return hard(image_AD, text_CD) + hard(text_AD, image_CD)
 
-    def hardest(anchor_AD: torch.Tensor, candidate_CD: torch.Tensor) -> torch.Tensor:
-        square_AC = anchor_AD.pow(2).sum(1)[:, None] + candidate_CD.pow(2).sum(1)[None, :] - 2 * anchor_AD @ candidate_CD.T
-        farthest_A = square_AC.masked_fill(~same_AC, -math.inf).amax(dim=1)
-        nearest_A = square_AC.masked_fill(same_AC, math.inf).amin(dim=1).masked_fill(~valid_A, 0)
-        # The root comes after the choice, away from zero: its slope there is infinite.
-        gap_A = farthest_A.clamp_min(1e-12).sqrt() - nearest_A.clamp_min(1e-12).sqrt()
-        cost_A = functional.softplus(gap_A) if margin is None else (gap_A + margin).clamp_min(0)
-        return (cost_A * valid_A).mean()
 
-    return hardest(image_AD, text_CD) + hardest(text_AD, image_CD)
+def batch_hard_loss(
+    feature_AD: torch.Tensor,
+    person_A: torch.Tensor,
+    *,
+    feature_CD: torch.Tensor,
+    person_C: torch.Tensor,
+    first: int,
+    margin: float | None,
+) -> torch.Tensor:
+    """Batch-hard triplet loss within one modality (Hermans et al. 2017, equation 5).
+
+    For each row the farthest other row of its identity and the nearest of another. An anchor without either adds zero to the mean.
+
+    Args:
+        feature_AD: features of the anchors.
+        person_A: identity of each anchor.
+        feature_CD: features of the candidates; the anchors are rows first .. first + A - 1 of them.
+        person_C: identity of each candidate.
+        first: row of the first anchor among the candidates.
+        margin: as in triplet_loss.
+    """
+    same_AC = person_A[:, None] == person_C[None, :]
+    own_AC = torch.arange(len(person_C), device=person_C.device) == first + torch.arange(len(person_A), device=person_A.device)[:, None]
+    return _hardest(feature_AD, feature_CD, near_AC=same_AC & ~own_AC, far_AC=~same_AC, margin=margin)
+
+
+def _hardest(
+    anchor_AD: torch.Tensor, candidate_CD: torch.Tensor, *, near_AC: torch.Tensor, far_AC: torch.Tensor, margin: float | None
+) -> torch.Tensor:
+    """Mean over anchors of the hinge on the farthest candidate that should be near and the nearest that should be far."""
+    valid_A = near_AC.any(dim=1) & far_AC.any(dim=1)
+    square_AC = anchor_AD.pow(2).sum(1)[:, None] + candidate_CD.pow(2).sum(1)[None, :] - 2 * anchor_AD @ candidate_CD.T
+    farthest_A = square_AC.masked_fill(~near_AC, -math.inf).amax(dim=1).masked_fill(~valid_A, 0)
+    nearest_A = square_AC.masked_fill(~far_AC, math.inf).amin(dim=1).masked_fill(~valid_A, 0)
+    # The root comes after the choice, away from zero: its slope there is infinite.
+    gap_A = farthest_A.clamp_min(1e-12).sqrt() - nearest_A.clamp_min(1e-12).sqrt()
+    cost_A = functional.softplus(gap_A) if margin is None else (gap_A + margin).clamp_min(0)
+    return (cost_A * valid_A).mean()

@@ -26,19 +26,34 @@ class Pairs:
     """The A pairs of this worker, and on demand all workers' C pairs; the own ones are rows first .. first + A - 1 of all.
 
     Args:
-        features: what the module returned; unit vectors "image" and "text" among them.
+        features: what the module returned, each with A rows; whatever the terms ask for.
         person_A: identity of each pair.
     """
 
     def __init__(self, features: dict[str, torch.Tensor], person_A: torch.Tensor) -> None:
         self.features, self.person_A = features, person_A
-        self.image_AD, self.text_AD = features["image"], features["text"]
-        self.first = _rank() * len(person_A)
+        if "image" in features:  # a term asks only for what its module gives
+            self.image_AD = features["image"]
+        if "text" in features:
+            self.text_AD = features["text"]
+        self.first = first_row(len(person_A))
+        self._gathered: dict[str, torch.Tensor] = {}
+
+    @cached_property
+    def persons(self) -> torch.Tensor:
+        """Identities of all workers' pairs."""
+        return gather_constant(self.person_A)
+
+    def all_of(self, name: str) -> torch.Tensor:
+        """Rows of the feature `name` of all workers, with gradient to each; gathered once a step."""
+        if name not in self._gathered:
+            self._gathered[name] = gather_rows(self.features[name])
+        return self._gathered[name]
 
     @cached_property
     def everyone(self) -> dict[str, torch.Tensor]:
         """The candidates: image_CD, text_CD (with gradient to every worker) and person_C."""
-        return {"image_CD": _gather(self.image_AD), "text_CD": _gather(self.text_AD), "person_C": gather_constant(self.person_A)}
+        return {"image_CD": self.all_of("image"), "text_CD": self.all_of("text"), "person_C": self.persons}
 
 
 class Term(Protocol):
@@ -137,11 +152,7 @@ class IrrTerm:
     def __call__(self, pairs: Pairs) -> torch.Tensor:
         """The unweighted value, a scalar."""
         count_A = pairs.features["irr_count"]
-        total = count_A.sum().float()
-        if _distributed():
-            dist.all_reduce(total)
-            total /= dist.get_world_size()
-        return irr_loss(pairs.features["irr_cost"], count_A, total=total)
+        return irr_loss(pairs.features["irr_cost"], count_A, total=share_of_total(count_A))
 
 
 class Objective:
@@ -177,6 +188,15 @@ def build_objective(config: ObjectiveConfig) -> Objective:
     return Objective([term for term in terms if term.weight])
 
 
+def share_of_total(count_A: torch.Tensor) -> torch.Tensor:
+    """The sum of counts over all workers by the number of workers: sums of costs over it average to the mean of the whole batch."""
+    total = count_A.sum().float()
+    if _distributed():
+        dist.all_reduce(total)
+        total /= dist.get_world_size()
+    return total
+
+
 def gather_constant(values: torch.Tensor) -> torch.Tensor:
     """Rows of all workers in the order of their ranks, without gradient; every worker must bring as many rows."""
     if not _distributed():
@@ -205,7 +225,8 @@ class _Gather(torch.autograd.Function):
         return gradient[dist.get_rank() * ctx.rows : (dist.get_rank() + 1) * ctx.rows]
 
 
-def _gather(features: torch.Tensor) -> torch.Tensor:
+def gather_rows(features: torch.Tensor) -> torch.Tensor:
+    """Rows of all workers in the order of their ranks; gradient flows to every worker, each of which must bring as many rows."""
     return _Gather.apply(features) if _distributed() else features
 
 
@@ -213,5 +234,6 @@ def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def _rank() -> int:
-    return dist.get_rank() if _distributed() else 0
+def first_row(rows: int) -> int:
+    """Where the own rows start among those of all workers, if each brings `rows`."""
+    return dist.get_rank() * rows if _distributed() else 0

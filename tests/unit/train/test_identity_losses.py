@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid_ray.train.identity_losses import id_loss, triplet_loss
+from reid_ray.train.identity_losses import batch_hard_loss, id_loss, triplet_loss
 from reid_ray.train.irr import IGNORED, InteractionEncoder, irr_cost, irr_loss
 
 
@@ -90,3 +90,22 @@ def test_irr_gradient_passes_finite_differences_and_padding_changes_nothing():
     padded = torch.cat([text, torch.randn(1, 2, 4, dtype=torch.float64)], dim=1)
     wider = torch.tensor([[True, True, True, False, False]])
     torch.testing.assert_close(encoder(padded, image, wider, wider), encoder(text, image, real, real))
+
+
+@pytest.mark.parametrize("margin", [0.3, None])
+def test_batch_hard_loss_matches_a_loop_whether_candidates_are_split_or_not(margin):
+    generator = torch.Generator().manual_seed(3)
+    feature = torch.nn.functional.normalize(torch.randn(9, 5, generator=generator), dim=1)
+    person = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3, 3])  # 2 has no second picture
+    costs = []
+    for a in range(9):
+        near = [float((feature[a] - feature[c]).norm()) for c in range(9) if c != a and person[c] == person[a]]
+        far = [float((feature[a] - feature[c]).norm()) for c in range(9) if person[c] != person[a]]
+        gap = max(near) - min(far) if near else None
+        costs.append(0.0 if gap is None else max(0.0, gap + margin) if margin is not None else math.log1p(math.exp(gap)))
+    parts = [
+        batch_hard_loss(feature[rows], person[rows], feature_CD=feature, person_C=person, first=rows.start, margin=margin)
+        for rows in (slice(0, 9), slice(0, 3), slice(3, 6), slice(6, 9))
+    ]
+    torch.testing.assert_close(float(parts[0]), sum(costs) / 9)
+    torch.testing.assert_close(float(sum(parts[1:]) / 3), sum(costs) / 9)
