@@ -193,6 +193,8 @@ class TuneJob(TrainingJob):
 
     @model_validator(mode="after")
     def _selection_is_trained(self) -> Self:
+        if self.schedule.patience is not None and self.images.val_split is None:
+            raise ValueError("schedule.patience counts validations, but images.val_split is null; set it, or patience to null")
         if self.select == "latent" and not self.objective.reads_images and self.images.val_split is not None:
             raise ValueError("select is latent, but no term of the objective runs the language model over images; set select to visual")
         return self

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from reid_ray.config.tune import TuneJob
 from reid_ray.data.pairs import FACTS, prepare_pairs
 from reid_ray.errors import ConfigError
+from reid_ray.runtime import Need
 from reid_ray.storage import Counts, parquet_files
+from reid_ray.train.ray_decoders import decoder_needs
 from reid_ray.train.recipe import Selection
 from reid_ray.train.run import run_recipe
 
@@ -59,6 +61,10 @@ class MllmRecipe:
 
         check_mllm(self.config.model, zero_stage=self.config.engine.zero_stage)
         self._refuse_small_context()
+
+    def needs(self) -> list[Need]:
+        """The actors that decode."""
+        return decoder_needs(self.config.batches, self.config.workers)
 
     def prepare(self, folder: Path, counts: Counts) -> dict[str, Any]:
         """The joined data: no text that is too long, no sample without a continuation if one is to be learnt."""
