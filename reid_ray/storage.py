@@ -16,7 +16,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -237,6 +237,27 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     hidden.write_bytes(data)
     os.replace(hidden, path)
+
+
+def write_durably(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file under a hidden name, bring it to the disk, and only then give it its name: whole, even after a power cut."""
+    path = Path(path)
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write(hidden)
+        _sync(hidden)
+        os.replace(hidden, path)
+    finally:
+        hidden.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -93,6 +93,11 @@ class Captioner:
         )
         self._startup: float | None = time.perf_counter() - clock
 
+    @property
+    def engine(self) -> ChatEngine:
+        """The engine, for a second captioner in the same process."""
+        return self._engine
+
     def __call__(self, images: pa.Table) -> pa.Table:
         """An IMAGES table -> a STAGED table with one row or more per image, in order."""
         clock = time.perf_counter()

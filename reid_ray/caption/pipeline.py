@@ -7,36 +7,41 @@ a reason, and the manifest says how many of each.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+import uuid
+from typing import Any
 
-from reid_ray.caption.captioning import Captioner
-from reid_ray.caption.engine import engine_environment
+from reid_ray.caption.engine import ChatEngine
 from reid_ray.caption.identity import digest
+from reid_ray.caption.ledger import delete_ledger, open_ledger
 from reid_ray.caption.mining import load_templates
 from reid_ray.caption.prompts import TEMPLATES
-from reid_ray.caption.rewriting import Rewriter
+from reid_ray.caption.running import CaptionRun
 from reid_ray.caption.tally import Tally, run_facts
 from reid_ray.config.caption import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
-from reid_ray.data.execution import actor_pool, ray_data_execution
-from reid_ray.data.sources import ImageListing, image_listing, read_images
-from reid_ray.errors import DataError
-from reid_ray.progress import progress_bar
+from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.images import DAMAGE
+from reid_ray.data.sources import ImageListing, image_listing
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.setup.models import model_revision, resolve_model
 from reid_ray.storage import JobOutput, TableWriter
 
-if TYPE_CHECKING:
-    import ray.data
-
 CAPTIONS_FOLDER = "captions"
+_SETTLING_S = 2.1
 
 
-def run_caption(config: CaptionJob) -> dict[str, Any]:
+def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict[str, Any]:
     """Run the job of `config`; returns the manifest of its output folder, which holds captions/*.parquet.
 
+    Rows that the ledger beside the output holds are not made again; see caption.ledger.
+
+    Args:
+        config: the job.
+        engine: used by captioners and rewriter instead of vLLM engines of `config`; goes to the actors.
+
     Raises:
-        ReidRayError: images, models or resources that the job cannot run with, before any actor starts.
+        ReidRayError: images, models or resources that the job cannot run with, before any actor starts; or another run of this
+            output is alive.
     """
     models = _check_models(config)
     templates = {name: load_templates(c.templates) for name, c in config.captioners.items() if c.templates is not None}
@@ -44,76 +49,56 @@ def run_caption(config: CaptionJob) -> dict[str, Any]:
     own = {name: digest(sorted(wordings.items())) for name, wordings in templates.items()}
     inputs = {"images": listing.origin, **models} | ({"templates": own} if own else {})
     output = JobOutput("caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    finished = output.finished()
-    if finished is not None and finished["inputs"] == inputs:
-        print(f"caption: {config.output.path} holds this run already")
-        return finished
-
-    with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
-        _check_resources(config)
-        # One captioner after the other: each has the whole cluster, so models that do not fit together need not.
-        passes = {name: _pass(name, config, listing, revisions=models, templates=templates.get(name)) for name in config.captioners}
-        output.facts["templates"] = sorted({id for name in config.captioners for id in templates.get(name, TEMPLATES)})
-        _write(passes, output, listing)
-        manifest = output.manifest()
+    with open_ledger(output.path) as ledger:
+        if listing.settling(ledger.run):
+            time.sleep(_SETTLING_S)
+        inputs["images_digest"] = _digest_of(listing)
+        output = JobOutput("caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
+        finished = output.finished()
+        if finished is not None and finished["inputs"] == inputs and not (config.ledger.retry_failed and _failed(finished)):
+            print(f"caption: {config.output.path} holds this run already")
+            return finished
+        with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
+            _check_resources(config)
+            run = CaptionRun(config, listing, ledger, models=models, templates=templates, engine=engine)
+            output.facts["templates"] = sorted({id for name in config.captioners for id in templates.get(name, TEMPLATES)})
+            clock = time.perf_counter()
+            output.facts["ledger"] = run.make()
+            output.timings["pipeline_seconds"] = time.perf_counter() - clock
+            _publish(run, output)
+            manifest = output.manifest()
+        if not config.ledger.keep:
+            delete_ledger(ledger)
     print(f"caption: {output.counts} images; {_in_words(manifest['facts'])} -> {config.output.path}")
     return manifest
 
 
-def _pass(
-    name: str, config: CaptionJob, listing: ImageListing, *, revisions: dict[str, Any], templates: dict[str, str] | None
-) -> ray.data.Dataset:
-    """All images through one captioner and the rewriter; lazy: nothing starts before it is read."""
-    captioner = config.captioners[name]
-    captions = read_images(config.images, listing=listing).map_batches(
-        Captioner,
-        fn_constructor_args=(name, captioner),
-        fn_constructor_kwargs={
-            "revision": revisions["captioners"][name]["revision"],
-            "max_pixels": config.images.max_pixels,
-            "templates": templates,
-        },
-        runtime_env=_environment(captioner, f"captioners.{name}.model"),
-        **actor_pool(captioner.pool),
-    )
-    return _rewrite(captions, config, revisions["rewriter"]["revision"]) if config.rewriter.share else captions
-
-
-def _rewrite(captions: ray.data.Dataset, config: CaptionJob, revision: str) -> ray.data.Dataset:
-    """Rewriting and keeping the faithful are one stage: an unfaithful rewrite is drawn again on the spot."""
-    return captions.map_batches(
-        Rewriter,
-        fn_constructor_args=(config.rewriter, config.faithfulness),
-        fn_constructor_kwargs={"revision": revision},
-        runtime_env=_environment(config.rewriter, "rewriter.model"),
-        **actor_pool(config.rewriter.pool),
-    )
-
-
-def _write(passes: dict[str, ray.data.Dataset], output: JobOutput, listing: ImageListing) -> None:
-    """Run the passes in their order and write their rows; an image counts once for each captioner."""
-    tallies = {name: Tally() for name in passes}
-    clock = time.perf_counter()
-    with (
-        TableWriter(output.folder / CAPTIONS_FOLDER, CAPTIONS) as writer,
-        progress_bar("caption", listing.count * len(passes)) as bar,
-    ):
-        for name, captions in passes.items():
-            tally = tallies[name]
-            for table in captions.iter_batches(batch_size=None, batch_format="pyarrow"):
+def _publish(run: CaptionRun, output: JobOutput) -> None:
+    """Write the rows of all passes; an image counts once for each captioner."""
+    tallies = {name: Tally() for name in run.names}
+    with TableWriter(output.folder / CAPTIONS_FOLDER, CAPTIONS) as writer:
+        for name, tally in tallies.items():
+            for table in run.rows(name):
                 writer.append(table)
-                bar.update(tally.add(table))
-                bar.set_postfix_str(f"{name}: {tally.images - tally.outcomes['ok']} failed, {tally.kinds['rewrite ok']} rewrites")
-            if tally.images != listing.count:
-                raise DataError(
-                    f"{listing.origin}: {listing.count} images were listed but {tally.images} came through; it changed while being read"
-                )
-    output.timings["pipeline_seconds"] = time.perf_counter() - clock
-    for tally in tallies.values():
-        output.counts.read += tally.images
-        output.counts.written += tally.outcomes["ok"]
-        output.counts.failed.update({code: count for code, count in tally.outcomes.items() if code != "ok"})
+                tally.add(table)
+            output.counts.read += run.listing.count
+            output.counts.written += tally.outcomes["ok"]
+            output.counts.failed.update({code: count for code, count in tally.outcomes.items() if code != "ok"})
+            if tally.images < run.listing.count:
+                output.counts.failed["listed_twice"] += run.listing.count - tally.images
     output.facts.update(run_facts(tallies))
+
+
+def _failed(manifest: dict[str, Any]) -> bool:
+    """Whether a finished run holds failures that another run might mend."""
+    captions, rewrites = manifest["facts"]["captions"], manifest["facts"]["rewrites"]
+    return bool(rewrites["failed"]) or any(reason.split(": ")[-1] not in DAMAGE for reason in captions["failed"])
+
+
+def _digest_of(listing: ImageListing) -> str:
+    """Changes when an image is added, leaves or changes; never the same twice where that cannot be told without reading."""
+    session = "generated" if listing.generated else uuid.uuid4().hex
+    return digest([place for places in listing.places(session) for place in places])
 
 
 def _check_models(config: CaptionJob) -> dict[str, Any]:
@@ -138,10 +123,6 @@ def _check_resources(config: CaptionJob) -> None:
     rewriter = [pool_need("rewriter.pool", config.rewriter.pool)] if config.rewriter.share else []
     for name, captioner in config.captioners.items():
         require_resources([pool_need(f"captioners.{name}.pool", captioner.pool), *rewriter])
-
-
-def _environment(section: CaptionerConfig | RewriterConfig, field: str) -> dict[str, Any]:
-    return {"env_vars": engine_environment(resolve_model(section.model, field=field), section.engine, section.pool)}
 
 
 def _in_words(facts: dict[str, Any]) -> str:

@@ -93,6 +93,11 @@ class Rewriter:
             made[rewrites[0].id]["startup_seconds"], self._startup = self._startup, None
         return staged_table([out for row, wanted in zip(rows, per_row, strict=True) for out in (row, *(made[r.id] for r in wanted))])
 
+    def given_up(self, captions: pa.Table, reason: str) -> pa.Table:
+        """The wanted rewrites of a STAGED table as failed rows, without asking the engine."""
+        rewrites = [rewrite for row in captions.to_pylist() for rewrite in self._wanted(row)]
+        return staged_table([self._row(rewrite, 0.0) | {"reason": reason} for rewrite in rewrites])
+
     def _wanted(self, row: dict[str, Any]) -> list[_Rewrite]:
         if row["status"] != "ok" or not falls_in_share(row["caption_id"], self._config.share):
             return []

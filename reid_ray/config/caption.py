@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from reid_ray.config.base import Section
+from reid_ray.config.caption_ledger import LedgerConfig
 from reid_ray.config.caption_quality import ValidationConfig
 from reid_ray.config.common import ImagesConfig, OutputConfig, PoolConfig, RayConfig
 
@@ -135,6 +136,7 @@ class CaptionJob(Section):
     captioners: Captioners = Field({"main": CaptionerConfig()}, min_length=1, description=CAPTIONERS_ARE)
     rewriter: RewriterConfig = RewriterConfig()
     faithfulness: FaithfulnessConfig = FaithfulnessConfig()
+    ledger: LedgerConfig = LedgerConfig()
     no_progress_timeout_s: int = Field(
         1800,
         ge=30,

@@ -42,11 +42,13 @@ def ray_data_execution(*, no_progress_timeout_s: int) -> Iterator[None]:
         logger.setLevel(before[3])
 
 
-def actor_pool(pool: PoolConfig) -> dict[str, Any]:
+def actor_pool(pool: PoolConfig, *, restarts: int = 3) -> dict[str, Any]:
     """Keyword arguments of `Dataset.map_batches` that run a class in a pool of actors.
 
-    An actor that dies is restarted and its block retried, three times: without the bound, a row that kills its actor would be
-    retried for ever.
+    Args:
+        pool: size and resources.
+        restarts: how often an actor that dies is restarted and its block retried; without a bound (-1), a row that kills its actor
+            is retried for ever, so the class must see to that.
     """
     from ray.data import ActorPoolStrategy
 
@@ -57,6 +59,6 @@ def actor_pool(pool: PoolConfig) -> dict[str, Any]:
         "batch_format": "pyarrow",
         "num_cpus": pool.num_cpus,
         "num_gpus": pool.num_gpus,
-        "max_restarts": 3,
-        "max_task_retries": 3,
+        "max_restarts": restarts,
+        "max_task_retries": restarts,
     }

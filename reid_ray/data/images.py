@@ -15,6 +15,8 @@ from PIL import Image, UnidentifiedImageError
 DEFAULT_MAX_PIXELS = 50_000_000
 # Pillow knows many more, some of which run other programs (EPS starts Ghostscript) on a file from anywhere. JPEG includes MPO.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+# Reasons that lie in an image's bytes alone: the same bytes fail again.
+DAMAGE = ("empty", "not_an_image", "too_many_pixels", "truncated", "unreadable")
 # What Pillow raises on damaged files, found by fuzzing.
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, struct.error)
 _ORIENTATION_TAG = 0x0112

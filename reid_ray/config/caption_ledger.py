@@ -1,0 +1,26 @@
+"""How a caption run remembers what it has done, and how long it waits for an engine; shared by the jobs that caption."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from reid_ray.config.base import Section
+
+
+class LedgerConfig(Section):
+    """The ledger beside the output: rows of earlier runs, and of this one if its driver dies."""
+
+    keep: bool = Field(
+        True,
+        description="keep the ledger (a hidden folder beside output.path, about as large as the output) after the run, so that the next "
+        "one makes only what is missing; false deletes it once the output is there",
+    )
+    retry_failed: bool = Field(
+        True, description="make failed captions and rewrites of earlier runs again; false takes an earlier failure for final"
+    )
+    batch_timeout_s: float = Field(
+        1800,
+        gt=0,
+        description="seconds that one batch may take in an engine before its actor is ended as hung; the batch is then divided until "
+        "the image at fault is found. Must exceed the slowest honest batch, the engine's first one included",
+    )

@@ -1,0 +1,210 @@
+"""Runs of the caption job that follow one another, or die: what is made again and what is not, in real actors.
+
+The engine is a double with an engine's shape that writes down what it is asked, and dies, hangs or fails on marked pictures; the kill
+test of benchmarks/caption_kills.py does the same to vLLM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray.cloudpickle
+from PIL import Image
+
+from reid_ray.caption.engine import Reply
+from reid_ray.caption.pipeline import run_caption
+from reid_ray.config.base import load_config
+from reid_ray.config.caption import CaptionJob
+from reid_ray.errors import DataError
+from reid_ray.records import CAPTIONS
+from reid_ray.storage import read_manifest, read_table
+
+pytestmark = pytest.mark.slow
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+COLOURS = ["red", "blue", "green", "black", "white", "grey", "brown", "yellow", "pink", "purple"]
+DEADLY, HANGING, RAISING, FLAKY = 201, 202, 203, 204  # red of a picture's first pixel
+
+
+class LoggedEngine:
+    """Answers at once, or after a pause; appends a line per question to a log."""
+
+    def __init__(self, log: Path, *, pause_s: float = 0.0, flaky_fails: bool = True) -> None:
+        self.log, self.pause_s, self.flaky_fails = log, pause_s, flaky_fails
+
+    def chat(self, conversations, keys):
+        time.sleep(self.pause_s)
+        reds = [self._red(messages) for messages in conversations]
+        with self.log.open("a") as log:
+            log.writelines(f"{json.dumps([red, key])}\n" for red, key in zip(reds, keys, strict=True))
+        if DEADLY in reds:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if HANGING in reds:
+            time.sleep(3600)
+        if RAISING in reds:
+            raise RuntimeError("the engine core is dead")
+        return [self._reply(red, key) for red, key in zip(reds, keys, strict=True)]
+
+    def _red(self, messages):
+        content = messages[0]["content"]
+        return None if isinstance(content, str) else int(np.asarray(content[0]["image_pil"])[0, 0, 0])
+
+    def _reply(self, red, key):
+        if red == FLAKY and self.flaky_fails:
+            return Reply(None, error="too odd")
+        return Reply(f"A man in a {COLOURS[int(key[:8], 16) % 10]} coat and {COLOURS[int(key[8:16], 16) % 10]} shoes.", tokens=9)
+
+    def asked(self) -> list[int]:
+        """Reds of the pictures asked about so far; forgets them."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return [json.loads(line)[0] for line in lines]
+
+
+def crops(folder: Path, reds) -> Path:
+    folder.mkdir(exist_ok=True)
+    for red in reds:
+        Image.fromarray(np.full((32, 16, 3), (red, 90, 90), np.uint8)).save(folder / f"{red:03d}.png")
+        old = time.time() - 60
+        os.utime(folder / f"{red:03d}.png", (old, old))
+    return folder
+
+
+def job(folder: Path, out: Path, *overrides: str) -> CaptionJob:
+    values = ["images.source=folder", f"images.path={folder}", f"output.path={out}", "output.if_exists=reuse", "rewriter.share=0"]
+    return load_config(CaptionJob, None, [*values, "captioners.main.pool.batch_size=8", *overrides])
+
+
+def rows_of(out: Path) -> list[dict]:
+    return read_table(out / "captions", CAPTIONS).to_pylist()
+
+
+def test_a_second_run_makes_what_is_new_or_failed_and_nothing_else(local_ray, tmp_path):
+    folder, out, engine = crops(tmp_path / "crops", range(20)), tmp_path / "out", LoggedEngine(tmp_path / "log")
+    crops(folder, [FLAKY])
+    (folder / "broken.png").write_bytes(b"no picture")
+    run_caption(job(folder, out), engine=engine)
+    first = {row["image_id"]: row for row in rows_of(out)}
+    assert Counter(engine.asked()) == Counter([*range(20), FLAKY])
+    assert first["204.png"]["reason"].startswith("rejected")
+    assert first["broken.png"]["reason"].startswith("not_an_image")
+
+    # Nothing changed: only the failure that another try might mend is asked for again.
+    run_caption(job(folder, out), engine=engine)
+    assert engine.asked() == [FLAKY]
+
+    # One image is new, one has other content under its old name, one has left; the failure is mended.
+    crops(folder, [30])
+    (folder / "003.png").write_bytes((folder / "030.png").read_bytes())
+    os.remove(folder / "004.png")
+    engine.flaky_fails = False
+    manifest = run_caption(job(folder, out), engine=engine)
+    again = {row["image_id"]: row for row in rows_of(out)}
+    assert sorted(engine.asked()) == [30, 30, FLAKY]
+    assert list(again) == sorted([*(f"{n:03d}.png" for n in [*range(20), 30, FLAKY] if n != 4), "broken.png"])
+    unchanged = set(first) & set(again) - {"003.png", "204.png"}
+    assert all(again[name] == first[name] for name in unchanged)
+    assert again["003.png"]["image_sha256"] == again["030.png"]["image_sha256"] != first["003.png"]["image_sha256"]
+    assert manifest["counts"] == {"read": 22, "written": 21, "failed": {"not_an_image": 1}}
+
+    # All is there: the finished output stands.
+    assert run_caption(job(folder, out), engine=engine)["run_id"] == manifest["run_id"]
+    assert engine.asked() == []
+
+
+def test_a_change_makes_again_what_depends_on_it_and_a_return_finds_the_old_rows(local_ray, tmp_path):
+    folder, out, engine = crops(tmp_path / "crops", range(12)), tmp_path / "out", LoggedEngine(tmp_path / "log")
+    run_caption(job(folder, out), engine=engine)
+    assert len(engine.asked()) == 12
+    first = rows_of(out)
+
+    # Another kind of caption beside the first.
+    run_caption(job(folder, out, "captioners.main.instructions=[static,dynamic]"), engine=engine)
+    assert len(engine.asked()) == 12
+    assert [row for row in rows_of(out) if row["kind"] == "static"] == first
+
+    # Sampling, limits and the longest side shape the text; batch size and cache do not, and nor does the captioner's name.
+    for override, asked in (
+        ("captioners.main.sampling.repetition_penalty=1.1", 12),
+        ("captioners.main.max_side=512", 12),
+        ("captioners.main.engine.kv_cache_mb=128", 0),
+    ):
+        run_caption(job(folder, out, override), engine=engine)
+        assert len(engine.asked()) == asked, override
+    renamed = load_config(CaptionJob, None, [f"images.path={folder}", "images.source=folder", "captioners={other: {}}", "rewriter.share=0",
+                                             f"output.path={out}", "output.if_exists=replace"])  # fmt: skip
+    run_caption(renamed, engine=engine)
+    assert engine.asked() == []
+    assert [row | {"captioner": "main"} for row in rows_of(out)] == first
+    assert {row["captioner"] for row in rows_of(out)} == {"other"}
+
+
+def test_another_rewriter_or_threshold_makes_rewrites_again_and_no_caption(local_ray, tmp_path):
+    folder, out, engine = crops(tmp_path / "crops", range(6)), tmp_path / "out", LoggedEngine(tmp_path / "log")
+    tries = "faithfulness.max_tries=1"
+    run_caption(job(folder, out, "rewriter.share=1", "faithfulness.alpha=-1", tries), engine=engine)
+    assert Counter(red is None for red in engine.asked()) == {False: 6, True: 6}
+    for override in ("faithfulness.alpha=-0.9", "rewriter.sampling.seed=1"):
+        run_caption(job(folder, out, "rewriter.share=1", "faithfulness.alpha=-1", tries, override), engine=engine)
+        assert engine.asked() == [None] * 6, override
+    captions = [row for row in rows_of(out) if row["kind"] != "rewrite"]
+    rewrites = [row for row in rows_of(out) if row["kind"] == "rewrite"]
+    assert [row["parent_id"] for row in rewrites] == [row["caption_id"] for row in captions]
+
+
+def test_pictures_that_kill_hang_or_break_an_engine_are_found_and_cost_nobody_else(local_ray, tmp_path):
+    folder, engine = crops(tmp_path / "crops", [*range(30), DEADLY, HANGING, RAISING]), LoggedEngine(tmp_path / "log")
+    manifest = run_caption(job(folder, tmp_path / "out", "ledger.batch_timeout_s=1.5", "captioners.main.pool.batch_size=33"), engine=engine)
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out")}
+    assert manifest["counts"] == {"read": 33, "written": 30, "failed": {"quarantined": 3}}
+    assert "died without a word" in rows["201.png"]["reason"]
+    assert "timed out after 1.5 s in File" in rows["202.png"]["reason"]
+    assert "RuntimeError: the engine core is dead" in rows["203.png"]["reason"]
+    asked = Counter(engine.asked())
+    assert max(asked[bad] for bad in (DEADLY, HANGING, RAISING)) <= 4
+    # Another run tries each once more, alone.
+    run_caption(job(folder, tmp_path / "out", "ledger.batch_timeout_s=1.5"), engine=engine)
+    assert sorted(engine.asked()) == [DEADLY, HANGING, RAISING]
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_caption_ledger import LoggedEngine, job, run_caption
+run_caption(job(Path({folder!r}), Path({out!r}), "images.readers=1"), engine=LoggedEngine(Path({log!r}), pause_s=0.4))
+"""
+
+
+def test_a_killed_driver_loses_only_what_was_in_its_engines_hands(local_ray, tmp_path):
+    folder, out, log = crops(tmp_path / "crops", range(120)), tmp_path / "out", tmp_path / "log"
+    places = {"folder": str(folder), "out": str(out), "log": str(log), "tests": str(Path(__file__).parent)}
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER.format(**places)], start_new_session=True)
+    blocks = tmp_path / ".out.ledger" / "rows"
+    while len(list(blocks.glob("block-*"))) < 5:
+        assert driver.poll() is None
+        time.sleep(0.05)
+    with pytest.raises(DataError, match="another run writes this output"):
+        run_caption(job(folder, out), engine=LoggedEngine(log))
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert not out.exists()
+    time.sleep(2)  # actors notice that their driver is gone
+    before = set(LoggedEngine(log).asked())
+    run_caption(job(folder, out), engine=LoggedEngine(log))
+    after = LoggedEngine(log).asked()
+    assert len(before) >= 40
+    assert len(set(after)) == len(after)
+    assert len(before & set(after)) <= 8
+    assert [row["image_id"] for row in rows_of(out)] == [f"{n:03d}.png" for n in range(120)]
+    assert not list(tmp_path.glob(".out.*.partial"))
+    assert read_manifest(out)["counts"] == {"read": 120, "written": 120, "failed": {}}
