@@ -59,6 +59,15 @@ class OutputConfig(Section):
         description="refuse: error if the folder exists; replace: swap it at commit; reuse: keep a finished run of the same fingerprint",
     )
 
+    @model_validator(mode="after")
+    def _is_a_folder(self) -> Self:
+        if "://" in self.path:
+            raise ValueError(
+                f"path is the address {self.path}, but a job writes to a folder, which it renames to appear whole; write to a local or "
+                "mounted folder and copy it there"
+            )
+        return self
+
 
 class RayConfig(Section):
     """Which Ray cluster a job runs on."""
