@@ -39,7 +39,8 @@ class ModelConfig(Section):
 
     init: str | None = Field(
         None,
-        description="weights to start from: hub name (openai/clip-vit-base-patch16) or folder in transformers' or open_clip's format; "
+        description="weights to start from: hub name (openai/clip-vit-base-patch16, google/siglip-base-patch16-224) or folder in "
+        "transformers' or open_clip's format; "
         "null builds a model anew from `scratch`",
     )
     tokenizer: str | None = Field(
@@ -47,6 +48,12 @@ class ModelConfig(Section):
     )
     image_height: int = Field(384, ge=8, le=2048, description="pictures are resized to this height in pixels (384 as in IRRA)")
     image_width: int = Field(128, ge=8, le=2048, description="pictures are resized to this width in pixels (128 as in IRRA)")
+    patch_stride: int | None = Field(
+        None,
+        ge=1,
+        description="pixels from one patch to the next, at most the patch size; fewer make patches overlap (12 of 16 in TransReID) and "
+        "cost time; null keeps the model's own, which is the patch size unless it was trained with another",
+    )
     scratch: ScratchConfig = ScratchConfig()
 
     @model_validator(mode="after")
@@ -60,4 +67,6 @@ class ModelConfig(Section):
             raise ValueError(
                 f"scratch.patch_size {patch} does not divide image_height {self.image_height} and image_width {self.image_width}"
             )
+        if self.init is None and self.patch_stride is not None and self.patch_stride > patch:
+            raise ValueError(f"patch_stride {self.patch_stride} exceeds scratch.patch_size {patch}, so stripes would not be seen")
         return self

@@ -1,4 +1,4 @@
-"""The CLIP-style dual encoder: pictures and texts into one space, by transformers' own CLIP classes.
+"""The dual encoder: pictures and texts into one space, by transformers' own CLIP or SigLIP classes.
 
 DualEncoder is what index, evaluation and serving use, and one folder on disk: config.json and model.safetensors under transformers'
 names, tokenizer, preprocessor and manifest.json. Knows weights, tokens and pictures; not training, Ray or tables.
@@ -15,37 +15,39 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import CLIPModel
 from transformers.utils import logging
 
 from reid_ray.config.model import ModelConfig
 from reid_ray.errors import ConfigError
-from reid_ray.model.clip import clip_from_scratch, image_size_of
+from reid_ray.model.clip import clip_from_scratch
+from reid_ray.model.family import family_of
+from reid_ray.model.grid import image_size_of, stride_of
 from reid_ray.model.preprocess import ImageTransform
-from reid_ray.model.tokenizer import train_tokenizer
+from reid_ray.model.tokenizer import pads_to_context, train_tokenizer
 from reid_ray.storage import MANIFEST, environment, write_json
 
 KIND = "dual-encoder"
 
 
 class DualEncoder:
-    """A CLIP model with its tokenizer and image transform; implements reid_ray.model.encoder.Encoder.
+    """A CLIP or SigLIP model with its tokenizer and image transform; implements reid_ray.model.encoder.Encoder.
 
     Args:
-        clip: CLIPModel or RectangularCLIPModel.
+        model: of one of reid_ray.model.family.FAMILIES.
         tokenizer: transformers tokenizer that ends every text with the model's end mark.
         transform: how pictures become pixels.
         device: torch device of the weights, "cpu" or "cuda:0".
         batch_size: pictures or texts per forward pass.
     """
 
-    def __init__(self, clip: CLIPModel, tokenizer: Any, transform: ImageTransform, *, device: str = "cpu", batch_size: int = 64) -> None:
-        self.clip = clip.to(device).eval()
+    def __init__(self, model: Any, tokenizer: Any, transform: ImageTransform, *, device: str = "cpu", batch_size: int = 64) -> None:
+        self.model = model.to(device).eval()
+        self.family = family_of(model)
         self.tokenizer, self.transform = tokenizer, transform
         self.device, self.batch_size = torch.device(device), batch_size
-        self.dim = int(clip.config.projection_dim)
-        self.context = min(int(clip.config.text_config.max_position_embeddings), int(tokenizer.model_max_length))
-        self.fingerprint = _digest(clip, tokenizer, transform)
+        self.dim = self.family.dim(model.config)
+        self.context = min(int(model.config.text_config.max_position_embeddings), int(tokenizer.model_max_length))
+        self.fingerprint = _digest(model, tokenizer, transform)
 
     @torch.inference_mode()
     def encode_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
@@ -54,7 +56,7 @@ class DualEncoder:
         for start in range(0, len(pictures), self.batch_size):
             pixels_NHWC = np.stack([self.transform.resize(picture) for picture in pictures[start : start + self.batch_size]])
             pixels = torch.from_numpy(self.transform.normalise(pixels_NHWC)).to(self.device)
-            batches.append(_unit(self.clip.get_image_features(pixel_values=pixels).pooler_output))
+            batches.append(_unit(self.model.get_image_features(pixel_values=pixels).pooler_output))
         return np.concatenate(batches)
 
     @torch.inference_mode()
@@ -63,7 +65,7 @@ class DualEncoder:
         batches = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(texts), self.batch_size):
             input_ids = tokenise(self.tokenizer, texts[start : start + self.batch_size], context=self.context).to(self.device)
-            batches.append(_unit(self.clip.get_text_features(input_ids=input_ids).pooler_output))
+            batches.append(_unit(self.model.get_text_features(input_ids=input_ids).pooler_output))
         return np.concatenate(batches)
 
     def save(self, folder: str | Path, facts: Mapping[str, Any]) -> None:
@@ -71,7 +73,7 @@ class DualEncoder:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with no_progress_bars():
-            self.clip.save_pretrained(folder)
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         write_json(folder / "preprocessor_config.json", _preprocessor(self.transform))
         write_json(
@@ -83,8 +85,10 @@ class DualEncoder:
                 "image_height": self.transform.height,
                 "image_width": self.transform.width,
                 "context": self.context,
-                "pooling": {"image": "class token", "text": "first end mark"},
-                "parameters": sum(weight.numel() for weight in self.clip.parameters()),
+                "family": self.family.model_type,
+                "pooling": dict(zip(("image", "text"), self.family.pooling, strict=True)),
+                "patch_stride": stride_of(self.model.config.vision_config),
+                "parameters": sum(weight.numel() for weight in self.model.parameters()),
                 "facts": dict(facts),
                 "environment": environment(),
             },
@@ -107,6 +111,7 @@ def build_dual_encoder(config: ModelConfig, texts: Iterable[str], *, seed: int =
         width=config.image_width,
         vocab_size=len(tokenizer),
         end_id=tokenizer.eos_token_id,
+        stride=config.patch_stride,
         seed=seed,
     )
     height, width = image_size_of(clip.config.vision_config)
@@ -114,11 +119,15 @@ def build_dual_encoder(config: ModelConfig, texts: Iterable[str], *, seed: int =
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str], *, context: int) -> torch.Tensor:
-    """N texts -> token ids, int64 [N, T]: padded on the right to the longest, cut at `context` tokens, the end mark kept.
+    """N texts -> token ids, int64 [N, T]: padded on the right, cut at `context` tokens, the end mark kept.
 
-    There is no mask: CLIP's text tower is causal and is read at the end mark, so it never looks at what pads behind it.
+    CLIP's are padded to the longest of them: its text tower is causal and is read at the end mark, so it never looks at what pads behind
+    it. SigLIP's are padded to the context, which its text tower sees as a part of the text. Neither has a mask.
     """
-    return tokenizer(list(texts), padding=True, truncation=True, max_length=context, padding_side="right", return_tensors="pt")["input_ids"]
+    padding = "max_length" if pads_to_context(tokenizer) else "longest"
+    return tokenizer(list(texts), padding=padding, truncation=True, max_length=context, padding_side="right", return_tensors="pt")[
+        "input_ids"
+    ]
 
 
 @contextmanager
@@ -154,9 +163,9 @@ def _preprocessor(transform: ImageTransform) -> dict[str, Any]:
     }
 
 
-def _digest(clip: CLIPModel, tokenizer: Any, transform: ImageTransform) -> str:
+def _digest(model: Any, tokenizer: Any, transform: ImageTransform) -> str:
     digest = hashlib.sha256()
-    for name, weight in sorted(clip.state_dict().items()):
+    for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().float().contiguous().numpy().tobytes())
     digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())

@@ -1,7 +1,7 @@
 """A folder or hub name -> an encoder. Looks into the folder to see what it holds; the model files know how to use it.
 
-Understood are the folders that training writes (manifest.json), transformers' CLIP checkpoints and open_clip's. Everything that can
-be missing is looked for first, and the error names it.
+Understood are the folders that training writes (manifest.json), transformers' CLIP and SigLIP checkpoints, and open_clip's CLIP. Everything
+that can be missing is looked for first, and the error names it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from reid_ray.storage import MANIFEST
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_TOKENIZERS = ("tokenizer.json", "vocab.json")
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
 def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64) -> Encoder:
-    """Load the encoder in folder `path`: one that training wrote, or a published CLIP checkpoint.
+    """Load the encoder in folder `path`: one that training wrote, or a published CLIP or SigLIP checkpoint.
 
     Args:
         path: local folder (train's `model` folder, or a snapshot of a CLIP repository).
@@ -42,24 +42,24 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
         kind = _read_json(folder / MANIFEST).get("kind")
         if kind != KIND:
             raise DataError(f"{folder / MANIFEST}: kind is {kind!r}, but only {KIND!r} can be loaded; give a model folder of jobs/train.py")
-    clip, tokenizer, transform = _open_folder(folder, tokenizer_from=None)
-    return DualEncoder(clip, tokenizer, transform, device=device, batch_size=batch_size)
+    model, tokenizer, transform = _open_folder(folder, tokenizer_from=None)
+    return DualEncoder(model, tokenizer, transform, device=device, batch_size=batch_size)
 
 
 def open_pretrained(config: ModelConfig) -> Any:
-    """The weights of config.init as a DualEncoder for pictures of config.image_height x config.image_width.
+    """The weights of config.init as a DualEncoder for pictures and patches of the size and stride in `config`.
 
     Raises:
         DataError: the folder, a file in it, or the hub repository cannot be had; says which and what to do.
     """
     from dataclasses import replace
 
-    from reid_ray.model.clip import with_image_size
     from reid_ray.model.dual_encoder import DualEncoder
+    from reid_ray.model.family import with_image_size
 
-    clip, tokenizer, transform = _open_folder(locate(config.init or ""), tokenizer_from=config.tokenizer)
-    clip = with_image_size(clip, height=config.image_height, width=config.image_width)
-    return DualEncoder(clip, tokenizer, replace(transform, height=config.image_height, width=config.image_width))
+    model, tokenizer, transform = _open_folder(locate(config.init or ""), tokenizer_from=config.tokenizer)
+    model = with_image_size(model, height=config.image_height, width=config.image_width, stride=config.patch_stride)
+    return DualEncoder(model, tokenizer, replace(transform, height=config.image_height, width=config.image_width))
 
 
 def locate(name: str) -> Path:
@@ -85,28 +85,32 @@ def locate(name: str) -> Path:
 
 
 def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any, Any]:
-    from transformers import AutoTokenizer, CLIPConfig
-
-    from reid_ray.model.clip import image_size_of, model_class
     from reid_ray.model.dual_encoder import no_progress_bars
+    from reid_ray.model.family import FAMILIES, family_of
+    from reid_ray.model.grid import image_size_of
     from reid_ray.model.open_clip_weights import load_open_clip
+    from reid_ray.model.tokenizer import open_tokenizer
 
     _require(folder, (*_WEIGHTS, *_OPEN_CLIP_WEIGHTS), "weights")
     if any((folder / name).is_file() for name in _WEIGHTS):
         _require(folder, ("config.json",), "the model's configuration")
         kind = _read_json(folder / "config.json").get("model_type")
-        if kind != "clip":
-            raise DataError(f"{folder / 'config.json'}: model_type is {kind!r}, but a dual encoder needs 'clip'; give a CLIP checkpoint")
-        config = CLIPConfig.from_pretrained(folder)
+        if kind not in FAMILIES:
+            raise DataError(
+                f"{folder / 'config.json'}: model_type is {kind!r}, but a dual encoder needs one of {sorted(FAMILIES)}; give a CLIP or "
+                "SigLIP checkpoint (of SigLIP 2 those with a fixed resolution, not NaFlex)"
+            )
+        config = FAMILIES[kind].config_class.from_pretrained(folder)
         with no_progress_bars():
-            clip = model_class(config).from_pretrained(folder, dtype="float32").eval()
+            model = FAMILIES[kind].model_class(config).from_pretrained(folder, dtype="float32").eval()
         means = _read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
     else:
-        clip, means = load_open_clip(folder)
+        model, means = load_open_clip(folder)
     tokens = locate(tokenizer_from) if tokenizer_from is not None else folder
     _require(tokens, _TOKENIZERS, "a tokenizer (or set model.tokenizer)")
-    height, width = image_size_of(clip.config.vision_config)
-    return clip, AutoTokenizer.from_pretrained(tokens), _transform(height, width, means)
+    height, width = image_size_of(model.config.vision_config)
+    tokenizer = open_tokenizer(tokens, pads_to_context=family_of(model).pads_to_context)
+    return model, tokenizer, _transform(height, width, means)
 
 
 def _transform(height: int, width: int, means: dict[str, Any]) -> Any:

@@ -1,8 +1,9 @@
-"""Features of single patches and single tokens in the joint space, after layer l of a CLIP's towers.
+"""Features of single patches and single tokens in the joint space, after layer l of a dual encoder's towers.
 
 The pictures' come from the same forward pass that trains; the texts' from a run of the first l layers without gradient, because the
-pass that trains sees masked text. Both go through their tower's final norm and projection. Knows transformers' CLIPModel; not losses
-or masking. N samples, T tokens, P = 1 + M positions (class token and patches), D dimensions of the joint space.
+pass that trains sees masked text. Both go through their tower's final norm and projection (what that is for SigLIP: reid_ray.model.siglip).
+Knows models of reid_ray.model.family; not losses or masking. N samples, T tokens, P positions (class tokens, then M patches), D
+dimensions of the joint space.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import CLIPModel
+
+from reid_ray.model.family import family_of
 
 
 def layer_at(depth: float, layers: int) -> int:
@@ -21,28 +23,29 @@ def layer_at(depth: float, layers: int) -> int:
     return min(layers, max(1, round(depth * layers)))
 
 
-def image_pass(clip: CLIPModel, pixel_values: torch.Tensor, *, layer: int) -> tuple[Any, torch.Tensor]:
+def image_pass(model: Any, pixel_values: torch.Tensor, *, layer: int) -> tuple[Any, torch.Tensor]:
     """One forward pass of pictures.
 
     Returns:
         What get_image_features gives, and the output of layer `layer` (1 is the first), [N, P, width], detached.
     """
-    output = clip.get_image_features(pixel_values=pixel_values, output_hidden_states=[layer - 1])
+    output = model.get_image_features(pixel_values=pixel_values, output_hidden_states=[layer - 1])
     return output, output.hidden_states[layer - 1].detach()
 
 
 @torch.no_grad()
-def patch_features(clip: CLIPModel, hidden_NPW: torch.Tensor) -> torch.Tensor:
-    """Unit vectors [N, M, D], float32, of the patches in a layer's output; the class token is dropped."""
-    projected = clip.visual_projection(clip.vision_model.post_layernorm(hidden_NPW[:, 1:]))
+def patch_features(model: Any, hidden_NPW: torch.Tensor) -> torch.Tensor:
+    """Unit vectors [N, M, D], float32, of the patches in a layer's output; class tokens are dropped."""
+    family = family_of(model)
+    projected = family.project_patches(model, hidden_NPW[:, family.class_tokens :])
     return functional.normalize(projected.float(), dim=-1)
 
 
 @torch.no_grad()
-def token_features(clip: CLIPModel, input_ids: torch.Tensor, *, layer: int) -> torch.Tensor:
+def token_features(model: Any, input_ids: torch.Tensor, *, layer: int) -> torch.Tensor:
     """Unit vectors [N, T, D], float32, of every position of the texts after layer `layer`; no later layer runs."""
-    states = _first_layers(clip.text_model, layer)(input_ids=input_ids).last_hidden_state
-    return functional.normalize(clip.text_projection(states).float(), dim=-1)
+    states = _first_layers(model.text_model, layer)(input_ids=input_ids).last_hidden_state
+    return functional.normalize(family_of(model).project_tokens(model, states).float(), dim=-1)
 
 
 def _first_layers(tower: nn.Module, layers: int) -> nn.Module:

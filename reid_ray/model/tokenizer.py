@@ -1,14 +1,17 @@
-"""A byte-level BPE trained on a data set's own captions, for a dual encoder that is built anew.
+"""Tokenizers of the dual encoder: published ones, opened; or a byte-level BPE trained on a data set's own captions, for one built anew.
 
-Its marks sit where CLIP's do: start and end are the last two entries, and the end mark pads, because transformers' CLIP pools the
-text at the first end mark. Byte-level: any text has tokens, emoji and other scripts too, and there is no unknown token.
+The trained one's marks sit where CLIP's do: start and end are the last two entries, and the end mark pads, because transformers' CLIP
+pools the text at the first end mark. Byte-level: any text has tokens, emoji and other scripts too, and there is no unknown token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+# Kept in tokenizer_config.json, so that a tokenizer pads alike wherever it is loaded.
+_PADS = "pads_to_context"
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -35,3 +38,27 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, context: int) -> A
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token=START, eos_token=END, pad_token=END, model_max_length=context, padding_side="right"
     )
+
+
+def open_tokenizer(folder: Path, *, pads_to_context: bool) -> Any:
+    """The transformers tokenizer in `folder`.
+
+    Where tokenizer.json is there it is read as it stands: transformers' SigLIP class would take the SentencePiece file beside it, which
+    cannot say which characters a token covers.
+
+    Args:
+        folder: holds tokenizer.json, vocab.json with merges, or spiece.model.
+        pads_to_context: whether the model's text tower wants every text padded to its full context.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    fast = pads_to_context and (folder / "tokenizer.json").is_file()
+    tokenizer = (PreTrainedTokenizerFast if fast else AutoTokenizer).from_pretrained(folder)
+    if pads_to_context:
+        tokenizer.init_kwargs[_PADS] = True
+    return tokenizer
+
+
+def pads_to_context(tokenizer: Any) -> bool:
+    """Whether texts are padded to the model's context rather than to the longest of a batch."""
+    return bool(tokenizer.init_kwargs.get(_PADS, False))

@@ -88,7 +88,8 @@ def build_parts(config: TrainJob, folder: Path) -> Parts:
 
 def _module(config: TrainJob, encoder: DualEncoder, feed: Feed, *, vocab_size: int) -> TwoTowers:
     torch.manual_seed(config.batches.seed)  # the heads' first weights, the same on every worker
-    heads = Heads(config.objective, dim=encoder.dim, persons=feed.persons, vocab_size=vocab_size)
+    start = encoder.family.scale_and_bias(encoder.model)
+    heads = Heads(config.objective, dim=encoder.dim, persons=feed.persons, vocab_size=vocab_size, sigmoid_start=start)
     return TwoTowers(encoder, heads, chunk=config.batches.chunk, depth=config.masking.depth)
 
 

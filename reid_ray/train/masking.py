@@ -4,7 +4,7 @@ noise_levels compares tokens with patches; masking_probability turns last epoch'
 80/10/10. All pure: nothing here knows models, workers, files or what a caption says. N texts of T tokens, M patches, D dimensions.
 
 The mask token is tokenizer.mask_token where there is one. CLIP's vocabulary has none; there the start mark stands in: it has an
-embedding of its own and never occurs inside a text, so no word is lost to it.
+embedding of its own and never occurs inside a text, so no word is lost to it. SigLIP's has neither; there it is the unknown token.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ _STREAM = 0x6D61736B
 class Vocabulary:
     """What masking has to know of a tokenizer: its marks, the token that masks, and the ordinary tokens that may replace another."""
 
-    start_id: int
+    start_id: int | None
     end_id: int
     mask_id: int
     ordinary_V: np.ndarray
 
 
 def vocabulary_of(tokenizer: Any) -> Vocabulary:
-    """The Vocabulary of a transformers tokenizer that puts a start mark before and an end mark after every text."""
+    """The Vocabulary of a transformers tokenizer that ends every text with an end mark, and may begin it with a start mark."""
     ordinary = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
-    mask_id = tokenizer.bos_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+    stand_ins = (tokenizer.mask_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id)
+    mask_id = next(token for token in stand_ins if token is not None)
     return Vocabulary(tokenizer.bos_token_id, tokenizer.eos_token_id, mask_id, np.array(ordinary, np.int64))
 
 
 def real_tokens(ids_NT: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Where a token is part of the text: not the start mark, not the first end mark, nothing after it (CLIP pads with end marks)."""
+    """Where a token is part of the text: not the start mark, not the first end mark, nothing after it (padding)."""
     ended_NT = np.cumsum(ids_NT == vocabulary.end_id, axis=1) > 0
-    return ~ended_NT & (ids_NT != vocabulary.start_id)
+    started_NT = ids_NT != vocabulary.start_id if vocabulary.start_id is not None else np.ones_like(ended_NT)
+    return ~ended_NT & started_NT
 
 
 def noise_levels(image_NMD: torch.Tensor, text_NTD: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What is trained: a CLIP model as a module that turns a batch into features, and back into a DualEncoder when it is saved.
+"""What is trained: a dual encoder's model as a module that turns a batch into features, and back into a DualEncoder when it is saved.
 
 Knows the dual encoder and the parameters that losses bring; not the losses, data or DeepSpeed. Another model trains in the same loop by
 bringing its own such module.
@@ -20,6 +20,9 @@ from reid_ray.model.token_features import image_pass, layer_at, patch_features, 
 from reid_ray.train.grad_cache import Tensors, in_chunks
 from reid_ray.train.irr import IGNORED, InteractionEncoder, irr_cost
 from reid_ray.train.masking import noise_levels
+
+# Names of the sigmoid loss's parameters in the module's state.
+SCALE, BIAS = "heads.sigmoid.log_scale", "heads.sigmoid.bias"
 
 
 class PairCollate:
@@ -50,15 +53,18 @@ class Heads(nn.Module):
         dim: dimensions of the joint space.
         persons: training identities.
         vocab_size: of the tokenizer.
+        sigmoid_start: (log scale, bias) that the sigmoid loss goes on from; None starts as SigLIP did.
     """
 
-    def __init__(self, config: ObjectiveConfig, *, dim: int, persons: int, vocab_size: int) -> None:
+    def __init__(
+        self, config: ObjectiveConfig, *, dim: int, persons: int, vocab_size: int, sigmoid_start: tuple[float, float] | None = None
+    ) -> None:
         super().__init__()
         self.classify = nn.Linear(dim, persons) if config.id.weight else None
         self.interaction = (
             InteractionEncoder(dim, vocab_size, heads=config.irr.heads, blocks=config.irr.blocks) if config.irr.weight else None
         )
-        self.sigmoid = _ScaleAndBias() if config.sigmoid.weight else None
+        self.sigmoid = _ScaleAndBias(sigmoid_start) if config.sigmoid.weight else None
         if self.classify is not None:  # as in IRRA
             nn.init.normal_(self.classify.weight, std=0.001)
             nn.init.zeros_(self.classify.bias)
@@ -70,8 +76,8 @@ class TwoTowers(nn.Module):
     "noise" [A, T], levels of the tokens of full_ids, if those are given; "image_identity" and "text_identity" [A, K], "irr_cost" and
     "irr_count" [A], "sigmoid" [2] (log scale, bias), as far as there are heads for them and both modalities are given.
 
-    CLIP's learnt logit scale is set aside: the losses have temperatures of their own, and DeepSpeed cannot hold a parameter without
-    dimensions.
+    The model's own logit scale and bias are set aside: the losses have temperatures of their own, and DeepSpeed cannot hold a parameter
+    without dimensions.
 
     Args:
         encoder: its weights are trained in place.
@@ -82,15 +88,16 @@ class TwoTowers(nn.Module):
 
     def __init__(self, encoder: DualEncoder, heads: Heads | None = None, *, chunk: int | None = None, depth: float = 1.0) -> None:
         super().__init__()
-        self.clip = encoder.clip
+        self.model, self._family = encoder.model, encoder.family
         self.heads = heads
         self._shell = [encoder]  # in a list, so that the encoder's module is not registered twice
         self._chunk = chunk
-        config = encoder.clip.config
+        config = encoder.model.config
         self._image_layer = layer_at(depth, config.vision_config.num_hidden_layers)
         self._text_layer = layer_at(depth, config.text_config.num_hidden_layers)
-        self._end_id = config.text_config.eos_token_id
-        del self.clip.logit_scale
+        self._end_id = encoder.tokenizer.eos_token_id  # published configurations name another than their tokenizer
+        for name in self._family.logits(temperature=1.0, learnt=None):
+            delattr(self.model, name)
 
     def forward(
         self,
@@ -107,29 +114,32 @@ class TwoTowers(nn.Module):
         return features
 
     def encoder_with(self, state: dict[str, torch.Tensor], *, temperature: float) -> DualEncoder:
-        """A new DualEncoder with the weights `state` of this module (float32, on CPU) and logit scale 1 / temperature."""
+        """A new DualEncoder with the weights `state` of this module (float32, on CPU).
+
+        Its logit scale is 1 / temperature, or what the sigmoid loss has learnt where the model has such a scale and bias of its own.
+        """
         shell = self._shell[0]
-        config: Any = shell.clip.config
-        clip = type(shell.clip)(config)
-        weights = {name.removeprefix("clip."): weight for name, weight in state.items() if name.startswith("clip.")}
-        clip.load_state_dict({**weights, "logit_scale": torch.tensor(math.log(1 / temperature))})
-        return DualEncoder(clip, shell.tokenizer, shell.transform)
+        model = type(shell.model)(shell.model.config)
+        weights = {name.removeprefix("model."): weight for name, weight in state.items() if name.startswith("model.")}
+        learnt = (state[SCALE].item(), state[BIAS].item()) if SCALE in state else None
+        model.load_state_dict({**weights, **self._family.logits(temperature=temperature, learnt=learnt)})
+        return DualEncoder(model, shell.tokenizer, shell.transform)
 
     def _encode(self, batch: Tensors) -> dict[str, torch.Tensor]:
         outputs, hidden = {}, None
         if "full_ids" in batch:
-            outputs["image"], hidden = image_pass(self.clip, batch["pixel_values"], layer=self._image_layer)
+            outputs["image"], hidden = image_pass(self.model, batch["pixel_values"], layer=self._image_layer)
         elif "pixel_values" in batch:
-            outputs["image"] = self.clip.get_image_features(pixel_values=batch["pixel_values"])
+            outputs["image"] = self.model.get_image_features(pixel_values=batch["pixel_values"])
         if "input_ids" in batch:
-            outputs["text"] = self.clip.get_text_features(input_ids=batch["input_ids"])
+            outputs["text"] = self.model.get_text_features(input_ids=batch["input_ids"])
         features = {name: nn.functional.normalize(output.pooler_output.float(), dim=-1) for name, output in outputs.items()}
         if self.heads is not None and len(outputs) == 2:
             features |= self._answers(outputs, batch)
         if hidden is not None:
             # Last, and without gradient: encoding in chunks then does not repeat it.
-            tokens = token_features(self.clip, batch["full_ids"], layer=self._text_layer)
-            features["noise"] = noise_levels(patch_features(self.clip, hidden), tokens)
+            tokens = token_features(self.model, batch["full_ids"], layer=self._text_layer)
+            features["noise"] = noise_levels(patch_features(self.model, hidden), tokens)
         return features
 
     def _answers(self, outputs: dict[str, Any], batch: Tensors) -> dict[str, torch.Tensor]:
@@ -139,8 +149,8 @@ class TwoTowers(nn.Module):
         if self.heads.classify is not None:
             answers = {f"{name}_identity": self.heads.classify(output.pooler_output) for name, output in outputs.items()}
         if self.heads.interaction is not None and "irr_targets" in batch:
-            patches = self.clip.visual_projection(self.clip.vision_model.post_layernorm(outputs["image"].last_hidden_state))
-            tokens = self.clip.text_projection(outputs["text"].last_hidden_state)
+            patches = self._family.project_image_output(self.model, outputs["image"].last_hidden_state)
+            tokens = self._family.project_tokens(self.model, outputs["text"].last_hidden_state)
             end_AT = (batch["input_ids"] == self._end_id).long()
             wanted_AT = batch["irr_targets"] != IGNORED
             logits = self.heads.interaction(tokens, patches, end_AT.cumsum(dim=1) - end_AT == 0, wanted_AT)
@@ -149,11 +159,12 @@ class TwoTowers(nn.Module):
 
 
 class _ScaleAndBias(nn.Module):
-    """The sigmoid loss's own parameters, as SigLIP starts them. forward() -> [log scale, bias]."""
+    """The sigmoid loss's own parameters, as SigLIP starts them or as it left them. forward() -> [log scale, bias]."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: tuple[float, float] | None) -> None:
         super().__init__()
-        self.log_scale, self.bias = nn.Parameter(torch.tensor([math.log(10.0)])), nn.Parameter(torch.tensor([-10.0]))
+        log_scale, bias = start or (math.log(10.0), -10.0)
+        self.log_scale, self.bias = nn.Parameter(torch.tensor([log_scale])), nn.Parameter(torch.tensor([bias]))
 
     def forward(self) -> torch.Tensor:
         return torch.cat([self.log_scale, self.bias]).float()

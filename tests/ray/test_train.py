@@ -107,7 +107,7 @@ def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[s
     counts = np.array([len(rewrites[row["caption_id"]]) for row in originals])
     seed = config.batches.seed
     plan = BatchPlan(counts, ShuffledOrder(len(counts), size=12, seed=seed), rewrite_share=config.captions.rewrite_share, seed=seed)
-    weights = [weight for name, weight in encoder.clip.named_parameters() if name != "logit_scale"]
+    weights = [weight for name, weight in encoder.model.named_parameters() if name != "logit_scale"]
     optimizer = torch.optim.AdamW(
         [
             {"params": [w for w in weights if w.ndim > 1], "weight_decay": 0.05},
@@ -116,14 +116,14 @@ def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[s
         eps=1e-4,
     )
     losses = []
-    encoder.clip.train()
+    encoder.model.train()
     for step in range(12):
         batch = plan.batch(step)
         chosen = [originals[index] for index in batch.sample_B]
         said = [row["text"] if pick < 0 else rewrites[row["caption_id"]][pick] for row, pick in zip(chosen, batch.rewrite_B, strict=True)]
         pixels = np.stack([encoder.transform.resize(decode_image(images[row["image_id"]]["image"])) for row in chosen])
-        image = encoder.clip.get_image_features(torch.from_numpy(encoder.transform.normalise(pixels))).pooler_output
-        text = encoder.clip.get_text_features(tokenise(encoder.tokenizer, said, context=32)).pooler_output
+        image = encoder.model.get_image_features(torch.from_numpy(encoder.transform.normalise(pixels))).pooler_output
+        text = encoder.model.get_text_features(tokenise(encoder.tokenizer, said, context=32)).pooler_output
         cosine = (image / image.norm(dim=1, keepdim=True)) @ (text / text.norm(dim=1, keepdim=True)).T
         person = torch.tensor([row["person_id"] for row in chosen])
         same = (person[:, None] == person[None]).float()
@@ -141,7 +141,7 @@ def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[s
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         losses.append(loss.item())
-    return losses, {name: weight.detach() for name, weight in encoder.clip.named_parameters() if name != "logit_scale"}
+    return losses, {name: weight.detach() for name, weight in encoder.model.named_parameters() if name != "logit_scale"}
 
 
 def trained(out: Path) -> tuple[list[float], dict[str, torch.Tensor]]:

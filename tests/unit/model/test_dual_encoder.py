@@ -13,9 +13,11 @@ from transformers import AutoImageProcessor, CLIPModel
 from reid_ray.config.base import load_config
 from reid_ray.config.model import ModelConfig
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.model.clip import resize_positions, with_image_size
 from reid_ray.model.dual_encoder import build_dual_encoder, tokenise
+from reid_ray.model.family import with_image_size
+from reid_ray.model.grid import resize_positions
 from reid_ray.model.loading import load_encoder, locate, open_pretrained
+from reid_ray.model.open_clip_weights import clip_config, convert_weights
 
 TEXTS = ["A woman with long black hair wears a red coat.", "the man carries a blue backpack", "a person in grey trousers and white shoes"]
 SHAPE = {"vision_width": 32, "vision_layers": 2, "text_width": 32, "text_layers": 2, "embed_dim": 16, "vocab_size": 300, "context": 16}
@@ -63,7 +65,7 @@ def test_plain_clip_model_loads_a_square_model_and_refuses_a_rectangular_one(tmp
     with torch.no_grad():
         theirs = torch.nn.functional.normalize(plain.get_image_features(pixels).pooler_output, dim=-1)
     np.testing.assert_allclose(theirs.numpy(), square.encode_images(pictures()), atol=2e-2)  # their resizing rounds otherwise
-    assert set(plain.state_dict()) == set(oblong.clip.state_dict())
+    assert set(plain.state_dict()) == set(oblong.model.state_dict())
     with pytest.raises(RuntimeError, match="mismatch"):
         CLIPModel.from_pretrained(tmp_path / "oblong")
 
@@ -72,10 +74,10 @@ def test_fingerprint_follows_the_weights():
     one, other = tiny(), tiny()
     assert one.fingerprint == other.fingerprint
     with torch.no_grad():
-        other.clip.visual_projection.weight[0, 0] += 1e-3
+        other.model.visual_projection.weight[0, 0] += 1e-3
     from reid_ray.model.dual_encoder import DualEncoder
 
-    assert DualEncoder(other.clip, other.tokenizer, other.transform).fingerprint != one.fingerprint
+    assert DualEncoder(other.model, other.tokenizer, other.transform).fingerprint != one.fingerprint
 
 
 def cubic(distance: float, a: float = -0.75) -> float:
@@ -107,7 +109,7 @@ def test_resized_positions_match_cubic_convolution_by_hand(source, target):
 
 
 def test_another_size_changes_positions_alone():
-    square = tiny(64, 64).clip
+    square = tiny(64, 64).model
     oblong = with_image_size(square, height=128, width=48)
     changed = [name for name, weight in oblong.state_dict().items() if not torch.equal(weight, square.state_dict()[name])]
     assert changed == ["vision_model.embeddings.position_embedding.weight"]
@@ -121,7 +123,7 @@ def test_another_size_changes_positions_alone():
 def test_a_text_keeps_its_end_mark_and_any_script_has_tokens():
     encoder = tiny()
     tokens = tokenise(encoder.tokenizer, ["word " * 500, "", "红色外套 🧥"], context=encoder.context)
-    end = encoder.clip.config.text_config.eos_token_id
+    end = encoder.model.config.text_config.eos_token_id
     assert tokens.shape[1] <= encoder.context
     assert (tokens == end).any(dim=1).all()
     vectors = encoder.encode_texts(["", "红色外套 🧥", "a\x00b", "x" * 100_000])
@@ -153,8 +155,8 @@ def test_open_clip_folder_gives_the_embeddings_of_open_clip(tmp_path, quick_gelu
     ids = torch.randint(0, 298, (4, 16))
     ids[torch.arange(4), torch.tensor([5, 9, 12, 15])] = 299
     with torch.no_grad():
-        torch.testing.assert_close(ours.clip.get_image_features(pixels).pooler_output, theirs.encode_image(pixels), atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(ours.clip.get_text_features(ids).pooler_output, theirs.encode_text(ids), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours.model.get_image_features(pixels).pooler_output, theirs.encode_image(pixels), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours.model.get_text_features(ids).pooler_output, theirs.encode_text(ids), atol=1e-4, rtol=1e-4)
     assert ours.transform.mean == (0.5, 0.5, 0.5)
 
 
@@ -201,3 +203,44 @@ def test_contradictory_model_sections_are_refused():
         load_config(ModelConfig, None, ["image_height=100"])
     with pytest.raises(ConfigError, match="does not divide vision_width"):
         load_config(ModelConfig, None, ["scratch.vision_heads=7"])
+
+
+def test_overlapping_patches_are_those_that_unfolding_cuts_and_their_stride_is_saved(tmp_path):
+    published = tiny(64, 64)
+    published.save(tmp_path / "published", {})
+    encoder = open_pretrained(ModelConfig(init=str(tmp_path / "published"), image_height=76, image_width=40, patch_stride=12))
+    embeddings = encoder.model.vision_model.embeddings
+    pixels = torch.randn(2, 3, 76, 40)
+    cut = torch.nn.functional.unfold(pixels, 16, stride=12).transpose(1, 2)  # 6 rows, 3 columns
+    by_hand = cut @ embeddings.patch_embedding.weight.flatten(1).T
+    table = embeddings.position_embedding.weight.detach()
+    with torch.no_grad():
+        torch.testing.assert_close(embeddings(pixels)[:, 1:], by_hand + table[1:], atol=1e-5, rtol=1e-5)
+    old = published.model.vision_model.embeddings.position_embedding.weight.detach().numpy()
+    cubic_table = np.einsum("ir,jc,rcd->ijd", cubic_matrix(4, 6), cubic_matrix(4, 3), old[1:].reshape(4, 4, -1))
+    np.testing.assert_allclose(table[1:].numpy(), cubic_table.reshape(18, -1), atol=1e-5)
+
+    encoder.save(tmp_path / "overlapping", {})
+    again = load_encoder(tmp_path / "overlapping")
+    assert again.fingerprint == encoder.fingerprint
+    assert np.array_equal(again.encode_images(pictures()), encoder.encode_images(pictures()))
+    assert json.loads((tmp_path / "overlapping" / "manifest.json").read_text())["patch_stride"] == 12
+    kept = open_pretrained(ModelConfig(init=str(tmp_path / "overlapping"), image_height=76, image_width=40))
+    assert kept.fingerprint == encoder.fingerprint
+    with pytest.raises(ConfigError, match="patch_stride 20 exceeds"):
+        open_pretrained(ModelConfig(init=str(tmp_path / "published"), image_height=64, image_width=64, patch_stride=20))
+    assert tiny(64, 32, patch_size=8).model.vision_model.embeddings.num_patches == 32
+
+
+@pytest.mark.parametrize(("name", "grid"), [("ViT-B-16", (24, 8)), ("ViT-B-32", (12, 4)), ("ViT-L-14", (27, 9))])
+def test_openais_published_shapes_have_a_place_in_transformers_model_at_384x128(name, grid):
+    open_clip = pytest.importorskip("open_clip")
+    with torch.device("meta"):  # shapes without memory
+        cfg = open_clip.get_model_config(name)
+        theirs = convert_weights(open_clip.model.CLIP(**cfg).state_dict())
+        ours = CLIPModel(clip_config(cfg, origin=name))
+        assert {key: weight.shape for key, weight in theirs.items()} == {key: weight.shape for key, weight in ours.state_dict().items()}
+        resized = with_image_size(ours, height=384, width=128)
+        assert resized.vision_model.embeddings.position_embedding.weight.shape[0] == 1 + grid[0] * grid[1]
+        features = resized.get_image_features(torch.zeros(1, 3, 384, 128)).pooler_output
+    assert features.shape == (1, {"ViT-L-14": 768}.get(name, 512))

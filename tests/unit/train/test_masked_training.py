@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from reid_ray.config.model import ScratchConfig
 from reid_ray.config.train import MaskingConfig, ObjectiveConfig
-from reid_ray.model.clip import clip_from_scratch
+from reid_ray.model.clip import CLIP, clip_from_scratch
 from reid_ray.train.masker import Masker
 from reid_ray.train.masking import Vocabulary
 from reid_ray.train.noise_store import NoiseStore
@@ -39,7 +39,8 @@ objective = ObjectiveConfig(**terms, tile=json.loads(sys.argv[5]))
 shape = ScratchConfig(vision_width=16, vision_layers=2, text_width=16, text_layers=2, embed_dim=8, vocab_size=300, context=9)
 clip = clip_from_scratch(shape, height=32, width=16, vocab_size=300, end_id=299, seed=0)
 torch.manual_seed(0)
-module = TwoTowers(SimpleNamespace(clip=clip), Heads(objective, dim=8, persons=5, vocab_size=300), chunk=chunk, depth=0.5).double()
+encoder = SimpleNamespace(model=clip, family=CLIP, tokenizer=SimpleNamespace(eos_token_id=299))
+module = TwoTowers(encoder, Heads(objective, dim=8, persons=5, vocab_size=300), chunk=chunk, depth=0.5).double()
 optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
 masker = Masker(
     MaskingConfig(kind="nam", probability=0.3), Vocabulary(298, 299, 298, np.arange(298)), NoiseStore(12, 9, rank=rank, world=world),
