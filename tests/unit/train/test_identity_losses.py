@@ -62,6 +62,16 @@ def test_id_loss_is_the_mean_cross_entropy_of_both_modalities(smoothing):
     assert float(loss) == pytest.approx(total, rel=1e-5)
 
 
+def test_id_and_irr_gradients_pass_finite_differences():
+    draw, person, target = np.random.default_rng(1), torch.tensor([2, 0, 6]), torch.tensor([[1, IGNORED, 2], [IGNORED, 4, IGNORED]])
+    logits = [torch.tensor(draw.normal(size=(3, 7))) for _ in range(2)]
+    steps = {"eps": 1e-2, "atol": 1e-3}  # cross-entropy is computed in single precision
+    assert torch.autograd.gradcheck(lambda i, t: id_loss(i, t, person, smoothing=0.1), [x.requires_grad_() for x in logits], **steps)
+    wanted = torch.tensor(draw.normal(size=(3, 5)), requires_grad=True)
+    count = (target != IGNORED).sum(dim=1)
+    assert torch.autograd.gradcheck(lambda x: irr_loss(irr_cost(x, target), count), (wanted,), **steps)
+
+
 def test_irr_without_a_masked_token_is_zero_and_has_a_gradient_of_zero():
     torch.manual_seed(0)
     encoder, target = InteractionEncoder(4, 6, heads=2, blocks=1), torch.full((2, 3), IGNORED)
