@@ -88,7 +88,8 @@ class Annotator:
         subject = self._subject(gender)
         he = self._pronoun(gender)
         worn = self._worn(phrases)
-        first = f"the {subject} {rng.choice(_VERBS['wear'][3:])} {worn}." if worn else f"there is a {subject}."
+        wears = f"{rng.choice(_VERBS['wear'][3:])} {worn}." if worn else ""
+        first = f"the {subject} {wears}" if worn else f"there is a {subject}."
         rest = []
         if "hair" in phrases:
             rest.append(f"has {phrases['hair']}")
@@ -99,7 +100,7 @@ class Annotator:
         ordered = (
             [first, second]
             if rng.random() < 0.7 or not second
-            else [f"the {subject} {' and '.join(rest)}.", f"{he} {first.split(' ', 2)[2]}" if worn else first]
+            else [f"the {subject} {' and '.join(rest)}.", f"{he} {wears}" if worn else first]
         )
         return " ".join(part for part in ordered if part)
 

@@ -1,6 +1,8 @@
 """Synthetic people: the same everywhere, told apart by seed, shown as said, described as shown."""
 
 import io
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -139,6 +141,14 @@ def test_sentences_are_read_as_a_person_would(text, claims):
     truth = dict.fromkeys(ATTRIBUTES, "?")
     read = {f"{claim.attribute}:{value}" for claim in score_caption(text, truth).claims for value in claim.accepts}
     assert read == set(claims.split())
+
+
+def test_a_pronoun_is_followed_by_its_verb():
+    """Also where the subject is two words, as a female pedestrian or a young man is."""
+    people = SyntheticPeople(SMALL.model_copy(update={"identities": 400}))
+    followers = Counter(re.findall(r"\b(?:He|She) (\w+)", " ".join(people.caption_table()["text"].to_pylist())))
+    assert set(followers) == {"has", "carries", "is", "wears"}
+    assert min(followers.values()) > 10
 
 
 def test_things_nobody_wears_count_as_wrong():
