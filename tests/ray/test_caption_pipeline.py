@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from broken_files import seed
 from PIL import Image
 
 from reid_ray.caption.pipeline import run_caption
@@ -28,52 +27,16 @@ pytestmark = pytest.mark.slow
 PEOPLE = SyntheticPeople(SyntheticConfig(identities=14, images_per_identity=1, seed=5))
 
 
-def _encoded(picture: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 @pytest.fixture
 def crops(tmp_path):
-    """24 image files, 18 good ones of which 4 are odd, and one of each bad kind; and what each must come to."""
+    """14 good crops, 16 odd ones, 30 files that are none in 30 ways; and what each must come to."""
     folder = tmp_path / "crops"
     (folder / "camera 1").mkdir(parents=True)
-    expected = {}
+    expected = seed(folder, Image.fromarray(PEOPLE.pictures(0, 1)[0]))
     for number, data in enumerate(PEOPLE.image_table()["image"].to_pylist()):
         (folder / "camera 1" / f"{number:02d}.jpg").write_bytes(data)
         expected[f"camera 1/{number:02d}.jpg"] = "ok"
-    person = Image.fromarray(PEOPLE.pictures(0, 1)[0])
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    grey16 = Image.fromarray((np.asarray(person.convert("L")).astype(np.uint16)) * 257)
-    files = {
-        "cmyk.jpg": ("ok", _encoded(person.convert("CMYK"), "JPEG")),
-        "palette.png": ("ok", _encoded(person.quantize(64), "PNG")),
-        "grey16.png": ("ok", _encoded(grey16, "PNG")),
-        "rotated.jpeg": ("ok", _encoded(person.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif)),
-        "text.jpg": ("not_an_image", b"this is a text file"),
-        "truncated.jpg": ("truncated", _encoded(person, "JPEG")[:700]),
-        "empty.jpg": ("empty", b""),
-        "bomb.png": ("too_many_pixels", _bomb()),
-        "thread.png": ("rejected", _encoded(Image.new("RGB", (2, 900), "red"), "PNG")),  # the model's processor refuses this shape
-    }
-    for name, (outcome, data) in files.items():
-        (folder / name).write_bytes(data)
-        expected[name] = outcome
-    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
-    (folder / "notes.txt").write_text("no image")
-    return folder, expected | {"gone.jpg": "missing"}
-
-
-def _bomb() -> bytes:
-    """A PNG of a few hundred bytes whose header claims 10 gigapixels."""
-    data = bytearray(_encoded(Image.new("L", (1, 1)), "PNG"))
-    data[16:24] = (100_000).to_bytes(4) * 2
-    import zlib
-
-    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4)
-    return bytes(data)
+    return folder, expected
 
 
 def test_every_image_of_a_folder_ends_in_a_caption_or_a_reason_and_rewrites_are_scored(local_ray, crops, tmp_path):
@@ -110,11 +73,14 @@ def test_every_image_of_a_folder_ends_in_a_caption_or_a_reason_and_rewrites_are_
     assert any(row["faithfulness"] is not None for row in rewrites)
 
     failed = Counter(outcome for outcome in expected.values() if outcome != "ok")
-    assert manifest["counts"] == {"read": 24, "written": 18, "failed": dict(sorted(failed.items()))}
+    assert manifest["counts"] == {"read": 60, "written": 30, "failed": dict(sorted(failed.items()))}
     facts, status = manifest["facts"], Counter(row["status"] for row in rewrites)
-    assert facts["captions"] == {"ok": {"static": 18, "dynamic": 0}, "failed": {f"static: {reason}": 1 for reason in sorted(failed)}}
+    assert facts["captions"] == {
+        "ok": {"static": 30, "dynamic": 0},
+        "failed": {f"static: {reason}": failed[reason] for reason in sorted(failed)},
+    }
     assert facts["rewrites"] | {"mean_faithfulness": 0} == {
-        "asked": 18,
+        "asked": 30,
         "generated": sum(row["tries"] for row in rewrites),
         "accepted": status["ok"],
         "unfaithful": status["unfaithful"],
