@@ -1,0 +1,331 @@
+"""What a caption run loses, doubles or lets go stale when its processes are killed at random moments.
+
+A captioning job (the tiny multimodal model through vLLM, two actors on a Ray of two nodes) is run again and again; at random moments
+one of a caption actor, the driver or the second node's raylet is ended with SIGKILL. A dead driver is started again with the same
+command; a dead node comes back. When a job has come to its end, its table is compared, row by row, with that of an undisturbed run.
+The engine is vLLM itself, with a line in a log for every question, from which the share of work done twice is counted. With --engine
+scripted, answers are drawn from the question's name instead: an actor then starts in a tenth of the time, so that an hour holds more
+kills of everything around the engine.
+
+    python benchmarks/caption_kills.py --out benchmarks/results/caption_kills.json --kills 100 --state /tmp/kills
+    python benchmarks/caption_kills.py --quick --out build/bench/caption_kills.json
+
+What happened is appended to the state folder as it happens: the same command goes on where it stopped, and with --kills 0 it writes
+the table of what was done so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.harness import Report, run_benchmark
+from reid_ray.caption.engine import ChatEngine, Conversation, Engine, Reply
+from reid_ray.caption.pipeline import run_caption
+from reid_ray.config.base import load_config
+from reid_ray.config.caption import CaptionJob
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.records import CAPTIONS, IMAGES
+from reid_ray.setup.models import resolve_model
+from reid_ray.storage import TableWriter, read_table
+
+KINDS = ("caption actor", "driver", "raylet of the second node")
+ACTOR = "CaptionStage"
+COLOURS = ("red", "blue", "green", "black", "white", "grey", "brown", "pink")
+COMPARED = ("caption_id", "image_id", "image_sha256", "kind", "text", "status", "instruction_id", "prompt_fingerprint", "model", "revision")
+GREEDY = {"instructions": ["static", "dynamic"], "pool": {"replicas": 2, "batch_size": 16}}
+
+
+class ScriptedEngine:
+    """Answers that depend on the question's name alone, after as long as a small model takes."""
+
+    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
+        """A caption each."""
+        time.sleep(0.02 * len(keys))
+        return [Reply(f"A man in a {COLOURS[int(key[:4], 16) % 8]} coat and {COLOURS[int(key[4:8], 16) % 8]} shoes.") for key in keys]
+
+
+class LoggedEngine:
+    """An engine that appends the number of its questions to a file before it answers. Unpickled where it is to run."""
+
+    def __init__(self, log: str, kind: str) -> None:
+        self._log = log
+        self._engine: ChatEngine = ScriptedEngine()
+        if kind == "vllm":
+            config = job_config(Path(), "x", None).captioners["main"]
+            self._engine = Engine(
+                resolve_model(config.model), revision=None, config=config.engine, sampling=config.sampling, images=1, pool=config.pool
+            )
+
+    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
+        """The engine's replies."""
+        with open(self._log, "a", encoding="ascii") as log:
+            log.write(f"{len(keys)}\n")
+        return self._engine.chat(conversations, keys)
+
+
+class EngineToBe:
+    """Pickles as a LoggedEngine that has yet to start."""
+
+    def __init__(self, log: Path, kind: str) -> None:
+        self._log, self._kind = str(log), kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LoggedEngine, (self._log, self._kind)
+
+    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
+        """Never asked: a copy is, elsewhere."""
+        raise NotImplementedError
+
+
+def job_config(state: Path, name: str, address: str | None) -> CaptionJob:
+    values = {
+        "images.source": "parquet",
+        "images.path": str(state / "images"),
+        "images.readers": 1,
+        "captioners": json.dumps({"main": GREEDY}),
+        "rewriter.share": 0,
+        "output.path": str(state / name),
+        "output.if_exists": "reuse",
+        "ray.address": address or "null",
+    }
+    return load_config(CaptionJob, None, [f"{key}={value}" for key, value in values.items()])
+
+
+class TwoNodes:
+    """A Ray of this machine with a head and a second node."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 4, "object_store_memory": 150 << 20, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.address: str = self._cluster.address
+        self._second: Any = None
+        self.mend()
+
+    def mend(self) -> None:
+        """Bring the second node back if it is gone."""
+        if self._second is None:
+            self._second = self._cluster.add_node(num_cpus=2, object_store_memory=150 << 20)
+
+    def kill_raylet(self) -> bool:
+        """SIGKILL to the second node's raylet."""
+        if self._second is None:
+            return False
+        from ray._private import ray_constants
+
+        os.kill(self._second.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process.pid, signal.SIGKILL)
+        self._cluster.remove_node(self._second, allow_graceful=False)
+        self._second = None
+        return True
+
+    def close(self) -> None:
+        """Stop both nodes."""
+        self._cluster.shutdown()
+
+
+class Life:
+    """One job from its first start to its end, over as many drivers as it takes."""
+
+    def __init__(self, state: Path, name: str, nodes: TwoNodes, engine: str) -> None:
+        self._state, self._name, self._nodes, self._engine = state, name, nodes, engine
+        self.out, self.log = state / name, state / f"{name}.asked"
+        self._driver: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start a driver; always the same command."""
+        command = [sys.executable, __file__, "--drive", str(self._state), self._name, self._nodes.address, self._engine]
+        with open(self._state / f"{self._name}.log", "ab") as log:
+            self._driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def finished(self) -> bool:
+        """Whether the driver came to its end; raises if it failed."""
+        code = self._running.poll()
+        if code not in (None, 0):
+            raise RuntimeError(f"the driver ended with {code}; see {self._state / self._name}.log")
+        return code == 0
+
+    def kill(self, kind: str) -> bool:
+        """End a process of this kind, if there is one."""
+        if kind == "driver":
+            os.killpg(self._running.pid, signal.SIGKILL)
+            self._running.wait()
+            self.start()
+            return True
+        if kind == "caption actor":
+            actors = [process for process in psutil.process_iter(["cmdline"]) if ACTOR in " ".join(process.info["cmdline"] or ())]
+            if actors:
+                random.choice(actors).kill()
+            return bool(actors)
+        return self._nodes.kill_raylet()
+
+    def asked(self) -> int:
+        """Questions put to engines so far."""
+        return sum(map(int, self.log.read_text().split())) if self.log.exists() else 0
+
+    def committed(self) -> int:
+        """Batches on disk."""
+        return len(list((self._state / f".{self._name}.ledger" / "rows").glob("[bp]*.parquet")))
+
+    def stop(self) -> None:
+        """End the driver if it runs."""
+        if self._driver is not None and self._driver.poll() is None:
+            os.killpg(self._driver.pid, signal.SIGKILL)
+            self._driver.wait()
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._driver is not None
+        return self._driver
+
+
+def compared(reference: Path, disturbed: Path) -> dict[str, int]:
+    """Rows of a finished run against those of the undisturbed one."""
+    expected = {row["caption_id"]: row for row in read_table(reference / "captions", CAPTIONS).to_pylist()}
+    rows = read_table(disturbed / "captions", CAPTIONS).to_pylist()
+    found = Counter(row["caption_id"] for row in rows)
+    differing = [row for row in rows if row["caption_id"] in expected and any(row[n] != expected[row["caption_id"]][n] for n in COMPARED)]
+    return {
+        "rows": len(rows),
+        "lost": len(set(expected) - set(found)),
+        "duplicated": sum(found.values()) - len(found),
+        "stale": len(set(found) - set(expected)),
+        "other_text": len(differing),
+        "quarantined": sum("quarantined" in str(row["reason"]) for row in rows),
+    }
+
+
+def run_kills(state: Path, kills: int, images: int, *, engine: str, every_s: float, kinds: Sequence[str] | None = None) -> None:
+    """Kill until the state folder tells of `kills` kills, and see the last job to its end.
+
+    Args:
+        state: where everything is kept.
+        kills: how many in all, those of earlier calls included.
+        images: in a job.
+        engine: vllm or scripted.
+        every_s: a kill comes at a random moment of so many seconds after the last.
+        kinds: what is killed, in turn, each time when something new is on disk; None draws at random, whatever has been done.
+    """
+    events = state / "events.jsonl"
+    nodes = TwoNodes()
+    life: Life | None = None
+    blocks = 0
+    try:
+        prepare(state, images, nodes, engine)
+        while (done := sum(event["event"] == "kill" for event in read_events(events))) < kills or life is not None:
+            if life is None:
+                life = Life(state, f"{engine}-{time.time_ns()}", nodes, engine)
+                life.start()
+            until = time.time() + random.uniform(0, every_s)
+            while not life.finished() and (time.time() < until or (kinds is not None and done < kills and life.committed() <= blocks)):
+                time.sleep(0.05)
+            if life.finished():
+                outcome = compared(state / "undisturbed", life.out)
+                needed = json.loads((state / "undisturbed.json").read_text())["asked"]
+                append(events, event="end", job=life.out.name, asked=life.asked(), needed=needed, **outcome)
+                for left in (life.out, state / f".{life.out.name}.ledger"):
+                    shutil.rmtree(left)
+                life, blocks = None, 0
+            elif done < kills:
+                nodes.mend()
+                kind = random.choice(KINDS) if kinds is None else kinds[done % len(kinds)]
+                asked, blocks = life.asked(), life.committed()
+                if life.kill(kind):
+                    append(events, event="kill", job=life.out.name, kind=kind, asked=asked, blocks=blocks)
+    finally:
+        if life is not None:
+            life.stop()
+        nodes.close()
+
+
+def prepare(state: Path, images: int, nodes: TwoNodes, engine: str) -> None:
+    """Images, and what an undisturbed run makes of them."""
+    if (state / "undisturbed.json").exists():
+        return
+    state.mkdir(parents=True, exist_ok=True)
+    with TableWriter(state / "images", IMAGES, rows_per_part=32) as writer:
+        for start in range(0, images, 32):
+            writer.append(
+                SyntheticPeople(SyntheticConfig(identities=images, images_per_identity=1)).image_table(start, min(start + 32, images))
+            )
+    life = Life(state, "undisturbed", nodes, engine)
+    life.start()
+    clock = time.time()
+    while not life.finished():
+        time.sleep(0.2)
+    (state / "undisturbed.json").write_text(json.dumps({"asked": life.asked(), "seconds": time.time() - clock}))
+
+
+def append(events: Path, **event: Any) -> None:
+    event["time"] = time.strftime("%H:%M:%S")
+    print(json.dumps(event), flush=True)
+    with events.open("a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def read_events(events: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in events.read_text().splitlines()] if events.exists() else []
+
+
+def tell(report: Report, state: Path) -> None:
+    """Rows and claims of what the state folder tells. A job that was never seen to its end counts nowhere."""
+    events = read_events(state / "events.jsonl")
+    ends = [event for event in events if event["event"] == "end"]
+    ended = {event["job"] for event in ends}
+    kills = [event for event in events if event["event"] == "kill" and event["job"] in ended]
+    total: Counter[str] = Counter()
+    for end in ends:
+        during = Counter(event["kind"] for event in kills if event["job"] == end["job"])
+        counts = {name: end[name] for name in ("rows", "lost", "duplicated", "stale", "other_text", "quarantined", "asked", "needed")}
+        total.update(counts)
+        report.row(job=end["job"], **{f"{kind} kills": during[kind] for kind in KINDS}, **counts)
+    of_kind = Counter(event["kind"] for event in kills)
+    report.row(job="all", **{f"{kind} kills": of_kind[kind] for kind in KINDS}, **total)
+    for name in ("lost", "duplicated", "stale", "other_text"):
+        report.claim(f"rows {name} over {len(kills)} kills in {len(ends)} jobs", total[name], "<=", 0)
+    report.claim("share of engine work done twice", total["asked"] / max(1, total["needed"]) - 1, "<=", 0.5)
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--drive"]:
+        state, name, address, engine = sys.argv[2:]
+        run_caption(job_config(Path(state), name, address), engine=EngineToBe(Path(state) / f"{name}.asked", engine))
+        return 0
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--images", type=int, default=320)
+    parser.add_argument("--every", type=float, default=40)
+    parser.add_argument("--state", type=Path)
+    parser.add_argument("--engine", choices=("vllm", "scripted"), default="vllm")
+    mine, others = parser.parse_known_args()
+
+    def run(report: Report, quick: bool) -> None:
+        with tempfile.TemporaryDirectory(prefix="kills") as folder:
+            state = mine.state or Path(folder)
+            if quick:
+                run_kills(state, len(KINDS), 320, engine=mine.engine, every_s=2, kinds=KINDS)
+            elif mine.kills:
+                run_kills(state, mine.kills, mine.images, engine=mine.engine, every_s=mine.every)
+            tell(report, state)
+
+    return run_benchmark(__doc__ or "", run, others)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
