@@ -102,9 +102,10 @@ class Attempts:
         elif mark.exists():
             size = -(-rows.num_rows // 2) if depth == 0 else 1
             starts = range(0, rows.num_rows, size)
-            parts = [self._part(rows.slice(at, size), names[at : at + size], depth=depth + 1, work=work, give_up=give_up) for at in starts]
-            mark.clear()
-            return pa.concat_tables(parts)
+            # The mark stays: should a later part kill the process, this one must not be tried whole again.
+            return pa.concat_tables(
+                [self._part(rows.slice(at, size), names[at : at + size], depth=depth + 1, work=work, give_up=give_up) for at in starts]
+            )
         mark.set()
         table = self._watched(rows, mark, work)
         self._ledger.commit(block, table)
@@ -163,7 +164,7 @@ class _Mark:
 
     def given_up_before(self) -> bool:
         """Whether an earlier run gave the row up."""
-        return self._state()["given_up_by"] not in (None, self._run)
+        return any(run != self._run for run in self._state()["given_up_by"])
 
     def set(self) -> None:
         """Begin an attempt."""
@@ -177,7 +178,8 @@ class _Mark:
 
     def give_up(self) -> None:
         """Remember that the row was given up."""
-        self._write(self._state() | {"given_up_by": self._run})
+        state = self._state()
+        self._write(state | {"given_up_by": [*state["given_up_by"][-1:], self._run]})
 
     def clear(self) -> None:
         """The attempt came to its end."""
@@ -189,7 +191,7 @@ class _Mark:
         try:
             state: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return {"deaths": [], "open": None, "given_up_by": None}
+            return {"deaths": [], "open": None, "given_up_by": []}
         if state["open"] is not None:
             state["deaths"].append({"run": state["open"], "reason": " ".join((reason or self._how_it_died()).split())[:300]})
             state["open"] = None

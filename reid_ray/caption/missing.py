@@ -163,18 +163,20 @@ class Settled:
 
 def settle(images: Sequence[tuple[str, str | None]], recipe: CaptionRecipe, index: Index) -> list[Settled]:
     """For (image_id, image_sha256) each: which captions are there, and which are to be made."""
-    asked = [[*recipe.asks(*image), *([] if (extra := recipe.substitute(*image)) is None else [extra])] for image in images]
-    keys = as_keys([key for asks in asked for ask in asks for key in ask.keys])
+    asked = [(recipe.asks(*image), recipe.substitute(*image)) for image in images]
+    keys = as_keys([key for asks, extra in asked for ask in (*asks, extra) if ask is not None for key in ask.keys])
     ok, failed, unasked = (find(keys, known) >= 0 for known in (index.ok, index.failed, index.unasked))
     at, settled = 0, []
-    for asks, image in zip(asked, images, strict=True):
+    for asks, substitute in asked:
         rows: list[tuple[Ask, bytes, bool]] = []
         missing: list[str] = []
-        substitute_due, substitutes = False, len(asks) - len(recipe.asks(*image))
-        for number, ask in enumerate(asks):
+        substitute_due = False
+        for ask in (*asks, substitute):
+            if ask is None:
+                continue
             span = slice(at, at + len(ask.keys))
             at += len(ask.keys)
-            if number >= len(asks) - substitutes and not substitute_due:
+            if ask is substitute and not substitute_due:
                 continue
             if ok[span].any():
                 rows.append((ask, ask.keys[int(np.argmax(ok[span]))], True))

@@ -20,14 +20,13 @@ from reid_ray.caption.tally import Tally, run_facts
 from reid_ray.config.caption import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
-from reid_ray.data.sources import ImageListing, image_listing
+from reid_ray.data.sources import SETTLED_S, ImageListing, image_listing
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.setup.models import model_revision, resolve_model
 from reid_ray.storage import JobOutput, TableWriter
 
 CAPTIONS_FOLDER = "captions"
-_SETTLING_S = 2.1
 
 
 def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict[str, Any]:
@@ -47,13 +46,9 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict
     templates = {name: load_templates(c.templates) for name, c in config.captioners.items() if c.templates is not None}
     listing = image_listing(config.images)
     own = {name: digest(sorted(wordings.items())) for name, wordings in templates.items()}
-    inputs = {"images": listing.origin, **models} | ({"templates": own} if own else {})
+    inputs = {"images": listing.origin, "images_digest": _digest_of(listing), **models} | ({"templates": own} if own else {})
     output = JobOutput("caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
     with open_ledger(output.path) as ledger:
-        if listing.settling(ledger.run):
-            time.sleep(_SETTLING_S)
-        inputs["images_digest"] = _digest_of(listing)
-        output = JobOutput("caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
         finished = output.finished()
         if finished is not None and finished["inputs"] == inputs and not (config.ledger.retry_failed and _failed(finished)):
             print(f"caption: {config.output.path} holds this run already")
@@ -98,7 +93,11 @@ def _failed(manifest: dict[str, Any]) -> bool:
 def _digest_of(listing: ImageListing) -> str:
     """Changes when an image is added, leaves or changes; never the same twice where that cannot be told without reading."""
     session = "generated" if listing.generated else uuid.uuid4().hex
-    return digest([place for places in listing.places(session) for place in places])
+    places = listing.places(session)
+    if not listing.generated and any(place.startswith(session) for piece in places for place in piece):
+        time.sleep(SETTLED_S)  # files that changed just now: a little later their places are known for good
+        places = listing.places(session)
+    return digest(places)
 
 
 def _check_models(config: CaptionJob) -> dict[str, Any]:

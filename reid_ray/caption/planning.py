@@ -9,6 +9,7 @@ from reid_ray.caption.pipeline import run_caption
 from reid_ray.caption.planner import balanced_replicas, plan, rates_of, render_table
 from reid_ray.caption.sampling import sample_images
 from reid_ray.config.caption import CaptionJob
+from reid_ray.config.caption_ledger import LedgerConfig
 from reid_ray.config.common import ImagesConfig, OutputConfig
 from reid_ray.config.plan import PlanJob
 from reid_ray.records import IMAGES
@@ -59,6 +60,7 @@ def _caption_sample(config: PlanJob, output: JobOutput) -> dict[str, Any]:
         captioners=config.captioners,
         rewriter=config.rewriter,
         faithfulness=config.faithfulness,
+        ledger=LedgerConfig(keep=False),
         no_progress_timeout_s=config.no_progress_timeout_s,
         output=OutputConfig(path=str(output.folder / "sample")),
         ray=config.ray,

@@ -21,7 +21,7 @@ from reid_ray.caption.wanted import CaptionRecipe, RewriteRecipe
 from reid_ray.config.caption import CaptionerConfig, CaptionJob, RewriterConfig
 from reid_ray.data.execution import actor_pool
 from reid_ray.data.sources import ImageListing, read_images
-from reid_ray.errors import DataError
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.progress import progress_bar
 from reid_ray.setup.models import resolve_model
 
@@ -77,6 +77,7 @@ class CaptionRun:
             )
             for name, captioner in config.captioners.items()
         }
+        _refuse_twins(config, self._recipes)
 
     @property
     def names(self) -> list[str]:
@@ -190,6 +191,18 @@ class CaptionRun:
             _rows_of_file, fn_args=(ray.put(keys),), batch_size=1, batch_format="pyarrow", num_cpus=1
         )
         return rows.repartition(target_num_rows_per_block=self._config.rewriter.pool.batch_size)
+
+
+def _refuse_twins(config: CaptionJob, recipes: Mapping[str, CaptionRecipe]) -> None:
+    first: dict[tuple[str, str], str] = {}
+    for name, recipe in recipes.items():
+        for kind in config.captioners[name].instructions:
+            twin = first.setdefault((recipe.stage, kind), name)
+            if twin != name:
+                raise ConfigError(
+                    f"captioners.{name}: asks for the same {kind} captions as captioners.{twin}; drop one, or give it another model, "
+                    "sampling or seed"
+                )
 
 
 def _rows_of_file(batch: pa.Table, keys: ray.ObjectRef) -> pa.Table:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 # A person crop is a few kilobytes; a "picture" beyond this is not worth a worker's memory and becomes an unreadable row.
 MAX_FILE_BYTES = 256 << 20
-_SETTLED_S = 2.0  # a file may change twice within one tick of its file system's clock
+SETTLED_S = 2.0  # a file may change twice within one tick of its file system's clock
 _PIECE_ROWS = 32  # small pieces keep a pipeline streaming and its memory bounded
 _MAX_PIECES = 20_000  # of a large source: more tasks than this cost the scheduler more than they give
 
@@ -118,10 +118,6 @@ class ImageListing:
         without a trace; a generated image; a row of a table that only names a file) is known within a `session` alone.
         """
         return [piece.places(session) for piece in self.pieces]
-
-    def settling(self, session: str) -> bool:
-        """Whether files have changed in the last seconds: a little later their places will be known for good."""
-        return not self.generated and any(place.startswith(session) for places in self.places(session) for place in places)
 
 
 def image_listing(config: ImagesConfig) -> ImageListing:
@@ -298,7 +294,7 @@ def _state_of(path: Path, session: str) -> str:
         stat = path.stat()
     except OSError:
         return f"{session} {_printable(str(path))}"
-    recent = time.time() - stat.st_mtime < _SETTLED_S
+    recent = time.time() - stat.st_mtime < SETTLED_S
     return f"{session if recent else 'file'} {_printable(str(path))} {stat.st_size} {stat.st_mtime_ns}"
 
 
