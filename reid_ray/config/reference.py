@@ -31,6 +31,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "train": ("reid_ray.config.train", "TrainJob"),
     "tune": ("reid_ray.config.tune", "TuneJob"),
     "merge": ("reid_ray.config.merge", "MergeJob"),
+    "memory": ("reid_ray.config.memory", "MemoryJob"),
     "evaluate": ("reid_ray.config.evaluate", "EvaluateJob"),
     "compare": ("reid_ray.config.evaluate", "CompareJob"),
     "transfer": ("reid_ray.config.evaluate", "TransferJob"),

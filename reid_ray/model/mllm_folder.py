@@ -60,10 +60,10 @@ def check_mllm(config: MllmConfig, *, zero_stage: int | None = None) -> dict[str
     import transformers
 
     folder = locate_base(config)
-    shape = _configuration(folder)
+    shape = shape_of(folder)
     family = family_of(shape, origin=f"model.base {config.base}")
     _check_quantization(config, zero_stage)
-    _processor(config, folder, shape)
+    processor_of(config, folder, shape)
     with torch.device("meta"):
         model = getattr(transformers, family.model_class)(shape)
     lora_targets(model, family, config.lora)
@@ -82,9 +82,9 @@ def open_mllm(config: MllmConfig, *, dtype: torch.dtype = torch.float32, seed: i
         seed: of new adapters, so that every worker starts alike.
     """
     folder = locate_base(config)
-    shape = _configuration(folder)
+    shape = shape_of(folder)
     family = family_of(shape, origin=f"model.base {config.base}")
-    processor = _processor(config, folder, shape)
+    processor = processor_of(config, folder, shape)
     model = _weights(folder, family.model_class, dtype, config.quantization)
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
@@ -103,8 +103,8 @@ def open_mllm(config: MllmConfig, *, dtype: torch.dtype = torch.float32, seed: i
 def open_processor(config: MllmConfig) -> tuple[Any, int, int]:
     """The processor, fitted to the configuration; tokens that the model reads; tokens of a picture at most. Refuses as check_mllm does."""
     folder = locate_base(config)
-    shape = _configuration(folder)
-    processor = _processor(config, folder, shape)
+    shape = shape_of(folder)
+    processor = processor_of(config, folder, shape)
     family = family_of(shape, origin=f"model.base {config.base}")
     return processor, int(shape.text_config.max_position_embeddings), family.most_tokens(processor)
 
@@ -192,7 +192,7 @@ def merge_mllm(folder: str | Path, target: Path, *, base: str | None = None, dty
     """
     opened = load_mllm(folder, base=base)
     model = opened.peft.merge_and_unload() if opened.peft is not None else opened.mllm.model
-    wanted = _configuration(locate_base(opened.config)).dtype if dtype == "auto" else getattr(torch, dtype)
+    wanted = shape_of(locate_base(opened.config)).dtype if dtype == "auto" else getattr(torch, dtype)
     with no_progress_bars():
         model.to(wanted or torch.float32).save_pretrained(target)
     opened.processor.save_pretrained(target)
@@ -242,7 +242,8 @@ def _local(name: str, revision: str | None, *, field: str) -> Path:
         ) from None
 
 
-def _configuration(folder: Path) -> Any:
+def shape_of(folder: Path) -> Any:
+    """Transformers' configuration of the model in a folder."""
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(folder)
@@ -271,7 +272,7 @@ def _check_quantization(config: MllmConfig, zero_stage: int | None) -> None:
         raise ConfigError("model.quantization: ZeRO-3 cannot shard 4-bit weights; set engine.zero_stage to 2 or quantization to none")
 
 
-def _processor(config: MllmConfig, folder: Path, shape: Any) -> Any:
+def processor_of(config: MllmConfig, folder: Path, shape: Any) -> Any:
     """The processor, fitted to the configuration.
 
     Raises:

@@ -120,3 +120,12 @@ def deepspeed_config(config: EngineConfig, *, clip_norm: float, batch_size: int)
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+
+
+def buffers(config: EngineConfig) -> tuple[int, int]:
+    """Elements of the buffer that gradients are reduced through, and of the weights that ZeRO-3 may have gathered at a time."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    zero = DeepSpeedZeroConfig(**deepspeed_config(config, clip_norm=0.0, batch_size=1)["zero_optimization"])
+    return int(zero.reduce_bucket_size), int(max(zero.max_live_parameters, zero.max_reuse_distance))
