@@ -31,7 +31,7 @@ class EvaluateJob(Section):
     )
     encoder: str | None = Field(
         None,
-        description="folder of a trained encoder (train's model/); with embeddings it is optional, and tells what weights were selected on",
+        description="folder of a trained encoder, as jobs/index.py takes it; with embeddings optional: tells what weights were selected on",
     )
     images: str | None = Field(
         None, description="IMAGES table: gallery, and image queries; with gallery_embeddings optional, and shown on the picture"

@@ -48,7 +48,9 @@ class IndexJob(Section):
     """Embed a gallery of images and make it searchable."""
 
     images: ImagesConfig = ImagesConfig()
-    encoder: str = Field(description="folder of a trained encoder (the model/ folder that the train job writes)")
+    encoder: str = Field(
+        description="folder of an encoder (model/ of the train or tune job); of a tuned one FOLDER#visual or #latent, which is the default"
+    )
     embed: PoolConfig = PoolConfig(batch_size=32)
     index: IndexConfig = IndexConfig()
     thumbnail_height: int = Field(256, ge=16, le=1024, description="height limit of the stored JPEG thumbnails, pixels; larger is shrunk")

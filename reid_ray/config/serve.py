@@ -103,7 +103,9 @@ class ServeJob(Section):
     """Answer searches over a gallery index by HTTP, with a small web page."""
 
     index: str = Field(description="folder that the index job wrote")
-    encoder: str | None = Field(None, description="folder of the encoder; null takes the one that the index remembers")
+    encoder: str | None = Field(
+        None, description="folder of the encoder, as jobs/index.py takes it; null takes the one that the index remembers"
+    )
     serve: ServeConfig = ServeConfig()
     searcher: SearcherConfig = SearcherConfig()
     front: FrontConfig = FrontConfig()

@@ -40,6 +40,8 @@ class DualEncoder:
         batch_size: pictures or texts per forward pass.
     """
 
+    reads_texts = True
+
     def __init__(self, model: Any, tokenizer: Any, transform: ImageTransform, *, device: str = "cpu", batch_size: int = 64) -> None:
         self.model = model.to(device).eval()
         self.family = family_of(model)

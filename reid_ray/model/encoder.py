@@ -16,6 +16,7 @@ class Encoder(Protocol):
     """Pictures and texts into one space of `dim` dimensions, L2-normalised, so that a dot product is a cosine."""
 
     dim: int
+    reads_texts: bool  # False: encode_texts is not to be called, the model has no texts in the space of its pictures
     fingerprint: str  # changes when the weights or the preprocessing change; an index remembers it
 
     def encode_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:

@@ -1,14 +1,15 @@
 """A folder or hub name -> an encoder. Looks into the folder to see what it holds; the model files know how to use it.
 
-Understood are the folders that training writes (manifest.json), transformers' CLIP and SigLIP checkpoints, and open_clip's CLIP. Everything
-that can be missing is looked for first, and the error names it.
+Understood are the folders that training and tuning write (manifest.json), transformers' CLIP and SigLIP checkpoints, and open_clip's
+CLIP. A tuned multimodal LLM has two features: FOLDER#latent and FOLDER#visual name one, FOLDER alone the latent. Everything that can be
+missing is looked for first, and the error names it.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from reid_ray.config.model import ModelConfig
 from reid_ray.errors import DataError
@@ -18,13 +19,15 @@ from reid_ray.storage import MANIFEST
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model")
+VISUAL: Final = "visual"
+LATENT: Final = "latent"
 
 
 def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64) -> Encoder:
-    """Load the encoder in folder `path`: one that training wrote, or a published CLIP or SigLIP checkpoint.
+    """Load the encoder in folder `path`: one that training or tuning wrote, or a published CLIP or SigLIP checkpoint.
 
     Args:
-        path: local folder (train's `model` folder, or a snapshot of a CLIP repository).
+        path: local folder (train's or tune's `model` folder, or a snapshot of a CLIP repository); see split_encoder.
         device: torch device, "cpu" or "cuda:0".
         batch_size: pictures or texts per forward pass.
 
@@ -33,17 +36,33 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
     """
     from reid_ray.model.dual_encoder import KIND, DualEncoder
 
-    folder = Path(path)
+    folder, feature = split_encoder(path)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give the model folder that jobs/train.py wrote (its output has it as model/)")
+        raise DataError(f"{folder}: no such folder; give the model folder that jobs/train.py or jobs/tune.py wrote (its output's model/)")
     if (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
         raise DataError(f"{folder}: is a training run, not a model; give {folder / 'model'}")
-    if (folder / MANIFEST).is_file():
-        kind = _read_json(folder / MANIFEST).get("kind")
-        if kind != KIND:
-            raise DataError(f"{folder / MANIFEST}: kind is {kind!r}, but only {KIND!r} can be loaded; give a model folder of jobs/train.py")
+    kind = _read_json(folder / MANIFEST).get("kind") if (folder / MANIFEST).is_file() else KIND
+    if kind == "mllm":
+        from reid_ray.model.mllm_encoder import load_mllm_encoder
+
+        return load_mllm_encoder(folder, feature=feature or LATENT, device=device, batch_size=batch_size)
+    if kind != KIND:
+        raise DataError(
+            f"{folder / MANIFEST}: kind is {kind!r}, but an encoder is {KIND!r} or 'mllm'; give a model folder of jobs/train.py or tune.py"
+        )
+    if feature is not None:
+        raise DataError(f"{path}: a dual encoder has one feature; drop #{feature}")
     model, tokenizer, transform = _open_folder(folder, tokenizer_from=None)
     return DualEncoder(model, tokenizer, transform, device=device, batch_size=batch_size)
+
+
+def split_encoder(path: str | Path) -> tuple[Path, Literal["visual", "latent"] | None]:
+    """FOLDER#visual or FOLDER#latent -> the folder and which feature; None where none is named."""
+    text = str(path)
+    for feature in (VISUAL, LATENT):
+        if text.endswith(f"#{feature}"):
+            return Path(text.removesuffix(f"#{feature}")), feature
+    return Path(text), None
 
 
 def open_pretrained(config: ModelConfig) -> Any:

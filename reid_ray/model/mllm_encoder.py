@@ -6,9 +6,9 @@ caption tokens. Knows how to batch; not Ray, indexes or training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,8 +45,10 @@ class MllmEncoder:
         self._feature, self._device, self._batch_size = feature, device, batch_size
         self._pool, self._neck = _heads(opened, feature, neck=neck)
         self.dim = self._mllm.visual_dim if feature == "visual" else self._mllm.hidden_dim
-        whose = opened.manifest.get("fingerprint", opened.base["digest"])
-        self.fingerprint = sha256_of(f"{whose} {feature} {neck} {opened.config.min_pixels} {opened.config.max_pixels}".encode())[:16]
+        self.reads_texts = feature == "latent" and has_text_latents(opened.manifest)
+        self.fingerprint = _fingerprint(
+            opened.manifest.get("fingerprint", opened.base["digest"]), feature, neck, opened.config.min_pixels, opened.config.max_pixels
+        )
 
     @torch.inference_mode()
     def encode_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
@@ -103,6 +105,22 @@ def load_mllm_encoder(
     """The encoder in a tuned folder; see load_mllm and MllmEncoder."""
     opened = load_mllm(folder, base=base, dtype=dtype)
     return MllmEncoder(opened, feature=feature, neck=neck, device=device, batch_size=batch_size)
+
+
+def has_text_latents(manifest: Mapping[str, Any]) -> bool:
+    """Whether a tuned model's latent captions were brought to its latent images (objective.sdm), so that it can be searched by text."""
+    return bool(manifest) and bool(manifest["facts"]["text_latents"])
+
+
+def identity_of_tuned(manifest: Mapping[str, Any], feature: Feature) -> tuple[int, str]:
+    """(dimension, fingerprint) of the encoder that load_mllm_encoder makes of a tuned folder, from its manifest alone."""
+    config = manifest["config"]
+    fingerprint = _fingerprint(manifest["fingerprint"], feature, False, config["min_pixels"], config["max_pixels"])
+    return int(manifest["visual_dim" if feature == "visual" else "hidden_dim"]), fingerprint
+
+
+def _fingerprint(weights: str, feature: Feature, neck: bool, min_pixels: int | None, max_pixels: int | None) -> str:
+    return sha256_of(f"{weights} {feature} {neck} {min_pixels} {max_pixels}".encode())[:16]
 
 
 def _heads(opened: OpenMllm, feature: Feature, *, neck: bool) -> tuple[Pool, Neck | None]:

@@ -22,12 +22,13 @@ from reid_ray.config.common import ImagesConfig
 from reid_ray.config.evaluate import EvaluateJob
 from reid_ray.data.sources import image_listing, read_images
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.model.loading import split_encoder
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, HITS
 from reid_ray.retrieval.embed import embed_images, embed_texts
 from reid_ray.retrieval.evaluation_report import write_report
 from reid_ray.retrieval.features import Features, collect_features, read_features
-from reid_ray.retrieval.identity import encoder_identity, require_encoder_folder
+from reid_ray.retrieval.identity import encoder_identity, require_encoder_folder, require_texts
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth
 from reid_ray.retrieval.ranking import Ranking, rank_blocks, rank_queries
 from reid_ray.runtime import pool_need, ray_session, require_resources
@@ -64,6 +65,8 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
         return earlier
     if config.encoder is not None:
         require_encoder_folder(config.encoder)
+        if config.protocol == "text_to_image":
+            require_texts(config.encoder)
     with output:
         clock = time.perf_counter()
         if config.embeds:
@@ -246,7 +249,7 @@ def _selection(config: EvaluateJob) -> dict[str, Any]:
     known: dict[str, Any] = {"selected_on": None, "selection": None, "step": None, "training_seed": None, "trained_on": None}
     if config.encoder is None:
         return known
-    folder = Path(config.encoder)
+    folder, _ = split_encoder(config.encoder)
     if (folder / MANIFEST).is_file():
         facts = read_manifest(folder).get("facts", {})
         known.update({name: facts[name] for name in ("selected_on", "selection", "step") if name in facts})

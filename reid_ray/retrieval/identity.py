@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from reid_ray.errors import DataError
+from reid_ray.model.loading import LATENT, VISUAL, split_encoder
 from reid_ray.storage import MANIFEST, read_manifest
 
 
@@ -14,11 +13,30 @@ def require_encoder_folder(path: str) -> None:
     Raises:
         DataError: there is no such folder, or it is a training run and not the model in it.
     """
-    folder = Path(path)
+    folder, _ = split_encoder(path)
     if not folder.is_dir():
-        raise DataError(f"encoder: {folder} is no folder; give the model/ folder that the train job wrote")
+        raise DataError(f"encoder: {folder} is no folder; give the model/ folder that the train or tune job wrote")
     if (folder / "model" / MANIFEST).is_file():
         raise DataError(f"encoder: {folder} is a training run; give the model in it, {folder / 'model'}")
+
+
+def require_texts(path: str) -> None:
+    """Refuse an encoder that knows no texts where texts are to be searched by, before any actor starts.
+
+    Raises:
+        DataError: its feature is the visual one of a multimodal LLM, or the latent one of a model whose captions were not trained.
+    """
+    folder, feature = split_encoder(path)
+    if feature == VISUAL:
+        raise DataError(f"encoder: {path} is a visual encoder and knows no texts; give {folder}#{LATENT}, or search by images")
+    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
+    if manifest.get("kind") == "mllm":
+        from reid_ray.model.mllm_encoder import has_text_latents
+
+        if not has_text_latents(manifest):
+            raise DataError(
+                f"encoder: {folder} was tuned without objective.sdm, so its texts are untrained; tune with it, or search by images"
+            )
 
 
 def encoder_identity(path: str) -> tuple[int, str]:
@@ -28,8 +46,13 @@ def encoder_identity(path: str) -> tuple[int, str]:
         DataError: the folder holds no encoder.
     """
     require_encoder_folder(path)
-    if (Path(path) / MANIFEST).is_file():
-        manifest = read_manifest(path)
+    folder, feature = split_encoder(path)
+    if (folder / MANIFEST).is_file():
+        manifest = read_manifest(folder)
+        if manifest.get("kind") == "mllm":
+            from reid_ray.model.mllm_encoder import identity_of_tuned
+
+            return identity_of_tuned(manifest, feature or LATENT)
         if "dim" in manifest and "fingerprint" in manifest:
             return int(manifest["dim"]), str(manifest["fingerprint"])
     from reid_ray.model.loading import load_encoder

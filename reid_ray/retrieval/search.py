@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +19,7 @@ from PIL import Image
 from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
-from reid_ray.model.loading import load_encoder
+from reid_ray.model.loading import load_encoder, split_encoder
 from reid_ray.retrieval.index import GalleryIndex, read_facts, set_search_threads
 
 
@@ -117,6 +116,11 @@ class SearchEngine:
         pictures: dict[int, Image.Image] = {}
         refused: dict[int, str] = {}
         for at, query in enumerate(queries):
+            if query.text is not None and not self._encoder.reads_texts:
+                refused[at] = (
+                    "no_texts: the encoder of this index knows pictures alone; search by an image, or index with one that reads texts"
+                )
+                continue
             if query.text is not None:
                 texts[at] = query.text
                 continue
@@ -164,6 +168,6 @@ def encoder_of(index: str, encoder: str | None) -> str:
     if encoder is not None:
         return encoder
     remembered = read_facts(index)["encoder_path"]
-    if remembered is None or not Path(remembered).is_dir():
+    if remembered is None or not split_encoder(remembered)[0].is_dir():
         raise DataError(f"{index}: remembers encoder {remembered}, which is not there; set encoder to its folder")
     return os.fspath(remembered)

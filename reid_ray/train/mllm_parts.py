@@ -43,7 +43,8 @@ def build_parts(config: TuneJob, folder: Path) -> Parts:
     )
 
     def write(state: Tensors, path: Path, facts: dict[str, Any]) -> None:
-        write_tuned(opened, module, state, path, facts={**facts, "pooling": config.objective.pooling})
+        known = {"pooling": config.objective.pooling, "text_latents": config.objective.sdm.weight > 0}
+        write_tuned(opened, module, state, path, facts={**facts, **known})
 
     def validation() -> ImageValidation:
         return ImageValidation(folder / DATA, chat=chat, objective=config.objective, batch_size=max(share, 8), rank=rank, world=world)
