@@ -22,38 +22,43 @@ from reid_ray.train.memory import Held, Weights
 def train_step(config: TrainJob, plan: MemoryJob, *, batch: int, checkpointing: bool, keep_gradients: bool) -> tuple[Weights, Held]:
     """Weights and step of a dual encoder; texts as long as the model reads."""
     from reid_ray.model.clip import clip_from_scratch
+    from reid_ray.model.family import family_of
     from reid_ray.model.loading import open_pretrained
     from reid_ray.train.objective import build_objective
     from reid_ray.train.towers import Heads, TwoTowers
 
     model, shape = config.model, config.model.scratch
+    encoder: Any
     if model.init is not None:
-        clip: Any = open_pretrained(model).clip.to("meta")
+        encoder = open_pretrained(model)
+        encoder.model.to("meta")
     else:
+        end_id = shape.vocab_size - 1
         with torch.device("meta"):
             clip = clip_from_scratch(
                 shape,
                 height=model.image_height,
                 width=model.image_width,
                 vocab_size=shape.vocab_size,
-                end_id=shape.vocab_size - 1,
+                end_id=end_id,
+                stride=model.patch_stride,
                 seed=0,
             )
-    text = clip.config.text_config
+        # No DualEncoder: its tokenizer would need texts, and its fingerprint values.
+        encoder = SimpleNamespace(model=clip, family=family_of(clip), tokenizer=SimpleNamespace(eos_token_id=end_id))
+    text, dim = encoder.model.config.text_config, encoder.family.dim(encoder.model.config)
     with torch.device("meta"):
-        heads = Heads(config.objective, dim=clip.config.projection_dim, persons=plan.persons, vocab_size=text.vocab_size)
-    # A dual encoder's tokenizer and fingerprint are of no use here, and the fingerprint would ask for values.
-    shell: Any = SimpleNamespace(clip=clip)
-    module = TwoTowers(shell, heads, chunk=config.batches.chunk, depth=config.masking.depth)
+        heads = Heads(config.objective, dim=dim, persons=plan.persons, vocab_size=text.vocab_size)
+    module = TwoTowers(encoder, heads, chunk=config.batches.chunk, depth=config.masking.depth)
     if checkpointing:
-        clip.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        encoder.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     module.train().to(_dtype(config))
     objective = build_objective(config.objective)
     person_A = torch.arange(batch) // 2 % plan.persons
 
     def step() -> torch.Tensor:
         pixels = torch.empty(batch, 3, model.image_height, model.image_width, device="meta", dtype=_dtype(config))
-        inputs = {"pixel_values": pixels, "input_ids": torch.full((batch, text.max_position_embeddings), text.eos_token_id)}
+        inputs = {"pixel_values": pixels, "input_ids": torch.full((batch, text.max_position_embeddings), encoder.tokenizer.eos_token_id)}
         if config.masking.kind == "nam":
             inputs["full_ids"] = inputs["input_ids"]
         if config.objective.irr.weight:

@@ -12,14 +12,18 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from reid_ray.config.memory import MemoryJob
 from reid_ray.config.mllm import MllmConfig
+from reid_ray.config.tune import TuneJob
 from reid_ray.model.dry_run import parameter_sizes, trace_step
 from reid_ray.model.lora import set_trainable
 from reid_ray.model.mllm_families import family_of
+from reid_ray.model.mllm_folder import open_mllm
 from reid_ray.train.memory import Held, Setting, Weights, cheapest_that_fits, predict
-from reid_ray.train.memory_job import plan_memory, run_memory
+from reid_ray.train.memory_job import run_memory
+from reid_ray.train.memory_steps import tune_step
 
 TINY = Path(__file__).resolve().parents[3] / "reid_ray" / "assets" / "tiny_mllm"
 ROWS = 8
+OUTPUT = {"path": "unused"}
 
 
 def qwen(device: str, *, lora: bool, checkpointing: bool):
@@ -107,7 +111,7 @@ def test_the_fastest_setting_that_fits_is_named_and_none_where_none_does():
     assert [best(25), best(14), best(8), best(4), best(2)] == [(0, False), (2, False), (2, True), (3, True), None]
 
 
-def test_seven_billion_weights_are_counted_without_memory(tmp_path):
+def test_seven_billion_weights_are_counted_without_memory():
     # The published size of Qwen2.5-VL-7B-Instruct; its shape is in its config.json.
     config = AutoConfig.from_pretrained(TINY)
     text, vision = config.text_config, config.vision_config
@@ -132,15 +136,19 @@ def test_the_job_plans_a_configuration_whose_data_are_not_there(root, tmp_path):
     assert manifest["facts"]["best"]["device"] <= manifest["facts"]["own"]["device"]
 
 
-def test_the_tuning_step_is_the_real_module_and_grows_with_its_batch(tmp_path):
-    (tmp_path / "tune.yaml").write_text(
-        "images: {path: unused}\ncaptions: {paths: [unused], max_tokens: 16}\nbatches: {size: 8}\n"
-        "engine: {zero_stage: 2}\nworkers: {count: 2}\noutput: {path: unused}\n"
+def test_the_tuning_step_is_the_real_module_and_grows_with_its_batch():
+    job = TuneJob(
+        images={"path": "unused"},
+        captions={"paths": ["unused"], "max_tokens": 16},
+        batches={"size": 8},
+        workers={"count": 2},
+        output=OUTPUT,
     )
-    plan = plan_memory(MemoryJob(job="tune", config=str(tmp_path / "tune.yaml"), batches=[8], output={"path": str(tmp_path / "out")}))
-    by_batch = {
-        setting.batch: memory for setting, memory in (plan.own, *plan.others) if setting.zero_stage == 2 and not setting.checkpointing
-    }
-    assert by_batch[8].activations == pytest.approx(2 * by_batch[4].activations, rel=0.1)
-    assert by_batch[8].weights == by_batch[4].weights
-    assert plan.weights.frozen > plan.weights.trained * 0.5
+    plan = MemoryJob(job="tune", config="unused", persons=5, output=OUTPUT)
+    (weights, two), (_, four) = (tune_step(job, plan, batch=batch, checkpointing=False, keep_gradients=False) for batch in (2, 4))
+    opened = open_mllm(job.model)
+    adapters = sum(weight.numel() for weight in opened.mllm.parameters() if weight.requires_grad)
+    dims = opened.mllm.hidden_dim + opened.mllm.visual_dim
+    assert weights.trained == adapters + dims + 5 * dims  # necks, and classifiers of five persons
+    assert four.activations == pytest.approx(2 * two.activations, rel=0.1)
+    assert four.logits == 2 * two.logits > 0
