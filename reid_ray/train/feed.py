@@ -144,21 +144,16 @@ class Feed:
 
 def _ahead(batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
     """`batches`, drawn by a thread two steps before they are asked for."""
-    with ThreadPoolExecutor(1, thread_name_prefix="feed") as pool:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
+    try:
         drawn = deque(pool.submit(next, batches, None) for _ in range(2))
-        try:
-            while (batch := drawn.popleft().result(timeout=_PATIENCE_S)) is not None:
-                drawn.append(pool.submit(next, batches, None))
-                yield batch
-        except TimeoutError:
-            # Leaving the pool would wait for the thread, which waits for the cluster.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise TimeoutError(
-                f"batches.decoders: no picture in {_PATIENCE_S:.0f} s; is there room for the actors in the cluster?"
-            ) from None
-        finally:
-            for future in drawn:
-                future.cancel()
+        while (batch := drawn.popleft().result(timeout=_PATIENCE_S)) is not None:
+            drawn.append(pool.submit(next, batches, None))
+            yield batch
+    except TimeoutError:
+        raise TimeoutError(f"batches.decoders: no picture in {_PATIENCE_S:g} s; is there room for the actors in the cluster?") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a thread that waits for the cluster would be waited for in vain
 
 
 def _order(config: BatchesConfig, samples: pa.Table) -> Order:

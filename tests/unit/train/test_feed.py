@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from reid_ray.data.images import encode_jpeg
 from reid_ray.data.pairs import prepare_pairs
 from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import Counts, TableWriter
-from reid_ray.train import ray_decoders
+from reid_ray.train import feed, ray_decoders
 from reid_ray.train.feed import Feed
 
 
@@ -103,6 +105,20 @@ def test_threads_and_the_step_a_run_resumes_from_change_nothing(prepared, thread
         assert len(batches) == 7 - start
         for one, other in zip(batches, expected[start:], strict=True):
             assert_equal(one, other)
+
+
+def test_actors_that_the_cluster_cannot_place_are_an_error_not_an_endless_wait(prepared, monkeypatch):
+    released = threading.Event()
+
+    def never(*_, **__):
+        released.wait()
+        yield from ()
+
+    monkeypatch.setattr(feed, "decoded_in_order", never)
+    monkeypatch.setattr(feed, "_PATIENCE_S", 0.1)
+    with pytest.raises(TimeoutError, match=r"batches\.decoders: no picture in 0\.1 s"):
+        next(_feed(prepared, "batches.decoders={}").batches(0, 3))
+    released.set()
 
 
 @pytest.mark.slow
