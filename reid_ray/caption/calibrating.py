@@ -194,6 +194,7 @@ def _write_pairs(output: JobOutput, pairs: Sequence[Pair], scores: dict[str, Any
                 "label": pair.label,
                 "source": pair.source,
                 "note": pair.note,
+                "held_out": bool(pair.person % 2),  # see labelled_pairs.halves
                 "cosine": round(float(scores["cosine"][i]), 4),
                 "attributes": round(float(scores["attributes"][i]), 4),
                 "explained": scores["explained"][i],

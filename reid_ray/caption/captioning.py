@@ -17,8 +17,9 @@ from PIL import Image
 from reid_ray.caption.cleaning import BadAnswerError, clean_answer
 from reid_ray.caption.engine import ChatEngine, Conversation, Engine
 from reid_ray.caption.identity import caption_id, prompt_fingerprint
-from reid_ray.caption.prompts import Instruction, dynamic_instruction, static_instruction
-from reid_ray.caption.rows import WHO, staged_table
+from reid_ray.caption.metrics import StageMetrics
+from reid_ray.caption.prompts import Instruction, dynamic_instruction, laid_out, static_instruction
+from reid_ray.caption.rows import WHO, reason_code, staged_table
 from reid_ray.config.caption import CaptionerConfig
 from reid_ray.data.images import BadImageError, decode_image
 from reid_ray.setup.models import resolve_model
@@ -55,7 +56,7 @@ class _ImageDrafts:
 
     def outcome(self) -> str:
         """Ok if the image has a caption, else the code of its last failure."""
-        return "ok" if any(draft.ok for draft in self.drafts) else str(self.drafts[-1].reason).split(":")[0]
+        return "ok" if any(draft.ok for draft in self.drafts) else reason_code(self.drafts[-1].reason)
 
 
 class Captioner:
@@ -90,7 +91,9 @@ class Captioner:
             sampling=config.sampling,
             images=1,
             pool=config.pool,
+            adapter=config.adapter,
         )
+        self._metrics = StageMetrics("captioner")
         self._startup: float | None = time.perf_counter() - clock
 
     @property
@@ -105,7 +108,10 @@ class Captioner:
         self._generate([draft for image in per_image for draft in image.drafts])
         self._retry_failed_dynamic([draft for image in per_image for draft in image.drafts])
         self._replace_failed_dynamic(per_image)
-        return self._table(per_image, time.perf_counter() - clock)
+        seconds = time.perf_counter() - clock
+        table = self._table(per_image, seconds)
+        self._metrics.count(table, seconds)
+        return table
 
     def _drafts(self, row: dict[str, Any]) -> _ImageDrafts:
         data = row.pop("image")
@@ -130,7 +136,13 @@ class Captioner:
 
     def _generate(self, drafts: Sequence[_Draft]) -> None:
         asked = [draft for draft in drafts if draft.picture is not None]
-        replies = self._engine.chat([_conversation(draft) for draft in asked], [self._stream(draft) for draft in asked])
+        first = self._config.instruction_first
+        if first:
+            # Prompts that begin alike stand together. With pictures first they do already: an image's drafts are neighbours.
+            asked.sort(key=lambda draft: draft.instruction.id)
+        replies = self._engine.chat(
+            [_conversation(draft, instruction_first=first) for draft in asked], [self._stream(draft) for draft in asked]
+        )
         for draft, reply in zip(asked, replies, strict=True):
             draft.tries += 1
             draft.tokens += reply.tokens
@@ -220,13 +232,13 @@ class Captioner:
         return f"{self._id(draft)} {draft.tries}" if draft.tries else self._id(draft)
 
     def _prompt(self, instruction: Instruction) -> str:
-        return prompt_fingerprint(instruction.text, self._config.sampling)
+        return prompt_fingerprint(laid_out(instruction.text, instruction_first=self._config.instruction_first), self._config.sampling)
 
 
 def _rejected(draft: _Draft) -> bool:
     return str(draft.reason).startswith("rejected")
 
 
-def _conversation(draft: _Draft) -> Conversation:
+def _conversation(draft: _Draft, *, instruction_first: bool) -> Conversation:
     content = [{"type": "image_pil", "image_pil": draft.picture}, {"type": "text", "text": draft.instruction.text}]
-    return [{"role": "user", "content": content}]
+    return [{"role": "user", "content": content[::-1] if instruction_first else content}]

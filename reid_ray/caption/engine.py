@@ -6,6 +6,7 @@ same class runs a 2 M parameter model on a laptop's CPU and Qwen2.5-VL on GPUs: 
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reid_ray.caption.identity import derived_seed
-from reid_ray.config.caption import EngineConfig, SamplingConfig
+from reid_ray.config.caption import EngineConfig, SamplingConfig, StructureConfig
 from reid_ray.config.common import PoolConfig
+from reid_ray.errors import ConfigError
+
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's max_lora_rank may be
 
 Conversation = list[dict[str, Any]]  # chat messages in OpenAI's form; a picture is {"type": "image_pil", "image_pil": PIL image}
 
@@ -77,19 +81,36 @@ class Engine:
         sampling: how every answer is drawn.
         images: pictures per request; 0 for a language model.
         pool: the actor's resources, see engine_environment.
+        adapter: folder of a LoRA adapter, as PEFT saves it.
+
+    Raises:
+        ConfigError: `adapter` is none.
     """
 
     def __init__(
-        self, model: str, *, revision: str | None, config: EngineConfig, sampling: SamplingConfig, images: int, pool: PoolConfig
+        self,
+        model: str,
+        *,
+        revision: str | None,
+        config: EngineConfig,
+        sampling: SamplingConfig,
+        images: int,
+        pool: PoolConfig,
+        adapter: str | None = None,
     ) -> None:
         for name, value in engine_environment(model, config, pool).items():
             os.environ.setdefault(name, value)
         from vllm import LLM, SamplingParams
         from vllm.exceptions import VLLMClientError
+        from vllm.lora.request import LoRARequest
+        from vllm.sampling_params import StructuredOutputsParams
 
         clock = time.perf_counter()
-        self._llm = LLM(model=model, revision=revision, **_engine_arguments(config, images))
+        arguments = {**engine_arguments(config, images), **_structure_arguments(sampling), **_adapter_arguments(adapter)}
+        self._llm = LLM(model=model, revision=revision, **arguments | config.extra)
         self._sampling_params, self._sampling = SamplingParams, sampling
+        self._structure = None if sampling.structure is None else StructuredOutputsParams(**_structure(sampling.structure))
+        self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(Path(adapter).expanduser().resolve()))
         self._chat_template = config.chat_template
         self._rejections: tuple[type[Exception], ...] = (ValueError, VLLMClientError)
         self.start_seconds = time.perf_counter() - clock
@@ -104,14 +125,21 @@ class Engine:
             return []
         try:
             outputs = self._llm.chat(
-                list(conversations), [self._params(key) for key in keys], use_tqdm=False, chat_template=self._chat_template
+                list(conversations),
+                [self._params(key) for key in keys],
+                use_tqdm=False,
+                lora_request=self._adapter,
+                chat_template=self._chat_template,
             )
         except self._rejections as error:
             if len(conversations) == 1:
                 return [Reply(None, error=" ".join(f"{type(error).__name__}: {error}".split())[:300])]
             half = len(conversations) // 2
             return self.chat(conversations[:half], keys[:half]) + self.chat(conversations[half:], keys[half:])
-        return [_reply(output) for output in outputs]
+        return [
+            _reply(output, of_json=self._sampling.structure is not None and self._sampling.structure.json_schema is not None)
+            for output in outputs
+        ]
 
     def _params(self, key: str) -> Any:
         s = self._sampling
@@ -122,21 +150,65 @@ class Engine:
             max_tokens=s.max_tokens,
             # Greedy decoding draws nothing; a seed would only cost a generator.
             seed=derived_seed(s.seed, key) if s.temperature else None,
+            structured_outputs=self._structure,
+            **s.extra,
         )
 
 
-def _reply(output: Any) -> Reply:
+def _reply(output: Any, *, of_json: bool) -> Reply:
     answer = output.outputs[0]
+    finished = answer.finish_reason != "length"
     return Reply(
-        answer.text,
-        finished=answer.finish_reason != "length",
+        _caption_in(answer.text) if of_json and finished else answer.text,
+        finished=finished,
         tokens=len(answer.token_ids),
         prompt_tokens=len(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,
     )
 
 
-def _engine_arguments(config: EngineConfig, images: int) -> dict[str, Any]:
+def _caption_in(answer: str) -> str:
+    """The property `caption` of a JSON answer, which vLLM holds to its schema; the answer itself where it is optional and absent."""
+    return str(json.loads(answer).get("caption", answer))
+
+
+def _structure(structure: StructureConfig) -> dict[str, Any]:
+    """The one field that is set, in vLLM's words."""
+    values = structure.model_dump(exclude_none=True)
+    return {"json" if name == "json_schema" else name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _structure_arguments(sampling: SamplingConfig) -> dict[str, Any]:
+    # Without this a small model may fill its tokens with the whitespace that JSON allows anywhere.
+    if sampling.structure is None or sampling.structure.json_schema is None:
+        return {}
+    return {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
+
+
+def _adapter_arguments(adapter: str | None) -> dict[str, Any]:
+    if adapter is None:
+        return {}
+    rank = adapter_rank(adapter)
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(r for r in _LORA_RANKS if r >= rank)}
+
+
+def adapter_rank(adapter: str, *, field: str = "adapter") -> int:
+    """The rank of a LoRA adapter in a folder.
+
+    Raises:
+        ConfigError: the folder holds none, or one of a rank that vLLM does not take; names `field`.
+    """
+    try:
+        described = json.loads((Path(adapter).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))
+        rank = int(described["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{field}: {adapter} holds no LoRA adapter ({error!r}); give a folder that PEFT saved") from None
+    if not 1 <= rank <= _LORA_RANKS[-1]:
+        raise ConfigError(f"{field}: {adapter} has rank {rank}, but vLLM takes 1 to {_LORA_RANKS[-1]}")
+    return rank
+
+
+def engine_arguments(config: EngineConfig, images: int) -> dict[str, Any]:
     """EngineConfig in vLLM's own words."""
     arguments: dict[str, Any] = {
         "dtype": config.dtype,
@@ -146,12 +218,14 @@ def _engine_arguments(config: EngineConfig, images: int) -> dict[str, Any]:
         "tensor_parallel_size": config.tensor_parallel_size,
         "enforce_eager": config.enforce_eager,
         "trust_remote_code": config.trust_remote_code,
-        "enable_prefix_caching": False,  # prompts begin with pictures or captions of their own: nothing to share
+        "enable_prefix_caching": config.enable_prefix_caching,
     }
+    if config.block_size is not None:
+        arguments["block_size"] = config.block_size
     if config.kv_cache_mb is not None:
         arguments["kv_cache_memory_bytes"] = config.kv_cache_mb << 20
     if config.tensor_parallel_size > 1:
         arguments["distributed_executor_backend"] = "mp"  # inside a Ray actor vLLM would ask Ray for more GPUs
     if images:
         arguments |= {"limit_mm_per_prompt": {"image": images}, "mm_processor_cache_gb": 0}  # each picture is seen once or twice
-    return arguments | config.extra
+    return arguments

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
-from reid_ray.caption.engine import ChatEngine
+from reid_ray.caption.engine import ChatEngine, adapter_rank
 from reid_ray.caption.identity import digest
 from reid_ray.caption.ledger import delete_ledger, open_ledger
 from reid_ray.caption.mining import load_templates
@@ -81,7 +82,7 @@ def _publish(run: CaptionRun, output: JobOutput) -> None:
             output.counts.failed.update({code: count for code, count in tally.outcomes.items() if code != "ok"})
             if tally.images < run.listing.count:
                 output.counts.failed["listed_twice"] += run.listing.count - tally.images
-    output.facts.update(run_facts(tallies))
+    output.facts.update(run_facts(tallies, run.throughput))
 
 
 def _failed(manifest: dict[str, Any]) -> bool:
@@ -114,7 +115,12 @@ def _check_models(config: CaptionJob) -> dict[str, Any]:
 
 def _checked(section: CaptionerConfig | RewriterConfig | FaithfulnessConfig, field: str) -> dict[str, str]:
     resolved = resolve_model(section.model, field=field)
-    return {"model": section.model, "revision": model_revision(resolved, revision=section.revision, field=field)}
+    revision = model_revision(resolved, revision=section.revision, field=field)
+    if isinstance(section, FaithfulnessConfig) or section.adapter is None:
+        return {"model": section.model, "revision": revision}
+    adapter = Path(section.adapter).expanduser()
+    adapter_rank(section.adapter, field=field.replace(".model", ".adapter"))
+    return {"model": section.model, "revision": f"{revision}+{model_revision(str(adapter.resolve()))}"}
 
 
 def _check_resources(config: CaptionJob) -> None:

@@ -64,9 +64,14 @@ def dynamic_instruction(key: str, *, templates: Mapping[str, str] | None = None,
     return Instruction(f"dynamic/{template_id}", "dynamic", DYNAMIC.format(template=templates[template_id]))
 
 
-def rewrite_request(caption: str) -> str:
-    """What the rewriter is sent: the caption, then the instruction, as in LLM-DA."""
-    return f"{caption}\n{REWRITE}"
+def rewrite_request(caption: str, *, instruction_first: bool = False) -> str:
+    """What the rewriter is sent: the caption, then the instruction, as in LLM-DA; or the other way round."""
+    return f"{REWRITE}\n{caption}" if instruction_first else f"{caption}\n{REWRITE}"
+
+
+def laid_out(instruction: str, *, instruction_first: bool) -> str:
+    """The instruction as a prompt fingerprint names it: which of instruction and subject stands first changes the answers."""
+    return f"{instruction}\n{{subject}}" if instruction_first else instruction
 
 
 # Openings, order and number of slots vary on purpose: templates are there to vary the captions. Ids never change meaning; a new

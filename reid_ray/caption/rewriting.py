@@ -18,7 +18,8 @@ from reid_ray.caption.cleaning import BadAnswerError, clean_answer
 from reid_ray.caption.engine import ChatEngine, Engine, Reply
 from reid_ray.caption.faithfulness import FaithfulnessScorer, SentenceEncoder
 from reid_ray.caption.identity import falls_in_share, prompt_fingerprint, rewrite_id
-from reid_ray.caption.prompts import REWRITE, rewrite_request
+from reid_ray.caption.metrics import StageMetrics
+from reid_ray.caption.prompts import REWRITE, laid_out, rewrite_request
 from reid_ray.caption.rows import WHO, staged_table
 from reid_ray.config.caption import FaithfulnessConfig, RewriterConfig
 from reid_ray.setup.models import resolve_model
@@ -72,11 +73,13 @@ class Rewriter:
             sampling=config.sampling,
             images=0,
             pool=config.pool,
+            adapter=config.adapter,
         )
         self._scorer = scorer or SentenceEncoder(
             resolve_model(faithfulness.model, field="faithfulness.model"), revision=faithfulness.revision
         )
-        self._prompt = prompt_fingerprint(REWRITE, config.sampling)
+        self._prompt = prompt_fingerprint(laid_out(REWRITE, instruction_first=config.instruction_first), config.sampling)
+        self._metrics = StageMetrics("rewriter")
         self._startup: float | None = time.perf_counter() - clock
 
     def __call__(self, captions: pa.Table) -> pa.Table:
@@ -91,6 +94,7 @@ class Rewriter:
         made = {rewrite.id: self._row(rewrite, seconds / len(rewrites)) for rewrite in rewrites}
         if rewrites:
             made[rewrites[0].id]["startup_seconds"], self._startup = self._startup, None
+            self._metrics.count(staged_table(list(made.values())), seconds)
         return staged_table([out for row, wanted in zip(rows, per_row, strict=True) for out in (row, *(made[r.id] for r in wanted))])
 
     def given_up(self, captions: pa.Table, reason: str) -> pa.Table:
@@ -106,7 +110,7 @@ class Rewriter:
 
     def _try(self, rewrites: Sequence[_Rewrite]) -> None:
         """One generation for each, with a seed of its own; keeps it if it is faithful, or the best so far."""
-        conversations = [[{"role": "user", "content": rewrite_request(rewrite.parent["text"])}] for rewrite in rewrites]
+        conversations = [[{"role": "user", "content": self._request(rewrite)}] for rewrite in rewrites]
         replies = self._engine.chat(conversations, [f"{rewrite.id} {rewrite.tries}" for rewrite in rewrites])
         candidates: list[tuple[_Rewrite, str]] = []
         for rewrite, reply in zip(rewrites, replies, strict=True):
@@ -125,6 +129,9 @@ class Rewriter:
             if reason is None or rewrite.score is None or score > rewrite.score:
                 rewrite.text, rewrite.score, rewrite.agreement = text, score, agreement.score
                 rewrite.accepted, rewrite.reason = reason is None, reason
+
+    def _request(self, rewrite: _Rewrite) -> str:
+        return rewrite_request(rewrite.parent["text"], instruction_first=self._config.instruction_first)
 
     def _rewritten(self, reply: Reply, original: str) -> str:
         if reply.text is None:

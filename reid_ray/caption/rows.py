@@ -29,3 +29,8 @@ WHO = ("dataset", "split", "person_id", "camera_id")
 def staged_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows of one stage as a STAGED table."""
     return table_of(STAGED, rows)
+
+
+def reason_code(reason: str | None) -> str:
+    """The short code that a reason begins with, "" where there is none: few enough values to count by."""
+    return (reason or "").partition(":")[0]

@@ -35,6 +35,7 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}code{overflow-wrap:
 .tag.bad{background:#fbe3e1;color:#8d2019}.tag.good{background:#dff2e4;color:#1c6b36}
 svg text{font:11px system-ui,sans-serif;fill:#5b6576}
 """
+_RATES = ("images_per_second", "rewrites_per_second")
 _COLOURS = {"ok": "#4c9f70", "unfaithful": "#c9534f", "failed": "#999"}
 
 
@@ -65,6 +66,7 @@ def render_report(
         f'<p class="note">{escape(str(manifest["job"]))} started {escape(str(manifest["started"]))}, '
         f"fingerprint <code>{escape(str(manifest['fingerprint']))}</code></p>",
         _tiles(statistics, manifest),
+        _section("Engines", _engines(manifest)),
         _section("Outcomes", _outcomes(statistics)),
         _section("Failures by reason", _reasons(statistics)),
         _section("Diversity", _diversity(statistics.diversity)),
@@ -174,14 +176,41 @@ def _lengths(diversity: Mapping[str, Diversity]) -> str:
 
 
 def _templates(diversity: Mapping[str, Diversity]) -> str:
-    d = diversity.get("dynamic")
-    if d is None or d.template_coverage is None or d.template_entropy is None:
-        return '<p class="note">no dynamic captions</p>'
-    bars = [(name.rpartition("/")[2], float(count)) for name, count in d.template_counts.items() if name.startswith("dynamic/")]
-    return (
-        f"<p>{d.template_coverage:.0%} of the templates are used; evenness (entropy over that of even use) {d.template_entropy:.3f}.</p>"
-        + bar_chart(bars, every=2)
-    )
+    parts = []
+    for name, d in diversity.items():
+        if d.template_coverage is None or d.template_entropy is None:
+            continue
+        bars = [(template.rpartition("/")[2], float(n)) for template, n in d.template_counts.items() if template.startswith("dynamic/")]
+        parts.append(
+            f"<p><b>{escape(name)}</b>: {d.template_coverage:.0%} of the templates are used; evenness (entropy over that of even use) "
+            f"{d.template_entropy:.3f}.</p>{bar_chart(bars, every=2)}"
+        )
+    return "".join(parts) or '<p class="note">no dynamic captions</p>'
+
+
+def _engines(manifest: Mapping[str, Any]) -> str:
+    """What a second of an actor yields, by pass and stage, and how much of the prompts the prefix cache had."""
+    rows, pace = [], []
+    for name, facts in manifest["facts"].get("passes", {}).items():
+        whole = facts["throughput"]
+        if whole is not None and whole["images_per_second"]:
+            pace.append(
+                f"{name}: {whole['images_per_second']:,.1f} images/s from the first rows to the last, all actors together, start-up apart."
+            )
+        for stage in ("captioner", "rewriter"):
+            speed = facts[stage]
+            if speed is None:
+                continue
+            rate = next(f"{value:,.1f} {key.split('_')[0]}" for key, value in speed.items() if key in _RATES)
+            cache = speed["prefix_cache"]
+            share = "none asked" if cache["hit_rate"] is None else f"{cache['hit_rate']:.1%}"
+            hits = f"{cache['hits']:,} of {cache['queries']:,}"
+            cells = [f"{speed['tokens']:,}", f"{speed['tokens_per_second']:,.0f}", hits, share, f"{speed['startup_seconds']:.1f} s"]
+            rows.append([name, stage, rate, *cells])
+    if not rows:
+        return '<p class="note">the manifest says nothing of its engines</p>'
+    heads = ["captioner", "stage", "per second of an actor", "tokens", "tokens/s", "prefix-cache hits, tokens", "hit rate", "start"]
+    return _table(heads, rows, numbers=set(range(2, 8))) + "".join(f'<p class="note">{escape(line)}</p>' for line in pace)
 
 
 def _faithfulness(statistics: RunStatistics, alpha: float | None) -> str:
@@ -209,7 +238,7 @@ def _facts(manifest: Mapping[str, Any]) -> str:
     rows += [
         [name.replace("_", " "), _short(value)]
         for name, value in _flat({**manifest["timings"], **manifest["facts"]})
-        if name != "templates"
+        if name != "templates" and not name.startswith("passes / ")
     ]
     rows += [["machine", f"{environment['processor']}, {environment['cpu_count']} cores, {environment['memory_bytes'] / 2**30:.0f} GiB"]]
     rows += [["versions", ", ".join(f"{name} {version}" for name, version in environment["versions"].items())]]

@@ -20,7 +20,7 @@ from reid_ray.records import CAPTIONS
 from reid_ray.storage import iter_table
 
 SCORE_EDGES = np.round(np.linspace(-1, 1, 81), 3)  # bins of 0.025: the histogram of faithfulness
-_COLUMNS = ["caption_id", "kind", "text", "status", "reason", "faithfulness", "tries", "model", "instruction_id"]
+_COLUMNS = ["caption_id", "kind", "text", "status", "reason", "faithfulness", "tries", "captioner", "model", "instruction_id"]
 
 
 @dataclass
@@ -34,7 +34,9 @@ class RunStatistics:
     models: Counter[str] = field(default_factory=Counter)
     tries: Counter[int] = field(default_factory=Counter)  # of rewrites
     scores: dict[str, np.ndarray] = field(default_factory=dict)  # status of rewrites -> int64 [bins of SCORE_EDGES]
-    diversity: dict[str, Diversity] = field(default_factory=dict)  # kind -> of its captions with status ok
+    diversity: dict[str, Diversity] = field(
+        default_factory=dict
+    )  # kind, or "captioner: kind" where there are several captioners -> of its captions with status ok
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -62,7 +64,7 @@ def collect_statistics(captions: str | Path, *, sample: int, seed: int, template
         templates: ids of the templates that the run could draw; empty leaves coverage out.
     """
     result = RunStatistics()
-    meters: dict[str, DiversityMeter] = {}
+    meters: dict[tuple[str, str], DiversityMeter] = {}
     for table in iter_table(captions, CAPTIONS, columns=_COLUMNS):
         result.rows += table.num_rows
         rows = table.to_pylist()
@@ -74,13 +76,20 @@ def collect_statistics(captions: str | Path, *, sample: int, seed: int, template
                 result.reasons[key] += 1
                 result.examples.setdefault(key, str(row["reason"]))
         _add_rewrites(table, result)
-        for kind in {row["kind"] for row in rows}:
-            fine = [row for row in rows if row["kind"] == kind and row["status"] == "ok"]
+        for captioner, kind in {_set_of(row) for row in rows}:
+            fine = [row for row in rows if _set_of(row) == (captioner, kind) and row["status"] == "ok"]
             known = [f"dynamic/{template}" for template in templates] if kind == "dynamic" else []
-            meter = meters.setdefault(kind, DiversityMeter(sample=sample, seed=seed, templates=known))
+            meter = meters.setdefault((captioner, kind), DiversityMeter(sample=sample, seed=seed, templates=known))
             meter.add([row["caption_id"] for row in fine], [row["text"] for row in fine], [row["instruction_id"] for row in fine])
-    result.diversity = {kind: meter.result() for kind, meter in sorted(meters.items())}
+    several = len({captioner for captioner, _ in meters}) > 1
+    result.diversity = {
+        f"{captioner}: {kind}" if several and captioner else kind: meter.result() for (captioner, kind), meter in sorted(meters.items())
+    }
     return result
+
+
+def _set_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["captioner"] or "", row["kind"]
 
 
 def _add_rewrites(table: pa.Table, result: RunStatistics) -> None:

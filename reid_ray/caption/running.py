@@ -58,6 +58,7 @@ class CaptionRun:
     ) -> None:
         self._config, self.listing, self._ledger = config, listing, ledger
         self._models, self._templates, self._engine = models, templates, engine
+        self.throughput: dict[str, dict[str, Any]] = {}  # captioner -> what its last pass did a second; see Tally.throughput
         self._rewrites = (
             RewriteRecipe(
                 config.rewriter,
@@ -135,6 +136,7 @@ class CaptionRun:
                 if since >= _COMPACT_EVERY:
                     self._ledger.compact(keep=files, older_than_s=_COMPACT_AFTER_S)
                     since = 0
+        self.throughput[name] = tally.throughput()
         return made
 
     def _captions(self, name: str, plan: Pass, index: Index, *, record: bool) -> ray.data.Dataset | None:

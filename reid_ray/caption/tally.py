@@ -5,8 +5,9 @@ Knows STAGED rows; not how they were made or where they go. An image is counted 
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -20,18 +21,22 @@ class Tally:
 
     def __init__(self) -> None:
         self.images = 0
+        self.retried = 0  # dynamic captions that were asked for again with another template
         self.outcomes: Counter[str] = Counter()  # of images: ok, or the code of the failure
         self.kinds: Counter[str] = Counter()  # of rows: "static ok", "rewrite unfaithful", ...
         self.reasons: Counter[str] = Counter()  # of captions that failed though their image may have another
         self.sums: Counter[str] = Counter()  # "captioner tokens", "rewriter seconds", ...
         self.startup = {"captioner": 0.0, "rewriter": 0.0}
+        self._seen: list[tuple[float, int]] = []  # when the first and the newest table came, and the images by then
 
     def add(self, table: pa.Table) -> int:
         """Count a STAGED table; returns how many images it completes."""
         outcomes = table["image_outcome"].drop_null().to_pylist()
         self.images += len(outcomes)
+        self._seen[1:] = [(time.perf_counter(), self.images)]
         self.outcomes.update(outcomes)
         self.kinds.update(f"{kind} {status}" for kind, status in _pairs(table, "kind", "status"))
+        self.retried += sum(kind == "dynamic" and tries > 1 for kind, tries in _pairs(table, "kind", "tries"))
         is_rewrite = pc.equal(table["kind"], "rewrite")
         failed = table.filter(pc.and_(pc.equal(table["status"], "failed"), pc.invert(is_rewrite)))
         self.reasons.update(f"{kind}: {reason.split(':')[0]}" for kind, reason in _pairs(failed, "kind", "reason"))
@@ -47,6 +52,7 @@ class Tally:
     def merge(self, other: Tally) -> None:
         """Add the sums of another captioner's rows."""
         self.images += other.images
+        self.retried += other.retried
         for name in ("outcomes", "kinds", "reasons", "sums"):
             getattr(self, name).update(getattr(other, name))
 
@@ -74,6 +80,14 @@ class Tally:
             "mean_faithfulness": self.sums["faithfulness"] / accepted if accepted else None,
         }
 
+    def throughput(self) -> dict[str, Any]:
+        """Images a second of the whole pass, from the first rows that came to the last: engines start before, and end after."""
+        if len(self._seen) < 2:
+            return {"images": 0, "seconds": 0.0, "images_per_second": None}
+        (start, before), (end, after) = self._seen
+        seconds = end - start
+        return {"images": after - before, "seconds": seconds, "images_per_second": (after - before) / seconds if seconds else None}
+
     def pass_facts(self) -> dict[str, Any]:
         """One captioner's pass: its images and captions, and what a second of an actor yields, its start apart."""
         rewriter = self._engine("rewriter", rewrites=self.rewrites_asked) if self.rewrites_asked else None
@@ -81,6 +95,7 @@ class Tally:
             "images": self.images,
             "images_with_a_caption": self.outcomes["ok"],
             "generated": int(self.sums["captioner tries"]),  # answers asked for, retries with another template included
+            "retried_with_another_template": self.retried,
             "captions": self.captions(),
             "rewrites_asked": self.rewrites_asked,
             "captioner": self._engine("captioner", images=self.images),
@@ -102,17 +117,22 @@ class Tally:
         }
 
 
-def run_facts(passes: dict[str, Tally]) -> dict[str, Any]:
-    """The manifest's facts of a run: totals over all captioners, and each captioner's pass by its name."""
+def run_facts(passes: Mapping[str, Tally], throughput: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest's facts of a run: totals over all captioners, and each captioner's pass by its name.
+
+    Args:
+        passes: captioner -> all rows of the result.
+        throughput: captioner -> Tally.throughput() of what this run made; absent where it made nothing.
+    """
     total = Tally()
     for tally in passes.values():
         total.merge(tally)
     return {
         "captions": total.captions(),
         "rewrites": total.rewrites(),
-        "passes": {name: tally.pass_facts() for name, tally in passes.items()},
+        "passes": {name: {**tally.pass_facts(), "throughput": throughput.get(name)} for name, tally in passes.items()},
     }
 
 
-def _pairs(table: pa.Table, first: str, second: str) -> Iterable[tuple[str, str]]:
+def _pairs(table: pa.Table, first: str, second: str) -> Iterable[tuple[Any, Any]]:
     return zip(table[first].to_pylist(), table[second].to_pylist(), strict=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reid_ray.caption.identity import caption_id, digest, falls_in_share, prompt_fingerprint, rewrite_id
-from reid_ray.caption.prompts import REWRITE, Instruction, dynamic_instruction, static_instruction
+from reid_ray.caption.prompts import REWRITE, Instruction, dynamic_instruction, laid_out, static_instruction
 from reid_ray.config.caption import CaptionerConfig, FaithfulnessConfig, RewriterConfig
 
 KEY_BYTES = 16
@@ -20,9 +20,20 @@ KEY_BYTES = 16
 RULES = 1
 # What an answer does not depend on, or what a row's own identity holds already.
 _HARMLESS: dict[str, Any] = {
-    "engine": {"max_model_len", "max_num_seqs", "kv_cache_mb", "gpu_memory_utilization", "tensor_parallel_size", "enforce_eager"},
+    "engine": {
+        "max_model_len",
+        "max_num_seqs",
+        "kv_cache_mb",
+        "gpu_memory_utilization",
+        "tensor_parallel_size",
+        "enforce_eager",
+        "enable_prefix_caching",
+        "block_size",
+    },
     "model": True,
+    "adapter": True,  # by its content, in the revision
     "revision": True,
+    "instruction_first": True,  # in the prompt's fingerprint
     "sampling": True,
     "pool": True,
 }
@@ -106,7 +117,9 @@ class CaptionRecipe:
 
     def _prompt(self, instruction: Instruction) -> str:
         if instruction.id not in self._prompts:
-            self._prompts[instruction.id] = prompt_fingerprint(instruction.text, self._config.sampling)
+            self._prompts[instruction.id] = prompt_fingerprint(
+                laid_out(instruction.text, instruction_first=self._config.instruction_first), self._config.sampling
+            )
         return self._prompts[instruction.id]
 
 
@@ -123,7 +136,7 @@ class RewriteRecipe:
         section = config.model_dump(mode="json", exclude=harmless)
         self.digest = digest("rewriter", RULES, section, faithfulness.model_dump(mode="json"), scorer_revision)
         self.stage = digest(self.digest, config.model, revision, config.sampling.model_dump(mode="json"))
-        self._prompt = prompt_fingerprint(REWRITE, config.sampling)
+        self._prompt = prompt_fingerprint(laid_out(REWRITE, instruction_first=config.instruction_first), config.sampling)
 
     @property
     def count(self) -> int:

@@ -25,6 +25,14 @@ class EngineConfig(Section):
     )
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory for weights and cache")
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs that one engine is split over; the pool's num_gpus must equal it")
+    enable_prefix_caching: bool = Field(
+        True, description="keep the cache of prompts that begin alike: one picture asked twice, rewrites of one caption, tries again"
+    )
+    block_size: int | None = Field(
+        32,
+        ge=1,
+        description="tokens per block of that cache, shared whole blocks at a time; null is vLLM's choice: 16 on GPUs, 128 on CPUs",
+    )
     enforce_eager: bool = Field(True, description="no compilation: starts in seconds; false is faster on GPUs")
     trust_remote_code: bool = Field(False, description="run code that a hub model brings along; only for models you trust")
     chat_template: str | None = Field(None, description="Jinja chat template, for models whose tokenizer has none (Vicuna)")
@@ -39,6 +47,27 @@ class EngineConfig(Section):
         return self
 
 
+class StructureConfig(Section):
+    """What an answer must look like; vLLM lets no other token pass. Exactly one of the four."""
+
+    choice: tuple[str, ...] | None = Field(None, min_length=1, description="one of these texts")
+    regex: str | None = Field(None, description="a regular expression that the whole answer matches")
+    json_schema: dict[str, Any] | None = Field(
+        None, description="a JSON schema of an object; the caption is its string property `caption`, other properties are set aside"
+    )
+    grammar: str | None = Field(None, description="a grammar in EBNF, rule `root`")
+
+    @model_validator(mode="after")
+    def _one_that_gives_a_caption(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"set exactly one of {', '.join(type(self).model_fields)}; {', '.join(given) or 'none'} is set")
+        schema = self.json_schema
+        if schema is not None and schema.get("properties", {}).get("caption", {}).get("type") != "string":
+            raise ValueError("json_schema must have a property caption of type string: that is what becomes the caption")
+        return self
+
+
 class SamplingConfig(Section):
     """How tokens are drawn."""
 
@@ -47,6 +76,16 @@ class SamplingConfig(Section):
     repetition_penalty: float = Field(1.0, gt=0, le=2, description="above 1 discourages tokens already said")
     max_tokens: int = Field(96, ge=1, description="longest answer, tokens; an answer cut here loses its unfinished sentence")
     seed: int = Field(0, ge=0, description="each request draws from its own stream, derived from this and what it is about")
+    structure: StructureConfig | None = Field(None, description="what an answer must look like; null: any text")
+    extra: dict[str, Any] = Field({}, description="any further field of vLLM's SamplingParams, by its own name, e.g. top_k, min_p, stop")
+
+    @model_validator(mode="after")
+    def _extra_states_nothing_twice(self) -> Self:
+        stated = {"structured_outputs", "n"} | (set(type(self).model_fields) - {"extra", "structure"})
+        twice = sorted(stated & set(self.extra))
+        if twice:
+            raise ValueError(f"extra repeats {', '.join(twice)}, which another key sets; set that one")
+        return self
 
 
 def _check_gpus(engine: EngineConfig, pool: PoolConfig) -> None:
@@ -63,6 +102,14 @@ class CaptionerConfig(Section):
         "builtin:tiny-mllm", description="builtin:NAME, a folder of weights, or a hub name such as Qwen/Qwen2.5-VL-7B-Instruct"
     )
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
+    adapter: str | None = Field(
+        None, description="folder of a LoRA adapter of that model, as PEFT saves it; its content counts as part of the revision"
+    )
+    instruction_first: bool = Field(
+        False,
+        description="the instruction before the picture, if the chat template allows: prompts of one template then share it in "
+        "the prefix cache; most models were trained with the picture first",
+    )
     instructions: tuple[Literal["static", "dynamic"], ...] = Field(
         ("static",), min_length=1, description="captions per image: static (one instruction) and dynamic (in the style of a drawn template)"
     )
@@ -93,6 +140,12 @@ class RewriterConfig(Section):
     count: int = Field(1, ge=1, description="rewrites per picked caption")
     model: str = Field("builtin:smollm2-135m-instruct", description="builtin:NAME, a folder of weights, or a hub name")
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
+    adapter: str | None = Field(
+        None, description="folder of a LoRA adapter of that model, as PEFT saves it; its content counts as part of the revision"
+    )
+    instruction_first: bool = Field(
+        False, description="the instruction before the caption: all prompts then share it in the prefix cache; false is LLM-DA's order"
+    )
     engine: EngineConfig = EngineConfig(dtype="bfloat16", kv_cache_mb=256)
     sampling: SamplingConfig = SamplingConfig(temperature=0.3)
     limits: ValidationConfig = ValidationConfig()

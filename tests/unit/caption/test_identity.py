@@ -22,8 +22,9 @@ def test_parts_cannot_be_shifted_into_one_another():
 
 def test_the_prompt_fingerprint_covers_instruction_and_every_sampling_value():
     sampling = SamplingConfig()
-    changed = [SamplingConfig(**{name: value}) for name, value in
-               {"temperature": 0.5, "top_p": 0.5, "repetition_penalty": 1.5, "max_tokens": 7, "seed": 1}.items()]  # fmt: skip
+    other = {"temperature": 0.5, "top_p": 0.5, "repetition_penalty": 1.5, "max_tokens": 7, "seed": 1}
+    other |= {"structure": {"regex": "x"}, "extra": {"top_k": 3}}
+    changed = [SamplingConfig.model_validate({name: value}) for name, value in other.items()]
     assert len(changed) == len(SamplingConfig.model_fields)
     prints = {prompt_fingerprint("x", one) for one in [sampling, *changed]} | {prompt_fingerprint("y", sampling)}
     assert len(prints) == len(changed) + 2

@@ -1,6 +1,7 @@
 """The report, refilter and plan jobs on a small run made here: numbers agree with the table, nothing executes, nothing is lost."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -10,8 +11,11 @@ from reid_ray.caption.planning import run_plan
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.refilter import run_refilter
 from reid_ray.caption.reporting import run_report
+from reid_ray.caption.rows import staged_table
 from reid_ray.caption.run_report import bar_chart
+from reid_ray.caption.run_statistics import collect_statistics
 from reid_ray.caption.sampling import sample_images
+from reid_ray.caption.tally import Tally, run_facts
 from reid_ray.config.caption import CaptionJob
 from reid_ray.config.common import ImagesConfig, OutputConfig, SyntheticConfig
 from reid_ray.config.plan import PlanJob
@@ -53,6 +57,9 @@ def run(tmp_path):
     with JobOutput("caption", tmp_path / "run", config) as output:
         output.counts.read = output.counts.written = 16
         output.facts["templates"] = sorted(TEMPLATES)
+        tally = Tally()
+        tally.add(staged_table([row | {"prompt_tokens": 100, "cached_tokens": 40, "tokens": 20, "seconds": 0.5} for row in rows]))
+        output.facts |= run_facts({"main": tally}, {"main": {"images": 15, "seconds": 2.0, "images_per_second": 7.5}})
         with TableWriter(output.folder / "captions", CAPTIONS) as writer:
             writer.append(table_of(CAPTIONS, rows))
     return tmp_path / "run"
@@ -68,8 +75,29 @@ def test_the_page_shows_the_run_and_runs_nothing(run, tmp_path):
     assert sum(numbers["faithfulness"]["unfaithful"]) == 15
     assert numbers["diversity"]["dynamic"]["template_coverage"] == pytest.approx(5 / 50)
     assert page.count("data:image/jpeg;base64,") == 5
+    words = re.sub(r"<[^>]+>", " ", page)
+    assert "640 of 1,600" in words  # prefix hits of the captioner: 16 rows of 100 prompt tokens
+    assert "1,920 of 4,800" in words
+    assert words.count("40.0%") == 2
+    for title in (
+        "Engines", "Failures by reason", "distinct-1", "self-BLEU", "repeated", "words per caption", "evenness", "Cosine of rewrite",
+        "wall clock", "tokens/s", "hit rate", "10% of the templates are used", "Dotted: alpha 0.6", "Generations per rewrite: 16 after 1",
+        "main: 7.5 images/s",
+    ):  # fmt: skip
+        assert title in words, title
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_each_captioner_has_its_own_diversity(run):
+    rows = [row for row in read_table(run / "captions", CAPTIONS).to_pylist() if row["kind"] == "dynamic"]
+    with TableWriter(run / "both", CAPTIONS) as writer:
+        writer.append(table_of(CAPTIONS, [row | {"captioner": "a"} for row in rows]))
+        writer.append(table_of(CAPTIONS, [row | {"captioner": "b", "text": "A man in a coat."} for row in rows]))
+    diversity = collect_statistics(run / "both", sample=50, seed=0, templates=sorted(TEMPLATES)).diversity
+    assert list(diversity) == ["a: dynamic", "b: dynamic"]
+    assert diversity["a: dynamic"].repeated < diversity["b: dynamic"].repeated == 15
+    assert diversity["b: dynamic"].template_counts == diversity["a: dynamic"].template_counts
 
 
 def test_a_hostile_caption_is_shown_as_text(run, tmp_path):
@@ -166,7 +194,7 @@ def test_the_plan_job_takes_the_rates_of_a_finished_run(run, tmp_path, capsys):
     manifest = json.loads((run / "manifest.json").read_text())
     speed = {"startup_seconds": 36.0, "busy_seconds": 5.0, "tokens_per_second": 9.0}
     facts = {"images": 16, "rewrites_asked": 0, "captioner": speed | {"images_per_second": 10.0}, "rewriter": None}
-    manifest["facts"] |= {"passes": {"main": facts}}
+    manifest["facts"]["passes"] = {"main": facts}
     (run / "manifest.json").write_text(json.dumps(manifest))
     job = PlanJob(run=str(run), planned_images=(36_000,), replicas=(1, 2), efficiency=1, output=OutputConfig(path=str(tmp_path / "plan")))
     run_plan(job)
