@@ -46,8 +46,8 @@ def main() -> int:
 
 def _run(report: Report, quick: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="caption_quality_") as scratch, ray_session(RayConfig()):
-        _diversity(report, Path(scratch) / "captions", people=150 if quick else 1_500)
-        _faithfulness(report, Path(scratch) / "calibration", people=100 if quick else 600, rewrites=24 if quick else 300)
+        _diversity(report, Path(scratch) / "captions", people=150 if quick else 600)
+        _faithfulness(report, Path(scratch) / "calibration", people=100 if quick else 600, rewrites=24 if quick else 200)
 
 
 def _diversity(report: Report, folder: Path, *, people: int) -> None:
