@@ -119,10 +119,11 @@ def _markup(text: str, context: Context) -> str | None:
 
 def _garbled(text: str, _: Context) -> str | None:
     """Replacement or control characters, or more symbols and digits than letters."""
-    if "\ufffd" in text or any(unicodedata.category(c) in ("Cc", "Co", "Cn", "Cs") and c not in "\n\r\t" for c in text):
+    plain = text.isascii() and text.isprintable()
+    if "\ufffd" in text or (not plain and any(unicodedata.category(c) in ("Cc", "Co", "Cn", "Cs") and c not in "\n\r\t" for c in text)):
         return "holds replacement or control characters"
     visible = [c for c in text if not c.isspace()]
-    letters = sum(unicodedata.category(c)[0] in "LM" for c in visible)
+    letters = sum(map(str.isalpha, visible)) if plain else sum(unicodedata.category(c)[0] in "LM" for c in visible)
     return f"only {letters} of {len(visible)} characters are letters" if letters < 0.6 * len(visible) else None
 
 
@@ -130,6 +131,8 @@ def _other_script(text: str, context: Context) -> str | None:
     wanted = context.config.script
     letters = [c for c in text if c.isalpha()]
     if wanted is None or not letters:
+        return None
+    if wanted == "LATIN" and text.isascii():
         return None
     share = sum(unicodedata.name(c, "").startswith(wanted) for c in letters) / len(letters)
     return None if share >= context.config.min_script_share else f"{share:.0%} of the letters are {wanted}: {text}"
