@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,8 +49,8 @@ class ScheduleConfig(Section):
         30, ge=1, description="passes over all samples, or over all identities with sampler identity (30 as in LUPerson-MLLM)"
     )
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps, even within an epoch; null runs all epochs")
-    validate_every: Annotated[int, Field(ge=1)] | Literal["epoch"] = Field(
-        500, description="steps between two validations, or epoch: at the end of each; one more at the end"
+    validate_every: int | Literal["epoch"] = Field(
+        500, description="steps between two validations, at least 1, or epoch: at the end of each; one more at the end"
     )
     patience: int | None = Field(
         None,
@@ -61,6 +61,12 @@ class ScheduleConfig(Section):
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept while training; a finished run keeps none")
     log_every: int = Field(10, ge=1, description="steps between two lines of the log; a line is the mean of its steps")
     max_failures: int = Field(3, ge=0, description="lost workers that are replaced before the run gives up")
+
+    @model_validator(mode="after")
+    def _validates_at_times(self) -> Self:
+        if self.validate_every != "epoch" and self.validate_every < 1:
+            raise ValueError(f"validate_every is {self.validate_every}; give a number of steps of at least 1, or epoch")
+        return self
 
     def validates_after(self, step: int, *, steps_per_epoch: int) -> bool:
         """Whether a validation is due after `step` steps."""

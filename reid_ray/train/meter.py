@@ -2,6 +2,7 @@
 
 Knows clocks, counters and torch.distributed; not models, files or what the numbers mean. MFU is the share of the device's peak that the
 model's own operations use: three times those of the forward pass per sample, whatever is computed twice to save memory (as in PaLM).
+Passes without gradient, such as that of noise levels, count as if they had one, so MFU is a little flattering there.
 """
 
 from __future__ import annotations
