@@ -34,6 +34,7 @@ from reid_ray.config.train import TrainJob
 from reid_ray.data.decoding import Decoder, Wanted
 from reid_ray.data.pairs import PICTURES, SAMPLES, prepare_pairs, read_pairs
 from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.model.dual_encoder import DualEncoder, build_dual_encoder
 from reid_ray.model.preprocess import ImageTransform
 from reid_ray.model.tokenizer import train_tokenizer
 from reid_ray.records import CAPTIONS, IMAGES
@@ -41,6 +42,7 @@ from reid_ray.runtime import ray_session
 from reid_ray.storage import Counts, TableWriter, read_table
 from reid_ray.train.feed import Feed
 from reid_ray.train.parts import TrainBatch
+from reid_ray.train.towers import PairCollate, TwoTowers
 
 WORKERS = 2
 SMALL = "{vision_width: 96, vision_layers: 3, text_width: 96, text_layers: 2, embed_dim: 96, vocab_size: 2000, context: 64}"
@@ -66,31 +68,24 @@ def job(model: str, stage: int, *overrides: str) -> TrainJob:
 # --- step and stages: what runs in each of the two processes
 
 
+def encoder_of(config: TrainJob) -> DualEncoder:
+    texts = SyntheticPeople(SyntheticConfig(identities=50, images_per_identity=1)).caption_table()["text"].to_pylist()
+    return build_dual_encoder(config.model, texts, seed=0)
+
+
 def batches_of(config: TrainJob, rank: int, count: int) -> list[TrainBatch]:
     """Batches made before the clock starts, so that both loops are fed alike: nothing to wait for."""
-    assert config.model.scratch is not None
+    encoder = encoder_of(config)
     draw = torch.Generator().manual_seed(rank)
-    share, shape = config.batches.size // WORKERS, config.model.scratch
+    share = config.batches.size // WORKERS
     batches = []
     for _ in range(count):
         pixels = torch.randn(share, 3, config.model.image_height, config.model.image_width, generator=draw)
-        ids = torch.randint(0, 250, (share, shape.context), generator=draw)
-        ids[:, -1] = shape.vocab_size - 1
+        ids = torch.randint(0, 250, (share, encoder.context), generator=draw)
+        ids[:, -1] = encoder.tokenizer.eos_token_id
         person = torch.randint(0, 10_000, (share,), generator=draw)
         batches.append(TrainBatch({"pixel_values": pixels, "input_ids": ids}, person, person))
     return batches
-
-
-def module_of(config: TrainJob) -> torch.nn.Module:
-    from reid_ray.model.clip import clip_from_scratch
-    from reid_ray.train.towers import TwoTowers
-
-    assert config.model.scratch is not None
-    vocab = config.model.scratch.vocab_size
-    height, width = config.model.image_height, config.model.image_width
-    clip = clip_from_scratch(config.model.scratch, height=height, width=width, vocab_size=vocab, end_id=vocab - 1, seed=0)
-    encoder: Any = SimpleNamespace(clip=clip)
-    return TwoTowers(encoder)
 
 
 class PlainDdp:
@@ -100,7 +95,7 @@ class PlainDdp:
         from reid_ray.train.objective import build_objective
         from reid_ray.train.optimizer import build_optimizer
 
-        module = module_of(config)
+        module = TwoTowers(encoder_of(config))
         self._optimizer = build_optimizer(module, config.optimizer)
         self._ddp = torch.nn.parallel.DistributedDataParallel(module)
         self._objective, self._clip_norm = build_objective(config.objective), config.optimizer.clip_norm
@@ -127,7 +122,7 @@ class OurLoop:
         from reid_ray.train.optimizer import build_optimizer
         from reid_ray.train.zero import ZeroEngine
 
-        module = module_of(config)
+        module = TwoTowers(encoder_of(config))
         optimizer = build_optimizer(module, config.optimizer)
         share = config.batches.size // WORKERS
         self._engine = ZeroEngine(module, optimizer, config=config.engine, clip_norm=config.optimizer.clip_norm, batch_size=share)
@@ -285,8 +280,6 @@ def measure_loader(report: Report, *, quick: bool) -> None:
         config = loader_job(folder)
         prepare_pairs(config, folder, Counts())
         samples = read_pairs(folder / SAMPLES)
-        from reid_ray.train.towers import PairCollate
-
         transform = ImageTransform(384, 128)
         tokenizer = train_tokenizer(read_table(folder / "captions", CAPTIONS)["text"].to_pylist(), vocab_size=1000, context=64)
         collate = PairCollate(transform, tokenizer, context=64)
