@@ -63,6 +63,9 @@ class Chat:
         self._before, tail = rest[: rest.index(_PROBE)], rest[rest.index(_PROBE) + len(_PROBE) :]
         end = self._tokenizer.eos_token
         self._end = tail[: tail.index(end) + len(end)] if end in tail else end
+        caption = self._render([self._turn(_text_part(_PROBE), "Continue.")])
+        # How far into a turn a caption starts: its own words may stand in the template too.
+        self._caption_at = caption.index(_PROBE)
 
     def show_pictures(self, pictures: Sequence[Image.Image], instructions: Sequence[str], answers: Sequence[str] | None = None) -> Turns:
         """Turns that show a picture each.
@@ -85,6 +88,7 @@ class Chat:
 
     def show_captions(self, captions: Sequence[str], instructions: Sequence[str], answers: Sequence[str] | None = None) -> Turns:
         """Turns that show a caption each, on a line of its own, then the instruction."""
+        captions = [caption.strip() for caption in captions]
         asked = [
             self._render([self._turn(_text_part(f"{caption}\n"), text)], generate=True)
             for caption, text in zip(captions, instructions, strict=True)
@@ -92,7 +96,9 @@ class Chat:
         whole = self._with_answers(asked, answers)
         rows, shown, answer_tokens = [], [], []
         for text, prompt, caption in zip(whole, asked, captions, strict=True):
-            first = prompt.index(caption)
+            first = self._caption_at
+            if not prompt.startswith(caption, first):
+                raise DataError(f"the chat template does not show a caption as it is written: {caption[:60]!r}")
             tokens = self._tokenizer(text, return_offsets_mapping=True, add_special_tokens=self._special([text]))
             rows.append(torch.tensor(tokens["input_ids"]))
             of_caption = [start < first + len(caption) and end > first for start, end in tokens["offset_mapping"]]

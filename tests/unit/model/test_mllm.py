@@ -14,16 +14,48 @@ from reid_ray.model.mllm_encoder import MllmEncoder, load_mllm_encoder
 from reid_ray.model.mllm_folder import check_mllm, merge_mllm, open_mllm, save_mllm
 from reid_ray.model.mllm_inputs import Chat
 from reid_ray.model.tiny_llava import build_tiny_llava
+from reid_ray.setup.models import resolve_model
 
 LORA = {"rank": 2, "llm": ["q_proj", "down_proj"]}
 
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory):
-    return {"qwen": "builtin:tiny-mllm", "llava": str(build_tiny_llava(tmp_path_factory.mktemp("llava") / "model"))}
+    folder = tmp_path_factory.mktemp("bases")
+    return {
+        "qwen": "builtin:tiny-mllm",
+        "llava": str(build_tiny_llava(folder / "llava")),
+        "qwen3": str(build_tiny_qwen3_vl(folder / "qwen3")),
+    }
 
 
-@pytest.fixture(scope="module", params=["qwen", "llava"])
+def build_tiny_qwen3_vl(folder):
+    """Random weights in Qwen3-VL's class, two of whose vision layers go past the projector straight into the language model."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(resolve_model("builtin:tiny-mllm"))
+    names = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
+    names |= {"vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>"}
+    text = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2}
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
+    text |= {"vocab_size": len(tokenizer), "head_dim": 32, "max_position_embeddings": 1024, "rope_parameters": rope}
+    vision = {"depth": 3, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 64, "patch_size": 16}
+    vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+    tokens = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+    torch.manual_seed(0)
+    config = transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **tokens)
+    transformers.Qwen3VLForConditionalGeneration(config).save_pretrained(folder)
+    budget = {"shortest_edge": 32 * 32 * 4, "longest_edge": 32 * 32 * 12}
+    transformers.Qwen3VLProcessor(
+        image_processor=transformers.Qwen2VLImageProcessor(patch_size=16, merge_size=2, temporal_patch_size=2, size=budget),
+        tokenizer=tokenizer,
+        video_processor=transformers.Qwen3VLVideoProcessor(),
+        chat_template=tokenizer.chat_template,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["qwen", "llava", "qwen3"])
 def opened(request, bases):
     return open_mllm(MllmConfig(base=bases[request.param], lora={"llm": []}, train_projector=False))
 
@@ -66,8 +98,12 @@ def test_the_visual_feature_is_the_encoders_own(opened, crops):
         ours = opened.mllm.look(pictures).visual_AV
         if "image_grid_thw" in pictures:  # no class token: the mean of all patches, normalised as the merger normalises them
             patches = visual(pictures["pixel_values"], grid_thw=pictures["image_grid_thw"]).last_hidden_state
-            scale = patches.pow(2).mean(dim=-1, keepdim=True).add(visual.merger.ln_q.variance_epsilon).rsqrt()
-            expected = (patches * scale * visual.merger.ln_q.weight).mean(dim=0, keepdim=True)
+            if hasattr(visual.merger, "ln_q"):
+                scale = patches.pow(2).mean(dim=-1, keepdim=True).add(visual.merger.ln_q.variance_epsilon).rsqrt()
+                expected = (patches * scale * visual.merger.ln_q.weight).mean(dim=0, keepdim=True)
+            else:
+                norm = visual.merger.norm
+                expected = torch.nn.functional.layer_norm(patches, (64,), norm.weight, norm.bias, 1e-6).mean(dim=0, keepdim=True)
         else:
             expected = visual(pictures["pixel_values"]).pooler_output
     torch.testing.assert_close(ours, expected)
@@ -189,7 +225,7 @@ def test_exactly_what_is_asked_for_trains_and_comes_back_from_disk(bases, base, 
     untouched = MllmEncoder(open_mllm(MllmConfig(base=bases[base], lora={"llm": []}, train_projector=False))).encode_images(crops)
     assert np.abs(untouched - images_ND).max() > 1e-3
     trained = {name: weight.detach() for name, weight in training.items()}
-    save_mllm(opened, tmp_path / "tuned", trained=trained, heads={}, facts={"pooling": "mean"})
+    save_mllm(opened, tmp_path / "tuned", trained=trained, heads={}, facts={"pooling": "mean", "text_latents": True})
     files = sorted(path.stat().st_size for path in (tmp_path / "tuned").rglob("*.safetensors"))
     assert sum(files) < 4 * sum(weight.numel() for weight in training.values()) + 30_000  # what trained, and no more
     loaded = load_mllm_encoder(tmp_path / "tuned")
@@ -207,7 +243,7 @@ def test_exactly_what_is_asked_for_trains_and_comes_back_from_disk(bases, base, 
 def test_what_cannot_work_is_refused_by_name_before_weights_are_loaded(bases, tmp_path):
     opened = open_mllm(MllmConfig(base=bases["llava"], lora=LORA, train_projector=False))
     trained = {name: weight.detach() for name, weight in opened.mllm.model.named_parameters() if weight.requires_grad}
-    save_mllm(opened, tmp_path / "tuned", trained=trained, heads={}, facts={"pooling": "mean"})
+    save_mllm(opened, tmp_path / "tuned", trained=trained, heads={}, facts={"pooling": "mean", "text_latents": True})
     cases = [
         ({"lora": {"llm": ["q_proj", "qq_proj"]}}, "model.lora.llm: 'qq_proj' matches no linear layer"),
         ({"lora": {"visual": ["q_proj"]}}, "model.lora.visual: 'q_proj' matches no linear layer of the visual encoder; there are"),
@@ -225,3 +261,11 @@ def test_what_cannot_work_is_refused_by_name_before_weights_are_loaded(bases, tm
             check_mllm(MllmConfig.model_validate(values))
     with pytest.raises(DataError, match="but the model reads 40; shorten captions"):
         Chat(opened.processor, context=40).show_captions(["word " * 60], ["Continue."], ["Yes."])
+
+
+def test_a_caption_whose_words_stand_in_the_template_is_found_where_it_is(opened):
+    turns = chat_of(opened).show_captions(["  u "], ["Continue."])
+    tokenizer = opened.processor.tokenizer
+    assert tokenizer.decode(turns.input_ids[0][turns.shown[0]]).strip() == "u"
+    before = tokenizer.decode(turns.input_ids[0][: int(turns.shown[0].int().argmax())])
+    assert before.strip().lower().endswith(("user", "user:"))
