@@ -18,7 +18,7 @@ from reid_ray.storage import MANIFEST
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model")
+_TOKENIZERS = ("tokenizer.json", "vocab.json")
 VISUAL: Final = "visual"
 LATENT: Final = "latent"
 
@@ -126,9 +126,10 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
     else:
         model, means = load_open_clip(folder)
     tokens = locate(tokenizer_from) if tokenizer_from is not None else folder
-    _require(tokens, _TOKENIZERS, "a tokenizer (or set model.tokenizer)")
+    pads_to_context = family_of(model).pads_to_context
+    _require(tokens, _TOKENIZERS[:1] if pads_to_context else _TOKENIZERS, "a tokenizer (or set model.tokenizer)")
     height, width = image_size_of(model.config.vision_config)
-    tokenizer = open_tokenizer(tokens, pads_to_context=family_of(model).pads_to_context)
+    tokenizer = open_tokenizer(tokens, pads_to_context=pads_to_context)
     return model, tokenizer, _transform(height, width, means)
 
 

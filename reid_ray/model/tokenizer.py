@@ -43,17 +43,15 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, context: int) -> A
 def open_tokenizer(folder: Path, *, pads_to_context: bool) -> Any:
     """The transformers tokenizer in `folder`.
 
-    Where tokenizer.json is there it is read as it stands: transformers' SigLIP class would take the SentencePiece file beside it, which
-    cannot say which characters a token covers.
-
     Args:
-        folder: holds tokenizer.json, vocab.json with merges, or spiece.model.
-        pads_to_context: whether the model's text tower wants every text padded to its full context.
+        folder: holds tokenizer.json, or vocab.json with merges.
+        pads_to_context: whether the model's text tower wants every text padded to its full context (SigLIP's). tokenizer.json is then read
+            as it stands: transformers' SigLIP class would take the SentencePiece file beside it, which cannot say which characters a token
+            covers.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    fast = pads_to_context and (folder / "tokenizer.json").is_file()
-    tokenizer = (PreTrainedTokenizerFast if fast else AutoTokenizer).from_pretrained(folder)
+    tokenizer = (PreTrainedTokenizerFast if pads_to_context else AutoTokenizer).from_pretrained(folder)
     if pads_to_context:
         tokenizer.init_kwargs[_PADS] = True
     return tokenizer

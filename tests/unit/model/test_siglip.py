@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from transformers import SiglipModel
 
 from reid_ray.config.model import ModelConfig
 from reid_ray.config.train import ObjectiveConfig
+from reid_ray.errors import DataError
 from reid_ray.model.dual_encoder import tokenise
 from reid_ray.model.loading import load_encoder, open_pretrained
 from reid_ray.model.token_features import image_pass, patch_features, token_features
@@ -51,6 +53,21 @@ def test_published_siglip_gives_transformers_features_of_texts_padded_to_the_con
     assert len({len(row) for row in ids}) > 1
     assert torch.equal(tokenise(encoder.tokenizer, TEXTS, context=encoder.context), padded)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), unit(theirs.get_text_features(padded).pooler_output), atol=1e-5)
+
+
+def test_a_sentencepiece_file_alone_is_refused_by_name(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "tokenizer.json").rename(tmp_path / "copy" / "spiece.model")
+    with pytest.raises(DataError, match=r"tokenizer\.json"):
+        load_encoder(tmp_path / "copy")
+
+
+def test_naflex_is_refused_by_name(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    config = (tmp_path / "copy" / "config.json").read_text()
+    (tmp_path / "copy" / "config.json").write_text(config.replace('"model_type": "siglip"', '"model_type": "siglip2"'))
+    with pytest.raises(DataError, match="not NaFlex"):
+        load_encoder(tmp_path / "copy")
 
 
 def test_other_sizes_and_strides_resize_siglips_positions_and_round_trip(folder, tmp_path):
