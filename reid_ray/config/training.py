@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,13 @@ class OptimizerConfig(Section):
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients")
     eps: float = Field(1e-8, gt=0, description="added to the denominator of Adam")
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="a tower's layer learns at this times the rate of the layer above it, its embeddings slowest; 1 is off, 0.65 to 0.9 "
+        "are usual for fine-tuning",
+    )
     heads_factor: float = Field(5.0, gt=0, description="rate of what the losses bring anew (id, irr, sigmoid), times lr (5 as in IRRA)")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps in which the rate rises from zero")
     clip_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this global norm; 0 is off")
@@ -34,6 +41,19 @@ class EngineConfig(Section):
     persistence_threshold: int = Field(
         100_000, ge=0, description="ZeRO-3 keeps parameters of fewer elements whole on every worker (DeepSpeed's own default); 0 shards all"
     )
+
+    offload_optimizer: bool = Field(
+        False, description="keep the optimizer's state, and step it, in the memory of the CPU; needs zero_stage 1 or more"
+    )
+    offload_parameters: bool = Field(False, description="keep weights that are not in use in the memory of the CPU; needs zero_stage 3")
+
+    @model_validator(mode="after")
+    def _offload_goes_with_stage(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer needs a sharded optimizer; set zero_stage to 1, 2 or 3, or offload_optimizer to false")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError(f"offload_parameters needs zero_stage 3, not {self.zero_stage}; set zero_stage to 3, or it to false")
+        return self
 
     @model_validator(mode="after")
     def _bf16_is_sharded(self) -> Self:
@@ -58,6 +78,11 @@ class ScheduleConfig(Section):
         description="stop after so many validations in a row without a better score (LLM-DA: 5, once per epoch); null never does",
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints: at most these are lost with a worker")
+    checkpoint_storage: str | None = Field(
+        None,
+        description="where checkpoints go: a folder on storage that all nodes share, or a URI that pyarrow opens (s3://, gs://, abfs://, "
+        "fsspec+...://); null keeps them beside the output",
+    )
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept while training; a finished run keeps none")
     log_every: int = Field(10, ge=1, description="steps between two lines of the log; a line is the mean of its steps")
     max_failures: int = Field(3, ge=0, description="lost workers that are replaced before the run gives up")
@@ -77,6 +102,15 @@ class WorkersConfig(Section):
     """The processes that train together."""
 
     count: int = Field(8, ge=1, description="training processes, one per GPU")
+    min_count: int | None = Field(
+        None,
+        ge=1,
+        description="go on with as few workers as this when nodes are lost, and with up to `count` when they are back; the global batch "
+        "stays the same, so every number from min_count to count must divide it. null: always `count`",
+    )
+    patience_seconds: int = Field(
+        60, ge=1, description="with min_count: how long a group of workers waits for its resources before a smaller one is started"
+    )
     num_cpus: float = Field(1.0, gt=0, description="logical CPUs per worker")
     num_gpus: float = Field(0.0, ge=0, le=1, description="GPUs per worker: 1, or 0 to train on CPU")
     torch_threads: int = Field(1, ge=1, description="threads of torch per worker on CPU")
@@ -91,8 +125,16 @@ class WorkersConfig(Section):
         Raises:
             ValueError: names the field.
         """
-        if size % self.count:
-            raise ValueError(f"{field} {size} is not a multiple of workers.count {self.count}")
+        for count in range(self.count if self.min_count is None else self.min_count, self.count + 1):
+            if size % count:
+                which = f"workers.count {count}" if count == self.count else f"{count} workers, which workers.min_count allows"
+                raise ValueError(f"{field} {size} is not a multiple of {which}")
+
+    @model_validator(mode="after")
+    def _min_not_above_count(self) -> Self:
+        if self.min_count is not None and self.min_count > self.count:
+            raise ValueError(f"min_count {self.min_count} is above count {self.count}; lower min_count or raise count")
+        return self
 
 
 class LogConfig(Section):
@@ -124,3 +166,15 @@ class TrainingJob(Section):
     log: LogConfig = LogConfig()
     output: OutputConfig
     ray: RayConfig = RayConfig()
+
+
+# What may differ when a run that was cut off goes on (as pydantic excludes it): it changes where the work is done, not what is computed.
+OUTSIDE_THE_RUN: Any = {
+    "output": True,
+    "ray": True,
+    "log": True,
+    "workers": True,
+    "engine": {"zero_stage", "persistence_threshold", "offload_optimizer", "offload_parameters"},
+    "model": {"gradient_checkpointing"},
+    "schedule": {"max_failures", "keep_checkpoints"},
+}

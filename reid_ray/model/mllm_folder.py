@@ -21,6 +21,7 @@ from reid_ray.model.dual_encoder import no_progress_bars
 from reid_ray.model.lora import lora_targets, set_trainable
 from reid_ray.model.mllm import Mllm
 from reid_ray.model.mllm_families import family_of
+from reid_ray.model.recompute import checkpoint_layers
 from reid_ray.setup.models import resolve_model, weights_digest
 from reid_ray.storage import MANIFEST, environment, sha256_of, write_json
 
@@ -91,8 +92,7 @@ def open_mllm(config: MllmConfig, *, dtype: torch.dtype = torch.float32, seed: i
     peft = set_trainable(model, family, config)
     torch.random.set_rng_state(state)
     if config.gradient_checkpointing:
-        # Without re-entrance gradients reach adapters below frozen embeddings.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_layers(model)
     opened = OpenMllm(Mllm(model), processor, peft, {"model": config.base, "digest": weights_digest(folder)}, config)
     if config.adapter is not None:
         _refuse_other_base(Path(config.adapter), opened.base, field="model.adapter")

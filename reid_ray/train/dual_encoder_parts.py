@@ -13,6 +13,7 @@ import torch.distributed as dist
 from reid_ray.config.train import TrainJob
 from reid_ray.model.dual_encoder import DualEncoder
 from reid_ray.model.loading import load_encoder
+from reid_ray.model.recompute import checkpoint_layers
 from reid_ray.train.dual_encoder import DATA, NOISE, START
 from reid_ray.train.feed import Feed
 from reid_ray.train.masker import Masker
@@ -39,6 +40,8 @@ def build_parts(config: TrainJob, folder: Path) -> Parts:
     share = config.batches.size // world
     encoder = load_encoder(folder / START)
     assert isinstance(encoder, DualEncoder)
+    if config.model.gradient_checkpointing:
+        checkpoint_layers(encoder.model)
     transform, tokenizer, context = encoder.transform, encoder.tokenizer, encoder.context
     feed = Feed(
         folder / DATA,

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from reid_ray.model.recompute import CHECK
+
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -40,6 +42,5 @@ def in_chunks(encode: Callable[[Tensors], dict[str, torch.Tensor]], batch: Tenso
     parts = []
     for start in range(0, count, size):
         chunk = {name: value[start : start + size] for name, value in batch.items()}
-        # The check of recomputed shapes is off: ZeRO-3 frees weights, so a saved one has no shape to compare.
-        parts.append(checkpoint(encode, chunk, use_reentrant=False, determinism_check="none"))
+        parts.append(checkpoint(encode, chunk, use_reentrant=False, determinism_check=CHECK))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.config.training import ScheduleConfig, TrainingJob
-from reid_ray.train import checkpoints
-from reid_ray.train.checkpoints import Progress
+from reid_ray.train.checkpoint import Progress
+from reid_ray.train.checkpoints import Checkpoints
 from reid_ray.train.log import RunLog
 from reid_ray.train.meter import Meter, peak_tflops
 from reid_ray.train.optimizer import learning_rate
@@ -19,7 +19,15 @@ from reid_ray.train.recipe import BEST, Selection
 
 
 def train(
-    parts: Parts, *, folder: Path, selection: Selection | None, log: RunLog, progress: Progress, steps: int, config: TrainingJob
+    parts: Parts,
+    *,
+    folder: Path,
+    selection: Selection | None,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    progress: Progress,
+    steps: int,
+    config: TrainingJob,
 ) -> Progress:
     """Train from progress.step to `steps`; validate, keep the best weights in folder/BEST and write checkpoints on the way."""
     if _stopped(progress, config.schedule):
@@ -55,7 +63,7 @@ def train(
             _keep(parts, folder / BEST, {"step": progress.step, "selected_on": None, "selection": "last step"})
         if last or progress.step % schedule.checkpoint_every == 0:
             with meter.elsewhere():
-                checkpoints.save(parts.engine, parts.masking, progress)
+                checkpoints.save(parts, progress)
             log.event("checkpoint", step=progress.step)
         if stopped:
             break
@@ -94,9 +102,19 @@ def _keep(parts: Parts, path: Path, facts: dict[str, Any]) -> None:
     """Replace the model folder at `path` by the weights at hand."""
     state = parts.engine.full_state(frozen=parts.whole_model)
     if parts.engine.rank == 0:
-        hidden = path.with_name(f".{path.name}.partial")
+        hidden, old = (path.with_name(f".{path.name}.{end}") for end in ("partial", "old"))
         shutil.rmtree(hidden, ignore_errors=True)
         parts.write(state, hidden, facts)
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
         hidden.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
     parts.engine.barrier()
+
+
+def recover_best(folder: Path) -> None:
+    """Put the best weights back if a worker died just when they were to be replaced; rank 0 calls it before training goes on."""
+    old = folder / f".{BEST}.old"
+    if old.is_dir() and not (folder / BEST).exists():
+        old.rename(folder / BEST)

@@ -16,6 +16,7 @@ from reid_ray.config.memory import MemoryJob
 from reid_ray.config.train import TrainJob
 from reid_ray.config.tune import TuneJob
 from reid_ray.model.dry_run import parameter_sizes, trace_step
+from reid_ray.model.recompute import checkpoint_layers
 from reid_ray.train.memory import Held, Weights
 
 
@@ -51,7 +52,7 @@ def train_step(config: TrainJob, plan: MemoryJob, *, batch: int, checkpointing: 
         heads = Heads(config.objective, dim=dim, persons=plan.persons, vocab_size=text.vocab_size)
     module = TwoTowers(encoder, heads, chunk=config.batches.chunk, depth=config.masking.depth)
     if checkpointing:
-        encoder.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_layers(encoder.model)
     module.train().to(_dtype(config))
     objective = build_objective(config.objective)
     person_A = torch.arange(batch) // 2 % plan.persons
@@ -89,7 +90,7 @@ def tune_step(config: TuneJob, plan: MemoryJob, *, batch: int, checkpointing: bo
         set_trainable(model, family, config.model)
         module = SyncReid(Mllm(model), config.objective, persons=plan.persons, gather=lambda feature_AD: (feature_AD, 0))
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_layers(model)
     module.train().to(_dtype(config))
     objective = build_tune_objective(config.objective)
     person_A = torch.arange(batch) // 2 % plan.persons

@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from reid_ray.config.training import OptimizerConfig
 
+_LAYER = re.compile(r"^(.*?)\.(?:layers|blocks)\.(\d+)\.")
+
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Adam or AdamW over what trains; vectors (norms, biases) without weight decay. The rate is set before every step.
 
-    Each group has a "factor" that the rate is multiplied by: config.heads_factor for the parameters below "heads.", else 1.
+    Each group has a "factor" that the rate is multiplied by: config.heads_factor for the parameters below "heads.", else what
+    layer_factors gives.
     """
     named = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
-    groups = [
-        {
-            "params": [weight for name, weight in named if (weight.ndim >= 2) == matrices and name.startswith("heads.") == heads],
-            "weight_decay": config.weight_decay if matrices else 0.0,
-            "factor": config.heads_factor if heads else 1.0,
-        }
-        for heads in (False, True)
-        for matrices in (True, False)
-    ]
+    factors = layer_factors([name for name, _ in named], decay=config.layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, weight in named:
+        factor = config.heads_factor if name.startswith("heads.") else factors[name]
+        groups.setdefault((factor, weight.ndim >= 2), []).append(weight)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(
-        [group for group in groups if group["params"]], lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
+        [
+            {"params": weights, "weight_decay": config.weight_decay if matrices else 0.0, "factor": factor}
+            for (factor, matrices), weights in groups.items()
+        ],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        fused=True,
     )
+
+
+def layer_factors(names: Sequence[str], *, decay: float) -> dict[str, float]:
+    """Layer-wise decay of the rate, as BEiT fine-tunes: name of a weight -> factor.
+
+    In a tower of n layers, layer k (from 0) has decay ** (n - k), what comes before the layers decay ** (n + 1), and what comes after
+    them 1. Towers are told by their names: "text_model.encoder.layers.3.mlp" is layer 3 of the tower "text_model.encoder", whose
+    embeddings and first norm are what has "embed" or "pre_" in its name under "text_model".
+    """
+    found = {name: match for name in names if (match := _LAYER.match(name))}
+    depth = {tower: 1 + max(int(m[2]) for m in found.values() if m[1] == tower) for tower in {m[1] for m in found.values()}}
+    factors = dict.fromkeys(names, 1.0)
+    for name in names:
+        if name in found:
+            factors[name] = decay ** (depth[found[name][1]] - int(found[name][2]))
+        elif "embed" in name or "pre_" in name:
+            own = [tower for tower in depth if name.startswith(tower.rpartition(".")[0])]
+            factors[name] = decay ** (depth[max(own, key=len)] + 1) if own else 1.0
+    return factors
 
 
 def learning_rate(step: int, *, steps: int, config: OptimizerConfig) -> float:

@@ -16,7 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
+
 from reid_ray.config.base import fingerprint
+from reid_ray.config.training import OUTSIDE_THE_RUN, TrainingJob
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.runtime import Need, ray_session, require_resources
@@ -25,7 +28,7 @@ from reid_ray.train.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
 from reid_ray.train.log import METRICS, read_metrics
 from reid_ray.train.recipe import BEST, Recipe, Selection
 
-_RAY = "ray"
+_RAY, _CHECKPOINTS = "ray", "checkpoints"
 
 
 def run_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -41,9 +44,11 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         return finished
     recipe.check()
     check_boards(config.log)
+    _open_storage(config)
     with _run_folder(recipe) as folder, ray_session(config.ray):
         workers = config.workers
-        trainers = Need("workers", workers.count, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)
+        least = workers.count if workers.min_count is None else workers.min_count
+        trainers = Need("workers", least, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)
         require_resources([trainers, *recipe.needs()])
         with out:
             clock = time.perf_counter()
@@ -60,6 +65,8 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
                     shutil.copytree(folder / board, out.folder / board)
             shutil.copy(folder / METRICS, out.folder / METRICS)
             out.facts.update(recipe.publish(folder, out.folder, read_manifest(folder / BEST)))
+        filesystem, checkpoints = _checkpoints_at(config, folder)
+        filesystem.delete_dir(checkpoints)
         shutil.rmtree(folder / _RAY)
     print(f"{job}: {out.counts}; {recipe.sentence(out.facts)}, {_sentence(out.facts, recipe.selection)} -> {out.path}")
     return read_manifest(out.path)
@@ -67,9 +74,12 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
 
 @contextmanager
 def _run_folder(recipe: Recipe) -> Iterator[Path]:
-    """The hidden folder of this configuration on this input, locked against a second driver; kept only if there is a run to go on."""
+    """The hidden folder of this configuration on this input, locked against a second driver; kept only if there is a run to go on.
+
+    Where and on how many machines a run works is not part of its name, so it can go on elsewhere and on more or fewer workers.
+    """
     content = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in recipe.files()]
-    name = fingerprint({"config": recipe.config.model_dump(mode="json", exclude={"output", "ray"}), "input": content})
+    name = fingerprint({"config": recipe.config.model_dump(mode="json", exclude=OUTSIDE_THE_RUN), "input": content})
     output = Path(recipe.config.output.path).resolve()
     folder = output.parent / f".{output.name}.{name}.run"
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,27 +96,47 @@ def _run_folder(recipe: Recipe) -> Iterator[Path]:
 
 
 def _fit(recipe: Recipe, folder: Path) -> None:
-    # Ray Train hands these on to its controller, which reads them when it starts. Every report waits for the next health check.
+    # Ray Train hands these on to its controller, which reads them when it starts.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
     from reid_ray.train.worker import train_worker
 
     config, workers = recipe.config, recipe.config.workers
+    # How long a group waits for its resources before an elastic run starts a smaller one.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(workers.patience_seconds)
     resources = {"CPU": workers.num_cpus, **({"GPU": workers.num_gpus} if workers.num_gpus else {})}
+    count = workers.count if workers.min_count is None else (workers.min_count, workers.count)
+    filesystem, checkpoints = _checkpoints_at(config, folder)
+    filesystem.create_dir(checkpoints, recursive=True)
     _trainer_class()(
         train_worker,
-        train_loop_config={"recipe": recipe, "folder": str(folder)},
-        scaling_config=ScalingConfig(num_workers=workers.count, use_gpu=workers.num_gpus > 0, resources_per_worker=resources),
+        train_loop_config={"recipe": recipe, "folder": str(folder), "filesystem": filesystem, "checkpoints": checkpoints},
+        scaling_config=ScalingConfig(num_workers=count, use_gpu=workers.num_gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             name=_RAY,
             storage_path=str(folder),
             failure_config=FailureConfig(max_failures=config.schedule.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=config.schedule.keep_checkpoints),
-            logging_config=LoggingConfig(log_level="WARNING"),  # the run's own log says what Ray Train would say of each report
+            logging_config=LoggingConfig(log_level="WARNING"),  # the run's own log says what Ray Train would say
         ),
     ).fit()
+
+
+def _checkpoints_at(config: TrainingJob, folder: Path) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Where the checkpoints of the run in `folder` are: beside it, or where the configuration says, under the run's name."""
+    storage = _open_storage(config)
+    if storage is None:
+        return pyarrow.fs.LocalFileSystem(), str(folder / _CHECKPOINTS)
+    return storage[0], f"{storage[1]}/{folder.name.strip('.')}"
+
+
+def _open_storage(config: TrainingJob) -> tuple[pyarrow.fs.FileSystem, str] | None:
+    if config.schedule.checkpoint_storage is None:
+        return None
+    from reid_ray.train.checkpoints import open_checkpoint_storage
+
+    return open_checkpoint_storage(config.schedule.checkpoint_storage)
 
 
 def _trainer_class() -> type[Any]:

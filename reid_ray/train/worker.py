@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from reid_ray.train import checkpoints
+from reid_ray.train.checkpoints import Checkpoints
 from reid_ray.train.log import RunLog
-from reid_ray.train.loop import train
+from reid_ray.train.loop import recover_best, train
 from reid_ray.train.recipe import Recipe
 
 
@@ -21,7 +21,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     """Train as one of the workers.
 
     Args:
-        settings: {"recipe": Recipe, "folder": the run's folder, on storage that all nodes share}.
+        settings: {"recipe": Recipe, "folder": the run's folder, on storage that all nodes share, "filesystem" and "checkpoints":
+            where checkpoints are}.
     """
     recipe: Recipe = settings["recipe"]
     folder, config = Path(settings["folder"]), recipe.config
@@ -30,14 +31,26 @@ def train_worker(settings: dict[str, Any]) -> None:
     if not torch.cuda.is_available():
         torch.set_num_threads(config.workers.torch_threads)
     parts = recipe.parts(folder)
-    progress = checkpoints.restore(parts.engine, parts.masking)
+    checkpoints = Checkpoints(settings["filesystem"], settings["checkpoints"], keep=config.schedule.keep_checkpoints)
+    if dist.get_rank() == 0:
+        recover_best(folder)
+    progress = checkpoints.restore(parts)
     each = parts.feed.plan.steps_per_epoch
     steps = config.schedule.epochs * each
     steps = min(steps, config.schedule.max_steps or steps)
     settings_shown = config.model_dump(mode="json")
     log = RunLog(folder, config.log, start=progress.step, writes=dist.get_rank() == 0, settings=settings_shown)
     log.event("start", step=progress.step, steps=steps, steps_per_epoch=each, workers=_who_is_here())
-    train(parts, folder=folder, selection=recipe.selection, log=log, progress=progress, steps=steps, config=config)
+    train(
+        parts,
+        folder=folder,
+        selection=recipe.selection,
+        checkpoints=checkpoints,
+        log=log,
+        progress=progress,
+        steps=steps,
+        config=config,
+    )
     if parts.finish is not None:
         parts.finish()
     log.close()

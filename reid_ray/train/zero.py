@@ -1,13 +1,15 @@
-"""DeepSpeed ZeRO behind four verbs: forward, step, save or load, gather. The only file that knows DeepSpeed.
+"""DeepSpeed ZeRO behind four verbs: forward, step, gather, restore. The only file that knows DeepSpeed.
 
-Knows a module, an optimizer and a loss tensor; not what they mean.
+Knows a module, an Adam optimizer and a loss tensor; not what they mean. Training state leaves and enters it weight by weight, whole, so
+that what one number of workers and one stage wrote another can read. DeepSpeed's own checkpoints cannot: they are bound to the number of
+workers, and reading only the weights of one under ZeRO-3 with another number gives wrong ones without a word.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +18,8 @@ from torch import nn
 
 from reid_ray.config.training import EngineConfig
 
-_TAG = "state"
+# The state that Adam keeps of a weight.
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class ZeroEngine:
@@ -48,6 +51,7 @@ class ZeroEngine:
         self.module: nn.Module = self._engine.module
         self.device = torch.device(self._engine.device)
         self.rank = dist.get_rank()
+        self._start_moments()
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The module's features of a batch; tensors are moved to the engine's device."""
@@ -66,39 +70,114 @@ class ZeroEngine:
         """Switch the module between training and evaluation."""
         self._engine.train(mode)
 
-    def save(self, folder: Path) -> None:
-        """Write this worker's part of the training state; every worker must call it, each with a folder of its own."""
-        self._engine.save_checkpoint(str(folder), tag=_TAG)
+    def training_state(self) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+        """What a run needs to go on, a trained weight at a time: its name, and "weight", "exp_avg" and "exp_avg_sq".
 
-    def load(self, folder: Path) -> None:
-        """Restore the state that the same number of workers wrote; `folder` holds the parts of all."""
-        loaded, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
-        if loaded is None:
-            raise RuntimeError(f"{folder}: DeepSpeed found no state to restore")
+        Each tensor is whole, float32 and on CPU. Every worker must exhaust the iterator; those other than rank 0 are given names alone.
+        """
+        for name, weight in self._trained():
+            parts = {"weight": self._gathered(weight), **{key: self._gathered(weight, key) for key in _MOMENTS}}
+            yield name, {key: value.detach().float().cpu().clone() for key, value in parts.items()} if self.rank == 0 else {}
+
+    def restore(self, read: Callable[[str], dict[str, torch.Tensor]], *, steps: int) -> None:
+        """Take over a training state, whatever number of workers and ZeRO stage it comes from; every worker must call it.
+
+        Args:
+            read: name of a trained weight -> what training_state gave for it.
+            steps: optimizer steps done.
+        """
+        inner = self._inner_optimizer()
+        for flat in self._flat():
+            inner.state[flat]["step"].fill_(steps)
+        for name, weight in self._trained():
+            self._set(weight, read(name))
+
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """The buffers that the module saves, such as running means; each worker has its own."""
+        buffers = dict(self.module.named_buffers())
+        return {name: buffers[name].detach().cpu().clone() for name in self.module.state_dict() if name in buffers}
+
+    def load_buffers(self, buffers: dict[str, torch.Tensor]) -> None:
+        """Put back what buffers() gave."""
+        own = dict(self.module.named_buffers())
+        for name, value in buffers.items():
+            own[name].copy_(value)
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, weight) for name, weight in self.module.named_parameters() if weight.requires_grad)
+
+    def _start_moments(self) -> None:
+        """Make Adam's state, as its first step would, so that there is something to restore into.
+
+        DeepSpeed links weights with their moments after the step of the first group, when those of the other groups do not exist yet.
+        """
+        inner = self._inner_optimizer()
+        for flat in self._flat():
+            moments = {key: torch.zeros_like(flat, dtype=torch.float32) for key in _MOMENTS}
+            inner.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
+        if self.stage in (1, 2):
+            self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _inner_optimizer(self) -> torch.optim.Optimizer:
+        return self._optimizer.optimizer if self.stage else self._optimizer
+
+    def _flat(self) -> list[torch.Tensor]:
+        """What the inner optimizer steps: weights at stage 0, else this worker's float32 partitions of them."""
+        if self.stage == 0:
+            return [weight for _, weight in self._trained()]
+        return list(self._optimizer.fp32_partitioned_groups_flat if self.stage == 3 else self._optimizer.single_partition_of_fp32_groups)
+
+    def _gathered(self, weight: nn.Parameter, key: str | None = None) -> torch.Tensor:
+        """The float32 weight, or a moment of it, whole; all workers take part."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        if self.stage == 0:
+            return weight if key is None else self._optimizer.state[weight][key]
+        value = safe_get_full_fp32_param(weight) if key is None else safe_get_full_optimizer_state(weight, key)
+        return value.reshape(weight.ds_shape if self.stage == 3 else weight.shape)
+
+    def _set(self, weight: nn.Parameter, saved: dict[str, torch.Tensor]) -> None:
+        """Put a weight, the float32 copy that the optimizer steps and its moments where this worker keeps them."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+        from deepspeed.utils import safe_set_local_fp32_param as set_shard
+        from deepspeed.utils import safe_set_local_optimizer_state as set_moment_shard
+
+        with self._deepspeed.zero.GatheredParameters([weight], modifier_rank=0, enabled=self.stage == 3), torch.no_grad():
+            weight.copy_(saved["weight"])
+        if self.stage == 0:
+            for key in _MOMENTS:
+                self._optimizer.state[weight][key].copy_(saved[key])
+        elif self.stage == 3:  # by shards: the functions for whole tensors fail where the workers do not divide a weight evenly
+            set_shard(weight, self._shard(weight, saved["weight"]))
+            for key in _MOMENTS:
+                set_moment_shard(weight, self._shard(weight, saved[key]), key)
+        else:
+            safe_set_full_fp32_param(weight, saved["weight"])
+            for key in _MOMENTS:
+                safe_set_full_optimizer_state(weight, saved[key], key)
+
+    def _shard(self, weight: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+        """The part of this worker of a whole tensor under ZeRO-3: equal parts, the last ones padded."""
+        size = weight.ds_tensor.numel()
+        padded = nn.functional.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
+        return padded[self.rank * size : (self.rank + 1) * size]
 
     def full_state(self, *, frozen: bool = True) -> dict[str, torch.Tensor]:
         """Weights in float32 on CPU, whatever the stage and precision; with those that do not train if `frozen`.
 
         Every worker must call it; rank 0 is given the weights, all others nothing. One weight at a time is whole on a device.
         """
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        weights = dict(self.module.named_parameters())
-        state = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items() if name not in weights and frozen}
-        sharded = self.stage == 3
-        for name, weight in weights.items():
-            if not weight.requires_grad and not frozen:
-                continue
-            master = safe_get_full_fp32_param(weight) if self.stage and weight.requires_grad else None
-            if master is not None:
-                value = master.detach().reshape(weight.ds_shape if sharded else weight.shape)
+        state = self.buffers() if frozen and self.rank == 0 else {}
+        for name, weight in self.module.named_parameters():
+            if weight.requires_grad:
+                value = self._gathered(weight)
                 if self.rank == 0:
-                    state[name] = value.float().cpu().clone()
-                continue
-            with self._deepspeed.zero.GatheredParameters([weight], enabled=sharded):
-                if self.rank == 0:
-                    state[name] = weight.detach().float().cpu().clone()
-        return state if self.rank == 0 else {}
+                    state[name] = value.detach().float().cpu().clone()
+            elif frozen:
+                with self._deepspeed.zero.GatheredParameters([weight], enabled=self.stage == 3):
+                    if self.rank == 0:
+                        state[name] = weight.detach().float().cpu().clone()
+        return state
 
     def barrier(self) -> None:
         """Wait for all workers."""
@@ -108,13 +187,19 @@ class ZeroEngine:
 def deepspeed_config(config: EngineConfig, *, clip_norm: float, batch_size: int) -> dict[str, Any]:
     """DeepSpeed's own configuration. Every default that bites is written out."""
     zero: dict[str, Any] = {"stage": config.zero_stage}
+    to_cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if config.zero_stage == 3:
         zero["stage3_param_persistence_threshold"] = config.persistence_threshold
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = to_cpu
+    if config.offload_parameters:
+        zero["offload_param"] = to_cpu
     return {
         "train_micro_batch_size_per_gpu": batch_size,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": clip_norm,  # DeepSpeed's default is 1.0, not off
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused Adam is as fast on a CPU and needs no compiler
         "zero_optimization": zero,
         "bf16": {"enabled": config.precision == "bf16"},
         "steps_per_print": 10**9,

@@ -9,7 +9,7 @@ import pytest
 from reid_ray.config.base import load_config
 from reid_ray.config.train import TrainJob
 from reid_ray.errors import ConfigError
-from reid_ray.train.checkpoints import Progress
+from reid_ray.train.checkpoint import Progress
 from reid_ray.train.loop import train
 
 NEEDED = ["images.path=x", "captions.paths=[x]", "output.path=x", "workers.count=1"]
@@ -19,8 +19,8 @@ def test_a_run_that_has_stopped_early_does_no_step_when_it_is_resumed():
     config = load_config(TrainJob, None, [*NEEDED, "schedule.patience=2"])
     stopped = Progress(step=9, best_step=3, best_score=0.5, without_better=2)
     # Without parts: a step, a validation or a checkpoint would fail.
-    parts = log = selection = None
-    assert train(parts, folder=Path("x"), selection=selection, log=log, progress=stopped, steps=100, config=config) == stopped
+    none = dict.fromkeys(("selection", "checkpoints", "log"))
+    assert train(None, folder=Path("x"), progress=stopped, steps=100, config=config, **none) == stopped
 
 
 def test_validations_are_due_after_so_many_steps_or_at_the_end_of_epochs():

@@ -1,0 +1,59 @@
+"""The learning rate of each weight at each step."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from reid_ray.config.training import OptimizerConfig
+from reid_ray.train.optimizer import build_optimizer, layer_factors, learning_rate
+
+
+def tower(layers: int) -> nn.Module:
+    module = nn.Module()
+    module.embeddings, module.pre_layrnorm = nn.Embedding(3, 2), nn.LayerNorm(2)
+    module.encoder = nn.Module()
+    module.encoder.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(layers))
+    module.post_layernorm = nn.LayerNorm(2)
+    return module
+
+
+def test_each_layer_learns_slower_than_the_one_above_it_in_each_tower():
+    module = nn.Module()
+    module.vision_model, module.text_model, module.visual_projection = tower(3), tower(2), nn.Linear(2, 2)
+    module.heads = nn.Linear(2, 2)
+    optimizer = build_optimizer(module, OptimizerConfig(layer_decay=0.5, heads_factor=5))
+    factor = {id(weight): group["factor"] for group in optimizer.param_groups for weight in group["params"]}
+    decay = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
+    expected = {
+        "vision_model.embeddings.weight": 0.5**4,
+        "vision_model.pre_layrnorm.bias": 0.5**4,
+        "vision_model.encoder.layers.0.weight": 0.5**3,
+        "vision_model.encoder.layers.2.bias": 0.5,
+        "vision_model.post_layernorm.weight": 1.0,
+        "text_model.embeddings.weight": 0.5**3,
+        "text_model.encoder.layers.1.weight": 0.5,
+        "visual_projection.weight": 1.0,
+        "heads.weight": 5.0,
+    }
+    weights = dict(module.named_parameters())
+    assert {name: factor[id(weights[name])] for name in expected} == expected
+    assert len(factor) == len(weights)
+    assert all((decay[id(weight)] > 0) == (weight.ndim > 1) for weight in weights.values())
+
+
+def test_without_decay_or_layers_every_weight_has_the_same_rate():
+    assert layer_factors(["clip.text_model.encoder.layers.0.mlp.weight", "embed.weight"], decay=1.0) == {
+        "clip.text_model.encoder.layers.0.mlp.weight": 1.0,
+        "embed.weight": 1.0,
+    }
+    assert layer_factors(["embed.weight", "blocks.weight"], decay=0.5) == {"embed.weight": 1.0, "blocks.weight": 1.0}
+
+
+def test_the_rate_rises_to_its_peak_and_falls_like_a_cosine_to_zero():
+    config = OptimizerConfig(lr=2.0, warmup_share=0.2)
+    rates = [learning_rate(step, steps=10, config=config) for step in range(11)]
+    assert rates[:2] == [1.0, 2.0]
+    torch.testing.assert_close(rates[2:], [1 + math.cos(math.pi * k / 8) for k in range(9)])
+    assert rates[-1] == pytest.approx(0.0)
