@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -105,8 +106,8 @@ class WorkersConfig(Section):
     min_count: int | None = Field(
         None,
         ge=1,
-        description="go on with as few workers as this when nodes are lost, and with up to `count` when they are back; the global batch "
-        "stays the same, so every number from min_count to count must divide it. null: always `count`",
+        description="go on with as few workers as this when nodes are lost, and with up to `count` when they are back, each time from the "
+        "newest checkpoint; the global batch stays the same, so every number from min_count to count must divide it. null: always `count`",
     )
     patience_seconds: int = Field(
         60, ge=1, description="with min_count: how long a group of workers waits for its resources before a smaller one is started"
@@ -127,8 +128,12 @@ class WorkersConfig(Section):
         """
         for count in range(self.count if self.min_count is None else self.min_count, self.count + 1):
             if size % count:
-                which = f"workers.count {count}" if count == self.count else f"{count} workers, which workers.min_count allows"
-                raise ValueError(f"{field} {size} is not a multiple of {which}")
+                if count == self.count:
+                    raise ValueError(f"{field} {size} is not a multiple of workers.count {count}")
+                raise ValueError(
+                    f"{field} {size} is not a multiple of {count} workers, which workers.min_count allows; set it to a multiple of "
+                    f"{math.lcm(*range(self.min_count or count, self.count + 1))}, or raise workers.min_count"
+                )
 
     @model_validator(mode="after")
     def _min_not_above_count(self) -> Self:

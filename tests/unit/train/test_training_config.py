@@ -17,7 +17,10 @@ NEEDED = ["images.path=i", "captions.paths=[c]", "output.path=o", "batches.size=
         (["engine={zero_stage: 0, precision: bf16}"], "precision bf16 needs zero_stage 1 or more"),
         (["workers={count: 2, min_count: 3}"], "min_count 3 is above count 2"),
         (["workers={count: 5}"], "batches.size 12 is not a multiple of workers.count 5"),
-        (["workers={count: 6, min_count: 4}"], "batches.size 12 is not a multiple of 5 workers, which workers.min_count allows"),
+        (
+            ["workers={count: 6, min_count: 4}"],
+            "batches.size 12 is not a multiple of 5 workers, which workers.min_count allows; set it to a multiple of 60",
+        ),
         (["optimizer.layer_decay=0"], "optimizer.layer_decay"),
     ],
 )
