@@ -22,6 +22,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -111,10 +112,10 @@ class TwoNodes:
     """A Ray of this machine with a head and a second node."""
 
     def __init__(self) -> None:
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 4, "object_store_memory": 150 << 20, "include_dashboard": False}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False, **node_arguments()})
         self.address: str = self._cluster.address
         self._second: Any = None
         self.mend()
@@ -122,7 +123,7 @@ class TwoNodes:
     def mend(self) -> None:
         """Bring the second node back if it is gone."""
         if self._second is None:
-            self._second = self._cluster.add_node(num_cpus=2, object_store_memory=150 << 20)
+            self._second = self._cluster.add_node(num_cpus=2, **node_arguments())
 
     def kill_raylet(self) -> bool:
         """SIGKILL to the second node's raylet."""
@@ -138,6 +139,18 @@ class TwoNodes:
     def close(self) -> None:
         """Stop both nodes."""
         self._cluster.shutdown()
+
+
+def node_arguments() -> dict[str, int]:
+    """Of either node. A raylet that is not told its agents' ports waits 15 s for them, less than they take to start on a busy machine."""
+    sockets = [socket.socket() for _ in range(4)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    names = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+    return {"object_store_memory": 150 << 20, **dict(zip(names, ports, strict=True))}
 
 
 class Life:

@@ -32,7 +32,7 @@ _GIVEN_UP_IN_A_ROW = 16  # then the engine is at fault, not the rows
 _EXIT_CODE = 70
 
 
-class EngineDownError(RuntimeError):
+class EngineDownError(ReidRayError):
     """The engine itself does not work: it dies at its start, or on every row."""
 
 

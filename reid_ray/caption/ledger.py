@@ -151,6 +151,7 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
     with (folder / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.stat(folder / "lock")  # gone if the run before has just deleted its ledger
         except OSError:
             raise DataError(f"{output}: another run writes this output now; wait for its end, or choose another output.path") from None
         ledger = Ledger(folder, uuid.uuid4().hex)
@@ -165,7 +166,11 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
                 hidden.unlink(missing_ok=True)
         for left in output.parent.glob(f".{output.name}.*.partial"):  # of a driver that was killed: only one writes this output
             shutil.rmtree(left, ignore_errors=True)
-        yield ledger
+        try:
+            yield ledger
+        finally:
+            if not ledger.row_files() and not ledger.seen_files():  # nothing was done, so there is nothing to go on from
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def delete_ledger(ledger: Ledger) -> None:

@@ -21,6 +21,7 @@ import ray.cloudpickle
 from PIL import Image
 
 from reid_ray.caption.engine import Reply
+from reid_ray.caption.identity import falls_in_share
 from reid_ray.caption.pipeline import run_caption
 from reid_ray.config.base import load_config
 from reid_ray.config.caption import CaptionJob
@@ -181,13 +182,14 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_caption_ledger import LoggedEngine, job, run_caption
-run_caption(job(Path({folder!r}), Path({out!r}), "images.readers=1"), engine=LoggedEngine(Path({log!r}), pause_s=0.4))
+run_caption(job(Path({folder!r}), Path({out!r}), *{overrides!r}), engine=LoggedEngine(Path({log!r}), pause_s=0.4))
 """
 
 
 def test_a_killed_driver_loses_only_what_was_in_its_engines_hands(local_ray, tmp_path):
     folder, out, log = crops(tmp_path / "crops", range(120)), tmp_path / "out", tmp_path / "log"
-    places = {"folder": str(folder), "out": str(out), "log": str(log), "tests": str(Path(__file__).parent)}
+    overrides = ["rewriter.share=0.5", "faithfulness.alpha=-1", "rewriter.pool.batch_size=4"]
+    places = {"folder": str(folder), "out": str(out), "log": str(log), "tests": str(Path(__file__).parent), "overrides": overrides}
     driver = subprocess.Popen([sys.executable, "-c", DRIVER.format(**places)], start_new_session=True)
     blocks = tmp_path / ".out.ledger" / "rows"
     while len(list(blocks.glob("block-*"))) < 5:
@@ -199,12 +201,15 @@ def test_a_killed_driver_loses_only_what_was_in_its_engines_hands(local_ray, tmp
     driver.wait()
     assert not out.exists()
     time.sleep(2)  # actors notice that their driver is gone
-    before = set(LoggedEngine(log).asked())
-    run_caption(job(folder, out), engine=LoggedEngine(log))
-    after = LoggedEngine(log).asked()
+    before = {red for red in LoggedEngine(log).asked() if red is not None}
+    run_caption(job(folder, out, *overrides), engine=LoggedEngine(log))
+    after = [red for red in LoggedEngine(log).asked() if red is not None]
     assert len(before) >= 40
     assert len(set(after)) == len(after)
     assert len(before & set(after)) <= 8
-    assert [row["image_id"] for row in rows_of(out)] == [f"{n:03d}.png" for n in range(120)]
+    captions = [row for row in rows_of(out) if row["kind"] != "rewrite"]
+    rewrites = Counter(row["parent_id"] for row in rows_of(out) if row["kind"] == "rewrite")
+    assert [row["image_id"] for row in captions] == [f"{n:03d}.png" for n in range(120)]
+    assert rewrites == Counter(row["caption_id"] for row in captions if falls_in_share(row["caption_id"], 0.5))
     assert not list(tmp_path.glob(".out.*.partial"))
     assert read_manifest(out)["counts"] == {"read": 120, "written": 120, "failed": {}}
