@@ -21,7 +21,7 @@ from reid_ray.caption.wanted import CaptionRecipe, RewriteRecipe
 from reid_ray.config.caption import CaptionerConfig, CaptionJob, RewriterConfig
 from reid_ray.data.execution import actor_pool
 from reid_ray.data.sources import ImageListing, read_images
-from reid_ray.errors import ConfigError, DataError
+from reid_ray.errors import ConfigError, DataError, ReidRayError
 from reid_ray.progress import progress_bar
 from reid_ray.setup.models import resolve_model
 
@@ -128,7 +128,7 @@ class CaptionRun:
         tally, made, since = Tally(), 0, 0
         assert captions is not None  # a plan that is not done has one or the other
         with progress_bar(f"caption {name}", self.listing.count, initial=self.listing.count - plan.images) as bar:
-            for table in captions.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for table in _plain_errors(captions.iter_batches(batch_size=None, batch_format="pyarrow")):
                 bar.update(tally.add(table))
                 bar.set_postfix_str(f"{tally.images - tally.outcomes['ok']} failed, {tally.kinds['rewrite ok']} rewrites")
                 made += pc.sum(pc.equal(table["run"], self._ledger.run)).as_py() or 0
@@ -193,6 +193,19 @@ class CaptionRun:
             _rows_of_file, fn_args=(ray.put(keys),), batch_size=1, batch_format="pyarrow", num_cpus=1
         )
         return rows.repartition(target_num_rows_per_block=self._config.rewriter.pool.batch_size)
+
+
+def _plain_errors(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables; what an actor says to the user is raised as it said it, without Ray's wrappings."""
+    try:
+        yield from tables
+    except Exception as error:
+        inner: BaseException | None = error
+        while inner is not None and not isinstance(inner, ReidRayError):
+            inner = getattr(inner, "cause", None) or inner.__cause__
+        if inner is None:
+            raise
+        raise type(inner)(str(inner).splitlines()[-1].removeprefix(f"{type(inner).__module__}.{type(inner).__name__}: ")) from error
 
 
 def _refuse_twins(config: CaptionJob, recipes: Mapping[str, CaptionRecipe]) -> None:

@@ -20,6 +20,7 @@ import pytest
 import ray.cloudpickle
 from PIL import Image
 
+from reid_ray.caption.attempts import EngineDownError
 from reid_ray.caption.engine import Reply
 from reid_ray.caption.identity import falls_in_share
 from reid_ray.caption.pipeline import run_caption
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.slow
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 COLOURS = ["red", "blue", "green", "black", "white", "grey", "brown", "yellow", "pink", "purple"]
-DEADLY, HANGING, RAISING, FLAKY = 201, 202, 203, 204  # red of a picture's first pixel
+DEADLY, HANGING, RAISING, FLAKY, REFUSED = 201, 202, 203, 204, 205  # red of a picture's first pixel
 
 
 class LoggedEngine:
@@ -51,6 +52,8 @@ class LoggedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if HANGING in reds:
             time.sleep(3600)
+        if REFUSED in reds:
+            raise EngineDownError("this engine takes nobody")
         if RAISING in reds:
             raise RuntimeError("the engine core is dead")
         return [self._reply(red, key) for red, key in zip(reds, keys, strict=True)]
@@ -175,6 +178,12 @@ def test_pictures_that_kill_hang_or_break_an_engine_are_found_and_cost_nobody_el
     # Another run tries each once more, alone.
     run_caption(job(folder, tmp_path / "out", "ledger.batch_timeout_s=1.5"), engine=engine)
     assert sorted(engine.asked()) == [DEADLY, HANGING, RAISING]
+
+
+def test_an_engine_that_says_it_is_down_ends_the_job_in_its_own_words(local_ray, tmp_path):
+    with pytest.raises(EngineDownError, match=r"^this engine takes nobody$"):
+        run_caption(job(crops(tmp_path / "crops", [REFUSED]), tmp_path / "out"), engine=LoggedEngine(tmp_path / "log"))
+    assert not (tmp_path / "out").exists()
 
 
 DRIVER = """
