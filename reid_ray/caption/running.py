@@ -201,11 +201,13 @@ def _plain_errors(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield from tables
     except Exception as error:
         inner: BaseException | None = error
-        while inner is not None and not isinstance(inner, ReidRayError):
+        said = None
+        while inner is not None:
+            said = inner if isinstance(inner, ReidRayError) else said  # the innermost: Ray's wrappings pass for what they wrap
             inner = getattr(inner, "cause", None) or inner.__cause__
-        if inner is None:
+        if said is None:
             raise
-        raise type(inner)(str(inner).splitlines()[-1].removeprefix(f"{type(inner).__module__}.{type(inner).__name__}: ")) from error
+        raise said from None
 
 
 def _refuse_twins(config: CaptionJob, recipes: Mapping[str, CaptionRecipe]) -> None:

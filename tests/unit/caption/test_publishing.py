@@ -1,0 +1,70 @@
+"""The result in order: rows that lie in the ledger as they came, against sorting them in a list."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pyarrow as pa
+
+from reid_ray.caption import publishing
+from reid_ray.caption.ledger import SEEN, as_keys, ledger_table, open_ledger
+from reid_ray.caption.missing import Pass, Seen, Survey, place_key
+from reid_ray.caption.rows import staged_table
+from reid_ray.caption.wanted import key_of
+from reid_ray.data.sources import ImageListing
+
+STRIDE, IMAGES = 4, 23
+
+
+def test_rows_come_once_each_in_the_images_order_whatever_the_ledger_looks_like(tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "_BUCKET_ROWS", 9)
+    draw = random.Random(3)
+    wanted = [(image, slot) for image in range(IMAGES) for slot in sorted(draw.sample(range(STRIDE), draw.randint(1, 3)))]
+    bad = {at for at in wanted if draw.random() < 0.3}
+    written = [(at, at in bad) for at in wanted]
+    written += [(at, True) for at in wanted if at not in bad and draw.random() < 0.3]  # failed in an earlier run
+    written += [((99, number), False) for number in range(20)]  # of another prompt
+    written += draw.sample(written, 10)  # left twice by a driver that died while it merged
+    draw.shuffle(written)
+    seen = pa.Table.from_pylist(
+        [
+            {"place": place_key(f"{image}"), "image_id": f"i{image}", "image_sha256": "s", "person_id": 100 + image}
+            for image in range(IMAGES)
+        ],
+        schema=SEEN,
+    )
+    view = Survey(ImageListing(IMAGES, "here", ()), Seen(as_keys(seen["place"]), seen), np.arange(IMAGES), np.array([0]))
+    with open_ledger(tmp_path / "out") as ledger:
+        for at in range(0, len(written), 7):
+            block = written[at : at + 7]
+            rows = [
+                {
+                    "caption_id": f"{image}/{slot}",
+                    "image_id": f"i{image}",
+                    "kind": "static",
+                    "status": "failed" if failed else "ok",
+                    "text": None if failed else "t",
+                    "reason": f"code{slot}: why" if failed else None,
+                    "captioner": "old",
+                    "person_id": 5,
+                }
+                for (image, slot), failed in block
+            ]
+            ledger.commit(f"{at}", ledger_table(staged_table(rows), [key_of(image, slot) for (image, slot), _ in block], ledger.run))
+        plan = Pass(
+            want_key=as_keys([key_of(image, slot) for image, slot in wanted]),
+            want_order=np.array([image * STRIDE + slot for image, slot in wanted]),
+        )
+        tables = list(publishing.published_rows(ledger, view, plan, stride=STRIDE, captioner="new"))
+        assert not (ledger.folder / "publishing").exists()
+    rows = pa.concat_tables(tables).to_pylist()
+    assert len(tables) > 3
+    assert [row["caption_id"] for row in rows] == [f"{image}/{slot}" for image, slot in wanted]
+    assert [row["status"] for row in rows] == ["failed" if at in bad else "ok" for at in wanted]
+    assert {row["captioner"] for row in rows} == {"new"}
+    assert [row["person_id"] for row in rows] == [100 + image for image, _ in wanted]
+    for image in range(IMAGES):
+        mine = [(at, row) for at, row in zip(wanted, rows, strict=True) if at[0] == image]
+        good, codes = [at for at, _ in mine if at not in bad], [f"code{at[1]}" for at, _ in mine if at in bad]
+        assert [row["image_outcome"] for _, row in mine] == ["ok" if good else codes[-1], *[None] * (len(mine) - 1)]
