@@ -10,8 +10,8 @@ kills of everything around the engine.
     python benchmarks/caption_kills.py --out benchmarks/results/caption_kills.json --kills 100 --state /tmp/kills
     python benchmarks/caption_kills.py --quick --out build/bench/caption_kills.json
 
-What happened is appended to the state folder as it happens: the same command goes on where it stopped, and with --kills 0 it writes
-the table of what was done so far.
+What happened is appended to the state folder as it happens: the same command goes on where it stopped, with --kills 0 it writes the
+table of what was done so far, and a file named "enough" in that folder tells it to kill no more and see the last job to its end.
 """
 
 from __future__ import annotations
@@ -168,10 +168,11 @@ class Life:
             self._driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def finished(self) -> bool:
-        """Whether the driver came to its end; raises if it failed."""
+        """Whether the driver came to its end. One that ended in an error is started again, as its user would, and counted."""
         code = self._running.poll()
         if code not in (None, 0):
-            raise RuntimeError(f"the driver ended with {code}; see {self._state / self._name}.log")
+            append(self._state / "events.jsonl", event="driver failed", job=self._name, code=code)
+            self.start()
         return code == 0
 
     def kill(self, kind: str) -> bool:
@@ -241,12 +242,17 @@ def run_kills(state: Path, kills: int, images: int, *, engine: str, every_s: flo
     blocks = 0
     try:
         prepare(state, images, nodes, engine)
-        while (done := sum(event["event"] == "kill" for event in read_events(events))) < kills or life is not None:
+        name = unfinished(events) or f"{engine}-{time.time_ns()}"
+        while True:
+            done = sum(event["event"] == "kill" for event in read_events(events))
+            over = done >= kills or (state / "enough").exists()
             if life is None:
-                life = Life(state, f"{engine}-{time.time_ns()}", nodes, engine)
+                if over and name != unfinished(events):
+                    return
+                life = Life(state, name, nodes, engine)
                 life.start()
             until = time.time() + random.uniform(0, every_s)
-            while not life.finished() and (time.time() < until or (kinds is not None and done < kills and life.committed() <= blocks)):
+            while not life.finished() and (time.time() < until or (kinds is not None and not over and life.committed() <= blocks)):
                 time.sleep(0.05)
             if life.finished():
                 outcome = compared(state / "undisturbed", life.out)
@@ -254,8 +260,8 @@ def run_kills(state: Path, kills: int, images: int, *, engine: str, every_s: flo
                 append(events, event="end", job=life.out.name, asked=life.asked(), needed=needed, **outcome)
                 for left in (life.out, state / f".{life.out.name}.ledger"):
                     shutil.rmtree(left)
-                life, blocks = None, 0
-            elif done < kills:
+                life, blocks, name = None, 0, f"{engine}-{time.time_ns()}"
+            elif not over:
                 nodes.mend()
                 kind = random.choice(KINDS) if kinds is None else kinds[done % len(kinds)]
                 asked, blocks = life.asked(), life.committed()
@@ -296,6 +302,12 @@ def read_events(events: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in events.read_text().splitlines()] if events.exists() else []
 
 
+def unfinished(events: Path) -> str | None:
+    """The job that was killed last, if it has not come to its end."""
+    told = read_events(events)
+    return str(told[-1]["job"]) if told and told[-1]["event"] != "end" else None
+
+
 def tell(report: Report, state: Path) -> None:
     """Rows and claims of what the state folder tells. A job that was never seen to its end counts nowhere."""
     events = read_events(state / "events.jsonl")
@@ -307,6 +319,8 @@ def tell(report: Report, state: Path) -> None:
         during = Counter(event["kind"] for event in kills if event["job"] == end["job"])
         counts = {name: end[name] for name in ("rows", "lost", "duplicated", "stale", "other_text", "quarantined", "asked", "needed")}
         total.update(counts)
+        counts["drivers failed"] = sum(event["event"] == "driver failed" and event["job"] == end["job"] for event in events)
+        total["drivers failed"] += counts["drivers failed"]
         report.row(job=end["job"], **{f"{kind} kills": during[kind] for kind in KINDS}, **counts)
     of_kind = Counter(event["kind"] for event in kills)
     report.row(job="all", **{f"{kind} kills": of_kind[kind] for kind in KINDS}, **total)
