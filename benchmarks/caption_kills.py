@@ -112,7 +112,7 @@ class TwoNodes:
     """A Ray of this machine with a head and a second node."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "60")
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False, **node_arguments()})
@@ -121,9 +121,12 @@ class TwoNodes:
         self.mend()
 
     def mend(self) -> None:
-        """Bring the second node back if it is gone."""
+        """Bring the second node back if it is gone; where the machine is too busy for it to start, later."""
         if self._second is None:
-            self._second = self._cluster.add_node(num_cpus=2, **node_arguments())
+            try:
+                self._second = self._cluster.add_node(num_cpus=2, **node_arguments())
+            except Exception as error:  # noqa: BLE001
+                print(f"the second node did not start: {str(error).splitlines()[0]}", flush=True)
 
     def kill_raylet(self) -> bool:
         """SIGKILL to the second node's raylet."""
