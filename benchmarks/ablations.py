@@ -20,6 +20,7 @@ import functools
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,11 @@ def run(report: Report, quick: bool, *, only: str | None, seeds: Sequence[int], 
     laboratory = Laboratory(work, QUICK if quick else Setting())
     results = Results(work / "results.jsonl", laboratory.mark)
     seeds = seeds[:1] if quick else seeds
-    with ray_session(RayConfig(local_cpus=4)):
-        for cell, seed in order(only, seeds):
-            if results.get(cell, seed) is None:
-                results.add(cell, seed, laboratory.run(cell, seed))
-                print(json.dumps(results.get(cell, seed)), flush=True)
+    wanted = [(cell, seed) for cell, seed in dict.fromkeys(order(only, seeds)) if results.get(cell, seed) is None]
+    with ray_session(RayConfig(local_cpus=4)) if wanted else nullcontext():
+        for cell, seed in wanted:
+            results.add(cell, seed, laboratory.run(cell, seed))
+            print(json.dumps(results.get(cell, seed)), flush=True)
     report.row(part="start", masking="untrained", seeds=1, **{name: round(value, 4) for name, value in laboratory.untrained().items()})
     for cells in PARTS.values():
         for cell in cells:
