@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Size:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     identities: int = 80
     test_share: float = 0.5
-    steps: int = 30
+    steps: int = 24
     persons: int = 4
     per_person: int = 4
     lr: float = 1e-3
@@ -118,11 +119,17 @@ class People:
         return [Image.fromarray(self.pictures[row]) for row in rows]
 
 
+@lru_cache(maxsize=1)
+def people_of(size: Size, seed: int) -> People:
+    """Drawn once for all arms of a seed."""
+    return People(size, seed)
+
+
 def cell(arm_name: str | None, seed: int, size: Size) -> dict[str, Any]:
     """Train one arm on one seed (None: not at all) and score it on the test people."""
     torch.set_num_threads(1)
     started = time.perf_counter()
-    arm, people = ARMS[arm_name] if arm_name is not None else Arm(visual=True, latent=True), People(size, seed)
+    arm, people = ARMS[arm_name] if arm_name is not None else Arm(visual=True, latent=True), people_of(size, seed)
     opened = open_mllm(MODEL, seed=seed)
     chat = Chat(opened.processor, context=opened.mllm.context)
     torch.manual_seed(seed)
