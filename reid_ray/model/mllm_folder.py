@@ -216,25 +216,24 @@ def read_tuned(folder: Path, *, field: str) -> dict[str, Any]:
     return manifest
 
 
-def locate_base(config: MllmConfig) -> Path:
-    """The local folder of the base; a hub repository is downloaded where that is allowed.
+def locate_base(config: MllmConfig, *, weights: bool = True) -> Path:
+    """The local folder of the base; a hub repository is downloaded where that is allowed, without its weights if they are not asked for.
 
     Raises:
         ConfigError, DataError: it cannot be had.
     """
-    return _local(config.base, config.revision, field="model.base")
+    return _local(config.base, config.revision, field="model.base", weights=weights)
 
 
-def _local(name: str, revision: str | None, *, field: str) -> Path:
+def _local(name: str, revision: str | None, *, field: str, weights: bool = True) -> Path:
     resolved = resolve_model(name, field=field)
     if Path(resolved).is_dir():
         return Path(resolved)
     from huggingface_hub import snapshot_download
 
+    patterns = ["*.json", "*.txt", "*.jinja", "*.model", *(["*.safetensors"] if weights else [])]
     try:
-        return Path(
-            snapshot_download(resolved, revision=revision, allow_patterns=["*.json", "*.txt", "*.jinja", "*.safetensors", "*.model"])
-        )
+        return Path(snapshot_download(resolved, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{field}: {name} is neither a folder here nor a hub repository that can be had ({type(error).__name__}); check the name, "

@@ -60,9 +60,12 @@ class DualEncoderRecipe:
         return [file for path in (self.config.images.path, *self.config.captions.paths, *others) for file in parquet_files(path)]
 
     def check(self) -> None:
-        """Initial weights must be at hand."""
+        """Initial weights must be at hand, and the job must fit where workers.device_gib says into what."""
+        from reid_ray.train.memory_job import refuse_too_large
+
         if self.config.model.init is not None:
             locate(self.config.model.init)
+        refuse_too_large("train", self.config)
 
     def needs(self) -> list[Need]:
         """The actors that decode."""

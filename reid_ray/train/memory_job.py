@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from reid_ray.config.base import load_config
 from reid_ray.config.memory import MemoryJob
@@ -55,11 +55,11 @@ def run_memory(config: MemoryJob) -> dict[str, Any]:
     return read_manifest(config.output.path)
 
 
-def plan_memory(config: MemoryJob) -> Plan:
-    """Predict the job's own setting and those around it."""
+def plan_memory(config: MemoryJob, job: Any = None) -> Plan:
+    """Predict the job's own setting and those around it; `job` is the planned job where it is loaded already."""
     from reid_ray.train.memory_steps import train_step, tune_step
 
-    job: Any = _job(config)
+    job = job or _job(config)
     make: Any = tune_step if config.job == "tune" else train_step
     own = _own_setting(config, job)
 
@@ -77,6 +77,27 @@ def plan_memory(config: MemoryJob) -> Plan:
     best = cheapest_that_fits([own, *others], predicted, device_bytes=limit, host_bytes=host)
     weights, _ = traced(own.batch, own.checkpointing, not own.frees_gradients)
     return Plan(weights, (own, predicted(own)), [(each, predicted(each)) for each in sorted(others, key=price)], best)
+
+
+def refuse_too_large(name: Literal["train", "tune"], job: TrainingJob) -> None:
+    """Refuse a job that cannot fit into workers.device_gib of its devices, before any worker starts; without that nothing is asked.
+
+    Raises:
+        ConfigError: says how much is needed, for what, and which setting fits.
+    """
+    if job.workers.device_gib is None:
+        return
+    config = MemoryJob(job=name, config=name, device_gib=job.workers.device_gib, reserve_gib=0, output=job.output)
+    plan = plan_memory(config, job)
+    need = plan.own[1]
+    if need.device <= job.workers.device_gib * 2**30:
+        return
+    parts = {part: value for part, value in asdict(need).items() if part not in ("host", "moment") and value}
+    listed = ", ".join(f"{part} {value / 2**30:.3g}" for part, value in sorted(parts.items(), key=lambda item: -item[1]))
+    remedy = f"{_words(plan.best[0])} would fit" if plan.best else "no setting with this batch fits, so lower batches.size or add workers"
+    raise ConfigError(
+        f"workers.device_gib: {_words(plan.own[0])} needs {need.device / 2**30:.3g} GiB of {job.workers.device_gib:g} ({listed}); {remedy}"
+    )
 
 
 def render(plan: Plan, config: MemoryJob) -> str:

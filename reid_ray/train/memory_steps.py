@@ -81,7 +81,7 @@ def tune_step(config: TuneJob, plan: MemoryJob, *, batch: int, checkpointing: bo
     from reid_ray.train.mllm_module import CAPTION, IMAGE, SyncReid, inputs_of
     from reid_ray.train.mllm_objective import build_tune_objective
 
-    folder = locate_base(config.model)
+    folder = locate_base(config.model, weights=False)
     shape = shape_of(folder)
     family = family_of(shape, origin=f"model.base {config.model.base}")
     chat = Chat(processor_of(config.model, folder, shape), context=shape.text_config.max_position_embeddings)

@@ -58,9 +58,11 @@ class MllmRecipe:
     def check(self) -> None:
         """Base, processor, LoRA targets, quantization and context."""
         from reid_ray.model.mllm_folder import check_mllm
+        from reid_ray.train.memory_job import refuse_too_large
 
         check_mllm(self.config.model, zero_stage=self.config.engine.zero_stage)
         self._refuse_small_context()
+        refuse_too_large("tune", self.config)
 
     def needs(self) -> list[Need]:
         """The actors that decode."""

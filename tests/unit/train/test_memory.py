@@ -3,54 +3,25 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from qwen_step import TINY, loss_of, qwen
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from reid_ray.config.base import load_config
 from reid_ray.config.memory import MemoryJob
-from reid_ray.config.mllm import MllmConfig
+from reid_ray.config.train import TrainJob
 from reid_ray.config.tune import TuneJob
+from reid_ray.errors import ConfigError
 from reid_ray.model.dry_run import parameter_sizes, trace_step
-from reid_ray.model.lora import set_trainable
-from reid_ray.model.mllm_families import family_of
 from reid_ray.model.mllm_folder import open_mllm
 from reid_ray.train.memory import Held, Setting, Weights, cheapest_that_fits, predict
-from reid_ray.train.memory_job import run_memory
+from reid_ray.train.memory_job import refuse_too_large, run_memory
 from reid_ray.train.memory_steps import tune_step
 
-TINY = Path(__file__).resolve().parents[3] / "reid_ray" / "assets" / "tiny_mllm"
-ROWS = 8
 OUTPUT = {"path": "unused"}
-
-
-def qwen(device: str, *, lora: bool, checkpointing: bool):
-    config = AutoConfig.from_pretrained(TINY)
-    config.text_config.num_hidden_layers, config.text_config.layer_types = 6, ["full_attention"] * 6
-    with torch.device(device):
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
-        if lora:
-            set_trainable(model, family_of(config, origin="tiny"), MllmConfig())
-    if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model.train()
-
-
-def loss_of(model, device: str) -> torch.Tensor:
-    config = model.config
-    row = [config.vision_start_token_id, *[config.image_token_id] * 10, config.vision_end_token_id, *range(10, 70)]
-    ids = torch.tensor([row] * ROWS)
-    return model(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        pixel_values=torch.zeros(ROWS * 40, 3 * 2 * 14 * 14, device=device),
-        image_grid_thw=torch.tensor([[1, 10, 4]] * ROWS),
-        mm_token_type_ids=(ids == config.image_token_id).int(),
-        labels=ids,
-        use_cache=False,
-    ).loss
 
 
 def most_bytes_alive(run) -> int:
@@ -152,3 +123,10 @@ def test_the_tuning_step_is_the_real_module_and_grows_with_its_batch():
     assert weights.trained == adapters + dims + 5 * dims  # necks, and classifiers of five persons
     assert four.activations == pytest.approx(2 * two.activations, rel=0.1)
     assert four.logits == 2 * two.logits > 0
+
+
+def test_a_job_that_cannot_fit_is_refused_with_the_numbers_and_the_remedy(root):
+    paths = ["images.path=unused", "captions.paths=[unused]"]
+    job = load_config(TrainJob, root / "jobs" / "configs" / "train.yaml", [*paths, "batches.size=16", "workers.device_gib=1"])
+    with pytest.raises(ConfigError, match=r"ZeRO-2, batch 8 needs 1\.\d+ GiB of 1 \(communication 1\.86, .*\); ZeRO-0, batch 8 would fit"):
+        refuse_too_large("train", job)
