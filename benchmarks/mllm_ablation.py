@@ -244,7 +244,7 @@ def summarise(report: Report, rows: list[dict[str, Any]]) -> None:
             mean, half = interval(gains)
             wins = sum(gain > 0 for gain in gains)
             report.row(arm=f"{ours} less {other}", feature=feature, seeds=len(seeds), mean=mean, t95=half, wins=wins)
-            if ours == SYNC and other in (BEFORE, LM) and feature == "visual mAP":
+            if ours == SYNC and other in (BEFORE, LM) and feature == "visual mAP" and len(seeds) > 1:
                 report.claim(f"{ours} beats {other} in visual mAP: seeds of {len(seeds)}", wins, ">=", 4 if len(seeds) == 5 else len(seeds))
 
 

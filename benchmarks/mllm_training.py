@@ -230,6 +230,8 @@ def on_cpu(report: Report, quick: bool) -> None:
             grown_MiB=grown[rival] >> 20 if rival in grown else None,
             planned_MiB=planned(work, rival, processes=2) >> 20 if rival in STAGES else None,
         )
+    if quick:  # a turn on the tiny model says that the code runs, not what it costs
+        return
     plain = statistics.median(seconds["plain"])
     report.claim("ZeRO-2 step over plain DDP", statistics.median(seconds["ZeRO-2"]) / plain, "<=", 1.25)
     report.claim("ZeRO-2 memory over plain DDP", grown["ZeRO-2"] / grown["plain"], "<=", 1.1)
