@@ -31,8 +31,11 @@ class SentenceEncoder:
     def __init__(self, model: str, *, revision: str | None = None, batch_size: int = 64) -> None:
         from transformers import AutoModel, AutoTokenizer
 
+        from reid_ray.model.dual_encoder import no_progress_bars
+
         self._tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-        self._model = AutoModel.from_pretrained(model, revision=revision).eval()
+        with no_progress_bars():
+            self._model = AutoModel.from_pretrained(model, revision=revision).eval()
         self._batch_size = batch_size
         self._max_tokens = min(256, self._model.config.max_position_embeddings)  # beyond, all-MiniLM was never trained
 

@@ -32,6 +32,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "tune": ("reid_ray.config.tune", "TuneJob"),
     "merge": ("reid_ray.config.merge", "MergeJob"),
     "memory": ("reid_ray.config.memory", "MemoryJob"),
+    "embed": ("reid_ray.config.embed", "EmbedJob"),
     "evaluate": ("reid_ray.config.evaluate", "EvaluateJob"),
     "compare": ("reid_ray.config.evaluate", "CompareJob"),
     "transfer": ("reid_ray.config.evaluate", "TransferJob"),

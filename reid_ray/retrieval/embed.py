@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reid_ray.config.common import PoolConfig
 from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image, encode_jpeg
+from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
-from reid_ray.records import EMBEDDINGS
+from reid_ray.records import CAPTIONS, EMBEDDINGS
+from reid_ray.storage import read_table
 
 if TYPE_CHECKING:
     import ray.data
@@ -27,6 +30,8 @@ WHO = ("dataset", "split", "person_id", "camera_id")
 # Columns that embed_images adds on request; they are for whoever builds an index, not part of the EMBEDDINGS contract.
 THUMBNAIL = pa.field("thumbnail", pa.binary())  # JPEG; null where status is failed
 ENCODER = pa.field("encoder_fingerprint", pa.string())  # which encoder made the vector
+
+_CAPTION_COLUMNS = ["caption_id", "image_id", "kind", "text", "status", "dataset", "split", "person_id", "camera_id"]
 
 
 class ImageEmbedder:
@@ -113,6 +118,29 @@ def embed_images(
 def embed_texts(captions: ray.data.Dataset, encoder_path: str, pool: PoolConfig) -> ray.data.Dataset:
     """A Ray Dataset of EMBEDDINGS rows, one for each row of `captions` (CAPTIONS). Call and run it inside ray_data_execution."""
     return _embed(captions, _TextActor, encoder_path, pool, {})
+
+
+def read_captions(path: str, *, kinds: Sequence[str], split: str | None) -> pa.Table:
+    """The captions of a CAPTIONS table that are of these kinds and, unless it is None, of this split; with what embed_texts needs.
+
+    Raises:
+        DataError: there is none.
+    """
+    captions = read_table(path, CAPTIONS, columns=_CAPTION_COLUMNS)
+    wanted = pc.is_in(captions["kind"], pa.array(kinds))
+    if split is not None:
+        wanted = pc.and_(wanted, pc.fill_null(pc.equal(captions["split"], split), False))
+    captions = captions.filter(wanted)
+    if not captions.num_rows:
+        raise DataError(f"{path}: holds no caption of kinds {list(kinds)} in split {split!r}; check caption_kinds and split")
+    return captions
+
+
+def caption_rows(captions: pa.Table) -> ray.data.Dataset:
+    """The captions as a Ray Dataset of small blocks, so that all actors get some."""
+    import ray.data
+
+    return ray.data.from_arrow([captions.slice(start, 1024) for start in range(0, captions.num_rows, 1024)])
 
 
 def thumbnail(picture: Image.Image, height: int) -> bytes:

@@ -24,19 +24,18 @@ from reid_ray.data.sources import image_listing, read_images
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.loading import split_encoder
 from reid_ray.progress import progress_bar
-from reid_ray.records import CAPTIONS, HITS
-from reid_ray.retrieval.embed import embed_images, embed_texts
+from reid_ray.records import HITS
+from reid_ray.retrieval.embed import caption_rows, embed_images, embed_texts, read_captions
 from reid_ray.retrieval.evaluation_report import write_report
 from reid_ray.retrieval.features import Features, collect_features, read_features
 from reid_ray.retrieval.identity import encoder_identity, require_encoder_folder, require_texts
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth
 from reid_ray.retrieval.ranking import Ranking, rank_blocks, rank_queries
 from reid_ray.runtime import pool_need, ray_session, require_resources
-from reid_ray.storage import MANIFEST, Counts, JobOutput, TableWriter, environment, parquet_files, read_manifest, read_table, write_json
+from reid_ray.storage import MANIFEST, Counts, JobOutput, TableWriter, environment, parquet_files, read_manifest, write_json
 
 RESULT, QUERIES, HITS_FOLDER = "result.json", "queries.parquet", "hits"
 MAX_RANK = 50  # of the CMC curve
-_CAPTION_COLUMNS = ["caption_id", "image_id", "kind", "text", "status", "dataset", "split", "person_id", "camera_id"]
 
 
 @dataclass(frozen=True)
@@ -170,22 +169,11 @@ def _embedded_images(config: EvaluateJob, split: str | None, what: str, *, drop_
 
 
 def _embedded_captions(config: EvaluateJob, split: str | None) -> Features:
-    import ray.data
-
     from reid_ray.data.execution import ray_data_execution
 
-    captions = read_table(str(config.captions), CAPTIONS, columns=_CAPTION_COLUMNS)
-    wanted = pc.is_in(captions["kind"], pa.array(config.caption_kinds))
-    if split is not None:
-        wanted = pc.and_(wanted, pc.fill_null(pc.equal(captions["split"], split), False))
-    captions = captions.filter(wanted)
-    if not captions.num_rows:
-        raise DataError(
-            f"{config.captions}: holds no caption of kinds {config.caption_kinds} in split {split!r}; check caption_kinds and split"
-        )
-    blocks = [captions.slice(start, 1024) for start in range(0, captions.num_rows, 1024)]
+    captions = read_captions(str(config.captions), kinds=config.caption_kinds, split=split)
     with ray_data_execution(no_progress_timeout_s=600):
-        rows = embed_texts(ray.data.from_arrow(blocks), str(config.encoder), config.embed)
+        rows = embed_texts(caption_rows(captions), str(config.encoder), config.embed)
         batches = rows.iter_batches(batch_size=None, batch_format="pyarrow")
         return collect_features(
             _watched(batches, "queries", captions.num_rows),

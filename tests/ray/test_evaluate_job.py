@@ -86,3 +86,27 @@ def test_ray_data_actors_score_as_a_plain_loop_does(world, local_ray, protocol):
     assert result["selected_elsewhere"] is True
     assert "not selected on it" in (output / "report.md").read_text()
     assert (output / "sheet.png").is_file()
+
+
+def test_vectors_that_the_embed_job_wrote_score_as_the_job_that_embeds_itself(world, local_ray):
+    from reid_ray.config.embed import EmbedJob
+    from reid_ray.retrieval.embedding import run_embed
+    from reid_ray.retrieval.evaluation import run_evaluate
+
+    root = world["root"]
+    common = {"encoder": str(root / "model"), "embed": {"replicas": 2, "batch_size": 4}, "rows_per_file": 8}
+    images = {"source": "parquet", "path": str(root / "images.parquet"), "split": "test"}
+    made = run_embed(EmbedJob.model_validate({**common, "images": images, "output": {"path": str(root / "vectors_images")}}))
+    captions = {"captions": str(root / "captions.parquet"), "split": "test"}
+    run_embed(EmbedJob.model_validate({**common, **captions, "output": {"path": str(root / "vectors_texts")}}))
+    assert made["counts"]["read"] == made["counts"]["written"] + 1 == world["images"]["split"].to_pylist().count("test")
+    itself = {"encoder": common["encoder"], "images": images["path"], "captions": captions["captions"]}
+    tables = {"query_embeddings": str(root / "vectors_texts"), "gallery_embeddings": str(root / "vectors_images")}
+    results = []
+    for name, sides in (("by_itself", itself), ("from_tables", tables)):
+        run_evaluate(EvaluateJob.model_validate({**sides, "sheet_queries": 0, "output": {"path": str(root / name)}}))
+        results.append(json.loads((root / name / "result.json").read_text()))
+    for name in ("queries", "gallery", "r1", "r5", "r10", "map", "minp", "failed"):
+        assert results[1][name] == results[0][name]
+    with pytest.raises(ValueError, match="give exactly one of them"):
+        EmbedJob.model_validate({"encoder": "e", "output": {"path": "o"}})
