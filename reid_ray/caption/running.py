@@ -207,7 +207,7 @@ def _plain_errors(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             inner = getattr(inner, "cause", None) or inner.__cause__
         if said is None:
             raise
-        raise said from None
+        raise type(said)(str(said).partition("\n")[0]) from None  # one sentence; Ray Data appends advice of its own
 
 
 def _refuse_twins(config: CaptionJob, recipes: Mapping[str, CaptionRecipe]) -> None:

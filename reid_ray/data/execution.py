@@ -26,10 +26,12 @@ def ray_data_execution(*, no_progress_timeout_s: int) -> Iterator[None]:
 
     context = DataContext.get_current()
     logger = logging.getLogger("ray.data")
-    before = (context.execution_options.preserve_order, context.execution_no_progress_timeout_s, context.enable_progress_bars, logger.level)
+    before = (context.execution_options.preserve_order, context.execution_no_progress_timeout_s, context.enable_progress_bars)
+    original, level = context.raise_original_map_exception, logger.level
     context.execution_options.preserve_order = True
     context.execution_no_progress_timeout_s = no_progress_timeout_s
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # Ray Data's own wrapping loses its cause on the way to the driver
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -39,7 +41,8 @@ def ray_data_execution(*, no_progress_timeout_s: int) -> Iterator[None]:
     finally:
         context.execution_options.preserve_order, context.execution_no_progress_timeout_s = before[:2]
         context.enable_progress_bars = before[2]
-        logger.setLevel(before[3])
+        context.raise_original_map_exception = original
+        logger.setLevel(level)
 
 
 def actor_pool(pool: PoolConfig, *, restarts: int = 3) -> dict[str, Any]:
