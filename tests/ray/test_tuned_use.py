@@ -1,0 +1,132 @@
+"""A tuned multimodal LLM is indexed, scored and searched as a dual encoder is, by either of its features; what it cannot do it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.config.evaluate import EvaluateJob
+from reid_ray.config.index import IndexJob
+from reid_ray.config.tune import TuneJob
+from reid_ray.data.images import decode_image
+from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.errors import DataError
+from reid_ray.model.loading import load_encoder
+from reid_ray.retrieval.evaluation import run_evaluate
+from reid_ray.retrieval.identity import encoder_identity, require_texts
+from reid_ray.retrieval.indexing import run_index
+from reid_ray.retrieval.metrics import results_of_match
+from reid_ray.retrieval.search import Query, SearchEngine
+from reid_ray.train.mllm_recipe import run_tune
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    people = SyntheticPeople(SyntheticConfig(identities=12, images_per_identity=4, cameras=4, val_share=0, test_share=0.5))
+    folder = tmp_path_factory.mktemp("tuned")
+    pq.write_table(people.image_table(), folder / "images.parquet")
+    pq.write_table(people.caption_table(), folder / "captions.parquet")
+    return folder / "images.parquet"
+
+
+@pytest.fixture(scope="module")
+def tuned(local_ray, images, tmp_path_factory) -> Path:
+    """Two steps of tuning with latent captions."""
+    out = tmp_path_factory.mktemp("tune") / "out"
+    run_tune(
+        TuneJob.model_validate(
+            {
+                "images": {"path": str(images), "val_split": None},
+                "captions": {"paths": [str(images.with_name("captions.parquet"))]},
+                "model": {"lora": {"rank": 4, "alpha": 8, "visual": ["qkv"]}},
+                "batches": {"size": 8, "samples_per_identity": 2},
+                "objective": {"sdm": {"weight": 1.0}},
+                "optimizer": {"lr": 1e-3},
+                "schedule": {"max_steps": 2},
+                "workers": {"count": 1},
+                "output": {"path": str(out)},
+            }
+        )
+    )
+    return out / "model"
+
+
+def indexed(images: Path, encoder: str, out: Path) -> Path:
+    config = {
+        "images": {"source": "parquet", "path": str(images), "split": "test"},
+        "encoder": encoder,
+        "embed": {"batch_size": 8},
+        "output": {"path": str(out)},
+    }
+    run_index(IndexJob.model_validate(config))
+    return out
+
+
+def search_engine(index: Path) -> SearchEngine:
+    return SearchEngine.load(str(index), None, threads=1, device="cpu", batch_size=8, max_pixels=10**6)
+
+
+def test_an_index_of_latent_features_answers_texts_and_images_as_the_encoder_ranks_them(local_ray, images, tuned, tmp_path):
+    index = indexed(images, str(tuned), tmp_path / "index")
+    rows = [row for row in pq.read_table(images).to_pylist() if row["split"] == "test"]
+    encoder = load_encoder(tuned)
+    gallery_GD = encoder.encode_images([decode_image(row["image"]) for row in rows])
+    text = "a person with a red coat and black trousers"
+    by_text, by_image = search_engine(index).answer([Query(k=5, text=text), Query(k=5, image=rows[3]["image"])])
+    score_G = gallery_GD @ encoder.encode_texts([text])[0]
+    assert [hit.image_id for hit in by_text.hits] == [rows[at]["image_id"] for at in np.argsort(-score_G)[:5]]
+    np.testing.assert_allclose([hit.score for hit in by_text.hits], np.sort(score_G)[::-1][:5], atol=1e-5)
+    assert by_image.hits[0].image_id == rows[3]["image_id"]
+    assert by_image.hits[0].score == pytest.approx(1, abs=1e-5)
+    assert encoder_identity(str(tuned)) == (encoder.dim, encoder.fingerprint)
+
+
+def test_an_index_of_visual_features_answers_images_and_refuses_texts(local_ray, images, tuned, tmp_path):
+    index = indexed(images, f"{tuned}#visual", tmp_path / "index")
+    encoder = load_encoder(f"{tuned}#visual")
+    assert encoder_identity(f"{tuned}#visual") == (encoder.dim, encoder.fingerprint) != encoder_identity(f"{tuned}#latent")
+    data = pq.read_table(images, filters=[("split", "==", "test")])["image"][0].as_py()
+    by_text, by_image = search_engine(index).answer([Query(k=3, text="a woman in red"), Query(k=3, image=data)])
+    assert (by_text.hits, by_text.refused.partition(":")[0]) == ((), "no_texts")
+    assert len(by_image.hits) == 3
+    assert by_image.refused is None
+
+
+@pytest.mark.parametrize("feature", ["visual", "latent"])
+def test_images_are_scored_by_the_market_protocol(local_ray, images, tuned, tmp_path, feature):
+    config = {
+        "protocol": "image_to_image",
+        "encoder": f"{tuned}#{feature}",
+        "images": str(images),
+        "embed": {"batch_size": 8},
+        "output": {"path": str(tmp_path / "out")},
+    }
+    run_evaluate(EvaluateJob.model_validate(config))
+    rows = [row for row in pq.read_table(images).to_pylist() if row["split"] == "test"]
+    feature_ND = load_encoder(f"{tuned}#{feature}").encode_images([decode_image(row["image"]) for row in rows])
+    precisions = []
+    for query, score_G in zip(rows, feature_ND @ feature_ND.T, strict=True):
+        ranked = [rows[at] for at in np.argsort(-score_G, kind="stable")]
+        kept = [row for row in ranked if (row["person_id"], row["camera_id"]) != (query["person_id"], query["camera_id"])]
+        precisions.append(results_of_match([row["person_id"] == query["person_id"] for row in kept]).mean_ap())
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["map"] == pytest.approx(np.mean(precisions), abs=1e-6)
+    assert result["queries"] == len(rows)
+
+
+def test_texts_are_refused_where_none_were_learnt(tuned, tmp_path):
+    with pytest.raises(DataError, match=r"#visual is a visual encoder and knows no texts; give .*#latent"):
+        require_texts(f"{tuned}#visual")
+    manifest = json.loads((tuned / "manifest.json").read_text())
+    manifest["facts"]["text_latents"] = False
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"was tuned without objective\.sdm"):
+        require_texts(str(tmp_path))
+    require_texts(str(tuned))
