@@ -5,7 +5,7 @@
 SyncReID on a random Qwen2.5-VL with adapters, two processes over gloo on CPU. Rivals: "plain" is PEFT's model in torch's
 DistributedDataParallel with torch's AdamW; the others are reid_ray.train.zero at stages 0, 2 and 3. Every rival gets the same weights,
 batches and losses; steps are timed turn by turn in the same processes. Memory is the growth of the resident set of a process that runs
-one rival alone, from before the model is built; DeepSpeed's reduce buffer of 2 GB is reserved, but on a CPU never touched. planned is what
+one rival alone, from before the model is built; DeepSpeed's reduce buffer is reserved, but on a CPU never touched. planned is what
 jobs/memory.py says without that buffer. --quick: the tiny model's size and fewer turns.
 
 With a CUDA device present, also tokens/s, MFU and peak memory of random-weight Qwen2.5-VL-3B and -7B in bf16 under ZeRO-2 and ZeRO-3, on as

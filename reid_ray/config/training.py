@@ -43,6 +43,12 @@ class EngineConfig(Section):
         100_000, ge=0, description="ZeRO-3 keeps parameters of fewer elements whole on every worker (DeepSpeed's own default); 0 shards all"
     )
 
+    reduce_bucket: int = Field(
+        50_000_000,
+        ge=1_000_000,
+        description="elements of the buffer that gradients are averaged through; it takes 4 bytes each in fp32, 2 in bf16, on every device "
+        "(DeepSpeed's own default, 500,000,000, takes 2 GB)",
+    )
     offload_optimizer: bool = Field(
         False, description="keep the optimizer's state, and step it, in the memory of the CPU; needs zero_stage 1 or more"
     )
@@ -182,7 +188,7 @@ OUTSIDE_THE_RUN: Any = {
     "ray": True,
     "log": True,
     "workers": True,
-    "engine": {"zero_stage", "persistence_threshold", "offload_optimizer", "offload_parameters"},
+    "engine": {"zero_stage", "persistence_threshold", "reduce_bucket", "offload_optimizer", "offload_parameters"},
     "model": {"gradient_checkpointing"},
     "schedule": {"max_failures", "keep_checkpoints"},
 }

@@ -58,7 +58,7 @@ class Setting:
     offload_optimizer: bool = False
     offload_parameters: bool = False
     weight_bytes: Literal[2, 4] = 4
-    bucket: int = 500_000_000
+    bucket: int = 50_000_000
     live: int = 1_000_000_000
 
     @property

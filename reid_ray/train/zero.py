@@ -186,7 +186,7 @@ class ZeroEngine:
 
 def deepspeed_config(config: EngineConfig, *, clip_norm: float, batch_size: int) -> dict[str, Any]:
     """DeepSpeed's own configuration. Every default that bites is written out."""
-    zero: dict[str, Any] = {"stage": config.zero_stage}
+    zero: dict[str, Any] = {"stage": config.zero_stage, "reduce_bucket_size": config.reduce_bucket}
     to_cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if config.zero_stage == 3:
         zero["stage3_param_persistence_threshold"] = config.persistence_threshold

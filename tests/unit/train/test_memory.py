@@ -125,8 +125,11 @@ def test_the_tuning_step_is_the_real_module_and_grows_with_its_batch():
     assert four.logits == 2 * two.logits > 0
 
 
+WIDE = "engine.reduce_bucket=500_000_000"
+
+
 def test_a_job_that_cannot_fit_is_refused_with_the_numbers_and_the_remedy(root):
     paths = ["images.path=unused", "captions.paths=[unused]"]
-    job = load_config(TrainJob, root / "jobs" / "configs" / "train.yaml", [*paths, "batches.size=16", "workers.device_gib=1"])
+    job = load_config(TrainJob, root / "jobs" / "configs" / "train.yaml", [*paths, "batches.size=16", "workers.device_gib=1", WIDE])
     with pytest.raises(ConfigError, match=r"ZeRO-2, batch 8 needs 1\.\d+ GiB of 1 \(communication 1\.86, .*\); ZeRO-0, batch 8 would fit"):
         refuse_too_large("train", job)

@@ -8,13 +8,14 @@ import pytest
 from qwen_step import ROWS, loss_of, qwen, worker
 from torch.multiprocessing import get_context, spawn
 
+from reid_ray.config.training import EngineConfig
 from reid_ray.model.dry_run import parameter_sizes, trace_step
 from reid_ray.train.memory import Held, Setting, Weights, predict
 
 # With ZeRO-3 all weights count as gathered at once, which is too much where checkpointing lets DeepSpeed let go of some.
 TOLERANCE = {0: 0.15, 2: 0.15, 3: 0.3}
 pytestmark = pytest.mark.slow
-BUCKET = 500_000_000  # DeepSpeed's default; on a CPU it is reserved, never touched
+BUCKET = EngineConfig().reduce_bucket  # on a CPU it is reserved, never touched
 
 
 def test_two_sharded_workers_hold_what_was_predicted():
