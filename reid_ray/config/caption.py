@@ -146,10 +146,10 @@ class RewriterConfig(Section):
     instruction_first: bool = Field(
         False, description="the instruction before the caption: all prompts then share it in the prefix cache; false is LLM-DA's order"
     )
-    engine: EngineConfig = EngineConfig(dtype="bfloat16", kv_cache_mb=256)
+    engine: EngineConfig = EngineConfig(kv_cache_mb=256)
     sampling: SamplingConfig = SamplingConfig(temperature=0.3)
     limits: ValidationConfig = ValidationConfig()
-    pool: PoolConfig = PoolConfig(batch_size=32)
+    pool: PoolConfig = PoolConfig(batch_size=256)  # captions, of which `share` are rewritten: fewer would not fill an engine
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -17,7 +17,7 @@ class PatternWriterConfig(Section):
     variants: int = Field(1, ge=0, description="wordings asked per pattern; 0 starts no model: the rules alone give usable templates")
     model: str = Field("builtin:smollm2-135m-instruct", description="builtin:NAME, a folder of weights, or a hub name")
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
-    engine: EngineConfig = EngineConfig(dtype="bfloat16")
+    engine: EngineConfig = EngineConfig()
     sampling: SamplingConfig = SamplingConfig(temperature=0.7, top_p=0.95)
     pool: PoolConfig = PoolConfig(batch_size=32)
 
