@@ -220,8 +220,10 @@ def _complaint(log: str) -> str:
 def _worker(name: str, table: Path, images: int, out: Path) -> int:
     import shutil
 
-    result = WORKERS[name](table, images, out)
     shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    result = WORKERS[name](table, images, out / "run")  # the job's ledger lies beside its output: both must go before the next turn
+    shutil.rmtree(out)
     print("\n" + json.dumps(result))
     return 0
 
