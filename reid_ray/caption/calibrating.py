@@ -16,7 +16,7 @@ import pyarrow as pa
 from reid_ray.caption.agreement import compare_attributes
 from reid_ray.caption.calibration import choose_pair, choose_threshold, frontier, quality, roc
 from reid_ray.caption.calibration_report import draw, render_markdown
-from reid_ray.caption.engine import engine_environment
+from reid_ray.caption.engine import engine_environment, model_facts
 from reid_ray.caption.faithfulness import FaithfulnessScorer, SentenceEncoder
 from reid_ray.caption.labelled_pairs import CHANGED, LOSSY, SAME, Pair, halves, human_pairs, judge_rewrite, read_pairs
 from reid_ray.caption.rewriting import Rewriter
@@ -44,8 +44,7 @@ def run_calibrate(config: CalibrateJob) -> dict[str, Any]:
     encoder = resolve_model(config.encoder.model, field="encoder.model")
     inputs = {"encoder": {"model": config.encoder.model, "revision": model_revision(encoder, revision=config.encoder.revision)}}
     if config.rewrites:
-        rewriter = resolve_model(config.rewriter.model, field="rewriter.model")
-        inputs["rewriter"] = {"model": config.rewriter.model, "revision": model_revision(rewriter, revision=config.rewriter.revision)}
+        inputs["rewriter"] = model_facts(config.rewriter, "rewriter.model")
     output = JobOutput("calibrate", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
     finished = output.finished()
     if finished is not None and finished["inputs"] == inputs:

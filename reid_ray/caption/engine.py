@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reid_ray.caption.identity import derived_seed
-from reid_ray.config.caption import EngineConfig, SamplingConfig, StructureConfig
+from reid_ray.config.caption import CaptionerConfig, EngineConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, StructureConfig
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError
+from reid_ray.setup.models import model_revision, resolve_model
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's max_lora_rank may be
 
@@ -206,6 +207,20 @@ def adapter_rank(adapter: str, *, field: str = "adapter") -> int:
     if not 1 <= rank <= _LORA_RANKS[-1]:
         raise ConfigError(f"{field}: {adapter} has rank {rank}, but vLLM takes 1 to {_LORA_RANKS[-1]}")
     return rank
+
+
+def model_facts(section: CaptionerConfig | RewriterConfig | FaithfulnessConfig, field: str) -> dict[str, str]:
+    """Name and revision of the model that a section names; the content of its adapter counts as part of the revision.
+
+    Raises:
+        ReidRayError: there is no such model or adapter; names `field`.
+    """
+    revision = model_revision(resolve_model(section.model, field=field), revision=section.revision, field=field)
+    if isinstance(section, FaithfulnessConfig) or section.adapter is None:
+        return {"model": section.model, "revision": revision}
+    adapter_rank(section.adapter, field=field.replace(".model", ".adapter"))
+    adapter = Path(section.adapter).expanduser().resolve()
+    return {"model": section.model, "revision": f"{revision}+{model_revision(str(adapter))}"}
 
 
 def engine_arguments(config: EngineConfig, images: int) -> dict[str, Any]:

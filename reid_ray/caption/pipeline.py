@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from pathlib import Path
 from typing import Any
 
-from reid_ray.caption.engine import ChatEngine, adapter_rank
+from reid_ray.caption.engine import ChatEngine, model_facts
 from reid_ray.caption.identity import digest
 from reid_ray.caption.ledger import delete_ledger, open_ledger
 from reid_ray.caption.mining import load_templates
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.running import CaptionRun
 from reid_ray.caption.tally import Tally, run_facts
-from reid_ray.config.caption import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
+from reid_ray.config.caption import CaptionJob
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
 from reid_ray.data.sources import SETTLED_S, ImageListing, image_listing
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
-from reid_ray.setup.models import model_revision, resolve_model
 from reid_ray.storage import JobOutput, TableWriter
 
 CAPTIONS_FOLDER = "captions"
@@ -103,24 +101,14 @@ def _digest_of(listing: ImageListing) -> str:
 
 def _check_models(config: CaptionJob) -> dict[str, Any]:
     """Name and revision of every model the job loads, captioners by their names; refuses what is not there."""
-    captioners = {name: _checked(captioner, f"captioners.{name}.model") for name, captioner in config.captioners.items()}
+    captioners = {name: model_facts(captioner, f"captioners.{name}.model") for name, captioner in config.captioners.items()}
     if not config.rewriter.share:
         return {"captioners": captioners}
     return {
         "captioners": captioners,
-        "rewriter": _checked(config.rewriter, "rewriter.model"),
-        "faithfulness": _checked(config.faithfulness, "faithfulness.model"),
+        "rewriter": model_facts(config.rewriter, "rewriter.model"),
+        "faithfulness": model_facts(config.faithfulness, "faithfulness.model"),
     }
-
-
-def _checked(section: CaptionerConfig | RewriterConfig | FaithfulnessConfig, field: str) -> dict[str, str]:
-    resolved = resolve_model(section.model, field=field)
-    revision = model_revision(resolved, revision=section.revision, field=field)
-    if isinstance(section, FaithfulnessConfig) or section.adapter is None:
-        return {"model": section.model, "revision": revision}
-    adapter = Path(section.adapter).expanduser()
-    adapter_rank(section.adapter, field=field.replace(".model", ".adapter"))
-    return {"model": section.model, "revision": f"{revision}+{model_revision(str(adapter.resolve()))}"}
 
 
 def _check_resources(config: CaptionJob) -> None:

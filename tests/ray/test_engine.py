@@ -238,3 +238,16 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 1024}))
     with pytest.raises(ConfigError, match="rank 1024"):
         adapter_rank(str(tmp_path))
+
+
+def test_an_adapter_is_a_part_of_the_revision(tmp_path):
+    from reid_ray.caption.engine import model_facts
+    from reid_ray.config.caption import RewriterConfig
+
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8}))
+    found = []
+    for weights in (b"one", b"two"):
+        (tmp_path / "adapter_model.safetensors").write_bytes(weights)
+        found.append(model_facts(RewriterConfig(adapter=str(tmp_path)), "rewriter.model")["revision"])
+    plain = model_facts(RewriterConfig(), "rewriter.model")["revision"]
+    assert len({plain, *found}) == 3 and all(each.startswith(f"{plain}+") for each in found)
