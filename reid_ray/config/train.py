@@ -211,17 +211,35 @@ class TransferSet(Section):
         return self
 
 
-class TrainJob(TrainingJob):
+class PairsJob(TrainingJob):
+    """A training job that learns from images and their captions: its batches must divide, and its patience needs scores."""
+
+    images: TrainImages
+    batches: BatchesConfig = BatchesConfig()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        self.workers.divide(self.batches.size, field="batches.size")
+        if self.batches.sampler == "identity":
+            self.workers.divide(self.batches.identities, field="batches.size / batches.samples_per_identity")
+        return self
+
+    @model_validator(mode="after")
+    def _patience_needs_scores(self) -> Self:
+        if self.schedule.patience is not None and self.images.val_split is None:
+            raise ValueError("schedule.patience counts validations, but images.val_split is null; set it, or patience to null")
+        return self
+
+
+class TrainJob(PairsJob):
     """Train a dual encoder on images and their captions.
 
     Ray Train keeps the workers alive, DeepSpeed shards the training state over them, and the weights that score best on the
     validation split are kept.
     """
 
-    images: TrainImages
     captions: TrainCaptions
     model: ModelConfig = ModelConfig()
-    batches: BatchesConfig = BatchesConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     masking: MaskingConfig = MaskingConfig()
     transfer: list[TransferSet] = Field([], description="data sets for direct-transfer evaluation; the weights are never chosen by them")
@@ -233,17 +251,8 @@ class TrainJob(TrainingJob):
         return self
 
     @model_validator(mode="after")
-    def _patience_needs_scores(self) -> Self:
-        if self.schedule.patience is not None and self.images.val_split is None:
-            raise ValueError("schedule.patience counts validations, but images.val_split is null; set it, or patience to null")
+    def _transfer_names_are_distinct(self) -> Self:
         names = [each.name for each in self.transfer]
         if len(set(names)) < len(names):
             raise ValueError(f"transfer has names that are not distinct: {names}")
-        return self
-
-    @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
-        self.workers.divide(self.batches.size, field="batches.size")
-        if self.batches.sampler == "identity":
-            self.workers.divide(self.batches.identities, field="batches.size / batches.samples_per_identity")
         return self

@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.mllm import MllmConfig
-from reid_ray.config.train import BatchesConfig, TrainImages
-from reid_ray.config.training import TrainingJob
+from reid_ray.config.train import BatchesConfig, PairsJob
 
 Source = Literal["rewrite", "image", "identity", "caption"]
 
@@ -144,13 +143,12 @@ class TuneBatches(BatchesConfig):
     )
 
 
-class TuneJob(TrainingJob):
+class TuneJob(PairsJob):
     """Fine-tune a multimodal LLM for re-identification: common instruction and SyncReID (Yang and Zhang 2024), LoRA, DeepSpeed.
 
     Only what trains is written: adapters, projector, heads. jobs/merge.py makes a plain checkpoint of it.
     """
 
-    images: TrainImages
     captions: TuneCaptions
     model: MllmConfig = MllmConfig()
     batches: TuneBatches = TuneBatches()
@@ -161,10 +159,7 @@ class TuneJob(TrainingJob):
     )
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
-        self.workers.divide(self.batches.size, field="batches.size")
-        if self.batches.sampler == "identity":
-            self.workers.divide(self.batches.identities, field="batches.size / batches.samples_per_identity")
+    def _no_chunks(self) -> Self:
         if self.batches.chunk is not None:
             raise ValueError("batches.chunk is for dual encoders; set it to null, and model.gradient_checkpointing to true to save memory")
         return self
@@ -193,8 +188,6 @@ class TuneJob(TrainingJob):
 
     @model_validator(mode="after")
     def _selection_is_trained(self) -> Self:
-        if self.schedule.patience is not None and self.images.val_split is None:
-            raise ValueError("schedule.patience counts validations, but images.val_split is null; set it, or patience to null")
         if self.select == "latent" and not self.objective.reads_images and self.images.val_split is not None:
             raise ValueError("select is latent, but no term of the objective runs the language model over images; set select to visual")
         return self

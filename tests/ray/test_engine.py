@@ -250,4 +250,5 @@ def test_an_adapter_is_a_part_of_the_revision(tmp_path):
         (tmp_path / "adapter_model.safetensors").write_bytes(weights)
         found.append(model_facts(RewriterConfig(adapter=str(tmp_path)), "rewriter.model")["revision"])
     plain = model_facts(RewriterConfig(), "rewriter.model")["revision"]
-    assert len({plain, *found}) == 3 and all(each.startswith(f"{plain}+") for each in found)
+    assert len({plain, *found}) == 3
+    assert all(each.startswith(f"{plain}+") for each in found)
