@@ -1,6 +1,6 @@
 """Exact ranking next to fast-reid's Cython and Python rankings, a torch argsort and a short numpy one, on the same features.
 
-    python benchmarks/evaluation.py --out benchmarks/results/evaluation.json [--quick]
+    python benchmarks/evaluation.py --out benchmarks/results/evaluation.json [--quick] [--only ranking|re-ranking|parquet]
 
 fast-reid (the wheel fastreid 1.4.0, without its dependencies) and Cython are fetched into a temporary folder, where its
 rank_cy.pyx is compiled; nothing of it stays. "ranking" starts from a score matrix and uses one thread; "whole job" starts from
@@ -11,6 +11,8 @@ of MSMT17's size, read from Parquet, in a process of its own.
 
 from __future__ import annotations
 
+import argparse
+import functools
 import importlib
 import importlib.util
 import json
@@ -358,17 +360,24 @@ def _run(command: list[str], env: dict[str, str] | None = None) -> None:
         raise RuntimeError(f"{' '.join(command[:6])} ... failed: {done.stderr[-2000:]}")
 
 
-def run(report: Report, quick: bool) -> None:
+def run(report: Report, quick: bool, *, only: str | None) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        rival = FastReid(Path(scratch))
-        sizes = [(400, 15_913, 900), (200, 100_000, 5000)] if quick else [(3368, 15_913, 900), (2000, 100_000, 5000)]
-        for queries, gallery, people in sizes:
-            task = Task.draw(queries, gallery, people)
-            for compare in (compare_ranking, compare_whole_job):
-                compare(report, task, rival, repeats=3 if quick else 7, slow_queries=50 if quick else 200)
-        compare_reranking(report, rival, quick=quick)
-        rank_msmt17_size(report, Path(scratch), quick=quick)
+        if only in (None, "ranking", "re-ranking"):
+            rival = FastReid(Path(scratch))
+        if only in (None, "ranking"):
+            sizes = [(400, 15_913, 900), (200, 100_000, 5000)] if quick else [(3368, 15_913, 900), (2000, 100_000, 5000)]
+            for queries, gallery, people in sizes:
+                task = Task.draw(queries, gallery, people)
+                for compare in (compare_ranking, compare_whole_job):
+                    compare(report, task, rival, repeats=3 if quick else 7, slow_queries=50 if quick else 200)
+        if only in (None, "re-ranking"):
+            compare_reranking(report, rival, quick=quick)
+        if only in (None, "parquet"):
+            rank_msmt17_size(report, Path(scratch), quick=quick)
 
 
 if __name__ == "__main__":
-    sys.exit(run_benchmark(str(__doc__), run))
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--only", choices=["ranking", "re-ranking", "parquet"])
+    own, rest = parser.parse_known_args()
+    sys.exit(run_benchmark(str(__doc__), functools.partial(run, only=own.only), rest))
