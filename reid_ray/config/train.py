@@ -211,7 +211,7 @@ class TransferSet(Section):
         return self
 
 
-class PairsJob(TrainingJob):
+class PairTrainingJob(TrainingJob):
     """A training job that learns from images and their captions: its batches must divide, and its patience needs scores."""
 
     images: TrainImages
@@ -231,7 +231,7 @@ class PairsJob(TrainingJob):
         return self
 
 
-class TrainJob(PairsJob):
+class TrainJob(PairTrainingJob):
     """Train a dual encoder on images and their captions.
 
     Ray Train keeps the workers alive, DeepSpeed shards the training state over them, and the weights that score best on the

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.mllm import MllmConfig
-from reid_ray.config.train import BatchesConfig, PairsJob
+from reid_ray.config.train import BatchesConfig, PairTrainingJob
 
 Source = Literal["rewrite", "image", "identity", "caption"]
 
@@ -143,7 +143,7 @@ class TuneBatches(BatchesConfig):
     )
 
 
-class TuneJob(PairsJob):
+class TuneJob(PairTrainingJob):
     """Fine-tune a multimodal LLM for re-identification: common instruction and SyncReID (Yang and Zhang 2024), LoRA, DeepSpeed.
 
     Only what trains is written: adapters, projector, heads. jobs/merge.py makes a plain checkpoint of it.
