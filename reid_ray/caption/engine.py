@@ -18,7 +18,8 @@ from reid_ray.caption.identity import derived_seed
 from reid_ray.config.caption import CaptionerConfig, EngineConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, StructureConfig
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError
-from reid_ray.setup.models import model_revision, resolve_model
+from reid_ray.setup.models import model_revision, resolve_model, weights_digest
+from reid_ray.storage import MANIFEST
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's max_lora_rank may be
 
@@ -213,14 +214,32 @@ def model_facts(section: CaptionerConfig | RewriterConfig | FaithfulnessConfig, 
     """Name and revision of the model that a section names; the content of its adapter counts as part of the revision.
 
     Raises:
-        ReidRayError: there is no such model or adapter; names `field`.
+        ReidRayError: there is no such model or adapter, or the adapter cannot be served beside that model; names `field`.
     """
-    revision = model_revision(resolve_model(section.model, field=field), revision=section.revision, field=field)
+    resolved = resolve_model(section.model, field=field)
+    revision = model_revision(resolved, revision=section.revision, field=field)
     if isinstance(section, FaithfulnessConfig) or section.adapter is None:
         return {"model": section.model, "revision": revision}
-    adapter_rank(section.adapter, field=field.replace(".model", ".adapter"))
     adapter = Path(section.adapter).expanduser().resolve()
+    adapter_rank(str(adapter), field=field.replace(".model", ".adapter"))
+    _refuse_half_of_a_tune(adapter, Path(resolved), field=field)
     return {"model": section.model, "revision": f"{revision}+{model_revision(str(adapter))}"}
+
+
+def _refuse_half_of_a_tune(adapter: Path, model: Path, *, field: str) -> None:
+    """An adapter that jobs/tune.py wrote lies in a folder whose manifest knows its base and what else was trained."""
+    try:
+        manifest = json.loads((adapter.parent / MANIFEST).read_text(encoding="utf-8"))
+        alone, base = bool(manifest["adapter_serves_alone"]), manifest["base"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # another program's
+    if not alone:
+        raise ConfigError(
+            f"{field.replace('.model', '.adapter')}: {adapter} is a part of what was trained; the rest is in projector or visual encoder, "
+            f"where vLLM takes no adapter; merge {adapter.parent} with jobs/merge.py and give its output as {field}"
+        )
+    if model.is_dir() and weights_digest(model) != base["digest"]:
+        raise ConfigError(f"{field.replace('.model', '.adapter')}: {adapter} was trained on {base['model']}; give that as {field}")
 
 
 def engine_arguments(config: EngineConfig, images: int) -> dict[str, Any]:

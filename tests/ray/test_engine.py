@@ -252,3 +252,18 @@ def test_an_adapter_is_a_part_of_the_revision(tmp_path):
     plain = model_facts(RewriterConfig(), "rewriter.model")["revision"]
     assert len({plain, *found}) == 3
     assert all(each.startswith(f"{plain}+") for each in found)
+
+
+def test_an_adapter_that_needs_its_projector_is_refused_alone(tmp_path):
+    from reid_ray.caption.engine import model_facts
+    from reid_ray.config.caption import CaptionerConfig
+    from reid_ray.errors import ConfigError
+
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 8}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"adapter_serves_alone": False, "base": {"model": FOLDER, "digest": "any"}}))
+    with pytest.raises(
+        ConfigError, match=r"captioners\.main\.adapter: .* part of what was trained; .*merge .* give its output as captioners"
+    ):
+        model_facts(CaptionerConfig(adapter=str(adapter)), "captioners.main.model")

@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pytest
 import torch
+from kills import kill_driver_after, lines_of, saved, wait_for
 from safetensors.torch import load_file
 
 from reid_ray.config.base import load_config
@@ -203,21 +202,6 @@ def assert_equal_bit_by_bit(out: Path, undisturbed: Path) -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def wait_for(found, *, alive=lambda: True, seconds: float = 600.0):
-    """What `found` gives, as soon as it gives something; None if it does not in time, or the run is not alive any more."""
-    deadline = time.time() + seconds
-    while time.time() < deadline and alive():
-        if result := found():
-            return result
-        time.sleep(0.005)
-    return None
-
-
-def lines_of(folder: Path) -> list[dict]:
-    """The log of the run that is under way with its output in `folder`."""
-    return [line for run in folder.glob(".out.*.run") for line in read_metrics(run)]
-
-
 def test_killing_a_worker_once_does_not_change_a_bit_of_the_result(local_ray, people, tmp_path, undisturbed):
     killed = []
 
@@ -240,26 +224,11 @@ def test_killing_a_worker_once_does_not_change_a_bit_of_the_result(local_ray, pe
     assert not list((tmp_path / "storage").iterdir())
 
 
-def saved(lines: list[dict]) -> int:
-    """How many checkpoints a log speaks of."""
-    return sum(line.get("event") == "checkpoint" for line in lines)
-
-
 def test_a_driver_killed_on_the_way_goes_on_with_one_worker_of_another_stage(local_ray, root, people, tmp_path, expected):
     config = job(people, tmp_path / "out", "schedule.checkpoint_every=2", "schedule.log_every=1")
     (tmp_path / "train.yaml").write_text(json.dumps(config.model_dump(mode="json", exclude_unset=True)))
     command = [sys.executable, str(root / "jobs" / "train.py"), "--config", str(tmp_path / "train.yaml"), "ray.address=local"]
-    with (tmp_path / "driver.log").open("w") as log:
-        driver = subprocess.Popen(command, stdout=log, stderr=log)
-    found = wait_for(lambda: saved(lines_of(tmp_path)) >= 2, alive=lambda: driver.poll() is None)
-    # As when the machine goes down: driver, Ray and workers at once, or the workers might finish before they notice.
-    killed = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)] if driver.poll() is None else []
-    for process in killed:
-        process.kill()
-    driver.wait()
-    assert found, (tmp_path / "driver.log").read_text()[-2000:]
-    psutil.wait_procs(killed, timeout=10)
-    assert not (tmp_path / "out").exists()
+    kill_driver_after(2, command, tmp_path)
     checkpoints = sorted(path for path in tmp_path.glob(".out.*.run/checkpoints/step-*"))
     assert load_encoder(checkpoints[0] / "model").dim == SHAPE["embed_dim"]
     other = ["ray.address=local", "workers.count=1", "engine.zero_stage=1"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from kills import lines_of, saved, wait_for
 from PIL import Image
 from tune_reference import PEOPLE, assert_same, job, plain_torch_run, weights_in, write_people
 
@@ -54,15 +54,9 @@ def qwen_run(local_ray, people, tmp_path_factory) -> tuple[TuneJob, dict]:
     killed: list[int] = []
 
     def kill_when_a_checkpoint_is_there() -> None:
-        deadline = time.time() + 600
-        while time.time() < deadline and not killed:
-            for run in folder.glob(".out.*.run"):
-                lines = read_metrics(run)
-                if any(line.get("event") == "checkpoint" for line in lines) and lines[-1]["step"] < 7:
-                    killed.append(next(line for line in lines if line.get("event") == "start")["workers"][1]["pid"])
-                    os.kill(killed[0], signal.SIGKILL)
-                    return
-            time.sleep(0.005)
+        if wait_for(lambda: saved(lines_of(folder))) and (lines := lines_of(folder))[-1]["step"] < 7:
+            killed.append(next(line for line in lines if line.get("event") == "start")["workers"][1]["pid"])
+            os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_when_a_checkpoint_is_there, daemon=True)
     killer.start()

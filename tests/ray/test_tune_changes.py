@@ -1,0 +1,91 @@
+"""A tune run goes on after its machine went down, with other workers, ZeRO stage and offload; its adapter alone makes vLLM's captioner."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from kills import kill_driver_after
+from safetensors.torch import load_file, save_file
+from tune_reference import assert_same, job, plain_torch_run, weights_in, write_people
+
+from reid_ray.caption.pipeline import run_caption
+from reid_ray.config.base import load_config
+from reid_ray.config.caption import CaptionJob
+from reid_ray.config.merge import MergeJob
+from reid_ray.config.tune import TuneJob
+from reid_ray.errors import ConfigError
+from reid_ray.model.merging import run_merge
+from reid_ray.train.log import read_metrics
+from reid_ray.train.mllm_recipe import run_tune
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    return write_people(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture(scope="module")
+def changed(local_ray, root, people, tmp_path_factory) -> tuple[TuneJob, dict]:
+    """Begun by two workers under ZeRO-3, killed with its machine, and ended by one under ZeRO-2 that offloads; adapters of the LLM only."""
+    folder = tmp_path_factory.mktemp("changed")
+    written = job(
+        people,
+        folder / "out",
+        "engine.zero_stage=3",
+        "model.train_projector=false",
+        "schedule.max_steps=8",
+        "schedule.checkpoint_every=1",
+    )
+    file = folder / "tune.yaml"
+    file.write_text(json.dumps(written.model_dump(mode="json", exclude_unset=True)))
+    kill_driver_after(1, [sys.executable, str(root / "jobs" / "tune.py"), "--config", str(file), "ray.address=local"], folder)
+    other = ["workers.count=1", "engine.zero_stage=2", "engine.offload_optimizer=true", "ray.address=local"]
+    config = load_config(TuneJob, file, other)
+    return config, run_tune(config)
+
+
+def test_a_tune_killed_with_its_machine_ends_on_one_worker_that_offloads_as_plain_torch_does(changed, tmp_path):
+    config, manifest = changed
+    lines = read_metrics(Path(config.output.path))
+    starts = [(line["step"], len(line["workers"])) for line in lines if line.get("event") == "start"]
+    assert starts[0] == (0, 2)
+    assert 0 < starts[1][0] < 8
+    assert starts[1][1] == 1
+    assert manifest["facts"]["restarts"] == 1
+    losses = [line["loss"] for line in lines if line.get("kind") == "train"]
+    assert_same((losses, weights_in(Path(config.output.path) / "model")), plain_torch_run(config, tmp_path))
+
+
+def test_an_adapter_alone_captions_as_its_merged_model_does(changed, people, tmp_path):
+    config, manifest = changed
+    assert manifest["facts"]["model"]["adapter_serves_alone"]
+    tuned = Path(shutil.copytree(Path(config.output.path) / "model", tmp_path / "tuned"))
+    file = tuned / "adapter" / "adapter_model.safetensors"
+    # Exaggerated, or eight steps would not be heard in greedy captions.
+    save_file({name: weight * 20 if "lora_B" in name else weight for name, weight in load_file(file).items()}, file)
+    run_merge(load_config(MergeJob, None, [f"model={tuned}", f"output.path={tmp_path}/merged", "dtype=float32"]))
+    adapter, greedy = {"adapter": f"{tuned}/adapter"}, {"sampling": {"temperature": 0}}
+    captioners = {"alone": adapter | greedy, "whole": {"model": f"{tmp_path}/merged"} | greedy, "untuned": greedy}
+    values = [
+        "images.source=parquet",
+        f"images.path={people}/images",
+        "images.split=test",
+        "rewriter.share=0",
+        f"output.path={tmp_path}/out",
+    ]
+    run_caption(load_config(CaptionJob, None, [*values, f"captioners={json.dumps(captioners)}"]))
+    said = {name: {} for name in ("alone", "whole", "untuned")}
+    for row in pq.read_table(tmp_path / "out" / "captions").to_pylist():
+        said[row["captioner"]][row["image_id"]] = row["text"]
+    assert all(said["alone"].values())
+    assert said["alone"] == said["whole"] != said["untuned"]
+    mixed = {"mixed": adapter | captioners["whole"]}
+    with pytest.raises(ConfigError, match=r"captioners\.mixed\.adapter: .* was trained on builtin:tiny-mllm; give that as"):
+        run_caption(load_config(CaptionJob, None, [*values, f"captioners={json.dumps(mixed)}", f"output.path={tmp_path}/other"]))
