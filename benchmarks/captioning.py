@@ -6,7 +6,12 @@ The bare loop is what one writes without the job: read the pictures of one Parqu
 texts. Same model, engine arguments, batch size, images and cores for all. They run turn by turn, each in a process of its own; a rate
 counts from the end of the first batch to the end of the last, so that imports, Ray and the engine's start stay out of it. Ray Data
 LLM is asked twice: as its documentation has it, with pictures as data URLs that its own stage decodes, and with pictures decoded in
-its preprocessing; what it cannot do is recorded with its error. Peak memory is the sum of resident sizes of the job's processes.
+its preprocessing; what it cannot do is recorded with its error.
+
+Peak memory is what the job's processes have allocated (anonymous and shared pages in smaps_rollup, a shared page counted once), at the
+moment when all of them together held most, once a second. Pages of files, the code of libraries for the most part, stay out: the
+kernel takes and drops them as it likes. Ray keeps idle workers in number up to its logical CPUs, so a row says how many processes there
+were; 4 logical CPUs here, as many as the job needs.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,9 +57,15 @@ def _run(report: Report, quick: bool, *, only: str | None) -> None:
                 result = _in_own_process(name, table, images, out)
                 report.row(what=name, images=images, images_per_s_best=result.get("images_per_second"), error=result.get("error"))
         if only in (None, "memory"):
-            peaks = {number: _in_own_process("caption job", table, number, out)["peak_bytes"] for number in (few, many)}
-            for number, peak in peaks.items():
-                report.row(what="caption job, peak memory", images=number, peak_rss_mb=round(peak / 1e6))
+            peaks = {}
+            for number in (few, many):
+                result = _in_own_process("caption job's memory", table, number, out)
+                assert "error" not in result, result
+                parts = result["peak_parts"]
+                peaks[number] = sum(held for _, held in parts.values())
+                columns = {f"{part}_mb": round(held / 1e6) for part, (_, held) in parts.items()}
+                processes = sum(count for count, _ in parts.values())
+                report.row(what="caption job", images=number, peak_mb=round(peaks[number] / 1e6), **columns, processes=processes)
             report.claim(f"peak memory at {many} images against {few}", round(peaks[many] / peaks[few], 3), "<=", 1.1)
 
 
@@ -125,7 +137,6 @@ def _bare_loop(table: Path, images: int, out: Path) -> dict[str, Any]:
 def _job(table: Path, images: int, out: Path) -> dict[str, Any]:
     from reid_ray.caption.pipeline import run_caption
     from reid_ray.config.caption import CaptionJob
-    from reid_ray.measure import PeakMemory
     from reid_ray.records import CAPTIONS
     from reid_ray.storage import read_table
 
@@ -135,13 +146,52 @@ def _job(table: Path, images: int, out: Path) -> dict[str, Any]:
             "captioners": {"main": _captioner()},
             "rewriter": {"share": 0},
             "output": {"path": str(out)},
+            "ray": {"local_cpus": 4},
         }
     )
-    with PeakMemory(interval_s=0.2) as peak:
-        manifest = run_caption(job)
+    manifest = run_caption(job)
     assert manifest["counts"]["read"] == images, manifest["counts"]
     rate = manifest["facts"]["passes"]["main"]["throughput"]["images_per_second"]
-    return {"images_per_second": rate, "texts": read_table(out / "captions", CAPTIONS)["text"].to_pylist(), "peak_bytes": peak.bytes}
+    return {"images_per_second": rate, "texts": read_table(out / "captions", CAPTIONS)["text"].to_pylist()}
+
+
+def _job_memory(table: Path, images: int, out: Path) -> dict[str, Any]:
+    """The job, with {part: (processes, bytes)} of the moment at which all parts together held most."""
+    peak: dict[str, tuple[int, int]] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(1.0):
+            parts = _allocated_by_part()
+            if sum(held for _, held in parts.values()) > sum(held for _, held in peak.values()):
+                peak = parts
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        _job(table, images, out)
+    finally:
+        ended.set()
+        watcher.join()
+    return {"peak_parts": peak}
+
+
+def _allocated_by_part() -> dict[str, tuple[int, int]]:
+    import psutil
+
+    me = psutil.Process()
+    parts = {"driver": (0, 0), "engine": (0, 0), "ray": (0, 0)}
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            title = " ".join(process.cmdline())
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+        except (psutil.NoSuchProcess, OSError):
+            continue  # it ended between the listing and the look
+        part = "driver" if process == me else "engine" if "Caption" in title else "ray"
+        held = sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+        parts[part] = (parts[part][0] + 1, parts[part][1] + held)
+    return parts
 
 
 def _ray_data_llm(table: Path, images: int, *, urls: bool) -> dict[str, Any]:
@@ -208,6 +258,7 @@ def _captioner() -> dict[str, Any]:
 WORKERS: dict[str, Callable[[Path, int, Path], dict[str, Any]]] = {
     "bare vLLM loop": _bare_loop,
     "caption job": _job,
+    "caption job's memory": _job_memory,
     "Ray Data LLM, data URLs": lambda table, images, out: _ray_data_llm(table, images, urls=True),
     "Ray Data LLM, decoded pictures": lambda table, images, out: _ray_data_llm(table, images, urls=False),
 }
@@ -221,7 +272,8 @@ def _in_own_process(name: str, table: Path, images: int, out: Path) -> dict[str,
     if done.returncode:
         return {"error": _complaint(done.stderr)}
     # Ray's processes may write to the same stream after the worker's own last line.
-    return dict(json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))))
+    last = next((line for line in reversed(done.stdout.splitlines()) if line.startswith("{")), None)
+    return {"error": f"no result in {done.stdout[-300:]!r}"} if last is None else dict(json.loads(last))
 
 
 def _complaint(log: str) -> str:

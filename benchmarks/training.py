@@ -278,55 +278,7 @@ def measure_loader(report: Report, *, quick: bool) -> None:
         with TableWriter(folder / "images", IMAGES) as images, TableWriter(folder / "captions", CAPTIONS) as captions:
             images.append(people.image_table())
             captions.append(people.caption_table())
-        config = loader_job(folder)
-        prepare_pairs(config, folder, Counts())
-        samples = read_pairs(folder / SAMPLES)
-        transform = ImageTransform(384, 128)
-        tokenizer = train_tokenizer(read_table(folder / "captions", CAPTIONS)["text"].to_pylist(), vocab_size=1000, context=64)
-        collate = PairCollate(transform, tokenizer, context=64)
-
-        def ours(*changes: str) -> Callable[[], Iterator[Any]]:
-            batches = loader_job(folder, *changes).batches
-            feed = Feed(
-                folder,
-                batches,
-                rewrite_share=0,
-                resize=transform.resize,
-                fill=transform.mean_colour,
-                collate=collate,
-                rank=0,
-                world=1,
-            )
-            return lambda: feed.batches(0, steps + 2)
-
-        def plain(workers: int) -> Callable[[], Iterator[Any]]:
-            decoder = Decoder(folder / PICTURES, config.batches, resize=transform.resize, fill=transform.mean_colour)
-            dataset = SampleDataset(decoder, samples["picture"].to_numpy(), samples["text"].to_pylist())
-            loader = torch.utils.data.DataLoader(
-                dataset,
-                batch_size=64,
-                shuffle=True,
-                drop_last=True,
-                num_workers=workers,
-                collate_fn=CollateSamples(collate),
-                persistent_workers=workers > 0,
-            )
-
-            def epochs() -> Iterator[Any]:
-                while True:
-                    yield from loader
-
-            return epochs
-
-        rivals = {
-            "threads 1": ours("batches.threads=1"),
-            "threads 2": ours("batches.threads=2"),
-            "Ray Data, 1 actor": ours("batches.decoders={replicas: 1, batch_size: 32}"),
-            "Ray Data, 2 actors": ours("batches.decoders={replicas: 2, batch_size: 32}"),
-            "DataLoader in process": plain(0),
-            "DataLoader, 1 worker": plain(1),
-            "DataLoader, 2 workers": plain(2),
-        }
+        rivals = loader_rivals(folder, steps=steps)
         rates: dict[str, list[float]] = {rival: [] for rival in rivals}
         starts: dict[str, list[float]] = {rival: [] for rival in rivals}
         for _ in range(repeats):
@@ -340,6 +292,59 @@ def measure_loader(report: Report, *, quick: bool) -> None:
         best = {kind: max(max(each) for rival, each in rates.items() if rival.startswith(kind)) for kind in ("threads", "Ray", "Data")}
         report.claim("images/s of the feed's threads over a torch DataLoader, best of each", best["threads"] / best["Data"], ">=", 0.95)
         report.claim("images/s of the feed's Ray Data actors over a torch DataLoader, best of each", best["Ray"] / best["Data"], ">=", 0.8)
+
+
+def loader_rivals(folder: Path, *, steps: int) -> dict[str, Callable[[], Iterator[Any]]]:
+    """What yields batches of 64 of the tables in `folder`: the train job's feed and torch's DataLoader, both over the same files."""
+    config = loader_job(folder)
+    prepare_pairs(config, folder, Counts())
+    samples = read_pairs(folder / SAMPLES)
+    transform = ImageTransform(384, 128)
+    tokenizer = train_tokenizer(read_table(folder / "captions", CAPTIONS)["text"].to_pylist(), vocab_size=1000, context=64)
+    collate = PairCollate(transform, tokenizer, context=64)
+
+    def ours(*changes: str) -> Callable[[], Iterator[Any]]:
+        batches = loader_job(folder, *changes).batches
+        feed = Feed(
+            folder,
+            batches,
+            rewrite_share=0,
+            resize=transform.resize,
+            fill=transform.mean_colour,
+            collate=collate,
+            rank=0,
+            world=1,
+        )
+        return lambda: feed.batches(0, steps + 2)
+
+    def plain(workers: int) -> Callable[[], Iterator[Any]]:
+        decoder = Decoder(folder / PICTURES, config.batches, resize=transform.resize, fill=transform.mean_colour)
+        dataset = SampleDataset(decoder, samples["picture"].to_numpy(), samples["text"].to_pylist())
+        loader = torch.utils.data.DataLoader(
+            dataset,
+            batch_size=64,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            collate_fn=CollateSamples(collate),
+            persistent_workers=workers > 0,
+        )
+
+        def epochs() -> Iterator[Any]:
+            while True:
+                yield from loader
+
+        return epochs
+
+    return {
+        "threads 1": ours("batches.threads=1"),
+        "threads 2": ours("batches.threads=2"),
+        "Ray Data, 1 actor": ours("batches.decoders={replicas: 1, batch_size: 32}"),
+        "Ray Data, 2 actors": ours("batches.decoders={replicas: 2, batch_size: 32}"),
+        "DataLoader in process": plain(0),
+        "DataLoader, 1 worker": plain(1),
+        "DataLoader, 2 workers": plain(2),
+    }
 
 
 def loader_job(folder: Path, *changes: str) -> TrainJob:
