@@ -34,8 +34,10 @@ endif
 demo: $(STAMP)
 	$(BIN)/python jobs/demo.py $(ARGS)
 
+# Two files of tests at a time, in their order, for the slow ones come first; TEST_WORKERS=0 runs them in one process.
+TEST_WORKERS ?= 2
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -186,7 +186,7 @@ class Life:
             self.start()
             return True
         if kind == "caption actor":
-            actors = [process for process in psutil.process_iter(["cmdline"]) if ACTOR in " ".join(process.info["cmdline"] or ())]
+            actors = [process for process in psutil.Process().children(recursive=True) if ACTOR in title(process)]
             if actors:
                 random.choice(actors).kill()
             return bool(actors)
@@ -210,6 +210,14 @@ class Life:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._driver is not None
         return self._driver
+
+
+def title(process: psutil.Process) -> str:
+    """A process's command line; nothing of one that has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def compared(reference: Path, disturbed: Path) -> dict[str, int]:

@@ -49,6 +49,8 @@ def run_export(config: ExportJob) -> dict[str, Any]:
                 out.counts.failed[row.reason] += 1
                 continue
             captions = _wanted(row.record.captions, config.kinds, left_out)
+            if config.format == "luperson_mllm":
+                captions += _stand_ins(row.record.captions, config.kinds)
             try:
                 writer.add(row.record, row.data, captions)
                 out.counts.written += 1
@@ -71,3 +73,12 @@ def _wanted(captions: tuple[Caption, ...], kinds: tuple[str, ...], left_out: dic
         else:
             wanted.append(caption)
     return wanted
+
+
+def _stand_ins(captions: tuple[Caption, ...], kinds: tuple[str, ...]) -> list[Caption]:
+    """For a dynamic caption that failed, the static one by the same captioner, which took its place in the caption job, too."""
+    if "dynamic" not in kinds:
+        return []
+    static = {caption["captioner"]: caption for caption in captions if caption["kind"] == "static" and caption["status"] == "ok"}
+    failed = {caption["captioner"] for caption in captions if caption["kind"] == "dynamic" and caption["status"] == "failed"}
+    return [{**static[captioner], "kind": "dynamic"} for captioner in sorted(failed & set(static), key=str)]

@@ -98,7 +98,8 @@ def test_vectors_that_the_embed_job_wrote_score_as_the_job_that_embeds_itself(wo
     images = {"source": "parquet", "path": str(root / "images.parquet"), "split": "test"}
     made = run_embed(EmbedJob.model_validate({**common, "images": images, "output": {"path": str(root / "vectors_images")}}))
     captions = {"captions": str(root / "captions.parquet"), "split": "test"}
-    run_embed(EmbedJob.model_validate({**common, **captions, "output": {"path": str(root / "vectors_texts")}}))
+    one = {**common, "embed": {"replicas": 1, "batch_size": 4}}
+    run_embed(EmbedJob.model_validate({**one, **captions, "output": {"path": str(root / "vectors_texts")}}))
     assert made["counts"]["read"] == made["counts"]["written"] + 1 == world["images"]["split"].to_pylist().count("test")
     itself = {"encoder": common["encoder"], "images": images["path"], "captions": captions["captions"]}
     tables = {"query_embeddings": str(root / "vectors_texts"), "gallery_embeddings": str(root / "vectors_images")}

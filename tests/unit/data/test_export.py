@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -12,7 +14,7 @@ from reid_ray.config.ingest import IngestJob
 from reid_ray.data.export import run_export
 from reid_ray.data.ingest import run_ingest
 from reid_ray.errors import DataError
-from reid_ray.records import IMAGES
+from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import read_table
 
 
@@ -69,6 +71,21 @@ def test_luperson_mllm_goes_round(trees, tmp_path):
         before, after = (json.loads((root / f"{file}.json").read_text()) for root in (folder, tmp_path / "back"))
         assert after == {name.rpartition("/")[2]: text for name, text in before.items()}
     assert ingest("luperson_mllm", tmp_path / "back", tmp_path / "again")["counts"]["written"] == 24
+
+
+def test_a_failed_dynamic_caption_has_its_static_one_in_both_files_of_luperson_mllm(trees, tmp_path):
+    ingest("luperson_mllm", trees.luperson_mllm(), tmp_path / "tables")
+    table = read_table(tmp_path / "tables" / "captions", CAPTIONS)
+    rows = table.to_pylist()
+    broken = next(row for row in rows if row["kind"] == "dynamic" and row["captioner"] == "qwen")
+    static = next(row for row in rows if row["image_id"] == broken["image_id"] and row["kind"] == "static" and row["captioner"] == "qwen")
+    broken.update(text=None, status="failed", reason="refusal")
+    (tmp_path / "failed" / "captions").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=CAPTIONS), tmp_path / "failed" / "captions" / "part.parquet")
+    export(tmp_path / "tables", "luperson_mllm", tmp_path / "back", captions=str(tmp_path / "failed"))
+    name = broken["image_id"].rpartition("/")[2]
+    for file in ("Ts-qwen", "Td-qwen"):
+        assert json.loads((tmp_path / "back" / f"{file}.json").read_text())[name] == static["text"]
 
 
 def test_market_goes_round_as_tar_shards(trees, tmp_path):
