@@ -221,7 +221,7 @@ def model_facts(section: CaptionerConfig | RewriterConfig | FaithfulnessConfig, 
     if isinstance(section, FaithfulnessConfig) or section.adapter is None:
         return {"model": section.model, "revision": revision}
     adapter = Path(section.adapter).expanduser().resolve()
-    adapter_rank(str(adapter), field=field.replace(".model", ".adapter"))
+    adapter_rank(section.adapter, field=field.replace(".model", ".adapter"))
     _refuse_half_of_a_tune(adapter, Path(resolved), field=field)
     return {"model": section.model, "revision": f"{revision}+{model_revision(str(adapter))}"}
 

@@ -241,8 +241,10 @@ def test_a_driver_killed_on_the_way_goes_on_with_one_worker_of_another_stage(loc
     assert_same(trained(tmp_path / "out"), expected)
 
 
-def test_losing_a_node_goes_on_with_the_workers_that_are_left(people, tmp_path, expected):
-    done = subprocess.run([sys.executable, __file__, str(people), str(tmp_path)], check=False, capture_output=True, text=True, timeout=900)
+def test_losing_a_node_goes_on_with_the_workers_that_are_left(root, people, tmp_path, expected):
+    command = [sys.executable, __file__, str(people), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root / "tests/shared"), os.environ.get("PYTHONPATH")]))}
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     starts = [(line["step"], len(line["workers"])) for line in read_metrics(tmp_path / "out") if line.get("event") == "start"]
     assert [workers for _, workers in starts] == [2, 1]
