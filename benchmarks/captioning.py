@@ -9,9 +9,11 @@ LLM is asked twice: as its documentation has it, with pictures as data URLs that
 its preprocessing; what it cannot do is recorded with its error.
 
 Peak memory is what the job's processes have allocated (anonymous and shared pages in smaps_rollup, a shared page counted once), at the
-moment when all of them together held most, once a second. Pages of files, the code of libraries for the most part, stay out: the
-kernel takes and drops them as it likes. Ray keeps idle workers in number up to its logical CPUs, so a row says how many processes there
-were; 4 logical CPUs here, as many as the job needs.
+moment when all of them together held most, four times a second. Pages of files, the code of libraries for the most part, stay out: the
+kernel takes and drops them as it likes. Few images and many run one after the other in one Ray, each with an engine of its own, after a
+job that only warms Ray up: its workers import what the job needs when they get their first task, and its statistics actor fills
+buffers. Otherwise the short run would end before Ray has the size that it keeps. Ray keeps idle workers in number up to its logical
+CPUs, so a row says how many processes there were; 4 logical CPUs here.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from benchmarks.harness import Report, run_benchmark
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "builtin:tiny-mllm"
 BATCH = 64
+LOGICAL_CPUS = 4
 TIMEOUT_S = 3600
 
 
@@ -57,16 +60,7 @@ def _run(report: Report, quick: bool, *, only: str | None) -> None:
                 result = _in_own_process(name, table, images, out)
                 report.row(what=name, images=images, images_per_s_best=result.get("images_per_second"), error=result.get("error"))
         if only in (None, "memory"):
-            peaks = {}
-            for number in (few, many):
-                result = _in_own_process("caption job's memory", table, number, out)
-                assert "error" not in result, result
-                parts = result["peak_parts"]
-                peaks[number] = sum(held for _, held in parts.values())
-                columns = {f"{part}_mb": round(held / 1e6) for part, (_, held) in parts.items()}
-                processes = sum(count for count, _ in parts.values())
-                report.row(what="caption job", images=number, peak_mb=round(peaks[number] / 1e6), **columns, processes=processes)
-            report.claim(f"peak memory at {many} images against {few}", round(peaks[many] / peaks[few], 3), "<=", 1.1)
+            _compare_memory(report, table, out, few=few, many=many)
 
 
 def _compare_rates(report: Report, table: Path, out: Path, *, images: int, repeats: int) -> None:
@@ -86,6 +80,19 @@ def _compare_rates(report: Report, table: Path, out: Path, *, images: int, repea
     report.claim("captions that both make alike, share", round(same, 4), ">=", 0.99)
     ratio = max(rates["caption job"]) / max(rates["bare vLLM loop"])
     report.claim("caption job against a bare vLLM loop, images a second", round(ratio, 3), ">=", 0.95)
+
+
+def _compare_memory(report: Report, table: Path, out: Path, *, few: int, many: int) -> None:
+    """The job over a few and over many images, in one Ray that is warm."""
+    result = _in_own_process("caption job's memory", table, few, out, many=many)
+    assert "error" not in result, result
+    peaks = []
+    for images, parts in zip((few, many), result["peaks"], strict=True):
+        peaks.append(sum(held for _, held in parts.values()))
+        columns = {f"{part}_mb": round(held / 1e6) for part, (_, held) in parts.items()}
+        processes = sum(count for count, _ in parts.values())
+        report.row(what="caption job", images=images, peak_mb=round(peaks[-1] / 1e6), **columns, processes=processes)
+    report.claim(f"peak memory at {many} images against {few}", round(peaks[1] / peaks[0], 3), "<=", 1.1)
 
 
 def _write_images(folder: Path, images: int) -> None:
@@ -146,7 +153,7 @@ def _job(table: Path, images: int, out: Path) -> dict[str, Any]:
             "captioners": {"main": _captioner()},
             "rewriter": {"share": 0},
             "output": {"path": str(out)},
-            "ray": {"local_cpus": 4},
+            "ray": {"local_cpus": LOGICAL_CPUS},
         }
     )
     manifest = run_caption(job)
@@ -155,14 +162,24 @@ def _job(table: Path, images: int, out: Path) -> dict[str, Any]:
     return {"images_per_second": rate, "texts": read_table(out / "captions", CAPTIONS)["text"].to_pylist()}
 
 
-def _job_memory(table: Path, images: int, out: Path) -> dict[str, Any]:
-    """The job, with {part: (processes, bytes)} of the moment at which all parts together held most."""
+def _job_memory(table: Path, few: int, out: Path, *, many: int) -> dict[str, Any]:
+    """The peaks, as _peak_of has them, of the job over `few` and over `many` images, after a first run that counts for nothing."""
+    from reid_ray.config.common import RayConfig
+    from reid_ray.runtime import ray_session
+
+    with ray_session(RayConfig(address="local", local_cpus=LOGICAL_CPUS)):
+        _peak_of(lambda: _job(table, few, out / "warm-up"))
+        return {"peaks": [_peak_of(functools.partial(_job, table, images, out / str(images))) for images in (few, many)]}
+
+
+def _peak_of(run: Callable[[], Any]) -> dict[str, tuple[int, int]]:
+    """{part: (processes, bytes)} of the moment in `run` at which all parts together held most."""
     peak: dict[str, tuple[int, int]] = {}
     ended = threading.Event()
 
     def watch() -> None:
         nonlocal peak
-        while not ended.wait(1.0):
+        while not ended.wait(0.25):
             parts = _allocated_by_part()
             if sum(held for _, held in parts.values()) > sum(held for _, held in peak.values()):
                 peak = parts
@@ -170,11 +187,11 @@ def _job_memory(table: Path, images: int, out: Path) -> dict[str, Any]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        _job(table, images, out)
+        run()
     finally:
         ended.set()
         watcher.join()
-    return {"peak_parts": peak}
+    return peak
 
 
 def _allocated_by_part() -> dict[str, tuple[int, int]]:
@@ -255,7 +272,7 @@ def _captioner() -> dict[str, Any]:
     return {"model": MODEL, "instructions": ["static"], "pool": {"batch_size": BATCH}}
 
 
-WORKERS: dict[str, Callable[[Path, int, Path], dict[str, Any]]] = {
+WORKERS: dict[str, Callable[..., dict[str, Any]]] = {
     "bare vLLM loop": _bare_loop,
     "caption job": _job,
     "caption job's memory": _job_memory,
@@ -264,9 +281,9 @@ WORKERS: dict[str, Callable[[Path, int, Path], dict[str, Any]]] = {
 }
 
 
-def _in_own_process(name: str, table: Path, images: int, out: Path) -> dict[str, Any]:
+def _in_own_process(name: str, table: Path, images: int, out: Path, **options: Any) -> dict[str, Any]:
     """What a worker returned, or {"error": its last line of complaint}."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--worker", name, str(table), str(images), str(out)]
+    command = [sys.executable, str(Path(__file__).resolve()), "--worker", name, str(table), str(images), str(out), json.dumps(options)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     if done.returncode:
@@ -283,12 +300,14 @@ def _complaint(log: str) -> str:
     return " | ".join(dict.fromkeys([*named[:1], *lines[-1:]]))[:600]
 
 
-def _worker(name: str, table: Path, images: int, out: Path) -> int:
+def _worker(name: str, table: Path, images: int, out: Path, options: dict[str, Any]) -> int:
     import shutil
 
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    result = WORKERS[name](table, images, out / "run")  # the job's ledger lies beside its output: both must go before the next turn
+    result = WORKERS[name](
+        table, images, out / "run", **options
+    )  # the job's ledger lies beside its output: both must go before the next turn
     shutil.rmtree(out)
     print("\n" + json.dumps(result))
     return 0
@@ -296,5 +315,5 @@ def _worker(name: str, table: Path, images: int, out: Path) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        sys.exit(_worker(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])))
+        sys.exit(_worker(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]), json.loads(sys.argv[6])))
     sys.exit(main())
