@@ -283,7 +283,7 @@ WORKERS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def _in_own_process(name: str, table: Path, images: int, out: Path, **options: Any) -> dict[str, Any]:
-    """What a worker returned, or {"error": its last line of complaint}."""
+    """What the worker `name`, called with these arguments and JSON-able `options`, returned, or {"error": its last line of complaint}."""
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", name, str(table), str(images), str(out), json.dumps(options)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
@@ -306,9 +306,8 @@ def _worker(name: str, table: Path, images: int, out: Path, options: dict[str, A
 
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    result = WORKERS[name](
-        table, images, out / "run", **options
-    )  # the job's ledger lies beside its output: both must go before the next turn
+    # The job's ledger lies beside its output: both must go before the next turn.
+    result = WORKERS[name](table, images, out / "run", **options)
     shutil.rmtree(out)
     print("\n" + json.dumps(result))
     return 0
