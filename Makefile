@@ -2,6 +2,7 @@
 #   make demo    people go in as pictures, come out as ranked search results
 #   make test    every test            make check   formatting, lint, types
 #   make bench   every benchmark, quick form, into build/bench
+#   make mutants which mistakes the quick tests would notice
 PYTHON ?= python3
 VENV   ?= .venv
 # With an NVIDIA GPU the CUDA stack is installed instead of the CPU one; `make STACK=cpu ...` overrides.
@@ -11,7 +12,7 @@ STAMP  := $(VENV)/.installed-$(STACK)
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: setup demo test check bench constraints reference clean
+.PHONY: setup demo test check bench mutants constraints reference clean
 
 setup: $(STAMP)
 
@@ -43,6 +44,10 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Each mistake of a list is made in a copy of the tree, where its tests must fail: killed / survived.
+mutants: $(STAMP)
+	$(BIN)/python tests/mutations/run.py $(ARGS)
 
 bench: $(STAMP)
 	mkdir -p build/bench

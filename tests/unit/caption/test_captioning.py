@@ -21,10 +21,11 @@ class ScriptedEngine:
     """Answers by a function of (instruction, picture)."""
 
     def __init__(self, answer) -> None:
-        self.answer, self.asked = answer, []
+        self.answer, self.asked, self.streams = answer, [], []
 
     def chat(self, conversations, keys):
         assert len(set(keys)) == len(keys) == len(conversations)
+        self.streams += keys
         replies = []
         for (message,) in conversations:
             picture, text = message["content"][0]["image_pil"], message["content"][1]["text"]
@@ -126,6 +127,12 @@ def test_a_failed_dynamic_caption_is_asked_again_with_another_template():
     assert rows[0]["instruction_id"] == once[0]["instruction_id"]
     assert rows[1]["instruction_id"] != once[1]["instruction_id"]
     assert rows[1]["prompt_fingerprint"] != once[1]["prompt_fingerprint"]
+
+
+def test_every_try_draws_from_a_random_stream_of_its_own():
+    _, engine = _run(lambda text, picture: Reply("<"), _images(_png(10), _png(11)), instructions=("dynamic",), template_tries=4)
+    assert len(engine.streams) == 2 * (4 + 1)  # and a static one in the end
+    assert len(set(engine.streams)) == len(engine.streams)
 
 
 def test_templates_of_ones_own_are_drawn():

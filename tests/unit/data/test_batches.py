@@ -53,6 +53,12 @@ def test_an_epoch_sees_no_sample_twice_and_epochs_differ():
     assert plan().steps_per_epoch == 8
 
 
+@pytest.mark.parametrize("plan", [plan, identity_plan])
+def test_another_seed_draws_other_samples_in_every_step(plan):
+    one, other = plan(seed=3), plan(seed=4)
+    assert not any(np.array_equal(one.batch(step).sample_B, other.batch(step).sample_B) for step in range(6))
+
+
 def test_beta_of_the_captions_that_have_rewrites_give_way_to_one_of_them_evenly():
     counts = np.array([0, 3] * 500)
     drawn = BatchPlan(counts, ShuffledOrder(1000, size=1000, seed=0), rewrite_share=0.2, seed=0)

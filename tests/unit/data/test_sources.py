@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from reid_ray.config.common import ImagesConfig, SyntheticConfig
-from reid_ray.data.sources import count_images, image_listing, iter_images
+from reid_ray.data.sources import MAX_FILE_BYTES, SETTLED_S, count_images, image_listing, iter_images
 from reid_ray.data.synthetic import SyntheticPeople
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import IMAGES, table_of
@@ -157,3 +159,65 @@ def test_synthetic_people_come_as_the_generator_makes_them(split, limit):
     config = ImagesConfig(synthetic=people, split=split, limit=limit)
     assert _rows(config) == whole
     assert count_images(config) == len(whole)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_reader_that_is_itself_in_trouble_does_not_blame_the_file(tmp_path, monkeypatch, code):
+    _write_jpeg(tmp_path / "a.jpg")
+
+    def fail(number: int):
+        def read(self: Path) -> bytes:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "read_bytes", read)
+        return _rows(ImagesConfig(source="folder", path=str(tmp_path)))
+
+    assert [row["image"] for row in fail(errno.EIO)] == [None]  # a disk that cannot give this file is a row
+    with pytest.raises(OSError, match=os.strerror(code)):
+        fail(code)
+
+
+def test_a_file_that_is_far_too_large_is_a_row_without_bytes(tmp_path):
+    _write_jpeg(tmp_path / "a.jpg")
+    with (tmp_path / "b.jpg").open("wb") as huge:
+        huge.truncate(MAX_FILE_BYTES + 1)
+    assert [row["image"] is None for row in _rows(ImagesConfig(source="folder", path=str(tmp_path)))] == [False, True]
+
+
+# --- by what an image's state is known without reading it
+
+
+def _settled(path: Path, ago: float = 60.0) -> None:
+    then = time.time() - ago
+    os.utime(path, (then, then))
+
+
+def _places(config: ImagesConfig, session: str) -> list[str]:
+    return [place for piece in image_listing(config).places(session) for place in piece]
+
+
+def test_a_file_is_known_by_path_size_and_time_of_change_and_while_it_is_young_in_one_session_only(tmp_path):
+    for name in ("old.jpg", "young.jpg"):
+        _write_jpeg(tmp_path / name)
+    _settled(tmp_path / "old.jpg")
+    _settled(tmp_path / "young.jpg", ago=SETTLED_S / 2)
+    config = ImagesConfig(source="folder", path=str(tmp_path))
+    (old, young), (old_later, young_later) = _places(config, "one"), _places(config, "two")
+    assert old == old_later
+    assert young != young_later
+    _settled(tmp_path / "old.jpg", ago=61.0)  # other content of the same length, say
+    touched = _places(config, "one")[0]
+    with (tmp_path / "old.jpg").open("ab") as file:
+        file.write(b"x")
+    _settled(tmp_path / "old.jpg")
+    assert len({old, touched, _places(config, "one")[0]}) == 3
+
+
+def test_rows_of_a_table_are_known_by_the_table_only_if_their_bytes_lie_in_it(tmp_path):
+    rows = [{"image_id": name, "image": _write_jpeg(tmp_path / f"{name}.jpg"), "path": f"{name}.jpg"} for name in ("a", "b")]
+    for name, table in (("whole", rows), ("mixed", [rows[0], rows[1] | {"image": None}])):
+        pq.write_table(table_of(IMAGES, table), tmp_path / f"{name}.parquet")
+        _settled(tmp_path / f"{name}.parquet")
+    whole, mixed = (ImagesConfig(source="parquet", path=str(tmp_path / f"{name}.parquet")) for name in ("whole", "mixed"))
+    assert _places(whole, "one") == _places(whole, "two")
+    assert not set(_places(mixed, "one")) & set(_places(mixed, "two"))

@@ -15,7 +15,7 @@ from reid_ray.config.evaluate import CompareJob, EvaluateJob, TransferJob
 from reid_ray.data.images import encode_jpeg
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import EMBEDDINGS, HITS, IMAGES, table_of
-from reid_ray.retrieval.comparison import paired_bootstrap, run_compare
+from reid_ray.retrieval.comparison import compare_queries, paired_bootstrap, run_compare
 from reid_ray.retrieval.evaluation import run_evaluate
 from reid_ray.retrieval.report import RIGHT, WRONG
 from reid_ray.retrieval.transfer import known_overlap, run_transfer
@@ -190,6 +190,17 @@ def test_comparing_a_run_with_itself_gives_zero_and_other_queries_are_refused(to
     other = evaluate(toy, "other", query_embeddings=fewer)
     with pytest.raises(DataError, match="not scored the same queries: 2 are in one only"):
         run_compare(CompareJob.model_validate({**config, "candidate": str(other), "output": {"path": str(toy["root"] / "x")}}))
+
+
+@pytest.mark.parametrize("column", ["person_id", "relevant", "candidates"])
+def test_runs_that_scored_the_same_queries_against_other_people_are_not_compared(column):
+    table = pa.table(
+        {"query_id": ["a", "b"], "person_id": [1, 2], "relevant": [3, 3], "candidates": [9, 9], "first_rank": [1, 2], "ap": [1.0, 0.5]}
+    )
+    other = table.set_column(table.schema.get_field_index(column), column, pa.array([table[column][0].as_py(), 4]))
+    config = CompareJob.model_validate({"baseline": "x", "candidate": "y", "output": {"path": "z"}})
+    with pytest.raises(DataError, match=f"another {column} for query b"):
+        compare_queries(table, other, names=("x", "y"), config=config)
 
 
 def test_a_better_run_is_better_beyond_doubt(toy):

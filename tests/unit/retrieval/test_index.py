@@ -2,6 +2,7 @@
 
 import json
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -129,6 +130,28 @@ def test_approximate_kinds_find_most_of_what_brute_force_finds(config, least_rec
     assert recall >= least_recall
     filtered = index.search(query, 10, camera_ids=[2])[1]
     assert set(filtered[filtered >= 0] % 3) == {2}
+
+
+@pytest.mark.parametrize("kind", ["ivf_flat", "ivf_pq"])
+def test_the_vectors_that_train_an_index_come_from_the_whole_gallery(kind, monkeypatch):
+    """A gallery is sorted: by data set, camera and person. One trained on its front knows nothing of the rest."""
+    rng = np.random.default_rng(9)
+    gallery = unit(rng, 3000)
+    options = {"code_bytes": 4} if kind == "ivf_pq" else {}
+    seen = []
+    trained = faiss.IndexIVF.train
+
+    def train(self, vectors):
+        seen.append(np.array(vectors))
+        trained(self, vectors)
+
+    monkeypatch.setattr(faiss.IndexIVF, "train", train)
+    build(gallery, IndexConfig(kind=kind, lists=4, train_vectors=600, **options))
+    row_of = {vector.tobytes(): row for row, vector in enumerate(gallery)}
+    (sample,) = seen
+    rows = [row_of[vector.tobytes()] for vector in sample]
+    assert len(set(rows)) == 600
+    assert np.bincount(np.array(rows) // 500, minlength=6).min() > 60  # 100 of each sixth, were they drawn evenly
 
 
 def test_an_approximate_search_says_what_it_did_not_find():
