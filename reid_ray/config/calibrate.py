@@ -9,12 +9,13 @@ from pydantic import Field
 from reid_ray.config.base import Section
 from reid_ray.config.caption import RewriterConfig
 from reid_ray.config.common import OutputConfig, RayConfig, SyntheticConfig
+from reid_ray.config.paths import LocalPath, PathOrName
 
 
 class EncoderConfig(Section):
     """The sentence encoder whose cosine is thresholded."""
 
-    model: str = Field("builtin:minilm-l6-v2", description="sentence encoder: builtin:NAME, a folder of weights, or a hub name")
+    model: PathOrName = Field("builtin:minilm-l6-v2", description="sentence encoder: builtin:NAME, a folder of weights, or a hub name")
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
 
 
@@ -25,7 +26,7 @@ class CalibrateJob(Section):
         SyntheticConfig(identities=600, images_per_identity=1, seed=101),
         description="synthetic people whose captions are paired; a seed of their own keeps them apart from a training set",
     )
-    pairs: str | None = Field(
+    pairs: LocalPath | None = Field(
         None, description='more labelled pairs, JSON lines {"original", "rewrite", "label": "same" or "changed"}; null adds none'
     )
     rewrites: int = Field(300, ge=0, description="captions that the language model rewrites once, labelled by the truth; 0 starts no model")

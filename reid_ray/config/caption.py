@@ -10,6 +10,7 @@ from reid_ray.config.base import Section
 from reid_ray.config.caption_ledger import LedgerConfig
 from reid_ray.config.caption_quality import ValidationConfig
 from reid_ray.config.common import ImagesConfig, OutputConfig, PoolConfig, RayConfig
+from reid_ray.config.paths import LocalPath, PathOrName
 
 
 class EngineConfig(Section):
@@ -98,11 +99,11 @@ def _check_gpus(engine: EngineConfig, pool: PoolConfig) -> None:
 class CaptionerConfig(Section):
     """The multimodal model that describes each image."""
 
-    model: str = Field(
+    model: PathOrName = Field(
         "builtin:tiny-mllm", description="builtin:NAME, a folder of weights, or a hub name such as Qwen/Qwen2.5-VL-7B-Instruct"
     )
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
-    adapter: str | None = Field(
+    adapter: LocalPath | None = Field(
         None, description="folder of a LoRA adapter of that model, as PEFT saves it; its content counts as part of the revision"
     )
     instruction_first: bool = Field(
@@ -113,7 +114,7 @@ class CaptionerConfig(Section):
     instructions: tuple[Literal["static", "dynamic"], ...] = Field(
         ("static",), min_length=1, description="captions per image: static (one instruction) and dynamic (in the style of a drawn template)"
     )
-    templates: str | None = Field(
+    templates: LocalPath | None = Field(
         None, description="templates.yaml of a mine job for the dynamic instruction; null takes this project's own"
     )
     template_tries: int = Field(
@@ -138,9 +139,9 @@ class RewriterConfig(Section):
 
     share: float = Field(0.1, ge=0, le=1, description="share of captions that are rewritten, picked by digest; 0 starts no rewriter")
     count: int = Field(1, ge=1, description="rewrites per picked caption")
-    model: str = Field("builtin:smollm2-135m-instruct", description="builtin:NAME, a folder of weights, or a hub name")
+    model: PathOrName = Field("builtin:smollm2-135m-instruct", description="builtin:NAME, a folder of weights, or a hub name")
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
-    adapter: str | None = Field(
+    adapter: LocalPath | None = Field(
         None, description="folder of a LoRA adapter of that model, as PEFT saves it; its content counts as part of the revision"
     )
     instruction_first: bool = Field(
@@ -160,7 +161,7 @@ class RewriterConfig(Section):
 class FaithfulnessConfig(Section):
     """The text faithfulness filter (LLM-DA): a rewrite that strays from its original is drawn again, then set aside."""
 
-    model: str = Field("builtin:minilm-l6-v2", description="sentence encoder: builtin:NAME, a folder of weights, or a hub name")
+    model: PathOrName = Field("builtin:minilm-l6-v2", description="sentence encoder: builtin:NAME, a folder of weights, or a hub name")
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
     alpha: float = Field(0.6, ge=-1, le=1, description="least cosine of rewrite and original, as in LLM-DA; depends on the encoder")
     min_agreement: float | None = Field(

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
+from reid_ray.config.paths import LocalPath
 
 
 class SyntheticConfig(Section):
@@ -32,7 +33,7 @@ class ImagesConfig(Section):
     """Where a job's images come from."""
 
     source: Literal["synthetic", "folder", "parquet"] = Field("synthetic", description="kind of source")
-    path: str | None = Field(None, description="folder of images, or Parquet file/folder in the IMAGES schema; not for synthetic")
+    path: LocalPath | None = Field(None, description="folder of images, or Parquet file/folder in the IMAGES schema; not for synthetic")
     synthetic: SyntheticConfig = SyntheticConfig()
     split: str | None = Field(None, description="only rows of this split (train, val, test); null takes all")
     limit: int | None = Field(None, ge=1, description="at most this many images, in the source's order; null takes all")
@@ -53,7 +54,7 @@ class ImagesConfig(Section):
 class OutputConfig(Section):
     """Where a job writes: one folder that appears whole or not at all, with manifest.json in it."""
 
-    path: str = Field(description="output folder")
+    path: LocalPath = Field(description="output folder")
     if_exists: Literal["refuse", "replace", "reuse"] = Field(
         "refuse",
         description="refuse: error if the folder exists; replace: swap it at commit; reuse: keep a finished run of the same fingerprint",

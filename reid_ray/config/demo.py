@@ -11,6 +11,7 @@ from reid_ray.config.caption import CaptionJob
 from reid_ray.config.common import RayConfig
 from reid_ray.config.evaluate import EvaluateJob
 from reid_ray.config.index import IndexJob
+from reid_ray.config.paths import LocalPath
 from reid_ray.config.serve import ServeJob
 from reid_ray.config.synthesize import SynthesizeJob
 from reid_ray.config.train import TrainJob
@@ -19,7 +20,7 @@ from reid_ray.config.train import TrainJob
 class DemoJob(Section):
     """The whole road in one command: synthesize, caption, train, evaluate, index, serve, one query over HTTP."""
 
-    folder: str = Field("demo", description="folder of report.json and sheet.png; the stages name their own folders")
+    folder: LocalPath = Field("demo", description="folder of report.json and sheet.png; the stages name their own folders")
     query: str | None = Field(None, description="the sample query; null takes a human caption of the test split")
     keep_serving: bool = Field(False, description="leave the service up until Ctrl-C instead of stopping it after the sample query")
     sheet_queries: int = Field(6, ge=1, le=50, description="queries on the picture")

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig, PoolConfig, RayConfig
+from reid_ray.config.paths import LocalPath, PathOrName
 
 
 class RerankConfig(Section):
@@ -29,19 +30,19 @@ class EvaluateJob(Section):
         description="text_to_image: captions are queries, all images of the split the gallery, nothing is removed; image_to_image: "
         "gallery images of the query's person from the query's camera are removed",
     )
-    encoder: str | None = Field(
+    encoder: PathOrName | None = Field(
         None,
         description="folder of a trained encoder, as jobs/index.py takes it; with embeddings optional: tells what weights were selected on",
     )
-    images: str | None = Field(
+    images: LocalPath | None = Field(
         None, description="IMAGES table: gallery, and image queries; with gallery_embeddings optional, and shown on the picture"
     )
-    captions: str | None = Field(None, description="CAPTIONS table: the text queries")
+    captions: LocalPath | None = Field(None, description="CAPTIONS table: the text queries")
     caption_kinds: list[Literal["human", "static", "dynamic", "rewrite"]] = Field(
         ["human"], min_length=1, description="kinds of captions that are queries; a benchmark's own are human"
     )
-    query_embeddings: str | None = Field(None, description="EMBEDDINGS table of the queries, in place of captions or query images")
-    gallery_embeddings: str | None = Field(None, description="EMBEDDINGS table of the gallery, in place of images")
+    query_embeddings: LocalPath | None = Field(None, description="EMBEDDINGS table of the queries, in place of captions or query images")
+    gallery_embeddings: LocalPath | None = Field(None, description="EMBEDDINGS table of the gallery, in place of images")
     split: str | None = Field("test", description="gallery: images of this split; null takes all")
     query_split: str | None = Field(
         None, description="queries of this split; null: the same as split. Image benchmarks use split gallery and query_split query"
@@ -86,8 +87,8 @@ class EvaluateJob(Section):
 class CompareJob(Section):
     """Compare two evaluations of the same queries: difference of R@1 and mAP with a paired bootstrap interval."""
 
-    baseline: str = Field(description="output folder of an evaluate job")
-    candidate: str = Field(description="output folder of another; the difference is candidate - baseline")
+    baseline: LocalPath = Field(description="output folder of an evaluate job")
+    candidate: LocalPath = Field(description="output folder of another; the difference is candidate - baseline")
     resamples: int = Field(10_000, ge=100, description="bootstrap samples")
     by: Literal["query", "person"] = Field(
         "person", description="what is drawn: person keeps all queries of one identity together, for they are not independent"
@@ -102,7 +103,7 @@ class TransferCell(Section):
 
     train: str = Field(description="what the model was trained on, as the table shall name it")
     test: str = Field(description="what it was tested on")
-    run: str = Field(description="output folder of the evaluate job")
+    run: LocalPath = Field(description="output folder of the evaluate job")
 
 
 class TransferJob(Section):

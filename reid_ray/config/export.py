@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig
+from reid_ray.config.paths import LocalPath
 
 ExportFormat = Literal[
     "cuhk_pedes",
@@ -27,8 +28,10 @@ ExportFormat = Literal[
 class ExportJob(Section):
     """Job export."""
 
-    tables: str = Field(description="folder with images/ and captions/, as the jobs ingest and synthesize write it")
-    captions: str | None = Field(None, description="captions table that lies elsewhere, as the job caption writes it; null takes captions/")
+    tables: LocalPath = Field(description="folder with images/ and captions/, as the jobs ingest and synthesize write it")
+    captions: LocalPath | None = Field(
+        None, description="captions table that lies elsewhere, as the job caption writes it; null takes captions/"
+    )
     format: ExportFormat = Field(
         description="published layout to write; cuhk03 is the new protocol in Market's folders, cuhk03_images its images under their first "
         "names beside the protocol's .mat (the release, cuhk-03.mat, holds more than the tables and is not written)"

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig, OutputConfig, PoolConfig, RayConfig
+from reid_ray.config.paths import PathOrName
 
 # Which parameter means something to which kind of index; one set for a kind that would ignore it is refused.
 _USED_BY: dict[str, frozenset[str]] = {
@@ -48,7 +49,7 @@ class IndexJob(Section):
     """Embed a gallery of images and make it searchable."""
 
     images: ImagesConfig = ImagesConfig()
-    encoder: str = Field(
+    encoder: PathOrName = Field(
         description="folder of an encoder (model/ of the train or tune job); of a tuned one FOLDER#visual or #latent, which is the default"
     )
     embed: PoolConfig = PoolConfig(batch_size=32)

@@ -9,13 +9,14 @@ from pydantic import Field
 from reid_ray.config.base import Section
 from reid_ray.config.caption import EngineConfig, SamplingConfig
 from reid_ray.config.common import OutputConfig, PoolConfig, RayConfig
+from reid_ray.config.paths import LocalPath, PathOrName
 
 
 class PatternWriterConfig(Section):
     """The language model that words patterns afresh."""
 
     variants: int = Field(1, ge=0, description="wordings asked per pattern; 0 starts no model: the rules alone give usable templates")
-    model: str = Field("builtin:smollm2-135m-instruct", description="builtin:NAME, a folder of weights, or a hub name")
+    model: PathOrName = Field("builtin:smollm2-135m-instruct", description="builtin:NAME, a folder of weights, or a hub name")
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
     engine: EngineConfig = EngineConfig()
     sampling: SamplingConfig = SamplingConfig(temperature=0.7, top_p=0.95)
@@ -25,7 +26,7 @@ class PatternWriterConfig(Section):
 class MineJob(Section):
     """Captions in, templates for the dynamic instruction out."""
 
-    captions: str = Field(description="CAPTIONS table: a Parquet file or a folder of them")
+    captions: LocalPath = Field(description="CAPTIONS table: a Parquet file or a folder of them")
     kinds: tuple[Literal["human", "static", "dynamic", "rewrite"], ...] = Field(
         ("human", "static"), min_length=1, description="captions that are mined; the method mines static ones"
     )

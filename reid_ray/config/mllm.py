@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
+from reid_ray.config.paths import LocalPath, PathOrName
 
 
 class LoraConfig(Section):
@@ -28,12 +29,12 @@ class LoraConfig(Section):
 class MllmConfig(Section):
     """A multimodal LLM of transformers: LLaVA-1.5, Qwen2.5-VL or Qwen3-VL."""
 
-    base: str = Field(
+    base: PathOrName = Field(
         "builtin:tiny-mllm", description="weights to start from: hub name (Qwen/Qwen2.5-VL-7B-Instruct), folder, or builtin:tiny-mllm"
     )
     revision: str | None = Field(None, description="commit or tag of a hub name; null takes the newest")
-    processor: str | None = Field(None, description="folder or hub name of the processor where base holds none; must fit the model")
-    adapter: str | None = Field(
+    processor: PathOrName | None = Field(None, description="folder or hub name of the processor where base holds none; must fit the model")
+    adapter: LocalPath | None = Field(
         None, description="model folder of an earlier tune of the same base, whose trained parts training goes on from; null starts anew"
     )
     min_pixels: int | None = Field(

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
+from reid_ray.config.paths import PathOrName
 
 
 class ScratchConfig(Section):
@@ -37,13 +38,13 @@ class ScratchConfig(Section):
 class ModelConfig(Section):
     """The dual encoder (reid_ray.model.dual_encoder)."""
 
-    init: str | None = Field(
+    init: PathOrName | None = Field(
         None,
         description="weights to start from: hub name (openai/clip-vit-base-patch16, google/siglip-base-patch16-224) or folder in "
         "transformers' or open_clip's format; "
         "null builds a model anew from `scratch`",
     )
-    tokenizer: str | None = Field(
+    tokenizer: PathOrName | None = Field(
         None, description="hub name or folder of the tokenizer where init holds none (some open_clip folders); null takes init's own"
     )
     image_height: int = Field(384, ge=8, le=2048, description="pictures are resized to this height in pixels (384 as in IRRA)")

@@ -7,12 +7,13 @@ from pydantic import Field
 from reid_ray.config.base import Section
 from reid_ray.config.caption import CAPTIONERS_ARE, CaptionerConfig, Captioners, FaithfulnessConfig, RewriterConfig
 from reid_ray.config.common import ImagesConfig, OutputConfig, RayConfig
+from reid_ray.config.paths import LocalPath
 
 
 class PlanJob(Section):
     """Rates measured on a few images in, a table of hours out."""
 
-    run: str | None = Field(
+    run: LocalPath | None = Field(
         None, description="output folder of a caption job whose rates are taken; null captions a sample with the sections below"
     )
     images: ImagesConfig = ImagesConfig()

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import RayConfig
+from reid_ray.config.paths import LocalPath, PathOrName
 from reid_ray.errors import ConfigError
 
 MIN_TOKEN_CHARS = 16
@@ -102,8 +103,8 @@ class FrontConfig(Section):
 class ServeJob(Section):
     """Answer searches over a gallery index by HTTP, with a small web page."""
 
-    index: str = Field(description="folder that the index job wrote")
-    encoder: str | None = Field(
+    index: LocalPath = Field(description="folder that the index job wrote")
+    encoder: PathOrName | None = Field(
         None, description="folder of the encoder, as jobs/index.py takes it; null takes the one that the index remembers"
     )
     serve: ServeConfig = ServeConfig()

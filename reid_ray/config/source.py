@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
+from reid_ray.config.paths import LocalPath
 
 Format = Literal[
     "cuhk_pedes",
@@ -31,12 +32,14 @@ class SourceConfig(Section):
     """A data set to read."""
 
     format: Format = Field(description="published layout of the data set; see reid_ray/data/formats for each one's files")
-    path: str = Field(description="folder of the data set: a local path or any URI that pyarrow reaches (file://, s3://, gs://, hdfs://)")
+    path: LocalPath = Field(
+        description="folder of the data set: a local path or any URI that pyarrow reaches (file://, s3://, gs://, hdfs://)"
+    )
     name: str | None = Field(None, description="data set name in the tables; null takes the format's own (folder: the folder's name)")
-    annotations: str | None = Field(
+    annotations: LocalPath | None = Field(
         None, description="caption file of cuhk_pedes, icfg_pedes, rstpreid, relative to path; null takes the published name"
     )
-    images: str | None = Field(
+    images: LocalPath | None = Field(
         None, description="luperson_mllm only: folder or LMDB of the images, relative to path or an address; null takes LUPerson-MLLM/"
     )
     boxes: Literal["detected", "labeled"] = Field("detected", description="cuhk03 only: boxes of a detector, or drawn by hand")
@@ -50,7 +53,7 @@ class SourceConfig(Section):
     )
     each_its_own: bool = Field(False, description="folder only: every image is an identity of its own, numbered in order of the paths")
     columns: dict[str, str] = Field({}, description="parquet only: IMAGES column -> name in the file, for tables of other origin")
-    captions: str | None = Field(
+    captions: LocalPath | None = Field(
         None, description="parquet only: address of a captions table that lies elsewhere; null takes captions/ beside images/, if any"
     )
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels fails, undecoded")

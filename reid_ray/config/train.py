@@ -9,13 +9,14 @@ from pydantic import Field, model_validator
 from reid_ray.config.base import Section
 from reid_ray.config.common import PoolConfig
 from reid_ray.config.model import ModelConfig
+from reid_ray.config.paths import LocalPath
 from reid_ray.config.training import TrainingJob
 
 
 class TrainImages(Section):
     """Which images are learnt from, and which choose the weights."""
 
-    path: str = Field(description="Parquet file or folder in the IMAGES schema (jobs/synthesize.py and jobs/ingest.py write it)")
+    path: LocalPath = Field(description="Parquet file or folder in the IMAGES schema (jobs/synthesize.py and jobs/ingest.py write it)")
     train_split: str = Field("train", description="images of this split are learnt from")
     val_split: str | None = Field(
         "val", description="the weights with the best score on this split are kept; null keeps the last weights. Never test"
@@ -35,7 +36,7 @@ class TrainImages(Section):
 class TrainCaptions(Section):
     """Which captions are learnt from."""
 
-    paths: list[str] = Field(min_length=1, description="Parquet files or folders in the CAPTIONS schema; all of them are learnt from")
+    paths: list[LocalPath] = Field(min_length=1, description="Parquet files or folders in the CAPTIONS schema; all of them are learnt from")
     kinds: list[Literal["human", "static", "dynamic"]] = Field(
         ["human", "static", "dynamic"], min_length=1, description="kinds of captions to take; each caption is one sample per epoch"
     )
@@ -196,8 +197,8 @@ class TransferSet(Section):
     """Another data set, by the text-to-image protocol: val after each validation, test once at the end with the kept weights."""
 
     name: str = Field(pattern=r"^[\w.-]+$", description="as the log and the manifest shall name it, such as ICFG-PEDES")
-    images: str = Field(description="its IMAGES table")
-    captions: str = Field(description="its CAPTIONS table")
+    images: LocalPath = Field(description="its IMAGES table")
+    captions: LocalPath = Field(description="its CAPTIONS table")
     caption_kinds: list[Literal["human", "static", "dynamic"]] = Field(["human"], min_length=1, description="kinds of captions that query")
     val_split: str | None = Field("val", description="split looked at while training; null if it has none")
     test_split: str | None = Field("test", description="split scored once at the end; null leaves it out")

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.mllm import MllmConfig
+from reid_ray.config.paths import LocalPath
 from reid_ray.config.train import BatchesConfig, PairTrainingJob
 
 Source = Literal["rewrite", "image", "identity", "caption"]
@@ -16,7 +17,7 @@ Source = Literal["rewrite", "image", "identity", "caption"]
 class TuneCaptions(Section):
     """Which captions are shown, and what the model is to say after them."""
 
-    paths: list[str] = Field(
+    paths: list[LocalPath] = Field(
         min_length=1, description="Parquet files or folders in the CAPTIONS schema, from the caption job or from people"
     )
     kinds: list[Literal["human", "static", "dynamic"]] = Field(

@@ -1,0 +1,73 @@
+"""The types of a configuration's texts that name places: `~` is home, once and for all, when the configuration is read.
+
+Knows text and where home is; does not look at the disk. Every field that may name a local file or folder has one of these types, for
+what a result was made from is found by them (storage.provenance), and a test walks over all fields.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BaseModel
+
+
+class _Place:
+    """Marks a field's type: its text may name a local file or folder."""
+
+
+def expanded(text: str) -> str:
+    """`~` and `~user` at the start of a text as the home folder; addresses and names as they are."""
+    return os.path.expanduser(text) if text.startswith("~") else text
+
+
+LocalPath = Annotated[str, AfterValidator(expanded), _Place()]
+"""A file or folder, on this machine or on storage that every node sees; or an address where the field says so."""
+
+PathOrName = Annotated[str, AfterValidator(expanded), _Place()]
+"""A folder, or a name that is no path: builtin:NAME, a hub name, FOLDER#feature."""
+
+
+def named_places(config: BaseModel, *, without: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Dotted key -> text, of every field that may name a local file or folder.
+
+    Args:
+        config: any part of a configuration.
+        without: names of sections and fields that are left out.
+    """
+    return dict(_places(config, "", without))
+
+
+def _places(value: Any, key: str, without: frozenset[str]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, BaseModel):
+        for name, field in type(value).model_fields.items():
+            inner = getattr(value, name)
+            dotted = f"{key}.{name}" if key else name
+            if name in without:
+                continue
+            if any(isinstance(each, _Place) for each in field.metadata) or _mentions_place(field.annotation):
+                yield from _texts(inner, dotted)
+            else:
+                yield from _places(inner, dotted, without)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _places(item, f"{key}.{name}", without)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for number, item in enumerate(value):
+            yield from _places(item, f"{key}.{number}", without)
+
+
+def _mentions_place(annotation: Any) -> bool:
+    return any(isinstance(each, _Place) or _mentions_place(each) for each in get_args(annotation))
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _texts(item, f"{key}.{name}")
+    elif isinstance(value, Sequence):
+        for number, item in enumerate(value):
+            yield from _texts(item, f"{key}.{number}")
