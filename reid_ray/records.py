@@ -1,6 +1,7 @@
 """The Arrow schemas of the tables that pass between jobs: the only contract between workloads.
 
-Every job reads and writes Parquet in these schemas. A column that a source does not know is null, never a made-up value.
+Every job reads and writes Parquet in these schemas. A column that a source does not know is null, never a made-up value. A schema's
+metadata holds the number of its format, and a file inherits it (reid_ray.versions): who changes a schema raises the number.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from reid_ray.errors import DataError
+from reid_ray.versions import stamp
 
 # Who is on the picture and where it was taken; shared by every table that speaks of an image.
 _WHO: list[pa.Field] = [
@@ -30,7 +32,8 @@ IMAGES = pa.schema(
         pa.field("height", pa.int32()),
         *_WHO,
         pa.field("attributes", pa.string()),  # JSON object {attribute: value} where the truth is known, else null
-    ]
+    ],
+    metadata=stamp("images"),
 )
 
 CAPTIONS = pa.schema(
@@ -53,7 +56,8 @@ CAPTIONS = pa.schema(
         pa.field("prompt_fingerprint", pa.string()),  # digest of instruction text and sampling
         pa.field("seed", pa.int64()),
         *_WHO,
-    ]
+    ],
+    metadata=stamp("captions"),
 )
 
 EMBEDDINGS = pa.schema(
@@ -66,7 +70,8 @@ EMBEDDINGS = pa.schema(
         pa.field("image_id", pa.string()),  # the image, or the image that a text describes
         pa.field("text", pa.string()),  # the text, for kind text
         *_WHO,
-    ]
+    ],
+    metadata=stamp("embeddings"),
 )
 
 HITS = pa.schema(
@@ -80,7 +85,8 @@ HITS = pa.schema(
         pa.field("camera_id", pa.int32()),
         pa.field("score", pa.float32(), nullable=False),  # cosine similarity
         pa.field("correct", pa.bool_()),  # same person_id as the query; null if either is unknown
-    ]
+    ],
+    metadata=stamp("hits"),
 )
 
 

@@ -30,6 +30,7 @@ from reid_ray.records import conform
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.setup.models import model_revision, resolve_model
 from reid_ray.storage import JobOutput, write_bytes, write_json
+from reid_ray.versions import numbered
 
 REPORT, RESULT, PICTURE, PAIRS = "calibration.md", "calibration.json", "roc.png", "pairs.jsonl"
 PUBLISHED_ALPHA = 0.6  # LLM-DA
@@ -63,7 +64,7 @@ def run_calibrate(config: CalibrateJob) -> dict[str, Any]:
         output.facts.update({name: result[name] for name in ("pairs", "filters")})
         curves = result.pop("curves")
         _write_pairs(output, pairs, result.pop("scores"))
-        write_json(output.folder / RESULT, result)
+        write_json(output.folder / RESULT, {**numbered("calibration"), **result})
         write_bytes(output.folder / REPORT, render_markdown(result, config).encode())
         write_bytes(output.folder / PICTURE, draw(result, curves, config))
         manifest = output.manifest()

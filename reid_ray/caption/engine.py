@@ -20,6 +20,7 @@ from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError
 from reid_ray.setup.models import model_revision, resolve_model, weights_digest
 from reid_ray.storage import MANIFEST
+from reid_ray.versions import check_manifest
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's max_lora_rank may be
 
@@ -231,6 +232,7 @@ def _refuse_half_of_a_tune(adapter: Path, model: Path, *, field: str) -> None:
     try:
         manifest = json.loads((adapter.parent / MANIFEST).read_text(encoding="utf-8"))
         alone, base = bool(manifest["adapter_serves_alone"]), manifest["base"]
+        check_manifest(manifest, origin=adapter.parent / MANIFEST)
     except (OSError, ValueError, KeyError, TypeError):
         return  # another program's
     if not alone:

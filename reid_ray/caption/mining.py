@@ -23,6 +23,7 @@ from reid_ray.caption.prompts import SLOTS
 from reid_ray.caption.validation import Failure, check_caption, words_of
 from reid_ray.config.caption_quality import ValidationConfig
 from reid_ray.errors import DataError
+from reid_ray.versions import check_json
 
 PERSON = SLOTS["person"]
 _SLOT_OF = {"upper": "clothing", "lower": "clothing", "full": "clothing", "shoes": "footwear", "hair": "hair"}
@@ -133,6 +134,8 @@ def load_templates(path: str | Path) -> dict[str, str]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give the templates.yaml of a mine job") from None
     except yaml.YAMLError as error:
         raise DataError(f"{path}: is not valid YAML: {error}") from None
+    if isinstance(values, dict):
+        check_json("templates", values, origin=path)
     entries = values.get("templates") if isinstance(values, dict) else None
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: must hold a list named templates with at least one entry")

@@ -25,6 +25,7 @@ from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.setup.models import model_revision, resolve_model
 from reid_ray.storage import JobOutput, iter_table, write_bytes, write_json
+from reid_ray.versions import numbered
 
 TEMPLATES_FILE, REPORT = "templates.yaml", "report.json"
 REQUEST = (
@@ -163,4 +164,4 @@ def _wording(answer: str) -> str:
 
 def _as_yaml(patterns: Sequence[Pattern]) -> bytes:
     templates = [{"id": p.id, "text": p.text, "origin": p.origin, "support": p.support} for p in patterns]
-    return yaml.safe_dump({"templates": templates}, sort_keys=False, allow_unicode=True, width=200).encode()
+    return yaml.safe_dump({**numbered("templates"), "templates": templates}, sort_keys=False, allow_unicode=True, width=200).encode()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from reid_ray.versions import stamp
+
 FAILURES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -15,5 +17,6 @@ FAILURES = pa.schema(
         pa.field("split", pa.string()),
         pa.field("person_id", pa.int64()),
         pa.field("camera_id", pa.int32()),
-    ]
+    ],
+    metadata=stamp("failures"),
 )

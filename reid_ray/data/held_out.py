@@ -16,6 +16,7 @@ from reid_ray.data.pairs import FACTS, PAIRS, PICTURES, VALIDATION, pack_picture
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import read_table, write_json
+from reid_ray.versions import numbered
 
 GALLERY = "gallery.arrow"
 _CAPTION_COLUMNS = ["caption_id", "image_id", "kind", "text", "status"]
@@ -67,7 +68,7 @@ def prepare_held_out(other: TransferSet, split: str, folder: Path, *, max_pixels
     write_arrow(folder / VALIDATION, pa.table(columns, schema=PAIRS))
     write_arrow(folder / GALLERY, pa.table({"person": person_G}))
     facts = {"dataset": other.name, "split": split, "queries": captions.num_rows, "gallery": len(person_G), "left_out": left_out}
-    write_json(folder / FACTS, facts)
+    write_json(folder / FACTS, {**numbered("prepared"), **facts})
     return facts
 
 

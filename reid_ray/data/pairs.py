@@ -7,6 +7,7 @@ or a counted reason.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from reid_ray.data.sources import iter_images
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import Counts, read_table, write_json
+from reid_ray.versions import check_json, numbered
 
 SAMPLES, VALIDATION, PICTURES, FACTS = "samples.arrow", "validation.arrow", "pictures.arrow", "facts.json"
 _CAPTION_COLUMNS = ["caption_id", "image_id", "parent_id", "kind", "text", "status"]
@@ -102,7 +104,7 @@ def prepare_pairs(
         "datasets": sorted(set(learnt_from["dataset"].drop_null().to_pylist())),
         **identities,
     }
-    write_json(folder / FACTS, {"facts": facts, "counts": counts.as_dict()})
+    write_json(folder / FACTS, {**numbered("prepared"), "facts": facts, "counts": counts.as_dict()})
     return facts
 
 
@@ -269,6 +271,17 @@ def _identity_facts(config: PairsJob, train: pa.Table) -> dict[str, int]:
         "persons_with_one_picture": int((pictures_P == 1).sum()),
         "persons_with_repeated_pictures": int((pictures_P < batches.samples_per_identity).sum()),
     }
+
+
+def read_prepared(folder: Path) -> dict[str, Any]:
+    """What prepare_pairs, or prepare_held_out, wrote down of the data in `folder`.
+
+    Raises:
+        DataError: a newer version of this package prepared them.
+    """
+    prepared = dict(json.loads((folder / FACTS).read_text(encoding="utf-8")))
+    check_json("prepared", prepared, origin=folder / FACTS)
+    return prepared
 
 
 def write_arrow(path: Path, table: pa.Table) -> None:

@@ -27,6 +27,7 @@ from reid_ray.data.images import BadImageError, image_size
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import IMAGES, conform, table_of
 from reid_ray.storage import parquet_files, sha256_of
+from reid_ray.versions import check_table
 
 if TYPE_CHECKING:
     import ray.data
@@ -265,6 +266,7 @@ def _matching_rows(file: Path, split: str | None) -> list[int]:
     """Rows of each row group that belong to `split`: from the footer, or from the split column alone."""
     try:
         with pq.ParquetFile(file) as parquet:
+            check_table(parquet.schema_arrow.metadata, origin=file)
             if "image_id" not in parquet.schema_arrow.names:
                 raise DataError(f"{file}: has no column image_id, so it is no IMAGES table; columns are {parquet.schema_arrow.names}")
             groups = range(parquet.metadata.num_row_groups)

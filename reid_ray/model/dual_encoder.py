@@ -25,6 +25,7 @@ from reid_ray.model.grid import image_size_of, stride_of
 from reid_ray.model.preprocess import ImageTransform
 from reid_ray.model.tokenizer import pads_to_context, train_tokenizer
 from reid_ray.storage import MANIFEST, environment, write_json
+from reid_ray.versions import numbered
 
 KIND = "dual-encoder"
 
@@ -81,6 +82,7 @@ class DualEncoder:
         write_json(
             folder / MANIFEST,
             {
+                **numbered("encoder"),
                 "kind": KIND,
                 "fingerprint": self.fingerprint,
                 "dim": self.dim,

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from reid_ray.config.model import ModelConfig
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
-from reid_ray.storage import MANIFEST
+from reid_ray.storage import MANIFEST, read_manifest
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -41,7 +41,7 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
         raise DataError(f"{folder}: no such folder; give the model folder that jobs/train.py or jobs/tune.py wrote (its output's model/)")
     if (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
         raise DataError(f"{folder}: is a training run, not a model; give {folder / 'model'}")
-    kind = _read_json(folder / MANIFEST).get("kind") if (folder / MANIFEST).is_file() else KIND
+    kind = read_manifest(folder).get("kind") if (folder / MANIFEST).is_file() else KIND
     if kind == "mllm":
         from reid_ray.model.mllm_encoder import load_mllm_encoder
 

@@ -24,6 +24,7 @@ from reid_ray.model.mllm_families import family_of
 from reid_ray.model.recompute import checkpoint_layers
 from reid_ray.setup.models import resolve_model, weights_digest
 from reid_ray.storage import MANIFEST, environment, sha256_of, write_json
+from reid_ray.versions import check_json, numbered
 
 KIND = "mllm"
 ADAPTER, TRAINED, HEADS = "adapter", "trained.safetensors", "heads.safetensors"
@@ -162,6 +163,7 @@ def save_mllm(
     write_json(
         folder / MANIFEST,
         {
+            **numbered("mllm"),
             "kind": KIND,
             "fingerprint": _fingerprint(opened.base, trained, heads),
             "family": opened.mllm.model.config.model_type,
@@ -213,6 +215,7 @@ def read_tuned(folder: Path, *, field: str) -> dict[str, Any]:
         raise DataError(f"{field}: {folder} holds no readable {MANIFEST}; give a model folder that jobs/tune.py wrote") from None
     if manifest.get("kind") != KIND:
         raise DataError(f"{field}: {folder} is of kind {manifest.get('kind')!r}, not {KIND!r}; give a model folder that jobs/tune.py wrote")
+    check_json("mllm", manifest, origin=folder / MANIFEST)
     return manifest
 
 

@@ -33,6 +33,7 @@ from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth
 from reid_ray.retrieval.ranking import Ranking, rank_blocks, rank_queries
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import MANIFEST, Counts, JobOutput, TableWriter, environment, parquet_files, read_manifest, write_json
+from reid_ray.versions import check_json, check_table, numbered, stamp
 
 RESULT, QUERIES, HITS_FOLDER = "result.json", "queries.parquet", "hits"
 MAX_RANK = 50  # of the CMC curve
@@ -80,7 +81,7 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
         result = result_of(config, scored)
         _count(output.counts, scored)
         output.facts.update(result)
-        write_json(output.folder / RESULT, {**result, "environment": environment()})
+        write_json(output.folder / RESULT, {**numbered("evaluation"), **result, "environment": environment()})
         pq.write_table(query_table(scored), output.folder / QUERIES, compression="zstd")
         _write_hits(output.folder / HITS_FOLDER, scored, config.top_k)
         write_report(output.folder, config, result, scored.ranking.results.cmc(MAX_RANK))
@@ -129,7 +130,7 @@ def query_table(scored: Scored) -> pa.Table:
             "relevant": results.relevant_Q,
             "candidates": results.candidates_Q,
         }
-    )
+    ).replace_schema_metadata(stamp("queries"))
 
 
 def _features(config: EvaluateJob) -> tuple[Features, Features]:
@@ -302,10 +303,15 @@ def read_result(folder: str | Path) -> dict[str, Any]:
     """
     if read_manifest(folder).get("job") != "evaluate":
         raise DataError(f"{folder}: is the output of another job; give the output folder of an evaluate job")
-    return dict(json.loads((Path(folder) / RESULT).read_text(encoding="utf-8")))
+    result = dict(json.loads((Path(folder) / RESULT).read_text(encoding="utf-8")))
+    check_json("evaluation", result, origin=Path(folder) / RESULT)
+    return result
 
 
 def evaluated_queries(folder: str | Path) -> pa.Table:
     """queries.parquet of an evaluate job's output folder."""
     read_result(folder)
-    return pq.read_table(parquet_files(Path(folder) / QUERIES)[0])
+    file = parquet_files(Path(folder) / QUERIES)[0]
+    table = pq.read_table(file)
+    check_table(table.schema.metadata, origin=file)
+    return table

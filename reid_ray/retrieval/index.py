@@ -23,6 +23,7 @@ from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.encoder import Encoder
 from reid_ray.records import EMBEDDINGS, conform
 from reid_ray.storage import write_json
+from reid_ray.versions import check_json, numbered
 
 VECTORS_FILE, ITEMS_FILE, FACTS_FILE = "index.faiss", "gallery.parquet", "index.json"
 ITEMS = pa.schema([field for field in EMBEDDINGS if field.name != "embedding"])
@@ -83,7 +84,7 @@ class GalleryIndex:
         folder = Path(folder)
         faiss.write_index(self._vectors, str(folder / VECTORS_FILE))
         pq.write_table(self.items, folder / ITEMS_FILE, compression="zstd")
-        write_json(folder / FACTS_FILE, self.facts())
+        write_json(folder / FACTS_FILE, {**numbered("index"), **self.facts()})
 
     def facts(self) -> dict[str, Any]:
         """What index.json says: kind, dimension, size and the encoder."""
@@ -187,6 +188,7 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / FACTS_FILE
     try:
         facts = dict(json.loads(path.read_text(encoding="utf-8")))
+        check_json("index", facts, origin=path)
         missing = {"dim", "items", "encoder_fingerprint", "encoder_path", "config"} - set(facts)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), so {folder} holds no index; run the index job first") from None

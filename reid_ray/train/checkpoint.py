@@ -26,6 +26,7 @@ from reid_ray.errors import DataError
 from reid_ray.storage import MANIFEST, read_manifest
 from reid_ray.train.parts import Masking, Parts, Tensors
 from reid_ray.train.zero import ZeroEngine
+from reid_ray.versions import numbered
 
 KIND = "training-checkpoint"
 _FILE_BYTES = 1 << 30  # a file of training/ is closed when it has grown beyond this, so that rank 0 holds no more at a time
@@ -63,7 +64,14 @@ def write_parts(folder: Path, parts: Parts, progress: Progress, *, world: int) -
         parts.masking.save(folder)
     if engine.rank:
         return {}
-    return {"kind": KIND, "progress": asdict(progress), "workers": world, "zero_stage": engine.stage, "training": index}
+    return {
+        **numbered("checkpoint"),
+        "kind": KIND,
+        "progress": asdict(progress),
+        "workers": world,
+        "zero_stage": engine.stage,
+        "training": index,
+    }
 
 
 def read_parts(folder: Path, engine: ZeroEngine, masking: Masking | None) -> Progress:

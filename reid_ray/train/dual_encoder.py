@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_ray.config.train import TrainJob
-from reid_ray.data.pairs import FACTS, SAMPLES, prepare_pairs, read_pairs, texts_of
+from reid_ray.data.pairs import FACTS, SAMPLES, prepare_pairs, read_pairs, read_prepared, texts_of
 from reid_ray.model.loading import locate
 from reid_ray.runtime import Need
 from reid_ray.storage import MANIFEST, Counts, parquet_files
@@ -77,7 +76,7 @@ class DualEncoderRecipe:
         if not (data / FACTS).is_file():
             data.mkdir(exist_ok=True)
             prepare_pairs(self.config, data, counts)
-        prepared = json.loads((data / FACTS).read_text(encoding="utf-8"))
+        prepared = read_prepared(data)
         counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
         counts.failed.clear()
         counts.failed.update(prepared["counts"]["failed"])
@@ -106,7 +105,7 @@ class DualEncoderRecipe:
             shutil.copytree(folder / NOISE, out / NOISE)
             write_noise_page(folder / NOISE, out / "noise.html")
         facts = {"model": {name: model[name] for name in ("fingerprint", "dim", "parameters", "image_height", "image_width")}}
-        trained_on = json.loads((folder / DATA / FACTS).read_text(encoding="utf-8"))["facts"]["datasets"]
+        trained_on = read_prepared(folder / DATA)["facts"]["datasets"]
         transfer = transfer_results(self.config, folder, out, step=model["facts"]["step"], trained_on=trained_on)
         return {**facts, "transfer": transfer} if transfer else facts
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_ray.config.tune import TuneJob
-from reid_ray.data.pairs import FACTS, prepare_pairs
+from reid_ray.data.pairs import FACTS, prepare_pairs, read_prepared
 from reid_ray.errors import ConfigError
 from reid_ray.runtime import Need
 from reid_ray.storage import Counts, parquet_files
@@ -85,7 +84,7 @@ class MllmRecipe:
                 fits=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= captions.max_tokens,
                 answered=(lambda pairs: Continuations(pairs, captions.continuation).available()) if self.config.objective.answers else None,
             )
-        prepared = json.loads((data / FACTS).read_text(encoding="utf-8"))
+        prepared = read_prepared(data)
         counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
         counts.failed.clear()
         counts.failed.update(prepared["counts"]["failed"])

@@ -16,6 +16,7 @@ import pyarrow as pa
 from reid_ray.storage import Counts, TableWriter
 from reid_ray.train.masking import real_tokens, vocabulary_of
 from reid_ray.train.noise_store import NoiseStore, decode
+from reid_ray.versions import stamp
 
 NOISE = pa.schema(
     [
@@ -25,7 +26,8 @@ NOISE = pa.schema(
         pa.field("token_noise", pa.list_(pa.float32()), nullable=False),  # r = 1 - best cosine with a patch, in [0, 2]
         pa.field("words", pa.list_(pa.string()), nullable=False),  # the text at white space; a word beyond the context has noise null
         pa.field("word_noise", pa.list_(pa.float32()), nullable=False),  # mean over the word's tokens
-    ]
+    ],
+    metadata=stamp("noise"),
 )
 
 

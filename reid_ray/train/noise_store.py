@@ -7,16 +7,20 @@ how workers talk.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 
 from reid_ray.errors import DataError
+from reid_ray.storage import write_json
+from reid_ray.versions import check_json, numbered
 
 # 0 is "not known", so that adding up the answers of all workers, of which one owns the row, gives the row.
 _STEP = 2 / 254
 _FILE = "noise-{rank:05d}-of-{world:05d}.npy"
+_FORMAT = "noise.json"
 
 
 class NoiseStore:
@@ -61,15 +65,18 @@ class NoiseStore:
         self._own_KT[place_N, : codes_NT.shape[1]] = codes_NT[own_N]
 
     def save(self, folder: Path) -> None:
-        """Write this worker's part; every worker writes its own file."""
+        """Write this worker's part; every worker writes its own file, and all the same number of the format beside it."""
+        write_json(folder / _FORMAT, numbered("noise_levels"))
         np.save(folder / _FILE.format(rank=self.rank, world=self.world), self._own_KT)
 
     def load(self, folder: Path) -> None:
         """Read this worker's rows from the files that any number of workers saved.
 
         Raises:
-            DataError: a file is missing, or they are of another number of captions or tokens.
+            DataError: a file is missing, or they are of another number of captions or tokens, or of a newer format.
         """
+        if (folder / _FORMAT).is_file():
+            check_json("noise_levels", json.loads((folder / _FORMAT).read_text(encoding="utf-8")), origin=folder / _FORMAT)
         parts = self._parts(folder)
         own_K = self.rows()
         for rank, part_KT in enumerate(parts):

@@ -13,7 +13,7 @@ from reid_ray.config.common import PoolConfig
 from reid_ray.config.evaluate import EvaluateJob
 from reid_ray.config.train import TrainJob, TransferSet
 from reid_ray.data.held_out import prepare_held_out, require_split
-from reid_ray.data.pairs import FACTS
+from reid_ray.data.pairs import FACTS, read_prepared
 from reid_ray.retrieval.transfer import known_overlap
 from reid_ray.train.log import read_metrics
 
@@ -36,7 +36,9 @@ def prepare_transfer(config: TrainJob, folder: Path) -> None:
         if other.test_split is not None:
             require_split(other, other.test_split)
         path = transfer_folder(folder, other)
-        if other.val_split is not None and not (path / FACTS).is_file():
+        if (path / FACTS).is_file():
+            read_prepared(path)
+        elif other.val_split is not None:
             path.mkdir(parents=True, exist_ok=True)
             prepare_held_out(other, other.val_split, path, max_pixels=config.images.max_pixels)
 

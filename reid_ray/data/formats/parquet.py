@@ -19,6 +19,7 @@ from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped
 from reid_ray.data.store import Store, open_file_store, open_store
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES, conform
+from reid_ray.versions import check_table
 
 _BATCH_ROWS = 64  # rows hold whole images: a larger batch would not be bounded memory
 # What a caption row keeps on its way; the rest is filled from its image when it is written again.
@@ -99,6 +100,7 @@ def _rows(store: Store, schema: pa.Schema, renames: dict[str, str], columns: lis
 
 
 def _file_rows(file: pq.ParquetFile, schema: pa.Schema, renames: dict[str, str], origin: str) -> Iterator[dict[str, Any]]:
+    check_table(file.schema_arrow.metadata, origin=origin)
     there = set(file.schema_arrow.names)
     sources = {name: renames.get(name, name) for name in schema.names}
     lacking = [sources[name] for name in renames if sources[name] not in there]

@@ -1,0 +1,155 @@
+"""The format number of everything that one run writes and a later one reads: which numbers there are, and what to do with each.
+
+Whoever writes something of a kind puts today's number into it (`stamp`, `number_of`), whoever reads it asks `check` first: a number above
+ours is refused in a sentence, one below is read as it is as long as that is right, and needs a migration (jobs/migrate.py) after that.
+What has no number is of format 0: it was written before numbers were, or by other people's programs. Knows numbers and words; no files.
+
+To change a layout: add a line to its Format here, a step to reid_ray.migration, and the layout to tests/unit/layouts.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reid_ray.errors import DataError
+
+FIELD = "format"  # of JSON files
+TABLE_FIELD = b"reid_ray.format"  # of a Parquet file's schema: "images 1"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of thing on disk.
+
+    `what` is how messages call it. `changes[n]` says in a line what number n + 1 is or changed. Numbers from `oldest` on are read as they
+    are, 0 being what has no number.
+    """
+
+    what: str
+    changes: tuple[str, ...]
+    oldest: int = 0
+
+    @property
+    def current(self) -> int:
+        """The number that is written today."""
+        return len(self.changes)
+
+
+_FIRST = "its first number; otherwise as 0"
+
+TABLES = {
+    "images": Format("a table of images", (_FIRST,)),
+    "captions": Format("a table of captions", (_FIRST,)),
+    "embeddings": Format("a table of embeddings", (_FIRST,)),
+    "hits": Format("a table of hits", (_FIRST,)),
+    "failures": Format("a table of failures", (_FIRST,)),
+    "noise": Format("a table of noise levels", (_FIRST,)),
+    "queries": Format("a table of scored queries", (_FIRST,)),
+}
+FORMATS = {
+    **TABLES,
+    "output": Format("a job's output", (_FIRST,)),
+    "encoder": Format("a dual encoder", (_FIRST,)),
+    "mllm": Format("a tuned multimodal model", (_FIRST,)),
+    "checkpoint": Format("a training checkpoint", (_FIRST,)),
+    "noise_levels": Format("a store of noise levels", ("a file noise.json with this number; the arrays as in 0",)),
+    "prepared": Format("prepared training data", (_FIRST,)),
+    "ledger": Format("a caption ledger", ("a file format.json with this number; rows as in 0",)),
+    "index": Format("a gallery index", (_FIRST,)),
+    "evaluation": Format("the result of an evaluation", (_FIRST,)),
+    "calibration": Format("the result of a calibration", (_FIRST,)),
+    "templates": Format("a file of caption templates", (_FIRST,)),
+}
+
+
+# What a manifest.json says its `kind` is; that of a job's output says none.
+_MANIFESTS = {None: "output", "dual-encoder": "encoder", "mllm": "mllm", "training-checkpoint": "checkpoint"}
+
+
+def number_of(kind: str) -> int:
+    """The number that is written today for a kind of FORMATS."""
+    return FORMATS[kind].current
+
+
+def numbered(kind: str) -> dict[str, int]:
+    """The first field of a JSON file of this kind."""
+    return {FIELD: number_of(kind)}
+
+
+def stamp(kind: str) -> dict[bytes, bytes]:
+    """The metadata of the Arrow schema of a kind of TABLES, which Parquet files inherit."""
+    return {TABLE_FIELD: f"{kind} {number_of(kind)}".encode()}
+
+
+def check(kind: str, found: Any, *, origin: Any) -> int:
+    """The number of what lies at `origin`, which this package can read.
+
+    Args:
+        kind: one of FORMATS.
+        found: what its field says; None: it has none.
+        origin: the file, for messages.
+
+    Raises:
+        DataError: it is of a newer format, of one that must be migrated first, or no whole number.
+    """
+    known = FORMATS[kind]
+    if found is None:
+        found = 0
+    if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+        raise DataError(f"{origin}: {FIELD} is {found!r}, not a whole number, so the file is damaged; make it again")
+    if found > known.current:
+        raise DataError(
+            f"{origin}: is {known.what} of format {found}, but this reid_ray reads formats up to {known.current}; upgrade reid_ray, or "
+            "make it again with this one"
+        )
+    if found < known.oldest:
+        raise DataError(
+            f"{origin}: is {known.what} of format {found}, which this reid_ray reads only after a migration; run python jobs/migrate.py "
+            "path=FOLDER on the folder that holds it"
+        )
+    return found
+
+
+def check_json(kind: str, value: Mapping[str, Any], *, origin: Any) -> int:
+    """As `check`, of a JSON object."""
+    return check(kind, value.get(FIELD), origin=origin)
+
+
+def check_manifest(manifest: Mapping[str, Any], *, origin: Any) -> int:
+    """As `check`, of a manifest.json, which says itself what it is of. One of other people's passes as 0: its reader refuses it."""
+    kind = manifest_kind(manifest)
+    return check_json(kind, manifest, origin=origin) if kind is not None else 0
+
+
+def manifest_kind(manifest: Mapping[str, Any]) -> str | None:
+    """Which of FORMATS a manifest.json is of; None for other people's."""
+    return _MANIFESTS.get(manifest.get("kind"))
+
+
+def check_table(metadata: Mapping[bytes, bytes] | None, *, origin: Any) -> int:
+    """As `check`, of a Parquet file: the metadata of its Arrow schema. Other people's tables have no number and pass as 0.
+
+    Raises:
+        DataError: also for a kind of table that this package does not know, which a newer one must have written.
+    """
+    kind, number = table_format(metadata, origin=origin)
+    if kind is not None and kind not in TABLES:
+        raise DataError(f"{origin}: is a table of {kind}, which this reid_ray does not know; upgrade reid_ray")
+    return check(kind, number, origin=origin) if kind is not None else 0
+
+
+def table_format(metadata: Mapping[bytes, bytes] | None, *, origin: Any) -> tuple[str | None, int]:
+    """(kind, number) that a Parquet file's metadata states; (None, 0) where it states none.
+
+    Raises:
+        DataError: the statement is no kind and number.
+    """
+    stated = (metadata or {}).get(TABLE_FIELD)
+    if stated is None:
+        return None, 0
+    kind, _, number = stated.decode("utf-8", "replace").partition(" ")
+    if not kind or not number.isdecimal():
+        raise DataError(f"{origin}: {TABLE_FIELD.decode()} is {stated!r}, not a kind and a number, so the file is damaged; make it again")
+    return kind, int(number)

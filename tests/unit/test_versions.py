@@ -1,0 +1,62 @@
+"""Everything that is read again says which format it is of: a newer one is refused in a sentence, what has none is read as it is."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+
+from reid_ray import versions
+from reid_ray.data.failures import FAILURES
+from reid_ray.errors import DataError
+from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, table_of
+from reid_ray.train.noise_export import NOISE
+
+SCHEMAS = {"images": IMAGES, "captions": CAPTIONS, "embeddings": EMBEDDINGS, "hits": HITS, "failures": FAILURES, "noise": NOISE}
+
+
+@pytest.mark.parametrize("kind", versions.FORMATS)
+def test_todays_number_and_every_older_one_that_is_read_pass(kind):
+    for number in range(versions.FORMATS[kind].oldest, versions.number_of(kind) + 1):
+        assert versions.check(kind, number, origin="there") == number
+    assert versions.check_json(kind, versions.numbered(kind), origin="there") == versions.number_of(kind)
+
+
+@pytest.mark.parametrize("kind", versions.FORMATS)
+def test_a_newer_number_is_refused_by_file_both_numbers_and_what_to_do(kind):
+    newer = versions.number_of(kind) + 1
+    with pytest.raises(DataError, match=rf"^runs/there: .* format {newer}, .* up to {newer - 1}; upgrade reid_ray"):
+        versions.check(kind, newer, origin="runs/there")
+
+
+def test_what_has_no_number_is_of_format_0():
+    assert versions.check_json("output", {"job": "train"}, origin="there") == 0
+    assert versions.check_table(None, origin="there") == versions.check_table({b"pandas": b"{}"}, origin="there") == 0
+
+
+def test_a_format_that_is_read_no_more_names_the_migration(monkeypatch):
+    monkeypatch.setitem(versions.FORMATS, "index", versions.Format("a gallery index", ("one", "two"), oldest=2))
+    with pytest.raises(DataError, match=r"^there: .* format 1, .*jobs/migrate.py"):
+        versions.check("index", 1, origin="there")
+
+
+@pytest.mark.parametrize("found", ["1", 1.0, True, -1, [1]])
+def test_a_number_that_is_none_is_refused_as_damage(found):
+    with pytest.raises(DataError, match=r"^there: format is .*damaged"):
+        versions.check("output", found, origin="there")
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_a_table_on_disk_says_its_kind_and_number(kind, tmp_path):
+    assert set(SCHEMAS) | {"queries"} == set(versions.TABLES)
+    pq.write_table(SCHEMAS[kind].empty_table(), tmp_path / "table.parquet")
+    metadata = pq.read_schema(tmp_path / "table.parquet").metadata
+    assert versions.table_format(metadata, origin="there") == (kind, versions.number_of(kind))
+
+
+def test_a_kind_of_table_that_only_a_newer_version_knows_is_refused():
+    with pytest.raises(DataError, match=r"^there: is a table of gaits, .*upgrade reid_ray"):
+        versions.check_table({versions.TABLE_FIELD: b"gaits 1"}, origin="there")
+
+
+def test_the_number_of_a_table_is_no_part_of_its_columns():
+    assert table_of(IMAGES, []).schema.equals(IMAGES.remove_metadata())
