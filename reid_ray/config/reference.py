@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
@@ -94,12 +97,23 @@ def _section_of(annotation: Any) -> type[Section] | None:
 
 
 def _type_name(field: FieldInfo) -> str:
-    annotation = field.annotation
+    annotation = _plain(field.annotation)
     name = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
     name = name.replace("typing.", "").replace("NoneType", "null").replace("None", "null")
     signs = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
     bounds = [f"{signs[type(m)][0]} {getattr(m, signs[type(m)][1])}" for m in field.metadata if type(m) in signs]
     return _cell(" ".join([name, *bounds]))
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without what Annotated adds to it or to its members."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return reduce(or_, map(_plain, get_args(annotation)))
+    if get_origin(annotation) is list:
+        return list[_plain(get_args(annotation)[0])]  # type: ignore[misc]
+    return annotation
 
 
 def _default(field: FieldInfo) -> str:
