@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from reid_ray.config.ingest import IngestJob
 from reid_ray.data.failures import FAILURES
+from reid_ray.data.files import printable
 from reid_ray.data.formats import Caption, ImageRecord, Skipped, read_source
 from reid_ray.data.formats.records import skipped
 from reid_ray.data.images import image_size, verify_image
@@ -77,7 +78,7 @@ def admit(records: Iterable[ImageRecord | Skipped]) -> Iterator[ImageRecord | Sk
             yield record
             continue
         # 8 bytes of a digest instead of the name: 4 million ids fit in 0.3 GB, and two of them collide once in a million data sets
-        digest = int.from_bytes(hashlib.blake2b(_storable(record.image_id).encode(), digest_size=8).digest(), "little")
+        digest = int.from_bytes(hashlib.blake2b(printable(record.image_id).encode(), digest_size=8).digest(), "little")
         if digest in seen:
             yield skipped(record, "repeated_id", "an earlier record has this image_id")
         elif not _fits(record.person_id, 63) or not _fits(record.camera_id, 31):
@@ -90,11 +91,6 @@ def admit(records: Iterable[ImageRecord | Skipped]) -> Iterator[ImageRecord | Sk
 
 def _fits(number: int | None, bits: int) -> bool:
     return number is None or -(1 << bits) <= number < (1 << bits)
-
-
-def _storable(text: str) -> str:
-    """Text that Arrow can hold: bytes of a file name that are no UTF-8, and lone surrogates of a JSON file, are written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Tables:
@@ -127,6 +123,9 @@ class Tables:
         """Write one image with its captions, or one failure."""
         if isinstance(row, Skipped):
             self._add_failure(row)
+        elif not self._with_bytes and row.record.path and row.record.path != printable(row.record.path):
+            detail = "its name is no UTF-8, so the table cannot say where it lies; rename it, or set images to bytes"
+            self._add_failure(skipped(row.record, "name_not_utf8", detail))
         else:
             self._add_image(row)
 
@@ -147,9 +146,9 @@ class Tables:
         who = _who(record)
         self._image_rows.append(
             {
-                "image_id": _storable(record.image_id),
+                "image_id": printable(record.image_id),
                 "image": row.data if self._with_bytes else None,
-                "path": _storable(record.path) if record.path else None,
+                "path": printable(record.path) if record.path else None,
                 "image_sha256": row.sha256,
                 "width": row.found[0],
                 "height": row.found[1],
@@ -169,8 +168,8 @@ class Tables:
 
     def _add_caption(self, caption: Caption, position: int, record: ImageRecord, sha256: str, who: dict[str, Any]) -> None:
         own_id = caption.get("caption_id") or _caption_id(record.image_id, position, caption)
-        text = None if caption["text"] is None else _storable(caption["text"])
-        keys = {"caption_id": own_id, "image_id": _storable(record.image_id), "image_sha256": sha256}
+        text = None if caption["text"] is None else printable(caption["text"])
+        keys = {"caption_id": own_id, "image_id": printable(record.image_id), "image_sha256": sha256}
         self._caption_table.append({**caption, "text": text, **keys, **who})
         if caption["status"] == "failed":
             self.captions_failed[str(caption["reason"]).partition(":")[0]] += 1
@@ -181,13 +180,13 @@ class Tables:
         self.failed[row.reason] += 1
         if row.captions:
             self.captions_failed["image_failed"] += len(row.captions)
-        texts = [None if caption["text"] is None else _storable(caption["text"]) for caption in row.captions]
+        texts = [None if caption["text"] is None else printable(caption["text"]) for caption in row.captions]
         self._failure_table.append(
             {
-                "image_id": _storable(row.image_id),
+                "image_id": printable(row.image_id),
                 "reason": row.reason,
-                "detail": _storable(row.detail),
-                "path": _storable(row.path) if row.path else None,
+                "detail": printable(row.detail),
+                "path": printable(row.path) if row.path else None,
                 "captions": texts or None,
                 **_who(row),
             }
@@ -230,4 +229,4 @@ def _who(record: ImageRecord | Skipped) -> dict[str, Any]:
 def _caption_id(image_id: str, position: int, caption: Caption) -> str:
     """Of a caption that comes from a data set: its image, where it comes from, and its place among the image's captions."""
     parts = (image_id, str(caption.get("instruction_id")), str(position))
-    return hashlib.sha256(_storable("\0".join(parts)).encode()).hexdigest()[:32]
+    return hashlib.sha256(printable("\0".join(parts)).encode()).hexdigest()[:32]

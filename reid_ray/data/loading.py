@@ -22,6 +22,7 @@ from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 from reid_ray.config.ingest import LoadConfig
+from reid_ray.data.files import raise_if_system
 from reid_ray.data.formats.records import ImageRecord, Skipped, skipped
 from reid_ray.data.images import BadImageError
 from reid_ray.data.store import Store
@@ -71,6 +72,7 @@ def load_all(
 
     Raises:
         DataError: a worker process died.
+        OSError: the system has no descriptor or memory left; that is no fault of the file that was next.
     """
     tasks = _tasks(iter(records))
     started = time.monotonic()
@@ -193,6 +195,7 @@ def _bytes_of(image: _Wanted, max_bytes: int) -> bytes:
         except FileNotFoundError:
             raise BadImageError("missing", "no such file") from None
         except OSError as error:
+            raise_if_system(error)
             raise BadImageError("unreadable_file", str(error)) from None
     if len(data) > max_bytes:
         raise BadImageError("too_many_bytes", f"the file has more than {max_bytes} bytes (source.max_file_mb)")

@@ -8,7 +8,6 @@ fails later, with a reason and a count, in whatever job decodes it.
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import time
@@ -21,9 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from reid_ray.config.common import ImagesConfig, SyntheticConfig
+from reid_ray.data.files import open_regular, printable, raise_if_system
 from reid_ray.data.images import BadImageError, image_size
+from reid_ray.data.store import Store
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import IMAGES, conform, table_of
 from reid_ray.storage import parquet_files, sha256_of
@@ -225,25 +227,12 @@ def _list_folder(config: ImagesConfig) -> ImageListing:
 
 def _image_names(root: Path) -> tuple[list[str], int]:
     """(sorted relative posix paths of image files, number of other files); follows links to folders, each folder once."""
-    names, others, seen = [], 0, set()
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); give this user the right to read it") from None
-
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in files:
-            if name.startswith("."):
-                continue
-            if os.path.splitext(name)[1].lower() in EXTENSIONS:
-                names.append(Path(folder, name).relative_to(root).as_posix())
-            else:
-                others += 1
+    names, others = [], 0
+    for name in Store(fs.LocalFileSystem(), str(root)).walk():
+        if os.path.splitext(name)[1].lower() in EXTENSIONS:
+            names.append(name)
+        else:
+            others += 1
     return sorted(names), others
 
 
@@ -295,9 +284,9 @@ def _state_of(path: Path, session: str) -> str:
     try:
         stat = path.stat()
     except OSError:
-        return f"{session} {_printable(str(path))}"
+        return f"{session} {printable(str(path))}"
     recent = time.time() - stat.st_mtime < SETTLED_S
-    return f"{session if recent else 'file'} {_printable(str(path))} {stat.st_size} {stat.st_mtime_ns}"
+    return f"{session if recent else 'file'} {printable(str(path))} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _piece_rows(count: int) -> int:
@@ -309,19 +298,17 @@ def _piece_rows(count: int) -> int:
 
 def _file_row(root: Path, name: str, max_pixels: int) -> dict[str, Any]:
     data = _read_file(root / name)
-    shown = _printable(name)
-    return {"image_id": shown, "path": _printable(str(root / name)), "dataset": _printable(root.name), **_content(data, max_pixels)}
+    shown = printable(name)
+    return {"image_id": shown, "path": printable(str(root / name)), "dataset": printable(root.name), **_content(data, max_pixels)}
 
 
 def _read_file(path: Path) -> bytes | None:
     """The bytes of a regular file; None if it is gone, forbidden, no regular file (a pipe would block for ever) or far too large."""
     try:
-        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
-            return None
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return None if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES else file.read()
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # this worker is in trouble, not the file
-            raise
+        raise_if_system(error)
         return None
 
 
@@ -346,8 +333,3 @@ def _with_bytes(table: pa.Table, folder: Path, max_pixels: int) -> pa.Table:
         elif row["image"] is not None and row["image_sha256"] is None:
             row["image_sha256"] = sha256_of(row["image"])
     return table_of(IMAGES, rows)
-
-
-def _printable(name: str) -> str:
-    """A file name as valid Unicode: bytes that are not UTF-8 become their hex escapes, so that two names stay two names."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -6,8 +6,10 @@ system calls, everything else through pyarrow; both give the same names in the s
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self
@@ -15,6 +17,7 @@ from urllib.parse import quote, unquote
 
 from pyarrow import ArrowException, fs
 
+from reid_ray.data.files import list_local, open_regular, raise_if_system, read_regular
 from reid_ray.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -44,64 +47,117 @@ class Store:
 
     def locate(self, name: str) -> str:
         """A path (local) or URI (elsewhere) of `name` that stands without this store."""
-        return self._full(name) if self.is_local else f"{self._address.rstrip('/')}/{quote(name)}{self._options}"
+        return self._full(name) if self.is_local else f"{self._address.rstrip('/')}/{quote(name, errors='surrogatepass')}{self._options}"
 
     def is_file(self, name: str) -> bool:
         """Whether `name` is a file here."""
         if self.is_local:
             return os.path.isfile(self._full(name))
-        return bool(self.filesystem.get_file_info(self._full(name)).type == fs.FileType.File)
+        return self._type(name) == fs.FileType.File
 
     def is_folder(self, name: str = "") -> bool:
         """Whether `name` is a folder here."""
         if self.is_local:
             return os.path.isdir(self._full(name))
-        return bool(self.filesystem.get_file_info(self._full(name)).type == fs.FileType.Directory)
+        return self._type(name) == fs.FileType.Directory
 
     def read_bytes(self, name: str, *, limit: int = -1) -> bytes:
         """The whole file, or its first `limit` bytes.
 
         Raises:
             FileNotFoundError: there is no such file.
-            OSError: it cannot be read.
+            OSError: it cannot be read, or is no regular file.
         """
         if self.is_local:
-            with open(self._full(name), "rb") as file:
-                return file.read(limit)
-        with self.filesystem.open_input_stream(self._full(name), compression=None) as stream:
+            return read_regular(self._full(name), limit=limit)
+        with self._remote(name, self.filesystem.open_input_stream, compression=None) as stream:
             return bytes(stream.read(None if limit < 0 else limit))
 
     def open(self, name: str) -> BinaryIO:
-        """The file as a stream of bytes, read from front to back (with seek where the filesystem can)."""
+        """The file as a stream of bytes, read from front to back (with seek where the filesystem can).
+
+        Raises:
+            OSError: as read_bytes.
+        """
         if self.is_local:
-            return open(self._full(name), "rb")
-        stream: Any = self.filesystem.open_input_file(self._full(name))
+            return open_regular(self._full(name))
+        stream: Any = self._remote(name, self.filesystem.open_input_file)
         return stream  # type: ignore[no-any-return]
 
     def list_folder(self, name: str = "") -> tuple[list[str], list[str]]:
-        """(folders, files) directly in `name`, as sorted bare names, hidden ones left out."""
-        if self.is_local:
-            folders: list[str] = []
-            files: list[str] = []
-            with os.scandir(self._full(name)) as entries:
-                for entry in entries:
-                    if not entry.name.startswith("."):
-                        (folders if entry.is_dir() else files).append(entry.name)
-            return sorted(folders), sorted(files)
-        infos = self.filesystem.get_file_info(fs.FileSelector(self._full(name), recursive=False))
+        """(folders, files) directly in `name`, as sorted bare names, hidden ones left out. What is no folder counts as a file.
+
+        Raises:
+            DataError: the folder cannot be listed.
+        """
+        try:
+            if self.is_local:
+                folders, links, files = list_local(self._full(name))
+                return sorted(folders + links), files
+            infos = self.filesystem.get_file_info(fs.FileSelector(self._full(name), recursive=False))
+        except (OSError, ArrowException) as error:
+            raise self._not_listed(name, error) from None
         visible = [info for info in infos if not info.base_name.startswith(".")]
         return (
             sorted(info.base_name for info in visible if info.type == fs.FileType.Directory),
             sorted(info.base_name for info in visible if info.type == fs.FileType.File),
         )
 
-    def walk(self, name: str = "") -> Iterator[str]:
-        """Every file below `name`, as paths relative to the store, folder by folder, so that one folder's names are held at a time."""
+    def walk(self) -> Iterator[str]:
+        """Every file below this folder, as relative paths, folder by folder, so that one folder's names are held at a time.
+
+        Links to folders are followed once all that really lies here is through, and each folder is read once: under its own name if it
+        lies here, and not for ever if a link leads back up.
+
+        Raises:
+            DataError: a folder cannot be listed.
+        """
+        if not self.is_local:
+            yield from self._walk_remote("")
+            return
+        seen: set[str] = set()
+        waiting = deque([("", os.path.realpath(self.root))])
+        while waiting:
+            yield from self._walk_local(*waiting.popleft(), seen, waiting)
+
+    def _walk_local(self, name: str, real: str, seen: set[str], waiting: deque[tuple[str, str]]) -> Iterator[str]:
+        """`real` is the folder without links, which costs nothing to know below a folder whose own is known."""
+        if real in seen:
+            return
+        seen.add(real)
+        try:
+            folders, links, files = list_local(self._full(name))
+        except OSError as error:
+            raise self._not_listed(name, error) from None
+        prefix = f"{name}/" if name else ""
+        yield from (prefix + file for file in files)
+        waiting.extend((prefix + link, os.path.realpath(self._full(prefix + link))) for link in links)
+        for folder in folders:
+            yield from self._walk_local(prefix + folder, f"{real.rstrip('/')}/{folder}", seen, waiting)
+
+    def _walk_remote(self, name: str) -> Iterator[str]:
         folders, files = self.list_folder(name)
         prefix = f"{name}/" if name else ""
         yield from (prefix + file for file in files)
         for folder in folders:
-            yield from self.walk(prefix + folder)
+            yield from self._walk_remote(prefix + folder)
+
+    def _not_listed(self, name: str, error: Exception) -> DataError:
+        raise_if_system(error)
+        reason = getattr(error, "strerror", None) or error
+        return DataError(f"{self.locate(name) if name else self}: cannot be listed ({reason}); give this user the right to read it")
+
+    def _type(self, name: str) -> Any:
+        try:
+            return self.filesystem.get_file_info(self._full(name)).type
+        except ValueError:  # a name that no file can have
+            return fs.FileType.NotFound
+
+    def _remote(self, name: str, open_: Callable[..., Any], **options: Any) -> Any:
+        try:
+            return open_(self._full(name), **options)
+        except (ArrowException, ValueError) as error:
+            raise OSError(errno.EINVAL, str(error)) from None
 
     def _full(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
