@@ -35,6 +35,8 @@ class ReidWriter(Writer):
             raise CannotExpressError("split_not_in_layout")
         if record.person_id is None or record.camera_id is None:
             raise CannotExpressError("no_person_id" if record.person_id is None else "no_camera_id")
+        if record.person_id < 0:  # -1 is junk here, and nobody else has a sign
+            raise CannotExpressError("person_id_not_in_layout")
         if record.camera_id < 1 or (self.cameras is not None and record.camera_id > self.cameras):
             raise CannotExpressError("camera_not_in_layout")
         if suffix_of(data) != self.suffix:
@@ -65,10 +67,17 @@ class MarketWriter(ReidWriter):
         folder = {split: folder for folder, split in market1501.FOLDERS.items()}[split]
         name = record.image_id.rpartition("/")[2]
         match = self.layout.name.match(name)
-        if match is None or (int(match["person"]), int(match["camera"])) != (person, camera):
+        agrees = match is not None and (int(match["person"]), int(match["camera"])) == (person, camera)
+        if not agrees or not self.names.take(f"{folder}/{name}"):
+            name = self._made_name(folder, person, camera)
+        self.write_image(str(Path(self.root) / folder / name), data, name=f"{folder}/{name}", image_id=record.image_id)
+
+    def _made_name(self, folder: str, person: int, camera: int) -> str:
+        while True:
             self._numbered += 1
             name = self.made_name.format(person=person, camera=camera, number=self._numbered)
-        self.write_image(str(Path(self.root) / folder / name), data)
+            if self.names.take(f"{folder}/{name}"):
+                return name
 
 
 class DukeWriter(MarketWriter):
@@ -112,7 +121,9 @@ class Cuhk03ImagesWriter(ReidWriter):
             raise CannotExpressError("name_not_in_layout")
         if not 0 <= person < 1 << 16:
             raise CannotExpressError("person_id_not_in_layout")
-        self.write_image(f"images_{self.config.boxes}/{name}", data)
+        if not self.names.take(name):
+            raise CannotExpressError("repeated_name")
+        self.write_image(f"images_{self.config.boxes}/{name}", data, name=f"{self.config.boxes}/{name}", image_id=record.image_id)
         self._rows.append((name, split, person, camera))
 
     def __exit__(self, *_: object) -> None:
@@ -128,6 +139,7 @@ class Cuhk03ImagesWriter(ReidWriter):
         for split in self.splits:
             columns[f"{split}_idx"] = [place[name] for name, of, *_ in self._rows if of == split]
         content = {key: np.array(values, dtype=np.uint16).reshape(-1, 1) for key, values in columns.items()}
+        super().__exit__()
         savemat(self.folder / f"cuhk03_new_protocol_config_{self.config.boxes}.mat", {"filelist": filelist, **content})
 
 
@@ -157,6 +169,7 @@ class Msmt17Writer(ReidWriter):
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        super().__exit__()
 
     def put(self, record: ImageRecord, data: bytes, *, split: str, person: int, camera: int) -> None:
         """Write the image and its line."""
@@ -164,13 +177,19 @@ class Msmt17Writer(ReidWriter):
         name = record.image_id.rpartition("/")[2]
         match = re.match(r"\d+", name) if msmt17.camera_of_name(name) == camera and name.endswith(".jpg") else None
         number = self._numbered(folder, person, int(match[0]) if match else None)
-        if match is None:
-            key = (folder, number)
-            name = f"{number:04d}_{self._images[key]:03d}_{camera:02d}_0303morning_{self._images[key]:04d}_0.jpg"
-            self._images[key] += 1
         path = f"{name.partition('_')[0]}/{name}"
-        self.write_image(f"{folder}/{path}", data)
+        if match is None or not self.names.take(f"{folder}/{path}"):
+            path = self._made_path(folder, number, camera)
+        self.write_image(f"{folder}/{path}", data, name=f"{folder}/{path}", image_id=record.image_id)
         self._lists[split].write(f"{path} {number}\n".encode())
+
+    def _made_path(self, folder: str, number: int, camera: int) -> str:
+        while True:
+            image = self._images[folder, number]
+            self._images[folder, number] += 1
+            path = f"{number:04d}/{number:04d}_{image:03d}_{camera:02d}_0303morning_{image:04d}_0.jpg"
+            if self.names.take(f"{folder}/{path}"):
+                return path
 
     def _numbered(self, folder: str, person: int, named: int | None) -> int:
         """The person's number in the lists: as earlier, else the one in the name, else the next that is free."""

@@ -1,21 +1,30 @@
 """What the layouts of the job export share: a row that has no place, and files that never overwrite each other or leave the folder.
 
-Knows rows and files; not one layout. The layouts are in export_layouts.py and export_reid.py.
+Knows rows and files; not one layout. The layouts are in export_layouts.py and export_reid.py, the rule for names in export_names.py.
 """
 
 from __future__ import annotations
 
-import re
+import errno
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from reid_ray.config.export import ExportJob
-from reid_ray.data.formats.json_captions import is_safe_name
+from reid_ray.data.export_names import Names
+from reid_ray.data.formats.names import NameList
 from reid_ray.data.formats.records import Caption, ImageRecord
-from reid_ray.data.store import is_image_name
 
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
+# What a file system may have against a name that others take.
+_NAME_FAULTS = {
+    errno.EEXIST: "repeated_name",
+    errno.ENOTDIR: "repeated_name",
+    errno.EISDIR: "repeated_name",
+    errno.ENAMETOOLONG: "name_too_long",
+    errno.EINVAL: "name_not_possible",
+    errno.EILSEQ: "name_not_possible",
+}
 
 
 class CannotExpressError(Exception):
@@ -29,16 +38,21 @@ class CannotExpressError(Exception):
 class Writer:
     """What the layouts share: counts of captions, and image files that never overwrite each other or leave the folder."""
 
+    flat = keys = False  # see export_names.Names
+
     def __init__(self, folder: Path, config: ExportJob) -> None:
         self.folder, self.config = folder, config
         self.captions = 0
         self.left_out: Counter[str] = Counter()
+        self.names = Names(flat=self.flat, keys=self.keys)
+        self._name_list = NameList(folder)
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close files; nothing to do for layouts without open ones."""
+        """Close files."""
+        self._name_list.close()
 
     def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
         """Write one image with its captions.
@@ -48,27 +62,30 @@ class Writer:
         """
         raise NotImplementedError
 
-    def write_image(self, name: str, data: bytes) -> None:
+    def write_image(self, path: str, data: bytes, *, name: str, image_id: str) -> None:
         """Write an image file below the folder.
 
+        Args:
+            path: of the file, relative to the folder.
+            data: its content.
+            name: the image_id that the layout's reader makes of this file.
+            image_id: the one that it has, which the job ingest gives back.
+
         Raises:
-            CannotExpressError: repeated_name.
+            CannotExpressError: repeated_name, name_too_long or name_not_possible: what the file system says of the name.
         """
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.folder / path
         try:
-            with path.open("xb") as file:
-                file.write(data)
-        except FileExistsError:
-            raise CannotExpressError("repeated_name") from None
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("xb") as stream:
+                stream.write(data)
+        except OSError as error:
+            if error.errno not in _NAME_FAULTS:
+                raise
+            raise CannotExpressError(_NAME_FAULTS[error.errno]) from None
+        self._name_list.add(name, image_id)
 
 
 def suffix_of(data: bytes) -> str:
     """The suffix that the first bytes of an image file call for; img if they are of no known kind."""
     return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), "img")
-
-
-def safe_path(image_id: str, data: bytes) -> str:
-    """The image_id as a path below a folder: itself where it is one, else with everything suspicious replaced."""
-    path = image_id if is_image_name(image_id) else f"{image_id}.{suffix_of(data)}"
-    return path if is_safe_name(path) else re.sub(r"[^A-Za-z0-9._-]+", "_", path.replace("..", "_")).lstrip("._") or "image"

@@ -13,6 +13,7 @@ from reid_ray.data.formats.luperson import read_luperson
 from reid_ray.data.formats.luperson_mllm import read_luperson_mllm
 from reid_ray.data.formats.market1501 import read_dukemtmc, read_market1501
 from reid_ray.data.formats.msmt17 import read_msmt17
+from reid_ray.data.formats.names import restored
 from reid_ray.data.formats.parquet import read_parquet
 from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped
 from reid_ray.data.formats.rstpreid import read_rstpreid
@@ -38,9 +39,10 @@ READERS: dict[Format, Callable[[Store, SourceConfig], Records]] = {
 
 
 def read_source(source: SourceConfig) -> Records:
-    """The records of a data set, streaming, in an order that does not change from run to run.
+    """The records of a data set, streaming, in an order that does not change from run to run; of an export, under the ids it came from.
 
     Raises:
         DataError: the address or the layout cannot be used at all.
     """
-    yield from READERS[source.format](open_store(source.path), source)
+    store = open_store(source.path)
+    yield from restored(READERS[source.format](store, source), store)

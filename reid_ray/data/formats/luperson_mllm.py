@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +26,7 @@ DATASET = "LUPerson-MLLM"
 IMAGES = "LUPerson-MLLM"
 CAPTIONERS = {"qwen": "Qwen-VL-Chat-7B", "shikra": "Shikra-7B"}
 KINDS = {"s": "static", "d": "dynamic"}
+_NAME_CHARACTERS, _MAX_FILES = 100, 128  # of a captioner's name in a file's; caption files of one data set
 _FILE = re.compile(r"^T(?P<kind>[sd])-(?P<captioner>[\w.-]+)\.json$")
 
 
@@ -50,7 +52,7 @@ def file_name(kind: str, *, captioner: str | None, model: str | None) -> str:
     """The JSON file of a caption: Ts-qwen.json for a static caption by captioner qwen, or, where only the model is known, by its name."""
     letter = {word: letter for letter, word in KINDS.items()}[kind]
     name = captioner or {name: short for short, name in CAPTIONERS.items()}.get(model or "") or model or "unknown"
-    return f"T{letter}-{re.sub(r'[^A-Za-z0-9._]+', '-', name).strip('-').lower()}.json"
+    return f"T{letter}-{re.sub(r'[^A-Za-z0-9._]+', '-', name).strip('-').lower()[:_NAME_CHARACTERS] or 'unknown'}.json"
 
 
 class CaptionFiles:
@@ -59,10 +61,23 @@ class CaptionFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, BinaryIO] = {}
+        self._owners: dict[str, tuple[str | None, str | None]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> CaptionFiles:
         return self
+
+    def name_of(self, kind: str, *, captioner: str | None, model: str | None) -> str:
+        """file_name, with a digest where it is the name of another captioner's file already."""
+        name, who = file_name(kind, captioner=captioner, model=model), (captioner, None if captioner else model)
+        if self._owners.setdefault(name, who) == who:
+            return name
+        digest = blake2b(repr(who).encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+        return f"{name.removesuffix('.json')}-{digest}.json"
+
+    def has_room_for(self, name: str) -> bool:
+        """Whether the file `name` is open or may be: a table with a captioner of its own in every row would exhaust the open files."""
+        return name in self._files or len(self._files) < _MAX_FILES
 
     def write(self, name: str, image_name: str, text: str) -> None:
         """Add one caption to the file `name` (see file_name); the caller sees to it that an image has at most one per file."""

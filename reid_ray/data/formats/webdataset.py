@@ -1,8 +1,8 @@
 """WebDataset: tar shards whose members of one stem form a sample: an image (.jpg, .png, ...), .txt or .caption, and .json.
 
-A .json may say caption or captions, person_id, camera_id, split, attributes. Shards are read from front to back, so any stream
-will do and one sample is in memory at a time; of a shard that breaks off the whole samples are kept and the break is counted.
-`ShardWriter` writes the same.
+A .json may say caption or captions, person_id, camera_id, split, attributes, and the image_id that an export made the stem of. Shards are
+read from front to back, so any stream will do and one sample is in memory at a time; of a shard that breaks off the whole samples are kept
+and the break is counted. `ShardWriter` writes the same.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped
 from reid_ray.data.store import Store, is_image_name
 from reid_ray.errors import DataError
 
+IMAGE_ID = "reid_ray_image_id"  # in a .json that ShardWriter wrote: the id that the image came from, of which the key need not be a part
 _TEXTS = ("txt", "text", "caption")
 _SHARDS = (".tar", ".tar.gz", ".tgz")
 
 
 def read_webdataset(store: Store, source: SourceConfig) -> Records:
-    """One record per sample; image_id is the sample's stem with the image's suffix.
+    """One record per sample; image_id is the sample's stem with the image's suffix, or what an export says that it was.
 
     Raises:
         DataError: there is no shard.
@@ -61,7 +62,7 @@ class ShardWriter:
             shard = self._folder / f"shard-{self._samples // self._limit:06d}.tar"
             self._tar = tarfile.open(shard, "w")  # noqa: SIM115 - closed by _close, at the next shard or at the end
         self._samples += 1
-        for suffix, data in ((image_suffix, image), ("json", json.dumps(dict(fields), ensure_ascii=False).encode())):
+        for suffix, data in ((image_suffix, image), ("json", json.dumps(dict(fields)).encode())):
             member = tarfile.TarInfo(f"{stem}.{suffix}")
             member.size = len(data)
             assert self._tar is not None  # opened above with the first sample
@@ -137,8 +138,9 @@ def _record(stem: str, members: dict[str, bytes], shard: str, dataset: str) -> I
         return Skipped(stem, dataset, "missing", f"{place} has no image, only {', '.join(members)}", captions=captions)
     attributes = fields.get("attributes")
     split = fields.get("split")
+    image_id = fields.get(IMAGE_ID)
     return ImageRecord(
-        f"{stem}.{suffix}",
+        image_id if isinstance(image_id, str) else f"{stem}.{suffix}",
         dataset=str(fields.get("dataset") or dataset),
         data=members[suffix],
         split=str(split) if split is not None else None,

@@ -17,6 +17,8 @@ from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import read_table
 
+OURS = {"manifest.json", "image_names.jsonl"}
+
 
 def ingest(format, path, out, **source):
     config = {"source": {"format": format, "path": str(path), **source}, "output": {"path": str(out)}, "load": {"processes": 0}}
@@ -36,14 +38,14 @@ def images_of(out):
 
 
 def files_of(folder):
-    """{relative path: content} of a data set's folder, without the job's own manifest."""
-    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != "manifest.json")
+    """{relative path: content} of a data set's folder, without the project's own files."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name not in OURS)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def written(folder):
     """What lies in an exported folder."""
-    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()} - {"manifest.json"}
+    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()} - OURS
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""image_names.jsonl: which image_id stands behind a file that an export could not, or may not, give its id as a name.
+
+One line of JSON {"name", "image_id"} per such image, in the root of an exported data set; the published layouts have no place for it, and
+their own readers pass it by. `NameList` writes it, `restored` gives the ids back, whatever the layout.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from reid_ray.data.formats.records import Records
+from reid_ray.data.store import Store
+from reid_ray.errors import DataError
+
+FILE = "image_names.jsonl"
+
+
+class NameList:
+    """Writes the file; there is none if every image has its id as its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: BinaryIO | None = None
+
+    def add(self, name: str, image_id: str) -> None:
+        """Note one image.
+
+        Args:
+            name: its image_id as the layout's reader would give it.
+            image_id: what the reader is to give.
+        """
+        if name == image_id:
+            return
+        if self._file is None:
+            self._file = (self._folder / FILE).open("wb")
+        # in ASCII: an id may hold what UTF-8 does not
+        self._file.write(json.dumps({"name": name, "image_id": image_id}).encode() + b"\n")
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def restored(records: Records, store: Store) -> Records:
+    """The records under the ids that the file says; as they are where there is no such file. A table on disk, bounded memory.
+
+    Raises:
+        DataError: the file is not what NameList writes.
+    """
+    if not store.is_file(FILE):
+        yield from records
+        return
+    with tempfile.TemporaryDirectory(prefix="reid_ray_names_") as folder, closing(sqlite3.connect(Path(folder) / "names.sqlite")) as sql:
+        sql.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE id (name TEXT PRIMARY KEY, json TEXT) WITHOUT ROWID"
+        )
+        sql.executemany("INSERT OR REPLACE INTO id VALUES (?, ?)", _pairs(store))
+        for record in records:
+            found = sql.execute("SELECT json FROM id WHERE name = ?", (json.dumps(record.image_id),)).fetchone()
+            yield record if found is None else replace(record, image_id=json.loads(found[0]))
+
+
+def _pairs(store: Store) -> Iterator[tuple[str, str]]:
+    """(name, image_id), both as JSON: SQLite takes neither NUL nor half of a surrogate pair in a text."""
+    with store.open(FILE) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                entry = json.loads(line)
+                name, image_id = entry["name"], entry["image_id"]
+            except (ValueError, KeyError, TypeError):
+                name = image_id = None
+            if not isinstance(name, str) or not isinstance(image_id, str):
+                raise DataError(
+                    f"{store}/{FILE}: line {number} is not {{name, image_id}}; export again, or delete the file to keep the names"
+                )
+            yield json.dumps(name), json.dumps(image_id)
