@@ -14,16 +14,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from reid_ray.caption.attributes import phrase_spans
 from reid_ray.caption.lexicon import AGE, GENDER, modifier_of, noun_of, tokens_of, word_set
 from reid_ray.caption.prompts import SLOTS
 from reid_ray.caption.validation import Failure, check_caption, words_of
 from reid_ray.config.caption_quality import ValidationConfig
-from reid_ray.errors import DataError
-from reid_ray.versions import check_json
+from reid_ray.config.typed import Reader
+from reid_ray.config.written import Written, read_yaml
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.versions import FIELD, check
 
 PERSON = SLOTS["person"]
 _SLOT_OF = {"upper": "clothing", "lower": "clothing", "full": "clothing", "shoes": "footwear", "hair": "hair"}
@@ -129,26 +130,24 @@ def load_templates(path: str | Path) -> dict[str, str]:
         DataError: names the file, the entry and what is wrong with it.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give the templates.yaml of a mine job") from None
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: is not valid YAML: {error}") from None
-    if isinstance(values, dict):
-        check_json("templates", values, origin=path)
-    entries = values.get("templates") if isinstance(values, dict) else None
+        tree = read_yaml(Path(path))
+    except ConfigError as error:
+        raise DataError(f"{error}; templates.yaml of a mine job shows what is meant") from None
+    check("templates", Reader().value(Any, tree[FIELD], FIELD) if FIELD in tree else None, origin=path)
+    entries = tree.get("templates")
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: must hold a list named templates with at least one entry")
     templates: dict[str, str] = {}
     for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str) or not isinstance(entry.get("text"), str):
-            raise DataError(f"{path}: entry {number} needs an id and a text, both strings")
-        failure = check_template(entry["text"])
+        name, text = (entry.get("id"), entry.get("text")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, Written) or not isinstance(text, Written) or not name.text or not text.text:
+            raise DataError(f"{path}: entry {number} needs an id and a text")
+        failure = check_template(text.text)
         if failure is not None:
-            raise DataError(f"{path}: template {entry['id']} is of no use ({failure}); mend or remove it")
-        if entry["id"] in templates:
-            raise DataError(f"{path}: the id {entry['id']} appears twice; ids tell captions apart")
-        templates[entry["id"]] = entry["text"]
+            raise DataError(f"{path}: template {name.text} is of no use ({failure}); mend or remove it")
+        if name.text in templates:
+            raise DataError(f"{path}: the id {name.text} appears twice; ids tell captions apart")
+        templates[name.text] = text.text
     return templates
 
 

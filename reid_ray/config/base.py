@@ -1,7 +1,8 @@
 """How a configuration is loaded: YAML file, then `section.key=value` overrides, then one frozen pydantic model.
 
-Knows YAML and dotted names; not what any job does. Unknown keys, wrong types and contradictions are refused together, each by
-its dotted name, before anything starts. Defaults live in the models and nowhere else.
+Knows dotted names and what is wrong with them; not what any job does. A value is typed by its field, never by how YAML would guess.
+Unknown keys, wrong types and contradictions are refused together, each by its dotted name, before anything starts. Defaults live in
+the models and nowhere else.
 """
 
 from __future__ import annotations
@@ -12,61 +13,56 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from reid_ray.config.flow import is_flow, read_flow
+from reid_ray.config.typed import Reader, Unreadable
+from reid_ray.config.written import Tree, Written, read_yaml
 from reid_ray.errors import ConfigError
 
 
 class Section(BaseModel):
-    """A frozen part of a configuration; unknown keys are errors."""
+    """A frozen part of a configuration; unknown keys and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a repeated key is an error: the default silently keeps the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def load_config(model: type[ConfigT], path: str | Path | None = None, overrides: Iterable[str] = ()) -> ConfigT:
-    """Load `path` (YAML), apply `overrides` ("section.key=value", the value read as YAML) and validate as `model`.
+    """Load `path` (YAML), apply `overrides` ("section.key=value") and validate as `model`.
+
+    An override's value is the text after the first "=". A text field takes it as it is, `null` means none where a field allows that, and
+    a text in quotes as a whole loses them. Lists and sections are JSON, or [a, b] and {key: value}.
 
     Raises:
         ConfigError: names the file, every dotted key at fault and what was expected.
     """
-    values = _read_yaml(Path(path)) if path is not None else {}
-    for dotted, value in parse_overrides(overrides):
-        _set_dotted(values, dotted, value)
+    tree = read_yaml(Path(path)) if path is not None else {}
+    for dotted, text in parse_overrides(overrides):
+        _set_dotted(tree, dotted, Written(text, null=text == "null", whole=True))
     origin = str(path) if path is not None else "the command line"
+    reader = Reader()
     try:
-        return model.model_validate(values)
+        config = model.model_validate(reader.section(model, tree))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(error)}") from None
+        raise ConfigError(f"{origin}: {'; '.join([*_named(reader.problems), *_explained(error)])}") from None
+    except RecursionError:
+        raise ConfigError(f"{origin}: is nested too deeply; write fewer brackets") from None
+    if reader.problems:
+        raise ConfigError(f"{origin}: {'; '.join(_named(reader.problems))}")
+    return config
 
 
-def parse_overrides(overrides: Iterable[str]) -> list[tuple[str, Any]]:
-    """Split "section.key=value" items into (dotted key, YAML value)."""
+def parse_overrides(overrides: Iterable[str]) -> list[tuple[str, str]]:
+    """Split "section.key=value" items into (dotted key, text of the value)."""
     parsed = []
     for item in overrides:
         dotted, sign, text = item.partition("=")
         if not sign or not dotted or any(not part for part in dotted.split(".")):
             raise ConfigError(f"override {item!r} is not of the form section.key=value")
-        try:
-            parsed.append((dotted, yaml.load(text, Loader=_UniqueKeyLoader)))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override {dotted}: {text!r} is not a YAML value ({error})") from None
+        parsed.append((dotted, text))
     return parsed
 
 
@@ -77,43 +73,41 @@ def fingerprint(config: BaseModel | Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an existing file with --config") from None
-    try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold a mapping of sections, but holds a {type(values).__name__}")
-    return values
-
-
-def _set_dotted(values: dict[str, Any], dotted: str, value: Any) -> None:
+def _set_dotted(tree: dict[str, Tree], dotted: str, value: Written) -> None:
     *parents, leaf = dotted.split(".")
-    node = values
+    node = tree
     for depth, key in enumerate(parents):
         child = node.get(key)
-        if child is None:
+        if child is None or (isinstance(child, Written) and child.null):
             child = node[key] = {}
+        elif isinstance(child, Written) and child.whole and is_flow(child.text):
+            child = node[key] = _opened(child.text, ".".join(parents[: depth + 1]))
         if not isinstance(child, dict):
             raise ConfigError(f"override {dotted}: {'.'.join(parents[: depth + 1])} is a value, not a section")
         node = child
     node[leaf] = value
 
 
-def _explain(error: ValidationError) -> str:
-    problems = []
+def _opened(text: str, dotted: str) -> Tree:
+    try:
+        return read_flow(text)
+    except ConfigError as error:
+        raise ConfigError(f"override {dotted}: {text!r} {error}") from None
+
+
+def _named(problems: Mapping[str, str]) -> list[str]:
+    return [f"{dotted}: {problem}"[:400] for dotted, problem in problems.items()]
+
+
+def _explained(error: ValidationError) -> list[str]:
+    """What pydantic found beyond the texts that could not be read."""
+    found = []
     for item in error.errors():
         dotted = ".".join(str(part) for part in item["loc"]) or "the configuration"
         if item["type"] == "extra_forbidden":
-            problems.append(f"{dotted}: unknown key; remove it or check its spelling")
+            found.append(f"{dotted}: unknown key; remove it or check its spelling")
         elif item["type"] == "missing":
-            problems.append(f"{dotted}: required, but not given")
-        else:
-            problems.append(f"{dotted}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"[:400])
-    return "; ".join(problems)
+            found.append(f"{dotted}: required, but not given")
+        elif not isinstance(item["input"], Unreadable):
+            found.append(f"{dotted}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"[:400])
+    return found

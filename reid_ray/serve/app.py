@@ -204,5 +204,5 @@ def build(args: Mapping[str, Any]) -> Any:
     """
     from reid_ray.serve.deployments import application
 
-    # JSON is YAML, so a nested value keeps its shape on the way through the override parser.
-    return application(load_config(ServeJob, None, [f"{key}={json.dumps(value)}" for key, value in args.items()]))
+    # An override takes JSON, so a nested value keeps its shape; a date that YAML saw in a text is that text again.
+    return application(load_config(ServeJob, None, [f"{key}={json.dumps(value, default=str)}" for key, value in args.items()]))

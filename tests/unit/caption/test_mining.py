@@ -88,10 +88,12 @@ def test_templates_are_loaded_and_bad_ones_named(tmp_path):
     path = tmp_path / "templates.yaml"
     path.write_text(f"templates:\n- {{id: a, text: 'The {P} wears {C} and has {H}.', origin: model}}\n".replace("'", '"'))
     assert load_templates(path) == {"a": f"The {P} wears {C} and has {H}."}
+    path.write_text(f'templates: [{{id: 0012, text: "The {P} wears {C} and has {H}."}}]', encoding="utf-16")
+    assert list(load_templates(path)) == ["0012"], "an id is a text, and an editor's UTF-16 is read"
     for content, message in [
         ("templates: []", "at least one entry"),
-        ("[1, 2]", "a list named templates"),
-        ("templates: [{id: 1, text: x}]", "entry 1 needs an id and a text"),
+        ("[1, 2]", "must hold a mapping"),
+        ("templates: [{id: 1}]", "entry 1 needs an id and a text"),
         (f'templates: [{{id: a, text: "The {P} wears a red {C}, {H}."}}]', "template a is of no use .leftover_attribute: red"),
         (f'templates: [{{id: a, text: "The {P} wears {C} and {H}."}}, {{id: a, text: "The {P} wears {C} and {H}."}}]', "appears twice"),
         ("a: [", "not valid YAML"),
