@@ -26,16 +26,18 @@ class SentenceEncoder:
         model: a local folder or a hub name (resolved).
         revision: commit or tag of a hub model.
         batch_size: texts per forward pass.
+
+    Raises:
+        DataError: the weights are not those that its configuration needs. A pooler may lack, for nothing reads it.
     """
 
     def __init__(self, model: str, *, revision: str | None = None, batch_size: int = 64) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        from reid_ray.model.dual_encoder import no_progress_bars
+        from reid_ray.model.weights import load_pretrained
 
         self._tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-        with no_progress_bars():
-            self._model = AutoModel.from_pretrained(model, revision=revision).eval()
+        self._model = load_pretrained(AutoModel, model, revision=revision, not_needed=("pooler.",), not_known=("cls.", "lm_head."))
         self._batch_size = batch_size
         self._max_tokens = min(256, self._model.config.max_position_embeddings)  # beyond, all-MiniLM was never trained
 

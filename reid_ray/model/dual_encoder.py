@@ -7,15 +7,13 @@ names, tokenizer, preprocessor and manifest.json. Knows weights, tokens and pict
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers.utils import logging
 
 from reid_ray.config.model import ModelConfig
 from reid_ray.errors import ConfigError
@@ -24,6 +22,7 @@ from reid_ray.model.family import family_of
 from reid_ray.model.grid import image_size_of, stride_of
 from reid_ray.model.preprocess import ImageTransform
 from reid_ray.model.tokenizer import pads_to_context, train_tokenizer
+from reid_ray.model.weights import no_progress_bars
 from reid_ray.storage import MANIFEST, environment, write_json
 from reid_ray.versions import numbered
 
@@ -50,7 +49,7 @@ class DualEncoder:
         self.device, self.batch_size = torch.device(device), batch_size
         self.dim = self.family.dim(model.config)
         self.context = min(int(model.config.text_config.max_position_embeddings), int(tokenizer.model_max_length))
-        self.fingerprint = _digest(model, tokenizer, transform)
+        self.fingerprint = encoder_digest(model, tokenizer, transform)
 
     @torch.inference_mode()
     def encode_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
@@ -134,18 +133,6 @@ def tokenise(tokenizer: Any, texts: Sequence[str], *, context: int) -> torch.Ten
     ]
 
 
-@contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Without transformers' bars for reading and writing a file: a job has its own, and a bar per worker would drown it."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def _unit(features: torch.Tensor) -> np.ndarray:
     return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
 
@@ -167,7 +154,8 @@ def _preprocessor(transform: ImageTransform) -> dict[str, Any]:
     }
 
 
-def _digest(model: Any, tokenizer: Any, transform: ImageTransform) -> str:
+def encoder_digest(model: Any, tokenizer: Any, transform: ImageTransform) -> str:
+    """What identifies an encoder: 16 digits that change with any weight, the vocabulary or the preprocessing; a second for each GB."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -16,8 +16,6 @@ from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
 from reid_ray.storage import MANIFEST, read_manifest
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TOKENIZERS = ("tokenizer.json", "vocab.json")
 VISUAL: Final = "visual"
 LATENT: Final = "latent"
@@ -32,7 +30,8 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
         batch_size: pictures or texts per forward pass.
 
     Raises:
-        DataError: the folder or a file in it is missing, or its kind is unknown.
+        DataError: the folder or a file in it is missing, its kind is unknown, its weights are not those that its configuration needs,
+            or it holds another encoder than its manifest was written for.
     """
     from reid_ray.model.dual_encoder import KIND, DualEncoder
 
@@ -52,8 +51,9 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
         )
     if feature is not None:
         raise DataError(f"{path}: a dual encoder has one feature; drop #{feature}")
-    model, tokenizer, transform = _open_folder(folder, tokenizer_from=None)
-    return DualEncoder(model, tokenizer, transform, device=device, batch_size=batch_size)
+    encoder = DualEncoder(*_open_folder(folder, tokenizer_from=None), device=device, batch_size=batch_size)
+    _refuse_other_content(folder, encoder.fingerprint)
+    return encoder
 
 
 def split_encoder(path: str | Path) -> tuple[Path, Literal["visual", "latent"] | None]:
@@ -73,10 +73,15 @@ def open_pretrained(config: ModelConfig) -> Any:
     """
     from dataclasses import replace
 
-    from reid_ray.model.dual_encoder import DualEncoder
-    from reid_ray.model.family import with_image_size
+    from reid_ray.model.dual_encoder import KIND, DualEncoder, encoder_digest
+    from reid_ray.model.family import family_of, with_image_size
+    from reid_ray.model.tokenizer import open_tokenizer
 
-    model, tokenizer, transform = _open_folder(locate(config.init or ""), tokenizer_from=config.tokenizer)
+    folder = locate(config.init or "")
+    model, tokenizer, transform = _open_folder(folder, tokenizer_from=config.tokenizer)
+    if (folder / MANIFEST).is_file() and _read_json(folder / MANIFEST).get("kind") == KIND:
+        own = tokenizer if config.tokenizer is None else open_tokenizer(folder, pads_to_context=family_of(model).pads_to_context)
+        _refuse_other_content(folder, encoder_digest(model, own, transform))
     model = with_image_size(model, height=config.image_height, width=config.image_width, stride=config.patch_stride)
     return DualEncoder(model, tokenizer, replace(transform, height=config.image_height, width=config.image_width))
 
@@ -104,14 +109,14 @@ def locate(name: str) -> Path:
 
 
 def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any, Any]:
-    from reid_ray.model.dual_encoder import no_progress_bars
     from reid_ray.model.family import FAMILIES, family_of
     from reid_ray.model.grid import image_size_of
-    from reid_ray.model.open_clip_weights import load_open_clip
+    from reid_ray.model.open_clip_weights import OPEN_CLIP_FILES, load_open_clip
     from reid_ray.model.tokenizer import open_tokenizer
+    from reid_ray.model.weights import WEIGHT_FILES, load_pretrained
 
-    _require(folder, (*_WEIGHTS, *_OPEN_CLIP_WEIGHTS), "weights")
-    if any((folder / name).is_file() for name in _WEIGHTS):
+    _require(folder, (*WEIGHT_FILES, *OPEN_CLIP_FILES), "weights")
+    if any((folder / name).is_file() for name in WEIGHT_FILES):
         _require(folder, ("config.json",), "the model's configuration")
         kind = _read_json(folder / "config.json").get("model_type")
         if kind not in FAMILIES:
@@ -120,8 +125,7 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
                 "SigLIP checkpoint (of SigLIP 2 those with a fixed resolution, not NaFlex)"
             )
         config = FAMILIES[kind].config_class.from_pretrained(folder)
-        with no_progress_bars():
-            model = FAMILIES[kind].model_class(config).from_pretrained(folder, dtype="float32").eval()
+        model = load_pretrained(FAMILIES[kind].model_class(config), folder, dtype="float32")
         means = _read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
     else:
         model, means = load_open_clip(folder)
@@ -131,6 +135,16 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
     height, width = image_size_of(model.config.vision_config)
     tokenizer = open_tokenizer(tokens, pads_to_context=pads_to_context)
     return model, tokenizer, _transform(height, width, means)
+
+
+def _refuse_other_content(folder: Path, fingerprint: str) -> None:
+    """Refuse a folder whose manifest, if it has one, was written for another encoder."""
+    written = _read_json(folder / MANIFEST).get("fingerprint") if (folder / MANIFEST).is_file() else None
+    if written not in (None, fingerprint):
+        raise DataError(
+            f"{folder}: its weights, vocabulary or preprocessing were changed since it was written ({MANIFEST} names {written}, they are "
+            f"{fingerprint}); copy the folder again, or remove {MANIFEST} to use it as it is"
+        )
 
 
 def _transform(height: int, width: int, means: dict[str, Any]) -> Any:

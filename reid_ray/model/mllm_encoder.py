@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from reid_ray.errors import DataError
-from reid_ray.model.mllm_folder import OpenMllm, load_mllm
+from reid_ray.model.mllm_folder import HEADS, OpenMllm, load_mllm
 from reid_ray.model.mllm_heads import Neck, Pool
 from reid_ray.model.mllm_inputs import Chat
+from reid_ray.model.weights import load_state
 from reid_ray.storage import sha256_of
 
 Feature = Literal["visual", "latent"]
@@ -128,14 +129,16 @@ def _heads(opened: OpenMllm, feature: Feature, *, neck: bool) -> tuple[Pool, Nec
     pooling = opened.manifest["facts"]["pooling"] if opened.manifest else "mean"
     device = next(opened.mllm.parameters()).device
     pool = Pool(pooling, opened.mllm.hidden_dim).to(device)
-    if pool.query is not None:
-        pool.query.data.copy_(opened.heads["pool.query"])
+    load_state(pool, _below(opened.heads, "pool."), origin=HEADS)
     if not neck:
         return pool, None
-    prefix = f"identity.{feature}.neck."
-    state = {name.removeprefix(prefix): value for name, value in opened.heads.items() if name.startswith(prefix)}
+    state = _below(opened.heads, f"identity.{feature}.neck.")
     if not state:
         raise DataError(f"neck: this model's {feature} feature was trained without a classifier, so it has no neck; set neck to false")
     found = Neck(len(state["weight"])).to(device)
-    found.load_state_dict(state)
+    load_state(found, state, origin=HEADS)
     return pool, found.eval()
+
+
+def _below(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

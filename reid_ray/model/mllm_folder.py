@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,11 @@ import torch
 
 from reid_ray.config.mllm import MllmConfig
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.model.dual_encoder import no_progress_bars
-from reid_ray.model.lora import lora_targets, set_trainable
+from reid_ray.model.lora import lora_targets, set_trainable, whole_parts
 from reid_ray.model.mllm import Mllm
 from reid_ray.model.mllm_families import family_of
 from reid_ray.model.recompute import checkpoint_layers
+from reid_ray.model.weights import compare, load_pretrained, no_progress_bars, read_state, refuse_not_finite, shapes
 from reid_ray.setup.models import resolve_model, weights_digest
 from reid_ray.storage import MANIFEST, environment, sha256_of, write_json
 from reid_ray.versions import check_json, numbered
@@ -29,6 +30,8 @@ from reid_ray.versions import check_json, numbered
 KIND = "mllm"
 ADAPTER, TRAINED, HEADS = "adapter", "trained.safetensors", "heads.safetensors"
 _PREFIX = "base_model.model."  # PEFT's, before the names of the base model
+_ADAPTER_FILE = "adapter_model.safetensors"
+_IN_LAYER = re.compile(r"\.(lora_[AB])\.weight$")
 
 
 @dataclass
@@ -259,8 +262,7 @@ def _weights(folder: Path, model_class: str, dtype: torch.dtype, quantization: s
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type=quantization, bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
         )
-    with no_progress_bars():
-        return getattr(transformers, model_class).from_pretrained(folder, dtype=dtype, **options)
+    return load_pretrained(getattr(transformers, model_class), folder, dtype=dtype, **options)
 
 
 def _check_quantization(config: MllmConfig, zero_stage: int | None) -> None:
@@ -328,23 +330,41 @@ def _refuse_other_base(folder: Path, base: Mapping[str, str], *, field: str) -> 
 
 def _put_trained(opened: OpenMllm, folder: Path, *, field: str) -> None:
     """Load a tuned folder's weights into the model, which must have been opened with the same adapters and parts."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    own = {key: read_tuned(folder, field=field)["config"][key] for key in ("train_projector", "train_visual")}
-    lora = dict(read_tuned(folder, field=field)["config"]["lora"])
+    manifest = read_tuned(folder, field=field)
+    own = {key: manifest["config"][key] for key in ("train_projector", "train_visual")}
+    lora = dict(manifest["config"]["lora"])
     asked = opened.config.model_dump(mode="json")
     if own != {key: asked[key] for key in own} or lora | {"dropout": 0} != dict(asked["lora"]) | {"dropout": 0}:
         raise ConfigError(
             f"{field}: {folder} trained other parts ({lora}, {own}) than model.lora and model.train_* ask for; set them alike"
         )
-    if opened.peft is not None:
-        set_peft_model_state_dict(opened.peft, load_file(folder / ADAPTER / "adapter_model.safetensors"))
     model = opened.mllm.model
+    weights = dict(model.named_parameters())
+    adapters = _adapters_in(folder) if opened.peft is not None else {}
+    whole, opened.heads = read_state(folder / TRAINED), read_state(folder / HEADS)
+    parts = set(whole_parts(model, opened.mllm.family, opened.config))
+    for file, state, names in (
+        (folder / ADAPTER / _ADAPTER_FILE, adapters, {name for name in weights if "lora_" in name}),
+        (folder / TRAINED, whole, parts),
+    ):
+        compare(str(file), needed={name: tuple(weights[name].shape) for name in names}, found=shapes(state))
+        refuse_not_finite(str(file), state.items())
+    refuse_not_finite(str(folder / HEADS), opened.heads.items())
+    found = _fingerprint(manifest["base"], adapters | whole, opened.heads)
+    if found != manifest["fingerprint"]:
+        raise DataError(
+            f"{field}: the weights in {folder} were changed after tuning wrote them ({MANIFEST} names {manifest['fingerprint']}, they are "
+            f"{found}); copy the folder again"
+        )
     with torch.no_grad():
-        for name, weight in load_file(folder / TRAINED).items():
-            model.get_parameter(name).copy_(weight)
-    opened.heads = load_file(folder / HEADS)
+        for name, weight in (adapters | whole).items():
+            weights[name].copy_(weight)
+
+
+def _adapters_in(folder: Path) -> dict[str, torch.Tensor]:
+    """The adapters of a tuned folder under the names they have in the model: PEFT leaves its own out of a file."""
+    state = read_state(folder / ADAPTER / _ADAPTER_FILE)
+    return {_IN_LAYER.sub(r".\1.default.weight", name.removeprefix(_PREFIX)): weight for name, weight in state.items()}
 
 
 def _count(state: Mapping[str, torch.Tensor]) -> int:

@@ -17,6 +17,11 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from reid_ray.errors import DataError
+from reid_ray.model.weights import load_state, one_line, read_state
+
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# Constants that OpenAI's and old checkpoints carry along; the configuration says the same.
+_CONSTANTS = ("attn_mask", "input_resolution", "context_length", "vocab_size")
 
 _VISION_KEYS = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
 _TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
@@ -50,16 +55,21 @@ def load_open_clip(folder: Path) -> tuple[CLIPModel, dict[str, Any]]:
     """The model of an open_clip folder, and {"image_mean", "image_std"} where its configuration gives them.
 
     Raises:
-        DataError: open_clip_config.json is missing, or describes more than a plain ViT and a causal text transformer.
+        DataError: open_clip_config.json is missing, or describes more than a plain ViT and a causal text transformer; or the weights are
+            not those it describes.
     """
     described = folder / "open_clip_config.json"
     if not described.is_file():
         raise DataError(
             f"{described}: is missing; without it nobody can tell whether the weights need GELU or QuickGELU; copy it from the repository"
         )
-    published = json.loads(described.read_text(encoding="utf-8"))
-    clip = CLIPModel(clip_config(published["model_cfg"], origin=str(described)))
-    clip.load_state_dict(convert_weights(_read_weights(folder)))
+    try:
+        published = json.loads(described.read_text(encoding="utf-8"))
+        clip = CLIPModel(clip_config(published["model_cfg"], origin=str(described)))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise DataError(f"{described}: describes no model ({one_line(error)}); copy it again") from None
+    file = next(folder / name for name in OPEN_CLIP_FILES if (folder / name).is_file())
+    load_state(clip, convert_weights(read_state(file)), origin=str(file))
     preprocess = published.get("preprocess_cfg") or {}
     means = {"image_mean": preprocess["mean"], "image_std": preprocess["std"]} if {"mean", "std"} <= set(preprocess) else {}
     return clip.eval(), means
@@ -110,7 +120,7 @@ def convert_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
             converted.update(_convert_block(f"{tower}.encoder.layers.{block[2]}", block[3], weight))
         elif name in _RENAMED:
             converted[_RENAMED[name]] = weight
-        elif name != "attn_mask":  # a constant that old checkpoints carry along
+        elif name not in _CONSTANTS:
             raise DataError(f"open_clip weights: {name} has no place in CLIP's ViT; give a ViT checkpoint such as ViT-B-16")
     return converted
 
@@ -132,13 +142,3 @@ def _tower(cfg: Mapping[str, Any], activation: str) -> dict[str, Any]:
         "num_hidden_layers": cfg["layers"],
         "hidden_act": activation,
     }
-
-
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    if (folder / "open_clip_model.safetensors").is_file():
-        from safetensors.torch import load_file
-
-        return dict(load_file(folder / "open_clip_model.safetensors"))
-    weights = torch.load(folder / "open_clip_pytorch_model.bin", map_location="cpu", weights_only=True)
-    weights = weights.get("state_dict", weights)
-    return {name.removeprefix("module."): weight.float() for name, weight in weights.items()}

