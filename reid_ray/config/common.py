@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.paths import LocalPath
@@ -60,14 +61,16 @@ class OutputConfig(Section):
         description="refuse: error if the folder exists; replace: swap it at commit; reuse: keep a finished run of the same fingerprint",
     )
 
-    @model_validator(mode="after")
-    def _is_a_folder(self) -> Self:
-        if "://" in self.path:
+    @field_validator("path")
+    @classmethod
+    def _is_a_folder(cls, path: str) -> str:
+        """Absolute, links resolved: the place is the same whatever happens to the working directory or a link meanwhile."""
+        if "://" in path:
             raise ValueError(
-                f"path is the address {self.path}, but a job writes to a folder, which it renames to appear whole; write to a local or "
+                f"is the address {path}, but a job writes to a folder, which it renames to appear whole; write to a local or "
                 "mounted folder and copy it there"
             )
-        return self
+        return os.path.realpath(path)
 
 
 class RayConfig(Section):

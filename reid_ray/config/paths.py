@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel
+from pydantic.fields import FieldInfo
 
 
 class _Place:
@@ -22,10 +23,18 @@ def expanded(text: str) -> str:
     return os.path.expanduser(text) if text.startswith("~") else text
 
 
-LocalPath = Annotated[str, AfterValidator(expanded), _Place()]
+def _place(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty, but must name a place; give a path, or null where nothing is meant")
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which no path can; check how it was written")
+    return expanded(text)
+
+
+LocalPath = Annotated[str, AfterValidator(_place), _Place()]
 """A file or folder, on this machine or on storage that every node sees; or an address where the field says so."""
 
-PathOrName = Annotated[str, AfterValidator(expanded), _Place()]
+PathOrName = Annotated[str, AfterValidator(_place), _Place()]
 """A folder, or a name that is no path: builtin:NAME, a hub name, FOLDER#feature."""
 
 
@@ -46,7 +55,7 @@ def _places(value: Any, key: str, without: frozenset[str]) -> Iterator[tuple[str
             dotted = f"{key}.{name}" if key else name
             if name in without:
                 continue
-            if any(isinstance(each, _Place) for each in field.metadata) or _mentions_place(field.annotation):
+            if names_place(field):
                 yield from _texts(inner, dotted)
             else:
                 yield from _places(inner, dotted, without)
@@ -56,6 +65,11 @@ def _places(value: Any, key: str, without: frozenset[str]) -> Iterator[tuple[str
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for number, item in enumerate(value):
             yield from _places(item, f"{key}.{number}", without)
+
+
+def names_place(field: FieldInfo) -> bool:
+    """Whether a field has one of the types above, be it in a list, a mapping or a union."""
+    return any(isinstance(each, _Place) for each in field.metadata) or _mentions_place(field.annotation)
 
 
 def _mentions_place(annotation: Any) -> bool:

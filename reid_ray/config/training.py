@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig, RayConfig
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import LocalPath, expanded
 
 
 class OptimizerConfig(Section):
@@ -163,7 +163,7 @@ class LogConfig(Section):
     wandb_mode: Literal["online", "offline"] = Field(
         "offline", description="offline writes wandb/ for `wandb sync` later; online needs a network and a key"
     )
-    mlflow_uri: str | None = Field(
+    mlflow_uri: Annotated[str, AfterValidator(expanded)] | None = Field(
         None, description="MLflow's tracking server or store; null writes mlflow/mlflow.db (SQLite) to the output"
     )
     peak_tflops: float | None = Field(

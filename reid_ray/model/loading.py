@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from reid_ray.config.model import ModelConfig
+from reid_ray.config.paths import expanded
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
 from reid_ray.storage import MANIFEST, read_manifest
@@ -58,7 +59,7 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
 
 def split_encoder(path: str | Path) -> tuple[Path, Literal["visual", "latent"] | None]:
     """FOLDER#visual or FOLDER#latent -> the folder and which feature; None where none is named."""
-    text = str(path)
+    text = expanded(str(path))
     for feature in (VISUAL, LATENT):
         if text.endswith(f"#{feature}"):
             return Path(text.removesuffix(f"#{feature}")), feature

@@ -1,10 +1,17 @@
 import os
+from typing import Literal, get_args, get_origin
 
 import pytest
 
-from reid_ray.config.paths import named_places
+from reid_ray.config import Section, fingerprint, load_config
+from reid_ray.config.common import OutputConfig
+from reid_ray.config.paths import named_places, names_place
+from reid_ray.config.reference import JOBS, job_model
 from reid_ray.config.source import SourceConfig
+from reid_ray.config.synthesize import SynthesizeJob
 from reid_ray.config.train import TrainJob
+from reid_ray.errors import ConfigError
+from reid_ray.model.loading import split_encoder
 
 HOME = {"~/crops": "crops", "~": "", "/data/~/x": None, "builtin:tiny": None, "s3://bucket/~x": None, "openai/clip": None}
 
@@ -23,3 +30,67 @@ def test_places_are_found_by_their_fields_in_lists_and_sections_and_texts_are_no
     places = named_places(config, without=frozenset({"output"}))
     assert places.items() >= {"images.path": "i", "captions.paths.0": "a", "captions.paths.1": "b"}.items()
     assert not {"train", "o"} & set(places.values())
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\0b"])
+def test_a_place_that_is_no_place_is_refused(text):
+    with pytest.raises(ConfigError, match=r"output\.path"):
+        load_config(SynthesizeJob, None, [f"output.path={text}"])
+
+
+def test_an_output_is_absolute_and_where_its_links_point(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "scratch" / "not-yet")
+    for text, place in {
+        "runs": "scratch/not-yet",
+        "runs/a": "scratch/not-yet/a",
+        "b/../c": "c",
+        "~/d": "home/d",
+        str(tmp_path / "runs"): "scratch/not-yet",
+    }.items():
+        assert OutputConfig(path=text).path == str(tmp_path / place)
+    assert fingerprint(OutputConfig(path="./runs/")) == fingerprint(OutputConfig(path=str(tmp_path / "scratch" / "not-yet")))
+
+
+def test_an_encoder_given_in_python_may_lie_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert split_encoder("~/m#visual") == (tmp_path / "m", "visual")
+
+
+# Texts that name no place. A new text field must be one of these, or have a type of reid_ray.config.paths.
+NO_PLACES = {
+    *("revision", "split", "query_split", "train_split", "val_split", "test_split", "name", "pattern", "columns", "script", "device"),
+    *("regex", "grammar", "choice", "chat_template", "address", "overrides", "query", "host", "token_env", "project", "mlflow_uri"),
+    *("llm", "visual", "common", "specific", "LogConfig.run", "TransferCell.train", "TransferCell.test"),
+}
+
+
+def _text_fields(section, seen):
+    """(name, annotation, metadata) of every field whose type holds a str, over all sections below."""
+    for name, field in section.model_fields.items():
+        types = [field.annotation]
+        while types:
+            kind = types.pop()
+            if isinstance(kind, type) and issubclass(kind, Section):
+                if kind not in seen:
+                    seen.add(kind)
+                    yield from _text_fields(kind, seen)
+            elif kind is str:
+                yield section, name
+            elif get_origin(kind) is dict:
+                types.append(get_args(kind)[1])
+            elif get_origin(kind) is not Literal and not isinstance(kind, str):
+                types += get_args(kind)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_text_of_a_job_names_a_place_by_its_type_or_is_known_to_name_none(job):
+    untyped = {
+        (section.__name__, name)
+        for section, name in _text_fields(job_model(job), set())
+        if not (names_place(section.model_fields[name]) or {name, f"{section.__name__}.{name}"} & NO_PLACES)
+    }
+    assert not untyped
