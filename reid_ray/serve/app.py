@@ -138,6 +138,7 @@ def _add_other_routes(api: FastAPI, searcher: Searcher, thumbnails: ThumbnailRea
         facts = await _in_time(searcher.describe(), limits.timeout_s)
         return InfoOut(**facts, **{name: getattr(limits, name) for name in InfoOut.model_fields if name not in facts})
 
+    @api.head("/health", include_in_schema=False)
     @api.get("/health", responses={503: {"model": ProblemOut}})
     async def health() -> dict[str, str]:
         """200 while searches are answered; needs no token and says nothing else."""
@@ -149,6 +150,7 @@ def _add_other_routes(api: FastAPI, searcher: Searcher, thumbnails: ThumbnailRea
 
     page = resources.files("reid_ray.serve").joinpath("page.html").read_text(encoding="utf-8")
 
+    @api.head("/", include_in_schema=False)
     @api.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def search_page() -> HTMLResponse:
         return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"})

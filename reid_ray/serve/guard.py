@@ -11,7 +11,8 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 OPEN_PATHS = frozenset({"/health"})
+# What proxies, load balancers and tunnels add to a request: RFC 7239 and 9110, and the names of the usual ones.
+_PROXY = re.compile(
+    rb"forwarded|forwarded-.*|via|proxy-.*|x-forwarded|x-forwarded-.*|x-proxy.*|x-original-.*|x-envoy-.*|x-arr-.*|x-amzn-trace-id|cf-.*|"
+    rb"cdn-loop|(.*-)?(client|real|remote|connecting|user)-?(ip|addr|address)"
+)
 _FORM_OVERHEAD = 64 << 10  # field names, boundaries, JSON keys
 
 
@@ -36,7 +42,9 @@ class Guard:
     """Lets a request through to `app`, or answers 401, 403 or 413 itself.
 
     With a token, every path but /health needs `Authorization: Bearer TOKEN`, or Basic with the token as password, which is what a
-    browser asks its user for. Without one, only this machine is answered, whatever address the proxy was bound to.
+    browser asks its user for. Without one, only this machine is answered, whatever address the proxy was bound to, and no request that
+    came through a proxy: it reaches the service from this machine, but whoever sent it may sit anywhere. A proxy that leaves no trace in
+    the headers cannot be told from its user; put a token behind it.
     """
 
     def __init__(self, app: Any, *, limits: ServeConfig, token_digest: bytes | None) -> None:
@@ -50,9 +58,12 @@ class Guard:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path not in OPEN_PATHS:
-            if self._token_digest is None and not _from_this_machine(scope.get("client"), headers.get(b"host", "")):
+            stranger = _stranger(scope.get("client"), headers) if self._token_digest is None else None
+            if stranger is not None:
                 await _refuse(
-                    send, 403, "this service has no token set, so it answers only its own machine; set serve.token_env to open it"
+                    send,
+                    403,
+                    f"this service has no token set, so it answers only its own machine, {stranger}; set serve.token_env to open it",
                 )
                 return
             if self._token_digest is not None and not self._knows(headers.get(b"authorization", "")):
@@ -87,6 +98,14 @@ class Guard:
         if path == "/search/image/base64":
             return self._limits.max_upload_bytes * 4 // 3 + _FORM_OVERHEAD
         return self._limits.max_text_chars * 12 + _FORM_OVERHEAD  # JSON may write a character as two \uXXXX
+
+
+def _stranger(client: Any, headers: Mapping[bytes, str]) -> str | None:
+    """Why a request may come from elsewhere; None if it comes from this machine."""
+    if not _from_this_machine(client, headers.get(b"host", "")):
+        return "by its own name"
+    trace = next((name for name in headers if _PROXY.fullmatch(name)), None)
+    return None if trace is None else f"and the header {trace.decode('latin-1')} says that this request came through a proxy"
 
 
 def _from_this_machine(client: Any, host: str) -> bool:

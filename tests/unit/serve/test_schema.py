@@ -217,6 +217,51 @@ def test_without_a_token_only_this_machine_by_its_own_name_is_answered(send, met
         assert send(method, path, client=client, host=host, json={"text": "a"}).status_code != 403
 
 
+PROXIES = {
+    "Forwarded": "for=10.1.2.3",
+    "X-Forwarded-For": "10.1.2.3",
+    "x-forwarded-proto": "https",
+    "X-Forwarded-Host": "localhost",
+    "X-Real-IP": "127.0.0.1",
+    "Via": "1.1 squid",
+    "True-Client-IP": "10.1.2.3",
+    "CF-Connecting-IP": "10.1.2.3",
+    "X-Client-IP": "10.1.2.3",
+    "X-Envoy-External-Address": "10.1.2.3",
+    "Proxy-Connection": "keep-alive",
+}
+
+
+@pytest.mark.parametrize("header", PROXIES)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/search/text"), ("GET", "/"), ("GET", "/thumbnails/0"), ("GET", "/info")])
+def test_without_a_token_what_came_through_a_proxy_is_refused_and_told_why(send, method, path, header):
+    headers = {header: PROXIES[header]}
+    refused = send(method, path, headers=headers, json={"text": "a"})
+    assert refused.status_code == 403
+    assert header.lower() in refused.json()["detail"]
+    assert "serve.token_env" in refused.json()["detail"]
+    headers["Authorization"] = f"Bearer {TOKEN}"
+    assert send(method, path, headers=headers, json={"text": "a"}, token=TOKEN).status_code == 200
+
+
+def test_headers_of_ordinary_clients_are_no_sign_of_a_proxy(send):
+    ordinary = {
+        "User-Agent": "curl/8",
+        "X-Request-ID": "7",
+        "Accept": "*/*",
+        "Origin": "http://localhost",
+        "DNT": "1",
+        "Sec-Fetch-User": "?1",
+    }
+    assert send("POST", "/search/text", headers=ordinary, json={"text": "a"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/health", "/"])
+def test_head_answers_like_get_without_a_body(send, path):
+    head, get = send("HEAD", path), send("GET", path)
+    assert (head.status_code, head.headers["content-type"]) == (200, get.headers["content-type"])
+
+
 def test_the_page_loads_nothing_from_elsewhere_and_thumbnails_are_jpeg(send):
     page = send("GET", "/")
     assert page.headers["content-type"].startswith("text/html")
