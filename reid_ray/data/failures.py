@@ -1,8 +1,14 @@
-"""The table failures/ that ingest writes beside images/ and captions/: every row that was read and could not be used, and why."""
+"""Rows that were read and could not be used: the table failures/ that ingest writes, and what to say when no row is left."""
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from reid_ray.data.formats.records import Skipped
 
 from reid_ray.versions import stamp
 
@@ -20,3 +26,25 @@ FAILURES = pa.schema(
     ],
     metadata=stamp("failures"),
 )
+
+
+class Failures:
+    """How many rows failed for each reason, with the first of each as an example."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._first: dict[str, Skipped] = {}
+
+    def add(self, row: Skipped) -> None:
+        """Count one row."""
+        self.counts[row.reason] += 1
+        self._first.setdefault(row.reason, row)
+
+    def commonest(self) -> str:
+        """The commonest reason with its first case: what it concerns, the value at fault, and where the file was looked for."""
+        if not self.counts:
+            return "it holds no image at all"
+        reason, count = self.counts.most_common(1)[0]
+        row = self._first[reason]
+        place = f", looked for at {row.path}" if row.path else ""
+        return f"{reason} {count} times, first {row.image_id}: {row.detail}{place}"

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from reid_ray.config.ingest import IngestJob
-from reid_ray.data.failures import FAILURES
+from reid_ray.data.failures import FAILURES, Failures
 from reid_ray.data.files import printable
 from reid_ray.data.formats import Caption, ImageRecord, Skipped, read_source
 from reid_ray.data.formats.records import skipped
@@ -63,7 +63,10 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
         if source.format == "msmt17":
             out.facts["val"] = f"list_val.txt holds images of training persons; they are in split {source.val_as} (source.val_as)"
         if not out.counts.written:
-            raise DataError(f"{source.path}: no image can be used ({out.counts}); check source.format and source.path")
+            raise DataError(
+                f"{source.path}: no image can be used ({out.counts}); {tables.failed.commonest()}; mend that, "
+                "or check source.format and source.path"
+            )
     print(f"ingest: {out.counts}; captions {out.facts['captions']} -> {output.path}")
     return read_manifest(output.path)
 
@@ -98,7 +101,7 @@ class Tables:
 
     def __init__(self, folder: Path, *, with_bytes: bool, part_bytes: int) -> None:
         self.images = 0
-        self.failed: Counter[str] = Counter()
+        self.failed = Failures()
         self.captions = 0
         self.captions_failed: Counter[str] = Counter()
         self._people: dict[str, set[int]] = {}
@@ -131,8 +134,8 @@ class Tables:
 
     def report(self, out: JobOutput) -> None:
         """Put the counts into a job's output. A failed caption is a failed row of captions/, or a text that lost its image."""
-        out.counts.read, out.counts.written = self.images + sum(self.failed.values()), self.images
-        out.counts.failed.update(self.failed)
+        out.counts.read, out.counts.written = self.images + self.failed.counts.total(), self.images
+        out.counts.failed.update(self.failed.counts)
         failed = dict(sorted(self.captions_failed.items()))
         out.facts["captions"] = {"read": self.captions + sum(failed.values()), "written": self.captions, "failed": failed}
         out.facts["splits"] = {
@@ -177,7 +180,7 @@ class Tables:
             self.captions += 1
 
     def _add_failure(self, row: Skipped) -> None:
-        self.failed[row.reason] += 1
+        self.failed.add(row)
         if row.captions:
             self.captions_failed["image_failed"] += len(row.captions)
         texts = [None if caption["text"] is None else printable(caption["text"]) for caption in row.captions]

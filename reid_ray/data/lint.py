@@ -1,7 +1,8 @@
 """The job lint: read a data set once, say what is wrong with it, show examples.
 
-Refuses only what cannot be used: a layout that is not there, or a data set without one usable image. Everything else is a finding,
-counted, with examples, in lint.json and lint.html. Memory holds some 150 bytes an image and 20 a caption.
+Refuses only a layout that is not there. Everything else is a finding, counted, with examples, in lint.json and lint.html; of
+a data set without one usable image the report says why, and the job ends with an error. Memory holds some 150 bytes an image and 20 a
+caption.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ def run_lint(config: LintJob) -> dict[str, Any]:
     """Check config.source, print the table, write lint.json and lint.html to config.output and return the manifest.
 
     Raises:
-        DataError: the source cannot be used at all; no report is left then, the message says why.
+        DataError: the source cannot be read at all (no report is left then), or no image of it can be used (the report is there).
     """
     source = config.source
     out = JobOutput("lint", config.output.path, config, if_exists=config.output.if_exists, inputs={"source": source.path})
     if (earlier := out.finished()) is not None:
         print(f"lint: {config.output.path} is there already, made by the same configuration")
+        if not earlier["counts"]["written"]:
+            raise DataError(f"{source.path}: no image can be used; see {config.output.path}/lint.html")
         return earlier
     rows = Rows(script=config.script, examples=config.examples)
     hashes = partial(perceptual_hash, max_pixels=source.max_pixels)
@@ -47,18 +50,21 @@ def run_lint(config: LintJob) -> dict[str, Any]:
             rows.add(row)
             bar.update(1)
         out.counts.written = len(rows.image_ids)
-        out.counts.failed.update(rows.unusable)
-        out.counts.read = out.counts.written + rows.unusable.total()
-        if not rows.image_ids:
-            raise DataError(f"{source.path}: no image can be used ({out.counts}); check source.format and source.path")
+        out.counts.failed.update(rows.unusable.counts)
+        out.counts.read = out.counts.written + rows.unusable.counts.total()
         findings = check(rows, config.near_bits)
-        report = as_json(source.path, summary(rows), rows.unusable, findings)
+        report = as_json(source.path, summary(rows), rows.unusable.counts, findings)
         wanted = {image_id for finding in findings for example in finding.examples for image_id in example.image_ids}
         write_json(out.folder / "lint.json", report)
         write_bytes(out.folder / "lint.html", as_html(report, _thumbnails(config, wanted)).encode("utf-8", "backslashreplace"))
         out.facts["findings"] = {finding.rule: finding.count for finding in findings}
     print(table_text(findings))
     print(f"lint: {out.counts}; {len(findings)} findings -> {config.output.path}/lint.html")
+    if not rows.image_ids:
+        raise DataError(
+            f"{source.path}: no image can be used ({out.counts}); {rows.unusable.commonest()}; see "
+            f"{config.output.path}/lint.html, or check source.format and source.path"
+        )
     return read_manifest(config.output.path)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from reid_ray.data.failures import Failures
 from reid_ray.data.formats import Caption, ImageRecord, Skipped
 from reid_ray.data.lint_text import caption_fault, normalised
 from reid_ray.data.loading import Loaded
@@ -63,7 +64,7 @@ class Rows:
         self.datasets: Counter[str] = Counter()
         self.splits: list[str] = []  # split names; split_N counts from here
         self.faults: dict[str, Faults] = {}  # rule -> faults seen while streaming
-        self.unusable: Counter[str] = Counter()
+        self.unusable = Failures()
         self.captions: Counter[str] = Counter()  # usable captions per split
         self._script = script
         self._digest, self._hash = array("Q"), bytearray()
@@ -74,7 +75,7 @@ class Rows:
         """Remember one image with its captions, or why it cannot be used."""
         if isinstance(row, Skipped):
             self.datasets[row.dataset] += 1
-            self.unusable[row.reason] += 1
+            self.unusable.add(row)
             self.fault(f"image_{row.reason}", (row.image_id,), row.detail)
             for caption in row.captions:
                 self._check_caption(caption, row.image_id)

@@ -10,6 +10,7 @@ import re
 
 from reid_ray.config.source import SourceConfig
 from reid_ray.data.formats.records import ImageRecord, Records, Skipped
+from reid_ray.data.formats.values import split_name, whole
 from reid_ray.data.store import Store, is_image_name
 
 
@@ -31,15 +32,10 @@ def read_folder(store: Store, source: SourceConfig) -> Records:
                 continue
             groups = match.groupdict()
         try:
-            person_id = number if source.each_its_own else _whole(groups.get("person_id"))
-            camera_id = _whole(groups.get("camera_id"))
-        except ValueError:
-            detail = f"person_id {groups.get('person_id')!r} or camera_id {groups.get('camera_id')!r} is no whole number"
-            yield Skipped(path, dataset, "pattern_does_not_match", detail, path=located)
+            person_id = number if source.each_its_own else whole(groups.get("person_id"), "person_id")
+            camera_id = whole(groups.get("camera_id"), "camera_id")
+        except ValueError as error:
+            yield Skipped(path, dataset, "pattern_does_not_match", str(error), path=located)
             continue
         number += 1
-        yield ImageRecord(path, dataset, store, path, split=groups.get("split"), person_id=person_id, camera_id=camera_id)
-
-
-def _whole(text: str | None) -> int | None:
-    return None if text is None else int(text)
+        yield ImageRecord(path, dataset, store, path, split=split_name(groups.get("split")), person_id=person_id, camera_id=camera_id)

@@ -1,21 +1,21 @@
 """The shape that CUHK-PEDES, ICFG-PEDES and RSTPReid share: one JSON list of {id, <path key>, captions, split} beside a folder imgs/.
 
-Knows how to stream such a list and what can be wrong with it; not the names and keys of any one data set. The file is parsed
-record by record, so a list of millions costs no memory.
+Knows what can be wrong with such a list's records; not the names and keys of any one data set, nor how JSON is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from reid_ray.data.formats.annotations import RepeatedKeys, stream_list
 from reid_ray.data.formats.records import ImageRecord, Records, Skipped, caption_of
+from reid_ray.data.formats.values import SPLITS, is_safe_name, shown, slashes, split_name, whole
 from reid_ray.data.store import Store
 from reid_ray.errors import DataError
 
 IMAGES = "imgs"
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -46,37 +46,12 @@ def read_json_captions(store: Store, file: str, layout: Layout) -> Records:
     Raises:
         DataError: the file is no JSON list, or its entries lack the keys of this data set (judged by the first one).
     """
+    # some lists say imgs/a.jpg, some a.jpg: the same file, unless there is a folder imgs/imgs
+    prefix = "" if store.is_folder(f"{IMAGES}/{IMAGES}") else f"{IMAGES}/"
     for index, entry in enumerate(stream_list(store, file)):
         if index == 0:
             _refuse_other_shapes(entry, layout, f"{store}/{file}")
-        yield _record(store, entry, index, layout)
-
-
-def stream_list(store: Store, file: str) -> Iterator[Any]:
-    """The items of a JSON list, one at a time.
-
-    Raises:
-        DataError: the file does not hold a JSON list, or breaks off.
-    """
-    import ijson
-
-    with store.open(file) as stream:
-        start = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-        if not start.startswith(b"["):
-            raise DataError(f"{store}/{file}: should be a JSON list of records, but begins with {start[:20]!r}")
-    with store.open(file) as stream:
-        if stream.read(3) != b"\xef\xbb\xbf":
-            stream.seek(0)
-        try:
-            yield from ijson.items(stream, "item", use_float=True)
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{store}/{file}: is not whole JSON ({reason}); fetch the file again") from None
-
-
-def is_safe_name(name: str) -> bool:
-    """Whether a path from a file stays inside its folder."""
-    return bool(name) and not name.startswith("/") and "\\" not in name and ".." not in name.split("/")
+        yield _record(store, entry, index, layout, prefix)
 
 
 def _refuse_other_shapes(entry: Any, layout: Layout, origin: str) -> None:
@@ -98,23 +73,41 @@ def _refuse_other_shapes(entry: Any, layout: Layout, origin: str) -> None:
         raise DataError(f"{origin}: its records lack {', '.join(missing)}; {dataset} has id, {path_key}, captions, split{hint}")
 
 
-def _record(store: Store, entry: Any, index: int, layout: Layout) -> ImageRecord | Skipped:
+def _record(store: Store, entry: Any, index: int, layout: Layout, prefix: str) -> ImageRecord | Skipped:
     dataset, path_key = layout.dataset, layout.path_key
     place = f"record {index}"
     if not isinstance(entry, dict):
         return Skipped(place, dataset, "bad_annotation", f"{place} is a {type(entry).__name__}, not an object")
     texts = entry.get("captions")
     captions = tuple(caption_of(text) for text in texts) if isinstance(texts, list) else (caption_of(texts),)
-    path, person_id, split = entry.get(path_key), entry.get("id"), entry.get("split")
+    path = entry.get(path_key)
     if not isinstance(path, str) or not path:
-        return Skipped(place, dataset, "bad_annotation", f"{place} has {path_key} {path!r}", captions=captions)
-    if not is_safe_name(path):
-        return Skipped(path, dataset, "unsafe_path", f"{place}: {path_key} leaves the folder {IMAGES}/", captions=captions)
-    if not isinstance(person_id, int) or isinstance(person_id, bool):
-        return Skipped(path, dataset, "bad_annotation", f"{place} has id {person_id!r}, not a whole number", captions=captions)
-    if split not in SPLITS:
-        detail = f"{place} has split {split!r}, not one of {', '.join(SPLITS)}"
-        return Skipped(path, dataset, "bad_annotation", detail, person_id=person_id, captions=captions)
+        return Skipped(place, dataset, "bad_annotation", f"{place}: {path_key} is {shown(path)}, not a path", captions=captions)
+    name = slashes(path).removeprefix(prefix)
+    if not is_safe_name(name):
+        detail = f"{place}: {path_key} is {shown(path)}, but should be a path below {IMAGES}/"
+        return Skipped(name, dataset, "unsafe_path", detail, captions=captions)
+    person_id = None
+    try:
+        if isinstance(entry, RepeatedKeys):
+            raise ValueError(f"it says {', '.join(entry.repeated)} more than once")
+        person_id = _known(whole(entry.get("id"), "id"), "id")
+        split = _split(entry.get("split"))
+    except ValueError as error:
+        return Skipped(name, dataset, "bad_annotation", f"{place}: {error}", person_id=person_id, captions=captions)
     return ImageRecord(
-        path, dataset, store, f"{IMAGES}/{path}", split=split, person_id=person_id, camera_id=layout.camera(path), captions=captions
+        name, dataset, store, f"{IMAGES}/{name}", split=split, person_id=person_id, camera_id=layout.camera(name), captions=captions
     )
+
+
+def _known(number: int | None, name: str) -> int:
+    if number is None:
+        raise ValueError(f"{name} is null, not a whole number")
+    return number
+
+
+def _split(value: Any) -> str:
+    split = split_name(value)
+    if split not in SPLITS:
+        raise ValueError(f"split is {shown(value)}, not one of {', '.join(SPLITS)}")
+    return split

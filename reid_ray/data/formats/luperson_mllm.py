@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from reid_ray.config.source import SourceConfig
+from reid_ray.data.formats.annotations import stream_pairs
 from reid_ray.data.formats.caption_store import CaptionStore
 from reid_ray.data.formats.luperson import lmdb_folder, open_lmdb
 from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped, caption_of
+from reid_ray.data.formats.values import slashes
 from reid_ray.data.store import Store, is_image_name, open_store
 from reid_ray.errors import DataError
 
@@ -107,8 +109,6 @@ def _images(store: Store, given: str | None) -> Store:
 
 
 def _captions(folder: Store, file: str) -> Iterator[tuple[str, Caption]]:
-    import ijson
-
     match = _FILE.match(file)
     assert match is not None  # _caption_files made it pass
     columns = {
@@ -117,15 +117,8 @@ def _captions(folder: Store, file: str) -> Iterator[tuple[str, Caption]]:
         "model": CAPTIONERS.get(match["captioner"], match["captioner"]),
         "instruction_id": file.removesuffix(".json"),
     }
-    with folder.open(file) as stream:
-        if not stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            raise DataError(f"{folder}/{file}: should be a JSON object {{image name: caption}}")
-        stream.seek(0)
-        try:
-            for name, text in ijson.kvitems(stream, "", use_float=True):
-                yield name.rpartition("/")[2], caption_of(text, **columns)
-        except ijson.JSONError as error:
-            raise DataError(f"{folder}/{file}: is not whole JSON ({str(error).splitlines()[0]}); fetch the file again") from None
+    for name, text in stream_pairs(folder, file):
+        yield slashes(name).rpartition("/")[2], caption_of(text, **columns)
 
 
 def _of_folder(images: Store, captions: CaptionStore, dataset: str) -> Records:

@@ -11,14 +11,16 @@ import re
 from collections.abc import Iterator
 
 from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats.json_captions import is_safe_name
+from reid_ray.data.formats.annotations import text_lines
 from reid_ray.data.formats.records import ImageRecord, Records, Skipped
+from reid_ray.data.formats.values import is_safe_name, shown, slashes
 from reid_ray.data.store import Store
 from reid_ray.errors import DataError
 
 DATASET = "MSMT17"
 LISTS = {"train": "list_train.txt", "val": "list_val.txt", "query": "list_query.txt", "gallery": "list_gallery.txt"}
 VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
+_PID = re.compile(r"[0-9]{1,18}")
 _NAME = re.compile(r"^\d+_\d+_(?P<camera>\d+)_\d{4}(?:morning|noon|afternoon)_\d+_\d+(?:_ex)?\.\w+$")
 
 
@@ -48,7 +50,7 @@ def read_msmt17(store: Store, source: SourceConfig) -> Records:
         folder = test_folder if testing else train_folder
         for number, path, pid in _lines(store, split):
             if pid is None or not is_safe_name(path):
-                yield Skipped(path, dataset, "bad_annotation", f"{file} line {number} is not 'path pid'", split)
+                yield Skipped(path, dataset, "bad_annotation", f"{file} line {number} is {shown(path)}, not 'path pid'", split)
                 continue
             person_id = pid + first_test_person if testing else pid
             yield _record(store, f"{folder}/{path}", source.val_as if split == "val" else split, person_id, dataset)
@@ -64,11 +66,10 @@ def _folders(store: Store) -> tuple[str, str]:
 
 def _lines(store: Store, split: str) -> Iterator[tuple[int, str, int | None]]:
     """(line number, path, pid) of a list; pid is None where the line is not "path pid"."""
-    text = store.read_bytes(LISTS[split]).decode("utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
-        path, _, pid = line.strip().rpartition(" ")
-        if line.strip():
-            yield (number, path.strip(), int(pid)) if path and pid.isdecimal() else (number, line.strip(), None)
+    for number, line in text_lines(store, LISTS[split]):
+        parts = line.rsplit(maxsplit=1)
+        pid = parts[1] if len(parts) == 2 else ""
+        yield (number, slashes(parts[0]), int(pid)) if _PID.fullmatch(pid) else (number, line, None)
 
 
 def _record(store: Store, path: str, split: str, person_id: int, dataset: str) -> ImageRecord | Skipped:

@@ -162,12 +162,14 @@ def test_msmt17s_shared_val_is_a_note_and_market_junk_is_no_warning(trees, tmp_p
     assert "identity_across_splits" not in findings
 
 
-def test_a_set_without_a_usable_image_is_refused(tmp_path):
+@pytest.mark.parametrize("if_exists", ["replace", "reuse"])
+def test_a_set_without_a_usable_image_gets_its_report_and_an_error_every_time(tmp_path, if_exists):
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops" / "a.jpg").write_text("no image")
-    with pytest.raises(DataError, match="no image can be used"):
-        lint(tmp_path / "crops", tmp_path / "out", "folder")
-    assert not (tmp_path / "out").exists()
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"no image can be used.*out/lint.html"):
+            lint(tmp_path / "crops", tmp_path / "out", "folder", output={"path": str(tmp_path / "out"), "if_exists": if_exists})
+        assert json.loads((tmp_path / "out" / "lint.json").read_text())["unusable"] == {"not_an_image": 1}
 
 
 def test_the_page_shows_pictures_and_escapes_texts(rstp, tmp_path):

@@ -87,7 +87,7 @@ def test_a_broken_caption_file_is_refused(tmp_path, content, message):
 
 def test_bad_entries_are_skipped_with_their_captions_and_a_reason(tmp_path):
     good = {"split": "train", "captions": ["a man", None, 7, " "], "file_path": "a.jpg", "id": 1}
-    bad = [{"id": "1"}, {"split": "dev"}, {"file_path": None}, {"file_path": "../../etc/passwd"}, {"id": True}]
+    bad = [{"id": "p1"}, {"split": "dev"}, {"file_path": None}, {"file_path": "../../etc/passwd"}, {"id": True}]
     (tmp_path / "reid_raw.json").write_text(json.dumps([good, *({**good, **change} for change in bad), "x"]))
     images, skipped = read("cuhk_pedes", tmp_path)
     assert [row.reason for row in skipped] == ["bad_annotation"] * 3 + ["unsafe_path"] + ["bad_annotation"] * 2
