@@ -25,8 +25,8 @@ class CaptionStore:
         self._folder = tempfile.TemporaryDirectory(prefix="reid_ray_captions_")
         self._sql = sqlite3.connect(Path(self._folder.name) / "captions.sqlite")
         # The file is private and temporary: nothing is lost if it is not synced.
-        self._sql.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE caption (key TEXT, row TEXT);")
-        self._sql.execute("CREATE TABLE taken (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._sql.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE caption (key BLOB, row TEXT);")
+        self._sql.execute("CREATE TABLE taken (key BLOB PRIMARY KEY) WITHOUT ROWID")
         self._indexed = False
         return self
 
@@ -36,9 +36,9 @@ class CaptionStore:
 
     def add_all(self, captions: Iterable[tuple[str, Caption]]) -> None:
         """Add (image key, caption) pairs."""
-        batch: list[tuple[str, str]] = []
+        batch: list[tuple[bytes, str]] = []
         for key, caption in captions:
-            batch.append((key, json.dumps(dict(caption))))
+            batch.append((_bytes(key), json.dumps(dict(caption))))
             if len(batch) == _BATCH:
                 self._sql.executemany("INSERT INTO caption VALUES (?, ?)", batch)
                 batch.clear()
@@ -47,24 +47,33 @@ class CaptionStore:
     def take(self, key: str) -> tuple[Caption, ...]:
         """The captions of one image in the order in which they were added; they count as taken."""
         self._index()
-        rows = self._sql.execute("SELECT row FROM caption WHERE key = ? ORDER BY rowid", (key,)).fetchall()
+        rows = self._sql.execute("SELECT row FROM caption WHERE key = ? ORDER BY rowid", (_bytes(key),)).fetchall()
         if rows:
-            self._sql.execute("INSERT OR IGNORE INTO taken VALUES (?)", (key,))
+            self._sql.execute("INSERT OR IGNORE INTO taken VALUES (?)", (_bytes(key),))
         return tuple(json.loads(row) for (row,) in rows)
 
     def images(self) -> Iterator[str]:
         """Every image key, sorted, each once."""
         self._index()
-        yield from (key for (key,) in self._sql.execute("SELECT DISTINCT key FROM caption ORDER BY key"))
+        yield from (_text(key) for (key,) in self._sql.execute("SELECT DISTINCT key FROM caption ORDER BY key"))
 
     def orphans(self) -> Iterator[tuple[str, tuple[Caption, ...]]]:
         """(key, captions) of every key that was never taken, sorted."""
         query = "SELECT DISTINCT key FROM caption WHERE key NOT IN (SELECT key FROM taken) ORDER BY key"
         for (key,) in self._sql.execute(query).fetchall():
-            yield key, self.take(key)
+            yield _text(key), self.take(_text(key))
 
     def _index(self) -> None:
         """Once, when filling is over: before that an index would slow every insert."""
         if not self._indexed:
             self._sql.execute("CREATE INDEX by_key ON caption (key)")
             self._indexed = True
+
+
+def _bytes(key: str) -> bytes:
+    """SQLite takes neither NUL nor half of a surrogate pair in a text, but a name in a JSON file may hold both."""
+    return key.encode("utf-8", "surrogatepass")
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "surrogatepass")
