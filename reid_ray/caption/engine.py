@@ -18,6 +18,7 @@ from reid_ray.caption.identity import derived_seed
 from reid_ray.config.caption import CaptionerConfig, EngineConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, StructureConfig
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError
+from reid_ray.model.plain_text import plain_text
 from reid_ray.setup.models import model_revision, resolve_model, weights_digest
 from reid_ray.storage import MANIFEST
 from reid_ray.versions import check_manifest
@@ -128,7 +129,7 @@ class Engine:
             return []
         try:
             outputs = self._llm.chat(
-                list(conversations),
+                [self._plain(conversation) for conversation in conversations],
                 [self._params(key) for key in keys],
                 use_tqdm=False,
                 lora_request=self._adapter,
@@ -143,6 +144,17 @@ class Engine:
             _reply(output, of_json=self._sampling.structure is not None and self._sampling.structure.json_schema is not None)
             for output in outputs
         ]
+
+    def _plain(self, conversation: Conversation) -> Conversation:
+        """The conversation, none of whose texts holds a mark of the model's chat."""
+        tokenizer = self._llm.get_tokenizer()
+
+        def plain(content: Any) -> Any:
+            if isinstance(content, str):
+                return plain_text(tokenizer, content)
+            return [{**part, "text": plain_text(tokenizer, part["text"])} if part["type"] == "text" else part for part in content]
+
+        return [{**message, "content": plain(message["content"])} for message in conversation]
 
     def _params(self, key: str) -> Any:
         s = self._sampling

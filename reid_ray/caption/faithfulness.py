@@ -45,10 +45,13 @@ class SentenceEncoder:
         """N texts -> float32 [N, D], L2-normalised."""
         import torch
 
+        from reid_ray.model.plain_text import plain_tokens
+
         pooled_ND = []
         for start in range(0, len(texts), self._batch_size):
-            tokens = self._tokenizer(
-                list(texts[start : start + self._batch_size]),
+            tokens = plain_tokens(
+                self._tokenizer,
+                texts[start : start + self._batch_size],
                 padding=True,
                 truncation=True,
                 max_length=self._max_tokens,

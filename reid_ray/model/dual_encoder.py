@@ -20,6 +20,7 @@ from reid_ray.errors import ConfigError
 from reid_ray.model.clip import clip_from_scratch
 from reid_ray.model.family import family_of
 from reid_ray.model.grid import image_size_of, stride_of
+from reid_ray.model.plain_text import plain_tokens
 from reid_ray.model.preprocess import ImageTransform
 from reid_ray.model.tokenizer import pads_to_context, train_tokenizer
 from reid_ray.model.weights import no_progress_bars
@@ -128,7 +129,7 @@ def tokenise(tokenizer: Any, texts: Sequence[str], *, context: int) -> torch.Ten
     it. SigLIP's are padded to the context, which its text tower sees as a part of the text. Neither has a mask.
     """
     padding = "max_length" if pads_to_context(tokenizer) else "longest"
-    return tokenizer(list(texts), padding=padding, truncation=True, max_length=context, padding_side="right", return_tensors="pt")[
+    return plain_tokens(tokenizer, texts, padding=padding, truncation=True, max_length=context, padding_side="right", return_tensors="pt")[
         "input_ids"
     ]
 

@@ -1,7 +1,8 @@
 """Pictures, captions and instructions -> token ids and masks, through the processor's own chat template.
 
 A turn is what is shown (a picture, or a caption) followed by an instruction; the answer follows as the assistant's. What is shown comes
-first, so that in a causal model its hidden states cannot depend on the instruction. Knows chat and tokens; not models or losses.
+first, so that in a causal model its hidden states cannot depend on the instruction. A mark of the chat in a caption, an instruction or an
+answer is text (see plain_text.py). Knows chat and tokens; not models or losses.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from PIL import Image
 
 from reid_ray.errors import DataError
 from reid_ray.model.mllm import IGNORED, PICTURE_INPUTS
+from reid_ray.model.plain_text import marked_tokens, plain_text
 
 _PROBE = "A person."
 
@@ -51,6 +53,8 @@ class Chat:
     def __init__(self, processor: Any, *, context: int, origin: str = "processor") -> None:
         self.processor, self.context = processor, context
         self._tokenizer = processor.tokenizer
+        # What stands for a picture, if only between the processor's own hands.
+        self._marks = [mark for name, mark in vars(processor).items() if name.endswith("_token") and isinstance(mark, str)]
         if not getattr(processor, "chat_template", None):
             raise DataError(f"{origin}: has no chat template; copy chat_template.jinja of the model's own repository into the folder")
         turn = self._turn(_image_part(), "Continue.")
@@ -88,7 +92,7 @@ class Chat:
 
     def show_captions(self, captions: Sequence[str], instructions: Sequence[str], answers: Sequence[str] | None = None) -> Turns:
         """Turns that show a caption each, on a line of its own, then the instruction."""
-        captions = [caption.strip() for caption in captions]
+        captions = [self._plain(caption.strip()) for caption in captions]
         asked = [
             self._render([self._turn(_text_part(f"{caption}\n"), text)], generate=True)
             for caption, text in zip(captions, instructions, strict=True)
@@ -99,7 +103,7 @@ class Chat:
             first = self._caption_at
             if not prompt.startswith(caption, first):
                 raise DataError(f"the chat template does not show a caption as it is written: {caption[:60]!r}")
-            tokens = self._tokenizer(text, return_offsets_mapping=True, add_special_tokens=self._special([text]))
+            tokens = marked_tokens(self._tokenizer, text, return_offsets_mapping=True, add_special_tokens=self._special([text]))
             rows.append(torch.tensor(tokens["input_ids"]))
             of_caption = [start < first + len(caption) and end > first for start, end in tokens["offset_mapping"]]
             shown.append(torch.tensor(of_caption))
@@ -108,10 +112,14 @@ class Chat:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text alone."""
-        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(marked_tokens(self._tokenizer, self._plain(text), add_special_tokens=False)["input_ids"])
 
     def _turn(self, shown: dict[str, str], instruction: str) -> dict[str, Any]:
-        return _message("user", [shown, _text_part(instruction)])
+        return _message("user", [shown, _text_part(self._plain(instruction))])
+
+    def _plain(self, text: str) -> str:
+        """What a person or a model wrote, so that none of it is a mark of the chat."""
+        return plain_text(self._tokenizer, text, marks=self._marks)
 
     def _render(self, messages: list[dict[str, Any]], *, generate: bool = False) -> str:
         return str(self.processor.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False))
@@ -119,7 +127,7 @@ class Chat:
     def _with_answers(self, asked: list[str], answers: Sequence[str] | None) -> list[str]:
         if answers is None:
             return asked
-        return [f"{prompt}{self._before}{answer.strip()}{self._end}" for prompt, answer in zip(asked, answers, strict=True)]
+        return [f"{prompt}{self._before}{self._plain(answer.strip())}{self._end}" for prompt, answer in zip(asked, answers, strict=True)]
 
     def _special(self, texts: Sequence[str]) -> bool:
         """Whether the tokenizer still has to add its mark of the beginning: some templates write it themselves."""
@@ -127,7 +135,7 @@ class Chat:
         return start is None or not texts[0].startswith(start)
 
     def _tokens(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=self._special([text]))["input_ids"])
+        return list(marked_tokens(self._tokenizer, text, add_special_tokens=self._special([text]))["input_ids"])
 
     def _prefix(self, text: str, prompt: str) -> int:
         """Tokens of `prompt`, which must be the first of `text` too: what is asked is asked in the same tokens when nothing is answered."""

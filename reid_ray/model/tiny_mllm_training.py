@@ -20,6 +20,7 @@ from reid_ray.config.tiny_mllm import TinyMllmTrainingConfig
 from reid_ray.data.images import decode_image, encode_jpeg
 from reid_ray.data.synthetic import SyntheticPeople
 from reid_ray.data.synthetic_traits import ATTRIBUTES, draw_people
+from reid_ray.model.plain_text import marked_tokens, plain_tokens
 from reid_ray.model.tiny_mllm import build_tiny_mllm
 from reid_ray.model.tiny_mllm_tasks import PLAIN_INSTRUCTIONS, answer
 from reid_ray.progress import progress_bar
@@ -167,7 +168,8 @@ def collate(
         content = [{"type": "image"}, {"type": "text", "text": text}]
         prompt = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         prompt = prompt.replace("<|image_pad|>", "<|image_pad|>" * (int(grid.prod()) // merge))
-        prompt_ids, reply_ids = tokenizer(prompt).input_ids, [*tokenizer(reply).input_ids, tokenizer.eos_token_id]
+        prompt_ids = marked_tokens(tokenizer, prompt).input_ids
+        reply_ids = [*plain_tokens(tokenizer, [reply]).input_ids[0], tokenizer.eos_token_id]
         rows.append(torch.tensor(prompt_ids + reply_ids))
         labels.append(torch.tensor([_IGNORED] * len(prompt_ids) + reply_ids))
     input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)

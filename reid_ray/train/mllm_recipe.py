@@ -72,6 +72,7 @@ class MllmRecipe:
         data = folder / DATA
         if not (data / FACTS).is_file():
             from reid_ray.model.mllm_folder import open_processor
+            from reid_ray.model.plain_text import plain_tokens
             from reid_ray.train.continuation import Continuations
 
             tokenizer = open_processor(self.config.model)[0].tokenizer
@@ -81,7 +82,7 @@ class MllmRecipe:
                 self.config,
                 data,
                 counts,
-                fits=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= captions.max_tokens,
+                fits=lambda text: len(plain_tokens(tokenizer, [text], add_special_tokens=False)["input_ids"][0]) <= captions.max_tokens,
                 answered=(lambda pairs: Continuations(pairs, captions.continuation).available()) if self.config.objective.answers else None,
             )
         prepared = read_prepared(data)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from reid_ray.model.plain_text import plain_texts, plain_tokens
 from reid_ray.storage import Counts, TableWriter
 from reid_ray.train.masking import real_tokens, vocabulary_of
 from reid_ray.train.noise_store import NoiseStore, decode
@@ -78,7 +79,8 @@ def _lines(
     rows: np.ndarray, texts: Sequence[str], noise_NT: np.ndarray, *, tokenizer: Any, context: int, counts: Counts
 ) -> list[dict[str, Any]]:
     lines, vocabulary = [], vocabulary_of(tokenizer)
-    tokenised = tokenizer(list(texts), truncation=True, max_length=context, return_offsets_mapping=True)
+    texts = plain_texts(tokenizer, texts)  # what was trained on, and what the offsets count in
+    tokenised = plain_tokens(tokenizer, texts, truncation=True, max_length=context, return_offsets_mapping=True)
     for n, (row, text) in enumerate(zip(rows, texts, strict=True)):
         ids = np.array(tokenised["input_ids"][n])
         real = real_tokens(ids[None], vocabulary)[0]
