@@ -16,8 +16,9 @@ from reid_ray.data.export_names import is_possible
 from reid_ray.data.export_reid import Cuhk03ImagesWriter, Cuhk03Writer, DukeWriter, MarketWriter, Msmt17Writer
 from reid_ray.data.export_writer import CannotExpressError, Writer, suffix_of
 from reid_ray.data.formats import cuhk_pedes, icfg_pedes, luperson, luperson_mllm, rstpreid
-from reid_ray.data.formats.json_captions import IMAGES, SPLITS
+from reid_ray.data.formats.json_captions import IMAGES
 from reid_ray.data.formats.records import Caption, ImageRecord
+from reid_ray.data.formats.values import SPLITS
 from reid_ray.data.formats.webdataset import IMAGE_ID, ShardWriter
 
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
