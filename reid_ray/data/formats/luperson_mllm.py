@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from reid_ray.config.source import SourceConfig
 from reid_ray.data.formats.annotations import stream_pairs
@@ -47,7 +47,7 @@ def read_luperson_mllm(store: Store, source: SourceConfig) -> Records:
             captions.add_all(_captions(folder, file))
         images = _images(store, source.images)
         database = lmdb_folder(images)
-        yield from _of_lmdb(database, captions, dataset) if database else _of_folder(images, captions, dataset)
+        yield from _of_lmdb(database, captions, dataset, source.max_file_mb << 20) if database else _of_folder(images, captions, dataset)
 
 
 def file_name(kind: str, *, captioner: str | None, model: str | None) -> str:
@@ -131,13 +131,16 @@ def _of_folder(images: Store, captions: CaptionStore, dataset: str) -> Records:
         yield Skipped(name, dataset, "missing", "has captions but no image file", path=images.locate(name), captions=waiting)
 
 
-def _of_lmdb(database: Store, captions: CaptionStore, dataset: str) -> Records:
+def _of_lmdb(folder: Store, captions: CaptionStore, dataset: str, max_bytes: int) -> Records:
     """The captioned quarter of LUPerson only: the other crops of its LMDB are no part of this data set."""
-    with open_lmdb(database) as transaction:
+    with open_lmdb(folder, max_bytes) as database:
         for name in captions.images():
-            value: Any = transaction.get(name.rpartition(".")[0].encode() if "." in name else name.encode())
+            entry = database.get((name.rpartition(".")[0] if "." in name else name).encode("utf-8", "surrogatepass"))
             waiting = captions.take(name)
-            if value is None:
+            if entry is None:
                 yield Skipped(name, dataset, "missing", "has captions but no entry in the LMDB", captions=waiting)
+            elif entry.value is None:
+                detail = f"its place in the LMDB cannot be read: {entry.problem}"
+                yield Skipped(name, dataset, "damaged_entry", detail, path=folder.locate("data.mdb"), captions=waiting)
             else:
-                yield ImageRecord(name, dataset, data=value, captions=waiting)
+                yield ImageRecord(name, dataset, data=entry.value, captions=waiting)
