@@ -26,7 +26,8 @@ from reid_ray.caption.pipeline import run_caption
 from reid_ray.config import load_config
 from reid_ray.config.demo import DemoJob
 from reid_ray.data.synthesize import run_synthesize
-from reid_ray.errors import DataError, ReidRayError
+from reid_ray.endings import ended
+from reid_ray.errors import DataError
 from reid_ray.measure import PeakMemory
 from reid_ray.records import CAPTIONS
 from reid_ray.retrieval.evaluation import run_evaluate
@@ -53,12 +54,7 @@ def main() -> int:
         overrides.append("keep_serving=true")
     if arguments.images:
         overrides += search_own_crops(arguments.images)
-    try:
-        run_demo(load_config(DemoJob, arguments.config, overrides))
-    except ReidRayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return ended(lambda: run_demo(load_config(DemoJob, arguments.config, overrides)))
 
 
 def search_own_crops(folder: str) -> list[str]:

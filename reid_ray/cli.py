@@ -1,17 +1,16 @@
 """The command line that every job shares: --config FILE and section.key=value, then the job's run function.
 
-Errors that a user can mend are printed in one sentence and end with exit code 2; anything else keeps its traceback and ends with 1.
+How it ends, and with which exit code, is for reid_ray.endings.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from reid_ray.config.base import Section, load_config
-from reid_ray.errors import ReidRayError
+from reid_ray.endings import ended
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -24,9 +23,16 @@ def run_job(description: str, model: type[ConfigT], run: Callable[[ConfigT], Any
         "overrides", nargs="*", metavar="section.key=value", help="replaces a value of the file; see jobs/configs/REFERENCE.md"
     )
     arguments = parser.parse_args(argv)
-    try:
-        run(load_config(model, arguments.config, arguments.overrides))
-    except ReidRayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    loaded: list[ConfigT] = []
+
+    def work() -> None:
+        loaded.append(load_config(model, arguments.config, arguments.overrides))
+        run(loaded[0])
+
+    return ended(work, place=lambda: output_of(loaded[0]) if loaded else None)
+
+
+def output_of(config: Section) -> str | None:
+    """Where a job writes, as messages call it; None for one that writes nothing."""
+    output = getattr(config, "output", None)
+    return None if output is None else f"output.path {output.path}"

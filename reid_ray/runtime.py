@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from reid_ray.config.common import PoolConfig, RayConfig
+from reid_ray.endings import kept_signals
 from reid_ray.errors import ResourceError
 
 
@@ -45,19 +46,21 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address and address != "local":
         try:
-            ray.init(address=address, log_to_driver=True)
+            with kept_signals():
+                ray.init(address=address, log_to_driver=True)
         except ConnectionError as error:
             raise ResourceError(
                 f"ray.address: no Ray cluster answers at {address} ({error}); start one or leave ray.address null"
             ) from None
     else:
-        ray.init(
-            address="local",
-            num_cpus=config.local_cpus,
-            object_store_memory=config.object_store_mb << 20,
-            include_dashboard=False,
-            log_to_driver=True,
-        )
+        with kept_signals():
+            ray.init(
+                address="local",
+                num_cpus=config.local_cpus,
+                object_store_memory=config.object_store_mb << 20,
+                include_dashboard=False,
+                log_to_driver=True,
+            )
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "reid_ray"
 
 # Each part may import itself, the leaves (errors, config, records, storage, runtime, cli, progress) and the parts listed here.
-LEAVES = {"errors", "config", "records", "storage", "runtime", "cli", "progress", "measure", "versions"}
+LEAVES = {"errors", "config", "records", "storage", "runtime", "cli", "progress", "measure", "system_errors", "endings", "versions"}
 ALLOWED = {
     "data": set(),
     "setup": {"model"},

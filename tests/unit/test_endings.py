@@ -1,0 +1,111 @@
+"""How a job ends: exit code, last words, and what is cleaned up, shown on a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from reid_ray.endings import ended
+from reid_ray.errors import DataError
+
+JOB = """
+import sys, time
+from pathlib import Path
+from reid_ray.cli import run_job
+from reid_ray.config.synthesize import SynthesizeJob
+
+def run(config):
+    part = Path(config.output.path)
+    part.mkdir()
+    try:
+        {body}
+    finally:
+        part.rmdir()
+
+sys.exit(run_job("", SynthesizeJob, run, ["output.path=" + sys.argv[1]]))
+"""
+
+
+def _start(tmp_path, body, **options):
+    command = [sys.executable, "-c", JOB.format(body=body), str(tmp_path / "out")]
+    options.setdefault("preexec_fn", _default_signals)  # whoever runs the tests may ignore some, and a child inherits that
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def _default_signals():
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _wait_for(path):
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} does not appear")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "the end of its terminal")],
+)
+def test_a_signal_unwinds_the_job_and_ends_it_with_its_own_code(tmp_path, number, code, words):
+    job = _start(tmp_path, "time.sleep(60)")
+    _wait_for(tmp_path / "out")
+    job.send_signal(number)
+    _, said = job.communicate(timeout=30)
+    assert (job.returncode, (tmp_path / "out").exists()) == (code, False)
+    assert f"stopped by {words}" in said
+    assert "Traceback" not in said
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    job = _start(tmp_path, "time.sleep(3)", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    _wait_for(tmp_path / "out")
+    job.send_signal(signal.SIGHUP)
+    job.communicate(timeout=30)
+    assert job.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said", "traceback"),
+    [
+        ("print('done')", 0, "", False),
+        ("raise OSError(28, 'No space left on device')", 2, "error: output.path {out}: the disk is full", False),
+        ("raise PermissionError(13, 'Permission denied', '/x/y')", 2, "error: /x/y: permission denied", False),
+        ("raise ValueError('bug')", 1, "ValueError: bug", True),
+    ],
+)
+def test_the_exit_code_tells_what_a_user_can_mend_from_a_fault(tmp_path, body, code, said, traceback):
+    job = _start(tmp_path, body)
+    _, words = job.communicate(timeout=30)
+    assert job.returncode == code
+    assert said.format(out=tmp_path / "out") in words
+    assert ("Traceback" in words) is traceback
+
+
+@pytest.mark.parametrize(("target", "words"), [("closed", "standard output"), ("/dev/full", "disk is full")])
+def test_an_output_that_nobody_reads_or_that_is_full_is_one_sentence(tmp_path, target, words):
+    command = [sys.executable, "-c", JOB.format(body="print('x' * 10)"), str(tmp_path / "out")]
+    if target == "closed":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open(target, os.O_WRONLY)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writer)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_error_that_names_its_remedy_is_said_as_it_is(capsys):
+    def work():
+        raise DataError("/t: cannot be read; write it again")
+
+    assert ended(work) == 2
+    assert capsys.readouterr().err == "error: /t: cannot be read; write it again\n"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
