@@ -4,7 +4,7 @@ Whoever writes something of a kind puts today's number into it (`stamp`, `number
 ours is refused in a sentence, one below is read as it is as long as that is right, and needs a migration (jobs/migrate.py) after that.
 What has no number is of format 0: it was written before numbers were, or by other people's programs. Knows numbers and words; no files.
 
-To change a layout: add a line to its Format here, a step to reid_ray.migration, and the layout to tests/unit/layouts.json.
+To change a layout: add a line to its Format here, a step to reid_ray.migration, and the layout to tests/shared/layouts.json.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ FORMATS = {
     "evaluation": Format("the result of an evaluation", (_FIRST,)),
     "calibration": Format("the result of a calibration", (_FIRST,)),
     "templates": Format("a file of caption templates", (_FIRST,)),
+    "service": Format("a search service's interface", ("/info states this number; otherwise as 0",)),
 }
 
 
@@ -94,6 +95,17 @@ def check(kind: str, found: Any, *, origin: Any) -> int:
     Raises:
         DataError: it is of a newer format, of one that must be migrated first, or no whole number.
     """
+    known, found = FORMATS[kind], refuse_newer(kind, found, origin=origin)
+    if found < known.oldest:
+        raise DataError(
+            f"{origin}: is {known.what} of format {found}, which this reid_ray reads only after a migration; run python jobs/migrate.py "
+            "path=FOLDER on the folder that holds it"
+        )
+    return found
+
+
+def refuse_newer(kind: str, found: Any, *, origin: Any) -> int:
+    """As `check`, but what must be migrated first passes."""
     known = FORMATS[kind]
     if found is None:
         found = 0
@@ -103,11 +115,6 @@ def check(kind: str, found: Any, *, origin: Any) -> int:
         raise DataError(
             f"{origin}: is {known.what} of format {found}, but this reid_ray reads formats up to {known.current}; upgrade reid_ray, or "
             "make it again with this one"
-        )
-    if found < known.oldest:
-        raise DataError(
-            f"{origin}: is {known.what} of format {found}, which this reid_ray reads only after a migration; run python jobs/migrate.py "
-            "path=FOLDER on the folder that holds it"
         )
     return found
 
@@ -125,18 +132,18 @@ def check_manifest(manifest: Mapping[str, Any], *, origin: Any) -> int:
 
 def manifest_kind(manifest: Mapping[str, Any]) -> str | None:
     """Which of FORMATS a manifest.json is of; None for other people's."""
-    return _MANIFESTS.get(manifest.get("kind"))
+    stated = manifest.get("kind")
+    kind = _MANIFESTS.get(stated) if stated is None or isinstance(stated, str) else None
+    return kind if kind != "output" or {"job", FIELD} & set(manifest) else None
 
 
 def check_table(metadata: Mapping[bytes, bytes] | None, *, origin: Any) -> int:
     """As `check`, of a Parquet file: the metadata of its Arrow schema. Other people's tables have no number and pass as 0.
 
     Raises:
-        DataError: also for a kind of table that this package does not know, which a newer one must have written.
+        DataError: also for what table_format refuses.
     """
     kind, number = table_format(metadata, origin=origin)
-    if kind is not None and kind not in TABLES:
-        raise DataError(f"{origin}: is a table of {kind}, which this reid_ray does not know; upgrade reid_ray")
     return check(kind, number, origin=origin) if kind is not None else 0
 
 
@@ -144,7 +151,7 @@ def table_format(metadata: Mapping[bytes, bytes] | None, *, origin: Any) -> tupl
     """(kind, number) that a Parquet file's metadata states; (None, 0) where it states none.
 
     Raises:
-        DataError: the statement is no kind and number.
+        DataError: the statement is no kind and number, or the kind is one that only a newer version of this package can have written.
     """
     stated = (metadata or {}).get(TABLE_FIELD)
     if stated is None:
@@ -152,4 +159,6 @@ def table_format(metadata: Mapping[bytes, bytes] | None, *, origin: Any) -> tupl
     kind, _, number = stated.decode("utf-8", "replace").partition(" ")
     if not kind or not number.isdecimal():
         raise DataError(f"{origin}: {TABLE_FIELD.decode()} is {stated!r}, not a kind and a number, so the file is damaged; make it again")
+    if kind not in TABLES:
+        raise DataError(f"{origin}: is a table of {kind}, which this reid_ray does not know; upgrade reid_ray")
     return kind, int(number)

@@ -42,6 +42,7 @@ from reid_ray.serve.schema import (
     decoded_base64,
     sentence,
 )
+from reid_ray.versions import numbered
 
 _HEALTH_TIMEOUT_S = 5.0
 # The page is one file: nothing is loaded from elsewhere, and a file name in the gallery cannot smuggle a script in.
@@ -135,7 +136,7 @@ def _add_other_routes(api: FastAPI, searcher: Searcher, thumbnails: ThumbnailRea
     @api.get("/info")
     async def info() -> InfoOut:
         """What the service searches, and its limits."""
-        facts = await _in_time(searcher.describe(), limits.timeout_s)
+        facts = {**numbered("service"), **await _in_time(searcher.describe(), limits.timeout_s)}
         return InfoOut(**facts, **{name: getattr(limits, name) for name in InfoOut.model_fields if name not in facts})
 
     @api.head("/health", include_in_schema=False)

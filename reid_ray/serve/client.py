@@ -12,6 +12,7 @@ from typing import Any, Self
 from PIL import Image
 
 from reid_ray.errors import ReidRayError
+from reid_ray.versions import check_json
 
 
 class SearchClient:
@@ -31,6 +32,16 @@ class SearchClient:
     def image(self, data: bytes, *, k: int) -> dict[str, Any]:
         """The answer to an image query (an encoded picture), as in schema.SearchOut."""
         return self._json(self._http.post("/search/image", files={"image": data}, data={"k": str(k)}))
+
+    def info(self) -> dict[str, Any]:
+        """What the service searches, and its limits, as in schema.InfoOut.
+
+        Raises:
+            DataError: the service is of a newer version, whose answers this client may not understand.
+        """
+        facts = self._json(self._http.get("/info"))
+        check_json("service", facts, origin=self._http.base_url)
+        return facts
 
     def thumbnail(self, hit: dict[str, Any]) -> Image.Image:
         """The small picture of a hit."""

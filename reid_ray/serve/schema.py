@@ -75,8 +75,9 @@ class SearchOut(BaseModel):
 
 
 class InfoOut(BaseModel):
-    """What the service searches, and its limits."""
+    """What the service searches, its limits, and the number of its interface: of this file, and of the routes."""
 
+    format: int
     items: int
     cameras: list[int]
     dim: int

@@ -11,11 +11,13 @@ import pytest
 from pydantic import ValidationError
 
 from reid_ray.config.serve import ServeConfig, ServeJob
-from reid_ray.errors import ConfigError
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.retrieval.search import Answer, Hit
 from reid_ray.retrieval.thumbnails import ThumbnailReader, ThumbnailWriter
 from reid_ray.serve.app import OverloadedError, make_api
+from reid_ray.serve.client import SearchClient
 from reid_ray.serve.guard import digest_of
+from reid_ray.versions import number_of
 
 TOKEN = "correct-horse-battery"
 LIMITS = ServeConfig(max_text_chars=100, max_upload_bytes=4096, max_k=50, timeout_s=0.5)
@@ -185,6 +187,19 @@ PATHS = [
     ("GET", "/none"),
     ("GET", "/health/none"),
 ]
+
+
+def test_info_states_the_number_of_the_interface_and_a_client_refuses_a_newer_one(send):
+    assert send("GET", "/info").json()["format"] == number_of("service")
+    for number, words in ((number_of("service"), None), (number_of("service") + 1, "http://there.* upgrade reid_ray")):
+        with SearchClient("http://there") as client:
+            transport = httpx.MockTransport(lambda _, number=number: httpx.Response(200, json={"format": number}))
+            client._http = httpx.Client(transport=transport, base_url="http://there")
+            if words is None:
+                assert client.info() == {"format": number}
+            else:
+                with pytest.raises(DataError, match=words):
+                    client.info()
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
