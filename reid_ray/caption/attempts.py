@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from reid_ray.caption.identity import digest
 from reid_ray.caption.ledger import ROWS, Ledger
-from reid_ray.errors import ReidRayError
+from reid_ray.errors import ReidRayError, reason_of
 from reid_ray.storage import write_bytes
 
 _DEATHS_ALONE = 2
@@ -122,7 +122,7 @@ class Attempts:
                 raise
             except Exception as error:  # noqa: BLE001
                 # An engine that raised in the midst of a batch is in no known state: it ends like one that died, with its reason.
-                mark.explain(f"{type(error).__name__}: {error}")
+                mark.explain(reason_of(error))
                 os._exit(_EXIT_CODE)
             finally:
                 faulthandler.cancel_dump_traceback_later()

@@ -59,5 +59,5 @@ def clean_answer(text: str, *, finished: bool, limits: ValidationConfig, prompt:
 def _whole_sentences(caption: str, limits: ValidationConfig) -> str:
     ends = [match.end() for match in re.finditer(r"[.!?](?=\s|$)", caption)]
     if not ends or check_caption(caption[: ends[-1]], limits) is not None:
-        raise BadAnswerError("unfinished", f"cut at the token limit within its first sentence: {caption[:120]}")
+        raise BadAnswerError("unfinished", f"cut at the token limit within its first sentence, after {len(caption.split())} words")
     return caption[: ends[-1]]

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from reid_ray.caption.identity import derived_seed
 from reid_ray.config.caption import CaptionerConfig, EngineConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, StructureConfig
 from reid_ray.config.common import PoolConfig
-from reid_ray.errors import ConfigError
+from reid_ray.errors import ConfigError, reason_of
 from reid_ray.model.plain_text import plain_text
 from reid_ray.setup.models import model_revision, resolve_model, weights_digest
 from reid_ray.storage import MANIFEST
@@ -137,7 +137,7 @@ class Engine:
             )
         except self._rejections as error:
             if len(conversations) == 1:
-                return [Reply(None, error=" ".join(f"{type(error).__name__}: {error}".split())[:300])]
+                return [Reply(None, error=reason_of(error))]
             half = len(conversations) // 2
             return self.chat(conversations[:half], keys[:half]) + self.chat(conversations[half:], keys[half:])
         return [

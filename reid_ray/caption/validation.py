@@ -104,7 +104,7 @@ def words_of(text: str) -> list[str]:
 def _found(pattern: re.Pattern[str]) -> Rule:
     def rule(text: str, _: Context) -> str | None:
         match = pattern.search(text)
-        return None if match is None else text[max(0, match.start() - 20) : match.end() + 40]
+        return None if match is None else f"{match[0].strip()[:40]!r} at character {match.start()}"
 
     return rule
 
@@ -135,7 +135,7 @@ def _other_script(text: str, context: Context) -> str | None:
     if wanted == "LATIN" and text.isascii():
         return None
     share = sum(unicodedata.name(c, "").startswith(wanted) for c in letters) / len(letters)
-    return None if share >= context.config.min_script_share else f"{share:.0%} of the letters are {wanted}: {text}"
+    return None if share >= context.config.min_script_share else f"{share:.0%} of the letters are {wanted}"
 
 
 def _echo(text: str, context: Context) -> str | None:
@@ -157,22 +157,22 @@ def _loop(text: str, context: Context) -> str | None:
     if counts:
         gram, count = counts.most_common(1)[0]
         if count > limit:
-            return f"{count} times: {' '.join(gram)}"
+            return f"{len(gram)} words {count} times"
     sentences = [" ".join(words_of(s)) for s in re.split(r"[.!?\n]+", text)]
     repeated = Counter(sentence for sentence in sentences if sentence.count(" ") >= 2).most_common(1)
     if repeated and repeated[0][1] >= limit:
-        return f"{repeated[0][1]} times: {repeated[0][0]}"
+        return f"a sentence {repeated[0][1]} times"
     run = 1
     for before, word in itertools.pairwise(words):
         run = run + 1 if word == before else 1
         if run > limit:
-            return f"{run} times in a row: {word}"
+            return f"a word {run} times in a row"
     return None
 
 
 def _too_short(text: str, context: Context) -> str | None:
     count = len(words_of(text))
-    return f"{count} words: {text}" if count < context.config.min_words else None
+    return f"{count} words" if count < context.config.min_words else None
 
 
 def _too_long(text: str, context: Context) -> str | None:

@@ -12,6 +12,8 @@ import struct
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from reid_ray.errors import plain_reason
+
 DEFAULT_MAX_PIXELS = 50_000_000
 # Pillow knows many more, some of which run other programs (EPS starts Ghostscript) on a file from anywhere. JPEG includes MPO.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -33,11 +35,11 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 
 class BadImageError(Exception):
-    """An image that cannot be used. `reason` is a short code to count by, `detail` says more."""
+    """An image that cannot be used. `reason` is a short code to count by, `detail` says more: never data, the same in every run."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail = reason, plain_reason(detail)
+        super().__init__(f"{reason}: {self.detail}")
 
 
 def decode_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
