@@ -164,8 +164,6 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
         for name in (ROWS, _IMAGES):
             for hidden in (folder / name).glob(".*"):
                 hidden.unlink(missing_ok=True)
-        for left in output.parent.glob(f".{output.name}.*.partial"):  # of a driver that was killed: only one writes this output
-            shutil.rmtree(left, ignore_errors=True)
         try:
             yield ledger
         finally:

@@ -45,9 +45,12 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict
     templates = {name: load_templates(c.templates) for name, c in config.captioners.items() if c.templates is not None}
     listing = image_listing(config.images)
     own = {name: digest(sorted(wordings.items())) for name, wordings in templates.items()}
-    inputs = {"images": listing.origin, "images_digest": _digest_of(listing), **models} | ({"templates": own} if own else {})
-    output = JobOutput("caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    with open_ledger(output.path) as ledger:
+    images = _digest_of(listing)
+    inputs = {"images": listing.origin, "images_digest": images, **models} | ({"templates": own} if own else {})
+    output = JobOutput(
+        "caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents={"images.path": images}
+    )
+    with output.hold(), open_ledger(output.path) as ledger:
         finished = output.finished()
         if finished is not None and finished["inputs"] == inputs and not (config.ledger.retry_failed and _failed(finished)):
             print(f"caption: {config.output.path} holds this run already")

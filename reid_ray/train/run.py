@@ -45,7 +45,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     recipe.check()
     check_boards(config.log)
     _open_storage(config)
-    with _run_folder(recipe) as folder, ray_session(config.ray):
+    with out.hold(), _run_folder(recipe) as folder, ray_session(config.ray):
         workers = config.workers
         least = workers.count if workers.min_count is None else workers.min_count
         trainers = Need("workers", least, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)

@@ -17,7 +17,7 @@ from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import read_table
 
-OURS = {"manifest.json", "image_names.jsonl"}
+OURS = {"manifest.json", ".reid_ray", "image_names.jsonl"}
 
 
 def ingest(format, path, out, **source):

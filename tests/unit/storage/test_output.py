@@ -50,7 +50,9 @@ def test_an_existing_output_is_refused_replaced_or_reused(tmp_path):
         JobOutput("test", path, Config())
     assert JobOutput("test", path, Config(), if_exists="reuse").finished()["job"] == "test"
     assert JobOutput("test", path, Config(number=2), if_exists="reuse").finished() is None
-    assert JobOutput("other", path, Config(), if_exists="reuse").finished() is None
+    for if_exists in ("reuse", "replace"):
+        with pytest.raises(DataError, match="output of the job test"):
+            JobOutput("other", path, Config(), if_exists=if_exists)
     assert JobOutput("test", path, Config(), if_exists="replace").finished() is None
 
 

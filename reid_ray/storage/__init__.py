@@ -1,0 +1,30 @@
+"""Storage: one owner of an output's life, tables in Parquet, files that appear whole.
+
+output.py       a job's output: counts, facts, manifest, reuse
+place.py        the folder's life: lock, staging, commit, what dead runs left (lock.py, listing.py, rename.py)
+provenance.py   what a result was made from, by content
+tables.py       Parquet tables        files.py  single files        environment.py  hardware, versions, commit
+"""
+
+from reid_ray.storage.environment import environment
+from reid_ray.storage.files import sha256_of, write_bytes, write_durably, write_json
+from reid_ray.storage.output import Counts, JobOutput
+from reid_ray.storage.provenance import MANIFEST, read_manifest, run_of
+from reid_ray.storage.tables import TableWriter, iter_table, parquet_files, read_table
+
+__all__ = [
+    "MANIFEST",
+    "Counts",
+    "JobOutput",
+    "TableWriter",
+    "environment",
+    "iter_table",
+    "parquet_files",
+    "read_manifest",
+    "read_table",
+    "run_of",
+    "sha256_of",
+    "write_bytes",
+    "write_durably",
+    "write_json",
+]

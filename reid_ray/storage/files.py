@@ -1,0 +1,92 @@
+"""Files that appear whole or not at all, and are on the disk when they do.
+
+Knows bytes, names and fsync; not folders of results (place.py) or tables (tables.py). What brings data to the disk raises an audit
+event (sys.audit) named reid_ray.fsync, so that an order of writing can be recorded.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+_SYNCED_ONE_BY_ONE = 2_000  # files; of more, the whole file system is synced in one call
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file so that it appears whole or not at all."""
+    path = Path(path)
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        hidden.write_bytes(data)
+        os.replace(hidden, path)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON (sorted as given, 2 spaces, newline at the end), whole or not at all. NaN is refused: JSON has none."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_durably(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file under a hidden name, bring it to the disk, and only then give it its name: whole, even after a power cut."""
+    path = Path(path)
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write(hidden)
+        sync(hidden)
+        os.replace(hidden, path)
+    finally:
+        hidden.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file's bytes, or a folder's names, to the disk."""
+    sys.audit("reid_ray.fsync", str(path))
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # some network file systems have no fsync of folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path, files: Iterable[str]) -> None:
+    """Bring `files` (relative names) and every folder from `folder` downwards to the disk."""
+    names = list(files)
+    if len(names) > _SYNCED_ONE_BY_ONE and _sync_file_system(folder):
+        return
+    for name in names:
+        sync(folder / name)
+    for parent, _, _ in os.walk(folder, topdown=False):
+        sync(Path(parent))
+
+
+def sha256_of(data: bytes) -> str:
+    """Hex SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sync_file_system(folder: Path) -> bool:
+    """syncfs(2); whether the system has it."""
+    import ctypes
+
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        return False
+    sys.audit("reid_ray.fsync", str(folder))
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return bool(syncfs(descriptor) == 0)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,18 @@
+"""Outputs of versions that kept no mark (format 0): how they are told from a stranger's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_MANIFEST = "manifest.json"
+_KEYS = frozenset({"job", "run_id", "config", "fingerprint", "counts", "facts", "timings", "started", "environment"})
+
+
+def is_legacy_output(folder: Path) -> bool:
+    """Whether the folder's manifest.json is one that only a job of this project writes."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.keys() >= _KEYS

@@ -1,0 +1,131 @@
+"""The mark of an output: a hidden file that says which run wrote the folder, and every file of it with its size.
+
+What the mark does not list, we did not write. Knows names and sizes; not what is in the files. First line: JSON of the run; then a line
+for each file, its size, a tab and its name as JSON, in the order of `files_below`, so that a mark of millions of files is compared and
+cleared file by file, never held whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+MARK = ".reid_ray"
+_LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers leave these in every folder that somebody looks at
+
+
+def write_mark(folder: Path, facts: dict[str, Any], *, listed: bool) -> None:
+    """Mark `folder` as written by us: without a list of files while it is written, with one when it is whole."""
+    hidden = folder / f"{MARK}.new"
+    with hidden.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"made_by": "reid_ray", **facts, "whole": listed}) + "\n")
+        for name, size in files_below(folder) if listed else ():
+            file.write(f"{size}\t{json.dumps(name)}\n")
+    os.replace(hidden, folder / MARK)
+
+
+def read_mark(folder: Path) -> dict[str, Any] | None:
+    """What the first line of a folder's mark says, or None if it has none of ours."""
+    try:
+        with (folder / MARK).open(encoding="utf-8") as file:
+            facts = json.loads(file.readline())
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) and facts.get("made_by") == "reid_ray" else None
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names right in a folder, in order."""
+    with os.scandir(folder) as found:
+        return sorted(entry.name for entry in found)
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, int]]:
+    """(name relative to `folder`, size in bytes) of every file below it but marks and file managers' litter; no link is followed."""
+    yield from _walk(os.fspath(folder), "")
+
+
+def differences(folder: Path) -> Iterator[tuple[str, str]]:
+    """(kind, name) of every file that is not as the mark says: kind is foreign (not listed), changed (another size) or missing."""
+    there, listed = files_below(folder), _listed(folder)
+    one, other = next(there, None), next(listed, None)
+    while one is not None or other is not None:
+        if other is None or (one is not None and _place(one[0]) < _place(other[0])):
+            assert one is not None
+            yield "foreign", one[0]
+            one = next(there, None)
+        elif one is None or _place(other[0]) < _place(one[0]):
+            yield "missing", other[0]
+            other = next(listed, None)
+        else:
+            if one[1] != other[1]:
+                yield "changed", one[0]
+            one, other = next(there, None), next(listed, None)
+
+
+def foreign(folder: Path, *, at_most: int = 3) -> list[str]:
+    """Names of files in `folder` that its mark does not list, or lists with another size; the first few."""
+    return list(islice((name for kind, name in differences(folder) if kind != "missing"), at_most))
+
+
+def remove_listed(folder: Path) -> bool:
+    """Remove the files that the mark lists, the mark, and every folder that is empty then; whether nothing is left."""
+    for name, size in _listed(folder):
+        if not name.startswith("/") and ".." not in name.split("/"):
+            _remove_if_of_size(folder / name, size)
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in _LITTER.intersection(names):
+            (Path(parent) / name).unlink(missing_ok=True)
+        if Path(parent) != folder:
+            _remove_if_empty(Path(parent))
+    if set(names_in(folder)) <= {MARK}:
+        (folder / MARK).unlink(missing_ok=True)
+        return _remove_if_empty(folder)
+    return False
+
+
+def _remove_if_of_size(file: Path, size: int) -> None:
+    try:
+        if file.lstat().st_size == size:
+            file.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _remove_if_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def _walk(folder: str, below: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    folders = []
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            folders.append(entry.name)
+        elif not (below == "" and entry.name in (MARK, f"{MARK}.new")) and entry.name not in _LITTER:
+            yield below + entry.name, entry.stat(follow_symlinks=False).st_size
+    for name in folders:
+        yield from _walk(os.path.join(folder, name), f"{below}{name}/")
+
+
+def _listed(folder: Path) -> Iterator[tuple[str, int]]:
+    with (folder / MARK).open(encoding="utf-8") as file:
+        next(file, None)
+        for line in file:
+            size, _, name = line.partition("\t")
+            yield str(json.loads(name)), int(size)
+
+
+def _place(name: str) -> tuple[tuple[bool, str], ...]:
+    """Where a name comes in the order of files_below: a folder's files by name, then its folders by name."""
+    *folders, file = name.split("/")
+    return (*((True, each) for each in folders), (False, file))

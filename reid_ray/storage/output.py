@@ -1,0 +1,164 @@
+"""What a job does with its output: `with JobOutput(...) as out:` writes files, a clean exit lets them appear, with a manifest.
+
+Knows counts, configurations and manifests; the folder's life is place.py's, what a result was made from provenance.py's. A reader
+never sees half an output, and a killed job leaves the old one untouched.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+from reid_ray.config.base import fingerprint
+from reid_ray.storage.environment import environment
+from reid_ray.storage.files import write_json
+from reid_ray.storage.listing import differences
+from reid_ray.storage.place import IfExists, OutputPlace
+from reid_ray.storage.provenance import MANIFEST, content_of, local_inputs, named_inputs, read_manifest, run_of
+
+
+class Counts:
+    """Rows read, written and failed by reason. Every row read ends in exactly one of written and failed."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.written = 0
+        self.failed: Counter[str] = Counter()
+
+    def as_dict(self) -> dict[str, Any]:
+        """{"read": int, "written": int, "failed": {reason: int}}."""
+        return {"read": self.read, "written": self.written, "failed": dict(sorted(self.failed.items()))}
+
+    def __str__(self) -> str:
+        """As in: read 1000, written 992, undecodable 5, refused 3."""
+        parts = [f"read {self.read}", f"written {self.written}", *(f"{reason} {n}" for reason, n in sorted(self.failed.items()))]
+        return ", ".join(parts)
+
+
+class JobOutput:
+    """A job's output folder: `with JobOutput(...) as out:` writes files into out.folder and commits on a clean exit.
+
+    On an exception nothing is left behind and an older result stays as it was. The output's lock is held from `hold` or from entering
+    until the end, so two runs never write one output.
+
+    Args:
+        job: name of the job, for the manifest.
+        path: the folder to appear.
+        config: the job's configuration; its values and fingerprint go into the manifest, and every place that it names is an input.
+        if_exists: refuse, replace or reuse (see OutputConfig.if_exists).
+        inputs: name -> path, paths or description of what the job reads, for the manifest.
+        contents: dotted key of a place in `config` -> digest of what lies there, where the job knows better than its listing.
+
+    Raises:
+        DataError: what lies at the path, or above it, is in the way.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        path: str | Path,
+        config: BaseModel,
+        *,
+        if_exists: IfExists = "refuse",
+        inputs: Mapping[str, Any] | None = None,
+        contents: Mapping[str, str] | None = None,
+    ) -> None:
+        self.counts = Counts()
+        self.facts: dict[str, Any] = {}
+        self.timings: dict[str, float] = {}
+        self._job, self._config, self._if_exists, self._inputs = job, config, if_exists, dict(inputs or {})
+        self._contents = dict(contents or {})
+        self._run_id = uuid.uuid4().hex
+        self._read = named_inputs(self._inputs) | local_inputs(config)
+        self._place = OutputPlace(path, job, if_exists=if_exists, inputs=self._read)
+        self._place.check(files=False)
+        self._holding = ExitStack()
+
+    @property
+    def path(self) -> Path:
+        """Where the output appears, absolute, links resolved."""
+        return self._place.path
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are written until then."""
+        return self._place.folder
+
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        """Dotted key -> digest of what lies there when this is first asked for: at `finished`, or when the work begins."""
+        found = {key: content_of(path) for key, path in self._read.items() if key not in self._contents}
+        return dict(sorted({**found, **self._contents}.items()))
+
+    def finished(self) -> dict[str, Any] | None:
+        """The manifest of an earlier run that may be reused, else None.
+
+        It may if if_exists is reuse; job, configuration and the contents of all inputs are the same; and every file of it is there.
+        """
+        if self._if_exists != "reuse" or not (self.path / MANIFEST).exists():
+            return None
+        manifest = read_manifest(self.path)
+        if (manifest.get("job"), manifest.get("fingerprint")) != (self._job, fingerprint(self._config)):
+            return None
+        if manifest.get("provenance") != self.provenance:
+            return None
+        return manifest if all(kind == "foreign" for kind, _ in differences(self.path)) else None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the output's lock for longer than the `with` block of the output itself: around what is prepared for it.
+
+        Raises:
+            DataError: another run writes this output.
+        """
+        with self._place.hold():
+            self._place.check(files=True)
+            yield
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self.hold())
+            self._started = time.time()
+            self._clock = time.perf_counter()
+            self.provenance  # noqa: B018  (what lies there now, before any of it is read)
+            self._place.begin({"run_id": self._run_id})
+            self._holding = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._holding:
+            if kind is None:
+                try:
+                    write_json(self.folder / MANIFEST, self.manifest())
+                    self._place.commit({"run_id": self._run_id})
+                finally:
+                    self._place.drop()
+            else:
+                self._place.drop()
+
+    def manifest(self) -> dict[str, Any]:
+        """What ran, on what, with which result: the content of manifest.json."""
+        seconds = time.perf_counter() - self._clock
+        return {
+            "job": self._job,
+            "run_id": self._run_id,
+            "inputs": self._inputs,
+            "input_runs": {name: run_of(value) for name, value in self._inputs.items()},
+            "provenance": self.provenance,
+            "config": self._config.model_dump(mode="json"),
+            "fingerprint": fingerprint(self._config),
+            "counts": self.counts.as_dict(),
+            "facts": self.facts,
+            "timings": {"total_seconds": round(seconds, 3), **{name: round(value, 3) for name, value in self.timings.items()}},
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "environment": environment(),
+        }

@@ -1,0 +1,150 @@
+"""What a result was made from, by content: a digest for every local path that a configuration names.
+
+Two runs of one configuration are one result only if these digests are equal, too. They are, by what the path is:
+
+    a model's folder           SHA-256 over its files' contents (weights, tokenizer, configuration); not where it lies or when it was made
+    (a file of) a job's output the run that wrote it, and the listing of the files below the path
+    any other folder or file   the listing: every file's name, size and time of change, as rsync compares
+
+A manifest that a job left in a model's folder is no content: it names times and machines. Hub names, builtin: names and addresses
+are no local paths; their revision is part of the configuration, or of what the job adds itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from reid_ray.config.paths import named_places
+from reid_ray.errors import DataError
+
+MANIFEST = "manifest.json"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_FOLDERS = 16  # looked into for weights
+_WRITTEN = frozenset({"output", "checkpoint_storage"})
+
+
+def local_inputs(config: BaseModel) -> dict[str, Path]:
+    """Dotted key -> path, for every place that a configuration names (config.paths) and that is there; where a job writes is left out."""
+    found = {}
+    for key, text in named_places(config, without=_WRITTEN).items():
+        for path in (text, text.partition("#")[0]):  # FOLDER#feature
+            if path and os.path.exists(path):
+                found[key] = Path(os.path.realpath(path))
+                break
+    return found
+
+
+def named_inputs(inputs: Mapping[str, Any]) -> dict[str, Path]:
+    """Name -> path, for what a job itself says that it reads (a path, or several) and that is there; descriptions are left out."""
+    found = {}
+    for name, value in inputs.items():
+        several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        for number, each in enumerate(several):
+            if isinstance(each, str | Path) and os.path.exists(each):
+                found[name if several is not value else f"{name}.{number}"] = Path(os.path.realpath(each))
+    return found
+
+
+def content_of(path: Path) -> str:
+    """16 hex digits that change when what lies at `path` does; see above what counts."""
+    if path.is_dir() and _is_model(path):
+        return _digest((file.relative_to(path).as_posix(), _sha256(file)) for file in _files(path) if file.name != MANIFEST)
+    return _digest(chain([run_of(path)], _listing(path)))
+
+
+def run_of(path: Any) -> str | None:
+    """run_id of the job that wrote `path`: from the nearest manifest in or above it that names a run; None if no job wrote it."""
+    if not isinstance(path, str | Path):
+        return None
+    here = Path(os.path.realpath(Path(path).expanduser()))
+    for folder in (here, *here.parents):
+        manifest = _manifest_of(folder)
+        if manifest is not None and isinstance(manifest.get("run_id"), str):
+            return str(manifest["run_id"])
+    return None
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a job's output folder.
+
+    Raises:
+        DataError: it is missing (the job did not finish) or is not JSON.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"{path}: is missing, so {folder} is not the output of a finished job; run that job first") from None
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON ({error})") from None
+
+
+def _manifest_of(folder: Path) -> dict[str, Any] | None:
+    """A manifest of ours, or None: a folder above may hold anybody's manifest.json."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder, or one right below it, holds weights."""
+    with os.scandir(folder) as found:
+        entries = [(entry.name, os.path.isdir(entry.path)) for entry in found]
+    inner = [name for name, is_folder in entries if is_folder][:_FOLDERS]
+    below = [name for each in inner for name in os.listdir(folder / each)]
+    return any(name.endswith(_WEIGHTS) for name in [*(name for name, _ in entries), *below])
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Every file in or below a path, in one order; hidden ones are none of its content, and a link back up the tree is not followed."""
+    if not path.is_dir():
+        yield path
+        return
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        stat = os.stat(folder)
+        if (stat.st_dev, stat.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _listing(path: Path) -> Iterator[tuple[str, int, int]]:
+    for file in _files(path):
+        try:
+            stat = file.stat()
+        except OSError:  # a broken link, or gone since: its name alone counts
+            yield file.relative_to(path).as_posix(), -1, -1
+        else:
+            yield file.relative_to(path).as_posix(), stat.st_size, stat.st_mtime_ns
+
+
+def _sha256(file: Path) -> str:
+    stat = file.stat()
+    return _sha256_of(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of(file: Path, size: int, mtime_ns: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(json.dumps(part).encode() + b"\n")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,98 @@
+"""Tables between jobs: Parquet in numbered parts, written whole, read in batches, held to their schema.
+
+Knows Arrow and Parquet; not what a row means, nor the folder's life (output.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reid_ray.errors import DataError
+from reid_ray.records import conform
+
+
+class TableWriter:
+    """Appends Arrow tables of one schema to numbered Parquet parts in a folder.
+
+    A part is written under a hidden name and renamed, so every part a reader sees is whole.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, *, rows_per_part: int = 50_000) -> None:
+        self.rows = 0
+        self._folder, self._schema, self._rows_per_part = folder, schema, rows_per_part
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._parts = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def append(self, table: pa.Table) -> None:
+        """Add rows; columns are conformed to the schema."""
+        table = conform(table, self._schema, origin=f"rows for {self._folder}")
+        self._pending.append(table)
+        self._pending_rows += table.num_rows
+        self.rows += table.num_rows
+        if self._pending_rows >= self._rows_per_part:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one part. A table without any rows still gets one empty part, so that its schema is on disk."""
+        if not self._pending and self._parts:
+            return
+        table = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
+        final = self._folder / f"part-{self._parts:05d}.parquet"
+        hidden = final.with_name(f".{final.name}")
+        pq.write_table(table, hidden, compression="zstd")
+        os.replace(hidden, final)
+        self._parts += 1
+        self._pending, self._pending_rows = [], 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and (self._pending or not self._parts):
+            self.flush()
+
+
+def parquet_files(path: str | Path) -> list[Path]:
+    """The Parquet files of a table: the file itself, or every *.parquet below a folder in sorted order.
+
+    Raises:
+        DataError: the path does not exist or holds no Parquet file.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise DataError(f"{path}: does not exist; give a Parquet file or a folder of them")
+    files = sorted(f for f in path.rglob("*.parquet") if not any(part.startswith(".") for part in f.relative_to(path).parts))
+    if not files:
+        raise DataError(f"{path}: holds no *.parquet file")
+    return files
+
+
+def iter_table(path: str | Path, schema: pa.Schema, *, columns: list[str] | None = None, batch_rows: int = 8192) -> Iterator[pa.Table]:
+    """Stream a Parquet table in batches, conformed to `schema` (or to its `columns`), without holding it whole."""
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    for file in parquet_files(path):
+        try:
+            with pq.ParquetFile(file) as parquet:
+                present = [name for name in wanted.names if name in parquet.schema_arrow.names]
+                for batch in parquet.iter_batches(batch_size=batch_rows, columns=present):
+                    yield conform(pa.Table.from_batches([batch]), wanted, origin=str(file))
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{file}: is not a readable Parquet file ({error}); write it again") from None
+
+
+def read_table(path: str | Path, schema: pa.Schema, *, columns: list[str] | None = None) -> pa.Table:
+    """A whole Parquet table, conformed to `schema` (or to its `columns`)."""
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    batches = list(iter_table(path, schema, columns=columns, batch_rows=65_536))
+    return pa.concat_tables(batches) if batches else wanted.empty_table()

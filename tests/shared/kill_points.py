@@ -1,0 +1,84 @@
+"""Runs one action again and again in child processes, each killed before another file-system call of its commit, until one survives.
+
+Run as a program it is the parent of these children, fresh and without threads: `python kill_points.py MODULE FUNCTION FOLDER JSON`.
+"""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+CALLS = {
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.truncate",
+    "os.utime",
+    "reid_ray.fsync",
+    "reid_ray.exchange",
+}
+
+
+def outcomes(module, function, folder, **arguments):
+    """For each kill point: what the module's function `after` returns about the folder once the child is dead; the last child survived.
+
+    `function(folder, **arguments)` is the action; `before(folder)` of the module makes the folder for each child anew.
+    """
+    command = [sys.executable, __file__, module, function, str(folder), json.dumps(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def _killed_at(point, action):
+    """Run `action` in a child that dies before its call number `point` after a commit began; True if it died."""
+    child = os.fork()
+    if child == 0:
+        count = [None]
+
+        def hook(event, arguments):
+            if event == "reid_ray.commit":
+                count[0] = 0
+            elif count[0] is not None and event in CALLS:
+                count[0] += 1
+                if count[0] == point:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        status = 1
+        try:
+            action()
+            status = 0
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert os.WEXITSTATUS(status) == 0, "the action failed"
+    return False
+
+
+def main():
+    module_name, function, root, arguments = sys.argv[1:]
+    sys.path.insert(0, str(Path(__file__).parent))
+    module, arguments = importlib.import_module(module_name), json.loads(arguments)
+    for point in range(1, 10_000):
+        folder = Path(root) / str(point)
+        folder.mkdir()
+        module.before(folder, **arguments)
+        died = _killed_at(point, lambda folder=folder: getattr(module, function)(folder, **arguments))
+        print(json.dumps({"point": point, "died": died, **module.after(folder, **arguments)}), flush=True)
+        if not died:
+            return
+
+
+if __name__ == "__main__":
+    main()

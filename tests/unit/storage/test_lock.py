@@ -1,0 +1,104 @@
+"""A lock is one process', and that of a dead one is told from a live one's."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from reid_ray.errors import DataError
+from reid_ray.storage import lock as locks
+from reid_ray.storage.lock import OutputLock, lock_path
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from reid_ray.storage import lock as locks
+if sys.argv[2] == "lease":
+    import fcntl, errno
+    def flock(*_): raise OSError(errno.ENOLCK, "no locks")
+    fcntl.flock = flock
+locks.OutputLock(Path(sys.argv[1]), "other").acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(params=["flock", "lease"])
+def kind(request, monkeypatch):
+    """Both ways to lock: the second where the file system has no flock."""
+    if request.param == "lease":
+
+        def without(*_):
+            raise OSError(errno.ENOLCK, "no locks")
+
+        monkeypatch.setattr(fcntl, "flock", without)
+    return request.param
+
+
+def holder(output, kind):
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(output), kind], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_lock_is_held_once_and_leaves_nothing(kind, tmp_path):
+    one, two = OutputLock(tmp_path / "out", "a"), OutputLock(tmp_path / "out", "b")
+    one.acquire()
+    with pytest.raises(DataError, match=f"\\(a, process {os.getpid()} on "):
+        two.acquire()
+    one.release()
+    two.acquire()
+    two.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_of_a_process_that_was_killed_is_taken_over(kind, tmp_path):
+    process = holder(tmp_path / "out", kind)
+    with pytest.raises(DataError, match=f"other, process {process.pid}"):
+        OutputLock(tmp_path / "out", "a").acquire()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert lock_path(tmp_path / "out").exists()
+    lock = OutputLock(tmp_path / "out", "a")
+    lock.acquire()
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_child_that_outlives_its_parent_does_not_hold_the_parents_lock(tmp_path):
+    script = HOLDER.replace("time.sleep(60)", "import os\nif os.fork() == 0: time.sleep(30)\nelse: os.kill(os.getpid(), 9)")
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "out"), "flock"], stdout=subprocess.PIPE, text=True)
+    process.wait()
+    lock = OutputLock(tmp_path / "out", "a")
+    lock.acquire()
+    lock.release()
+
+
+def test_a_lease_of_another_host_is_taken_over_once_it_is_not_renewed(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EOPNOTSUPP, "no locks")))
+    path = lock_path(tmp_path / "out")
+    path.write_text(json.dumps({"job": "train", "host": "elsewhere", "boot": "x", "pid": 1, "started": "1", "since": "then"}))
+    with pytest.raises(DataError, match="train, process 1 on elsewhere"):
+        OutputLock(tmp_path / "out", "a").acquire()
+    long_ago = time.time() - locks.LEASE_S - 5
+    os.utime(path, (long_ago, long_ago))
+    lock = OutputLock(tmp_path / "out", "a")
+    lock.acquire()
+    assert json.loads(path.read_text())["job"] == "a"
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_another_process_has_now_is_not_the_dead_owner(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EOPNOTSUPP, "no locks")))
+    owner = {**locks._owner("train"), "pid": os.getppid(), "started": "1"}
+    lock_path(tmp_path / "out").write_text(json.dumps(owner))
+    lock = OutputLock(tmp_path / "out", "a")
+    lock.acquire()
+    lock.release()
