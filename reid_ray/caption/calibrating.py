@@ -55,6 +55,11 @@ def run_calibrate(config: CalibrateJob) -> dict[str, Any]:
         pairs = [*human_pairs(config.people), *(read_pairs(config.pairs) if config.pairs else ())]
         if config.rewrites:
             rewritten, failed = _rewrite(config, inputs["rewriter"]["revision"])
+            if not rewritten:
+                raise DataError(
+                    f"rewriter.model {config.rewriter.model}: not one of {failed.total()} rewrites can be used ({dict(failed)}); give "
+                    "another model, or set rewrites to 0"
+                )
             pairs += rewritten
             output.counts.failed.update(failed)
         scorer = SentenceEncoder(encoder, revision=config.encoder.revision)

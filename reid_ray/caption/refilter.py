@@ -13,13 +13,15 @@ from typing import Any
 import pyarrow as pa
 
 from reid_ray.caption.agreement import compare_attributes, why_unfaithful
+from reid_ray.caption.origin import captioning_manifest
 from reid_ray.config.refilter import RefilterJob
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, table_of
-from reid_ray.storage import JobOutput, TableWriter, iter_table, read_manifest
+from reid_ray.storage import JobOutput, TableWriter, iter_table
 
 _CAPTIONS_FOLDER = "captions"
+_WITHOUT_SCORE = "without score, unchanged"
 _RECENT = 50_000  # originals remembered; a rewrite follows its original closely
 
 
@@ -27,14 +29,17 @@ def run_refilter(config: RefilterJob) -> dict[str, Any]:
     """Run the job of `config`; returns the manifest. The folder holds captions/*.parquet.
 
     Raises:
-        DataError: the run is unfinished, or its table lacks the original of a rewrite.
+        DataError: the run is unfinished, no row of it is a rewrite with a score, or its table lacks the original of a rewrite.
     """
-    source = read_manifest(config.run)
+    source = captioning_manifest(config.run)
     captions = Path(config.run) / _CAPTIONS_FOLDER
     changes: Counter[str] = Counter()
     output = JobOutput(
         "refilter", config.output.path, config, if_exists=config.output.if_exists, inputs={"run": source["fingerprint"], **source["inputs"]}
     )
+    if (earlier := output.finished()) is not None:
+        print(f"refilter: {output.path} is finished already, kept: {earlier['counts']}")
+        return earlier
     with output:
         originals = _Originals(captions)
         with TableWriter(output.folder / _CAPTIONS_FOLDER, CAPTIONS) as writer, progress_bar("refilter", None, unit="row") as bar:
@@ -45,6 +50,11 @@ def run_refilter(config: RefilterJob) -> dict[str, Any]:
                 writer.append(table_of(CAPTIONS, [refiltered(row, config, texts, changes) for row in rows]))
                 bar.update(table.num_rows)
         output.counts.read = output.counts.written = writer.rows
+        if changes.total() == changes[_WITHOUT_SCORE]:
+            raise DataError(
+                f"{captions}: none of its {writer.rows} rows is a rewrite with a score, so there is nothing to filter again; give the "
+                "output of a caption job with rewriter.share above 0"
+            )
         output.facts.update(changes={name: changes[name] for name in sorted(changes)})
         manifest = output.manifest()
     print(f"refilter: {output.counts}; {', '.join(f'{n} {name}' for name, n in sorted(changes.items()))} -> {config.output.path}")
@@ -63,7 +73,7 @@ def refiltered(row: dict[str, Any], config: RefilterJob, originals: Mapping[str,
     if row["kind"] != "rewrite":
         return row
     if row["text"] is None or row["faithfulness"] is None:
-        changes["without score, unchanged"] += 1
+        changes[_WITHOUT_SCORE] += 1
         return row
     agreement = compare_attributes(originals[row["parent_id"]], row["text"])
     reason = why_unfaithful(row["faithfulness"], agreement, config)

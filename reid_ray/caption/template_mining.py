@@ -57,7 +57,7 @@ def run_mine(config: MineJob) -> dict[str, Any]:
     """Run the job of `config`; returns the manifest. The folder holds templates.yaml and report.json.
 
     Raises:
-        ReidRayError: there are no captions of the wanted kinds, or a model or resource is missing.
+        ReidRayError: there are no captions of the wanted kinds, none of them gives a template, or a model or resource is missing.
     """
     inputs: dict[str, Any] = {"captions": config.captions}
     if config.writer.variants:
@@ -65,6 +65,9 @@ def run_mine(config: MineJob) -> dict[str, Any]:
         revision = model_revision(model, revision=config.writer.revision, field="writer.model")
         inputs["writer"] = {"model": config.writer.model, "revision": revision}
     output = JobOutput("mine", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
+    if (earlier := output.finished()) is not None:
+        print(f"mine: {output.path} is finished already, kept: {earlier['counts']}")
+        return earlier
     with output:
         captions = list(_captions(config))
         if not captions:
@@ -79,6 +82,11 @@ def run_mine(config: MineJob) -> dict[str, Any]:
         by_model = _reworded(base[: config.max_templates], config) if config.writer.variants else []
         usable, refused = _usable([(None, variant) for variant in by_rule] + by_model)
         kept, duplicates = distinct(_in_turn([*base, *usable]), known=TEMPLATES.values(), similarity=config.similarity)
+        if not kept:
+            raise DataError(
+                f"{config.captions}: none of its {output.counts.read} captions gives a new template ({output.counts}; {duplicates} like "
+                "others); lower min_support, raise similarity or limit, or give captions of more variety"
+            )
         report = {
             "captions": output.counts.as_dict(),
             "patterns": {"found": len(found), "below_min_support": len(found) - len(base)},

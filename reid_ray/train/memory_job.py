@@ -13,11 +13,13 @@ from typing import Any, Literal
 
 from reid_ray.config.base import load_config
 from reid_ray.config.memory import MemoryJob
+from reid_ray.config.paths import named_places
 from reid_ray.config.training import TrainingJob
 from reid_ray.errors import ConfigError
 from reid_ray.storage import JobOutput, read_manifest, write_bytes, write_json
 from reid_ray.train.memory import Held, Memory, Setting, Stage, Weights, cheapest_that_fits, predict, price
 
+_NOT_READ = frozenset({"images", "captions", "output", "transfer", "schedule", "log"})  # sections of the planned job
 TABLE, NUMBERS = "memory.md", "memory.json"
 
 
@@ -37,8 +39,14 @@ def run_memory(config: MemoryJob) -> dict[str, Any]:
     Raises:
         ReidRayError: the planned job's configuration is wrong, or its model cannot be had.
     """
-    with JobOutput("memory", config.output.path, config, if_exists=config.output.if_exists, inputs={"config": config.config}) as output:
-        plan = plan_memory(config)
+    job = _job(config)
+    inputs = {"config": config.config, **named_places(job, without=_NOT_READ)}
+    output = JobOutput("memory", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
+    if (earlier := output.finished()) is not None:
+        print(f"memory: {output.path} is finished already, kept: {earlier['counts']}")
+        return earlier
+    with output:
+        plan = plan_memory(config, job)
         output.counts.read = output.counts.written = 1 + len(plan.others)
         table = render(plan, config)
         numbers = {

@@ -155,6 +155,57 @@ def test_an_orphaned_rewrite_is_named(run, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def _jobs(run, folder):
+    """The jobs that read a run, each as a function of the rest of its output section."""
+    return {
+        "report": lambda **output: run_report(ReportJob(run=str(run), sample_images=2, output=OutputConfig(path=f"{folder}/r", **output))),
+        "refilter": lambda **output: run_refilter(RefilterJob(run=str(run), output=OutputConfig(path=f"{folder}/f", **output))),
+        "plan": lambda **output: run_plan(PlanJob(run=str(run), replicas=(1,), output=OutputConfig(path=f"{folder}/p", **output))),
+    }
+
+
+def _with_rates(run):
+    manifest = json.loads((run / "manifest.json").read_text())
+    speed = {"startup_seconds": 36.0, "busy_seconds": 5.0, "tokens_per_second": 9.0}
+    facts = {"images": 16, "rewrites_asked": 0, "captioner": speed | {"images_per_second": 10.0}, "rewriter": None}
+    manifest["facts"]["passes"] = {"main": facts}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("job", ["report", "refilter", "plan"])
+def test_a_finished_result_is_kept_where_reuse_is_asked_and_made_again_where_not(run, tmp_path, job):
+    if job == "plan":
+        _with_rates(run)
+    work = _jobs(run, tmp_path)[job]
+    first = work(if_exists="reuse")
+    assert work(if_exists="reuse")["run_id"] == first["run_id"]
+    assert work(if_exists="replace")["run_id"] != first["run_id"]
+    with pytest.raises(DataError, match="exists already"):
+        work()
+
+
+def test_a_run_without_rows_or_without_scored_rewrites_is_no_success(run, tmp_path):
+    table = read_table(run / "captions", CAPTIONS)
+    jobs = _jobs(run, tmp_path)
+    for job, rows, words in (
+        ("refilter", [row for row in table.to_pylist() if row["kind"] != "rewrite"], "nothing to filter again"),
+        ("report", [], "nothing to report"),
+    ):
+        with TableWriter(run / "captions", CAPTIONS) as writer:
+            writer.append(table_of(CAPTIONS, rows))
+        with pytest.raises(DataError, match=words):
+            jobs[job]()
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["run"]
+
+
+@pytest.mark.parametrize("job", ["report", "refilter"])
+def test_a_run_of_another_job_is_named(run, tmp_path, job):
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"job": "ingest"}))
+    with pytest.raises(DataError, match="is an output of ingest"):
+        _jobs(run, tmp_path)[job]()
+
+
 CAPTIONER = StageRate("captioner", 10.0, 1.0, startup_seconds=60, gpus_per_actor=1, cpus_per_actor=2)
 REWRITER = StageRate("rewriter", 5.0, 0.1, startup_seconds=30, gpus_per_actor=2, cpus_per_actor=1)
 
@@ -191,11 +242,7 @@ def test_actors_are_divided_as_well_as_by_trying_every_division(total):
 
 
 def test_the_plan_job_takes_the_rates_of_a_finished_run(run, tmp_path, capsys):
-    manifest = json.loads((run / "manifest.json").read_text())
-    speed = {"startup_seconds": 36.0, "busy_seconds": 5.0, "tokens_per_second": 9.0}
-    facts = {"images": 16, "rewrites_asked": 0, "captioner": speed | {"images_per_second": 10.0}, "rewriter": None}
-    manifest["facts"]["passes"] = {"main": facts}
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    _with_rates(run)
     job = PlanJob(run=str(run), planned_images=(36_000,), replicas=(1, 2), efficiency=1, output=OutputConfig(path=str(tmp_path / "plan")))
     run_plan(job)
     numbers = json.loads((tmp_path / "plan" / "plan.json").read_text())

@@ -14,7 +14,7 @@ from reid_ray.config.common import OutputConfig, SyntheticConfig
 from reid_ray.config.mine import MineJob, PatternWriterConfig
 from reid_ray.data.synthetic import SyntheticPeople
 from reid_ray.errors import DataError
-from reid_ray.records import CAPTIONS
+from reid_ray.records import CAPTIONS, table_of
 from reid_ray.storage import TableWriter
 
 PATTERN = "The [person/woman/man] wears [clothing description] and has [hair description]."
@@ -49,6 +49,21 @@ def test_rules_alone_give_usable_templates_and_every_caption_is_counted(captions
 def test_no_captions_of_the_wanted_kind_is_an_error(captions, tmp_path):
     with pytest.raises(DataError, match="holds no caption with status ok of kind static"):
         run_mine(job(captions, tmp_path, kinds=("static",)))
+
+
+def test_captions_that_give_no_template_are_no_success(tmp_path):
+    with TableWriter(tmp_path / "captions", CAPTIONS) as writer:
+        rows = SyntheticPeople(SyntheticConfig(identities=4, images_per_identity=1)).caption_table().to_pylist()
+        writer.append(table_of(CAPTIONS, [row | {"text": "Nothing to see here, move along."} for row in rows]))
+    with pytest.raises(DataError, match="none of its 8 captions gives a new template"):
+        run_mine(job(str(tmp_path / "captions"), tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_templates_that_are_there_are_kept_where_reuse_is_asked(captions, tmp_path):
+    reuse = OutputConfig(path=str(tmp_path / "out"), if_exists="reuse")
+    first, second = (run_mine(job(captions, tmp_path).model_copy(update={"output": reuse})) for _ in range(2))
+    assert first["run_id"] == second["run_id"]
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,10 @@ def test_the_job_plans_a_configuration_whose_data_are_not_there(root, tmp_path):
         config=str(root / "jobs" / "configs" / "train.yaml"),
         overrides=["images.path=unused", "captions.paths=[unused]", "model.scratch.vision_layers=2", "batches.size=8"],
         batches=[2],
-        output={"path": str(tmp_path / "out")},
+        output={"path": str(tmp_path / "out"), "if_exists": "reuse"},
     )
     manifest = run_memory(config)
+    assert run_memory(config)["run_id"] == manifest["run_id"], "a finished prediction is kept where reuse is asked"
     assert "fits" in (tmp_path / "out" / "memory.md").read_text()
     assert json.loads((tmp_path / "out" / "memory.json").read_text())["own"] == manifest["facts"]["own"]
     assert manifest["facts"]["best"]["device"] <= manifest["facts"]["own"]["device"]
