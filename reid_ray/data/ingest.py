@@ -226,7 +226,8 @@ class _BatchedTable:
 
 
 def _who(record: ImageRecord | Skipped) -> dict[str, Any]:
-    return {"dataset": record.dataset, "split": record.split, "person_id": record.person_id, "camera_id": record.camera_id}
+    split = printable(record.split) if record.split is not None else None
+    return {"dataset": printable(record.dataset), "split": split, "person_id": record.person_id, "camera_id": record.camera_id}
 
 
 def _caption_id(image_id: str, position: int, caption: Caption) -> str:

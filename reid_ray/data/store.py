@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote, unquote
 
@@ -215,4 +216,4 @@ def is_remote(location: str) -> bool:
 
 def is_image_name(name: str) -> bool:
     """Whether a file's suffix is one of an image."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES

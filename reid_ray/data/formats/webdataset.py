@@ -1,8 +1,9 @@
-"""WebDataset: tar shards whose members of one stem form a sample: an image (.jpg, .png, ...), .txt or .caption, and .json.
+"""WebDataset: tar shards whose members of one key, the name up to its first dot, form a sample: an image (.jpg, .png, ...), .txt or
+.caption, and .json.
 
-A .json may say caption or captions, person_id, camera_id, split, attributes, and the image_id that an export made the stem of. Shards are
-read from front to back, so any stream will do and one sample is in memory at a time; of a shard that breaks off the whole samples are kept
-and the break is counted. `ShardWriter` writes the same.
+A .json may say caption or captions, person_id, camera_id, split, attributes, and the image_id that an export made the stem of. A sample's
+members are found wherever they lie in the shard; a link is its target. Every member ends in a record or in a counted row; of a shard
+that breaks off the whole samples are kept and the break is counted. `ShardWriter` writes the same.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.config.source import SourceConfig
+from reid_ray.data.files import raise_if_system
+from reid_ray.data.formats.annotations import RepeatedKeys, decode_text, parse_json
 from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped, caption_of
+from reid_ray.data.formats.tar_index import Member, NoMemberError, TarIndex
+from reid_ray.data.formats.values import split_name, whole
 from reid_ray.data.store import Store, is_image_name
 from reid_ray.errors import DataError
 
@@ -25,7 +30,7 @@ _SHARDS = (".tar", ".tar.gz", ".tgz")
 
 
 def read_webdataset(store: Store, source: SourceConfig) -> Records:
-    """One record per sample; image_id is the sample's stem with the image's suffix, or what an export says that it was.
+    """One record per sample; image_id is the name of its image, or what an export says that it was.
 
     Raises:
         DataError: there is no shard.
@@ -35,13 +40,19 @@ def read_webdataset(store: Store, source: SourceConfig) -> Records:
     if not shards:
         raise DataError(f"{store}: holds no .tar shard (source.path)")
     for shard in shards:
-        with store.open(shard) as stream:
-            try:
-                for stem, members in _samples(stream, source.max_file_mb << 20):
-                    yield _record(stem, members, shard, dataset)
-            except (tarfile.TarError, EOFError, OSError) as error:
-                detail = f"the shard breaks off ({error}); the samples after this point are unknown"
-                yield Skipped(shard, dataset, "broken_shard", detail, path=store.locate(shard))
+        located = store.locate(shard)
+        try:
+            stream = store.open(shard)
+        except OSError as error:
+            raise_if_system(error)
+            yield Skipped(shard, dataset, "broken_shard", f"the shard cannot be read ({error})", path=located)
+            continue
+        with stream, TarIndex(stream, local=store.is_local, max_bytes=source.max_file_mb << 20) as index:
+            yield from _rows(index, shard, dataset)
+            if index.broken is not None:
+                where = f"in or after sample {index.last}" if index.last else "at its beginning"
+                detail = f"the shard breaks off {where} ({index.broken}); that sample and those after it are unknown"
+                yield Skipped(shard, dataset, "broken_shard", detail, path=located)
 
 
 class ShardWriter:
@@ -76,91 +87,153 @@ class ShardWriter:
             self._tar.close()
 
 
-def _samples(stream: Any, max_bytes: int) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(stem, {suffix: content}) of consecutive members with one stem; a member beyond max_bytes comes cut, to fail later."""
-    stem: str | None = None
-    members: dict[str, bytes] = {}
-    watched = _Tail(stream)
-    as_file: Any = watched
-    with tarfile.open(fileobj=as_file, mode="r|*") as tar:
-        for member in tar:
-            if not member.isfile():
-                continue
-            folder, _, base = member.name.rpartition("/")
-            if base.startswith("."):
-                continue
-            first, _, suffix = base.partition(".")
-            this = f"{folder}/{first}" if folder else first
-            if this != stem:
-                if members:
-                    yield str(stem), members
-                stem, members = this, {}
-            file = tar.extractfile(member)
-            content = file.read(max_bytes + 1) if file else b""
-            if len(content) < min(member.size, max_bytes + 1):
-                raise tarfile.ReadError(f"{member.name} is cut")
-            members[suffix.lower()] = content
-    if not watched.compressed and watched.tail.strip(b"\0"):
-        raise tarfile.ReadError("it has no end mark")
-    if members:
-        yield str(stem), members
+def _rows(index: TarIndex, shard: str, dataset: str) -> Records:
+    most = index.most_members() if index.broken else None
+    for key, members in index.samples():
+        if index.broken and key == index.last:
+            continue
+        sample = _Sample(index, key, f"{shard}: {key}", dataset)
+        if most is not None and len(members) < most:
+            detail = f"{shard} breaks off, and its members are not neighbours, so some of this sample may be lost; sort the shard by name"
+            yield from sample.refused(members, "broken_shard", detail)
+        else:
+            yield from sample.rows(members)
 
 
-class _Tail:
-    """A stream that remembers its last block: tarfile takes an archive cut between two members for a whole one."""
+class _Sample:
+    """The members of one key -> the image's record, and a counted row for every member that has no place in it."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.tail = b"?"
-        self.compressed: bool | None = None
+    def __init__(self, index: TarIndex, key: str, place: str, dataset: str) -> None:
+        self._index, self._key, self._place, self._dataset = index, key, place, dataset
 
-    def read(self, size: int) -> bytes:
-        data: bytes = self._stream.read(size)
-        if self.compressed is None:
-            self.compressed = data[:2] == b"\x1f\x8b" or data[:3] == b"BZh" or data[:6] == b"\xfd7zXZ\0"
-        if data:
-            self.tail = (self.tail + data)[-512:]
-        return data
+    def rows(self, members: list[Member]) -> Records:
+        """The record last, so that what is wrong with the sample comes before it."""
+        unique, again, differing = self._repeats(members)
+        if differing:
+            detail = f"{differing} is there more than once with different content, so nobody knows what belongs together"
+            yield from self.refused(members, "repeated_member", detail)
+            return
+        for member in again:
+            yield self._skipped(member.name, "repeated_member", "the same member is there again")
+        images = [member for member in unique if is_image_name(f"x.{member.suffix}")]
+        image = _image_of(images)
+        if image is None and images:
+            detail = (
+                f"{len(images)} images have the key {self._key}, the name up to its first dot; which one the others describe is unknown"
+            )
+            yield from self.refused(unique, "several_images", detail)
+            return
+        part = image.suffix.rpartition(".")[0] if image else ""
+        notes = [m for m in unique if m not in images and _ending(m) in (*_TEXTS, "json") and m.suffix.rpartition(".")[0] in ("", part)]
+        for member in unique:
+            if member != image and member not in notes:
+                reason = "several_images" if member in images else "no_image_file"
+                yield self._skipped(
+                    member.name, reason, f"{self._place} is read with an image, a text and a .json, and this is none of them"
+                )
+        if image is not None or notes:
+            yield self._record(image, notes)
+
+    def refused(self, members: list[Member], reason: str, detail: str) -> Iterator[Skipped]:
+        """Every image of the sample as a failed row, the first with the texts; the key itself if there is no image."""
+        images = [member.name for member in members if is_image_name(f"x.{member.suffix}")]
+        captions = tuple(caption for member in members if _ending(member) in _TEXTS for caption in self._texts([member]))
+        for number, name in enumerate(images or [self._key]):
+            yield Skipped(name, self._dataset, reason, f"{self._place}: {detail}", captions=captions if number == 0 else ())
+
+    def _record(self, image: Member | None, notes: list[Member]) -> ImageRecord | Skipped:
+        name = image.name if image else self._key
+        captions = self._texts([member for member in notes if _ending(member) in _TEXTS])
+        try:
+            fields = self._fields([member for member in notes if _ending(member) == "json"])
+            captions = _captions(captions, fields)
+            person_id, camera_id = (whole(fields.get(column), column) for column in ("person_id", "camera_id"))
+        except ValueError as error:
+            return Skipped(name, self._dataset, "bad_annotation", f"{self._place}: {error}", captions=captions)
+        except NoMemberError as error:
+            return Skipped(name, self._dataset, "link_outside", f"{self._place}: {error}", captions=captions)
+        image_id, attributes = fields.get(IMAGE_ID), fields.get("attributes")
+        split, dataset = split_name(fields.get("split")), str(fields.get("dataset") or self._dataset)
+        image_id = image_id if isinstance(image_id, str) else name
+        who = (split, person_id, camera_id, None, captions)
+        if image is None:
+            only = ", ".join(member.suffix for member in notes)
+            return Skipped(image_id, dataset, "missing", f"{self._place} has no image, only {only}", *who)
+        try:
+            data = self._index.read(image)
+        except NoMemberError as error:
+            return Skipped(image_id, dataset, "link_outside", f"{self._place}: {error}", *who)
+        return ImageRecord(
+            image_id,
+            dataset,
+            data=data,
+            split=split,
+            person_id=person_id,
+            camera_id=camera_id,
+            attributes=json.dumps(attributes) if isinstance(attributes, dict) else None,
+            captions=captions,
+        )
+
+    def _repeats(self, members: list[Member]) -> tuple[list[Member], list[Member], str | None]:
+        """(members of different names, those that are there again, the name of one that is there again with other content)."""
+        unique: dict[str, Member] = {}
+        again: list[Member] = []
+        for member in members:
+            first = unique.setdefault(member.name, member)
+            if first is not member:
+                if self._index.digest(first) != self._index.digest(member):
+                    return [], [], member.name
+                again.append(member)
+        return list(unique.values()), again, None
+
+    def _fields(self, members: list[Member]) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for member in members:
+            content = parse_json(self._index.read(member))
+            if not isinstance(content, dict):
+                raise ValueError(f"{member.name} is a {type(content).__name__}, not an object")
+            if isinstance(content, RepeatedKeys):
+                raise ValueError(f"{member.name} says {', '.join(content.repeated)} more than once")
+            fields |= content
+        return fields
+
+    def _texts(self, members: list[Member]) -> tuple[Caption, ...]:
+        captions = []
+        for member in members:
+            try:
+                captions.append(caption_of(decode_text(self._index.read(member)).rstrip("\r\n")))
+            except (ValueError, NoMemberError) as error:
+                captions.append({**caption_of(None), "reason": f"caption_not_text: {member.name}: {error}"})
+        return tuple(captions)
+
+    def _skipped(self, name: str, reason: str, detail: str) -> Skipped:
+        return Skipped(name, self._dataset, reason, detail)
 
 
-def _record(stem: str, members: dict[str, bytes], shard: str, dataset: str) -> ImageRecord | Skipped:
-    place = f"{shard}: {stem}"
-    try:
-        fields = json.loads(members.get("json", b"{}"))
-        if not isinstance(fields, dict):
-            raise ValueError(f"is a {type(fields).__name__}, not an object")
-        captions = _captions(members, fields)
-        person_id, camera_id = (_whole(fields.get(name), name) for name in ("person_id", "camera_id"))
-    except ValueError as error:
-        return Skipped(stem, dataset, "bad_annotation", f"{place}: {error}")
-    suffix = next((suffix for suffix in members if is_image_name(f"x.{suffix}")), None)
-    if suffix is None:
-        return Skipped(stem, dataset, "missing", f"{place} has no image, only {', '.join(members)}", captions=captions)
-    attributes = fields.get("attributes")
-    split = fields.get("split")
-    image_id = fields.get(IMAGE_ID)
-    return ImageRecord(
-        image_id if isinstance(image_id, str) else f"{stem}.{suffix}",
-        dataset=str(fields.get("dataset") or dataset),
-        data=members[suffix],
-        split=str(split) if split is not None else None,
-        person_id=person_id,
-        camera_id=camera_id,
-        attributes=json.dumps(attributes) if isinstance(attributes, dict) else None,
-        captions=captions,
-    )
+def _image_of(images: list[Member]) -> Member | None:
+    """The image that a sample is about: the only one, or the only one that is named by the key and a suffix alone."""
+    plain = [member for member in images if "." not in member.suffix]
+    return images[0] if len(images) == 1 else plain[0] if len(plain) == 1 else None
 
 
-def _captions(members: dict[str, bytes], fields: dict[str, Any]) -> tuple[Caption, ...]:
-    texts: list[Any] = [members[suffix].decode("utf-8", errors="replace") for suffix in _TEXTS if suffix in members]
-    if "caption" in fields:
-        texts.append(fields["caption"])
+def _ending(member: Member) -> str:
+    return member.suffix.rpartition(".")[2].lower()
+
+
+def _captions(texts: tuple[Caption, ...], fields: dict[str, Any]) -> tuple[Caption, ...]:
+    """The sample's captions, each once: img2dataset writes one into .txt and .json both. `captions` is a list that may mean its repeats."""
     listed = fields.get("captions", [])
-    texts.extend(listed if isinstance(listed, list) else [listed])
-    return tuple(caption_of(text) for text in texts)
+    listed = [caption_of(text) for text in (listed if isinstance(listed, list) else [listed])]
+    single: list[Caption] = []
+    for caption in (*texts, *([caption_of(fields["caption"])] if "caption" in fields else [])):
+        if _words(caption) not in map(_words, [*listed, *single]):
+            single.append(caption)
+    if any(caption["status"] == "ok" for caption in [*single, *listed]):
+        # an empty .txt or a null beside a caption says that there is no second one
+        single = [caption for caption in single if caption.get("reason") not in ("null_caption", "empty_caption")]
+    return tuple(single + listed)
 
 
-def _whole(value: Any, name: str) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise ValueError(f"{name} is {value!r}, not a whole number")
+def _words(caption: Caption) -> str | None:
+    text = caption["text"].strip() if caption["text"] is not None else ""
+    return text or (None if caption.get("reason") in ("null_caption", "empty_caption") else caption.get("reason"))
