@@ -23,5 +23,11 @@ class LintJob(Section):
         "encoding again flips 1 to 4, other pictures of one street differ in 16 or more",
     )
     script: str = Field("LATIN", description="script of the captions, as Unicode names begin: LATIN, CJK, CYRILLIC, ARABIC, ...")
+    context: int = Field(
+        77,
+        ge=3,
+        description="tokens of a caption that the model to be trained reads: 77 in CLIP, 64 in SigLIP; words, digits and runs of "
+        "punctuation marks are counted, which are a token at least, so a caption just below may be too long as well",
+    )
     examples: int = Field(6, ge=0, le=100, description="examples per finding, with their pictures, in the report")
     output: OutputConfig

@@ -41,7 +41,7 @@ def run_lint(config: LintJob) -> dict[str, Any]:
         if not earlier["counts"]["written"]:
             raise DataError(f"{source.path}: no image can be used; see {config.output.path}/lint.html")
         return earlier
-    rows = Rows(script=config.script, examples=config.examples)
+    rows = Rows(script=config.script, examples=config.examples, context=config.context)
     hashes = partial(perceptual_hash, max_pixels=source.max_pixels)
     with out, progress_bar(f"lint {source.format}", total=None) as bar:
         for row in load_all(

@@ -14,7 +14,7 @@ import numpy as np
 
 from reid_ray.data.failures import Failures
 from reid_ray.data.formats import Caption, ImageRecord, Skipped
-from reid_ray.data.lint_text import caption_fault, normalised
+from reid_ray.data.lint_text import caption_fault, least_tokens, normalised
 from reid_ray.data.loading import Loaded
 
 UNKNOWN = -(1 << 62)  # in place of a person_id that is null
@@ -58,7 +58,7 @@ class Columns:
 class Rows:
     """The usable images and captions of a data set as columns, and the faults met on the way."""
 
-    def __init__(self, *, script: str, examples: int) -> None:
+    def __init__(self, *, script: str, examples: int, context: int) -> None:
         self.limit = examples
         self.image_ids: list[str] = []
         self.datasets: Counter[str] = Counter()
@@ -66,7 +66,7 @@ class Rows:
         self.faults: dict[str, Faults] = {}  # rule -> faults seen while streaming
         self.unusable = Failures()
         self.captions: Counter[str] = Counter()  # usable captions per split
-        self._script = script
+        self._script, self._context = script, context
         self._digest, self._hash = array("Q"), bytearray()
         self._person, self._split = array("q"), array("h")
         self._caption_digest, self._caption_image = array("Q"), array("q")
@@ -131,6 +131,8 @@ class Rows:
         rule_broken = caption_fault(caption["text"], self._script)
         if rule_broken is not None:
             self.fault(rule_broken, (image_id,), caption["text"])
+        if len(caption["text"]) + 2 > self._context and (tokens := least_tokens(caption["text"])) > self._context:
+            self.fault("caption_long", (image_id,), f"{tokens} tokens or more: {caption['text']}")
         return True
 
 

@@ -28,6 +28,15 @@ RULES = {
     "caption_no_text": "captions that are no text: symbols, gibberish, one thing repeated",
     "caption_short": "captions of fewer than three words",
 }
+# What CLIP's tokenizer splits a text into before anything else: endings, words, digits one by one, runs of other marks. Scripts without
+# spaces are counted by the character: its vocabulary has hardly a word of theirs.
+_NO_SPACES = r"\u2e80-\ua4cf\uac00-\ud7ff\U00020000-\U0003ffff"
+_PIECE = re.compile(rf"'(?:s|t|re|ve|m|ll|d)|[{_NO_SPACES}]|[^\W\d_{_NO_SPACES}]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE)
+
+
+def least_tokens(text: str) -> int:
+    """At least so many tokens CLIP makes of a text, both marks included."""
+    return 2 + len(_PIECE.findall(text))
 
 
 def caption_fault(text: str, script: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from reid_ray.errors import ConfigError
 from reid_ray.model.clip import clip_from_scratch
 from reid_ray.model.family import family_of
 from reid_ray.model.grid import image_size_of, stride_of
-from reid_ray.model.plain_text import plain_tokens
+from reid_ray.model.plain_text import CutTexts, full_lengths, plain_tokens
 from reid_ray.model.preprocess import ImageTransform
 from reid_ray.model.tokenizer import pads_to_context, train_tokenizer
 from reid_ray.model.weights import no_progress_bars
@@ -28,6 +29,7 @@ from reid_ray.storage import MANIFEST, environment, write_json
 from reid_ray.versions import numbered
 
 KIND = "dual-encoder"
+_COUNTED_AT_A_TIME = 4096
 
 
 class DualEncoder:
@@ -62,14 +64,19 @@ class DualEncoder:
             batches.append(_unit(self.model.get_image_features(pixel_values=pixels).pooler_output))
         return np.concatenate(batches)
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """N texts, cut at the model's context -> float32 [N, dim], L2-normalised."""
-        batches = [np.zeros((0, self.dim), np.float32)]
+        return self.encode_and_measure(texts)[0]
+
+    @torch.inference_mode()
+    def encode_and_measure(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """N texts, cut at the model's context -> (float32 [N, dim], L2-normalised; their tokens before the cut, int64 [N])."""
+        batches, lengths = [np.zeros((0, self.dim), np.float32)], [np.zeros(0, np.int64)]
         for start in range(0, len(texts), self.batch_size):
-            input_ids = tokenise(self.tokenizer, texts[start : start + self.batch_size], context=self.context).to(self.device)
-            batches.append(_unit(self.model.get_text_features(input_ids=input_ids).pooler_output))
-        return np.concatenate(batches)
+            input_ids, tokens = tokenise_and_measure(self.tokenizer, texts[start : start + self.batch_size], context=self.context)
+            batches.append(_unit(self.model.get_text_features(input_ids=input_ids.to(self.device)).pooler_output))
+            lengths.append(tokens)
+        return np.concatenate(batches), np.concatenate(lengths)
 
     def save(self, folder: str | Path, facts: Mapping[str, Any]) -> None:
         """Write the encoder as one folder; `facts` (how it was trained and selected) go into its manifest."""
@@ -128,10 +135,35 @@ def tokenise(tokenizer: Any, texts: Sequence[str], *, context: int) -> torch.Ten
     CLIP's are padded to the longest of them: its text tower is causal and is read at the end mark, so it never looks at what pads behind
     it. SigLIP's are padded to the context, which its text tower sees as a part of the text. Neither has a mask.
     """
-    padding = "max_length" if pads_to_context(tokenizer) else "longest"
-    return plain_tokens(tokenizer, texts, padding=padding, truncation=True, max_length=context, padding_side="right", return_tensors="pt")[
-        "input_ids"
-    ]
+    input_ids: torch.Tensor = _tokenised(tokenizer, texts, context)["input_ids"]
+    return input_ids
+
+
+def tokenise_and_measure(tokenizer: Any, texts: Sequence[str], *, context: int) -> tuple[torch.Tensor, np.ndarray]:
+    """As tokenise, and how many tokens each text has before it is cut, int64 [N]."""
+    encoded = _tokenised(tokenizer, texts, context)
+    return encoded["input_ids"], full_lengths(encoded)
+
+
+def count_cut(tokenizer: Any, texts: Iterable[str], *, context: int) -> CutTexts:
+    """How many texts a model of this tokenizer and context cannot read to their end; a pass over all of them."""
+    cut, rest = CutTexts(), iter(texts)
+    while batch := list(islice(rest, _COUNTED_AT_A_TIME)):
+        cut.add(tokenise_and_measure(tokenizer, batch, context=context)[1], context)
+    return cut
+
+
+def _tokenised(tokenizer: Any, texts: Sequence[str], context: int) -> Any:
+    return plain_tokens(
+        tokenizer,
+        texts,
+        padding="max_length" if pads_to_context(tokenizer) else "longest",
+        truncation=True,
+        max_length=context,
+        padding_side="right",
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
 
 
 def _unit(features: torch.Tensor) -> np.ndarray:

@@ -16,6 +16,7 @@ class Encoder(Protocol):
     """Pictures and texts into one space of `dim` dimensions, L2-normalised, so that a dot product is a cosine."""
 
     dim: int
+    context: int  # tokens of a text that the model reads; what is beyond is cut off
     reads_texts: bool  # False: encode_texts is not to be called, the model has no texts in the space of its pictures
     fingerprint: str  # changes when the weights or the preprocessing change; an index remembers it
 
@@ -25,4 +26,8 @@ class Encoder(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """N texts (truncated to the model's context) -> float32 [N, dim]."""
+        ...
+
+    def encode_and_measure(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and how many tokens each text has before it is cut: (float32 [N, dim], int64 [N])."""
         ...

@@ -43,6 +43,7 @@ class MllmEncoder:
     ) -> None:
         self._mllm = opened.mllm.to(device).eval()
         self._chat = Chat(opened.processor, context=opened.mllm.context)
+        self.context = opened.mllm.context
         self._feature, self._device, self._batch_size = feature, device, batch_size
         self._pool, self._neck = _heads(opened, feature, neck=neck)
         self.dim = self._mllm.visual_dim if feature == "visual" else self._mllm.hidden_dim
@@ -67,25 +68,31 @@ class MllmEncoder:
             batches.append(self._unit(self._pool(hidden, turns.shown.to(self._device))))
         return np.concatenate(batches)
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts -> float32 [N, dim], L2-normalised.
+        """N texts, cut at the model's context -> float32 [N, dim], L2-normalised; see encode_and_measure."""
+        return self.encode_and_measure(texts)[0]
+
+    @torch.inference_mode()
+    def encode_and_measure(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """N texts, cut at the model's context -> (float32 [N, dim], L2-normalised; tokens of their turns before the cut, int64 [N]).
 
         Raises:
-            DataError: the visual encoder has no texts, or a text is empty or longer than the model's context.
+            DataError: the visual encoder has no texts, or a text is empty.
         """
         if self._feature == "visual":
             raise DataError("feature visual: a visual encoder knows no texts; use feature latent")
         empty = [row for row, text in enumerate(texts) if not text.strip()]
         if empty:
             raise DataError(f"text {empty[0]} of {len(texts)} is empty")
-        batches = [np.zeros((0, self.dim), np.float32)]
+        batches, lengths = [np.zeros((0, self.dim), np.float32)], [np.zeros(0, np.int64)]
         for start in range(0, len(texts), self._batch_size):
-            part = texts[start : start + self._batch_size]
-            turns = self._chat.show_captions(part, [""] * len(part))
+            fitted = [self._chat.fit(text) for text in texts[start : start + self._batch_size]]
+            turns = self._chat.show_captions([caption for caption, _ in fitted], [""] * len(fitted))
+            tokens_B, over_B = turns.attention_mask.sum(dim=1).numpy(), np.array([over for _, over in fitted])
+            lengths.append(np.where(over_B > 0, np.maximum(tokens_B + over_B, self.context + 1), tokens_B))
             hidden = self._mllm.read(turns.input_ids.to(self._device), turns.attention_mask.to(self._device))
             batches.append(self._unit(self._pool(hidden, turns.shown.to(self._device))))
-        return np.concatenate(batches)
+        return np.concatenate(batches), np.concatenate(lengths)
 
     def _unit(self, feature_ND: torch.Tensor) -> np.ndarray:
         if self._neck is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -109,6 +110,21 @@ class Chat:
             shown.append(torch.tensor(of_caption))
             answer_tokens.append(len(rows[-1]) - self._prefix(text, prompt))
         return self._pad(rows, shown, answer_tokens, {})
+
+    def fit(self, caption: str) -> tuple[str, int]:
+        """The caption, as far as a turn without an instruction has room for it, and how many of its tokens were cut off."""
+        caption = self._plain(caption.strip())
+        room = self._room
+        if len(caption.encode()) <= room or room <= 0:  # no token is less than a byte
+            return caption, 0
+        tokens = marked_tokens(self._tokenizer, caption, return_offsets_mapping=True, add_special_tokens=False)
+        over = len(tokens["input_ids"]) - room
+        return (caption, 0) if over <= 0 else (caption[: tokens["offset_mapping"][room - 1][1]], over)
+
+    @cached_property
+    def _room(self) -> int:
+        # The probe's own tokens are left free, for what a cut joins or splits.
+        return self.context - len(self._tokens(self._render([self._turn(_text_part(f"{_PROBE}\n"), "")], generate=True)))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text alone."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -58,13 +59,36 @@ def full_lengths(encoded: Any) -> np.ndarray:
     """How many tokens each of N texts has, marks included, before plain_tokens cut it (truncation=True): int64 [N].
 
     Args:
-        encoded: of a fast tokenizer, with its attention_mask.
+        encoded: of a fast tokenizer, padded, with its attention_mask.
     """
-    lengths_N = np.array([np.sum(mask) for mask in np.asarray(encoded["attention_mask"])], np.int64)
+    lengths_N = np.asarray(encoded["attention_mask"]).sum(axis=1).astype(np.int64)
     for row, encoding in enumerate(encoded.encodings):
         for rest in encoding.overflowing:
             lengths_N[row] += int(np.sum(np.array(rest.attention_mask) > np.array(rest.special_tokens_mask)))  # a pad is special too
     return lengths_N
+
+
+@dataclass
+class CutTexts:
+    """How many of the texts that a model read it could not read to their end, and the tokens of the longest."""
+
+    truncated: int = 0
+    of: int = 0
+    longest: int = 0
+
+    def add(self, tokens_N: np.ndarray, context: int) -> None:
+        """Count N texts by their tokens; a model reads `context` of them."""
+        self.truncated += int((tokens_N > context).sum())
+        self.of += len(tokens_N)
+        self.longest = max(self.longest, int(tokens_N.max(initial=0)))
+
+    def facts(self) -> dict[str, int]:
+        """For a manifest."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """For the end of a job's line; empty if no text was cut."""
+        return f"; {self.truncated} of {self.of} texts cut, the longest has {self.longest} tokens" if self.truncated else ""
 
 
 class _Marks:

@@ -19,6 +19,7 @@ from reid_ray.config.common import PoolConfig
 from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image, encode_jpeg
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
+from reid_ray.model.plain_text import CutTexts
 from reid_ray.records import CAPTIONS, EMBEDDINGS
 from reid_ray.storage import read_table
 
@@ -30,6 +31,8 @@ WHO = ("dataset", "split", "person_id", "camera_id")
 # Columns that embed_images adds on request; they are for whoever builds an index, not part of the EMBEDDINGS contract.
 THUMBNAIL = pa.field("thumbnail", pa.binary())  # JPEG; null where status is failed
 ENCODER = pa.field("encoder_fingerprint", pa.string())  # which encoder made the vector
+# Columns of texts: tokens before the cut, null where status is failed; and whether the model could not read the text to its end.
+TOKENS, TRUNCATED = pa.field("text_tokens", pa.int64()), pa.field("text_truncated", pa.bool_())
 
 _CAPTION_COLUMNS = ["caption_id", "image_id", "kind", "text", "status", "dataset", "split", "person_id", "camera_id"]
 
@@ -66,7 +69,7 @@ class ImageEmbedder:
 
 
 class TextEmbedder:
-    """CAPTIONS tables -> EMBEDDINGS tables of kind text, plus the column encoder_fingerprint."""
+    """CAPTIONS tables -> EMBEDDINGS tables of kind text, plus the columns encoder_fingerprint, text_tokens and text_truncated."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -82,8 +85,15 @@ class TextEmbedder:
                 reasons[row] = "empty_text: the caption holds no text"
             else:
                 texts[row] = text
-        vectors = _encode(self._encoder.encode_texts, texts, reasons)
-        return _embeddings(
+        tokens: dict[int, int] = {}
+
+        def encode(texts_of_batch: list[str]) -> np.ndarray:
+            vector_ND, tokens_N = self._encoder.encode_and_measure(texts_of_batch)
+            tokens.update(zip(texts, tokens_N.tolist(), strict=True))
+            return vector_ND
+
+        vectors = _encode(encode, texts, reasons)
+        table = _embeddings(
             captions,
             "text",
             item_ids=captions["caption_id"],
@@ -92,6 +102,16 @@ class TextEmbedder:
             reasons=reasons,
             fingerprint=self._encoder.fingerprint,
         )
+        measured = [tokens[row] if row in vectors else None for row in range(captions.num_rows)]
+        cut = [None if length is None else length > self._encoder.context for length in measured]
+        return table.append_column(TOKENS, pa.array(measured, TOKENS.type)).append_column(TRUNCATED, pa.array(cut, TRUNCATED.type))
+
+
+def count_cut_texts(cut: CutTexts, table: pa.Table) -> None:
+    """Count the rows of a table that has TOKENS and TRUNCATED."""
+    cut.of += table.num_rows - table[TOKENS.name].null_count
+    cut.truncated += pc.sum(table[TRUNCATED.name]).as_py() or 0
+    cut.longest = max(cut.longest, pc.max(table[TOKENS.name]).as_py() or 0)
 
 
 def embed_images(

@@ -14,7 +14,8 @@ from reid_ray.config.embed import EmbedJob
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.sources import image_listing, read_images
 from reid_ray.errors import DataError
-from reid_ray.retrieval.embed import caption_rows, embed_images, embed_texts, read_captions
+from reid_ray.model.plain_text import CutTexts
+from reid_ray.retrieval.embed import TOKENS, TRUNCATED, caption_rows, count_cut_texts, embed_images, embed_texts, read_captions
 from reid_ray.retrieval.identity import encoder_identity, require_encoder_folder
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, parquet_files, read_manifest
@@ -46,21 +47,28 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
             rows = embed_texts(caption_rows(captions), config.encoder, config.embed)
         folder = (output.folder / EMBEDDINGS_FOLDER).resolve()
         rows.write_parquet(str(folder), min_rows_per_file=config.rows_per_file, compression="zstd")
-        _count(output, str(folder))
+        cut = _count(output, str(folder))
         if not output.counts.written:
             raise DataError(f"{origin}: not one row can be embedded ({output.counts}); check images or captions")
         dim, fingerprint = encoder_identity(config.encoder)
         output.facts.update({"kind": "text" if config.images is None else "image", "dim": dim, "encoder_fingerprint": fingerprint})
-    print(f"embed: {output.counts} -> {config.output.path}")
+        if config.images is None:
+            output.facts["texts_cut"] = cut.facts()
+    print(f"embed: {output.counts} -> {config.output.path}{cut.sentence()}")
     return read_manifest(config.output.path)
 
 
-def _count(output: JobOutput, folder: str) -> None:
+def _count(output: JobOutput, folder: str) -> CutTexts:
+    cut = CutTexts()
     for file in parquet_files(folder):
-        table = pq.read_table(file, columns=["status", "reason"])
+        further = [name for name in (TOKENS.name, TRUNCATED.name) if name in pq.read_schema(file).names]
+        table = pq.read_table(file, columns=["status", "reason", *further])
+        if further:
+            count_cut_texts(cut, table)
         for status, reason in zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True):
             output.counts.read += 1
             if status == "ok":
                 output.counts.written += 1
             else:
                 output.counts.failed[(reason or "failed").partition(":")[0]] += 1
+    return cut

@@ -107,6 +107,7 @@ def result_of(config: EvaluateJob, scored: Scored) -> dict[str, Any]:
         "persons": len(np.unique(scored.queries.persons()[results.counted])),
         "distractors": int((scored.gallery.persons() == UNKNOWN).sum()),
         "failed": {"queries": dict(scored.queries.failed), "gallery": dict(scored.gallery.failed)},
+        "texts_cut": scored.queries.texts_cut.facts() if scored.queries.texts_cut is not None else None,
         "rerank": config.rerank.model_dump() if config.rerank is not None else None,
         "datasets": sorted(set(scored.gallery.items["dataset"].drop_null().to_pylist())),
         "split": {"queries": config.query_split or config.split, "gallery": config.split},

@@ -54,6 +54,7 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
         f"- Split: queries {_said(result['split']['queries'])}, gallery {_said(result['split']['gallery'])}; "
         f"data sets: {', '.join(result['datasets']) or 'not named in the tables'}.",
         f"- Left out: queries {_counted(result['failed']['queries'])}; gallery {_counted(result['failed']['gallery'])}.",
+        f"- Texts: {_cut(result['texts_cut'])}.",
         f"- Re-ranking: {_reranking(result['rerank'])}.",
         f"- Weights: {result['encoder']['path'] or 'embeddings given'}, dimension {result['encoder']['dim']}, "
         f"fingerprint {', '.join(result['encoder']['fingerprints']) or 'unknown'}.",
@@ -102,6 +103,12 @@ def _pictures(path: str, ids: pa.Array) -> dict[str, bytes]:
         kept = table.filter(pc.is_in(table["image_id"], ids))
         found.update(zip(kept["image_id"].to_pylist(), kept["image"].to_pylist(), strict=True))
     return found
+
+
+def _cut(texts_cut: Mapping[str, int] | None) -> str:
+    if texts_cut is None:
+        return "none, or the table of queries does not say how long they are"
+    return f"{texts_cut['truncated']} of {texts_cut['of']} were cut at the model's context, the longest has {texts_cut['longest']} tokens"
 
 
 def _said(split: str | None) -> str:

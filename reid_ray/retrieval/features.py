@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reid_ray.errors import DataError
+from reid_ray.model.plain_text import CutTexts
 from reid_ray.records import EMBEDDINGS
-from reid_ray.retrieval.embed import ENCODER
+from reid_ray.retrieval.embed import ENCODER, TOKENS, TRUNCATED, count_cut_texts
 from reid_ray.retrieval.metrics import UNKNOWN, unit_rows
 from reid_ray.storage import iter_table, parquet_files
 
@@ -33,6 +34,7 @@ class Features:
     items: pa.Table  # columns item_id, image_id, text, dataset, split, person_id, camera_id
     failed: Counter[str]  # rows left out, by reason
     encoder_fingerprints: frozenset[str]  # of the encoders that made them, where the table says
+    texts_cut: CutTexts | None = None  # of texts, where the table says
 
     def __len__(self) -> int:
         """Rows."""
@@ -72,7 +74,7 @@ def collect_features(
     """Gather EMBEDDINGS rows into one matrix.
 
     Args:
-        tables: EMBEDDINGS tables; a further column encoder_fingerprint is understood.
+        tables: EMBEDDINGS tables; the further columns of embed.TextEmbedder are understood.
         origin: where they come from, for messages.
         capacity: at least the number of rows: the matrix is allocated once, so that memory holds it once.
         split: rows of another split are left out uncounted, they are another data set.
@@ -85,6 +87,7 @@ def collect_features(
     items: list[pa.Table] = []
     failed: Counter[str] = Counter()
     fingerprints: set[str] = set()
+    cut: CutTexts | None = None
     rows = 0
     for table in tables:
         kept = table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False))
@@ -106,13 +109,15 @@ def collect_features(
         items.append(kept.select(_ITEM))
         if ENCODER.name in kept.column_names:
             fingerprints.update(kept[ENCODER.name].to_pylist())
+        if TOKENS.name in kept.column_names:
+            count_cut_texts(cut := cut or CutTexts(), kept)
     if vector_ND is None:
         wanted = f"of split {split!r} " if split is not None else ""
         raise DataError(f"{origin}: holds no usable row {wanted}(left out: {dict(failed) or 'none'}); check the path and the split")
     table = pa.concat_tables(items)
     _refuse_repeats(table["item_id"], origin)
     unit_ND = unit_rows(vector_ND[:rows], what=origin, names=_Names(table["item_id"]))
-    return Features(origin, unit_ND, table, failed, frozenset(fingerprints))
+    return Features(origin, unit_ND, table, failed, frozenset(fingerprints), cut)
 
 
 def read_features(path: str, *, kind: str, split: str | None, drop_unknown_persons: bool = False) -> Features:
@@ -133,7 +138,7 @@ def read_features(path: str, *, kind: str, split: str | None, drop_unknown_perso
             yield table
 
     features = collect_features(tables(), origin=path, capacity=capacity, split=split, drop_unknown_persons=drop_unknown_persons)
-    return replace(features, encoder_fingerprints=_fingerprints(path))
+    return replace(features, encoder_fingerprints=_fingerprints(path), texts_cut=_texts_cut(path, split))
 
 
 def _fingerprints(path: str) -> frozenset[str]:
@@ -144,6 +149,18 @@ def _fingerprints(path: str) -> frozenset[str]:
             if ENCODER.name in parquet.schema_arrow.names:
                 found.update(pc.unique(parquet.read(columns=[ENCODER.name])[ENCODER.name].drop_null()).to_pylist())
     return frozenset(found)
+
+
+def _texts_cut(path: str, split: str | None) -> CutTexts | None:
+    """Of the texts of this split; None if a file does not say, as images' do not."""
+    cut = CutTexts()
+    for file in parquet_files(path):
+        with pq.ParquetFile(file) as parquet:
+            if TOKENS.name not in parquet.schema_arrow.names:
+                return None
+            table = parquet.read(columns=[TOKENS.name, TRUNCATED.name, "split"])
+            count_cut_texts(cut, table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False)))
+    return cut
 
 
 class _Names:

@@ -57,6 +57,7 @@ class Answer:
     batch: int  # queries answered together
     gallery: int  # items searched, before any filter
     refused: str | None = None
+    truncated: bool = False  # the model could not read the text to its end
 
 
 class SearchEngine:
@@ -94,7 +95,7 @@ class SearchEngine:
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """One answer per query, in order; texts, and images, are each encoded in one batch."""
         started = time.perf_counter()
-        vectors, refused = self._encode(queries)
+        vectors, refused, truncated = self._encode(queries)
         encoded = time.perf_counter()
         hits = self._search(queries, vectors)
         searched = time.perf_counter()
@@ -107,14 +108,17 @@ class SearchEngine:
                 batch=len(queries),
                 gallery=len(self._index),
                 refused=refused.get(at),
+                truncated=at in truncated,
             )
             for at in range(len(queries))
         ]
 
-    def _encode(self, queries: Sequence[Query]) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+    def _encode(self, queries: Sequence[Query]) -> tuple[dict[int, np.ndarray], dict[int, str], set[int]]:
+        """Vectors by query, why others have none, and the queries whose text was cut."""
         texts: dict[int, str] = {}
         pictures: dict[int, Image.Image] = {}
         refused: dict[int, str] = {}
+        truncated: set[int] = set()
         for at, query in enumerate(queries):
             if query.text is not None and not self._encoder.reads_texts:
                 refused[at] = (
@@ -130,13 +134,15 @@ class SearchEngine:
                 refused[at] = str(error)
         vectors: dict[int, np.ndarray] = {}
         if texts:
-            vectors.update(zip(texts, self._encoder.encode_texts(list(texts.values())), strict=True))
+            vector_ND, tokens_N = self._encoder.encode_and_measure(list(texts.values()))
+            vectors.update(zip(texts, vector_ND, strict=True))
+            truncated.update(at for at, tokens in zip(texts, tokens_N, strict=True) if tokens > self._encoder.context)
         if pictures:
             vectors.update(zip(pictures, self._encoder.encode_images(list(pictures.values())), strict=True))
         for at in [at for at, vector in vectors.items() if not np.isfinite(vector).all()]:
             refused[at] = "not_finite: the encoder gave NaN or infinity for this query"
             del vectors[at]
-        return vectors, refused
+        return vectors, refused, truncated
 
     def _search(self, queries: Sequence[Query], vectors: dict[int, np.ndarray]) -> dict[int, tuple[Hit, ...]]:
         # Queries that differ in k or cameras are searched apart, so that no answer depends on what it was batched with.

@@ -171,6 +171,7 @@ def _search_out(answer: Answer, k: int, *, total_ms: float) -> SearchOut:
         hits=[HitOut(**_without_row(asdict(hit)), thumbnail=f"thumbnails/{hit.row}") for hit in answer.hits],
         k=k,
         gallery=answer.gallery,
+        truncated=answer.truncated,
         batch=answer.batch,
         latency_ms=LatencyOut(total=round(total_ms, 2), encode=round(answer.encode_ms, 2), search=round(answer.search_ms, 2)),
     )

@@ -70,6 +70,7 @@ class SearchOut(BaseModel):
     hits: list[HitOut]
     k: int = Field(description="hits asked for; fewer come back where the gallery, or the cameras asked for, hold fewer")
     gallery: int = Field(description="items in the gallery")
+    truncated: bool = Field(False, description="the text has more tokens than the model reads: what is beyond was not looked for")
     batch: int = Field(description="queries that were answered together with this one, itself included")
     latency_ms: LatencyOut
 

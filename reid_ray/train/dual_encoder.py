@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_ray.config.train import TrainJob
-from reid_ray.data.pairs import FACTS, SAMPLES, prepare_pairs, read_pairs, read_prepared, texts_of
+from reid_ray.data.pairs import FACTS, SAMPLES, VALIDATION, prepare_pairs, read_pairs, read_prepared, texts_of
 from reid_ray.model.loading import locate
+from reid_ray.model.plain_text import CutTexts
 from reid_ray.runtime import Need
-from reid_ray.storage import MANIFEST, Counts, parquet_files
+from reid_ray.storage import MANIFEST, Counts, parquet_files, read_manifest
 from reid_ray.train.noise_page import write_noise_page
 from reid_ray.train.ray_decoders import decoder_needs
 from reid_ray.train.recipe import Selection
@@ -82,7 +84,7 @@ class DualEncoderRecipe:
         counts.failed.update(prepared["counts"]["failed"])
         prepare_transfer(self.config, folder)
         if not (start / MANIFEST).is_file():
-            from reid_ray.model.dual_encoder import build_dual_encoder
+            from reid_ray.model.dual_encoder import build_dual_encoder, count_cut
             from reid_ray.model.loading import open_pretrained
 
             model = self.config.model
@@ -90,8 +92,11 @@ class DualEncoderRecipe:
                 encoder = build_dual_encoder(model, texts_of(read_pairs(data / SAMPLES)), seed=self.config.batches.seed)
             else:
                 encoder = open_pretrained(model)
-            encoder.save(start, {"init": model.init or "from scratch"})
-        return dict(prepared["facts"])
+            texts = chain(texts_of(read_pairs(data / SAMPLES)), texts_of(read_pairs(data / VALIDATION)))
+            cut = count_cut(encoder.tokenizer, texts, context=encoder.context)
+            encoder.save(start, {"init": model.init or "from scratch", "texts_cut": cut.facts()})
+        # A run that an older version prepared does not say.
+        return {**prepared["facts"], "texts_cut": read_manifest(start)["facts"].get("texts_cut")}
 
     def parts(self, folder: Path) -> Parts:
         """Towers, losses, batches and masking of one worker."""
@@ -111,4 +116,5 @@ class DualEncoderRecipe:
 
     def sentence(self, facts: dict[str, Any]) -> str:
         """Samples and persons."""
-        return f"{facts['samples']} samples of {facts['persons']} persons"
+        cut = CutTexts(**facts["texts_cut"]).sentence() if facts["texts_cut"] else ""
+        return f"{facts['samples']} samples of {facts['persons']} persons{cut}"

@@ -99,7 +99,8 @@ def test_vectors_that_the_embed_job_wrote_score_as_the_job_that_embeds_itself(wo
     made = run_embed(EmbedJob.model_validate({**common, "images": images, "output": {"path": str(root / "vectors_images")}}))
     captions = {"captions": str(root / "captions.parquet"), "split": "test"}
     one = {**common, "embed": {"replicas": 1, "batch_size": 4}}
-    run_embed(EmbedJob.model_validate({**one, **captions, "output": {"path": str(root / "vectors_texts")}}))
+    texts = run_embed(EmbedJob.model_validate({**one, **captions, "output": {"path": str(root / "vectors_texts")}}))
+    assert texts["facts"]["texts_cut"]["of"] == texts["counts"]["written"]
     assert made["counts"]["read"] == made["counts"]["written"] + 1 == world["images"]["split"].to_pylist().count("test")
     itself = {"encoder": common["encoder"], "images": images["path"], "captions": captions["captions"]}
     tables = {"query_embeddings": str(root / "vectors_texts"), "gallery_embeddings": str(root / "vectors_images")}
@@ -107,7 +108,8 @@ def test_vectors_that_the_embed_job_wrote_score_as_the_job_that_embeds_itself(wo
     for name, sides in (("by_itself", itself), ("from_tables", tables)):
         run_evaluate(EvaluateJob.model_validate({**sides, "sheet_queries": 0, "output": {"path": str(root / name)}}))
         results.append(json.loads((root / name / "result.json").read_text()))
-    for name in ("queries", "gallery", "r1", "r5", "r10", "map", "minp", "failed"):
+    for name in ("queries", "gallery", "r1", "r5", "r10", "map", "minp", "failed", "texts_cut"):
         assert results[1][name] == results[0][name]
+    assert results[0]["texts_cut"]["of"] >= results[0]["queries"]
     with pytest.raises(ValueError, match="give exactly one of them"):
         EmbedJob.model_validate({"encoder": "e", "output": {"path": "o"}})

@@ -183,6 +183,10 @@ def test_two_workers_that_offload_and_keep_no_activations_equal_one_plain_torch_
     manifest = run_train(job(people, tmp_path / "out", f"engine={sparing}", "batches.chunk=4", "model.gradient_checkpointing=true"))
     assert_same(trained(tmp_path / "out"), expected)
     assert manifest["facts"]["workers"] == 2
+    facts = manifest["facts"]
+    assert facts["texts_cut"]["of"] == facts["samples"] + facts["rewrites"] + facts["validation_queries"]
+    assert facts["texts_cut"]["longest"] > SHAPE["context"]
+    assert facts["texts_cut"]["truncated"] > 0
     assert manifest["facts"]["selected"]["selected_on"] is None
     assert manifest["facts"]["restarts"] == 0
     assert not list(tmp_path.glob(".*"))

@@ -6,13 +6,14 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import open_clip
 import pytest
 from PIL import Image, ImageEnhance
 
 from reid_ray.config.lint import LintJob
 from reid_ray.data.fingerprint import near_pairs, perceptual_hash
 from reid_ray.data.lint import run_lint
-from reid_ray.data.lint_text import RULES, caption_fault
+from reid_ray.data.lint_text import RULES, caption_fault, least_tokens
 from reid_ray.data.published import PUBLISHED, SOURCES
 from reid_ray.errors import DataError
 
@@ -85,6 +86,7 @@ def _lonely(entries):
         ("caption_short", _caption("red coat")),
         ("null_caption", _caption(None)),
         ("empty_caption", _caption("  ")),
+        ("caption_long", _caption("a man in a red coat, " * 11)),
         ("caption_not_text", _caption({"text": "a man"})),
         ("caption_across_identities", _repeat_caption),
         ("identity_across_splits", _move_image),
@@ -201,6 +203,25 @@ def test_sentences_about_people_pass_and_rules_have_words():
     assert caption_fault("She wears \ufffd\ufffd shoes", "LATIN") == "caption_no_text"
     assert caption_fault("red red red red red red red", "LATIN") == "caption_no_text"
     assert set(RULES) >= {"caption_code", "caption_template", "caption_script", "caption_no_text", "caption_short"}
+
+
+def test_tokens_are_counted_at_least_as_clips_own_tokenizer_counts_them():
+    words = open_clip.SimpleTokenizer()
+    for text in (
+        "A woman with short hair wears a blue t-shirt with a print (white flowers), and jeans.",
+        "He's carrying a black & white bag that isn't his, 1990s style, size 3/4 ... _x_ they'll say; don't!",
+        "Une femme porte un manteau beige tr\u00e8s \u00e9l\u00e9gant \U0001f9e5.",
+        "\u4e00\u4e2a\u7a7f\u7740\u7ea2\u8272\u5916\u5957\u7684\u7537\u4eba\u6b63\u5728\u8857\u4e0a\u8d70\u8def",
+    ):
+        assert 0.3 * (2 + len(words.encode(text))) < least_tokens(text) <= 2 + len(words.encode(text))
+    assert least_tokens("a man in a red coat") == 8 == 2 + len(words.encode("a man in a red coat"))
+
+
+def test_the_longest_caption_that_a_model_reads_is_no_finding(rstp, tmp_path):
+    folder, change = rstp
+    change(_caption("a man in a red coat with dots, " * 8))
+    assert set(lint(folder, tmp_path / "fits", context=74)[0]) == set()
+    assert set(lint(folder, tmp_path / "long", context=73)[0]) == {"caption_long"}
 
 
 def test_near_pairs_equal_a_comparison_of_all_with_all():

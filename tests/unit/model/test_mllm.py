@@ -263,6 +263,20 @@ def test_what_cannot_work_is_refused_by_name_before_weights_are_loaded(bases, tm
         Chat(opened.processor, context=40).show_captions(["word " * 60], ["Continue."], ["Yes."])
 
 
+def test_a_text_longer_than_the_context_is_cut_and_measured(opened):
+    encoder = MllmEncoder(opened)
+    encoder.reads_texts = True
+    long = "A man in a red coat with a black backpack and white shoes. " * 400
+    vector_ND, tokens_N = encoder.encode_and_measure(["A man in red.", long, long + "\u7ea2" * 9, long[:-100]])
+    assert np.isfinite(vector_ND).all()
+    np.testing.assert_allclose(vector_ND[1], vector_ND[2], atol=1e-6)
+    assert (tokens_N > encoder.context).tolist() == [False, True, True, True]
+    assert tokens_N[2] > tokens_N[1] > tokens_N[3]
+    short, none_cut = chat_of(opened).fit(" A man in red. ")
+    assert (short, none_cut) == ("A man in red.", 0)
+    np.testing.assert_allclose(vector_ND[0], encoder.encode_texts(["A man in red."])[0], atol=1e-5)
+
+
 def test_a_caption_whose_words_stand_in_the_template_is_found_where_it_is(opened):
     turns = chat_of(opened).show_captions(["  u "], ["Continue."])
     tokenizer = opened.processor.tokenizer

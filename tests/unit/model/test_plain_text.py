@@ -14,11 +14,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer, CLIPTokenizer
 
-from reid_ray.model.dual_encoder import tokenise
+from reid_ray.config.index import IndexConfig
+from reid_ray.config.model import ModelConfig
+from reid_ray.model.dual_encoder import build_dual_encoder, count_cut, tokenise
 from reid_ray.model.mllm_inputs import Chat
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
 from reid_ray.model.tiny_llava import build_tiny_llava
 from reid_ray.model.tokenizer import open_tokenizer, train_tokenizer
+from reid_ray.records import table_of
+from reid_ray.retrieval.index import ITEMS, GalleryIndex
+from reid_ray.retrieval.search import Query, SearchEngine
 from reid_ray.setup.models import resolve_model
 from tests.shared.siglip_folder import tokenizer as siglip_tokenizer
 
@@ -116,6 +121,31 @@ def test_a_text_is_measured_before_it_is_cut_and_keeps_its_end_mark(tokenizers, 
         reference = open_clip.SimpleTokenizer()([text])[0]
         assert encoded["input_ids"][0] == reference[: len(encoded["input_ids"][0])].tolist()
         assert encoded["input_ids"][0][-1] == 49407
+
+
+def test_an_encoder_measures_its_texts_and_reads_on_behind_a_mark():
+    texts = ["a man in red " * 40, "a man", "", "a <|endoftext|> man"]
+    encoder = build_dual_encoder(ModelConfig(image_height=32, image_width=16), texts, seed=0)
+    vector_ND, tokens_N = encoder.encode_and_measure(texts)
+    assert tokens_N.tolist() == [len(row) for row in plain_tokens(encoder.tokenizer, texts)["input_ids"]]
+    assert (tokens_N > encoder.context).tolist() == [True, False, False, False]
+    assert np.array_equal(vector_ND, encoder.encode_texts(texts))
+    counted = count_cut(encoder.tokenizer, iter(texts), context=encoder.context)
+    assert counted.facts() == {"truncated": 1, "of": 4, "longest": int(tokens_N[0])}
+    assert "1 of 4 texts" in counted.sentence()
+    gallery = GalleryIndex.build(
+        vector_ND[:1],
+        table_of(ITEMS, [{"item_id": "a", "kind": "image", "status": "ok"}]),
+        IndexConfig(),
+        encoder_fingerprint="e",
+        encoder_path=None,
+    )
+    assert [answer.truncated for answer in SearchEngine(encoder, gallery).answer([Query(k=1, text=text) for text in texts])] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 @pytest.fixture(scope="module", params=["qwen", "llava"])

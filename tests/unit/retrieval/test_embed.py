@@ -3,24 +3,27 @@
 import io
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from reid_ray.data.images import encode_jpeg
+from reid_ray.model.plain_text import CutTexts
 from reid_ray.records import CAPTIONS, EMBEDDINGS, IMAGES, conform, table_of
-from reid_ray.retrieval.embed import ImageEmbedder, TextEmbedder
+from reid_ray.retrieval.embed import ImageEmbedder, TextEmbedder, count_cut_texts
+from reid_ray.retrieval.features import collect_features, read_features
 
 
 class MeanColour:
     """An encoder one can compute by hand: the mean colour, normalised; a text's letters r, g and b, counted."""
 
-    dim, fingerprint = 3, "mean-colour"
+    dim, fingerprint, context = 3, "mean-colour", 5
 
     def encode_images(self, pictures):
         return _normalise([np.asarray(p, np.float64).mean(axis=(0, 1)) for p in pictures])
 
-    def encode_texts(self, texts):
-        return _normalise([[text.count(letter) for letter in "rgb"] for text in texts])
+    def encode_and_measure(self, texts):
+        return _normalise([[text.count(letter) for letter in "rgb"] for text in texts]), np.array([len(text) for text in texts])
 
 
 def _normalise(vectors):
@@ -85,3 +88,24 @@ def test_captions_without_text_are_failed_rows():
     assert table["embedding"][3].as_py() == pytest.approx([0, 0, 1])
     assert table["image_id"].to_pylist() == [f"ic{n}" for n in range(5)]
     assert table["text"][0].as_py() == "rrr"
+
+
+def test_texts_that_the_encoder_cuts_are_counted_from_the_table_and_again_from_disk(tmp_path):
+    texts = [("rrrrr", "ok", "test"), ("rgbrgb", "ok", "test"), ("  ", "ok", "test"), ("b" * 40, "ok", "val"), ("x" * 90, "ok", "test")]
+    rows = [
+        {"caption_id": f"c{n}", "image_id": "i", "kind": "human", "text": text, "status": status, "split": split, "person_id": n}
+        for n, (text, status, split) in enumerate(texts)
+    ]
+    table = TextEmbedder(MeanColour())(table_of(CAPTIONS, rows))
+    assert table["text_tokens"].to_pylist() == [5, 6, None, 40, None]  # c4 has no vector, so it was not read at all
+    assert table["text_truncated"].to_pylist() == [False, True, None, True, None]
+    cut = CutTexts()
+    for row in range(table.num_rows):
+        count_cut_texts(cut, table.slice(row, 1))
+    assert cut.facts() == {"truncated": 2, "of": 3, "longest": 40}
+    of_test = {"truncated": 1, "of": 2, "longest": 6}
+    assert collect_features([table], origin="t", capacity=5, split="test").texts_cut.facts() == of_test
+    pq.write_table(table, tmp_path / "new.parquet")
+    assert read_features(str(tmp_path / "new.parquet"), kind="text", split="test").texts_cut.facts() == of_test
+    pq.write_table(table.select(EMBEDDINGS.names), tmp_path / "old.parquet")
+    assert read_features(str(tmp_path / "old.parquet"), kind="text", split="test").texts_cut is None

@@ -38,7 +38,7 @@ class Echo:
         if query.image == b"bad":
             return Answer((), 0.0, 0.0, batch=1, gallery=9, refused="not_an_image: no image format recognises these 3 bytes")
         hit = Hit(rank=1, row=3, score=0.5, image_id="a/b.jpg", person_id=None, camera_id=2, dataset=None, split=None)
-        return Answer((hit,), encode_ms=1.0, search_ms=2.0, batch=1, gallery=9)
+        return Answer((hit,), encode_ms=1.0, search_ms=2.0, batch=1, gallery=9, truncated=query.text == "long")
 
     async def describe(self):
         return {"items": 9, "cameras": [2], "dim": 4, "index_kind": "flat", "encoder_fingerprint": "e"}
@@ -113,6 +113,11 @@ def test_a_bad_text_query_gets_a_status_and_one_sentence(send, body, status, sen
     assert list(reply.json()) == ["detail"]
     assert sentence in reply.json()["detail"]
     assert len(reply.json()["detail"]) < 400
+
+
+def test_the_answer_says_whether_the_text_was_cut(send):
+    assert send("POST", "/search/text", json={"text": "long"}).json()["truncated"] is True
+    assert send("POST", "/search/text", json={"text": "short"}).json()["truncated"] is False
 
 
 def test_a_body_that_is_no_text_is_refused(send):
