@@ -201,9 +201,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a reader out of file descriptors blames the file",
-        "reid_ray/data/sources.py",
-        "if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):",
-        "if error.errno in (errno.ENOMEM,):",
+        "reid_ray/data/files.py",
+        "_SYSTEM = frozenset({errno.EMFILE, errno.ENFILE, ",
+        "_SYSTEM = frozenset({",
         _SOURCES,
     ),
     Mutation(
@@ -230,8 +230,8 @@ MUTATIONS = (
     Mutation(
         "a file far too large is read whole",
         "reid_ray/data/sources.py",
-        " or path.stat().st_size > MAX_FILE_BYTES:",
-        ":",
+        "None if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES else file.read()",
+        "file.read()",
         _SOURCES,
     ),
     # --- tables for training

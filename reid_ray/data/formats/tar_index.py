@@ -196,7 +196,8 @@ class TarIndex:
             watched: Any = _HeaderReader(self._file)
             at = start
             try:
-                with tarfile.open(fileobj=watched, mode="r:") as tar:
+                with tarfile.open(fileobj=watched, mode="r:") as archive:
+                    tar: Any = archive
                     while (info := tar.next()) is not None:
                         tar.members.clear()  # it would keep them all
                         if info.offset < at or tar.offset <= info.offset:

@@ -165,11 +165,15 @@ def test_synthetic_people_come_as_the_generator_makes_them(split, limit):
 def test_a_reader_that_is_itself_in_trouble_does_not_blame_the_file(tmp_path, monkeypatch, code):
     _write_jpeg(tmp_path / "a.jpg")
 
-    def fail(number: int):
-        def read(self: Path) -> bytes:
-            raise OSError(number, os.strerror(number))
+    real = os.open
 
-        monkeypatch.setattr(Path, "read_bytes", read)
+    def fail(number: int):
+        def refuse(path, *options, **more):
+            if str(path).endswith("a.jpg"):
+                raise OSError(number, os.strerror(number))
+            return real(path, *options, **more)
+
+        monkeypatch.setattr(os, "open", refuse)
         return _rows(ImagesConfig(source="folder", path=str(tmp_path)))
 
     assert [row["image"] for row in fail(errno.EIO)] == [None]  # a disk that cannot give this file is a row
