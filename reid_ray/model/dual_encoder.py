@@ -142,7 +142,9 @@ def tokenise(tokenizer: Any, texts: Sequence[str], *, context: int) -> torch.Ten
 def tokenise_and_measure(tokenizer: Any, texts: Sequence[str], *, context: int) -> tuple[torch.Tensor, np.ndarray]:
     """As tokenise, and how many tokens each text has before it is cut, int64 [N]."""
     encoded = _tokenised(tokenizer, texts, context)
-    return encoded["input_ids"], full_lengths(encoded)
+    if tokenizer.is_fast:
+        return encoded["input_ids"], full_lengths(encoded)
+    return encoded["input_ids"], np.array([len(row) for row in plain_tokens(tokenizer, texts)["input_ids"]], np.int64)
 
 
 def count_cut(tokenizer: Any, texts: Iterable[str], *, context: int) -> CutTexts:

@@ -88,6 +88,7 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
     print(
         f"evaluate: {output.counts} -> {config.output.path} (R@1 {result['r1']:.1%}, mAP {result['map']:.1%}, mINP {result['minp']:.1%}; "
         f"{result['queries']} queries, {result['gallery']} images, R@1 by chance {result['chance_r1']:.2%})"
+        f"{scored.queries.texts_cut.sentence() if scored.queries.texts_cut is not None else ''}"
     )
     return read_manifest(config.output.path)
 

@@ -12,11 +12,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoProcessor, AutoTokenizer, CLIPTokenizer
+from transformers import AutoProcessor, AutoTokenizer, ByT5Tokenizer, CLIPTokenizer
 
 from reid_ray.config.index import IndexConfig
 from reid_ray.config.model import ModelConfig
-from reid_ray.model.dual_encoder import build_dual_encoder, count_cut, tokenise
+from reid_ray.model.dual_encoder import build_dual_encoder, count_cut, tokenise, tokenise_and_measure
 from reid_ray.model.mllm_inputs import Chat
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
 from reid_ray.model.tiny_llava import build_tiny_llava
@@ -121,6 +121,14 @@ def test_a_text_is_measured_before_it_is_cut_and_keeps_its_end_mark(tokenizers, 
         reference = open_clip.SimpleTokenizer()([text])[0]
         assert encoded["input_ids"][0] == reference[: len(encoded["input_ids"][0])].tolist()
         assert encoded["input_ids"][0][-1] == 49407
+
+
+def test_a_tokenizer_in_python_measures_too_and_reads_marks_as_text():
+    tokenizer = ByT5Tokenizer()
+    assert not tokenizer.is_fast
+    input_ids, tokens_N = tokenise_and_measure(tokenizer, ["a </s> b", "x" * 90], context=16)
+    assert tokens_N.tolist() == [len("a < /s> b") + 1, 91]
+    assert (input_ids == tokenizer.eos_token_id).sum(dim=1).tolist() == [1, 1]
 
 
 def test_an_encoder_measures_its_texts_and_reads_on_behind_a_mark():
