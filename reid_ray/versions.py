@@ -50,6 +50,7 @@ TABLES = {
 }
 FORMATS = {
     **TABLES,
+    "mark": Format("the mark of an output", ("says which files of the folder are the job's",)),
     "output": Format("a job's output", (_FIRST,)),
     "encoder": Format("a dual encoder", (_FIRST,)),
     "mllm": Format("a tuned multimodal model", (_FIRST,)),

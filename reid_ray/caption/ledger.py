@@ -6,6 +6,7 @@ storage that all nodes see, as the output is:
     rows/*.parquet      LEDGER rows. An actor writes a block per batch (hidden name, fsync, rename); the driver merges blocks to parts.
     images/*.parquet    SEEN rows: which content lay where when it was last read, so that an unchanged file need not be read again.
     attempts/           what actors were doing when they died (see attempts.py).
+    format.json         the number of all this layout (reid_ray.versions).
     lock, owner         one driver at a time; actors of a dead driver that still run find another owner and stop.
 
 Rows are never changed or removed: those of another prompt, template, model or sampling have other keys, stay out of the output, and
@@ -18,6 +19,7 @@ are done.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -38,7 +40,8 @@ from reid_ray.caption.wanted import KEY_BYTES
 from reid_ray.data.images import DAMAGE
 from reid_ray.errors import DataError
 from reid_ray.records import IMAGES
-from reid_ray.storage import write_bytes, write_durably
+from reid_ray.storage import write_bytes, write_durably, write_json
+from reid_ray.versions import check_json, number_of, numbered
 
 KEYS = np.dtype(f"S{KEY_BYTES}")
 LEDGER = pa.schema(
@@ -58,6 +61,7 @@ SEEN = pa.schema(
     ]
 )
 ROWS, _IMAGES, _ATTEMPTS = "rows", "images", "attempts"
+FORMAT = "format.json"
 _PART_BYTES = 64 << 20  # a part of at least this size is not merged again
 
 
@@ -142,7 +146,7 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
     """The ledger of an output folder, held against every other driver until the block ends or the process dies.
 
     Raises:
-        DataError: another run of this output is alive.
+        DataError: another run of this output is alive, or a newer version of this package wrote its ledger.
     """
     output = output.expanduser().resolve()
     folder = output.parent / f".{output.name}.ledger"
@@ -154,6 +158,8 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
             os.stat(folder / "lock")  # gone if the run before has just deleted its ledger
         except OSError:
             raise DataError(f"{output}: another run writes this output now; wait for its end, or choose another output.path") from None
+        if ledger_format(folder) < number_of("ledger"):  # its rows are read as they are, and those to come are of today's format
+            write_json(folder / FORMAT, numbered("ledger"))
         ledger = Ledger(folder, uuid.uuid4().hex)
         write_bytes(folder / "owner", ledger.run.encode())
         for left in ledger.attempts.iterdir():
@@ -169,6 +175,16 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
         finally:
             if not ledger.row_files() and not ledger.seen_files():  # nothing was done, so there is nothing to go on from
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def ledger_format(folder: Path) -> int:
+    """The number of a ledger's format.
+
+    Raises:
+        DataError: a newer version of this package wrote it.
+    """
+    file = folder / FORMAT
+    return check_json("ledger", json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}, origin=file)
 
 
 def delete_ledger(ledger: Ledger) -> None:

@@ -41,6 +41,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "transfer": ("reid_ray.config.evaluate", "TransferJob"),
     "index": ("reid_ray.config.index", "IndexJob"),
     "serve": ("reid_ray.config.serve", "ServeJob"),
+    "migrate": ("reid_ray.config.migrate", "MigrateJob"),
     "demo": ("reid_ray.config.demo", "DemoJob"),
 }
 

@@ -14,28 +14,37 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from reid_ray.versions import check_json, numbered
+
 MARK = ".reid_ray"
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers leave these in every folder that somebody looks at
 
 
 def write_mark(folder: Path, facts: dict[str, Any], *, listed: bool) -> None:
-    """Mark `folder` as written by us: without a list of files while it is written, with one when it is whole."""
+    """Mark `folder` as written by us, in today's format: without a list of files while it is written, with one when it is whole."""
     hidden = folder / f"{MARK}.new"
     with hidden.open("w", encoding="utf-8") as file:
-        file.write(json.dumps({"made_by": "reid_ray", **facts, "whole": listed}) + "\n")
+        file.write(json.dumps({"made_by": "reid_ray", **numbered("mark"), **facts, "whole": listed}) + "\n")
         for name, size in files_below(folder) if listed else ():
             file.write(f"{size}\t{json.dumps(name)}\n")
     os.replace(hidden, folder / MARK)
 
 
 def read_mark(folder: Path) -> dict[str, Any] | None:
-    """What the first line of a folder's mark says, or None if it has none of ours."""
+    """What the first line of a folder's mark says, or None if it has none of ours.
+
+    Raises:
+        DataError: a newer version of this package made it.
+    """
     try:
         with (folder / MARK).open(encoding="utf-8") as file:
             facts = json.loads(file.readline())
     except (OSError, ValueError):
         return None
-    return facts if isinstance(facts, dict) and facts.get("made_by") == "reid_ray" else None
+    if not isinstance(facts, dict) or facts.get("made_by") != "reid_ray":
+        return None
+    check_json("mark", facts, origin=folder / MARK)
+    return facts
 
 
 def names_in(folder: Path) -> list[str]:

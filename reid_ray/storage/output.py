@@ -24,6 +24,7 @@ from reid_ray.storage.files import write_json
 from reid_ray.storage.listing import differences
 from reid_ray.storage.place import IfExists, OutputPlace
 from reid_ray.storage.provenance import MANIFEST, content_of, local_inputs, named_inputs, read_manifest, run_of
+from reid_ray.versions import numbered
 
 
 class Counts:
@@ -149,6 +150,7 @@ class JobOutput:
         """What ran, on what, with which result: the content of manifest.json."""
         seconds = time.perf_counter() - self._clock
         return {
+            **numbered("output"),
             "job": self._job,
             "run_id": self._run_id,
             "inputs": self._inputs,

@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 from reid_ray.config.paths import named_places
 from reid_ray.errors import DataError
+from reid_ray.versions import check_manifest
 
 MANIFEST = "manifest.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
@@ -77,15 +78,17 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a job's output folder.
 
     Raises:
-        DataError: it is missing (the job did not finish) or is not JSON.
+        DataError: it is missing (the job did not finish), is not JSON, or is of a newer format.
     """
     path = Path(folder) / MANIFEST
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        manifest = dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise DataError(f"{path}: is missing, so {folder} is not the output of a finished job; run that job first") from None
     except ValueError as error:
         raise DataError(f"{path}: is not JSON ({error})") from None
+    check_manifest(manifest, origin=path)
+    return manifest
 
 
 def _manifest_of(folder: Path) -> dict[str, Any] | None:

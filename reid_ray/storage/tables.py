@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from reid_ray.errors import DataError
 from reid_ray.records import conform
+from reid_ray.versions import check_table
 
 
 class TableWriter:
@@ -84,6 +85,7 @@ def iter_table(path: str | Path, schema: pa.Schema, *, columns: list[str] | None
     for file in parquet_files(path):
         try:
             with pq.ParquetFile(file) as parquet:
+                check_table(parquet.schema_arrow.metadata, origin=file)
                 present = [name for name in wanted.names if name in parquet.schema_arrow.names]
                 for batch in parquet.iter_batches(batch_size=batch_rows, columns=present):
                     yield conform(pa.Table.from_batches([batch]), wanted, origin=str(file))

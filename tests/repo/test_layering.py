@@ -20,6 +20,7 @@ ALLOWED = {
     "train": {"data", "model", "setup", "retrieval"},
     "retrieval": {"data", "model", "setup"},
     "serve": {"data", "model", "retrieval", "setup"},
+    "migration": {"caption"},
     **{leaf: set() for leaf in LEAVES},
 }
 ONLY_IN = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow.parquet as pq
 import pytest
+from layouts import FILE, todays_layouts
 
 from reid_ray import versions
 from reid_ray.data.failures import FAILURES
@@ -60,3 +63,13 @@ def test_a_kind_of_table_that_only_a_newer_version_knows_is_refused():
 
 def test_the_number_of_a_table_is_no_part_of_its_columns():
     assert table_of(IMAGES, []).schema.equals(IMAGES.remove_metadata())
+
+
+def test_no_layout_changes_without_its_number(tmp_path):
+    known, todays = json.loads(FILE.read_text(encoding="utf-8")), todays_layouts(tmp_path)
+    assert set(todays) == set(versions.FORMATS)
+    for kind, layout in todays.items():
+        name = f"{kind} {versions.number_of(kind)}"
+        assert name in known, f"run python tests/shared/layouts.py, which writes down the layout of {name}"
+        assert layout == known[name], f"the layout of {kind} has changed: raise its number in reid_ray/versions.py, and say how it is read"
+    assert {f"{kind} {n}" for kind in todays for n in range(1, versions.number_of(kind) + 1)} == set(known)

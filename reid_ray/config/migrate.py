@@ -1,0 +1,20 @@
+"""Configuration of the migrate job: an output of an older version is brought to today's formats."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from reid_ray.config.base import Section
+from reid_ray.config.paths import LocalPath
+
+
+class MigrateJob(Section):
+    """Bring what an older version wrote to today's formats, in place; the folder is the old one or the new one whole at any time.
+
+    What is of today's formats stays as it is, so that the job may be run again; what a newer version wrote is refused.
+    """
+
+    path: LocalPath = Field(
+        description="output folder of a job (a caption ledger beside it is brought along), a model folder, a checkpoint, or the hidden "
+        "folder of a training run"
+    )

@@ -1,0 +1,1 @@
+"""Bringing what older versions wrote to today's formats."""

@@ -1,0 +1,45 @@
+"""One step for each kind and number: what brings it to the next number.
+
+Pure functions: of a JSON file the object, of a table a piece of it, its old columns in, its new ones out. The number itself is written by
+whoever calls. Knows layouts, old and new; no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from reid_ray.versions import FORMATS, TABLES
+
+JsonStep = Callable[[dict[str, Any]], dict[str, Any]]
+TableStep = Callable[[pa.Table], pa.Table]
+
+
+def _same_object(value: dict[str, Any]) -> dict[str, Any]:
+    return value
+
+
+def _same_table(table: pa.Table) -> pa.Table:
+    return table
+
+
+MADE_ANEW = ("mark", "service")  # never read to be changed
+# (kind, number before) -> step. Number 1 differs from 0 by saying so.
+JSON_STEPS: dict[tuple[str, int], JsonStep] = {(kind, 0): _same_object for kind in FORMATS if kind not in TABLES and kind not in MADE_ANEW}
+TABLE_STEPS: dict[tuple[str, int], TableStep] = {(kind, 0): _same_table for kind in TABLES}
+
+
+def migrated_json(kind: str, value: dict[str, Any], found: int) -> dict[str, Any]:
+    """A JSON object of format `found` as today's, its number aside."""
+    for number in range(found, FORMATS[kind].current):
+        value = JSON_STEPS[kind, number](value)
+    return value
+
+
+def migrated_table(kind: str, table: pa.Table, found: int) -> pa.Table:
+    """A piece of a table of format `found` as today's, its number aside."""
+    for number in range(found, FORMATS[kind].current):
+        table = TABLE_STEPS[kind, number](table)
+    return table

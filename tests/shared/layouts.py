@@ -1,0 +1,243 @@
+"""The layout of each kind of thing on disk, as today's code writes it: columns, keys and files, in words that can be compared.
+
+`python tests/shared/layouts.py` adds the layouts of new numbers to layouts.json and leaves those that are there alone:
+a number that was never released may be made again by deleting its entry first.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+from safetensors import safe_open
+
+from reid_ray import versions
+from reid_ray.caption.calibrating import calibrate
+from reid_ray.caption.labelled_pairs import CHANGED, SAME, Pair
+from reid_ray.caption.ledger import LEDGER, SEEN, open_ledger
+from reid_ray.caption.mining import Pattern
+from reid_ray.caption.template_mining import _as_yaml
+from reid_ray.config.base import Section
+from reid_ray.config.calibrate import CalibrateJob
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.config.evaluate import EvaluateJob
+from reid_ray.config.index import IndexConfig
+from reid_ray.config.mllm import MllmConfig
+from reid_ray.config.model import ModelConfig
+from reid_ray.config.train import TrainJob
+from reid_ray.data.failures import FAILURES
+from reid_ray.data.pairs import prepare_pairs
+from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.model.dual_encoder import build_dual_encoder
+from reid_ray.model.mllm_folder import open_mllm, save_mllm
+from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, table_of
+from reid_ray.retrieval.evaluation import run_evaluate
+from reid_ray.retrieval.index import ITEMS, GalleryIndex
+from reid_ray.retrieval.thumbnails import ThumbnailWriter
+from reid_ray.serve.schema import HitOut, InfoOut, LatencyOut, SearchOut
+from reid_ray.storage import Counts, JobOutput
+from reid_ray.storage.listing import MARK, write_mark
+from reid_ray.train.checkpoint import Progress, write_parts
+from reid_ray.train.checkpoints import CheckpointPlace
+from reid_ray.train.noise_export import NOISE
+from reid_ray.train.noise_store import NoiseStore
+
+FILE = Path(__file__).with_name("layouts.json")
+
+
+def todays_layouts(folder: Path) -> dict[str, list[str]]:
+    """Kind -> its layout; `folder` is a place to write to."""
+    evaluation = _evaluation(folder / "evaluation")
+    schemas = {"images": IMAGES, "captions": CAPTIONS, "embeddings": EMBEDDINGS, "hits": HITS, "failures": FAILURES, "noise": NOISE}
+    schemas["queries"] = pq.read_schema(evaluation / "queries.parquet")
+    return {
+        **{kind: _columns(schema) for kind, schema in schemas.items()},
+        "mark": _mark(folder / "mark"),
+        "output": _output(folder / "output"),
+        "encoder": _encoder(folder / "encoder"),
+        "mllm": _mllm(folder / "mllm"),
+        "checkpoint": _checkpoint(folder / "checkpoint"),
+        "noise_levels": _noise_levels(folder / "noise"),
+        "prepared": _prepared(folder / "prepared"),
+        "ledger": _ledger(folder / "ledger"),
+        "index": _index(folder / "index"),
+        "evaluation": _keys(evaluation / "result.json"),
+        "calibration": _calibration(),
+        "templates": _templates(),
+        "service": [f"{each.__name__}: {name}" for each in (InfoOut, SearchOut, HitOut, LatencyOut) for name in each.model_fields],
+    }
+
+
+def _output(folder: Path) -> list[str]:
+    class Nothing(Section):
+        pass
+
+    with JobOutput("test", folder, Nothing()):
+        pass
+    return [*_keys(folder / "manifest.json"), *_files(folder)]
+
+
+def _mark(folder: Path) -> list[str]:
+    folder.mkdir()
+    (folder / "a").write_text("1234")
+    write_mark(folder, {"run_id": "", "job": ""}, listed=True)
+    first, *lines = (folder / MARK).read_text(encoding="utf-8").splitlines()
+    return [MARK, *sorted(json.loads(first)), *lines]
+
+
+def _encoder(folder: Path) -> list[str]:
+    shape = {"vision_width": 8, "vision_layers": 1, "text_width": 8, "text_layers": 1, "embed_dim": 8, "vocab_size": 300, "context": 16}
+    config = ModelConfig.model_validate({"image_height": 32, "image_width": 16, "scratch": shape})
+    build_dual_encoder(config, ["a man in a red coat"]).save(folder, {})
+    return [*_keys(folder / "manifest.json"), *_files(folder)]
+
+
+def _mllm(folder: Path) -> list[str]:
+    opened = open_mllm(MllmConfig.model_validate({"lora": {"rank": 1, "llm": ["q_proj"]}}))
+    trained = {name: weight.detach() for name, weight in opened.mllm.model.named_parameters() if weight.requires_grad}
+    save_mllm(opened, folder, trained=trained, heads={"neck.weight": torch.ones(1)}, facts={})
+    return [*_keys(folder / "manifest.json"), *_files(folder)]
+
+
+class _Engine:
+    """One weight of a training, as write_parts asks for it."""
+
+    rank, stage = 0, 2
+
+    def full_state(self, *, frozen: bool) -> dict[str, torch.Tensor]:
+        return {"weight": torch.ones(1)}
+
+    def training_state(self) -> list[tuple[str, dict[str, torch.Tensor]]]:
+        return [("weight", {name: torch.ones(1) for name in ("weight", "exp_avg", "exp_avg_sq")})]
+
+    def buffers(self) -> dict[str, torch.Tensor]:
+        return {"seen": torch.ones(1)}
+
+
+class _Parts:
+    engine, masking, whole_model = _Engine(), None, True
+
+    def write(self, state: Any, folder: Path, facts: Any) -> None:
+        folder.mkdir(parents=True)
+
+
+def _checkpoint(folder: Path) -> list[str]:
+    import pyarrow.fs
+
+    place = CheckpointPlace(pyarrow.fs.LocalFileSystem(), str(folder))
+    place.begin()
+    with place.folder() as staging:
+        manifest = write_parts(staging, _Parts(), Progress(), world=1)  # type: ignore[arg-type]
+    place.commit(manifest)
+    progress = [f"progress.{name}" for name in json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["progress"]]
+    tensors = []
+    for file in ("training/00000.safetensors", "workers/00000-of-00001.safetensors"):
+        with safe_open(folder / file, framework="pt") as opened:
+            tensors += [f"{file}: {name}" for name in sorted(opened.keys()) if "cuda" not in name]
+    return [*_keys(folder / "manifest.json"), *progress, *_files(folder), *tensors]
+
+
+def _noise_levels(folder: Path) -> list[str]:
+    folder.mkdir()
+    store = NoiseStore(3, 4)
+    store.save(folder)
+    levels = np.load(folder / "noise-00000-of-00001.npy")
+    return [*_files(folder), f"{levels.dtype} {levels.shape}"]
+
+
+def _prepared(folder: Path) -> list[str]:
+    folder.mkdir()
+    people = SyntheticPeople(SyntheticConfig(identities=4, images_per_identity=2, height=32, width=16, val_share=0.25, test_share=0))
+    pq.write_table(people.image_table(), folder / "images.parquet")
+    pq.write_table(people.caption_table(), folder / "captions.parquet")
+    paths = {"images": {"path": f"{folder}/images.parquet"}, "captions": {"paths": [f"{folder}/captions.parquet"]}}
+    config = {**paths, "batches": {"size": 4}, "workers": {"count": 1}, "output": {"path": f"{folder}/out"}}
+    data = folder / "data"
+    data.mkdir()
+    prepare_pairs(TrainJob.model_validate(config), data, Counts())
+    columns = []
+    for file in sorted(data.glob("*.arrow")):
+        with pa.memory_map(str(file)) as source:
+            columns += [f"{file.name}: {column}" for column in _columns(pa.ipc.open_file(source).schema)]
+    return [*_keys(data / "facts.json"), *_files(data), *columns]
+
+
+def _ledger(folder: Path) -> list[str]:
+    folder.mkdir()
+    with open_ledger(folder / "out"):
+        there = sorted(path.name for path in (folder / ".out.ledger").iterdir())
+    return [*there, *(f"rows: {column}" for column in _columns(LEDGER)), *(f"images: {column}" for column in _columns(SEEN))]
+
+
+def _index(folder: Path) -> list[str]:
+    folder.mkdir()
+    items = table_of(ITEMS, [{"item_id": "a", "kind": "image", "status": "ok"}])
+    GalleryIndex.build(np.eye(1, 2, dtype=np.float32), items, IndexConfig(), encoder_fingerprint="").save(folder)
+    with ThumbnailWriter(folder) as writer:
+        writer.append(pa.chunked_array([["a"]]), pa.chunked_array([[b"b"]]))
+    tables = {file.name: pq.read_schema(file) for file in sorted(folder.glob("*.parquet"))}
+    return [*_keys(folder / "index.json"), *_files(folder), *(f"{name}: {each}" for name in tables for each in _columns(tables[name]))]
+
+
+def _evaluation(folder: Path) -> Path:
+    folder.mkdir()
+    rows = [
+        {
+            "item_id": f"i{n}",
+            "image_id": f"i{n}",
+            "kind": "image",
+            "embedding": [1.0, n],
+            "status": "ok",
+            "person_id": n // 2,
+            "camera_id": n,
+        }
+        for n in range(4)
+    ]
+    pq.write_table(table_of(EMBEDDINGS, [{**row, "split": "test"} for row in rows]), folder / "embeddings.parquet")
+    both = dict.fromkeys(("query_embeddings", "gallery_embeddings"), f"{folder}/embeddings.parquet")
+    run_evaluate(EvaluateJob.model_validate({"protocol": "image_to_image", **both, "output": {"path": f"{folder}/out"}}))
+    return folder / "out"
+
+
+def _calibration() -> list[str]:
+    class Half:
+        def score(self, originals: Any, rewrites: Any) -> np.ndarray:
+            return np.linspace(0, 1, len(rewrites), dtype=np.float32)
+
+    pairs = [Pair("A man in a red coat.", f"A man in a {colour} coat.", label, "file", n) for n in range(8) for label, colour in _LABELS]
+    config = CalibrateJob.model_validate({"rewrites": 0, "output": {"path": "nowhere"}})
+    return ["format", *(name for name in calibrate(pairs, Half(), config) if name not in {"scores", "curves"})]
+
+
+_LABELS = ((SAME, "red"), (CHANGED, "blue"))
+
+
+def _templates() -> list[str]:
+    value = yaml.safe_load(_as_yaml([Pattern("A [gender].", 1, "captions")]))
+    return [*value, *(f"templates.{name}" for name in value["templates"][0])]
+
+
+def _keys(file: Path) -> list[str]:
+    return sorted(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
+def _columns(schema: pa.Schema) -> list[str]:
+    return [f"{field.name}: {field.type}{'' if field.nullable else ' not null'}" for field in schema]
+
+
+if __name__ == "__main__":
+    known = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+    with tempfile.TemporaryDirectory() as place:
+        todays = {f"{kind} {versions.number_of(kind)}": layout for kind, layout in todays_layouts(Path(place)).items()}
+    FILE.write_text(json.dumps(dict(sorted({**todays, **known}.items())), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,207 @@
+"""What an older version wrote is read by today's code with the right contents: as it lies there, and brought to today's formats."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from reid_ray.caption.ledger import LEDGER, SEEN, as_keys, open_ledger, read_index
+from reid_ray.caption.refilter import run_refilter
+from reid_ray.config.evaluate import CompareJob
+from reid_ray.config.migrate import MigrateJob
+from reid_ray.config.refilter import RefilterJob
+from reid_ray.config.train import TrainJob
+from reid_ray.data.failures import FAILURES
+from reid_ray.data.images import decode_image
+from reid_ray.data.pairs import SAMPLES, read_pairs, read_prepared
+from reid_ray.migration.run import run_migrate
+from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES
+from reid_ray.retrieval.comparison import run_compare
+from reid_ray.retrieval.evaluation import evaluated_queries, read_result
+from reid_ray.retrieval.features import read_features
+from reid_ray.retrieval.index import GalleryIndex
+from reid_ray.retrieval.thumbnails import ThumbnailReader
+from reid_ray.storage import read_manifest, read_table
+from reid_ray.train.checkpoint import check, read_parts
+from reid_ray.train.noise_export import NOISE
+from reid_ray.train.noise_store import NoiseStore
+
+SOURCE = Path(__file__).resolve().parents[1] / "golden" / "96cb249"
+CONTENTS = json.loads((SOURCE / "contents.json").read_text(encoding="utf-8"))
+STEP = "run/checkpoints/step-00000002"
+OUTPUTS = ("people", "ingest", "caption", "refilter", "training", "tuning", "index", "embeddings", "evaluation")
+TABLES = {
+    "people/images": IMAGES,
+    "people/captions": CAPTIONS,
+    "ingest/images": IMAGES,
+    "ingest/captions": CAPTIONS,
+    "ingest/failures": FAILURES,
+    "caption/captions": CAPTIONS,
+    "refilter/captions": CAPTIONS,
+    "embeddings/embeddings": EMBEDDINGS,
+    "evaluation/hits": HITS,
+    "index/failed": EMBEDDINGS,
+    "training/noise": NOISE,
+}
+
+
+@pytest.fixture(scope="module", params=["as it was written", "migrated"])
+def golden(request, tmp_path_factory) -> Path:
+    """A copy of the golden outputs, where jobs would have put them."""
+    folder = tmp_path_factory.mktemp("golden") / "outputs"
+    shutil.copytree(SOURCE, folder)
+    (folder / "ledger").rename(folder / ".caption.ledger")
+    (folder / "run").rename(folder / ".killed.0123456789abcdef.run")
+    (folder / "run").symlink_to(".killed.0123456789abcdef.run")
+    if request.param == "migrated":
+        for name in (*OUTPUTS, ".killed.0123456789abcdef.run"):
+            assert run_migrate(MigrateJob(path=str(folder / name)))["migrated"]
+    return folder
+
+
+def rows_of(name: str) -> list[dict]:
+    """The rows that lay below `name` when they were written."""
+    return [row for file, rows in CONTENTS["tables"].items() if file.startswith(f"{name}/") or file == name for row in rows]
+
+
+def plain(value):
+    """As contents.json has it: bytes by their digest, floats rounded, nulls left out."""
+    if isinstance(value, bytes):
+        return f"sha256 {hashlib.sha256(value).hexdigest()[:16]}"
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return {key: plain(each) for key, each in value.items() if each is not None} if isinstance(value, dict) else value
+
+
+def digest(value) -> str:
+    return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_holds_the_rows_that_were_written(golden, name):
+    read = [plain(row) for row in read_table(golden / name, TABLES[name]).to_pylist()]
+    known = set(TABLES[name].names)  # a table of embeddings has one column more
+    assert read == [{key: value for key, value in row.items() if key in known} for row in rows_of(name)]
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_manifest_says_what_it_said(golden, name):
+    before = json.loads((SOURCE / name / "manifest.json").read_text(encoding="utf-8"))
+    now = read_manifest(golden / name)
+    assert {key: now[key] for key in before} == before
+
+
+def test_an_index_finds_each_of_its_vectors_and_knows_whose_it_is(golden):
+    index = GalleryIndex.load(golden / "index")
+    vector_ND = np.array(CONTENTS["vectors"])
+    vector_ND /= np.linalg.norm(vector_ND, axis=1, keepdims=True)
+    score_N1, row_N1 = index.search(vector_ND, 1)
+    assert row_N1[:, 0].tolist() == list(range(len(vector_ND)))
+    np.testing.assert_allclose(score_N1, 1, atol=1e-5)
+    assert [plain(row) for row in index.items.to_pylist()] == rows_of("index/gallery.parquet")
+    thumbnails = ThumbnailReader(golden / "index")
+    assert [plain(thumbnails[row]) for row in range(len(thumbnails))] == [row["thumbnail"] for row in rows_of("index/thumbnails.parquet")]
+
+
+def test_an_encoder_gives_the_vectors_that_it_gave(golden):
+    from reid_ray.model.loading import load_encoder
+    from reid_ray.retrieval.identity import encoder_identity
+
+    encoder = load_encoder(golden / "training" / "model")
+    pictures = [decode_image(data) for data in read_table(golden / "people" / "images", IMAGES)["image"].to_pylist()]
+    expected = {row["item_id"]: row["embedding"] for row in rows_of("embeddings/embeddings")}
+    ids = [row["image_id"] for row in rows_of("people/images")]
+    np.testing.assert_allclose(encoder.encode_images(pictures), [expected[id] for id in ids], atol=1e-5)
+    assert encoder_identity(str(golden / "training" / "model")) == (encoder.dim, encoder.fingerprint)
+    assert GalleryIndex.load(golden / "index", encoder).encoder_fingerprint == encoder.fingerprint
+
+
+def test_a_tuned_model_opens_on_its_base_with_the_weights_that_were_trained(golden):
+    from reid_ray.model.mllm_folder import load_mllm
+
+    opened = load_mllm(golden / "tuning" / "model")
+    trained = {f"base_model.model.{name}": weight for name, weight in opened.mllm.model.named_parameters() if "lora_" in name}
+    named = {name.replace(".default", ""): digest(weight.detach().numpy()) for name, weight in trained.items()}
+    assert named == CONTENTS["tensors"]["tuning/model/adapter/adapter_model.safetensors"]
+    heads = {name: digest(weight.numpy()) for name, weight in opened.heads.items()}
+    assert heads == CONTENTS["tensors"]["tuning/model/heads.safetensors"]
+
+
+def test_features_and_scores_are_read_back(golden, tmp_path):
+    features = read_features(str(golden / "embeddings" / "embeddings"), kind="image", split="train")
+    assert features.ids == [row["item_id"] for row in rows_of("embeddings/embeddings") if row["split"] == "train"]
+    before = json.loads((SOURCE / "evaluation" / "result.json").read_text(encoding="utf-8"))
+    assert {key: read_result(golden / "evaluation")[key] for key in before} == before
+    assert [plain(row) for row in evaluated_queries(golden / "evaluation").to_pylist()] == rows_of("evaluation/queries.parquet")
+    both = {"baseline": str(golden / "evaluation"), "candidate": str(golden / "evaluation"), "resamples": 100}
+    run_compare(CompareJob.model_validate({**both, "output": {"path": str(tmp_path / "comparison")}}))
+    assert json.loads((tmp_path / "comparison" / "comparison.json").read_text())["r1"]["difference"] == 0
+
+
+def test_captions_are_filtered_again_as_they_were(golden, tmp_path):
+    out = tmp_path / "out"
+    run_refilter(RefilterJob.model_validate({"run": str(golden / "caption"), "alpha": 0.99, "output": {"path": str(out)}}))
+    assert [plain(row) for row in read_table(out / "captions", CAPTIONS).to_pylist()] == rows_of("refilter/captions")
+
+
+def test_a_ledger_takes_over_the_rows_of_its_earlier_runs(golden):
+    with open_ledger(golden / "caption") as ledger:
+        index = read_index(ledger, retry_failed=True)
+        rows = [row for file in ledger.row_files() for row in pq.read_table(file, schema=LEDGER).to_pylist()]
+        seen = [row for file in ledger.seen_files() for row in pq.read_table(file, schema=SEEN).to_pylist()]
+    assert [plain(row) for row in rows] == rows_of("ledger/rows")
+    assert [plain(row) for row in seen] == rows_of("ledger/images")
+    assert set(index.ok) == set(as_keys([row["key"] for row in rows if row["status"] != "failed"]))
+    assert set(index.failed) == set(as_keys([row["key"] for row in rows if row["status"] == "failed"]))  # a truncated file stays one
+
+
+def test_prepared_data_are_taken_over(golden):
+    assert read_prepared(golden / "run" / "data")["facts"]["samples"] == 12
+    texts = [row["text"] for row in rows_of("people/captions") if row["split"] == "train"]
+    assert sorted(read_pairs(golden / "run" / "data" / SAMPLES)["text"].to_pylist()) == sorted(texts)
+
+
+def test_noise_levels_are_taken_over(golden):
+    codes_NT = np.load(SOURCE / STEP / "noise-00000-of-00001.npy")
+    store = NoiseStore(*codes_NT.shape)
+    store.load(golden / STEP)
+    np.testing.assert_array_equal(store.read(np.arange(len(codes_NT))), codes_NT)
+
+
+def test_training_goes_on_from_a_checkpoint_where_it_was(golden, tmp_path):
+    assert check(golden / STEP)["progress"]["step"] == 2
+    torch.multiprocessing.spawn(_go_on, (golden, tmp_path), nprocs=1)
+    state = torch.load(tmp_path / "state.pt")
+    assert state["step"] == 2
+    assert state["weights"] == CONTENTS["tensors"][f"{STEP}/training/00000.safetensors"]
+
+
+def _go_on(rank: int, golden: Path, folder: Path) -> None:
+    """A worker of the training that was killed: reads the checkpoint, writes down what it has then."""
+    from reid_ray.train.dual_encoder_parts import build_parts
+
+    os.environ["LOCAL_RANK"] = str(rank)
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=1)
+    run = folder / "run"
+    shutil.copytree(golden / "run" / "data", run / "data")
+    shutil.copytree(golden / STEP / "model", run / "start")
+    config = read_manifest(golden / "training")["config"]
+    config["images"]["val_split"] = None
+    parts = build_parts(TrainJob.model_validate(config), run)
+    with torch.no_grad():
+        for weight in parts.engine.module.parameters():
+            weight.zero_()
+    progress = read_parts(golden / STEP, parts.engine, parts.masking)
+    weights = {f"{name}/{key}": digest(value.numpy()) for name, state in parts.engine.training_state() for key, value in state.items()}
+    torch.save({"step": progress.step, "weights": weights}, folder / "state.pt")

@@ -1,0 +1,275 @@
+"""The migrate job: what it changes, what it leaves alone, what it refuses; and every reader refuses what a newer version wrote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from reid_ray import versions
+from reid_ray.caption.ledger import open_ledger
+from reid_ray.caption.mining import load_templates
+from reid_ray.caption.prompts import TEMPLATES
+from reid_ray.caption.refilter import run_refilter
+from reid_ray.cli import run_job
+from reid_ray.config.base import Section
+from reid_ray.config.common import ImagesConfig
+from reid_ray.config.migrate import MigrateJob
+from reid_ray.config.refilter import RefilterJob
+from reid_ray.config.source import SourceConfig
+from reid_ray.config.synthesize import SynthesizeJob
+from reid_ray.data.failures import FAILURES
+from reid_ray.data.formats.parquet import read_parquet
+from reid_ray.data.pairs import read_prepared
+from reid_ray.data.sources import image_listing
+from reid_ray.data.store import open_store
+from reid_ray.data.synthesize import run_synthesize
+from reid_ray.errors import DataError
+from reid_ray.migration import run as migration
+from reid_ray.migration.files import dated_files
+from reid_ray.migration.run import run_migrate
+from reid_ray.migration.steps import JSON_STEPS, MADE_ANEW, TABLE_STEPS
+from reid_ray.model.loading import load_encoder
+from reid_ray.model.mllm_folder import read_tuned
+from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES
+from reid_ray.retrieval.evaluation import evaluated_queries, read_result
+from reid_ray.retrieval.index import GalleryIndex
+from reid_ray.storage import read_manifest, read_table
+from reid_ray.storage.listing import MARK, differences, read_mark
+from reid_ray.storage.lock import OutputLock
+from reid_ray.train.checkpoint import check
+from reid_ray.train.noise_export import NOISE
+from reid_ray.train.noise_store import NoiseStore
+
+SOURCE = Path(__file__).resolve().parents[1] / "golden" / "96cb249"
+WORDING = next(iter(TEMPLATES.values()))
+STEP = "run/checkpoints/step-00000002"
+
+
+@pytest.fixture
+def outputs(tmp_path) -> Path:
+    shutil.copytree(SOURCE, tmp_path / "outputs")
+    (tmp_path / "outputs" / "templates.yaml").write_text(f"templates:\n- {{id: a, text: '{WORDING}'}}\n")
+    return tmp_path / "outputs"
+
+
+def bump(file: Path) -> None:
+    """Make `file` of the format after today's."""
+    if file.suffix == ".parquet":
+        table = pq.read_table(file)
+        kind = {"failed": "embeddings", "rank-00000": "noise", "evaluation": "queries"}.get(file.parent.name, file.parent.name)
+        stated = f"{kind} {versions.number_of(kind) + 1}".encode()
+        pq.write_table(table.replace_schema_metadata({versions.TABLE_FIELD: stated}), file)
+        return
+    value = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps({"made_by": "reid_ray", **value, "format": 99}), encoding="utf-8")  # JSON is YAML
+
+
+def opened(output: Path) -> None:
+    with open_ledger(output):
+        pass
+
+
+NEWER = {
+    "output": ("people/manifest.json", lambda at: read_manifest(at / "people")),
+    "mark": ("people/.reid_ray", lambda at: read_mark(at / "people")),
+    "images": ("people/images/part-00000.parquet", lambda at: read_table(at / "people" / "images", IMAGES)),
+    "images, for a job": (
+        "people/images/part-00000.parquet",
+        lambda at: image_listing(ImagesConfig(source="parquet", path=str(at / "people" / "images"))),
+    ),
+    "images, ingested": (
+        "people/images/part-00000.parquet",
+        lambda at: list(read_parquet(open_store(str(at / "people")), SourceConfig(format="parquet", path=str(at / "people")))),
+    ),
+    "captions": ("people/captions/part-00000.parquet", lambda at: read_table(at / "people" / "captions", CAPTIONS)),
+    "failures": ("ingest/failures/part-00000.parquet", lambda at: read_table(at / "ingest" / "failures", FAILURES)),
+    "embeddings": ("index/failed/part-00000.parquet", lambda at: read_table(at / "index" / "failed", EMBEDDINGS)),
+    "hits": ("evaluation/hits/part-00000.parquet", lambda at: read_table(at / "evaluation" / "hits", HITS)),
+    "noise": ("training/noise/rank-00000/part-00000.parquet", lambda at: read_table(at / "training" / "noise", NOISE)),
+    "queries": ("evaluation/queries.parquet", lambda at: evaluated_queries(at / "evaluation")),
+    "evaluation": ("evaluation/result.json", lambda at: read_result(at / "evaluation")),
+    "encoder": ("training/model/manifest.json", lambda at: load_encoder(at / "training" / "model")),
+    "mllm": ("tuning/model/manifest.json", lambda at: read_tuned(at / "tuning" / "model", field="model")),
+    "checkpoint": (f"{STEP}/manifest.json", lambda at: check(at / STEP)),
+    "noise_levels": (f"{STEP}/noise.json", lambda at: NoiseStore(12, 32).load(at / STEP)),
+    "prepared": ("run/data/facts.json", lambda at: read_prepared(at / "run" / "data")),
+    "index": ("index/index.json", lambda at: GalleryIndex.load(at / "index")),
+    "templates": ("templates.yaml", lambda at: load_templates(at / "templates.yaml")),
+    "ledger": (".caption.ledger/format.json", lambda at: opened(at / "caption")),
+}
+
+
+@pytest.mark.parametrize("kind", NEWER)
+def test_what_a_newer_version_wrote_is_refused_by_its_file_with_exit_code_2(outputs, kind, capsys):
+    name, read = NEWER[kind]
+    (outputs / "ledger").rename(outputs / ".caption.ledger")
+    read(outputs)
+    bump(outputs / name)
+    assert run_job("", Section, lambda _: read(outputs), []) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {outputs / name}: is {versions.FORMATS[kind.partition(',')[0]].what} of format ")
+    assert "upgrade reid_ray" in said
+    assert said.count("\n") == 1
+
+
+def test_every_kind_that_is_read_again_is_refused_when_newer():
+    assert {kind.partition(",")[0] for kind in NEWER} == set(versions.FORMATS) - {"calibration", "service"}  # which people and clients read
+
+
+def test_each_kind_has_a_step_from_each_number_to_the_next():
+    steps = {(kind, number) for kind, known in versions.FORMATS.items() for number in range(known.current) if kind not in MADE_ANEW}
+    assert set(JSON_STEPS) | set(TABLE_STEPS) == steps
+
+
+@pytest.mark.parametrize("name", ["people", "training", "tuning/model", "index", "evaluation", STEP])
+def test_all_that_has_a_format_is_of_todays_and_other_files_are_the_same(outputs, name, tmp_path):
+    folder = tmp_path / "alone"  # no part of an output
+    (outputs / name).rename(folder)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    dated = {folder / each.name for each in dated_files(folder)}
+    done = run_migrate(MigrateJob(path=str(folder)))
+    assert sum(done["migrated"].values()) == len(dated) + 1  # and the list of files
+    assert list(differences(folder)) == []
+    assert not [each for each in dated_files(folder) if each.older]
+    assert {file: file.read_bytes() for file in before if file not in dated} == {f: b for f, b in before.items() if f not in dated}
+    assert {file for file in folder.rglob("*") if file.is_file()} == set(before) | dated | {folder / MARK}
+    assert [path for path in folder.parent.iterdir() if path.name.startswith(f".{folder.name}.")] == []
+
+
+def test_somebody_elses_file_in_an_old_output_is_named_and_nothing_is_changed(outputs, capsys):
+    (outputs / "people" / "images" / "notes.txt").write_text("mine")
+    before = {file: file.read_bytes() for file in outputs.rglob("*") if file.is_file()}
+    assert run_job("", MigrateJob, run_migrate, [f"path={outputs / 'people'}"]) == 2
+    assert "holds images/notes.txt, which the job synthesize did not write" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in outputs.rglob("*") if file.is_file()} == before
+
+
+def test_a_part_of_an_output_names_the_output(outputs, capsys):
+    assert run_job("", MigrateJob, run_migrate, [f"path={outputs / 'training' / 'model'}"]) == 2
+    assert f"is a part of the output {outputs / 'training'}; give that" in capsys.readouterr().err
+
+
+def test_an_old_output_is_replaced_only_after_it_was_migrated(outputs, monkeypatch):
+    monkeypatch.chdir(outputs)
+    job = {"people": {"identities": 1, "images_per_identity": 1, "val_share": 0, "test_share": 0}}
+    job |= {"output": {"path": str(outputs / "people"), "if_exists": "replace"}}
+    with pytest.raises(DataError, match=r"older reid_ray.*jobs/migrate\.py"):
+        run_synthesize(SynthesizeJob.model_validate(job))
+    assert read_table(outputs / "people" / "images", IMAGES).num_rows == 12
+    run_migrate(MigrateJob(path=str(outputs / "people")))
+    run_synthesize(SynthesizeJob.model_validate(job))
+    assert read_table(outputs / "people" / "images", IMAGES).num_rows == 1
+
+
+def test_what_writes_the_output_is_waited_for(outputs):
+    lock = OutputLock(outputs / "people", "synthesize")
+    lock.acquire()
+    with pytest.raises(DataError, match="another run writes this output"):
+        run_migrate(MigrateJob(path=str(outputs / "people")))
+    lock.release()
+    assert run_migrate(MigrateJob(path=str(outputs / "people")))["migrated"]
+
+
+def test_a_second_migration_changes_nothing(outputs, capsys):
+    run_migrate(MigrateJob(path=str(outputs / "people")))
+    before = {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in [outputs / "people", *(outputs / "people").rglob("*")]}
+    capsys.readouterr()
+    done = run_migrate(MigrateJob(path=str(outputs / "people")))
+    assert done["migrated"] == {}
+    assert "nothing to do" in capsys.readouterr().out
+    assert {
+        file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in [outputs / "people", *(outputs / "people").rglob("*")]
+    } == before
+
+
+def test_an_output_takes_its_ledger_along_and_a_ledger_goes_alone(outputs):
+    (outputs / "ledger").rename(outputs / ".caption.ledger")
+    shutil.copytree(outputs / ".caption.ledger", outputs / ".other.ledger")
+    assert run_migrate(MigrateJob(path=str(outputs / "caption")))["migrated"] == {"captions": 1, "ledger": 1, "mark": 1, "output": 1}
+    assert run_migrate(MigrateJob(path=str(outputs / ".other.ledger")))["migrated"] == {"ledger": 1}
+    for name in (".caption.ledger", ".other.ledger"):
+        assert json.loads((outputs / name / "format.json").read_text()) == versions.numbered("ledger")
+        assert pq.read_table(outputs / name / "rows").equals(pq.read_table(SOURCE / "ledger" / "rows"))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "captions/part-00000.parquet"])
+def test_a_folder_that_holds_anything_newer_is_left_as_it_is(outputs, name):
+    bump(outputs / "people" / name)
+    before = {file: file.read_bytes() for file in outputs.rglob("*") if file.is_file()}
+    assert run_job("", MigrateJob, run_migrate, [f"path={outputs / 'people'}"]) == 2
+    assert {file: file.read_bytes() for file in outputs.rglob("*") if file.is_file()} == before
+
+
+def test_what_dies_half_way_leaves_the_old_folder(outputs, monkeypatch):
+    before = {file: file.read_bytes() for file in outputs.rglob("*") if file.is_file()}
+
+    def dies(dated, source, target):
+        if dated.kind == "output":
+            raise OSError(28, "No space left on device")
+        return write(dated, source, target)
+
+    write = migration.write_todays
+    monkeypatch.setattr(migration, "write_todays", dies)
+    with pytest.raises(OSError, match="No space"):
+        run_migrate(MigrateJob(path=str(outputs / "people")))
+    (outputs / "people" / MARK).unlink()
+    assert {file: file.read_bytes() for file in outputs.rglob("*") if file.is_file()} == before
+
+
+def test_a_checkpoint_that_lacks_a_file_is_not_written_down_as_whole(outputs, capsys):
+    (outputs / STEP / "workers" / "00000-of-00001.safetensors").unlink()
+    assert run_job("", MigrateJob, run_migrate, [f"path={outputs / STEP}"]) == 2
+    assert "00000-of-00001.safetensors: is missing" in capsys.readouterr().err
+    assert "format" not in json.loads((outputs / STEP / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["nowhere", "crops", "."])
+def test_what_is_none_of_our_folders_is_refused_and_not_walked_through(outputs, name, capsys):
+    assert run_job("", MigrateJob, run_migrate, [f"path={outputs / name}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: path: {(outputs / name).resolve()} ")
+
+
+def test_templates_of_a_mine_job_keep_every_word(outputs):
+    folder = outputs / "mined"
+    shutil.copytree(outputs / "refilter", folder)
+    shutil.rmtree(folder / "captions")
+    (folder / "manifest.json").write_text((folder / "manifest.json").read_text().replace('"job": "refilter"', '"job": "mine"'))
+    (folder / "report.json").write_text("{}")
+    (folder / "templates.yaml").write_text(f"# by hand\ntemplates:\n- id: 0012\n  text: '{WORDING}'\n")
+    before = load_templates(folder / "templates.yaml")
+    run_migrate(MigrateJob(path=str(folder)))
+    assert load_templates(folder / "templates.yaml") == before == {"0012": WORDING}
+    assert (folder / "templates.yaml").read_text().startswith(f"format: {versions.number_of('templates')}\n")
+
+
+def test_steps_are_taken_in_turn_and_a_table_read_no_more_is_read_after_them(outputs, monkeypatch):
+    def renamed(before, after):
+        return lambda table: table.rename_columns([after if name == before else name for name in table.column_names])
+
+    monkeypatch.setitem(versions.TABLES, "captions", versions.Format("a table of captions", ("one", "two", "three"), oldest=3))
+    monkeypatch.setitem(versions.FORMATS, "captions", versions.TABLES["captions"])
+    monkeypatch.setitem(TABLE_STEPS, ("captions", 1), renamed("text", "words"))
+    monkeypatch.setitem(TABLE_STEPS, ("captions", 2), renamed("words", "sentence"))
+    schema = pa.schema([pa.field("sentence", pa.string())], metadata=versions.stamp("captions"))
+    stated = {versions.TABLE_FIELD: b"captions 1"}
+    file = outputs / "people" / "captions" / "part-00000.parquet"
+    texts = pq.read_table(file)["text"].to_pylist()
+    pq.write_table(pq.read_table(file).replace_schema_metadata(stated), file, row_group_size=5)
+    with pytest.raises(DataError, match=r"reads only after a migration; run python jobs/migrate\.py"):
+        read_table(file, schema)
+    run_migrate(MigrateJob(path=str(outputs / "people")))
+    assert read_table(file, schema)["sentence"].to_pylist() == texts
+    assert pq.ParquetFile(file).metadata.num_row_groups == -(-len(texts) // 5)
+
+
+def test_a_migrated_run_is_an_input_as_before(outputs):
+    out = {"path": str(outputs / "again")}
+    run_migrate(MigrateJob(path=str(outputs / "caption")))
+    run_refilter(RefilterJob.model_validate({"run": str(outputs / "caption"), "alpha": 0.99, "output": out}))
+    assert read_table(outputs / "again" / "captions", CAPTIONS).equals(read_table(SOURCE / "refilter" / "captions", CAPTIONS))
