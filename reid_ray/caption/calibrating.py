@@ -47,10 +47,8 @@ def run_calibrate(config: CalibrateJob) -> dict[str, Any]:
     if config.rewrites:
         inputs["rewriter"] = model_facts(config.rewriter, "rewriter.model")
     output = JobOutput("calibrate", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    finished = output.finished()
-    if finished is not None and finished["inputs"] == inputs:
-        print(f"calibrate: {config.output.path} holds this run already")
-        return finished
+    if (earlier := output.kept()) is not None:
+        return earlier
     with output:
         pairs = [*human_pairs(config.people), *(read_pairs(config.pairs) if config.pairs else ())]
         if config.rewrites:

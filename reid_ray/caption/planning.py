@@ -25,8 +25,7 @@ def run_plan(config: PlanJob) -> dict[str, Any]:
         ReidRayError: the sample cannot be captioned, or the run has no rates.
     """
     output = JobOutput("plan", config.output.path, config, if_exists=config.output.if_exists, inputs={"run": config.run})
-    if (earlier := output.finished()) is not None:
-        print(f"plan: {output.path} is finished already, kept: {earlier['counts']}")
+    if (earlier := output.kept()) is not None:
         return earlier
     with output:
         measured = read_manifest(config.run) if config.run is not None else _caption_sample(config, output)

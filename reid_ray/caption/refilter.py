@@ -37,8 +37,7 @@ def run_refilter(config: RefilterJob) -> dict[str, Any]:
     output = JobOutput(
         "refilter", config.output.path, config, if_exists=config.output.if_exists, inputs={"run": source["fingerprint"], **source["inputs"]}
     )
-    if (earlier := output.finished()) is not None:
-        print(f"refilter: {output.path} is finished already, kept: {earlier['counts']}")
+    if (earlier := output.kept()) is not None:
         return earlier
     with output:
         originals = _Originals(captions)

@@ -32,8 +32,7 @@ def run_report(config: ReportJob) -> dict[str, Any]:
     captions = Path(config.run) / _CAPTIONS_FOLDER
     inputs = {"run": config.run, "images": _images_path(config, run)}
     output = JobOutput("report", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    if (earlier := output.finished()) is not None:
-        print(f"report: {output.path} is finished already, kept: {earlier['counts']}")
+    if (earlier := output.kept()) is not None:
         return earlier
     with output:
         templates = origin_of(run)["facts"].get("templates", ())

@@ -65,8 +65,7 @@ def run_mine(config: MineJob) -> dict[str, Any]:
         revision = model_revision(model, revision=config.writer.revision, field="writer.model")
         inputs["writer"] = {"model": config.writer.model, "revision": revision}
     output = JobOutput("mine", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    if (earlier := output.finished()) is not None:
-        print(f"mine: {output.path} is finished already, kept: {earlier['counts']}")
+    if (earlier := output.kept()) is not None:
         return earlier
     with output:
         captions = list(_captions(config))

@@ -29,10 +29,8 @@ _BATCH = 64
 def run_captioner(config: CaptionerJob) -> dict[str, Any]:
     """Train, save, caption held-out people through vLLM, write the scores into the manifest. Returns the manifest."""
     output = JobOutput("captioner", config.output.path, config, if_exists=config.output.if_exists)
-    finished = output.finished()
-    if finished is not None:
-        print(f"captioner: {config.output.path} is finished already, nothing to do")
-        return finished
+    if (earlier := output.kept()) is not None:
+        return earlier
     with output as out:
         history = train_tiny_mllm(out.folder, config.training, seed=config.seed, instructions=training_instructions())
         out.facts["loss"] = history

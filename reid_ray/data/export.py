@@ -33,8 +33,7 @@ def run_export(config: ExportJob) -> dict[str, Any]:
     """
     inputs = {"tables": config.tables, **({"captions": config.captions} if config.captions else {})}
     out = JobOutput("export", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    if (earlier := out.finished()) is not None:
-        print(f"export: {config.output.path} is there already, made by the same configuration")
+    if (earlier := out.kept()) is not None:
         return earlier
     source = SourceConfig.model_validate(
         {"format": "parquet", "path": config.tables, **({"captions": config.captions} if config.captions else {})}

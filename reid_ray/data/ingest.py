@@ -43,8 +43,7 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
     """
     source, output = config.source, config.output
     out = JobOutput("ingest", output.path, config, if_exists=output.if_exists, inputs={"source": source.path})
-    if (earlier := out.finished()) is not None:
-        print(f"ingest: {output.path} is there already, made by the same configuration")
+    if (earlier := out.kept()) is not None:
         return earlier
     check: Callable[..., Size] = verify_image if config.load.check == "decode" else image_size
     with out, progress_bar(f"ingest {source.format}", total=config.limit) as bar:

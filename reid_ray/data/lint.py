@@ -36,8 +36,7 @@ def run_lint(config: LintJob) -> dict[str, Any]:
     """
     source = config.source
     out = JobOutput("lint", config.output.path, config, if_exists=config.output.if_exists, inputs={"source": source.path})
-    if (earlier := out.finished()) is not None:
-        print(f"lint: {config.output.path} is there already, made by the same configuration")
+    if (earlier := out.kept()) is not None:
         if not earlier["counts"]["written"]:
             raise DataError(f"{source.path}: no image can be used; see {config.output.path}/lint.html")
         return earlier

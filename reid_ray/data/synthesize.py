@@ -20,10 +20,8 @@ def run_synthesize(config: SynthesizeJob) -> dict[str, Any]:
     """Write images/, captions/ (if asked) and manifest.json. Returns the manifest."""
     people = SyntheticPeople(config.people)
     output = JobOutput("synthesize", config.output.path, config, if_exists=config.output.if_exists)
-    finished = output.finished()
-    if finished is not None:
-        print(f"synthesize: {config.output.path} is finished already, nothing to do")
-        return finished
+    if (earlier := output.kept()) is not None:
+        return earlier
     with output as out:
         with (
             TableWriter(out.folder / "images", IMAGES, rows_per_part=config.rows_per_part) as images,

@@ -19,8 +19,7 @@ def run_merge(config: MergeJob) -> dict[str, Any]:
     out = JobOutput(
         "merge", config.output.path, config, if_exists=config.output.if_exists, inputs={"model": config.model, "base": config.base}
     )
-    if (finished := out.finished()) is not None:
-        print(f"merge: {config.output.path} is finished already")
+    if (finished := out.kept()) is not None:
         return finished
     read_tuned(Path(config.model), field="model")
     with out:

@@ -87,8 +87,7 @@ def run_compare(config: CompareJob) -> dict[str, Any]:
     """
     inputs = {"baseline": config.baseline, "candidate": config.candidate}
     output = JobOutput("compare", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    if (earlier := output.finished()) is not None:
-        print(f"compare: {config.output.path} is finished already, kept")
+    if (earlier := output.kept()) is not None:
         return earlier
     results = {name: read_result(folder) for name, folder in inputs.items()}
     for name in ("protocol", "split", "gallery"):

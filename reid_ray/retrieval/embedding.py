@@ -33,8 +33,7 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
     origin = config.captions if config.images is None else config.images.path
     inputs = {"encoder": config.encoder, "rows": origin}
     output = JobOutput("embed", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    if (earlier := output.finished()) is not None:
-        print(f"embed: {config.output.path} is finished already, kept: {earlier['counts']}")
+    if (earlier := output.kept()) is not None:
         return earlier
     require_encoder_folder(config.encoder)
     with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=600):

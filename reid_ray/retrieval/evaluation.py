@@ -60,8 +60,7 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
     """
     inputs = config.model_dump(include={"encoder", "images", "captions", "query_embeddings", "gallery_embeddings"})
     output = JobOutput("evaluate", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    if (earlier := output.finished()) is not None:
-        print(f"evaluate: {config.output.path} is finished already, kept: {earlier['counts']}")
+    if (earlier := output.kept()) is not None:
         return earlier
     if config.encoder is not None:
         require_encoder_folder(config.encoder)

@@ -48,8 +48,7 @@ def run_index(config: IndexJob) -> dict[str, Any]:
         if_exists=config.output.if_exists,
         inputs={"images": config.images.path, "encoder": config.encoder},
     )
-    if (earlier := output.finished()) is not None:
-        print(f"index: {config.output.path} is finished already, kept: {earlier['counts']}")
+    if (earlier := output.kept()) is not None:
         return earlier
     require_encoder_folder(config.encoder)
     listing = image_listing(config.images)

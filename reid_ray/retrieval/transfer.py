@@ -67,8 +67,7 @@ def run_transfer(config: TransferJob) -> dict[str, Any]:
     """
     inputs = {f"{cell.train} -> {cell.test}": cell.run for cell in config.cells}
     output = JobOutput("transfer", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    if (earlier := output.finished()) is not None:
-        print(f"transfer: {config.output.path} is finished already, kept")
+    if (earlier := output.kept()) is not None:
         return earlier
     results = {(cell.train, cell.test): read_result(Path(cell.run)) for cell in config.cells}
     with output:

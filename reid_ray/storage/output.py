@@ -6,10 +6,11 @@ never sees half an output, and a killed job leaves the old one untouched.
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -103,16 +104,24 @@ class JobOutput:
     def finished(self) -> dict[str, Any] | None:
         """The manifest of an earlier run that may be reused, else None.
 
-        It may if if_exists is reuse; job, configuration and the contents of all inputs are the same; and every file of it is there.
+        It may if if_exists is reuse; job, configuration, the contents of all inputs and what the job says of those that are no places
+        (the revision of a hub model) are the same; and every file of it is there.
         """
         if self._if_exists != "reuse" or not (self.path / MANIFEST).exists():
             return None
         manifest = read_manifest(self.path)
         if (manifest.get("job"), manifest.get("fingerprint")) != (self._job, fingerprint(self._config)):
             return None
-        if manifest.get("provenance") != self.provenance:
+        if manifest.get("provenance") != self.provenance or self._described(manifest.get("inputs", {})) != self._described(self._inputs):
             return None
         return manifest if all(kind == "foreign" for kind, _ in differences(self.path)) else None
+
+    def kept(self) -> dict[str, Any] | None:
+        """As `finished`, and says that the result is kept; every job asks this before it works."""
+        manifest = self.finished()
+        if manifest is not None:
+            print(f"{self._job}: {self.path} is finished already, kept: {manifest['counts']}", flush=True)
+        return manifest
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -146,6 +155,10 @@ class JobOutput:
             else:
                 self._place.drop()
 
+    def _described(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs that are no local places, as JSON has them."""
+        return {name: value for name, value in json.loads(json.dumps(dict(inputs))).items() if not _is_place(name, self._read)}
+
     def manifest(self) -> dict[str, Any]:
         """What ran, on what, with which result: the content of manifest.json."""
         seconds = time.perf_counter() - self._clock
@@ -164,3 +177,7 @@ class JobOutput:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
             "environment": environment(),
         }
+
+
+def _is_place(name: str, read: Iterable[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for key in read)

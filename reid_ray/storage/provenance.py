@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from reid_ray.config.paths import named_places
+from reid_ray.config.paths import expanded, named_places
 from reid_ray.errors import DataError
 from reid_ray.versions import check_manifest
 
@@ -66,7 +66,7 @@ def run_of(path: Any) -> str | None:
     """run_id of the job that wrote `path`: from the nearest manifest in or above it that names a run; None if no job wrote it."""
     if not isinstance(path, str | Path):
         return None
-    here = Path(os.path.realpath(Path(path).expanduser()))
+    here = Path(os.path.realpath(expanded(str(path))))
     for folder in (here, *here.parents):
         manifest = _manifest_of(folder)
         if manifest is not None and isinstance(manifest.get("run_id"), str):
@@ -80,7 +80,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     Raises:
         DataError: it is missing (the job did not finish), is not JSON, or is of a newer format.
     """
-    path = Path(folder) / MANIFEST
+    path = Path(expanded(str(folder))) / MANIFEST
     try:
         manifest = dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

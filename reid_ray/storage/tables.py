@@ -14,6 +14,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reid_ray.config.paths import expanded
 from reid_ray.errors import DataError
 from reid_ray.records import conform
 from reid_ray.versions import check_table
@@ -68,7 +69,7 @@ def parquet_files(path: str | Path) -> list[Path]:
     Raises:
         DataError: the path does not exist or holds no Parquet file.
     """
-    path = Path(path)
+    path = Path(expanded(str(path)))
     if path.is_file():
         return [path]
     if not path.exists():

@@ -42,8 +42,7 @@ def run_memory(config: MemoryJob) -> dict[str, Any]:
     job = _job(config)
     inputs = {"config": config.config, **named_places(job, without=_NOT_READ)}
     output = JobOutput("memory", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
-    if (earlier := output.finished()) is not None:
-        print(f"memory: {output.path} is finished already, kept: {earlier['counts']}")
+    if (earlier := output.kept()) is not None:
         return earlier
     with output:
         plan = plan_memory(config, job)

@@ -39,8 +39,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     """
     config, job = recipe.config, recipe.job
     out = JobOutput(job, config.output.path, config, if_exists=config.output.if_exists, inputs=recipe.inputs())
-    if (finished := out.finished()) is not None:
-        print(f"{job}: {config.output.path} is finished already ({finished['counts']['read']} rows read)")
+    if (finished := out.kept()) is not None:
         return finished
     recipe.check()
     check_boards(config.log)

@@ -6,7 +6,7 @@ import pytest
 from reid_ray.config import Section
 from reid_ray.errors import DataError
 from reid_ray.records import HITS, IMAGES, conform, table_of
-from reid_ray.storage import JobOutput, TableWriter, iter_table, read_manifest, read_table
+from reid_ray.storage import JobOutput, TableWriter, iter_table, parquet_files, read_manifest, read_table, run_of
 
 
 class Config(Section):
@@ -118,3 +118,23 @@ def test_manifest_is_plain_json_that_names_the_machine(tmp_path):
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["environment"]["cpu_count"] >= 1
     assert "pyarrow" in manifest["environment"]["versions"]
+
+
+def test_what_a_job_says_of_an_input_that_is_no_place_must_be_the_same_for_a_result_to_be_kept(tmp_path, capsys):
+    def output(revision):
+        inputs = {"model": {"model": "a/b", "revision": revision}}
+        return JobOutput("test", tmp_path / "out", Config(), if_exists="reuse", inputs=inputs)
+
+    with output("1") as out:
+        out.counts.read = out.counts.written = 3
+    assert output("1").kept()["counts"]["read"] == 3
+    assert "kept: " in capsys.readouterr().out
+    assert output("2").kept() is None
+
+
+def test_home_is_home_for_tables_and_manifests_that_are_named_in_python(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with JobOutput("test", "~/out", Config()) as out, TableWriter(out.folder / "t", IMAGES) as table:
+        table.append(_rows(0, 1))
+    assert [file.parent for file in parquet_files("~/out/t")] == [tmp_path / "out" / "t"]
+    assert run_of("~/out/t") == read_manifest("~/out")["run_id"] is not None
