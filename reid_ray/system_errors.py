@@ -49,6 +49,8 @@ _NUMBER = re.compile(r"(?:\[errno |\(os error |\berrno[ =:]+)(\d+)", re.IGNORECA
 _FULL = r"database or disk is full|\d+ requested and \d+ written|inline_container\.cc.*unexpected pos|PytorchStreamWriter failed writing"
 _WORDS = re.compile("|".join([f"(?P<full>{_FULL})", *(re.escape(os.strerror(number)) for number in _OF_THE_PLACE)]))
 _PATH = re.compile(r"(?:file|folder|directory|path|source|name =|:) ['\"]([^'\"\n]*/[^'\"\n]*)['\"]")
+_OURS = re.compile(r"reid_ray\.errors\.\w+: (.+)")
+_OF_SYSTEM = re.compile(r"[\w.]*(?:Error|Interrupt)\w*: \[Errno (?P<number>\d+)\] [^:]*?(?:: ['\"](?P<path>.+?)['\"])?(?: -> .*)?")
 _DAMAGED = re.compile(
     r"(parquet|arrow|ipc).*(magic|footer|file size|corrupt|truncated|damaged)|deserialize thrift|page (header|was smaller)|"
     r"(snappy|zstd|gzip|lz4|brotli).*(corrupt|failed|invalid|error)|unexpected end of (file|stream)",
@@ -95,6 +97,8 @@ def _links(error: BaseException, *, contexts: bool = False) -> Iterator[BaseExce
 
 
 def _of_link(link: BaseException, place: str | None, *, deep: bool) -> str | None:
+    if _is_rays(link) and (said := _said_in_traceback(str(link), place)) is not None:
+        return said
     number = _number_of(link)
     if number is not None and number in _SENTENCES:
         return _told(link, number, place)
@@ -104,6 +108,22 @@ def _of_link(link: BaseException, place: str | None, *, deep: bool) -> str | Non
         return f"{_path_in(str(link)) or 'an input'}: is not a whole Parquet or Arrow file ({_first_line(link)}); write it again"
     if type(link).__name__ in ("OutOfDiskError", "ObjectStoreFullError"):
         return "Ray's object store found no room on its disk; free space there, or start Ray elsewhere (RAY_TMPDIR)"
+    return None
+
+
+def _said_in_traceback(text: str, place: str | None) -> str | None:
+    """What a traceback as text says that a user can mend; Ray keeps of a task's error only the text of its causes.
+
+    Looked at is the last line of the traceback, and that of each error which is named as the direct cause of the next.
+    """
+    for part in reversed(text.split("The above exception was the direct cause")):
+        line = part.strip().rpartition("\n")[2]
+        ours = _OURS.fullmatch(line)
+        if ours is not None:
+            return ours[1]
+        system = _OF_SYSTEM.fullmatch(line)
+        if system is not None and int(system["number"]) in _SENTENCES:
+            return f"{system['path'] or place or 'the job'}: {_SENTENCES[int(system['number'])]}"
     return None
 
 

@@ -3,11 +3,14 @@
 import errno
 import os
 import resource
+import traceback
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import RayError, RayTaskError, UserCodeException
+from ray.train import ControllerError, WorkerGroupError
 from safetensors.numpy import save_file
 
 from reid_ray.errors import DataError
@@ -137,6 +140,44 @@ def test_what_a_library_wraps_is_found_by_its_causes():
     for error in (wrapped, ExceptionGroup("two", [ValueError("a"), refused])):
         assert sentence_of(error).startswith("/data/x: permission denied; ")
     assert sentence_of(told) == "/t: cannot be read; write it again"
+
+
+def _as_ray_hands_it_on(error, *, in_ray_data):
+    """A task's error as the driver gets it: the object is pickled, so that its causes are left as text only."""
+    try:
+        try:
+            raise error
+        except Exception as first:
+            if in_ray_data:
+                raise UserCodeException("UDF failed to process a data block.") from first
+            raise
+    except Exception as last:  # noqa: BLE001 - any error of a task
+        task = RayTaskError("f", traceback.format_exc(), last, proctitle="ray::f", pid=1, ip="127.0.0.1")
+        return RayError.from_bytes(task.to_bytes()).as_instanceof_cause()
+
+
+@pytest.mark.parametrize("in_ray_data", [False, True])
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "output.path /o: the disk is full; "),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "/data/x: permission denied; "),
+        (DataError("/data/t: cannot be read; write it again"), "/data/t: cannot be read; write it again"),
+        (ValueError("bug"), None),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/x"), None),
+    ],
+)
+def test_an_error_of_a_ray_task_is_told_as_if_it_were_raised_here(error, sentence, in_ray_data):
+    told = sentence_of(_as_ray_hands_it_on(error, in_ray_data=in_ray_data), place="output.path /o")
+    assert told is None if sentence is None else told.startswith(sentence)
+    assert "\n" not in (told or "")
+
+
+def test_the_failures_of_ray_trains_workers_are_looked_into():
+    full = OSError(errno.ENOSPC, "No space left on device", "/ckpt/a")
+    assert sentence_of(WorkerGroupError("2 workers failed", {0: ValueError("x"), 1: full})).startswith("/ckpt/a: the disk is full; ")
+    assert sentence_of(ControllerError(full)).startswith("/ckpt/a: the disk is full; ")
+    assert sentence_of(WorkerGroupError("1 worker failed", {0: ValueError("bug")})) is None
 
 
 def test_a_full_disk_counts_while_cleaning_up_but_another_error_does_not():
