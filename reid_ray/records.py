@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reid_ray.errors import DataError
 from reid_ray.versions import stamp
@@ -109,9 +110,13 @@ def table_of(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 def conform(table: pa.Table, schema: pa.Schema, *, origin: str) -> pa.Table:
     """`table` with exactly the columns of `schema`: casts types, adds absent nullable columns as null, drops others.
 
+    What pandas and Hugging Face's datasets write for the same things is read as it is meant: NaN for a number that is not known, a struct
+    {bytes, path} for an image.
+
     Raises:
         DataError: names `origin`, the column and what is wrong with it.
     """
+    table = unpack_images(table)
     columns = []
     for field in schema:
         if field.name not in table.column_names:
@@ -120,12 +125,38 @@ def conform(table: pa.Table, schema: pa.Schema, *, origin: str) -> pa.Table:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
         try:
-            columns.append(table.column(field.name).cast(field.type))
+            columns.append(_without_nan(table.column(field.name), field.type).cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"{origin}: column {field.name} should be {field.type}: {error}") from None
     result = pa.table(columns, schema=schema)
     _refuse_nulls(result, schema, origin)
     return result
+
+
+def unpack_images(table: pa.Table) -> pa.Table:
+    """`table` with a column image of structs {bytes, path} as columns image and, for images without bytes, path; others as they are."""
+    if "image" not in table.column_names or not pa.types.is_struct(table.schema.field("image").type):
+        return table
+    column = table.column("image")
+    fields = {field.name for field in table.schema.field("image").type}
+    if "bytes" not in fields:
+        return table
+    data = pc.struct_field(column, "bytes")
+    table = table.set_column(table.column_names.index("image"), "image", data)
+    if "path" not in fields:
+        return table
+    # beside bytes the path is only the file's former name
+    path = pc.if_else(pc.is_null(data), pc.struct_field(column, "path").cast(pa.string()), pa.scalar(None, pa.string()))
+    if "path" not in table.column_names:
+        return table.append_column("path", path)
+    own = table.column_names.index("path")
+    return table.set_column(own, "path", pc.coalesce(table.column(own).cast(pa.string()), path))
+
+
+def _without_nan(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    if not (pa.types.is_integer(wanted) and pa.types.is_floating(column.type)):
+        return column
+    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
 
 
 def _refuse_nulls(table: pa.Table, schema: pa.Schema, origin: str) -> None:

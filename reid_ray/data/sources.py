@@ -25,6 +25,7 @@ from pyarrow import fs
 from reid_ray.config.common import ImagesConfig, SyntheticConfig
 from reid_ray.data.files import open_regular, printable, raise_if_system
 from reid_ray.data.images import BadImageError, image_size
+from reid_ray.data.parquet_errors import reading_parquet
 from reid_ray.data.store import Store
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import IMAGES, conform, table_of
@@ -88,7 +89,7 @@ class _ParquetPiece:
 
     def tables(self) -> Iterator[pa.Table]:
         left = self.rows
-        with pq.ParquetFile(self.file) as parquet:
+        with reading_parquet(self.file), pq.ParquetFile(self.file) as parquet:
             present = [name for name in IMAGES.names if name in parquet.schema_arrow.names]
             for batch in parquet.iter_batches(batch_size=_PIECE_ROWS, row_groups=[self.row_group], columns=present):
                 table = conform(pa.Table.from_batches([batch]), IMAGES, origin=self.file)
@@ -253,31 +254,29 @@ def _list_parquet(config: ImagesConfig) -> ImageListing:
 
 def _matching_rows(file: Path, split: str | None) -> list[int]:
     """Rows of each row group that belong to `split`: from the footer, or from the split column alone."""
-    try:
-        with pq.ParquetFile(file) as parquet:
-            check_table(parquet.schema_arrow.metadata, origin=file)
-            if "image_id" not in parquet.schema_arrow.names:
-                raise DataError(f"{file}: has no column image_id, so it is no IMAGES table; columns are {parquet.schema_arrow.names}")
-            groups = range(parquet.metadata.num_row_groups)
-            if split is None:
-                return [parquet.metadata.row_group(group).num_rows for group in groups]
-            if "split" not in parquet.schema_arrow.names:
-                return [0 for _ in groups]
-            columns = [parquet.read_row_group(group, columns=["split"])["split"] for group in groups]
-            return [pc.sum(pc.equal(column, split)).as_py() or 0 for column in columns]
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{file}: is not a readable Parquet file ({error}); write it again") from None
+    with reading_parquet(str(file)), pq.ParquetFile(file) as parquet:
+        check_table(parquet.schema_arrow.metadata, origin=file)
+        if "image_id" not in parquet.schema_arrow.names:
+            raise DataError(f"{file}: has no column image_id, so it is no IMAGES table; columns are {parquet.schema_arrow.names}")
+        groups = range(parquet.metadata.num_row_groups)
+        if split is None:
+            return [parquet.metadata.row_group(group).num_rows for group in groups]
+        if "split" not in parquet.schema_arrow.names:
+            return [0 for _ in groups]
+        columns = [parquet.read_row_group(group, columns=["split"])["split"].cast(pa.string()) for group in groups]
+        return [pc.sum(pc.equal(column, split)).as_py() or 0 for column in columns]
 
 
 def _holds_bytes(file: Path) -> bool:
     """Whether the footer says that no row lacks its image's bytes."""
-    with pq.ParquetFile(file) as parquet:
+    with reading_parquet(str(file)), pq.ParquetFile(file) as parquet:
         metadata = parquet.metadata
-        if "image" not in parquet.schema_arrow.names:
+        leaves = [metadata.schema.column(leaf).path for leaf in range(metadata.num_columns)]
+        column = next((leaf for leaf, path in enumerate(leaves) if path in ("image", "image.bytes")), None)
+        if column is None:
             return False
-        column = parquet.schema_arrow.names.index("image")
         found = [metadata.row_group(group).column(column) for group in range(metadata.num_row_groups)]
-        return all(chunk.path_in_schema == "image" and chunk.statistics is not None and chunk.statistics.null_count == 0 for chunk in found)
+        return all(chunk.statistics is not None and chunk.statistics.null_count == 0 for chunk in found)
 
 
 def _state_of(path: Path, session: str) -> str:

@@ -14,13 +14,18 @@ import pyarrow.parquet as pq
 
 from reid_ray.config.source import SourceConfig
 from reid_ray.data.failures import FAILURES
+from reid_ray.data.files import raise_if_system
 from reid_ray.data.formats.caption_store import CaptionStore
 from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped, caption_of
+from reid_ray.data.formats.values import split_name, whole
+from reid_ray.data.parquet_errors import reading_parquet
 from reid_ray.data.store import Store, open_file_store, open_store
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES, conform
 from reid_ray.versions import check_table
 
+_IDS = ("person_id", "camera_id")
+_LEARNT_AGAIN = ("image_sha256", "width", "height")  # from the bytes, whatever the table says
 _BATCH_ROWS = 64  # rows hold whole images: a larger batch would not be bounded memory
 # What a caption row keeps on its way; the rest is filled from its image when it is written again.
 _CAPTION_COLUMNS = [name for name in CAPTIONS.names if name not in ("image_sha256", "dataset", "split", "person_id", "camera_id")]
@@ -56,19 +61,28 @@ def _table_store(location: str) -> Store:
     return store.child("captions") if store.is_folder("captions") else store
 
 
-def _record(row: dict[str, Any], captions: tuple[Caption, ...], renamed: str | None, fallback: str) -> ImageRecord:
+def _record(row: dict[str, Any], captions: tuple[Caption, ...], renamed: str | None, fallback: str) -> ImageRecord | Skipped:
+    image_id, dataset, split, path = row["image_id"], renamed or row["dataset"] or fallback, split_name(row["split"]), row["path"]
+    try:
+        person_id, camera_id = (whole(row[name], name) for name in _IDS)
+    except ValueError as error:
+        return Skipped(image_id, dataset, "bad_annotation", str(error), split, path=path, captions=captions)
     store, name = (None, None)
-    if row["image"] is None and row["path"]:
-        store, name = open_file_store(row["path"])
+    if row["image"] is None and path:
+        try:
+            store, name = open_file_store(path)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise_if_system(error)
+            return Skipped(image_id, dataset, "unreadable_file", f"{path}: {error}", split, person_id, camera_id, path, captions)
     return ImageRecord(
-        row["image_id"],
-        renamed or row["dataset"] or fallback,
+        image_id,
+        dataset,
         store,
         name,
         data=row["image"],
-        split=row["split"],
-        person_id=row["person_id"],
-        camera_id=row["camera_id"],
+        split=split,
+        person_id=person_id,
+        camera_id=camera_id,
         attributes=row["attributes"],
         captions=captions,
     )
@@ -88,15 +102,13 @@ def _rows(store: Store, schema: pa.Schema, renames: dict[str, str], columns: lis
     if unknown:
         raise DataError(f"source.columns names {', '.join(sorted(unknown))}, which are no columns of the images table: {wanted.names}")
     for path in files:
-        with store.open(path) as stream:
-            try:
-                for row in _file_rows(pq.ParquetFile(stream), wanted, renames, f"{store}/{path}"):
-                    kept = row.get("path")
-                    if kept and "://" not in kept and not kept.startswith("/"):  # relative to the Parquet file
-                        row["path"] = store.locate(f"{path.rpartition('/')[0]}/{kept}".lstrip("/"))
-                    yield row
-            except pa.ArrowInvalid as error:
-                raise DataError(f"{store}/{path}: is not a readable Parquet file ({error})") from None
+        origin = f"{store}/{path}"
+        with reading_parquet(origin), store.open(path) as stream:
+            for row in _file_rows(pq.ParquetFile(stream), wanted, renames, origin):
+                kept = row.get("path")
+                if kept and "://" not in kept and not kept.startswith("/"):  # relative to the Parquet file
+                    row["path"] = store.locate(f"{path.rpartition('/')[0]}/{kept}".lstrip("/"))
+                yield row
 
 
 def _file_rows(file: pq.ParquetFile, schema: pa.Schema, renames: dict[str, str], origin: str) -> Iterator[dict[str, Any]]:
@@ -109,4 +121,8 @@ def _file_rows(file: pq.ParquetFile, schema: pa.Schema, renames: dict[str, str],
     present = {name: source for name, source in sources.items() if source in there}
     for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(present.values())):
         table = pa.table({name: batch.column(source) for name, source in present.items()})
-        yield from conform(table, schema, origin=origin).to_pylist()
+        # ids are judged row by row, so that one that is no number costs its row alone
+        ids = {name: table.column(name).to_pylist() for name in _IDS if name in present and schema is IMAGES}
+        rest = table.select([name for name in present if name not in {*ids, *_LEARNT_AGAIN} or schema is not IMAGES])
+        for position, row in enumerate(conform(rest, schema, origin=origin).to_pylist()):
+            yield row | {name: values[position] for name, values in ids.items()}
