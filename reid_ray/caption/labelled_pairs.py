@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.config.common import SyntheticConfig
+from reid_ray.config.written import read_config_text
 from reid_ray.data.synthetic import SyntheticPeople
 from reid_ray.data.synthetic_captions import Annotator
 from reid_ray.data.synthetic_score import read_claims, score_caption
 from reid_ray.data.synthetic_traits import ATTRIBUTES, NONE
-from reid_ray.errors import DataError
+from reid_ray.errors import ConfigError, DataError
 
 _WORDINGS = 24  # tries to word a person so that exactly the attributes of the original are named
 SAME, CHANGED, LOSSY = "same", "changed", "lossy"
@@ -88,20 +89,22 @@ def read_pairs(path: str | Path) -> list[Pair]:
     """
     pairs = []
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give a file of JSON lines") from None
-    for number, line in enumerate(lines, 1):
+        text = read_config_text(Path(path))
+    except ConfigError as error:
+        raise DataError(f"{error}, of JSON lines") from None
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a text may hold other line breaks, which JSON allows
         if not line.strip():
             continue
         try:
             value: Any = json.loads(line)
             original, rewrite, label = value["original"], value["rewrite"], value["label"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: should be an object with original, rewrite and label ({error!r})") from None
+        if not isinstance(original, str) or not isinstance(rewrite, str):
+            raise DataError(f"{path}, line {number}: original and rewrite must be texts")
         if label not in (SAME, CHANGED):
             raise DataError(f"{path}, line {number}: label is {label!r}, but must be {SAME!r} or {CHANGED!r}")
-        pairs.append(Pair(str(original), str(rewrite), label, "file", person=number))
+        pairs.append(Pair(original, rewrite, label, "file", person=number))
     return pairs
 
 

@@ -304,7 +304,10 @@ def read_result(folder: str | Path) -> dict[str, Any]:
     """
     if read_manifest(folder).get("job") != "evaluate":
         raise DataError(f"{folder}: is the output of another job; give the output folder of an evaluate job")
-    result = dict(json.loads((Path(folder) / RESULT).read_text(encoding="utf-8")))
+    try:
+        result = dict(json.loads((Path(folder) / RESULT).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{Path(folder) / RESULT}: cannot be read as JSON ({error}); evaluate again") from None
     check_json("evaluation", result, origin=Path(folder) / RESULT)
     return result
 

@@ -97,3 +97,14 @@ def test_pairs_of_ones_own_are_read_and_bad_lines_named(tmp_path):
     path.write_text('{"original": "a"}\n')
     with pytest.raises(DataError, match="line 1"):
         read_pairs(path)
+
+
+def test_pairs_are_read_line_by_line_in_any_encoding_with_a_mark_and_refused_by_their_line(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    line = '{"original": "A man\u2028in a coat.", "rewrite": "Ein Mann.", "label": "same"}'
+    path.write_bytes(f"{line}\n\n{line}\r\n".encode("utf-16"))
+    assert [pair.original for pair in read_pairs(path)] == ["A man\u2028in a coat."] * 2
+    for data in (b"\xff{}", b'{"original": null, "rewrite": "a", "label": "same"}', b"[" * 5000, b"{", b"[1]", b'"x"'):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=r"pairs\.jsonl"):
+            read_pairs(path)
