@@ -109,7 +109,8 @@ def wrap_text(text: str, *, width: int, most_lines: int, font: ImageFont.FreeTyp
     font = font or _font(14)
     lines: list[str] = []
     line = ""
-    for word in _breakable(text.split(), width, font):
+    room = most_lines * width  # a pixel a letter: more could not be shown, and would take the square of its length to measure
+    for word in _breakable(f"{text[:room]}{'…' * (len(text) > room)}".split(), width, font):
         longer = f"{line} {word}".strip()
         if font.getlength(longer) <= width:
             line = longer

@@ -63,7 +63,7 @@ def transfer_results(config: TrainJob, folder: Path, out: Path, *, step: int, tr
                 results.append({**facts, **{name: line[name] for name in line if name not in {"kind", "step", "dataset"}}})
         if other.test_split is not None:
             result = _score(config, other, out)
-            results.append({**facts, "split": other.test_split, **{name: result[name] for name in _SHOWN}})
+            results.append({**facts, "split": other.test_split, **{name: result[name] for name in (*_SHOWN, "texts_cut")}})
     return results
 
 

@@ -36,6 +36,11 @@ def test_long_texts_are_wrapped_and_cut():
         assert all(_font(14).getlength(line) <= 230 for line in lines)
     assert wrap_text("a short one", width=230, most_lines=10) == ["a short one"]
     assert wrap_text("", width=230, most_lines=10) == []
+    # A text without end costs no more than the lines that are shown.
+    for text in ("x" * 3_000_000, "a man " * 500_000):
+        lines = wrap_text(text, width=230, most_lines=10)
+        assert len(lines) == 10
+        assert lines[-1].endswith("…")
 
 
 def test_missing_pictures_and_empty_lists_are_drawn(tmp_path):
