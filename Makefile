@@ -10,7 +10,6 @@ STACK  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(STACK)
 export HF_HUB_OFFLINE ?= 1
-export RAY_USAGE_STATS_ENABLED = 0
 
 .PHONY: setup demo test check bench mutants constraints reference clean
 

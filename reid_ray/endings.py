@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from reid_ray.redaction import without_secrets
 from reid_ray.system_errors import sentence_of
 
 DONE, FAULT, MENDABLE = 0, 1, 2
@@ -98,7 +99,7 @@ def kept_signals() -> Iterator[None]:
 def _say(words: str) -> None:
     """Print to standard error; a standard output that nobody reads any more is let go, or Python would complain at exit."""
     with contextlib.suppress(OSError, ValueError):
-        print(words, file=sys.stderr, flush=True)
+        print(without_secrets(words), file=sys.stderr, flush=True)
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

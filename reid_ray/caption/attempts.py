@@ -24,6 +24,7 @@ import pyarrow as pa
 from reid_ray.caption.identity import digest
 from reid_ray.caption.ledger import ROWS, Ledger
 from reid_ray.errors import ReidRayError, reason_of
+from reid_ray.redaction import without_texts
 from reid_ray.storage import write_bytes
 
 _DEATHS_ALONE = 2
@@ -122,7 +123,7 @@ class Attempts:
                 raise
             except Exception as error:  # noqa: BLE001
                 # An engine that raised in the midst of a batch is in no known state: it ends like one that died, with its reason.
-                mark.explain(reason_of(error))
+                mark.explain(without_texts(reason_of(error), _texts(rows)))
                 os._exit(_EXIT_CODE)
             finally:
                 faulthandler.cancel_dump_traceback_later()
@@ -141,6 +142,11 @@ class Attempts:
                 raise EngineDownError(
                     f"{_GIVEN_UP_IN_A_ROW} rows in a row ended their engine, so it is not the rows; the last time: {reason}"
                 )
+
+
+def _texts(rows: pa.Table) -> list[str]:
+    """What an engine was told about people in this batch, and may quote when it fails."""
+    return [text for text in rows["text"].to_pylist() if text] if "text" in rows.column_names else []
 
 
 class _Mark:

@@ -136,6 +136,8 @@ class Captioner:
 
     def _generate(self, drafts: Sequence[_Draft]) -> None:
         asked = [draft for draft in drafts if draft.picture is not None]
+        if not asked:  # an image that is given up must not touch the engine at all
+            return
         first = self._config.instruction_first
         if first:
             # Prompts that begin alike stand together. With pictures first they do already: an image's drafts are neighbours.

@@ -121,9 +121,9 @@ def load_pixels(picture: Image.Image) -> None:
 
 
 def encode_jpeg(picture: Image.Image, *, quality: int = 90) -> bytes:
-    """JPEG bytes of an RGB picture."""
+    """JPEG bytes of an RGB picture: its pixels alone, nothing that the file said of place, time or people."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
+    picture.save(buffer, "JPEG", quality=quality, comment=b"")  # else Pillow hands on the comment of the file it came from
     return buffer.getvalue()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from reid_ray import __version__
 from reid_ray.config.base import load_config
 from reid_ray.config.serve import ServeConfig, ServeJob
+from reid_ray.redaction import where
 from reid_ray.retrieval.search import Answer, Query
 from reid_ray.retrieval.thumbnails import ThumbnailReader
 from reid_ray.serve.guard import Guard
@@ -45,12 +47,14 @@ from reid_ray.serve.schema import (
 from reid_ray.versions import numbered
 
 _HEALTH_TIMEOUT_S = 5.0
+_LOG = logging.getLogger(__name__)
 # The page is one file: nothing is loaded from elsewhere, and a file name in the gallery cannot smuggle a script in.
 _PAGE_POLICY = "default-src 'none'; connect-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemOut, "description": meaning}
     for status, meaning in {
         401: "no valid token",
+        500: "the query failed inside the service",
         413: "the body is too large",
         422: "the query cannot be answered as asked",
         503: "too many queries are waiting",
@@ -164,6 +168,9 @@ async def _in_time(answer: Awaitable[Any], timeout_s: float) -> Any:
         raise HTTPException(504, f"no answer within {timeout_s:g} s; try again later") from None
     except OverloadedError:
         raise HTTPException(503, "too many queries are waiting; try again later", {"Retry-After": "1"}) from None
+    except Exception as error:  # noqa: BLE001 - whatever stands behind may fail in any way, and quote the query when it does
+        _LOG.error("a query failed: %s", where(error))
+        raise HTTPException(500, "the query failed inside the service; its log says where") from None
 
 
 def _search_out(answer: Answer, k: int, *, total_ms: float) -> SearchOut:

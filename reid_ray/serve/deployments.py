@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from reid_ray.config.serve import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.errors import DataError
+from reid_ray.redaction import where
 from reid_ray.retrieval.identity import encoder_identity
 from reid_ray.retrieval.index import read_facts, refuse_other_encoder
 from reid_ray.retrieval.search import Answer, Query, SearchEngine, encoder_of
@@ -54,6 +55,10 @@ def application(config: ServeJob, *, searcher_class: type | None = None) -> serv
     return front.bind(searcher, _absolute(config.index), config.serve, digest_of(token) if token is not None else None)
 
 
+class QueryFailedError(Exception):
+    """A query that could not be answered; says where, never what was asked."""
+
+
 class Searcher:
     """A replica that answers queries, batched."""
 
@@ -70,7 +75,10 @@ class Searcher:
 
     async def search(self, query: Query) -> Answer:
         """Answer one query, together with those that arrived while the last batch was answered."""
-        return await self._batcher.ask(query)
+        try:
+            return await self._batcher.ask(query)
+        except Exception as error:  # noqa: BLE001 - Ray Serve writes its message into the replica's log, and it may quote the query
+            raise QueryFailedError(where(error)) from None
 
     async def describe(self) -> dict[str, Any]:
         """What can be searched."""

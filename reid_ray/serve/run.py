@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -87,9 +88,24 @@ def start_service(config: ServeJob) -> Service:
 
 def run_serve(config: ServeJob) -> dict[str, Any]:
     """Serve until Ctrl-C or SIGTERM, then shut down in order."""
-    with ray_session(config.ray), start_service(config) as service:
+    config.serve.token()  # one that is missing is refused before Ray starts
+    with contextlib.ExitStack() as stack:
+        with _hidden(config.serve.token_env):
+            stack.enter_context(ray_session(config.ray))
+        service = stack.enter_context(start_service(config))
         run_until_stopped(service)
     return {"url": service.url}
+
+
+@contextlib.contextmanager
+def _hidden(variable: str | None) -> Iterator[None]:
+    """Processes that are started inside do not inherit the token; what the service needs of it is its digest."""
+    value = os.environ.pop(variable, None) if variable is not None else None
+    try:
+        yield
+    finally:
+        if variable is not None and value is not None:
+            os.environ[variable] = value
 
 
 def run_until_stopped(service: Service) -> None:

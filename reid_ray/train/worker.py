@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from reid_ray.redaction import redacted
 from reid_ray.train.checkpoints import Checkpoints
 from reid_ray.train.log import RunLog
 from reid_ray.train.loop import recover_best, train
@@ -38,7 +39,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     each = parts.feed.plan.steps_per_epoch
     steps = config.schedule.epochs * each
     steps = min(steps, config.schedule.max_steps or steps)
-    settings_shown = config.model_dump(mode="json")
+    settings_shown = redacted(config.model_dump(mode="json"))  # they go to boards, which may be elsewhere
     log = RunLog(folder, config.log, start=progress.step, writes=dist.get_rank() == 0, settings=settings_shown)
     log.event("start", step=progress.step, steps=steps, steps_per_epoch=each, workers=_who_is_here())
     train(

@@ -23,6 +23,7 @@ _CAPTION, _DATA, _RETRIEVAL, _TRAIN, _SERVE = (f"tests/unit/{name}/" for name in
 _ATTEMPTS, _LEDGER_TESTS = (_CAPTION + "test_attempts.py",), (_CAPTION + "test_ledger.py", _CAPTION + "test_compaction.py")
 _KEYS, _IDS = (_CAPTION + "test_keys.py",), (_CAPTION + "test_identity.py",)
 _BATCHES, _SOURCES, _PAIRS = (_DATA + "test_batches.py",), (_DATA + "test_sources.py",), (_DATA + "test_pairs.py",)
+_PRIVACY = ("tests/unit/privacy/test_left_behind.py",)
 _INDEX, _GUARD, _CHECKPOINT = (_RETRIEVAL + "test_index.py",), (_SERVE + "test_schema.py",), (_TRAIN + "test_checkpoints.py",)
 
 MUTATIONS = (
@@ -47,7 +48,7 @@ MUTATIONS = (
     Mutation(
         "an exception leaves no reason",
         "reid_ray/caption/attempts.py",
-        '                mark.explain(f"{type(error).__name__}: {error}")\n',
+        "                mark.explain(without_texts(reason_of(error), _texts(rows)))\n",
         "",
         _ATTEMPTS,
     ),
@@ -405,7 +406,7 @@ MUTATIONS = (
         "a body without a length is read whole",
         "reid_ray/serve/guard.py",
         "        if seen > limit:",
-        "        if seen < 0:",
+        "        if seen > 1000 * limit:",
         _GUARD,
     ),
     Mutation(
@@ -422,5 +423,83 @@ MUTATIONS = (
         "            if key in seen:",
         "            if key in ():",
         ("tests/unit/test_config.py",),
+    ),
+    # --- what is left behind
+    Mutation(
+        "a reason quotes what an engine was told",
+        "reid_ray/caption/attempts.py",
+        "without_texts(reason_of(error), _texts(rows))",
+        'f"{type(error).__name__}: {error}"',
+        _PRIVACY,
+    ),
+    Mutation(
+        "a reason repeats a text of its batch",
+        "reid_ray/caption/attempts.py",
+        "without_texts(reason_of(error), _texts(rows))",
+        "reason_of(error)",
+        _PRIVACY,
+    ),
+    Mutation(
+        "a failed query is written into the log",
+        "reid_ray/serve/app.py",
+        '_LOG.error("a query failed: %s", where(error))',
+        '_LOG.error("a query failed: %s", error)',
+        _PRIVACY,
+    ),
+    Mutation(
+        "a replica hands its exception to the cluster's log",
+        "reid_ray/serve/deployments.py",
+        "raise QueryFailedError(where(error)) from None",
+        "raise QueryFailedError(where(error)) from error",
+        _PRIVACY,
+    ),
+    Mutation(
+        "processes inherit the service's token",
+        "reid_ray/serve/run.py",
+        "value = os.environ.pop(variable, None) if variable",
+        "value = os.environ.get(variable, None) if variable",
+        _PRIVACY,
+    ),
+    Mutation(
+        "a thumbnail keeps the comment of its file",
+        "reid_ray/data/images.py",
+        ', comment=b"")',
+        ")",
+        _PRIVACY,
+    ),
+    Mutation(
+        "waiting captions lie in a file of the folder",
+        "reid_ray/data/formats/caption_store.py",
+        'sqlite3.connect("")',
+        'sqlite3.connect(f"/tmp/etilqs_{id(self)}")',
+        _PRIVACY,
+    ),
+    Mutation(
+        "what a dead process left in scratch stays",
+        "reid_ray/scratch.py",
+        "    _remove_dead()\n    home",
+        "    home",
+        _PRIVACY,
+    ),
+    Mutation(
+        "scratch of the living is removed",
+        "reid_ray/scratch.py",
+        "            fcntl.flock(lock, fcntl.LOCK_EX)\n",
+        "",
+        _PRIVACY,
+    ),
+    Mutation(
+        "a secret in a command is written down",
+        "reid_ray/redaction.py",
+        'return _USER.sub(rf"\\1{HIDDEN}@", _SECRET_VALUE.sub(rf"\\1{HIDDEN}", text))',
+        'return _USER.sub(rf"\\1{HIDDEN}@", text)',
+        ("tests/unit/privacy/test_redaction.py",),
+    ),
+    Mutation(
+        "usage is reported",
+        "reid_ray/__init__.py",
+        "\n\nreport_nothing()\n",
+        "\n",
+        ("tests/unit/privacy/test_connections.py",),
     ),
 )

@@ -66,7 +66,8 @@ def _copies(count: int) -> Iterator[queue.Queue[Path]]:
 def _outcome(copies: queue.Queue[Path], mutation: Mutation) -> str:
     started = time.monotonic()
     code = _run(copies, mutation.tests, mutation)
-    outcome = {_PASSED: "survived", _FAILED: "killed"}.get(code, f"no test was run (pytest {code})")
+    # A negative code is a signal: the mutation has ended the process of its tests.
+    outcome = "killed" if code < 0 else {_PASSED: "survived", _FAILED: "killed"}.get(code, f"no test was run (pytest {code})")
     print(f"{outcome:9} {mutation.name} ({mutation.file}, {time.monotonic() - started:.0f} s)", flush=True)
     return outcome
 

@@ -1,15 +1,14 @@
 """Captions waiting for their images: a temporary table on disk, so that joining millions of captions costs no memory.
 
-Knows keys and JSON rows; not what a caption says. Used where captions and images come in different orders or files.
+Knows keys and JSON rows; not what a caption says. Used where captions and images come in different orders or files. The file has no
+name: SQLite makes it readable by this user alone and unlinks it at once, so that a job that is killed leaves no caption behind.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -22,9 +21,8 @@ class CaptionStore:
     """Captions by image key. Fill with add_all, then take each image's captions once; what is never taken is an orphan."""
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="reid_ray_captions_")
-        self._sql = sqlite3.connect(Path(self._folder.name) / "captions.sqlite")
-        # The file is private and temporary: nothing is lost if it is not synced.
+        self._sql = sqlite3.connect("")  # SQLite's word for a nameless file in TMPDIR
+        # It is temporary: nothing is lost if it is not synced.
         self._sql.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE caption (key BLOB, row TEXT);")
         self._sql.execute("CREATE TABLE taken (key BLOB PRIMARY KEY) WITHOUT ROWID")
         self._indexed = False
@@ -32,7 +30,6 @@ class CaptionStore:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._sql.close()
-        self._folder.cleanup()
 
     def add_all(self, captions: Iterable[tuple[str, Caption]]) -> None:
         """Add (image key, caption) pairs."""

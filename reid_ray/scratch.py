@@ -1,0 +1,41 @@
+"""A folder for the time of a block, readable by this user alone, that does not outlive its process for long.
+
+Knows locks and folders; not what lies in one. A process that is killed cannot clean up, so the next one that needs a scratch folder on
+the same machine removes what the dead have left: a folder whose lock nobody holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PREFIX, _LOCK = "reid-ray-scratch-", "lock"
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder in TMPDIR with the rights 0700, gone at the end of the block."""
+    _remove_dead()
+    home = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    try:
+        with (home / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            folder = home / "content"
+            folder.mkdir()
+            yield folder
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _remove_dead() -> None:
+    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            with (home / _LOCK).open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(home, ignore_errors=True)
+        except OSError:  # somebody's who is alive, another user's, or gone just now
+            continue

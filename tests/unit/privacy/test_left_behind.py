@@ -1,0 +1,326 @@
+"""Marked texts, pictures and tokens go in; whatever is written beside the outputs that are meant to hold them is searched for the marks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from reid_ray.caption.captioning import Captioner
+from reid_ray.caption.engine import Reply
+from reid_ray.caption.ledger import Ledger, ledger_table, open_ledger
+from reid_ray.caption.missing import MISSING
+from reid_ray.caption.rows import staged_table
+from reid_ray.caption.stages import CaptionStage, RewriteStage
+from reid_ray.caption.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.config import load_config
+from reid_ray.config.caption import CaptionerConfig, FaithfulnessConfig, RewriterConfig
+from reid_ray.config.common import ImagesConfig
+from reid_ray.config.ingest import IngestJob
+from reid_ray.config.lint import LintJob
+from reid_ray.config.serve import ServeConfig, ServeJob
+from reid_ray.data.formats.caption_store import CaptionStore
+from reid_ray.data.images import decode_image, encode_jpeg
+from reid_ray.data.ingest import run_ingest
+from reid_ray.data.lint import run_lint
+from reid_ray.data.sources import iter_images
+from reid_ray.retrieval.embed import thumbnail
+from reid_ray.retrieval.search import Query
+from reid_ray.retrieval.thumbnails import ThumbnailReader, ThumbnailWriter
+from reid_ray.scratch import scratch_folder
+from reid_ray.serve import run as serve_run
+from reid_ray.serve.app import make_api
+from reid_ray.serve.batching import Batcher
+
+MARK = "canary"
+CAPTION = "A man in a canary coat carries a green umbrella."
+COMMENT = b"canary of the camera's owner"
+
+
+def marked_jpeg(seed: int = 0) -> bytes:
+    """A picture whose file says more than its pixels: EXIF and a comment."""
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x010E] = "canary of a place"
+    pixels = np.random.default_rng(seed).integers(0, 256, (64, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG", exif=exif, comment=COMMENT)
+    assert buffer.getvalue().count(MARK.encode()) == 2
+    return buffer.getvalue()
+
+
+def marked_files(folder: Path, *, but: tuple[str, ...] = ()) -> list[str]:
+    """Files below a folder that hold the mark, tables read as tables; `but` names folders that are meant to hold it."""
+    found = []
+    for file in folder.rglob("*"):
+        if not file.is_file() or any(part in but for part in file.relative_to(folder).parts):
+            continue
+        content = repr(pq.read_table(file).to_pylist()).encode() if file.suffix == ".parquet" else file.read_bytes()
+        if MARK.encode() in content:
+            found.append(str(file.relative_to(folder)))
+    return found
+
+
+# --- an engine that quotes what it was asked when it fails
+
+
+class Quoting:
+    """Raises with the question in its message, in one of the ways of a library."""
+
+    def __init__(self, quote: Callable[[str], str]) -> None:
+        self.quote = quote
+
+    def chat(self, conversations, keys):
+        content = conversations[0][0]["content"]
+        raise RuntimeError(f"the engine is in trouble over {self.quote(content if isinstance(content, str) else repr(content))}")
+
+
+class Hanging:
+    """Hangs with the question in its hands."""
+
+    def chat(self, conversations, keys):
+        held = [f"{message} {CAPTION}" for message in conversations]
+        time.sleep(60)
+        return held
+
+
+QUOTES = {"repr": repr, "words": str, "list": lambda text: str([{"text": text}]), "half": lambda text: text[10:40]}
+
+
+def until_given_up(make: Callable[[], Callable[[pa.Table], pa.Table]], rows: pa.Table) -> pa.Table:
+    """Run a stage in processes of their own while it dies, as Ray does, and the last time here."""
+    for _ in range(2):
+        process = multiprocessing.get_context("fork").Process(target=lambda: make()(rows))
+        process.start()
+        process.join()
+        assert process.exitcode != 0
+    return make()(rows)
+
+
+def parent(ledger: Ledger, recipe: CaptionRecipe) -> pa.Table:
+    (ask,) = recipe.asks("0.png", "s")
+    row = {"caption_id": ask.caption_id, "image_id": "0.png", "image_sha256": "s", "kind": "static", "text": CAPTION, "status": "ok"}
+    return ledger_table(staged_table([row]), [ask.keys[0]], ledger.run)
+
+
+class Never:
+    def score(self, originals, rewrites):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("engine", [*(Quoting(quote) for quote in QUOTES.values()), Hanging()], ids=[*QUOTES, "hangs"])
+def test_a_caption_that_an_engine_quotes_when_it_fails_is_in_no_mark_reason_or_output(tmp_path, capfd, engine):
+    config, faithful = RewriterConfig(share=1), FaithfulnessConfig()
+    recipe = RewriteRecipe(config, faithful, revision="r", scorer_revision="s")
+    arguments = {"config": config, "faithfulness": faithful, "revision": "r", "engine": engine, "scorer": Never()}
+    with open_ledger(tmp_path / "out") as ledger:
+        rows = parent(ledger, CaptionRecipe(CaptionerConfig(), revision="r", templates=None, max_pixels=9))
+        done = until_given_up(lambda: RewriteStage(dict(arguments), recipe=recipe, ledger=ledger, timeout_s=0.5), rows)
+        (reason,) = [row["reason"] for row in done.to_pylist() if row["kind"] == "rewrite"]
+        assert reason.startswith("quarantined: ")
+        assert ("timed out" if isinstance(engine, Hanging) else "RuntimeError: the engine is in trouble") in reason
+        assert MARK not in reason
+        assert marked_files(tmp_path) == []
+    assert MARK not in "".join(capfd.readouterr())
+
+
+def test_the_pixels_that_an_engine_prints_when_it_fails_are_in_no_reason(tmp_path, capfd):
+    class Printing:
+        def chat(self, conversations, keys):
+            raise ValueError(f"cannot take pixels {np.asarray(conversations[0][0]['content'][0]['image_pil']).tolist()} of this shape")
+
+    config = CaptionerConfig()
+    recipe = CaptionRecipe(config, revision="r", templates=None, max_pixels=10_000)
+    arguments = {"name": "main", "revision": "r", "max_pixels": 10_000, "engine": Printing()}
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "0.jpg").write_bytes(marked_jpeg())
+    (images,) = iter_images(ImagesConfig(source="folder", path=str(tmp_path / "crops")))
+    images = images.append_column(MISSING, pa.array(["static"]))
+    with open_ledger(tmp_path / "out") as ledger:
+        make = lambda: CaptionStage(dict(arguments), config, recipe=recipe, ledger=ledger, timeout_s=60)  # noqa: E731
+        (row,) = until_given_up(make, images).to_pylist()
+        assert row["reason"] == "quarantined: ValueError: cannot take pixels ... of this shape"
+        assert marked_files(tmp_path, but=("crops",)) == []
+    assert MARK not in "".join(capfd.readouterr())
+
+
+def test_a_captioner_keeps_nothing_of_a_file_but_its_caption():
+    class Silent:
+        def chat(self, conversations, keys):
+            return [Reply("A man in a grey coat and black shoes.") for _ in conversations]
+
+    who = {name: pa.nulls(2) for name in ("dataset", "split", "person_id", "camera_id")}
+    files = {"image_id": ["0", "1"], "image": [marked_jpeg(), marked_jpeg()[:500]], "image_sha256": ["s", "t"], "path": ["p", "q"]}
+    captioner = Captioner("main", CaptionerConfig(), revision="r", max_pixels=10_000, engine=Silent())
+    rows = captioner(pa.table(files | who)).to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "failed"]
+    assert MARK not in repr(rows)
+
+
+# --- the service
+
+
+class Broken:
+    """A searcher that quotes the query when it fails."""
+
+    async def search(self, query):
+        raise ValueError(f"cannot encode {query.text}")
+
+    async def describe(self):
+        raise ValueError(CAPTION)
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """Everything that any logger says, from INFO on: who asks Pillow for DEBUG is told what it reads, tag by tag."""
+    said, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(said), root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield said
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "status"),
+    [
+        ("/search/text", {"json": {"text": CAPTION}}, 500),
+        ("/search/text", {"json": {"text": CAPTION, "k": CAPTION}}, 422),
+        ("/search/text", {"content": CAPTION}, 422),
+        ("/search/image", {"files": {"image": CAPTION.encode()}}, 500),
+        ("/search/image/base64", {"json": {"image_base64": CAPTION}}, 422),
+    ],
+)
+def test_a_query_that_fails_is_in_no_log_and_in_no_answer(tmp_path, capfd, logged, path, options, status):
+    with ThumbnailWriter(tmp_path) as writer:
+        writer.append(pa.chunked_array([["a"]]), pa.chunked_array([[b"jpeg"]]))
+    api = make_api(Broken(), ThumbnailReader(tmp_path), ServeConfig(), token_digest=None)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=api, client=("127.0.0.1", 5), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            return await http.post(path, **options)
+
+    reply = asyncio.run(ask())
+    assert reply.status_code == status
+    assert MARK not in reply.text
+    assert MARK not in logged.getvalue() + "".join(capfd.readouterr())
+    assert ("a query failed: ValueError in " in logged.getvalue()) == (status == 500)
+
+
+def test_what_a_replica_raises_to_ray_serve_says_where_and_not_what():
+    from reid_ray.serve.deployments import QueryFailedError, Searcher
+
+    def fail(queries: list[Query]) -> list[object]:
+        raise ValueError(f"cannot encode {queries[0].text}")
+
+    replica = object.__new__(Searcher)
+    replica._batcher = Batcher(fail, max_batch_size=2)
+    with pytest.raises(QueryFailedError, match=r"^ValueError in test_left_behind.py, line \d+$") as raised:
+        asyncio.run(replica.search(Query(k=1, text=CAPTION)))
+    assert raised.value.__suppress_context__
+
+
+def test_processes_that_the_service_starts_do_not_inherit_its_token(monkeypatch, capfd):
+    seen = {}
+
+    @contextlib.contextmanager
+    def ray_session(_):
+        seen["children"] = dict(os.environ)
+        yield
+
+    @contextlib.contextmanager
+    def start_service(config):
+        seen["service"] = config.serve.token()
+        yield serve_run.Service("http://localhost:1", owns_serve=False)
+
+    monkeypatch.setenv("TOKEN_OF_THE_TEST", "canary-canary-canary")
+    monkeypatch.setattr(serve_run, "ray_session", ray_session)
+    monkeypatch.setattr(serve_run, "start_service", start_service)
+    monkeypatch.setattr(serve_run, "run_until_stopped", lambda service: None)
+    serve_run.run_serve(ServeJob(index="x", serve=ServeConfig(token_env="TOKEN_OF_THE_TEST")))
+    assert MARK not in repr(seen["children"])
+    assert seen["service"] == "canary-canary-canary"
+    assert MARK not in "".join(capfd.readouterr())
+
+
+# --- what a picture's file says besides its pixels, and temporary files
+
+
+def test_thumbnails_and_encoded_pictures_hold_pixels_alone():
+    picture = decode_image(marked_jpeg())
+    for made in (encode_jpeg(picture), thumbnail(picture, 16)):
+        assert MARK.encode() not in made
+
+
+def test_ingest_and_lint_leave_a_pictures_words_in_the_pictures_alone(tmp_path, monkeypatch, capfd, logged):
+    import tempfile
+
+    crops, scratch = tmp_path / "crops", tmp_path / "scratch"
+    for folder in (crops, scratch):
+        folder.mkdir()
+    for number in range(4):
+        (crops / f"{number}.jpg").write_bytes(marked_jpeg(number % 3))  # two of them alike, so that lint shows them
+    (crops / "cut.jpg").write_bytes(marked_jpeg(5)[:500])
+    (crops / "text.jpg").write_bytes(COMMENT)
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    source = [f"source.path={crops}", "source.format=folder", "load.processes=1"]
+    run_ingest(load_config(IngestJob, None, [*source, f"output.path={tmp_path / 'tables'}"]))
+    run_lint(load_config(LintJob, None, [*source, f"output.path={tmp_path / 'lint'}"]))
+    assert marked_files(tmp_path / "tables") == ["images/part-00000.parquet"]
+    assert marked_files(tmp_path, but=("crops", "tables")) == []
+    assert list(scratch.iterdir()) == []
+    assert MARK not in logged.getvalue() + "".join(capfd.readouterr())
+
+
+def test_captions_that_wait_for_their_images_lie_in_no_file_that_has_a_name():
+    with CaptionStore() as store:
+        store.add_all((f"{number}", {"text": CAPTION * 20}) for number in range(20_000))
+        # SQLite's name for such files is its own, read backwards.
+        (mine,) = [file.stat() for file in Path("/proc/self/fd").iterdir() if "etilqs_" in os.path.realpath(file)]
+        assert (mine.st_nlink, oct(mine.st_mode & 0o777)) == (0, "0o600")
+        assert mine.st_size > 10 << 20  # it is on the disk, not in memory
+
+
+def _hold(folder: Path, ready) -> None:
+    os.environ["TMPDIR"] = str(folder)
+    import tempfile
+
+    tempfile.tempdir = None
+    with scratch_folder() as scratch:
+        (scratch / "weights").write_text(CAPTION)
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_scratch_folder_is_private_and_one_that_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    process = context.Process(target=_hold, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(30)
+    with scratch_folder() as mine:
+        assert oct(mine.parent.stat().st_mode & 0o777) == "0o700"
+        assert len(marked_files(tmp_path)) == 1  # of one that is alive
+        process.kill()
+        process.join()
+    assert len(marked_files(tmp_path)) == 1
+    with scratch_folder():
+        assert marked_files(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
