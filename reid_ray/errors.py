@@ -13,7 +13,9 @@ _NAME_CHARS = 40
 _NESTED = 4  # brackets within brackets that are emptied
 _CUT = "\N{HORIZONTAL ELLIPSIS}"
 _OBJECT = re.compile(r"<[^<>]*\b(?:object|image mode|at 0x)[^<>]*>")
-_QUOTED = re.compile(r"""(?<![\w'"])b?(?P<quote>['"])(?P<inside>(?:\\.|(?!(?P=quote)(?!\w)).)*)(?P=quote)(?!\w)""")
+_QUOTED = re.compile(r"""(?<![\w'"])b?(?P<quote>['"])(?P<inside>(?:\\.|(?!(?P=quote)(?!\w))[^\\])*\\?)(?:(?P=quote)(?!\w)|$)""")
+# What is never closed is data whose end was cut off; so are quotes, above.
+_OPEN = re.compile(r"[\[{](?!Errno)[^\]}]*$")
 _BRACKETS = re.compile(r"\[(?!Errno)[^\[\]{}]*\]|\{[^\[\]{}]*\}")
 _CHANGING = (
     (re.compile(r"\s*\bat 0x[0-9A-Fa-f]+"), ""),
@@ -61,6 +63,7 @@ def plain_reason(text: str) -> str:
     said = _QUOTED.sub(_without_text, said)
     for _ in range(_NESTED):
         said = _BRACKETS.sub(_CUT, said)
+    said = _OPEN.sub(_CUT, said)
     for pattern, instead in _CHANGING:
         said = pattern.sub(instead, said)
     said = said.replace(_CUT, "...")

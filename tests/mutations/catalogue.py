@@ -502,4 +502,18 @@ MUTATIONS = (
         "\n",
         ("tests/unit/privacy/test_connections.py",),
     ),
+    Mutation(
+        "a text whose end was cut off stays in a reason",
+        "reid_ray/errors.py",
+        "(?:(?P=quote)(?!\\w)|$)",
+        "(?:(?P=quote)(?!\\w))",
+        ("tests/unit/test_errors.py",),
+    ),
+    Mutation(
+        "pixels whose end was cut off stay in a reason",
+        "reid_ray/errors.py",
+        "    said = _OPEN.sub(_CUT, said)\n",
+        "",
+        ("tests/unit/test_errors.py",),
+    ),
 )

@@ -39,6 +39,27 @@ def test_no_data_stay_in_a_reason(data):
         assert word not in kept
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8 a man in a coat" + np.random.default_rng(0).bytes(60_000),
+        np.random.default_rng(1).bytes(60_000),
+        "a man's coat " * 2000,
+        [[CAPTION] * 3000],
+        np.full((60, 30, 3), 101).tolist(),
+        {"text": CAPTION * 500},
+    ],
+    ids=["picture", "bytes", "text", "texts", "pixels", "request"],
+)
+@pytest.mark.parametrize("end", [None, 9_000, 400])
+def test_data_without_an_end_do_not_stay_either_and_cost_no_time(data, end):
+    """A message is cut by this project at 10,000 characters, and by libraries wherever they like."""
+    kept = reason_of(ValueError(f"cannot take data {data!r} of this kind"[:end]))
+    assert kept.startswith("ValueError: cannot take data ...")
+    for word in ("man", "coat", "101", "\\x"):
+        assert word not in kept
+
+
 def test_the_innermost_cause_speaks():
     with pytest.raises(ValueError, match="Failed") as outer:
         try:

@@ -150,7 +150,8 @@ def test_the_pixels_that_an_engine_prints_when_it_fails_are_in_no_reason(tmp_pat
     with open_ledger(tmp_path / "out") as ledger:
         make = lambda: CaptionStage(dict(arguments), config, recipe=recipe, ledger=ledger, timeout_s=60)  # noqa: E731
         (row,) = until_given_up(make, images).to_pylist()
-        assert row["reason"] == "quarantined: ValueError: cannot take pixels ... of this shape"
+        assert row["reason"].startswith("quarantined: ValueError: cannot take pixels ...")
+        assert not any(character.isdigit() for character in row["reason"])
         assert marked_files(tmp_path, but=("crops",)) == []
     assert MARK not in "".join(capfd.readouterr())
 
