@@ -167,7 +167,7 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
                 shutil.rmtree(left, ignore_errors=True)
         (ledger.attempts / ROWS).mkdir(exist_ok=True)
         (ledger.attempts / ledger.run).mkdir()
-        for name in (ROWS, _IMAGES):
+        for name in (".", ROWS, _IMAGES):
             for hidden in (folder / name).glob(".*"):
                 hidden.unlink(missing_ok=True)
         try:

@@ -3,6 +3,7 @@
 Run as a program it is the parent of these children, fresh and without threads: `python kill_points.py MODULE FUNCTION FOLDER JSON`.
 """
 
+import functools
 import importlib
 import json
 import os
@@ -28,7 +29,8 @@ CALLS = {
 def outcomes(module, function, folder, **arguments):
     """For each kill point: what the module's function `after` returns about the folder once the child is dead; the last child survived.
 
-    `function(folder, **arguments)` is the action; `before(folder)` of the module makes the folder for each child anew.
+    `function(folder, **arguments)` is the action; `before(folder)` of the module makes the folder for each child anew. Calls are counted
+    from the first commit on, or from the start of the action where the module says COUNT_FROM_START.
     """
     command = [sys.executable, __file__, module, function, str(folder), json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -36,14 +38,14 @@ def outcomes(module, function, folder, **arguments):
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def _killed_at(point, action):
+def _killed_at(point, action, *, from_start):
     """Run `action` in a child that dies before its call number `point` after a commit began; True if it died."""
     child = os.fork()
     if child == 0:
-        count = [None]
+        count = [0 if from_start else None]
 
         def hook(event, arguments):
-            if event == "reid_ray.commit":
+            if event == "reid_ray.commit" and count[0] is None:
                 count[0] = 0
             elif count[0] is not None and event in CALLS:
                 count[0] += 1
@@ -74,7 +76,8 @@ def main():
         folder = Path(root) / str(point)
         folder.mkdir()
         module.before(folder, **arguments)
-        died = _killed_at(point, lambda folder=folder: getattr(module, function)(folder, **arguments))
+        action = functools.partial(getattr(module, function), folder, **arguments)
+        died = _killed_at(point, action, from_start=getattr(module, "COUNT_FROM_START", False))
         print(json.dumps({"point": point, "died": died, **module.after(folder, **arguments)}), flush=True)
         if not died:
             return
