@@ -147,7 +147,8 @@ class Msmt17Writer(ReidWriter):
     """MSMT17: list_{train,val,query,gallery}.txt of "path pid", and two folders, named as V1 or V2 (config.msmt17_version) has them.
 
     The lists count persons from 0, those of query and gallery from 0 again. A name of MSMT17's own gives its person's number; other
-    people are numbered as they come, and their images get names with the invented date 0303morning, for no column holds one.
+    people are numbered as they come, and their images get names with the invented date 0303morning, for no column holds one. The job ingest
+    gives the tables' own numbers back.
     """
 
     splits = tuple(msmt17.LISTS)
@@ -180,7 +181,9 @@ class Msmt17Writer(ReidWriter):
         path = f"{name.partition('_')[0]}/{name}"
         if match is None or not self.names.take(f"{folder}/{path}"):
             path = self._made_path(folder, number, camera)
-        self.write_image(f"{folder}/{path}", data, name=f"{folder}/{path}", image_id=record.image_id)
+        # The reader counts the persons of query and gallery on from the last one of training, whoever that will be.
+        renumbered = None if number == person and split in ("train", "val") else person
+        self.write_image(f"{folder}/{path}", data, name=f"{folder}/{path}", image_id=record.image_id, person_id=renumbered)
         self._lists[split].write(f"{path} {number}\n".encode())
 
     def _made_path(self, folder: str, number: int, camera: int) -> str:

@@ -62,7 +62,7 @@ class Writer:
         """
         raise NotImplementedError
 
-    def write_image(self, path: str, data: bytes, *, name: str, image_id: str) -> None:
+    def write_image(self, path: str, data: bytes, *, name: str, image_id: str, person_id: int | None = None) -> None:
         """Write an image file below the folder.
 
         Args:
@@ -70,6 +70,7 @@ class Writer:
             data: its content.
             name: the image_id that the layout's reader makes of this file.
             image_id: the one that it has, which the job ingest gives back.
+            person_id: the one that it has, if the layout's reader makes another of this file.
 
         Raises:
             CannotExpressError: repeated_name, name_too_long or name_not_possible: what the file system says of the name.
@@ -83,7 +84,7 @@ class Writer:
             if error.errno not in _NAME_FAULTS:
                 raise
             raise CannotExpressError(_NAME_FAULTS[error.errno]) from None
-        self._name_list.add(name, image_id)
+        self._name_list.add(name, image_id, person_id)
 
 
 def suffix_of(data: bytes) -> str:

@@ -1,7 +1,8 @@
 """image_names.jsonl: which image_id stands behind a file that an export could not, or may not, give its id as a name.
 
-One line of JSON {"name", "image_id"} per such image, in the root of an exported data set; the published layouts have no place for it, and
-their own readers pass it by. `NameList` writes it, `restored` gives the ids back, whatever the layout.
+One line of JSON {"name", "image_id"} per such image, in the root of an exported data set, and "person_id" where the layout counts persons
+in its own way. The published layouts have no place for it, and their own readers pass it by. `NameList` writes it, `restored` gives the
+ids back, whatever the layout.
 """
 
 from __future__ import annotations
@@ -29,19 +30,21 @@ class NameList:
         self._folder = folder
         self._file: BinaryIO | None = None
 
-    def add(self, name: str, image_id: str) -> None:
+    def add(self, name: str, image_id: str, person_id: int | None = None) -> None:
         """Note one image.
 
         Args:
             name: its image_id as the layout's reader would give it.
             image_id: what the reader is to give.
+            person_id: what the reader is to give, if it would give another.
         """
-        if name == image_id:
+        if name == image_id and person_id is None:
             return
         if self._file is None:
             self._file = (self._folder / FILE).open("wb")
         # in ASCII: an id may hold what UTF-8 does not
-        self._file.write(json.dumps({"name": name, "image_id": image_id}).encode() + b"\n")
+        person = {} if person_id is None else {"person_id": person_id}
+        self._file.write(json.dumps({"name": name, "image_id": image_id, **person}).encode() + b"\n")
 
     def close(self) -> None:
         """Finish the file."""
@@ -60,25 +63,26 @@ def restored(records: Records, store: Store) -> Records:
         return
     with tempfile.TemporaryDirectory(prefix="reid_ray_names_") as folder, closing(sqlite3.connect(Path(folder) / "names.sqlite")) as sql:
         sql.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE id (name TEXT PRIMARY KEY, json TEXT) WITHOUT ROWID"
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE id (name TEXT PRIMARY KEY, changes TEXT) WITHOUT ROWID"
         )
         sql.executemany("INSERT OR REPLACE INTO id VALUES (?, ?)", _pairs(store))
         for record in records:
-            found = sql.execute("SELECT json FROM id WHERE name = ?", (json.dumps(record.image_id),)).fetchone()
-            yield record if found is None else replace(record, image_id=json.loads(found[0]))
+            found = sql.execute("SELECT changes FROM id WHERE name = ?", (json.dumps(record.image_id),)).fetchone()
+            yield record if found is None else replace(record, **json.loads(found[0]))
 
 
 def _pairs(store: Store) -> Iterator[tuple[str, str]]:
-    """(name, image_id), both as JSON: SQLite takes neither NUL nor half of a surrogate pair in a text."""
+    """(name, what else its record says), both as JSON: SQLite takes neither NUL nor half of a surrogate pair in a text."""
     with store.open(FILE) as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 entry = json.loads(line)
-                name, image_id = entry["name"], entry["image_id"]
+                name, changes = entry["name"], {key: entry[key] for key in ("image_id", "person_id") if key in entry}
+                fits = isinstance(name, str) and isinstance(changes["image_id"], str) and type(changes.get("person_id", 0)) is int
             except (ValueError, KeyError, TypeError):
-                name = image_id = None
-            if not isinstance(name, str) or not isinstance(image_id, str):
+                fits = False
+            if not fits:
                 raise DataError(
                     f"{store}/{FILE}: line {number} is not {{name, image_id}}; export again, or delete the file to keep the names"
                 )
-            yield json.dumps(name), json.dumps(image_id)
+            yield json.dumps(name), json.dumps(changes)

@@ -103,7 +103,7 @@ def picture(number, format="JPEG"):
 def write_tables(folder, ids, *, split, kind="human", format="JPEG"):
     """An image per id, with a person, a camera and a caption of its own."""
     images = [
-        {"image_id": image_id, "image": picture(n, format), "split": split, "person_id": n, "camera_id": 1 + n % 2, "dataset": "D"}
+        {"image_id": image_id, "image": picture(n, format), "split": split, "person_id": 7 * n + 3, "camera_id": 1 + n % 2, "dataset": "D"}
         for n, image_id in enumerate(ids)
     ]
     captions = [
@@ -122,7 +122,7 @@ LAYOUTS = {
     "rstpreid": ({"split": "train"}, ("split", "person_id", "camera_id")),
     "market1501": ({"split": "gallery"}, ("split", "person_id", "camera_id")),
     "dukemtmc": ({"split": "query"}, ("split", "person_id", "camera_id")),
-    "msmt17": ({"split": "train"}, ("split", "person_id", "camera_id")),
+    "msmt17": ({"split": "gallery"}, ("split", "person_id", "camera_id")),
     "cuhk03": ({"split": "query", "format": "PNG"}, ("split", "person_id", "camera_id")),
     "cuhk03_images": ({"split": "query", "format": "PNG"}, ("split", "person_id", "camera_id")),
     "luperson": ({"split": "train"}, ()),
