@@ -150,6 +150,7 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
     """
     output = output.expanduser().resolve()
     folder = output.parent / f".{output.name}.ledger"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # captions of people, before anybody has decided who may read them
     for name in (ROWS, _IMAGES, _ATTEMPTS):
         (folder / name).mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:

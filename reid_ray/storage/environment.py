@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from reid_ray.redaction import without_secrets
+
 _VERSIONED = (
     "reid-ray",
     "ray",
@@ -44,7 +46,7 @@ def environment() -> dict[str, Any]:
         "memory_bytes": memory,
         "versions": versions,
         "commit": _commit(),
-        "command": " ".join(sys.argv),
+        "command": without_secrets(" ".join(sys.argv)),
     }
 
 

@@ -20,6 +20,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from reid_ray.config.base import fingerprint
+from reid_ray.redaction import redacted
 from reid_ray.storage.environment import environment
 from reid_ray.storage.files import write_json
 from reid_ray.storage.listing import differences
@@ -169,7 +170,7 @@ class JobOutput:
             "inputs": self._inputs,
             "input_runs": {name: run_of(value) for name, value in self._inputs.items()},
             "provenance": self.provenance,
-            "config": self._config.model_dump(mode="json"),
+            "config": redacted(self._config.model_dump(mode="json")),
             "fingerprint": fingerprint(self._config),
             "counts": self.counts.as_dict(),
             "facts": self.facts,

@@ -81,7 +81,7 @@ def _run_folder(recipe: Recipe) -> Iterator[Path]:
     name = fingerprint({"config": recipe.config.model_dump(mode="json", exclude=OUTSIDE_THE_RUN), "input": content})
     output = Path(recipe.config.output.path).resolve()
     folder = output.parent / f".{output.name}.{name}.run"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the pictures that are trained on
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

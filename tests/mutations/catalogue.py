@@ -23,10 +23,112 @@ _CAPTION, _DATA, _RETRIEVAL, _TRAIN, _SERVE = (f"tests/unit/{name}/" for name in
 _ATTEMPTS, _LEDGER_TESTS = (_CAPTION + "test_attempts.py",), (_CAPTION + "test_ledger.py", _CAPTION + "test_compaction.py")
 _KEYS, _IDS = (_CAPTION + "test_keys.py",), (_CAPTION + "test_identity.py",)
 _BATCHES, _SOURCES, _PAIRS = (_DATA + "test_batches.py",), (_DATA + "test_sources.py",), (_DATA + "test_pairs.py",)
+_DURABLE, _PROVENANCE, _OUTPUT, _PLACE = (
+    (f"tests/unit/storage/test_{name}.py",) for name in ("durability", "provenance", "output", "place")
+)
 _PRIVACY = ("tests/unit/privacy/test_left_behind.py",)
 _INDEX, _GUARD, _CHECKPOINT = (_RETRIEVAL + "test_index.py",), (_SERVE + "test_schema.py",), (_TRAIN + "test_checkpoints.py",)
 
 MUTATIONS = (
+    # --- the life of an output
+    Mutation(
+        "a durable file has its name before its bytes are on the disk",
+        "reid_ray/storage/files.py",
+        "        write(hidden)\n        sync(hidden)\n",
+        "        write(hidden)\n",
+        _DURABLE,
+    ),
+    Mutation(
+        "a durable file's name is not on the disk",
+        "reid_ray/storage/files.py",
+        "        hidden.unlink(missing_ok=True)\n    sync(path.parent)\n",
+        "        hidden.unlink(missing_ok=True)\n",
+        _DURABLE,
+    ),
+    Mutation(
+        "a result appears before its files are on the disk",
+        "reid_ray/storage/place.py",
+        "        sync_tree(self.folder, (name for name, _ in files_below(self.folder)))\n",
+        "",
+        _DURABLE,
+    ),
+    Mutation(
+        "provenance looks through one parent only",
+        "reid_ray/storage/provenance.py",
+        "for folder in (here, *here.parents):",
+        "for folder in (here, *here.parents[:1]):",
+        _PROVENANCE,
+    ),
+    Mutation(
+        "weights are told apart by their size",
+        "reid_ray/storage/provenance.py",
+        "(file.relative_to(path).as_posix(), _sha256(file)) for",
+        "(file.relative_to(path).as_posix(), file.stat().st_size) for",
+        _PROVENANCE,
+    ),
+    Mutation(
+        "a result is kept whatever it was made from",
+        "reid_ray/storage/output.py",
+        'manifest.get("provenance") != self.provenance or ',
+        "",
+        _PROVENANCE,
+    ),
+    Mutation(
+        "inputs are looked at when the work is done",
+        "reid_ray/storage/output.py",
+        "            self.provenance  # noqa: B018  (what lies there now, before any of it is read)\n",
+        "",
+        _PROVENANCE,
+    ),
+    Mutation(
+        "a result that lacks a file is kept",
+        "reid_ray/storage/output.py",
+        'return manifest if all(kind == "foreign" for kind, _ in differences(self.path)) else None',
+        "return manifest",
+        _OUTPUT,
+    ),
+    Mutation(
+        "the output's lock is not taken",
+        "reid_ray/storage/place.py",
+        "        self._lock.acquire()\n",
+        "",
+        _PLACE,
+    ),
+    Mutation(
+        "what appeared while the job ran is replaced",
+        "reid_ray/storage/place.py",
+        "            self.check(files=True)\n            self._appear()\n",
+        "            self._appear()\n",
+        _PLACE,
+    ),
+    Mutation(
+        "a neighbour's hidden folders are cleared away",
+        "reid_ray/storage/place.py",
+        'match["name"] == self.path.name',
+        'match["name"].startswith(self.path.name)',
+        _PLACE,
+    ),
+    Mutation(
+        "a file that was edited is removed with the old result",
+        "reid_ray/storage/listing.py",
+        "if file.lstat().st_size == size:",
+        "if file.lstat():",
+        _PLACE,
+    ),
+    Mutation(
+        "the older result is not restored",
+        "reid_ray/storage/place.py",
+        'if folder.suffix == ".old" and not os.path.lexists(self.path)',
+        'if folder.suffix == ".older" and not os.path.lexists(self.path)',
+        ("tests/unit/storage/test_kills_at_every_call.py",),
+    ),
+    Mutation(
+        "a process of the same number is the dead owner",
+        "reid_ray/storage/lock.py",
+        'owner["boot"] != _boot() or owner["started"] != _started(owner["pid"])',
+        '_started(owner["pid"]) is None',
+        ("tests/unit/storage/test_lock.py",),
+    ),
     # --- what died, and who is to blame
     Mutation("two deaths at the start are enough", "reid_ray/caption/attempts.py", "_STARTS = 8", "_STARTS = 2", _ATTEMPTS),
     Mutation("a start that dies is tried for ever", "reid_ray/caption/attempts.py", "_STARTS = 8", "_STARTS = 800", _ATTEMPTS),
@@ -515,5 +617,33 @@ MUTATIONS = (
         "    said = _OPEN.sub(_CUT, said)\n",
         "",
         ("tests/unit/test_errors.py",),
+    ),
+    Mutation(
+        "a manifest keeps a secret of the configuration",
+        "reid_ray/storage/output.py",
+        'redacted(self._config.model_dump(mode="json"))',
+        'self._config.model_dump(mode="json")',
+        _PRIVACY,
+    ),
+    Mutation(
+        "a manifest keeps a secret of the command",
+        "reid_ray/storage/environment.py",
+        'without_secrets(" ".join(sys.argv))',
+        '" ".join(sys.argv)',
+        _PRIVACY,
+    ),
+    Mutation(
+        "everybody may read the ledger",
+        "reid_ray/caption/ledger.py",
+        "folder.mkdir(mode=0o700, ",
+        "folder.mkdir(",
+        _PRIVACY,
+    ),
+    Mutation(
+        "everybody may read the pictures that are trained on",
+        "reid_ray/train/run.py",
+        "folder.mkdir(mode=0o700, ",
+        "folder.mkdir(",
+        _PRIVACY,
     ),
 )

@@ -8,9 +8,11 @@ import io
 import logging
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -27,11 +29,12 @@ from reid_ray.caption.rows import staged_table
 from reid_ray.caption.stages import CaptionStage, RewriteStage
 from reid_ray.caption.wanted import CaptionRecipe, RewriteRecipe
 from reid_ray.config import load_config
-from reid_ray.config.caption import CaptionerConfig, FaithfulnessConfig, RewriterConfig
+from reid_ray.config.caption import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
 from reid_ray.config.common import ImagesConfig
 from reid_ray.config.ingest import IngestJob
 from reid_ray.config.lint import LintJob
 from reid_ray.config.serve import ServeConfig, ServeJob
+from reid_ray.config.train import TrainJob
 from reid_ray.data.formats.caption_store import CaptionStore
 from reid_ray.data.images import decode_image, encode_jpeg
 from reid_ray.data.ingest import run_ingest
@@ -44,6 +47,8 @@ from reid_ray.scratch import scratch_folder
 from reid_ray.serve import run as serve_run
 from reid_ray.serve.app import make_api
 from reid_ray.serve.batching import Batcher
+from reid_ray.storage import JobOutput, read_manifest
+from reid_ray.train.run import _run_folder
 
 MARK = "canary"
 CAPTION = "A man in a canary coat carries a green umbrella."
@@ -325,3 +330,36 @@ def test_a_scratch_folder_is_private_and_one_that_a_killed_process_left_is_remov
     with scratch_folder():
         assert marked_files(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+# --- manifests, and who may enter the folders that outlive a job
+
+
+def test_a_manifest_holds_no_secret_of_the_command_or_the_configuration(tmp_path, monkeypatch):
+    extra = "captioners.main.engine.extra={hf_token: canary-token, quantization: fp8}"
+    config = load_config(CaptionJob, None, [extra, f"output.path={tmp_path / 'out'}"])
+    monkeypatch.setattr(sys, "argv", ["jobs/caption.py", extra, "https://user:canary@host/models"])
+    with JobOutput("caption", config.output.path, config):
+        pass
+    manifest = read_manifest(tmp_path / "out")
+    assert marked_files(tmp_path) == []
+    assert manifest["config"]["captioners"]["main"]["engine"]["extra"] == {"hf_token": "***", "quantization": "fp8"}
+    assert manifest["environment"]["command"].startswith("jobs/caption.py captioners.main.engine.extra={hf_token: ***")
+    other = load_config(CaptionJob, None, [extra.replace("canary", "another"), f"output.path={tmp_path / 'out'}", "output.if_exists=reuse"])
+    assert JobOutput("caption", other.output.path, other, if_exists="reuse").finished() is None  # the fingerprint covers what is not shown
+
+
+def test_folders_that_outlive_a_job_are_closed_to_others_and_the_output_follows_the_users_umask(tmp_path, monkeypatch):
+    old = os.umask(0o022)
+    try:
+        with open_ledger(tmp_path / "captions") as ledger:
+            assert oct(ledger.folder.stat().st_mode & 0o777) == "0o700"
+        values = ["images.path=x", "captions.paths=[x]", f"output.path={tmp_path / 'model'}", "workers.count=1"]
+        recipe = SimpleNamespace(config=load_config(TrainJob, None, values), files=list)
+        with _run_folder(recipe) as folder:
+            assert oct(folder.stat().st_mode & 0o777) == "0o700"
+        with JobOutput("caption", tmp_path / "out", recipe.config) as out:
+            (out.folder / "rows").write_text("x")
+        assert [oct(path.stat().st_mode & 0o777) for path in (tmp_path / "out", tmp_path / "out" / "rows")] == ["0o755", "0o644"]
+    finally:
+        os.umask(old)
