@@ -92,6 +92,7 @@ class Captioner:
             images=1,
             pool=config.pool,
             adapter=config.adapter,
+            field=f"captioners.{name}",
         )
         self._metrics = StageMetrics("captioner")
         self._startup: float | None = time.perf_counter() - clock

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from reid_ray.caption.adapters import adapter_arguments
 from reid_ray.caption.identity import derived_seed
+from reid_ray.caption.serving import check_servable
 from reid_ray.config.caption import CaptionerConfig, EngineConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, StructureConfig
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError, reason_of
 from reid_ray.model.plain_text import plain_text
-from reid_ray.setup.models import model_revision, resolve_model, weights_digest
-from reid_ray.storage import MANIFEST
-from reid_ray.versions import check_manifest
+from reid_ray.setup.models import model_revision, refuse_other_weights, resolve_model
 
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's max_lora_rank may be
+_LOGGING = Path(__file__).resolve().parents[1] / "assets" / "vllm_logging.json"
 
 Conversation = list[dict[str, Any]]  # chat messages in OpenAI's form; a picture is {"type": "image_pil", "image_pil": PIL image}
 
@@ -86,9 +86,10 @@ class Engine:
         images: pictures per request; 0 for a language model.
         pool: the actor's resources, see engine_environment.
         adapter: folder of a LoRA adapter, as PEFT saves it.
+        field: dotted key of the section that asks for the engine, for messages.
 
     Raises:
-        ConfigError: `adapter` is none.
+        ReidRayError: `adapter` is none, weights are missing, vLLM cannot start so, or would leave a part of the adapter out.
     """
 
     def __init__(
@@ -101,7 +102,9 @@ class Engine:
         images: int,
         pool: PoolConfig,
         adapter: str | None = None,
+        field: str = "engine",
     ) -> None:
+        os.environ.setdefault("VLLM_LOGGING_CONFIG_PATH", str(_LOGGING))
         for name, value in engine_environment(model, config, pool).items():
             os.environ.setdefault(name, value)
         from vllm import LLM, SamplingParams
@@ -109,12 +112,22 @@ class Engine:
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import StructuredOutputsParams
 
+        from reid_ray.model.weights import check_names
+
         clock = time.perf_counter()
-        arguments = {**engine_arguments(config, images), **_structure_arguments(sampling), **_adapter_arguments(adapter)}
-        self._llm = LLM(model=model, revision=revision, **arguments | config.extra)
+        arguments = {**engine_arguments(config, images), **_structure_arguments(sampling), **adapter_arguments(adapter)}
+        if Path(model).is_dir():
+            check_names(Path(model))
+        try:
+            self._llm = LLM(model=model, revision=revision, **arguments | config.extra)
+        except Exception as error:  # noqa: BLE001
+            # vLLM raises whatever the part that does not fit raises; all of it is about model, machine and configuration.
+            raise ConfigError(f"{field}: vLLM cannot start an engine with {model} so ({reason_of(error)}); change {field}.engine") from None
         self._sampling_params, self._sampling = SamplingParams, sampling
         self._structure = None if sampling.structure is None else StructuredOutputsParams(**_structure(sampling.structure))
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(Path(adapter).expanduser().resolve()))
+        if self._adapter is not None:
+            self._refuse_part_of(self._adapter, field)
         self._chat_template = config.chat_template
         self._rejections: tuple[type[Exception], ...] = (ValueError, VLLMClientError)
         self.start_seconds = time.perf_counter() - clock
@@ -156,6 +169,21 @@ class Engine:
 
         return [{**message, "content": plain(message["content"])} for message in conversation]
 
+    def _refuse_part_of(self, adapter: Any, field: str) -> None:
+        """Load the adapter and see that each layer of it has a place, in every worker that runs in this process."""
+        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
+            return
+        try:
+            self._llm.llm_engine.add_lora(adapter)
+        except Exception as error:  # noqa: BLE001
+            raise ConfigError(f"{field}.adapter: vLLM does not load {adapter.lora_path} ({reason_of(error)}); merge it") from None
+        left = sorted({layer for layers in self._llm.collective_rpc(_layers_left_out) for layer in layers})
+        if left:
+            raise ConfigError(
+                f"{field}.adapter: vLLM would leave out {len(left)} layers of {adapter.lora_path} ({', '.join(left[:3])}); merge it into "
+                f"its base and give the result as {field}.model"
+            )
+
     def _params(self, key: str) -> Any:
         s = self._sampling
         return self._sampling_params(
@@ -168,6 +196,20 @@ class Engine:
             structured_outputs=self._structure,
             **s.extra,
         )
+
+
+def _layers_left_out(worker: Any) -> list[str]:
+    """Layers of the adapters at hand that no module of a worker's model takes."""
+    manager = worker.model_runner.lora_manager._adapter_manager
+    return [name for adapter in manager._registered_adapters.values() for name in adapter.loras if name not in manager.modules]
+
+
+def fallback_template(model_type: str, folder: Path) -> Path | None:
+    """The chat template that vLLM itself brings for a kind of model."""
+    from vllm.transformers_utils.chat_templates import get_chat_template_fallback_path
+
+    found = get_chat_template_fallback_path(model_type, str(folder))
+    return None if found is None else Path(found)
 
 
 def _reply(output: Any, *, of_json: bool) -> Reply:
@@ -200,60 +242,22 @@ def _structure_arguments(sampling: SamplingConfig) -> dict[str, Any]:
     return {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
 
 
-def _adapter_arguments(adapter: str | None) -> dict[str, Any]:
-    if adapter is None:
-        return {}
-    rank = adapter_rank(adapter)
-    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(r for r in _LORA_RANKS if r >= rank)}
-
-
-def adapter_rank(adapter: str, *, field: str = "adapter") -> int:
-    """The rank of a LoRA adapter in a folder.
-
-    Raises:
-        ConfigError: the folder holds none, or one of a rank that vLLM does not take; names `field`.
-    """
-    try:
-        described = json.loads((Path(adapter).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))
-        rank = int(described["r"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{field}: {adapter} holds no LoRA adapter ({error!r}); give a folder that PEFT saved") from None
-    if not 1 <= rank <= _LORA_RANKS[-1]:
-        raise ConfigError(f"{field}: {adapter} has rank {rank}, but vLLM takes 1 to {_LORA_RANKS[-1]}")
-    return rank
-
-
 def model_facts(section: CaptionerConfig | RewriterConfig | FaithfulnessConfig, field: str) -> dict[str, str]:
     """Name and revision of the model that a section names; the content of its adapter counts as part of the revision.
 
     Raises:
-        ReidRayError: there is no such model or adapter, or the adapter cannot be served beside that model; names `field`.
+        ReidRayError: there is no such model or adapter, or vLLM could not serve them so; names the key.
     """
     resolved = resolve_model(section.model, field=field)
+    if Path(resolved).is_dir():
+        refuse_other_weights(Path(resolved), field=field)
     revision = model_revision(resolved, revision=section.revision, field=field)
+    if not isinstance(section, FaithfulnessConfig):
+        check_servable(section, resolved, field=field.removesuffix(".model"))
     if isinstance(section, FaithfulnessConfig) or section.adapter is None:
         return {"model": section.model, "revision": revision}
     adapter = Path(section.adapter).expanduser().resolve()
-    adapter_rank(section.adapter, field=field.replace(".model", ".adapter"))
-    _refuse_half_of_a_tune(adapter, Path(resolved), field=field)
     return {"model": section.model, "revision": f"{revision}+{model_revision(str(adapter))}"}
-
-
-def _refuse_half_of_a_tune(adapter: Path, model: Path, *, field: str) -> None:
-    """An adapter that jobs/tune.py wrote lies in a folder whose manifest knows its base and what else was trained."""
-    try:
-        manifest = json.loads((adapter.parent / MANIFEST).read_text(encoding="utf-8"))
-        alone, base = bool(manifest["adapter_serves_alone"]), manifest["base"]
-        check_manifest(manifest, origin=adapter.parent / MANIFEST)
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # another program's
-    if not alone:
-        raise ConfigError(
-            f"{field.replace('.model', '.adapter')}: {adapter} is a part of what was trained; the rest is in projector or visual encoder, "
-            f"where vLLM takes no adapter; merge {adapter.parent} with jobs/merge.py and give its output as {field}"
-        )
-    if model.is_dir() and weights_digest(model) != base["digest"]:
-        raise ConfigError(f"{field.replace('.model', '.adapter')}: {adapter} was trained on {base['model']}; give that as {field}")
 
 
 def engine_arguments(config: EngineConfig, images: int) -> dict[str, Any]:

@@ -74,6 +74,7 @@ class Rewriter:
             images=0,
             pool=config.pool,
             adapter=config.adapter,
+            field="rewriter",
         )
         self._scorer = scorer or SentenceEncoder(
             resolve_model(faithfulness.model, field="faithfulness.model"), revision=faithfulness.revision

@@ -7,6 +7,7 @@ from typing import Any
 
 from reid_ray.config.merge import MergeJob
 from reid_ray.model.mllm_folder import merge_mllm, read_tuned
+from reid_ray.setup.models import weights_digest
 from reid_ray.storage import JobOutput, read_manifest
 
 
@@ -26,5 +27,6 @@ def run_merge(config: MergeJob) -> dict[str, Any]:
         tuned = merge_mllm(config.model, out.folder, base=config.base, dtype=config.dtype)
         out.counts.read = out.counts.written = 1
         out.facts |= {"family": tuned["family"], "base": tuned["base"], "tuned": tuned["fingerprint"], "trained": tuned["trained"]}
+        out.facts["weights"] = weights_digest(out.folder)
     print(f"merge: {config.model} on {tuned['base']['model']} -> {out.path}")
     return read_manifest(out.path)

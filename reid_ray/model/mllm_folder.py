@@ -22,8 +22,8 @@ from reid_ray.model.lora import lora_targets, set_trainable, whole_parts
 from reid_ray.model.mllm import Mllm
 from reid_ray.model.mllm_families import family_of
 from reid_ray.model.recompute import checkpoint_layers
-from reid_ray.model.weights import compare, load_pretrained, no_progress_bars, read_state, refuse_not_finite, shapes
-from reid_ray.setup.models import resolve_model, weights_digest
+from reid_ray.model.weights import check_names, compare, load_pretrained, no_progress_bars, read_state, refuse_not_finite, shapes
+from reid_ray.setup.models import refuse_other_weights, resolve_model, weights_digest
 from reid_ray.storage import MANIFEST, environment, sha256_of, write_json
 from reid_ray.versions import check_json, numbered
 
@@ -60,7 +60,7 @@ def check_mllm(config: MllmConfig, *, zero_stage: int | None = None) -> dict[str
     Raises:
         ConfigError: base of another architecture, a processor that does not fit, a LoRA target that matches nothing, 4 bits where they
             cannot be had, an adapter of another base.
-        DataError: a folder or file is missing.
+        DataError: a folder, a file or a weight is missing.
     """
     import transformers
 
@@ -72,6 +72,8 @@ def check_mllm(config: MllmConfig, *, zero_stage: int | None = None) -> dict[str
     with torch.device("meta"):
         model = getattr(transformers, family.model_class)(shape)
     lora_targets(model, family, config.lora)
+    check_names(folder)
+    refuse_other_weights(folder, field="model.base")
     base = {"model": config.base, "digest": weights_digest(folder)}
     if config.adapter is not None:
         _refuse_other_base(Path(config.adapter), base, field="model.adapter")
@@ -162,7 +164,9 @@ def save_mllm(
     save_file({name: weight.contiguous() for name, weight in whole.items()}, folder / TRAINED)
     save_file({name: weight.contiguous() for name, weight in heads.items()}, folder / HEADS)
     opened.processor.save_pretrained(folder)
-    visual_adapters = any(name.startswith(opened.mllm.family.visual) for name in adapters)
+    count = {"adapter": _count(adapters), "whole": _count(whole), "heads": _count(heads)}
+    if opened.peft is not None:  # an adapter is copied out of its folder, and must not pass for all that was trained
+        write_json(folder / ADAPTER / MANIFEST, {**numbered(KIND), "kind": "adapter", "base": opened.base, "trained": count})
     write_json(
         folder / MANIFEST,
         {
@@ -174,9 +178,9 @@ def save_mllm(
             "config": opened.config.model_dump(mode="json"),
             "hidden_dim": opened.mllm.hidden_dim,
             "visual_dim": opened.mllm.visual_dim,
-            "trained": {"adapter": _count(adapters), "whole": _count(whole), "heads": _count(heads)},
-            # vLLM serves an adapter of the language model beside its base; whatever else trained needs merging.
-            "adapter_serves_alone": bool(adapters) and not whole and not visual_adapters,
+            "trained": count,
+            # vLLM serves adapters beside their base; whatever trained in full needs merging.
+            "adapter_serves_alone": bool(adapters) and not whole,
             "facts": facts,
             "environment": environment(),
         },

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from reid_ray.errors import DataError
@@ -65,12 +65,7 @@ def load_pretrained(
         raise
     except _UNREADABLE as error:
         raise DataError(f"{model}: its weights cannot be loaded ({one_line(error)}); copy the whole model folder again") from None
-    refuse_differences(
-        str(model),
-        missing=[name for name in info["missing_keys"] if not name.startswith(tuple(not_needed))],
-        unknown=[name for name in info["unexpected_keys"] if not name.startswith(tuple(not_known))],
-        other_shape={name: (tuple(found), tuple(needed)) for name, found, needed in info["mismatched_keys"]},
-    )
+    _refuse(str(model), info, not_needed=not_needed, not_known=not_known)
     missing = set(info["missing_keys"])
     refuse_not_finite(str(model), ((name, weight) for name, weight in loaded.named_parameters() if name not in missing))
     if state is not None:
@@ -176,6 +171,44 @@ def shapes(state: Mapping[str, torch.Tensor]) -> dict[str, Shape]:
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
+def shapes_in(folder: Path) -> dict[str, Shape] | None:
+    """Name -> shape of the weights in a folder in the transformers format, from headers alone; None where there are no safetensors.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if file is None or ".bin" in file.name:
+        return None
+    return {name: shape for part in _parts(file) for name, shape in _headers(part).items()}
+
+
+def check_names(folder: Path) -> None:
+    """Refuse a folder whose files lack a weight that its configuration needs, from headers alone: for models that others load.
+
+    What cannot be judged passes: architectures that transformers does not have, other formats than safetensors, quantised weights.
+
+    Raises:
+        DataError: weights are missing, or of another shape.
+    """
+    import transformers
+
+    found = shapes_in(folder)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        model_class = getattr(transformers, config.architectures[0])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if found is None or getattr(config, "quantization_config", None):
+        return
+    state = {name: torch.empty(shape, device="meta") for name, shape in found.items()}
+    options = {"state_dict": state, "config": config, "device_map": {"": "meta"}, "dtype": torch.float32}
+    with no_progress_bars(), _no_word_of_differences():
+        _, info = model_class.from_pretrained(None, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    if info["missing_keys"] or info["mismatched_keys"]:
+        _refuse(str(folder), info)
+
+
 def one_line(error: BaseException) -> str:
     """What a library says, on one line and not too long."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -193,18 +226,32 @@ def no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _refuse(origin: str, info: Mapping[str, Any], *, not_needed: Sequence[str] = (), not_known: Sequence[str] = ()) -> None:
+    """refuse_differences, of transformers' loading info."""
+    refuse_differences(
+        origin,
+        missing=[name for name in info["missing_keys"] if not name.startswith(tuple(not_needed))],
+        unknown=[name for name in info["unexpected_keys"] if not name.startswith(tuple(not_known))],
+        other_shape={name: (tuple(found), tuple(needed)) for name, found, needed in info["mismatched_keys"]},
+    )
+
+
 def _wrapped_state(folder: Path) -> State | None:
     """The folder's weights, if transformers could not read them as they lie: pickled, or under wrapped names. None: it can."""
     file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if file is None:
         return None  # transformers knows more formats, and says what it looked for
-    files = _shards(file) if file.name.endswith(".index.json") else [file]
-    if file.suffix != ".bin" and ".bin." not in file.name and not any(_plain(name) != name for part in files for name in _names(part)):
+    if ".bin" not in file.name and all(_plain(name) == name for part in _parts(file) for name in _headers(part)):
         return None
     state: State = {}
-    for part in files:
+    for part in _parts(file):
         state |= read_state(part)
     return state
+
+
+def _parts(file: Path) -> list[Path]:
+    """The files of weights that `file`, of WEIGHT_FILES, stands for."""
+    return _shards(file) if file.name.endswith(".index.json") else [file]
 
 
 def _shards(index: Path) -> list[Path]:
@@ -218,12 +265,11 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _names(file: Path) -> list[str]:
-    from safetensors import safe_open
-
+def _headers(file: Path) -> dict[str, Shape]:
+    """Name -> shape in a file of safetensors."""
     try:
         with safe_open(file, framework="pt") as opened:
-            return list(opened.keys())
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - no mapping
     except _UNREADABLE as error:
         raise DataError(f"{file}: cannot be read as weights ({one_line(error)}); copy it again") from None
 

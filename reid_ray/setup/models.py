@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -81,6 +82,23 @@ def model_revision(resolved: str, *, revision: str | None = None, field: str = "
 def weights_digest(folder: Path) -> str:
     """What identifies the weights in a folder wherever it lies: the digest of model_revision over its weight files alone."""
     return _digest_of([file for file in _files(folder) if file.suffix in (".safetensors", ".bin")], folder)
+
+
+def refuse_other_weights(folder: Path, *, field: str) -> None:
+    """Refuse a folder of ours whose weights are not those that its manifest names; other people's pass.
+
+    Raises:
+        DataError: they are not.
+    """
+    try:
+        written = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["facts"]["weights"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if written != (found := weights_digest(folder)):
+        raise DataError(
+            f"{field}: the weights in {folder} were changed since they were written (manifest.json names {written}, they are {found}); "
+            "merge or copy them again, or remove manifest.json to use them as they are"
+        )
 
 
 def prepare(name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -32,9 +31,9 @@ class Engines:
     def __init__(self):
         self.kept = []  # an engine that goes takes vLLM's process groups along, the next engine's too
 
-    def ask(self, sampling, questions, *, adapter=None, engine=CONFIG):
+    def ask(self, sampling, questions, *, adapter=None, engine=CONFIG, folder=FOLDER):
         """(replies to every picture with every question; vLLM's own count of prefix-cache queries and hits, where it keeps one)."""
-        self.engine = Engine(FOLDER, revision=None, config=engine, sampling=sampling, images=1, pool=PoolConfig(), adapter=adapter)
+        self.engine = Engine(folder, revision=None, config=engine, sampling=sampling, images=1, pool=PoolConfig(), adapter=adapter)
         self.kept.append(self.engine)
         return self.again(questions), self.counted() if engine.extra else None
 
@@ -45,6 +44,38 @@ class Engines:
                 content = [{"type": "image_pil", "image_pil": Image.fromarray(pixels)}, {"type": "text", "text": question}]
                 conversations.append([{"role": "user", "content": content}])
         return self.engine.chat(conversations, [str(n) for n in range(len(conversations))])
+
+    def refusal(self, **options):
+        """What the engine says that cannot start so."""
+        from reid_ray.errors import ReidRayError
+
+        try:
+            self.ask(SamplingConfig(max_tokens=4), [STATIC], **options)
+        except ReidRayError as error:
+            return str(error)
+        return None
+
+    def said_at_a_failure(self):
+        """Everything that this process writes to its error stream while a batch fails in the midst of the model."""
+        import os
+        import tempfile
+
+        def fail(*_, **__):
+            raise RuntimeError("a kernel failed")
+
+        runner = self.engine._llm.llm_engine.model_executor.driver_worker.worker.model_runner
+        runner.execute_model = fail
+        with tempfile.TemporaryFile() as file:
+            kept = os.dup(2)
+            os.dup2(file.fileno(), 2)
+            try:
+                self.again([STATIC])
+            except Exception as error:  # noqa: BLE001
+                said = f"{error}\n"
+            finally:
+                os.dup2(kept, 2)
+            file.seek(0)
+            return said + file.read().decode()
 
     def counted(self):
         metrics = {metric.name: getattr(metric, "value", None) for metric in self.engine._llm.get_metrics()}
@@ -244,41 +275,58 @@ def _scraped(text: str, *, captioner: str) -> dict[tuple[str, str, str, str], fl
     return values
 
 
-def test_a_folder_without_an_adapter_is_refused(tmp_path):
-    from reid_ray.caption.engine import adapter_rank
-    from reid_ray.errors import ConfigError
+def visual_adapter(folder):
+    """An adapter of the visual encoder, the projector and the language model, and the folder of its merged weights."""
+    import shutil
 
-    with pytest.raises(ConfigError, match=r"captioners\.main\.adapter: .* holds no LoRA adapter"):
-        adapter_rank(str(tmp_path), field="captioners.main.adapter")
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 1024}))
-    with pytest.raises(ConfigError, match="rank 1024"):
-        adapter_rank(str(tmp_path))
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
-
-def test_an_adapter_is_a_part_of_the_revision(tmp_path):
-    from reid_ray.caption.engine import model_facts
-    from reid_ray.config.caption import RewriterConfig
-
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8}))
-    found = []
-    for weights in (b"one", b"two"):
-        (tmp_path / "adapter_model.safetensors").write_bytes(weights)
-        found.append(model_facts(RewriterConfig(adapter=str(tmp_path)), "rewriter.model")["revision"])
-    plain = model_facts(RewriterConfig(), "rewriter.model")["revision"]
-    assert len({plain, *found}) == 3
-    assert all(each.startswith(f"{plain}+") for each in found)
+    torch.manual_seed(0)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32)
+    targets = r".*visual\.blocks.*\.(qkv|proj)|.*visual\.merger\.mlp\.[02]|.*language_model.*\.q_proj"
+    adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=targets))
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.3)
+    adapted.save_pretrained(folder / "adapter")
+    shutil.copytree(FOLDER, folder / "merged", ignore=shutil.ignore_patterns("*.safetensors"))
+    adapted.merge_and_unload().save_pretrained(folder / "merged")
+    return str(folder / "adapter"), str(folder / "merged")
 
 
-def test_an_adapter_that_needs_its_projector_is_refused_alone(tmp_path):
-    from reid_ray.caption.engine import model_facts
-    from reid_ray.config.caption import CaptionerConfig
-    from reid_ray.errors import ConfigError
+def test_an_adapter_of_the_visual_encoder_speaks_as_its_merged_weights_or_is_refused(engines, tmp_path):
+    adapter, merged = visual_adapter(tmp_path)
+    plain, _ = engines.ask(SamplingConfig(max_tokens=24), [STATIC])
+    served, _ = engines.ask(SamplingConfig(max_tokens=24), [STATIC], adapter=adapter)
+    expected, _ = engines.ask(SamplingConfig(max_tokens=24), [STATIC], folder=merged)
+    assert [reply.text for reply in served] == [reply.text for reply in expected]
+    assert all(mine.text != base.text for mine, base in zip(served, plain, strict=True))
+    # What vLLM would leave out, for whatever reason, is found once it has loaded the adapter.
+    off = EngineConfig(kv_cache_mb=16, extra={"enable_tower_connector_lora": False})
+    assert "would leave out" in engines.refusal(adapter=adapter, engine=off)
 
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(json.dumps({"r": 8}))
-    (tmp_path / "manifest.json").write_text(json.dumps({"adapter_serves_alone": False, "base": {"model": FOLDER, "digest": "any"}}))
-    with pytest.raises(
-        ConfigError, match=r"captioners\.main\.adapter: .* part of what was trained; .*merge .* give its output as captioners"
-    ):
-        model_facts(CaptionerConfig(adapter=str(adapter)), "captioners.main.model")
+
+def test_an_engine_that_cannot_start_is_refused_in_a_sentence(engines, tmp_path):
+    import shutil
+
+    said = engines.refusal(engine=EngineConfig(kv_cache_mb=16, extra={"quantization": "no such method"}))
+    assert said.startswith("engine: vLLM cannot start an engine")
+    assert "\n" not in said
+    copy = shutil.copytree(FOLDER, tmp_path / "lacks")
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(copy / "model.safetensors")
+    del state["lm_head.weight"]
+    save_file(state, copy / "model.safetensors", {"format": "pt"})
+    assert "1 missing (lm_head.weight)" in engines.refusal(folder=str(copy))
+
+
+def test_a_batch_that_fails_in_the_model_leaves_no_pixels_and_no_prompt_in_the_log(engines):
+    engines.ask(SamplingConfig(max_tokens=4), [STATIC])
+    said = engines.said_at_a_failure()
+    assert "a kernel failed" in said
+    for trace in ("Dumping", "tensor(", "NewRequestData", "pixel_values", STATIC[:20]):
+        assert trace not in said

@@ -70,8 +70,17 @@ def test_a_folder_without_images_is_refused_and_the_job_ends_with_2(tmp_path, cr
     assert capsys.readouterr().err.startswith(f"error: {crops}: holds no file")
 
 
+def test_a_model_without_a_chat_template_ends_the_job_with_2_before_ray(tmp_path, crops, capsys):
+    (_weights(tmp_path) / "chat_template.jinja").unlink()
+    arguments = [f"images.path={crops}", f"output.path={tmp_path / 'out'}", f"captioners.main.model={tmp_path / 'weights'}"]
+    assert run_job("", CaptionJob, pipeline.run_caption, ["images.source=folder", "rewriter.share=0", *arguments]) == 2
+    assert "has no chat template; set captioners.main.engine.chat_template" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def _weights(tmp_path) -> Path:
     folder = tmp_path / "weights"
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
     return folder

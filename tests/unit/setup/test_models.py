@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -92,3 +93,14 @@ def test_a_hub_model_that_cannot_be_had_is_refused_with_its_field(monkeypatch, t
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(DataError, match=r"rewriter\.model: nobody/nothing.*hf download"):
         model_revision("nobody/nothing", field="rewriter.model")
+
+
+def test_a_folder_of_ours_whose_weights_are_not_those_of_its_manifest_is_refused(tmp_path):
+    folder = _weights(tmp_path / "weights")
+    models.refuse_other_weights(folder, field="model.base")  # without a manifest it is another program's
+    for manifest in ("[1]", "{}", "not JSON", json.dumps({"facts": {"weights": models.weights_digest(folder)}})):
+        (folder / "manifest.json").write_text(manifest)
+        models.refuse_other_weights(folder, field="model.base")
+    (folder / "model.safetensors").write_bytes(os.urandom(3 << 20))
+    with pytest.raises(DataError, match=r"^model\.base: the weights in .* were changed since"):
+        models.refuse_other_weights(folder, field="model.base")
