@@ -21,6 +21,7 @@ from reid_ray.config.caption import CaptionJob
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
 from reid_ray.data.sources import SETTLED_S, ImageListing, image_listing
+from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, TableWriter
@@ -71,7 +72,11 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict
 
 
 def _publish(run: CaptionRun, output: JobOutput) -> None:
-    """Write the rows of all passes; an image counts once for each captioner."""
+    """Write the rows of all passes; an image counts once for each captioner.
+
+    Raises:
+        DataError: no captioner captioned any image; the ledger keeps what was tried.
+    """
     tallies = {name: Tally() for name in run.names}
     with TableWriter(output.folder / CAPTIONS_FOLDER, CAPTIONS) as writer:
         for name, tally in tallies.items():
@@ -83,6 +88,14 @@ def _publish(run: CaptionRun, output: JobOutput) -> None:
             output.counts.failed.update({code: count for code, count in tally.outcomes.items() if code != "ok"})
             if tally.images < run.listing.count:
                 output.counts.failed["listed_twice"] += run.listing.count - tally.images
+    if output.counts.read and not output.counts.written:
+        total = Tally()
+        for tally in tallies.values():
+            total.merge(tally)
+        raise DataError(
+            f"{run.listing.origin}: not one image was captioned, so nothing is written: {total.why_none()}; mend that and run the command "
+            "again, which tries what failed once more"
+        )
     output.facts.update(run_facts(tallies, run.throughput))
 
 

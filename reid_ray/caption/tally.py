@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reid_ray.caption.rows import reason_code
+
 _SUMMED = ("tokens", "seconds", "tries", "prompt_tokens", "cached_tokens")
 
 
@@ -25,6 +27,7 @@ class Tally:
         self.outcomes: Counter[str] = Counter()  # of images: ok, or the code of the failure
         self.kinds: Counter[str] = Counter()  # of rows: "static ok", "rewrite unfaithful", ...
         self.reasons: Counter[str] = Counter()  # of captions that failed though their image may have another
+        self.examples: dict[str, str] = {}  # code of a failure -> an image and its whole reason
         self.sums: Counter[str] = Counter()  # "captioner tokens", "rewriter seconds", ...
         self.startup = {"captioner": 0.0, "rewriter": 0.0}
         self._seen: list[tuple[float, int]] = []  # when the first and the newest table came, and the images by then
@@ -40,6 +43,8 @@ class Tally:
         is_rewrite = pc.equal(table["kind"], "rewrite")
         failed = table.filter(pc.and_(pc.equal(table["status"], "failed"), pc.invert(is_rewrite)))
         self.reasons.update(f"{kind}: {reason.split(':')[0]}" for kind, reason in _pairs(failed, "kind", "reason"))
+        for image_id, reason in _pairs(failed, "image_id", "reason"):
+            self.examples.setdefault(reason_code(reason), f"{image_id}: {reason}")
         for stage, rows in (("captioner", table.filter(pc.invert(is_rewrite))), ("rewriter", table.filter(is_rewrite))):
             for name in _SUMMED:
                 self.sums[f"{stage} {name}"] += pc.sum(rows[name]).as_py() or 0
@@ -53,8 +58,14 @@ class Tally:
         """Add the sums of another captioner's rows."""
         self.images += other.images
         self.retried += other.retried
+        self.examples = other.examples | self.examples
         for name in ("outcomes", "kinds", "reasons", "sums"):
             getattr(self, name).update(getattr(other, name))
+
+    def why_none(self) -> str:
+        """Where no image has a caption: the commonest reason and an example of it."""
+        (code, count), *_ = self.outcomes.most_common(1) or [("unknown", 0)]
+        return f"{count} of {self.images} are {code}, such as {self.examples.get(code, 'none that is known')}"
 
     @property
     def rewrites_asked(self) -> int:
