@@ -6,6 +6,7 @@ The only file that calls ray.init. Knows resources; not what runs on them.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _leave_no_core()
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address and address != "local":
         try:
@@ -64,6 +66,12 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _leave_no_core() -> None:
+    """No process of a local Ray leaves its memory, which holds pictures and texts, on the disk when it crashes."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def require_resources(needs: Sequence[Need], *, spare_cpus: float = 1.0) -> None:

@@ -521,9 +521,9 @@ MUTATIONS = (
     # --- configuration
     Mutation(
         "a repeated key of a file keeps the last value",
-        "reid_ray/config/base.py",
-        "            if key in seen:",
-        "            if key in ():",
+        "reid_ray/config/written.py",
+        "if key.value in seen:",
+        "if key.value in ():",
         ("tests/unit/test_config.py",),
     ),
     # --- what is left behind

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from catalogue import MUTATIONS, Mutation  # type: ignore[import-not-found]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "build", "demo", "runs", "shared", "__pycache__", ".*_cache", ".hypothesis")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis")
+_LEFT_OUT_AT_THE_TOP = shutil.ignore_patterns(".git", ".venv*", "build", "demo", "runs", "shared")
 _PASSED, _FAILED = 0, 1  # pytest's exit codes; any other says that no test was run
 _LIMIT_S = 600
 
@@ -58,9 +59,13 @@ def _copies(count: int) -> Iterator[queue.Queue[Path]]:
     free: queue.Queue[Path] = queue.Queue()
     with tempfile.TemporaryDirectory(prefix="reid-ray-mutations-") as folder:
         for number in range(count):
-            shutil.copytree(_ROOT, Path(folder, str(number)), ignore=_LEFT_OUT, symlinks=True)
+            shutil.copytree(_ROOT, Path(folder, str(number)), ignore=_left_out, symlinks=True)
             free.put(Path(folder, str(number)))
         yield free
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    return _LEFT_OUT(folder, names) | (_LEFT_OUT_AT_THE_TOP(folder, names) if Path(folder) == _ROOT else set())
 
 
 def _outcome(copies: queue.Queue[Path], mutation: Mutation) -> str:

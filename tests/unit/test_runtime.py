@@ -1,7 +1,11 @@
-import pytest
+import resource
 
+import pytest
+import ray
+
+from reid_ray.config.common import RayConfig
 from reid_ray.errors import ResourceError
-from reid_ray.runtime import Need, check_needs
+from reid_ray.runtime import Need, check_needs, ray_session
 
 NODES = [{"CPU": 4.0}, {"CPU": 8.0, "GPU": 2.0}]
 
@@ -23,3 +27,18 @@ def test_what_the_cluster_cannot_give_is_named_before_launch(needs, words):
 
 def test_what_fits_is_let_through():
     check_needs([Need("caption.pool", 2, num_cpus=4, num_gpus=1), Need("rewrite.pool", 1, num_cpus=3)], NODES)
+
+
+def test_processes_of_a_local_ray_leave_no_memory_on_the_disk_when_they_crash(monkeypatch):
+    before, seen = resource.getrlimit(resource.RLIMIT_CORE), []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: seen.append(resource.getrlimit(resource.RLIMIT_CORE)[0]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+        with ray_session(RayConfig()):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    assert seen == [0]
