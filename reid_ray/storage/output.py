@@ -140,8 +140,11 @@ class JobOutput:
             stack.enter_context(self.hold())
             self._started = time.time()
             self._clock = time.perf_counter()
-            self.provenance  # noqa: B018  (what lies there now, before any of it is read)
             self._place.begin({"run_id": self._run_id})
+            cleared = stack.enter_context(ExitStack())
+            cleared.callback(self._place.drop)
+            self.provenance  # noqa: B018  (what lies there now, before any of it is read)
+            cleared.pop_all()
             self._holding = stack.pop_all()
         return self
 
