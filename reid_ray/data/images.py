@@ -45,7 +45,8 @@ class BadImageError(Exception):
 def decode_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     """Decode a JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF file into an upright 8-bit RGB picture.
 
-    EXIF rotation is applied, 16-bit grey is scaled (not clipped), CMYK and palettes are converted, transparency is laid on white.
+    EXIF rotation is applied, 16-bit grey and floats from 0 to 1 are scaled (not clipped), CMYK and palettes are converted, transparency is
+    laid on white.
 
     Raises:
         BadImageError: reason is missing (no bytes at all: the file could not be read), empty, not_an_image, too_many_pixels,
@@ -154,6 +155,10 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16") or picture.mode == "I":
         grey = np.asarray(picture).astype(np.float64)
         return Image.fromarray(np.clip(grey / 257.0, 0, 255).round().astype(np.uint8)).convert("RGB")
+    if picture.mode == "F":
+        grey = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=255.0, neginf=0.0)
+        scale = 255.0 if 0 < grey.max() <= 1 else 1.0  # floats from 0 to 1 or from 0 to 255: the file does not say
+        return Image.fromarray(np.clip(grey * scale, 0, 255).round().astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layered = picture.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))

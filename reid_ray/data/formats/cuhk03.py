@@ -17,12 +17,28 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from reid_ray.config.source import SourceConfig
+from reid_ray.data.files import raise_if_system
 from reid_ray.data.formats.market1501 import FOLDERS, Layout, read_market_layout
+from reid_ray.data.formats.mat5 import read_mat5
 from reid_ray.data.formats.records import ImageRecord, Records, Skipped, skipped
+from reid_ray.data.formats.values import shown, whole
 from reid_ray.data.store import Store
 from reid_ray.errors import DataError
 
 Boxes = Literal["detected", "labeled"]
+# What h5py raises on damaged files, found by fuzzing.
+_DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+)
+Place = tuple[str, Boxes, str]  # file, boxes, data set
+SPLITS = ("train", "query", "gallery")
 NEW_PROTOCOL = Layout("CUHK03", re.compile(r"^(?P<person>\d+)_c(?P<camera>\d+)_\d+\.(?:png|jpg)$"), 2)
 # camera pair, person within the pair, view (1 or 2: the camera), number of the image among the person's ten
 NAME = re.compile(r"^(?P<pair>\d)_(?P<person>\d{3})_(?P<view>\d)_(?P<number>\d{2})\.png$")
@@ -57,28 +73,35 @@ def read_cuhk03(store: Store, source: SourceConfig) -> Records:
 
 def _protocol(store: Store, file: str, boxes: Boxes, dataset: str) -> Iterator[ImageRecord | Skipped]:
     """The images of the protocol file, without bytes: split, label and view of each; indices in the file count from 1."""
-    from scipy.io import loadmat
-
     try:
-        content = loadmat(io.BytesIO(store.read_bytes(file)))
-        names = [str(cell[0]) for cell in content["filelist"].ravel()]
-        labels = content["labels"].ravel()
-        members = {split: content[f"{key}_idx"].ravel() for split, key in (("train", "train"), ("query", "query"), ("gallery", "gallery"))}
-    except (ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
-        raise DataError(
-            f"{store}/{file}: is not the new protocol's file with filelist, labels, train_idx, query_idx, gallery_idx ({error!r})"
-        ) from None
-    for split, indices in members.items():
+        content = read_mat5(store.read_bytes(file))
+    except (OSError, ValueError) as error:
+        raise_if_system(error)
+        raise DataError(f"{store}/{file}: cannot be read as the new protocol's file ({error}); fetch it again") from None
+    vectors: dict[str, Any] = {name: content.get(name) for name in ("filelist", "labels", *(f"{key}_idx" for key in SPLITS))}
+    if lacking := [name for name, vector in vectors.items() if not isinstance(vector, list)]:
+        raise DataError(f"{store}/{file}: is not the new protocol's file: it lacks {', '.join(lacking)}")
+    names, labels, *members = vectors.values()
+    for split, indices in zip(SPLITS, members, strict=True):
         for index in indices:
-            if not 1 <= index <= len(names):
-                raise DataError(f"{store}/{file}: {split}_idx has {index}, but filelist has {len(names)} names")
-            name, person = names[index - 1], int(labels[index - 1])
-            match = NAME.match(name)
-            image_id = f"{boxes}/{name}"
-            if match is None:
-                yield Skipped(image_id, dataset, "unexpected_name", f"filelist entry {index} of {file}", split, person)
-            else:
-                yield ImageRecord(image_id, dataset, name=name, split=split, person_id=person, camera_id=int(match["view"]))
+            yield _entry(index, names, labels, split, (file, boxes, dataset))
+
+
+def _entry(index: Any, names: list[Any], labels: list[Any], split: str, place: Place) -> ImageRecord | Skipped:
+    """One image of a split; MATLAB writes indices and labels as whole numbers or as floats."""
+    file, boxes, dataset = place
+    try:
+        number = whole(index, "an index")
+        if number is None or not 1 <= number <= min(len(names), len(labels)):
+            raise ValueError(f"{split}_idx has {shown(index)}, but there are {len(names)} names and {len(labels)} labels")
+        name = names[number - 1]
+        person = whole(labels[number - 1], f"label {number}")
+    except ValueError as error:
+        return Skipped(f"{split}_idx {shown(index)}", dataset, "bad_annotation", f"{file}: {error}", split)
+    match = NAME.match(name) if isinstance(name, str) else None
+    if match is None:
+        return Skipped(f"{boxes}/{name}", dataset, "unexpected_name", f"filelist entry {number} of {file}", split, person)
+    return ImageRecord(f"{boxes}/{name}", dataset, name=name, split=split, person_id=person, camera_id=int(match["view"]))
 
 
 def _of_file(entry: ImageRecord | Skipped, store: Store, images: str) -> ImageRecord | Skipped:
@@ -90,18 +113,21 @@ def _of_file(entry: ImageRecord | Skipped, store: Store, images: str) -> ImageRe
 def _of_release(entries: Iterator[ImageRecord | Skipped], store: Store, file: str, boxes: Boxes) -> Records:
     import h5py
 
-    with store.open(file) as stream:
+    try:
+        stream = store.open(file)
+    except OSError as error:
+        raise_if_system(error)
+        raise DataError(f"{store}/{file}: cannot be read ({error})") from None
+    with stream:
         try:
             mat = h5py.File(stream, "r")
             pairs = [mat[reference] for reference in mat[boxes][0]]
-        except (OSError, KeyError, TypeError) as error:
-            raise DataError(f"{store}/{file}: is not the CUHK03 release, an HDF5 file with cells {boxes} ({error})") from None
+        except _DAMAGE as error:
+            raise_if_system(error)
+            raise DataError(f"{store}/{file}: is not the CUHK03 release, an HDF5 file with cells {boxes} ({error!r:.200})") from None
         with mat:
             for entry in entries:
-                if isinstance(entry, Skipped):
-                    yield entry
-                    continue
-                yield _picture(entry, mat, pairs)
+                yield entry if isinstance(entry, Skipped) else _picture(entry, mat, pairs)
 
 
 def _picture(entry: ImageRecord, mat: Any, pairs: list[Any]) -> ImageRecord | Skipped:
@@ -109,12 +135,16 @@ def _picture(entry: ImageRecord, mat: Any, pairs: list[Any]) -> ImageRecord | Sk
     match = NAME.match(entry.name or "")
     assert match is not None  # _protocol made the name pass
     pair, person, number = int(match["pair"]) - 1, int(match["person"]) - 1, int(match["number"]) - 1
-    if pair >= len(pairs) or number >= pairs[pair].shape[0] or person >= pairs[pair].shape[1]:
-        return skipped(entry, "missing", "the release has no such cell")
-    pixels = mat[pairs[pair][number, person]][()].T
-    if pixels.ndim != 3 or pixels.dtype.name != "uint8" or pixels.shape[2] != 3:
-        return skipped(entry, "missing", f"the cell is no picture but {pixels.dtype} of shape {pixels.shape}")
-    return replace(entry, data=_png(pixels), name=None)
+    try:
+        if not 0 <= pair < len(pairs) or not 0 <= number < pairs[pair].shape[0] or not 0 <= person < pairs[pair].shape[1]:
+            return skipped(entry, "missing", "the release has no such cell")
+        pixels = mat[pairs[pair][number, person]][()].T
+        if pixels.ndim != 3 or pixels.dtype.name != "uint8" or pixels.shape[2] != 3:
+            return skipped(entry, "missing", f"the cell is no picture but {pixels.dtype} of shape {pixels.shape}")
+        return replace(entry, data=_png(pixels), name=None)
+    except _DAMAGE as error:
+        raise_if_system(error)
+        return skipped(entry, "unreadable", f"the cell is damaged ({error!r:.200})")
 
 
 def _png(pixels: Any) -> bytes:

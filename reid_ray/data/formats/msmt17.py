@@ -21,7 +21,7 @@ DATASET = "MSMT17"
 LISTS = {"train": "list_train.txt", "val": "list_val.txt", "query": "list_query.txt", "gallery": "list_gallery.txt"}
 VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
 _PID = re.compile(r"[0-9]{1,18}")
-_NAME = re.compile(r"^\d+_\d+_(?P<camera>\d+)_\d{4}(?:morning|noon|afternoon)_\d+_\d+(?:_ex)?\.\w+$")
+_NAME = re.compile(r"^\d+_\d+_(?P<camera>\d{1,9})_\d{4}(?:morning|noon|afternoon)_\d+_\d+(?:_ex)?\.\w+$")
 
 
 def camera_of_name(path: str) -> int | None:

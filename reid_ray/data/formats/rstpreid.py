@@ -14,7 +14,7 @@ from reid_ray.data.store import Store
 
 DATASET = "RSTPReid"
 ANNOTATIONS = "data_captions.json"
-NAME = re.compile(r"^(?P<person>\d+)_c(?P<camera>\d+)_(?P<index>\d+)\.\w+$")
+NAME = re.compile(r"^(?P<person>\d+)_c(?P<camera>\d{1,9})_(?P<index>\d+)\.\w+$")
 
 
 def read_rstpreid(store: Store, source: SourceConfig) -> Records:

@@ -104,6 +104,17 @@ def test_cmyk_becomes_the_colours_it_stands_for():
     assert np.abs(np.asarray(cmyk, int) - (200, 30, 60)).max() < 12
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 255.0)])
+def test_floats_are_the_picture_that_they_are_meant_to_be(low, high):
+    ramp = np.linspace(low, high, 256, dtype=np.float32).reshape(1, 256).repeat(8, axis=0)
+    ramp[0, 0] = np.nan
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, "TIFF")
+    pixels = np.asarray(decode_image(buffer.getvalue()))
+    assert pixels[4, :, 1].tolist() == list(range(256))
+    assert pixels[0, 0].tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_grey_is_scaled_not_clipped(kind):
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(1, 256).repeat(8, axis=0)
