@@ -43,6 +43,10 @@ class ResourceError(ReidRayError):
     """The cluster cannot give what the job asks for. Names what is missing, before any actor starts."""
 
 
+class TrainingError(ReidRayError):
+    """Training cannot go on, and would end so again, such as by a loss that is not a number; on all workers alike. Names the step."""
+
+
 def reason_of(error: BaseException) -> str:
     """Why a library failed, on one line that may be kept in a row or a log: its kind and message, at most 200 characters.
 

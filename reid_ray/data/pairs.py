@@ -29,6 +29,7 @@ from reid_ray.storage import Counts, read_table, write_json
 from reid_ray.versions import check_json, numbered
 
 SAMPLES, VALIDATION, PICTURES, FACTS = "samples.arrow", "validation.arrow", "pictures.arrow", "facts.json"
+IDS = "ids.arrow"  # caption_id and image_id of each row of SAMPLES, for messages; read only when there is one to write
 _CAPTION_COLUMNS = ["caption_id", "image_id", "parent_id", "kind", "text", "status"]
 _IMAGE_COLUMNS = ["image_id", "dataset", "split", "person_id", "camera_id"]
 
@@ -84,13 +85,16 @@ def prepare_pairs(
     rewrites, captions = captions.filter(pc.invert(original)), captions.filter(original)
     rewrites = _keep(rewrites, pc.is_in(rewrites["parent_id"], captions["caption_id"]), otherwise="parent_not_used", counts=counts)
     pairs = _pairs(captions, rewrites, images, pictures.ids)
-    train = pairs.filter(pc.equal(captions["split"], config.images.train_split))
+    learnt = pc.equal(captions["split"], config.images.train_split)
+    train, ids = pairs.filter(learnt), captions.filter(learnt).select(["caption_id", "image_id"])
     val = pairs.filter(pc.not_equal(captions["split"], config.images.train_split))
     if answered is not None:
-        train = _keep(train, pa.chunked_array([answered(train)], pa.bool_()), otherwise="no_continuation", counts=counts)
+        answers = pa.chunked_array([answered(train)], pa.bool_())
+        train, ids = _keep(train, answers, otherwise="no_continuation", counts=counts), ids.filter(answers)
     _refuse_empty(config, train, val, counts)
     identities = _identity_facts(config, train) if config.batches.sampler == "identity" else {}
     write_arrow(folder / SAMPLES, train)
+    write_arrow(folder / IDS, ids)
     write_arrow(folder / VALIDATION, val)
     counts.written = train.num_rows + val.num_rows + rewrites.num_rows
     learnt_from = images.filter(pc.fill_null(pc.equal(images["split"], config.images.train_split), False))

@@ -94,10 +94,15 @@ def read_parts(folder: Path, engine: ZeroEngine, masking: Masking | None) -> Pro
     if same:
         _set_random_state(own)
     else:
-        torch.manual_seed(progress.step * 10_007 + engine.rank)
+        seed_forward(progress.step, engine.rank)
     if masking is not None:
         masking.load(folder)
     return progress
+
+
+def seed_forward(step: int, rank: int) -> None:
+    """Seed what a forward pass draws at random (dropout) by step and worker: two workers that drew alike would drop the same."""
+    torch.manual_seed(step * 10_007 + rank)
 
 
 def check(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,8 @@ import torch.distributed as dist
 
 from reid_ray.errors import DataError
 from reid_ray.storage import MANIFEST
-from reid_ray.train.checkpoint import Progress, read_parts, write_parts
+from reid_ray.train.agreement import agreed
+from reid_ray.train.checkpoint import Progress, read_parts, seed_forward, write_parts
 from reid_ray.train.parts import Parts
 
 _STEP = re.compile(r"step-(\d+)$")
@@ -39,13 +40,16 @@ class Checkpoints:
         self._filesystem, self._path, self._keep = filesystem, path, keep
 
     def restore(self, parts: Parts) -> Progress:
-        """Load the newest checkpoint into the engine and masking of `parts`; Progress() if there is none. Every worker must call it."""
-        newest = [self.steps()[-1:]]
-        dist.broadcast_object_list(newest)  # rank 0 says which, or a slow file system might tell workers different things
-        if not newest[0]:
+        """Load the newest checkpoint into the engine and masking of `parts`; every worker must call it.
+
+        Without one the run starts anew: Progress(), and random numbers of each worker's own.
+        """
+        newest = agreed(self.steps()[-1:])  # or a slow file system might tell workers different things
+        if not newest:
+            seed_forward(0, parts.engine.rank)
             return Progress()
-        with CheckpointPlace(self._filesystem, self._at(newest[0][0])).whole() as folder:
-            return read_parts(folder, parts.engine, parts.masking)
+        with CheckpointPlace(self._filesystem, self._at(newest[0])).whole() as folder:
+            return agreed(read_parts(folder, parts.engine, parts.masking))
 
     def save(self, parts: Parts, progress: Progress) -> None:
         """Write a checkpoint and delete old ones; returns when it is stored. Every worker must call it."""

@@ -22,7 +22,7 @@ from reid_ray.config.common import PoolConfig
 from reid_ray.config.train import BatchesConfig
 from reid_ray.data.batches import BatchPlan, IdentityOrder, Order, ShuffledOrder
 from reid_ray.data.decoding import Decoder, Resize, Wanted
-from reid_ray.data.pairs import PICTURES, SAMPLES, read_pairs
+from reid_ray.data.pairs import IDS, PICTURES, SAMPLES, read_pairs
 from reid_ray.train.parts import TrainBatch
 from reid_ray.train.ray_decoders import decoded_in_order
 
@@ -67,7 +67,7 @@ class Feed:
         rank: int,
         world: int,
     ) -> None:
-        self._samples = read_pairs(folder / SAMPLES)
+        self._folder, self._samples = folder, read_pairs(folder / SAMPLES)
         self._decoder = Decoder(folder / PICTURES, config, resize=resize, fill=fill)
         self._config, self._collate, self._rank, self._world = config, collate, rank, world
         rewrites_S = pc.list_value_length(self._samples["rewrites"]).to_numpy()
@@ -86,6 +86,18 @@ class Feed:
         return [
             (self._samples["text"][row] if row < captions or rewrites is None else rewrites[row - captions]).as_py()
             for row in rows.tolist()
+        ]
+
+    def names_of(self, rows: np.ndarray) -> list[str]:
+        """Which caption and image rows in the numbering of TrainBatch.text_A are, for messages."""
+        captions = len(self._samples)
+        sample = np.where(rows < captions, rows, np.searchsorted(self._first_rewrite_S, rows, side="right") - 1)
+        if not (self._folder / IDS).is_file():  # prepared by an older version
+            return [f"sample {row}" for row in sample.tolist()]
+        ids = read_pairs(self._folder / IDS).take(sample)
+        return [
+            f"{'caption' if row < captions else 'a rewrite of caption'} {caption} of image {image}"
+            for row, caption, image in zip(rows.tolist(), ids["caption_id"].to_pylist(), ids["image_id"].to_pylist(), strict=True)
         ]
 
     def batches(self, start: int, stop: int) -> Iterator[TrainBatch]:

@@ -13,8 +13,10 @@ from typing import Any, TextIO
 
 from reid_ray.config.training import LogConfig
 from reid_ray.train.boards import Board, open_boards
+from reid_ray.train.finite import finite_or_none
 
 METRICS = "metrics.jsonl"
+NOT_FINITE = "not_finite"  # the event of a number that is NaN or infinite
 
 
 class RunLog:
@@ -44,7 +46,11 @@ class RunLog:
         self._line({"event": event, "step": step, "time": round(time.time(), 3), **facts})
 
     def numbers(self, kind: str, *, step: int, numbers: Mapping[str, float | None], **facts: Any) -> None:
-        """A line of measurements after `step` steps; None is unknown. `kind` is train, validation or transfer; facts go to the file."""
+        """A line of measurements after `step` steps; None is unknown, and written for what is NaN or infinite.
+
+        `kind` is train, validation or transfer; facts go to the file.
+        """
+        numbers = {name: finite_or_none(value) for name, value in numbers.items()}
         self._line({"step": step, "kind": kind, **facts, **numbers})
         prefix = "/".join([kind, *map(str, facts.values())])
         known = {f"{prefix}/{name}": value for name, value in numbers.items() if value is not None}
@@ -60,7 +66,7 @@ class RunLog:
 
     def _line(self, values: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(values) + "\n")
+            self._file.write(json.dumps(values, allow_nan=False) + "\n")
             self._file.flush()
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reid_ray.config.training import ScheduleConfig, TrainingJob
+from reid_ray.errors import TrainingError
+from reid_ray.train.agreement import agreed
+from reid_ray.train.best import replace_best, settle_best
 from reid_ray.train.checkpoint import Progress
 from reid_ray.train.checkpoints import Checkpoints
-from reid_ray.train.log import RunLog
+from reid_ray.train.finite import not_finite, refuse_not_finite_weights
+from reid_ray.train.log import NOT_FINITE, RunLog
 from reid_ray.train.meter import Meter, peak_tflops
 from reid_ray.train.optimizer import learning_rate
-from reid_ray.train.parts import Parts
-from reid_ray.train.recipe import BEST, Selection
+from reid_ray.train.parts import Loss, Parts, Tensors, TrainBatch
+from reid_ray.train.recipe import Selection
 
 
 def train(
@@ -29,9 +33,35 @@ def train(
     steps: int,
     config: TrainingJob,
 ) -> Progress:
-    """Train from progress.step to `steps`; validate, keep the best weights in folder/BEST and write checkpoints on the way."""
-    if _stopped(progress, config.schedule):
-        return progress
+    """Train from progress.step to `steps`; validate, keep the best weights in folder/BEST and write checkpoints on the way.
+
+    Raises:
+        TrainingError: on every worker alike: a loss, a gradient or a weight is NaN or infinite, or no validation gave a number to
+            choose by. The newest checkpoint stays.
+    """
+    if not _stopped(progress, config.schedule):
+        progress = _steps(
+            parts, folder=folder, selection=selection, checkpoints=checkpoints, log=log, progress=progress, steps=steps, config=config
+        )
+    if selection is not None and progress.best_score is None:
+        raise TrainingError(
+            f"none of the validations gave a number for {selection.title} on {selection.split}, so there are no weights to keep; look at "
+            "that split's images and captions, lower optimizer.lr, or set images.val_split to null to keep the last weights"
+        )
+    return progress
+
+
+def _steps(
+    parts: Parts,
+    *,
+    folder: Path,
+    selection: Selection | None,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    progress: Progress,
+    steps: int,
+    config: TrainingJob,
+) -> Progress:
     schedule, each = config.schedule, parts.feed.plan.steps_per_epoch
     device = parts.engine.device
     meter = Meter(device=device, peak=peak_tflops(config.engine.precision, given=config.log.peak_tflops))
@@ -45,6 +75,7 @@ def train(
             features = parts.engine.forward(inputs)
         loss = parts.objective(features, batch.person_A.to(device))
         norm = parts.engine.step(loss.total, lr=lr)
+        _refuse_not_finite(parts, batch, features, loss, norm, step=step + 1, checkpoints=checkpoints, log=log, config=config)
         if parts.masking is not None:
             parts.masking.after(inputs, batch.text_A, features)
         meter.add(loss, norm=norm, samples=len(batch.person_A))
@@ -60,10 +91,13 @@ def train(
         if stopped:
             log.event("early_stop", step=progress.step, best_step=progress.best_step, validations_without_better=progress.without_better)
         if last and selection is None:
-            _keep(parts, folder / BEST, {"step": progress.step, "selected_on": None, "selection": "last step"})
+            _keep(parts, folder, {"step": progress.step, "selected_on": None, "selection": "last step"})
         if last or progress.step % schedule.checkpoint_every == 0:
             with meter.elsewhere():
+                refuse_not_finite_weights(parts.engine.weights_finite(), device=device, step=progress.step)
                 checkpoints.save(parts, progress)
+                if parts.engine.rank == 0:
+                    settle_best(folder)
             log.event("checkpoint", step=progress.step)
         if stopped:
             break
@@ -80,7 +114,7 @@ def _evaluate(parts: Parts, selection: Selection | None, *, folder: Path, log: R
     if selection is not None and parts.validate is not None:
         progress = _select(parts, parts.validate, selection, folder=folder, log=log, progress=progress)
     for other in parts.transfer:
-        log.numbers("transfer", step=progress.step, numbers=other.evaluate(), dataset=other.dataset, split=other.split)
+        log.numbers("transfer", step=progress.step, numbers=agreed(other.evaluate()), dataset=other.dataset, split=other.split)
     parts.engine.train(True)
     return progress
 
@@ -88,33 +122,42 @@ def _evaluate(parts: Parts, selection: Selection | None, *, folder: Path, log: R
 def _select(
     parts: Parts, validate: Callable[[], dict[str, float]], selection: Selection, *, folder: Path, log: RunLog, progress: Progress
 ) -> Progress:
-    scores = validate()
+    scores = agreed(validate())  # whether weights are kept, which all do together, may not hang on a worker's last bit
     log.numbers("validation", step=progress.step, numbers=scores)
     score = scores[selection.number]
-    if progress.best_score is not None and score <= progress.best_score:
+    if not math.isfinite(score):
+        log.event(NOT_FINITE, step=progress.step, what=f"validation: {selection.number}")
+    if not math.isfinite(score) or (progress.best_score is not None and score <= progress.best_score):
         return replace(progress, without_better=progress.without_better + 1)
     chosen = {"selected_on": selection.split, "selection": f"best {selection.title}", selection.number: score}
-    _keep(parts, folder / BEST, {"step": progress.step, **chosen})
+    _keep(parts, folder, {"step": progress.step, **chosen})
     return replace(progress, best_step=progress.step, best_score=score, without_better=0)
 
 
-def _keep(parts: Parts, path: Path, facts: dict[str, Any]) -> None:
-    """Replace the model folder at `path` by the weights at hand."""
+def _keep(parts: Parts, folder: Path, facts: dict[str, Any]) -> None:
+    """Replace the best weights in `folder` by those at hand."""
+    refuse_not_finite_weights(parts.engine.weights_finite(), device=parts.engine.device, step=facts["step"])
     state = parts.engine.full_state(frozen=parts.whole_model)
     if parts.engine.rank == 0:
-        hidden, old = (path.with_name(f".{path.name}.{end}") for end in ("partial", "old"))
-        shutil.rmtree(hidden, ignore_errors=True)
-        parts.write(state, hidden, facts)
-        if path.is_dir():
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-        hidden.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_best(folder, lambda path: parts.write(state, path, facts))
     parts.engine.barrier()
 
 
-def recover_best(folder: Path) -> None:
-    """Put the best weights back if a worker died just when they were to be replaced; rank 0 calls it before training goes on."""
-    old = folder / f".{BEST}.old"
-    if old.is_dir() and not (folder / BEST).exists():
-        old.rename(folder / BEST)
+def _refuse_not_finite(
+    parts: Parts,
+    batch: TrainBatch,
+    features: Tensors,
+    loss: Loss,
+    norm: float,
+    *,
+    step: int,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    config: TrainingJob,
+) -> None:
+    found = not_finite(loss, norm, features, device=parts.engine.device, rows=lambda: parts.feed.names_of(batch.text_A.numpy()))
+    if found is None:
+        return
+    log.event(NOT_FINITE, step=step, what=found.terms, ranks=found.ranks, rows=found.rows)
+    kept = agreed(checkpoints.steps()[-1:])
+    raise TrainingError(found.sentence(step=step, checkpoint=kept[0] if kept else None, precision=config.engine.precision))

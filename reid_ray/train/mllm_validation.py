@@ -40,7 +40,7 @@ class ImageValidation:
 
     @torch.no_grad()
     def __call__(self, forward: Forward) -> dict[str, float]:
-        """{"visual_map", "visual_r1", "latent_map", ...} in [0, 1]; every worker must call it, and all get the same numbers."""
+        """{"visual_map", "visual_r1", "latent_map", ...} in [0, 1] or NaN; every worker must call it."""
         features = self._encode(forward, "picture", self._picture_G)
         person_G, camera_G = torch.from_numpy(self._person_G), torch.from_numpy(self._camera_G)
         same_GG = person_G[:, None] == person_G[None, :]
@@ -74,7 +74,9 @@ class ImageValidation:
 
 
 def _scores(name: str, score_QG: torch.Tensor, match_QG: torch.Tensor, left_out_QG: torch.Tensor) -> dict[str, float]:
-    """Mean average precision and R@1 over queries that have a match left."""
+    """Mean average precision and R@1 over queries that have a match left; NaN if a score is not finite: its rank would mean nothing."""
+    if not torch.isfinite(score_QG).all():
+        return {f"{name}_map": float("nan"), f"{name}_r1": float("nan")}
     match_QG = match_QG & ~left_out_QG
     order_QG = score_QG.masked_fill(left_out_QG, float("-inf")).argsort(dim=1, descending=True, stable=True)
     ranked_QG = match_QG.gather(1, order_QG)[match_QG.any(dim=1)].double()

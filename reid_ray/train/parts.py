@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from reid_ray.train.zero import ZeroEngine
@@ -56,6 +57,10 @@ class Feed(Protocol):
         """The batches of steps start .. stop - 1, counted over the whole run."""
         ...
 
+    def names_of(self, rows: np.ndarray) -> list[str]:
+        """What samples are called in messages, by TrainBatch.text_A."""
+        ...
+
 
 class Masking(Protocol):
     """Changes a step's texts before the forward pass and learns from its features after it; its state is part of a checkpoint."""
@@ -81,7 +86,7 @@ class Masking(Protocol):
 class Transfer:
     """Another data set that is looked at after each validation, to be reported, never to choose by.
 
-    evaluate gives its numbers, the same on every worker; every worker calls it.
+    evaluate gives its numbers; every worker calls it, and rank 0's count.
     """
 
     dataset: str
@@ -99,7 +104,7 @@ class Parts:
     write: the module's weights by name (float32, CPU), a folder that does not exist yet, facts -> a model folder whose
         manifest.json holds the facts under "facts". Called by rank 0 alone.
     masking: None if texts are taken as they are.
-    validate: numbers of the validation split, the same on every worker; every worker calls it. None keeps the last weights.
+    validate: numbers of the validation split; every worker calls it, and rank 0's count. None keeps the last weights.
     transfer: other data sets to look at after each validation.
     whole_model: whether `write` is given frozen weights too, or only those that train (an adapter).
     finish: what is left to do after the last step, on every worker.

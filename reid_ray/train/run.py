@@ -27,6 +27,7 @@ from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.train.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
 from reid_ray.train.log import METRICS, read_metrics
 from reid_ray.train.recipe import BEST, Recipe, Selection
+from reid_ray.train.stopping import forget_stop, raise_stop
 
 _RAY, _CHECKPOINTS = "ray", "checkpoints"
 
@@ -36,6 +37,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
 
     Raises:
         ReidRayError: inputs, initial weights or resources are missing; before any worker starts.
+        TrainingError: training cannot go on, such as by a loss that is not a number; the newest checkpoint stays for the same command.
     """
     config, job = recipe.config, recipe.job
     out = JobOutput(job, config.output.path, config, if_exists=config.output.if_exists, inputs=recipe.inputs())
@@ -54,10 +56,14 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
             facts = recipe.prepare(folder, out.counts)
             out.timings["prepare_seconds"] = time.perf_counter() - clock
             clock = time.perf_counter()
+            forget_stop(folder)
             with _watched(folder, job, recipe.selection):
-                _fit(recipe, folder)
+                try:
+                    _fit(recipe, folder)
+                finally:
+                    raise_stop(folder)
             out.timings["train_seconds"] = time.perf_counter() - clock
-            out.facts.update(facts, **_result(folder))
+            out.facts.update(facts, **_result(folder, recipe.selection))
             shutil.copytree(folder / BEST, out.folder / "model")
             for board in (TENSORBOARD, WANDB, MLFLOW):
                 if (folder / board).is_dir():
@@ -184,15 +190,17 @@ def _show(bar: Any, lines: list[dict[str, Any]], selection: Selection | None) ->
     if not trained:
         return
     bar.total = starts[-1]["steps"]
-    scores = f", {selection.title} {validated[-1][selection.number]:.3f}" if validated and selection is not None else ""
+    score = validated[-1][selection.number] if validated and selection is not None else None
+    scores = f", {selection.title} {score:.3f}" if score is not None and selection is not None else ""
     restarts = f", restarted {len(starts) - 1}x" if len(starts) > 1 else ""
     bar.set_postfix_str(f"loss {trained[-1]['loss']:.3f}{scores}{restarts}", refresh=False)
     bar.update(trained[-1]["step"] - bar.n)
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def _result(folder: Path, selection: Selection | None) -> dict[str, Any]:
     lines = read_metrics(folder)
     trained = [line for line in lines if line.get("kind") == "train"]
+    validated = [line for line in lines if line.get("kind") == "validation"]
     starts = [line for line in lines if line.get("event") == "start"]
     stops = [line for line in lines if line.get("event") == "early_stop"]
     return {
@@ -201,6 +209,7 @@ def _result(folder: Path) -> dict[str, Any]:
         "steps_per_epoch": starts[-1]["steps_per_epoch"],
         "workers": len(starts[-1]["workers"]),
         "restarts": len(starts) - 1,
+        "validations_not_finite": len([each for each in validated if selection is not None and each[selection.number] is None]),
         "last_loss": trained[-1]["loss"],
         "selected": read_manifest(folder / BEST)["facts"],
     }
@@ -209,4 +218,5 @@ def _result(folder: Path) -> dict[str, Any]:
 def _sentence(facts: dict[str, Any], selection: Selection | None) -> str:
     chosen = facts["selected"]
     kept = f"{selection.title} {chosen[selection.number]:.3f} on {selection.split}" if selection is not None else "last step"
-    return f"{facts['steps']} steps, kept step {chosen['step']} ({kept})"
+    lost = facts["validations_not_finite"]
+    return f"{facts['steps']} steps, kept step {chosen['step']} ({kept}{f', {lost} validations were not a number' if lost else ''})"

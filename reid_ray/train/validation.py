@@ -47,7 +47,7 @@ class Validation:
 
     @torch.no_grad()
     def __call__(self, forward: Forward) -> dict[str, float]:
-        """{"r1", "map"} in [0, 1]; every worker must call it, and all get the same numbers."""
+        """{"r1", "map"} in [0, 1]; every worker must call it. NaN if a feature is NaN or infinite: its rank would mean nothing."""
         gallery_row, _ = self._share(len(self._picture_G))
         query_row, real_Q = self._share(self._pairs.num_rows)
         images = [
@@ -90,9 +90,14 @@ class Validation:
 
 
 def _first_hit_and_precision(score_QG: torch.Tensor, match_QG: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per query, float64: whether the best picture matches, and the average precision. Ties go by the gallery's order."""
+    """Per query, float64: whether the best picture matches, and the average precision; NaN where a score is not finite.
+
+    Ties go by the gallery's order.
+    """
     order_QG = score_QG.argsort(dim=1, descending=True, stable=True)
     ranked_QG = match_QG.gather(1, order_QG).double()
     rank_G = torch.arange(1, ranked_QG.shape[1] + 1, device=ranked_QG.device)
     precision_QG = ranked_QG.cumsum(dim=1) / rank_G
-    return ranked_QG[:, 0], (precision_QG * ranked_QG).sum(dim=1) / ranked_QG.sum(dim=1)
+    lost_Q = ~torch.isfinite(score_QG).all(dim=1)
+    average_Q = (precision_QG * ranked_QG).sum(dim=1) / ranked_QG.sum(dim=1)
+    return ranked_QG[:, 0].masked_fill(lost_Q, float("nan")), average_Q.masked_fill(lost_Q, float("nan"))

@@ -11,20 +11,38 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from reid_ray.errors import ReidRayError, TrainingError
 from reid_ray.redaction import redacted
+from reid_ray.train.agreement import agreed
+from reid_ray.train.best import recover_best
 from reid_ray.train.checkpoints import Checkpoints
 from reid_ray.train.log import RunLog
-from reid_ray.train.loop import recover_best, train
+from reid_ray.train.loop import train
 from reid_ray.train.recipe import Recipe
+from reid_ray.train.stopping import is_stopped, stop_run
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Train as one of the workers.
+    """Train as one of the workers. What a user can mend is left to the driver to say; a group that comes after it does nothing.
 
     Args:
         settings: {"recipe": Recipe, "folder": the run's folder, on storage that all nodes share, "filesystem" and "checkpoints":
             where checkpoints are}.
     """
+    folder = Path(settings["folder"])
+    if agreed(is_stopped(folder)):
+        return
+    try:
+        _train(settings)
+    except TrainingError as error:  # raised on all workers alike, so nobody waits for this one
+        if dist.get_rank() == 0:
+            stop_run(folder, error)
+    except ReidRayError as error:  # on this one alone, perhaps: failing ends the others, who may wait for it
+        stop_run(folder, error)
+        raise
+
+
+def _train(settings: dict[str, Any]) -> None:
     recipe: Recipe = settings["recipe"]
     folder, config = Path(settings["folder"]), recipe.config
     # DeepSpeed calls collectives by names that torch has renamed; every worker would say so.
@@ -33,9 +51,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.set_num_threads(config.workers.torch_threads)
     parts = recipe.parts(folder)
     checkpoints = Checkpoints(settings["filesystem"], settings["checkpoints"], keep=config.schedule.keep_checkpoints)
-    if dist.get_rank() == 0:
-        recover_best(folder)
     progress = checkpoints.restore(parts)
+    progress = agreed(recover_best(folder, progress) if dist.get_rank() == 0 else progress)
     each = parts.feed.plan.steps_per_epoch
     steps = config.schedule.epochs * each
     steps = min(steps, config.schedule.max_steps or steps)

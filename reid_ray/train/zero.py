@@ -58,13 +58,20 @@ class ZeroEngine:
         return self._engine(**{name: value.to(self.device, non_blocking=True) for name, value in batch.items()})
 
     def step(self, loss: torch.Tensor, *, lr: float) -> float:
-        """Backward pass, gradients averaged over workers, clipped, one optimizer step. Returns the gradient's norm before clipping."""
+        """Backward pass, gradients averaged over workers, clipped, one optimizer step. Returns the gradient's norm before clipping.
+
+        Where the norm is NaN or infinite DeepSpeed may leave the step out without a word, so the caller must look at it.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["factor"]
         self._engine.backward(loss)
+        # Stage 0 has no norm of its own; its gradients are the same on every worker by now, and are gone after the step.
+        whole = [weight.grad for _, weight in self._trained() if weight.grad is not None] if self.stage == 0 else []
+        norm = nn.utils.get_total_norm(whole) if self.stage == 0 else None
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else 0.0
+        if norm is None:
+            norm = self._engine.get_global_grad_norm()
+        return float(norm)
 
     def train(self, mode: bool) -> None:
         """Switch the module between training and evaluation."""
@@ -91,6 +98,12 @@ class ZeroEngine:
             inner.state[flat]["step"].fill_(steps)
         for name, weight in self._trained():
             self._set(weight, read(name))
+
+    def weights_finite(self) -> bool:
+        """Whether the trained weights that lie with this worker, and the buffers that are saved, are all finite."""
+        saved = self.module.state_dict().keys()
+        buffers = [value for name, value in self.module.named_buffers() if name in saved and value.is_floating_point()]
+        return all(bool(torch.isfinite(value).all()) for value in [*self._flat(), *buffers])
 
     def buffers(self) -> dict[str, torch.Tensor]:
         """The buffers that the module saves, such as running means; each worker has its own."""

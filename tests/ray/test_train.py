@@ -24,7 +24,7 @@ from reid_ray.config.train import TrainJob
 from reid_ray.data.batches import BatchPlan, ShuffledOrder
 from reid_ray.data.images import decode_image
 from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.errors import ReidRayError
+from reid_ray.errors import ReidRayError, TrainingError
 from reid_ray.model.dual_encoder import build_dual_encoder, tokenise
 from reid_ray.model.loading import load_encoder
 from reid_ray.records import CAPTIONS, IMAGES
@@ -275,6 +275,23 @@ def lose_a_node(people: Path, folder: Path) -> None:
     run.join()
     ray.shutdown()
     cluster.shutdown()
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_at_once_and_keeps_the_checkpoint(local_ray, people, tmp_path):
+    config = job(
+        people, tmp_path / "out", "optimizer={lr: 1.0e+30, warmup_share: 0}", "schedule.checkpoint_every=1", "schedule.log_every=1"
+    )
+    for checkpoint in (1, 1):  # the same command ends the same way
+        with pytest.raises(TrainingError, match=r"step 2: .*not finite.*the checkpoint of step 1 is kept: the same command goes on from"):
+            run_train(config)
+        (run,) = tmp_path.glob(".out.*.run")
+        assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{checkpoint:08d}"]
+        assert not (tmp_path / "out").exists()
+    lines = read_metrics(run)
+    assert [line["step"] for line in lines if line.get("event") == "start"] == [0, 1]  # neither was tried again
+    stops = [line for line in lines if line.get("event") == "not_finite"]
+    assert all("sdm" in line["what"] and len(line["rows"]) == config.batches.size for line in stops)
+    assert stops[0]["rows"][0].startswith(("caption ", "a rewrite of caption "))
 
 
 def test_weights_are_chosen_on_val_and_say_so(local_ray, people, tmp_path):

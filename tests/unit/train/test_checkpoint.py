@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -83,6 +84,9 @@ def _worker(rank: int, world: int, folder: Path, source: Path | None) -> None:
         if source is not None:
             on = Run(CASES[OTHER.get(name, name)])
             assert read_parts(source / name, on.engine, None).step == 3
+            drawn: list[float] = [0.0] * world
+            dist.all_gather_object(drawn, torch.rand(1).item())
+            assert len(set(drawn)) == world  # of other random numbers each, as their number has changed
             _keep(rank, on.train(3, 6), folder / f"{name}-from-others.safetensors")
             continue
         undisturbed = Run(config)
@@ -109,6 +113,28 @@ def _worker(rank: int, world: int, folder: Path, source: Path | None) -> None:
             assert torch.equal(state[key], value), f"{name}: {key} differs by {(state[key] - value).abs().max()}"
         _keep(rank, expected, folder / f"{name}-undisturbed.safetensors")
     dist.destroy_process_group()
+
+
+def _norms(rank: int, folder: Path) -> None:
+    os.environ["LOCAL_RANK"] = "0"
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store-norms", rank=0, world_size=1)
+    for name in ("stage0", "stage1", "stage2-offload", "stage3", "bf16-stage2"):
+        run, x_B3 = Run(CASES[name]), torch.randn(12, 3)
+        plain = Net().to(run.dtype)
+        plain(x_B3.to(run.dtype)).float().square().mean().backward()
+        expected = nn.utils.get_total_norm([weight.grad.float() for weight in plain.parameters() if weight.grad is not None])
+        norm = run.engine.step(run.engine.forward({"x_A3": x_B3.to(run.dtype)}).float().square().mean(), lr=0.01)
+        torch.testing.assert_close(norm, expected.item(), rtol=0.05 if run.dtype == torch.bfloat16 else 1e-4, atol=0, msg=name)
+        assert run.engine.weights_finite()
+        x_B3[5, 1] = float("nan")
+        norm = run.engine.step(run.engine.forward({"x_A3": x_B3.to(run.dtype)}).float().square().mean(), lr=0.01)
+        assert not math.isfinite(norm), name
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_the_norm_of_gradients_is_known_at_each_stage_also_when_it_is_no_number(tmp_path):
+    torch.multiprocessing.spawn(_norms, (tmp_path,), nprocs=1)
 
 
 def _keep(rank, state, path):

@@ -71,6 +71,16 @@ def _feed(folder, *overrides, rank=0, world=1) -> Feed:
     )
 
 
+def test_rows_are_named_by_caption_and_image(prepared):
+    made = _feed(prepared)
+    for step in range(3):
+        batch = made.make(step)
+        kinds = {(0, "caption c{0} of image i{0}"), (1, "a rewrite of caption c{0} of image i{0}")}
+        expected = [dict(kinds)[again].format(row) for again, row in batch.inputs["texts"].tolist()]
+        assert made.names_of(batch.text_A.numpy()) == expected
+    assert any(name.startswith("a rewrite") for name in expected)
+
+
 def assert_equal(one, other):
     assert one.inputs.keys() == other.inputs.keys()
     assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
