@@ -69,7 +69,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of all whole checkpoints, ascending."""
-        found = self._filesystem.get_file_info(pyarrow.fs.FileSelector(self._path))
+        found = self._filesystem.get_file_info(pyarrow.fs.FileSelector(self._path, allow_not_found=True))
         named = [int(match[1]) for info in found if (match := _STEP.match(info.base_name))]
         manifests = self._filesystem.get_file_info([f"{self._at(step)}/{MANIFEST}" for step in named])
         return sorted(step for step, info in zip(named, manifests, strict=True) if info.is_file)

@@ -55,15 +55,13 @@ class DualEncoderRecipe:
         others = {other.name: [other.images, other.captions] for other in self.config.transfer}
         return {**own, "transfer": others} if others else own
 
-    def files(self) -> list[Path]:
-        """The Parquet files of all images and captions."""
-        others = [path for other in self.config.transfer for path in (other.images, other.captions)]
-        return [file for path in (self.config.images.path, *self.config.captions.paths, *others) for file in parquet_files(path)]
-
     def check(self) -> None:
-        """Initial weights must be at hand, and the job must fit where workers.device_gib says into what."""
+        """Tables and initial weights must be at hand, and the job must fit where workers.device_gib says into what."""
         from reid_ray.train.memory_job import refuse_too_large
 
+        others = [path for other in self.config.transfer for path in (other.images, other.captions)]
+        for path in (self.config.images.path, *self.config.captions.paths, *others):
+            parquet_files(path)
         if self.config.model.init is not None:
             locate(self.config.model.init)
         refuse_too_large("train", self.config)

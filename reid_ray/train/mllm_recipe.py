@@ -48,17 +48,13 @@ class MllmRecipe:
         model = self.config.model
         return {"images": self.config.images.path, "captions": self.config.captions.paths, "base": model.base, "adapter": model.adapter}
 
-    def files(self) -> list[Path]:
-        """The Parquet files of images and captions, and the weights that training goes on from."""
-        files = [file for path in (self.config.images.path, *self.config.captions.paths) for file in parquet_files(path)]
-        adapter = self.config.model.adapter
-        return [*files, *(sorted(Path(adapter).rglob("*.safetensors")) if adapter is not None else [])]
-
     def check(self) -> None:
-        """Base, processor, LoRA targets, quantization and context."""
+        """Tables, base, processor, LoRA targets, quantization and context."""
         from reid_ray.model.mllm_folder import check_mllm
         from reid_ray.train.memory_job import refuse_too_large
 
+        for path in (self.config.images.path, *self.config.captions.paths):
+            parquet_files(path)
         check_mllm(self.config.model, zero_stage=self.config.engine.zero_stage)
         self._refuse_small_context()
         refuse_too_large("tune", self.config)

@@ -57,14 +57,6 @@ class Recipe(Protocol):
         """Name -> path of what the job reads, for the manifest."""
         ...
 
-    def files(self) -> list[Path]:
-        """The files whose change makes a run that was cut off another run.
-
-        Raises:
-            DataError: one is missing.
-        """
-        ...
-
     def check(self) -> None:
         """Refuse what cannot run, before anything starts.
 

@@ -6,7 +6,6 @@ leaves it there, and the same command goes on from its newest checkpoint. What i
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import threading
@@ -16,20 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs
-
-from reid_ray.config.base import fingerprint
-from reid_ray.config.training import OUTSIDE_THE_RUN, TrainingJob
-from reid_ray.errors import DataError
+from reid_ray.config.training import OUTSIDE_THE_RUN
 from reid_ray.progress import progress_bar
 from reid_ray.runtime import Need, ray_session, require_resources
 from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.train.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
 from reid_ray.train.log import METRICS, read_metrics
 from reid_ray.train.recipe import BEST, Recipe, Selection
+from reid_ray.train.run_folders import OtherRun, Record, checkpoints_of, drop_run, newest_step, other_runs, write_record
 from reid_ray.train.stopping import forget_stop, raise_stop
 
-_RAY, _CHECKPOINTS = "ray", "checkpoints"
+_RAY = "ray"
 
 
 def run_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -45,8 +41,12 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         return finished
     recipe.check()
     check_boards(config.log)
-    _open_storage(config)
-    with out.hold(), _run_folder(recipe) as folder, ray_session(config.ray):
+    storage = config.schedule.checkpoint_storage
+    if storage is not None:
+        from reid_ray.train.checkpoints import open_checkpoint_storage
+
+        open_checkpoint_storage(storage)
+    with out.hold(), _run_folder(recipe, out) as (folder, others), ray_session(config.ray):
         workers = config.workers
         least = workers.count if workers.min_count is None else workers.min_count
         trainers = Need("workers", least, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)
@@ -70,34 +70,37 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
                     shutil.copytree(folder / board, out.folder / board)
             shutil.copy(folder / METRICS, out.folder / METRICS)
             out.facts.update(recipe.publish(folder, out.folder, read_manifest(folder / BEST)))
-        filesystem, checkpoints = _checkpoints_at(config, folder)
+        filesystem, checkpoints = checkpoints_of(folder, storage)
         filesystem.delete_dir(checkpoints)
         shutil.rmtree(folder / _RAY)
+        for other in others:
+            drop_run(other, storage=storage)
     print(f"{job}: {out.counts}; {recipe.sentence(out.facts)}, {_sentence(out.facts, recipe.selection)} -> {out.path}")
     return read_manifest(out.path)
 
 
 @contextmanager
-def _run_folder(recipe: Recipe) -> Iterator[Path]:
-    """The hidden folder of this configuration on this input, locked against a second driver; kept only if there is a run to go on.
+def _run_folder(recipe: Recipe, out: JobOutput) -> Iterator[tuple[Path, list[OtherRun]]]:
+    """The hidden folder of this configuration on this input, and the runs of others beside it; the output's lock is held.
 
-    Where and on how many machines a run works is not part of its name, so it can go on elsewhere and on more or fewer workers.
+    Where and on how many machines a run works is not part of its name, so it can go on elsewhere and on more or fewer workers. The folder
+    is kept only if there is a run to go on. What is gone on with, and what is not, is said before anything starts.
     """
-    content = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in recipe.files()]
-    name = fingerprint({"config": recipe.config.model_dump(mode="json", exclude=OUTSIDE_THE_RUN), "input": content})
-    output = Path(recipe.config.output.path).resolve()
-    folder = output.parent / f".{output.name}.{name}.run"
+    storage = recipe.config.schedule.checkpoint_storage
+    record = Record(recipe.job, recipe.config.model_dump(mode="json", exclude=OUTSIDE_THE_RUN), out.provenance)
+    folder = record.folder(out.path)
+    others = other_runs(folder, out.path, storage=storage)
+    if (step := newest_step(folder, storage)) is not None:
+        print(f"{recipe.job}: goes on from the checkpoint of step {step} in {folder}", flush=True)
+    for other in others:
+        print(f"{recipe.job}: {other.sentence(record)}", flush=True)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the pictures that are trained on
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"{folder}: another process trains with this configuration; wait for it, or change output.path") from None
-        try:
-            yield folder
-        finally:
-            if not (folder / _RAY).exists():  # no worker started, so there is nothing to go on from
-                shutil.rmtree(folder)
+    try:
+        write_record(folder, record)
+        yield folder, others
+    finally:
+        if not (folder / _RAY).exists():  # no worker started, so there is nothing to go on from
+            shutil.rmtree(folder)
 
 
 def _fit(recipe: Recipe, folder: Path) -> None:
@@ -113,7 +116,7 @@ def _fit(recipe: Recipe, folder: Path) -> None:
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(workers.patience_seconds)
     resources = {"CPU": workers.num_cpus, **({"GPU": workers.num_gpus} if workers.num_gpus else {})}
     count = workers.count if workers.min_count is None else (workers.min_count, workers.count)
-    filesystem, checkpoints = _checkpoints_at(config, folder)
+    filesystem, checkpoints = checkpoints_of(folder, config.schedule.checkpoint_storage)
     filesystem.create_dir(checkpoints, recursive=True)
     _trainer_class()(
         train_worker,
@@ -126,22 +129,6 @@ def _fit(recipe: Recipe, folder: Path) -> None:
             logging_config=LoggingConfig(log_level="WARNING"),  # the run's own log says what Ray Train would say
         ),
     ).fit()
-
-
-def _checkpoints_at(config: TrainingJob, folder: Path) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Where the checkpoints of the run in `folder` are: beside it, or where the configuration says, under the run's name."""
-    storage = _open_storage(config)
-    if storage is None:
-        return pyarrow.fs.LocalFileSystem(), str(folder / _CHECKPOINTS)
-    return storage[0], f"{storage[1]}/{folder.name.strip('.')}"
-
-
-def _open_storage(config: TrainingJob) -> tuple[pyarrow.fs.FileSystem, str] | None:
-    if config.schedule.checkpoint_storage is None:
-        return None
-    from reid_ray.train.checkpoints import open_checkpoint_storage
-
-    return open_checkpoint_storage(config.schedule.checkpoint_storage)
 
 
 def _trainer_class() -> type[Any]:
