@@ -23,7 +23,7 @@ from reid_ray.train.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
 from reid_ray.train.log import METRICS, read_metrics
 from reid_ray.train.recipe import BEST, Recipe, Selection
 from reid_ray.train.run_folders import OtherRun, Record, checkpoints_of, drop_run, newest_step, other_runs, write_record
-from reid_ray.train.stopping import forget_stop, raise_stop
+from reid_ray.train.stopping import forget_stop, raise_lost, raise_stop
 
 _RAY = "ray"
 
@@ -58,10 +58,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
             clock = time.perf_counter()
             forget_stop(folder)
             with _watched(folder, job, recipe.selection):
-                try:
-                    _fit(recipe, folder)
-                finally:
-                    raise_stop(folder)
+                _fit(recipe, folder)
             out.timings["train_seconds"] = time.perf_counter() - clock
             out.facts.update(facts, **_result(folder, recipe.selection))
             shutil.copytree(folder / BEST, out.folder / "model")
@@ -108,6 +105,7 @@ def _fit(recipe: Recipe, folder: Path) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.v2.api.exceptions import WorkerGroupError
 
     from reid_ray.train.worker import train_worker
 
@@ -118,7 +116,7 @@ def _fit(recipe: Recipe, folder: Path) -> None:
     count = workers.count if workers.min_count is None else (workers.min_count, workers.count)
     filesystem, checkpoints = checkpoints_of(folder, config.schedule.checkpoint_storage)
     filesystem.create_dir(checkpoints, recursive=True)
-    _trainer_class()(
+    trainer = _trainer_class()(
         train_worker,
         train_loop_config={"recipe": recipe, "folder": str(folder), "filesystem": filesystem, "checkpoints": checkpoints},
         scaling_config=ScalingConfig(num_workers=count, use_gpu=workers.num_gpus > 0, resources_per_worker=resources),
@@ -128,7 +126,14 @@ def _fit(recipe: Recipe, folder: Path) -> None:
             failure_config=FailureConfig(max_failures=config.schedule.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # the run's own log says what Ray Train would say
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        raise_stop(folder)
+        raise_lost(error.worker_failures, max_failures=config.schedule.max_failures)
+        raise
+    raise_stop(folder)
 
 
 def _trainer_class() -> type[Any]:

@@ -28,6 +28,7 @@ _DURABLE, _PROVENANCE, _OUTPUT, _PLACE = (
 )
 _PRIVACY = ("tests/unit/privacy/test_left_behind.py",)
 _INDEX, _GUARD, _CHECKPOINT = (_RETRIEVAL + "test_index.py",), (_SERVE + "test_schema.py",), (_TRAIN + "test_checkpoints.py",)
+_BEST, _FINITE, _FOLDERS = (_TRAIN + "test_best.py",), (_TRAIN + "test_finite.py",), (_TRAIN + "test_run_folders.py",)
 
 MUTATIONS = (
     # --- the life of an output
@@ -417,6 +418,71 @@ MUTATIONS = (
         "self.steps()[: -self._keep]",
         "self.steps()[self._keep :]",
         _CHECKPOINT,
+    ),
+    Mutation(
+        "the best weights are not recovered",
+        "reid_ray/train/best.py",
+        '    best, before = folder / BEST, _beside(folder, "old")\n    wanted',
+        '    return progress\n    best, before = folder / BEST, _beside(folder, "old")\n    wanted',
+        _BEST,
+    ),
+    Mutation(
+        "the weights that a checkpoint speaks of do not come back",
+        "reid_ray/train/best.py",
+        "            before.rename(best)\n    for end",
+        "            pass\n    for end",
+        _BEST,
+    ),
+    Mutation("weights of an attempt before stay", "reid_ray/train/best.py", "        _drop(best)\n        if", "        if", _BEST),
+    Mutation(
+        "better weights push out those of the checkpoint",
+        "reid_ray/train/best.py",
+        "    if best.is_dir() and before.is_dir():",
+        "    if best.is_dir() and before.is_dir() and not shutil.rmtree(before):",
+        _BEST,
+    ),
+    Mutation("the worker is left out of a seed", "reid_ray/train/checkpoint.py", "10_007 + rank)", "10_007)", _BEST),
+    # --- numbers that are none, and one decision for all workers
+    Mutation(
+        "each worker chooses weights by its own score",
+        "reid_ray/train/loop.py",
+        "scores = agreed(validate())",
+        "scores = validate()",
+        _FINITE,
+    ),
+    Mutation("NaN is a better score", "reid_ray/train/loop.py", "    if not math.isfinite(score) or (", "    if (", _FINITE),
+    Mutation(
+        "a loss that is no number is trained on",
+        "reid_ray/train/loop.py",
+        "    if found is None:\n",
+        "    if found is None or found:\n",
+        _FINITE,
+    ),
+    Mutation("one worker's flag is not heard", "reid_ray/train/agreement.py", "op=dist.ReduceOp.MAX", "op=dist.ReduceOp.MIN", _FINITE),
+    Mutation(
+        "a picture that could not be encoded is everybody's best hit",
+        "reid_ray/train/validation.py",
+        "    lost_Q = ~torch.isfinite(score_QG).all(dim=1)",
+        "    lost_Q = torch.zeros(len(score_QG), dtype=torch.bool)",
+        _FINITE,
+    ),
+    Mutation(
+        "NaN is written as a metric", "reid_ray/train/finite.py", " if value is not None and math.isfinite(value) else None", "", _FINITE
+    ),
+    # --- runs beside a run
+    Mutation(
+        "another input is the same run",
+        "reid_ray/train/run_folders.py",
+        "fingerprint({'config': self.config, 'input': self.inputs})",
+        "fingerprint({'config': self.config})",
+        _FOLDERS,
+    ),
+    Mutation(
+        "a neighbour's run is taken for one's own",
+        "reid_ray/train/run_folders.py",
+        " and pattern.fullmatch(folder.name)",
+        "",
+        _FOLDERS,
     ),
     # --- the gallery
     Mutation(

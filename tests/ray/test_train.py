@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -228,15 +229,23 @@ def test_killing_a_worker_once_does_not_change_a_bit_of_the_result(local_ray, pe
     assert not list((tmp_path / "storage").iterdir())
 
 
-def test_a_driver_killed_on_the_way_goes_on_with_one_worker_of_another_stage(local_ray, root, people, tmp_path, expected):
+def test_a_driver_killed_on_the_way_goes_on_with_one_worker_of_another_stage(local_ray, root, people, tmp_path, expected, capsys):
     config = job(people, tmp_path / "out", "schedule.checkpoint_every=2", "schedule.log_every=1")
     (tmp_path / "train.yaml").write_text(json.dumps(config.model_dump(mode="json", exclude_unset=True)))
     command = [sys.executable, str(root / "jobs" / "train.py"), "--config", str(tmp_path / "train.yaml"), "ray.address=local"]
     kill_driver_after(2, command, tmp_path)
     checkpoints = sorted(path for path in tmp_path.glob(".out.*.run/checkpoints/step-*"))
     assert load_encoder(checkpoints[0] / "model").dim == SHAPE["embed_dim"]
+    # What a run of another configuration would have left: it is named, and gone when this one is done.
+    left = tmp_path / ".out.0123456789abcdef.run"
+    (left / "checkpoints" / "step-00000077").mkdir(parents=True)
+    (left / "checkpoints" / "step-00000077" / "manifest.json").write_text("{}")
     other = ["ray.address=local", "workers.count=1", "engine.zero_stage=1"]
     manifest = run_train(load_config(TrainJob, tmp_path / "train.yaml", other))
+    said = capsys.readouterr().out
+    assert re.search(r"train: goes on from the checkpoint of step \d+ in .*\.run", said)
+    assert re.search(rf"{re.escape(str(left))} is a run of another configuration .* step 77", said)
+    assert not list(tmp_path.glob(".out.*"))
     starts = [(line["step"], len(line["workers"])) for line in read_metrics(tmp_path / "out") if line.get("event") == "start"]
     assert starts[0] == (0, 2)
     assert 0 < starts[1][0] < 12
