@@ -44,7 +44,7 @@ class ImageEmbedder:
         self._encoder, self._max_pixels, self._thumbnail_height = encoder, max_pixels, thumbnail_height
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        """Embed a batch; rows stay in order. Reasons: those of decode_image, and not_finite."""
+        """Embed a batch; rows stay in order. Reasons: those of decode_image, not_finite and zero_vector."""
         pictures: dict[int, Image.Image] = {}
         reasons: dict[int, str] = {}
         for row, data in enumerate(images["image"].to_pylist()):
@@ -75,7 +75,7 @@ class TextEmbedder:
         self._encoder = encoder
 
     def __call__(self, captions: pa.Table) -> pa.Table:
-        """Embed a batch; rows stay in order. Reasons: caption_failed (no text to embed), empty_text, not_finite."""
+        """Embed a batch; rows stay in order. Reasons: caption_failed (no text to embed), empty_text, not_finite, zero_vector."""
         texts: dict[int, str] = {}
         reasons: dict[int, str] = {}
         for row, (text, status) in enumerate(zip(captions["text"].to_pylist(), captions["status"].to_pylist(), strict=True)):
@@ -204,7 +204,7 @@ def _load(encoder_path: str, pool: PoolConfig) -> Encoder:
 
 
 def _encode(encode: Any, inputs: dict[int, Any], reasons: dict[int, str]) -> dict[int, np.ndarray]:
-    """Vectors by row; rows whose vector is not finite go to `reasons`."""
+    """Vectors by row; rows whose vector has no direction (NaN, infinity, all zero) go to `reasons`: one would spoil every ranking."""
     if not inputs:
         return {}
     vector_ND = np.asarray(encode(list(inputs.values())), dtype=np.float32)
@@ -212,6 +212,9 @@ def _encode(encode: Any, inputs: dict[int, Any], reasons: dict[int, str]) -> dic
     for row, vector in list(vectors.items()):
         if not np.isfinite(vector).all():
             reasons[row] = "not_finite: the encoder gave NaN or infinity"
+        elif not vector.any():
+            reasons[row] = "zero_vector: the encoder gave zeros, which have no direction"
+        if row in reasons:
             del vectors[row]
     return vectors
 

@@ -67,6 +67,16 @@ def test_every_image_row_becomes_one_row_in_order_with_its_vector_or_a_reason():
     assert set(table["encoder_fingerprint"].to_pylist()) == {"mean-colour"}
 
 
+def test_the_zero_vector_is_a_failed_row_and_no_gallery_is_refused_for_it():
+    class Clamped(MeanColour):
+        def encode_images(self, pictures):
+            return np.nan_to_num(super().encode_images(pictures))
+
+    table = ImageEmbedder(Clamped())(images_of(red=jpeg((250, 0, 0)), black=jpeg(0)))
+    assert table["status"].to_pylist() == ["ok", "failed"]
+    assert table["reason"][1].as_py().startswith("zero_vector: ")
+
+
 def test_thumbnails_are_shrunk_never_enlarged_and_absent_where_the_image_failed():
     images = images_of(tall=jpeg(99, size=(200, 400)), wide=jpeg(99, size=(4000, 100)), small=jpeg(99, size=(8, 16)), bad=b"x")
     table = ImageEmbedder(MeanColour(), thumbnail_height=100)(images)
