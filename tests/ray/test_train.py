@@ -239,6 +239,7 @@ def test_a_driver_killed_on_the_way_goes_on_with_one_worker_of_another_stage(loc
     # What a run of another configuration would have left: it is named, and gone when this one is done.
     left = tmp_path / ".out.0123456789abcdef.run"
     (left / "checkpoints" / "step-00000077").mkdir(parents=True)
+    (left / "lock").touch()
     (left / "checkpoints" / "step-00000077" / "manifest.json").write_text("{}")
     other = ["ray.address=local", "workers.count=1", "engine.zero_stage=1"]
     manifest = run_train(load_config(TrainJob, tmp_path / "train.yaml", other))
