@@ -25,7 +25,7 @@ from reid_ray.storage.environment import environment
 from reid_ray.storage.files import write_json
 from reid_ray.storage.listing import differences
 from reid_ray.storage.place import IfExists, OutputPlace
-from reid_ray.storage.provenance import MANIFEST, content_of, local_inputs, named_inputs, read_manifest, run_of
+from reid_ray.storage.provenance import MANIFEST, content_at, content_of, local_inputs, named_inputs, read_manifest, remote_inputs, run_of
 from reid_ray.versions import numbered
 
 
@@ -100,7 +100,8 @@ class JobOutput:
     def provenance(self) -> dict[str, str]:
         """Dotted key -> digest of what lies there when this is first asked for: at `finished`, or when the work begins."""
         found = {key: content_of(path) for key, path in self._read.items() if key not in self._contents}
-        return dict(sorted({**found, **self._contents}.items()))
+        remote = {key: content_at(address) for key, address in remote_inputs(self._config).items()}
+        return dict(sorted({**found, **remote, **self._contents}.items()))
 
     def finished(self) -> dict[str, Any] | None:
         """The manifest of an earlier run that may be reused, else None.

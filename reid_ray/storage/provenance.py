@@ -5,9 +5,10 @@ Two runs of one configuration are one result only if these digests are equal, to
     a model's folder           SHA-256 over its files' contents (weights, tokenizer, configuration); not where it lies or when it was made
     (a file of) a job's output the run that wrote it, and the listing of the files below the path
     any other folder or file   the listing: every file's name, size and time of change, as rsync compares
+    an address                 the store's own listing, likewise; one that cannot be listed is never the same twice
 
-A manifest that a job left in a model's folder is no content: it names times and machines. Hub names, builtin: names and addresses
-are no local paths; their revision is part of the configuration, or of what the job adds itself.
+A manifest that a job left in a model's folder is no content: it names times and machines. Hub names and builtin: names are no places;
+their revision is part of the configuration, or of what the job adds itself.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+from pyarrow import fs
 from pydantic import BaseModel
 
 from reid_ray.config.paths import expanded, named_places
@@ -53,6 +57,22 @@ def named_inputs(inputs: Mapping[str, Any]) -> dict[str, Path]:
             if isinstance(each, str | Path) and os.path.exists(each):
                 found[name if several is not value else f"{name}.{number}"] = Path(os.path.realpath(each))
     return found
+
+
+def remote_inputs(config: BaseModel) -> dict[str, str]:
+    """Dotted key -> address (s3://...), for every place that a configuration names by one."""
+    return {key: text for key, text in named_places(config, without=_WRITTEN).items() if "://" in text}
+
+
+def content_at(address: str) -> str:
+    """As `content_of`, of what an address names: pyarrow's file systems list it."""
+    try:
+        filesystem, path = fs.FileSystem.from_uri(address)
+        info = filesystem.get_file_info(path)
+        found = filesystem.get_file_info(fs.FileSelector(path, recursive=True)) if info.type == fs.FileType.Directory else [info]
+    except (pa.ArrowException, OSError, ValueError):
+        return uuid.uuid4().hex[:16]  # whoever reads it says why it cannot be read
+    return _digest(sorted((each.path, each.size, each.mtime_ns) for each in found if each.is_file))
 
 
 def content_of(path: Path) -> str:

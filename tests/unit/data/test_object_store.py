@@ -1,7 +1,9 @@
 """Object stores over the wire: every read goes through pyarrow's S3 client and HTTP to a server on this machine (moto's)."""
 
 import logging
+import shutil
 from collections import Counter
+from pathlib import Path
 from urllib.parse import quote
 
 import pyarrow.compute as pc
@@ -111,3 +113,24 @@ def test_what_s3_does_not_hold_is_a_counted_row_or_a_refusal(trees, tmp_path, s3
 def test_an_address_is_no_output_folder():
     with pytest.raises(ValueError, match=r"is the address s3://bucket/out, but a job writes to a folder"):
         OutputConfig.model_validate({"path": "s3://bucket/out"})
+
+
+def test_a_result_of_shards_at_an_address_is_kept_until_a_shard_changes(s3, tmp_path, capsys):
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "a.jpg").write_bytes(b"no picture")
+    shutil.copy(Path(__file__).parents[3] / "docs" / "people.jpg", tmp_path / "crops" / "b.jpg")
+
+    def ingest(address):
+        config = IngestJob.model_validate(
+            {
+                "source": {"format": "folder", "path": address},
+                "load": {"processes": 0},
+                "output": {"path": str(tmp_path / "out"), "if_exists": "reuse"},
+            }
+        )
+        return run_ingest(config)["run_id"]
+
+    first = ingest(s3.put(tmp_path / "crops", "watched"))
+    assert ingest(s3.address("watched")) == first
+    shutil.copy(tmp_path / "crops" / "b.jpg", tmp_path / "crops" / "c.jpg")
+    assert ingest(s3.put(tmp_path / "crops", "watched")) != first
