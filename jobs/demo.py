@@ -40,6 +40,7 @@ from reid_ray.storage import environment, read_table, run_of, write_json
 from reid_ray.train.dual_encoder import run_train
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
+REPORT, SHEET = "report.json", "sheet.png"
 
 
 def main() -> int:
@@ -72,6 +73,7 @@ def search_own_crops(folder: str) -> list[str]:
 def run_demo(config: DemoJob) -> dict[str, Any]:
     """Run every stage in one Ray session; returns what report.json holds."""
     folder = Path(config.folder)
+    refuse_foreign_report(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(total=6 + (config.own_caption is not None))
     started = time.perf_counter()
@@ -93,12 +95,29 @@ def run_demo(config: DemoJob) -> dict[str, Any]:
                 "peak_rss_bytes": peak.bytes,
                 "environment": environment(),
             }
-            draw_sheet([answered(query, search, config.sheet_hits) for query in queries], folder / "sheet.png")
-            write_json(folder / "report.json", report)
+            draw_sheet([answered(query, search, config.sheet_hits) for query in queries], folder / SHEET)
+            write_json(folder / REPORT, report)
             print_report(report, folder)
             if config.keep_serving:
                 run_until_stopped(service)
     return report
+
+
+def refuse_foreign_report(folder: Path) -> None:
+    """The demo replaces its own report and picture, and nobody else's files of these names.
+
+    Raises:
+        DataError: names the file that an earlier demo did not write.
+    """
+    names = [name for name in (REPORT, SHEET) if (folder / name).exists()]
+    if not names:
+        return
+    try:
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        report = None
+    if not isinstance(report, dict) or not {"stages", "evaluation", "service", "environment"} <= report.keys():
+        raise DataError(f"{folder / names[0]}: was not written by an earlier demo and is not replaced; move it away, or set folder")
 
 
 class Stages:
@@ -216,7 +235,7 @@ def print_report(report: dict[str, Any], folder: Path) -> None:
     for hit in service["hits"][:5]:
         print(f"  {hit['rank']}. score {hit['score']:.3f}  person {hit['person_id']}  camera {hit['camera_id']}  {hit['image_id']}")
     print(f"\n{report['total_seconds']:.0f} s in all, at most {report['peak_rss_bytes'] / 1e9:.1f} GB")
-    print(f"report   {folder / 'report.json'}\npicture  {folder / 'sheet.png'}", flush=True)
+    print(f"report   {folder / REPORT}\npicture  {folder / SHEET}", flush=True)
 
 
 if __name__ == "__main__":
