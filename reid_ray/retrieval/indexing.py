@@ -76,7 +76,11 @@ def run_index(config: IndexJob) -> dict[str, Any]:
 
 
 def _collect(batches: Iterable[pa.Table], output: JobOutput, total: int) -> tuple[np.ndarray, pa.Table, str]:
-    """(vectors [N, D], their items, the encoder's fingerprint); thumbnails and failed rows are on disk afterwards."""
+    """(vectors [N, D], their items, the encoder's fingerprint); thumbnails and failed rows are on disk afterwards.
+
+    Raises:
+        DataError: vectors of two encoders, whose cosines mean nothing.
+    """
     vectors: list[np.ndarray] = []
     items: list[pa.Table] = []
     fingerprint = ""
@@ -94,7 +98,7 @@ def _collect(batches: Iterable[pa.Table], output: JobOutput, total: int) -> tupl
                 vectors.append(flat.reshape(good.num_rows, -1))
                 items.append(good.select(ITEMS.names))
                 thumbnails.append(good["image_id"], good["thumbnail"])
-                fingerprint = good["encoder_fingerprint"][0].as_py()
+                fingerprint = _one_encoder(good["encoder_fingerprint"], fingerprint)
             if bad.num_rows:
                 failed.append(bad)
             counts.read += batch.num_rows
@@ -105,3 +109,11 @@ def _collect(batches: Iterable[pa.Table], output: JobOutput, total: int) -> tupl
     output.timings["embed_seconds"] = time.perf_counter() - started
     vector_ND = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
     return vector_ND, pa.concat_tables(items) if items else ITEMS.empty_table(), fingerprint
+
+
+def _one_encoder(fingerprints: pa.ChunkedArray, before: str) -> str:
+    """The fingerprint of a batch's encoder, which must be that of the batches before ("": none yet)."""
+    found = {*fingerprints.unique().to_pylist(), *([before] if before else [])}
+    if len(found) > 1:
+        raise DataError(f"the encoder changed while images were embedded ({' and '.join(sorted(found))}); run the index job again")
+    return str(found.pop())

@@ -266,6 +266,34 @@ MUTATIONS = (
         "[rewrite.id for rewrite in rewrites]",
         (_CAPTION + "test_rewriting.py",),
     ),
+    Mutation(
+        "an answer that was cut at the token limit is whole",
+        "reid_ray/caption/cleaning.py",
+        "    if finished or rest:",
+        "    if True:",
+        (_CAPTION + "test_cleaning.py",),
+    ),
+    Mutation(
+        "a rewrite that changes an attribute is faithful",
+        "reid_ray/caption/rewriting.py",
+        "reason = why_unfaithful(score, agreement, self._faithfulness)",
+        "reason = None if score >= self._faithfulness.alpha else why_unfaithful(score, agreement, self._faithfulness)",
+        (_CAPTION + "test_rewriting.py",),
+    ),
+    Mutation(
+        "a copy passes for a rewrite",
+        "reid_ray/caption/rewriting.py",
+        'raise BadAnswerError("copied", "the rewrite repeats the original word for word")',
+        "pass",
+        (_CAPTION + "test_rewriting.py",),
+    ),
+    Mutation(
+        "an image that is given up is shown to the engine",
+        "reid_ray/caption/captioning.py",
+        "        if not asked:  # an image that is given up must not touch the engine at all\n            return\n",
+        "",
+        _PRIVACY,
+    ),
     # --- putting the result in order
     Mutation(
         "a bucket counts the first row of the next one",
@@ -396,6 +424,27 @@ MUTATIONS = (
         "slice(rank * each, (rank + 1) * each)",
         "slice(max(0, rank * each - 1), (rank + 1) * each - (rank > 0))",
         _BATCHES,
+    ),
+    Mutation(
+        "every epoch masks the same tokens",
+        "reid_ray/train/masking.py",
+        "[seed, _STREAM, epoch, int(text)]",
+        "[seed, _STREAM, int(text)]",
+        (_TRAIN + "test_masking.py", _TRAIN + "test_masked_training.py"),
+    ),
+    Mutation(
+        "noise levels of another worker's captions",
+        "reid_ray/train/noise_store.py",
+        "part_KT[own_K[mine_K] // len(parts)]",
+        "part_KT[own_K[mine_K] % len(part_KT)]",
+        (_TRAIN + "test_noise_store.py",),
+    ),
+    Mutation(
+        "heads learn at the rate of the towers",
+        "reid_ray/train/optimizer.py",
+        'factor = config.heads_factor if name.startswith("heads.") else factors[name]',
+        "factor = factors[name]",
+        (_TRAIN + "test_optimizer.py",),
     ),
     # --- checkpoints and the best weights
     Mutation(
@@ -548,6 +597,62 @@ MUTATIONS = (
         'for column in ("person_id",):',
         (_RETRIEVAL + "test_evaluation.py",),
     ),
+    Mutation(
+        "rows of another split are scored",
+        "reid_ray/retrieval/features.py",
+        'kept = table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False))',
+        "kept = table",
+        (_RETRIEVAL + "test_evaluation.py",),
+    ),
+    Mutation(
+        "failures of an index are not counted",
+        "reid_ray/retrieval/indexing.py",
+        '            counts.failed.update(reason.partition(":")[0] for reason in bad["reason"].to_pylist())\n',
+        "",
+        (_RETRIEVAL + "test_indexing.py",),
+    ),
+    Mutation(
+        "failures of an index are not kept",
+        "reid_ray/retrieval/indexing.py",
+        "            if bad.num_rows:",
+        "            if bad.num_rows > 1:",
+        (_RETRIEVAL + "test_indexing.py",),
+    ),
+    Mutation(
+        "vectors of two encoders are one index",
+        "reid_ray/retrieval/indexing.py",
+        "    if len(found) > 1:",
+        "    if len(found) > 2:",
+        (_RETRIEVAL + "test_indexing.py",),
+    ),
+    Mutation(
+        "queries of other cameras are searched together",
+        "reid_ray/retrieval/search.py",
+        "alike[queries[at].k, queries[at].camera_ids].append(at)",
+        "alike[queries[at].k, None].append(at)",
+        (_RETRIEVAL + "test_search.py",),
+    ),
+    Mutation(
+        "hits go to the query before",
+        "reid_ray/retrieval/search.py",
+        "zip(members, score_QK, row_QK, strict=True)",
+        "zip(members[1:] + members[:1], score_QK, row_QK, strict=True)",
+        (_RETRIEVAL + "test_search.py",),
+    ),
+    Mutation(
+        "a query of NaN is answered",
+        "reid_ray/retrieval/search.py",
+        "if not np.isfinite(vector).all()]:",
+        "if np.isinf(vector).all()]:",
+        (_RETRIEVAL + "test_search.py",),
+    ),
+    Mutation(
+        "a caption that failed is embedded",
+        "reid_ray/retrieval/embed.py",
+        '            if status == "failed":',
+        '            if status == "fails":',
+        (_RETRIEVAL + "test_embed.py",),
+    ),
     # --- the service
     Mutation(
         "a token's first bytes are enough",
@@ -583,6 +688,13 @@ MUTATIONS = (
         "if len(token) < MIN_TOKEN_CHARS:",
         "if len(token) < 1:",
         _GUARD,
+    ),
+    Mutation(
+        "a batch with fewer answers than questions is answered",
+        "reid_ray/serve/batching.py",
+        "            if len(answers) != len(batch):",
+        "            if len(answers) > len(batch):",
+        (_SERVE + "test_batching.py",),
     ),
     # --- configuration
     Mutation(
