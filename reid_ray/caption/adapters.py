@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's max_lora_rank may be
 # Architectures whose visual encoder and projector take adapters in vLLM as in PEFT (enable_tower_connector_lora), as tried.
-VISUAL_ADAPTERS = ("llava", "qwen2_5_vl", "qwen3_vl")
+VISUAL_ADAPTERS = ("qwen2_5_vl", "qwen3_vl")
 
 _CONFIG, _FILES = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 _LORA = re.compile(r"(?:base_model\.model\.)?(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")

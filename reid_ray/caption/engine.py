@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from reid_ray.config.caption import CaptionerConfig, EngineConfig, FaithfulnessC
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError, reason_of
 from reid_ray.model.plain_text import plain_text
+from reid_ray.redaction import without_texts
 from reid_ray.setup.models import model_revision, refuse_other_weights, resolve_model
 
 _LOGGING = Path(__file__).resolve().parents[1] / "assets" / "vllm_logging.json"
@@ -150,7 +151,7 @@ class Engine:
             )
         except self._rejections as error:
             if len(conversations) == 1:
-                return [Reply(None, error=reason_of(error))]
+                return [Reply(None, error=without_texts(reason_of(error), _texts(conversations[0])))]
             half = len(conversations) // 2
             return self.chat(conversations[:half], keys[:half]) + self.chat(conversations[half:], keys[half:])
         return [
@@ -210,6 +211,13 @@ def fallback_template(model_type: str, folder: Path) -> Path | None:
 
     found = get_chat_template_fallback_path(model_type, str(folder))
     return None if found is None else Path(found)
+
+
+def _texts(conversation: Conversation) -> Iterator[str]:
+    """What a conversation says."""
+    for message in conversation:
+        content = message["content"]
+        yield from [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
 
 
 def _reply(output: Any, *, of_json: bool) -> Reply:

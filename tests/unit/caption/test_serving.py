@@ -11,12 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from reid_ray.caption import engine
 from reid_ray.caption.pipeline import _publish
 from reid_ray.caption.rows import staged_table
 from reid_ray.caption.serving import check_servable
-from reid_ray.config.caption import CaptionerConfig, RewriterConfig
+from reid_ray.config.caption import CaptionerConfig, RewriterConfig, SamplingConfig
 from reid_ray.config.common import OutputConfig
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.weights import check_names
@@ -135,3 +136,26 @@ def test_engines_log_errors_but_never_a_dump_of_a_failed_batch(capfd):
     said = capfd.readouterr().err
     assert "tensor" not in said
     assert "the engine has died" in said
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+def test_a_rejected_request_keeps_why_and_nothing_of_what_it_said(quoted):
+    caption = "A tall man in a red coat carries a blue bag"
+    content = [{"type": "image_pil", "image_pil": object()}, {"type": "text", "text": caption}]
+
+    def reject(conversations, *_, **__):
+        raise ValueError(f"5 tokens are too many, for {content if quoted else caption}, at {id(conversations):#x}")
+
+    rejecting = object.__new__(engine.Engine)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    rejecting._llm = SimpleNamespace(chat=reject, get_tokenizer=lambda: tokenizer)
+    rejecting._sampling, rejecting._sampling_params = SamplingConfig(), lambda **_: None
+    rejecting._structure = rejecting._adapter = rejecting._chat_template = None
+    rejecting._rejections = (ValueError,)
+    replies = rejecting.chat([[{"role": "user", "content": content}], [{"role": "user", "content": caption}]] * 2, list("abcd"))
+    for reply in replies:
+        assert reply.text is None
+        assert reply.error.startswith("ValueError: 5 tokens are too many")
+        for word in ("tall", "red", "bag", "0x", "PIL"):
+            assert word not in reply.error
+    assert len({reply.error for reply in replies}) == 1
