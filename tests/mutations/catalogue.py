@@ -121,7 +121,7 @@ MUTATIONS = (
         "reid_ray/storage/place.py",
         'if folder.suffix == ".old" and not os.path.lexists(self.path)',
         'if folder.suffix == ".older" and not os.path.lexists(self.path)',
-        ("tests/unit/storage/test_kills_at_every_call.py",),
+        ("tests/unit/storage/test_restored.py",),
     ),
     Mutation(
         "a process of the same number is the dead owner",
