@@ -13,6 +13,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterable
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,11 @@ def sync(path: Path) -> None:
 
 def sync_tree(folder: Path, files: Iterable[str]) -> None:
     """Bring `files` (relative names) and every folder from `folder` downwards to the disk."""
-    names = list(files)
-    if len(names) > _SYNCED_ONE_BY_ONE and _sync_file_system(folder):
+    names = iter(files)
+    first = list(islice(names, _SYNCED_ONE_BY_ONE + 1))
+    if len(first) > _SYNCED_ONE_BY_ONE and _sync_file_system(folder):
         return
-    for name in names:
+    for name in chain(first, names):
         sync(folder / name)
     for parent, _, _ in os.walk(folder, topdown=False):
         sync(Path(parent))

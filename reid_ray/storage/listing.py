@@ -129,9 +129,14 @@ def _walk(folder: str, below: str) -> Iterator[tuple[str, int]]:
 def _listed(folder: Path) -> Iterator[tuple[str, int]]:
     with (folder / MARK).open(encoding="utf-8") as file:
         next(file, None)
-        for line in file:
+        for number, line in enumerate(file, 2):
             size, _, name = line.partition("\t")
-            yield str(json.loads(name)), int(size)
+            try:
+                yield str(json.loads(name)), int(size)
+            except ValueError:
+                raise DataError(
+                    f"{folder / MARK}: line {number} is damaged, so it is not known what the job wrote; move {folder} away"
+                ) from None
 
 
 def _place(name: str) -> tuple[tuple[bool, str], ...]:

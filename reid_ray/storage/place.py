@@ -68,7 +68,8 @@ class OutputPlace:
             DataError: names what is in the way, and the remedy.
         """
         self._check_name()
-        self._check_parent()
+        if files or not os.path.lexists(self.path):  # a finished result may be reused where nothing can be written
+            self._check_parent()
         if not os.path.lexists(self.path):
             return
         if not self.path.is_dir():

@@ -78,7 +78,9 @@ def content_at(address: str) -> str:
 def content_of(path: Path) -> str:
     """16 hex digits that change when what lies at `path` does; see above what counts."""
     if path.is_dir() and _is_model(path):
-        return _digest((file.relative_to(path).as_posix(), _sha256(file)) for file in _files(path) if file.name != MANIFEST)
+        return _digest(
+            (file.relative_to(path).as_posix(), _sha256(file)) for file in _files(path) if file.name != MANIFEST and file.is_file()
+        )
     return _digest(chain([run_of(path)], _listing(path)))
 
 

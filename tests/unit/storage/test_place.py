@@ -166,6 +166,24 @@ def test_places_that_cannot_be_written_are_refused_before_the_work(tmp_path, mon
             JobOutput("test", path, Config(source=str(tmp_path / "source" / "inner")), if_exists="replace")
 
 
+def test_a_finished_result_is_reused_where_nothing_can_be_written(tmp_path, monkeypatch):
+    make(tmp_path / "out")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert JobOutput("test", tmp_path / "out", Config(), if_exists="reuse").finished() is not None
+    with pytest.raises(DataError, match="is read-only"):
+        make(tmp_path / "out", number=2)
+
+
+@pytest.mark.parametrize("line", ["12", 'x\t"a"', "1\tno json"])
+def test_a_damaged_list_of_files_keeps_the_output_and_is_named(line, tmp_path):
+    make(tmp_path / "out")
+    with (tmp_path / "out" / ".reid_ray").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match=r"\.reid_ray: line \d+ is damaged"):
+        make(tmp_path / "out", number=2)
+    assert rows(tmp_path / "out") == "rows of 1"
+
+
 def test_what_dead_runs_left_is_cleared_and_what_is_not_ours_stays(tmp_path):
     make(tmp_path / "out")
     dead = JobOutput("test", tmp_path / "out", Config(), if_exists="replace")
