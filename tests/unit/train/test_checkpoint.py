@@ -17,6 +17,7 @@ from torch import nn
 from reid_ray.config.training import EngineConfig, OptimizerConfig
 from reid_ray.errors import DataError
 from reid_ray.storage import write_json
+from reid_ray.train import checkpoint
 from reid_ray.train.checkpoint import Progress, check, read_parts, write_parts
 from reid_ray.train.checkpoints import CheckpointPlace, open_checkpoint_storage
 
@@ -219,3 +220,25 @@ def test_a_place_that_cannot_be_opened_is_refused_by_name(tmp_path):
     for location in (f"{tmp_path}/file/below", "no-such-scheme://bucket"):
         with pytest.raises(DataError, match=f"schedule.checkpoint_storage {location}: cannot be opened for writing"):
             open_checkpoint_storage(location)
+
+
+def test_trained_weights_of_other_names_or_shapes_are_refused_before_any_is_taken_over(tmp_path):
+    parts = ("weight", "exp_avg", "exp_avg_sq")
+    (tmp_path / "training").mkdir()
+    state = {f"{name}/{part}": torch.ones(3, 2) for name in ("a", "b") for part in parts}
+    index = {"a": "training/0.safetensors", "b": "training/0.safetensors"}
+    cases = [
+        (state, {"a": (3, 2), "b": (3, 2)}, None),
+        (state, {"a": (3, 2)}, r"1 unknown \(b\)"),
+        (state, {"a": (3, 2), "b": (3, 2), "c": (1,)}, r"1 missing \(c\)"),
+        (state, {"a": (3, 2), "b": (3, 1)}, "b is 3 x 2, should be 3 x 1"),  # torch would broadcast some such
+        ({name: value for name, value in state.items() if name != "b/exp_avg"}, {"a": (3, 2), "b": (3, 2)}, r"1 missing \(b\)"),
+    ]
+    for saved, needed, words in cases:
+        save_file(saved, tmp_path / "training" / "0.safetensors")
+        reader = checkpoint._Training(tmp_path, index)
+        if words is None:
+            reader.check(needed)
+            continue
+        with pytest.raises(DataError, match=words):
+            reader.check(needed)
