@@ -10,16 +10,18 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, NamedTuple, TypeVar
+from types import FrameType
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from reid_ray.config.ingest import LoadConfig
 from reid_ray.data.files import raise_if_system
@@ -30,6 +32,8 @@ from reid_ray.errors import DataError
 
 _TASK_ROWS = 64
 _TASK_BYTES = 8 << 20
+_GRACE_S = 5.0  # a worker that is told to end leaves after so long
+_TO_THE_JOB = (signal.SIGINT, signal.SIGTERM)
 _INLINE_S = 1.0  # processes take about as long to start: what is read by then needs none
 
 T = TypeVar("T")
@@ -90,7 +94,8 @@ def load_all(
         try:
             while True:
                 for task in islice(tasks, workers + 2 - len(waiting)):
-                    waiting.append((task, executor.submit(_fetch_some, _wanted(task), inspect, max_bytes)))
+                    with _signals_held():
+                        waiting.append((task, executor.submit(_fetch_some, _wanted(task), inspect, max_bytes)))
                 if not waiting:
                     return
                 task, future = waiting.popleft()
@@ -112,8 +117,32 @@ def _executor(load: LoadConfig, remote: bool, stack: ExitStack) -> tuple[Executo
     return stack.enter_context(ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)), processes
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals that stop the job come after the block; a process that is started in it holds them until it can answer them."""
+    came: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        # one that was not set from Python (None) could not be set again
+        theirs = [number for number in _TO_THE_JOB if signal.getsignal(number) is not None]
+        handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in theirs}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_THE_JOB)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
 def _end_with_parent() -> None:
-    """In a worker: leave when the job is killed, or the worker would wait for ever."""
+    """In a worker: leave when the job is killed, or the worker would wait for ever.
+
+    A signal to the whole group of processes (Ctrl-C in a terminal, timeout) is the job's to answer: the worker goes on for as long as the
+    job takes to stop it, else the job would see a broken pool instead of the signal.
+    """
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -121,6 +150,14 @@ def _end_with_parent() -> None:
             parent.join()
             os._exit(1)
 
+    def leave_later(_: int, __: FrameType | None) -> None:
+        timer = threading.Timer(_GRACE_S, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, leave_later)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_THE_JOB)
     threading.Thread(target=watch, daemon=True).start()
 
 

@@ -179,6 +179,23 @@ def test_a_killed_job_leaves_no_output_folder(people, tmp_path, root):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_signal_to_the_whole_group_is_answered_by_the_job_and_not_by_its_workers(tmp_path, root):
+    (tmp_path / "crops").mkdir()
+    Image.effect_noise((1200, 1200), 100).save(tmp_path / "noise.png")
+    for index in range(300):
+        os.link(tmp_path / "noise.png", tmp_path / "crops" / f"{index}.png")
+    command = [sys.executable, "jobs/ingest.py", "source.format=folder", f"source.path={tmp_path}/crops", f"output.path={tmp_path}/out"]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen([*command, "load.processes=1"], cwd=root, stdout=said, stderr=said, start_new_session=True)
+    workers = f"/proc/{process.pid}/task/{process.pid}/children"
+    while process.poll() is None and len(Path(workers).read_text().split()) < 2:  # one keeps account of resources, one reads
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert "Traceback" not in (tmp_path / "said").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crops", "noise.png", "said"]
+
+
 def test_reuse_runs_once_and_limit_takes_the_first(trees, people, tmp_path):
     config = {
         "source": {"format": "market1501", "path": str(trees.market1501())},
