@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from reid_ray.errors import DataError
 from reid_ray.versions import check_json, numbered
 
 MARK = ".reid_ray"
