@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from reid_ray.cli import run_job
+from reid_ray.config.synthesize import SynthesizeJob
 from reid_ray.endings import ended
 from reid_ray.errors import DataError
 
@@ -109,3 +111,36 @@ def test_an_error_that_names_its_remedy_is_said_as_it_is(capsys):
     assert ended(work) == 2
     assert capsys.readouterr().err == "error: /t: cannot be read; write it again\n"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_signal_ends_a_job_that_cleans_up_for_too_long(tmp_path):
+    body = "try:\n            time.sleep(60)\n        finally:\n            (part / 'cleaning').touch(); time.sleep(60)"
+    job = _start(tmp_path, body)
+    _wait_for(tmp_path / "out")
+    job.send_signal(signal.SIGTERM)
+    _wait_for(tmp_path / "out" / "cleaning")
+    job.send_signal(signal.SIGTERM)
+    job.communicate(timeout=30)
+    assert job.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_service_that_is_told_to_stop_is_done(number):
+    code = """
+import sys
+from reid_ray.endings import ended
+from reid_ray.serve.run import Service, run_until_stopped
+sys.exit(ended(lambda: run_until_stopped(Service("http://127.0.0.1:1", owns_serve=True))))
+"""
+    job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=_default_signals)  # noqa: PLW1509 - no thread here
+    assert "open http://127.0.0.1:1/" in job.stdout.readline()
+    job.send_signal(number)
+    assert job.communicate(timeout=30)[0] == "serve: stopping\n"
+    assert job.returncode == 0
+
+
+def test_an_unknown_option_ends_with_2_and_the_usage(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_job("", SynthesizeJob, lambda config: None, ["--outptu", "x"])
+    assert caught.value.code == 2
+    assert "usage: " in capsys.readouterr().err
