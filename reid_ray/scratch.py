@@ -1,13 +1,15 @@
-"""A folder for the time of a block, readable by this user alone, that does not outlive its process for long.
+"""Room on the disk for the time of a block, readable by this user alone, that does not outlive its process for long.
 
-Knows locks and folders; not what lies in one. A process that is killed cannot clean up, so the next one that needs a scratch folder on
-the same machine removes what the dead have left: a folder whose lock nobody holds.
+Knows locks, folders and SQLite; not what is put there. A table has no name, so it is gone with its process. A folder needs one, and a
+process that is killed cannot clean up: the next one that needs a scratch folder on the same machine removes what the dead have left, a
+folder whose lock nobody holds.
 """
 
 from __future__ import annotations
 
 import fcntl
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +31,13 @@ def scratch_folder() -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def scratch_table() -> sqlite3.Connection:
+    """A database in a file of TMPDIR that SQLite makes with the rights 0600 and unlinks at once; to be closed. Nothing is synced."""
+    sql = sqlite3.connect("")
+    sql.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
+    return sql
 
 
 def _remove_dead() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow.fs
 import torch.distributed as dist
 
 from reid_ray.errors import DataError
+from reid_ray.scratch import scratch_folder
 from reid_ray.storage import MANIFEST
 from reid_ray.train.agreement import agreed
 from reid_ray.train.checkpoint import Progress, read_parts, seed_forward, write_parts
@@ -108,9 +108,9 @@ class CheckpointPlace:
         if self._local:
             yield Path(self._staging)
             return
-        with tempfile.TemporaryDirectory(prefix="reid-ray-") as folder:
-            yield Path(folder)
-            pyarrow.fs.copy_files(folder, self._staging, destination_filesystem=self._filesystem)
+        with scratch_folder() as folder:
+            yield folder
+            pyarrow.fs.copy_files(str(folder), self._staging, destination_filesystem=self._filesystem)
 
     def commit(self, manifest: dict[str, Any]) -> None:
         """Add the list of files and make the checkpoint appear; one worker calls it when all have written."""
@@ -128,9 +128,9 @@ class CheckpointPlace:
         if self._local:
             yield Path(self._path)
             return
-        with tempfile.TemporaryDirectory(prefix="reid-ray-") as folder:
-            pyarrow.fs.copy_files(self._path, folder, source_filesystem=self._filesystem)
-            yield Path(folder)
+        with scratch_folder() as folder:
+            pyarrow.fs.copy_files(self._path, str(folder), source_filesystem=self._filesystem)
+            yield folder
 
 
 def open_checkpoint_storage(location: str) -> tuple[pyarrow.fs.FileSystem, str]:

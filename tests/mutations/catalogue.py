@@ -749,9 +749,9 @@ MUTATIONS = (
     ),
     Mutation(
         "waiting captions lie in a file of the folder",
-        "reid_ray/data/formats/caption_store.py",
+        "reid_ray/scratch.py",
         'sqlite3.connect("")',
-        'sqlite3.connect(f"/tmp/etilqs_{id(self)}")',
+        'sqlite3.connect(tempfile.mkdtemp() + "/etilqs_")',
         _PRIVACY,
     ),
     Mutation(

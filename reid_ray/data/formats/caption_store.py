@@ -1,18 +1,18 @@
 """Captions waiting for their images: a temporary table on disk, so that joining millions of captions costs no memory.
 
 Knows keys and JSON rows; not what a caption says. Used where captions and images come in different orders or files. The file has no
-name: SQLite makes it readable by this user alone and unlinks it at once, so that a job that is killed leaves no caption behind.
+name (scratch.py), so that a job that is killed leaves no caption behind.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
 from reid_ray.data.formats.records import Caption
+from reid_ray.scratch import scratch_table
 
 _BATCH = 5_000
 
@@ -21,9 +21,8 @@ class CaptionStore:
     """Captions by image key. Fill with add_all, then take each image's captions once; what is never taken is an orphan."""
 
     def __enter__(self) -> Self:
-        self._sql = sqlite3.connect("")  # SQLite's word for a nameless file in TMPDIR
-        # It is temporary: nothing is lost if it is not synced.
-        self._sql.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE caption (key BLOB, row TEXT);")
+        self._sql = scratch_table()
+        self._sql.execute("CREATE TABLE caption (key BLOB, row TEXT)")
         self._sql.execute("CREATE TABLE taken (key BLOB PRIMARY KEY) WITHOUT ROWID")
         self._indexed = False
         return self

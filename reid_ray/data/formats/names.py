@@ -8,8 +8,6 @@ ids back, whatever the layout.
 from __future__ import annotations
 
 import json
-import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +17,7 @@ from typing import BinaryIO
 from reid_ray.data.formats.records import Records
 from reid_ray.data.store import Store
 from reid_ray.errors import DataError
+from reid_ray.scratch import scratch_table
 
 FILE = "image_names.jsonl"
 
@@ -61,10 +60,8 @@ def restored(records: Records, store: Store) -> Records:
     if not store.is_file(FILE):
         yield from records
         return
-    with tempfile.TemporaryDirectory(prefix="reid_ray_names_") as folder, closing(sqlite3.connect(Path(folder) / "names.sqlite")) as sql:
-        sql.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE id (name TEXT PRIMARY KEY, changes TEXT) WITHOUT ROWID"
-        )
+    with closing(scratch_table()) as sql:
+        sql.execute("CREATE TABLE id (name TEXT PRIMARY KEY, changes TEXT) WITHOUT ROWID")
         sql.executemany("INSERT OR REPLACE INTO id VALUES (?, ?)", _pairs(store))
         for record in records:
             found = sql.execute("SELECT changes FROM id WHERE name = ?", (json.dumps(record.image_id),)).fetchone()

@@ -12,18 +12,17 @@ import gzip
 import hashlib
 import lzma
 import posixpath
-import sqlite3
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from itertools import groupby, islice
-from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, NamedTuple, Self
 
 from reid_ray.data.files import raise_if_system
+from reid_ray.scratch import scratch_table
 
 Kind = Literal["file", "sparse", "hard link", "symbolic link", "other"]
 _BLOCK = 512
@@ -82,10 +81,7 @@ class TarIndex:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="reid_ray_tar_"))
-            self._sql = stack.enter_context(closing(sqlite3.connect(Path(folder) / "members.sqlite")))
-            # The table is private and temporary: nothing is lost if it is not synced.
-            self._sql.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
+            self._sql = stack.enter_context(closing(scratch_table()))
             self._sql.execute(
                 "CREATE TABLE member (position INTEGER PRIMARY KEY, path BLOB, name BLOB, key BLOB, suffix BLOB, kind TEXT, size INTEGER, "
                 "offset INTEGER, target BLOB)"

@@ -355,8 +355,8 @@ def test_folders_that_outlive_a_job_are_closed_to_others_and_the_output_follows_
         with open_ledger(tmp_path / "captions") as ledger:
             assert oct(ledger.folder.stat().st_mode & 0o777) == "0o700"
         values = ["images.path=x", "captions.paths=[x]", f"output.path={tmp_path / 'model'}", "workers.count=1"]
-        recipe = SimpleNamespace(config=load_config(TrainJob, None, values), files=list)
-        with _run_folder(recipe) as folder:
+        recipe = SimpleNamespace(job="train", config=load_config(TrainJob, None, values))
+        with _run_folder(recipe, JobOutput("train", tmp_path / "model", recipe.config)) as (folder, _):
             assert oct(folder.stat().st_mode & 0o777) == "0o700"
         with JobOutput("caption", tmp_path / "out", recipe.config) as out:
             (out.folder / "rows").write_text("x")
