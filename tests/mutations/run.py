@@ -25,7 +25,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogue import MUTATIONS, Mutation  # type: ignore[import-not-found]
+from catalogue import MUTATIONS  # type: ignore[import-not-found]
+from mutation import Mutation  # type: ignore[import-not-found]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis")
@@ -87,7 +88,7 @@ def _run(copies: queue.Queue[Path], tests: Sequence[str], mutation: Mutation | N
             file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
         # Compiled files of the text before would pass for those of the new one if both were written within a second.
         environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(["-x", "--no-header"] if mutation else []), *tests]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
         shown = None if mutation is None else subprocess.DEVNULL
         return subprocess.run(command, cwd=copy, env=environment, stdout=shown, stderr=shown, timeout=_LIMIT_S, check=False).returncode
     except subprocess.TimeoutExpired:

@@ -1,0 +1,79 @@
+"""Images and tables: what could be dropped uncounted, taken for seen, or joined to the wrong person."""
+
+from __future__ import annotations
+
+from mutation import Mutation
+
+_CAPTION = "tests/unit/caption/"
+_DATA = "tests/unit/data/"
+_PAIRS = ("tests/unit/data/test_pairs.py",)
+_SOURCES = ("tests/unit/data/test_sources.py",)
+
+MUTATIONS = (
+    # --- where images come from
+    Mutation(
+        "a file that changed while it was read is taken for seen",
+        "reid_ray/caption/missing.py",
+        "zip(seen, before, after, strict=True) if a == b]",
+        "zip(seen, before, after, strict=True)]",
+        (_CAPTION + "test_places.py",),
+    ),
+    Mutation(
+        "a reader out of file descriptors blames the file",
+        "reid_ray/data/files.py",
+        "_SYSTEM = frozenset({errno.EMFILE, errno.ENFILE, ",
+        "_SYSTEM = frozenset({",
+        _SOURCES,
+    ),
+    Mutation(
+        "a file of this second is known for good",
+        "reid_ray/data/sources.py",
+        "recent = time.time() - stat.st_mtime < SETTLED_S",
+        "recent = False",
+        _SOURCES,
+    ),
+    Mutation(
+        "a file is known without its time of change",
+        "reid_ray/data/sources.py",
+        "{stat.st_size} {stat.st_mtime_ns}",
+        "{stat.st_size}",
+        _SOURCES,
+    ),
+    Mutation(
+        "a table of paths is known by the table's own state",
+        "reid_ray/data/sources.py",
+        "chunk.statistics is not None and chunk.statistics.null_count == 0 for",
+        "chunk.statistics is not None for",
+        _SOURCES,
+    ),
+    Mutation(
+        "a file far too large is read whole",
+        "reid_ray/data/sources.py",
+        "None if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES else file.read()",
+        "file.read()",
+        _SOURCES,
+    ),
+    # --- tables for training
+    Mutation("captions drop out uncounted", "reid_ray/data/pairs.py", "    counts.failed.update(reasons)\n", "", _PAIRS),
+    Mutation(
+        "people of two data sets are one person",
+        "reid_ray/data/pairs.py",
+        "np.where(known, dataset, -1)",
+        "np.where(known, 0, -1)",
+        _PAIRS,
+    ),
+    Mutation(
+        "captions lost with their image are not counted",
+        "reid_ray/data/ingest.py",
+        '            self.captions_failed["image_failed"] += len(row.captions)\n',
+        "            pass\n",
+        (_DATA + "test_ingest.py",),
+    ),
+    Mutation(
+        "a second record of an id is written",
+        "reid_ray/data/ingest.py",
+        "        if digest in seen:",
+        "        if digest in ():",
+        (_DATA + "test_ingest.py",),
+    ),
+)

@@ -1,0 +1,120 @@
+"""Outputs and configurations: what could be lost, replaced, kept though it is old, or written before it is on the disk."""
+
+from __future__ import annotations
+
+from mutation import Mutation
+
+_DURABLE = ("tests/unit/storage/test_durability.py",)
+_OUTPUT = ("tests/unit/storage/test_output.py",)
+_PLACE = ("tests/unit/storage/test_place.py",)
+_PROVENANCE = ("tests/unit/storage/test_provenance.py",)
+
+MUTATIONS = (
+    # --- the life of an output
+    Mutation(
+        "a durable file has its name before its bytes are on the disk",
+        "reid_ray/storage/files.py",
+        "        write(hidden)\n        sync(hidden)\n",
+        "        write(hidden)\n",
+        _DURABLE,
+    ),
+    Mutation(
+        "a durable file's name is not on the disk",
+        "reid_ray/storage/files.py",
+        "        hidden.unlink(missing_ok=True)\n    sync(path.parent)\n",
+        "        hidden.unlink(missing_ok=True)\n",
+        _DURABLE,
+    ),
+    Mutation(
+        "a result appears before its files are on the disk",
+        "reid_ray/storage/place.py",
+        "        sync_tree(self.folder, (name for name, _ in files_below(self.folder)))\n",
+        "",
+        _DURABLE,
+    ),
+    Mutation(
+        "provenance looks through one parent only",
+        "reid_ray/storage/provenance.py",
+        "for folder in (here, *here.parents):",
+        "for folder in (here, *here.parents[:1]):",
+        _PROVENANCE,
+    ),
+    Mutation(
+        "weights are told apart by their size",
+        "reid_ray/storage/provenance.py",
+        "(file.relative_to(path).as_posix(), _sha256(file)) for",
+        "(file.relative_to(path).as_posix(), file.stat().st_size) for",
+        _PROVENANCE,
+    ),
+    Mutation(
+        "a result is kept whatever it was made from",
+        "reid_ray/storage/output.py",
+        'manifest.get("provenance") != self.provenance or ',
+        "",
+        _PROVENANCE,
+    ),
+    Mutation(
+        "inputs are looked at when the work is done",
+        "reid_ray/storage/output.py",
+        "            self.provenance  # noqa: B018  (what lies there now, before any of it is read)\n",
+        "",
+        _PROVENANCE,
+    ),
+    Mutation(
+        "a result that lacks a file is kept",
+        "reid_ray/storage/output.py",
+        'return manifest if all(kind == "foreign" for kind, _ in differences(self.path)) else None',
+        "return manifest",
+        _OUTPUT,
+    ),
+    Mutation(
+        "the output's lock is not taken",
+        "reid_ray/storage/place.py",
+        "        self._lock.acquire()\n",
+        "",
+        _PLACE,
+    ),
+    Mutation(
+        "what appeared while the job ran is replaced",
+        "reid_ray/storage/place.py",
+        "            self.check(files=True)\n            self._appear()\n",
+        "            self._appear()\n",
+        _PLACE,
+    ),
+    Mutation(
+        "a neighbour's hidden folders are cleared away",
+        "reid_ray/storage/place.py",
+        'match["name"] == self.path.name',
+        'match["name"].startswith(self.path.name)',
+        _PLACE,
+    ),
+    Mutation(
+        "a file that was edited is removed with the old result",
+        "reid_ray/storage/listing.py",
+        "if file.lstat().st_size == size:",
+        "if file.lstat():",
+        _PLACE,
+    ),
+    Mutation(
+        "the older result is not restored",
+        "reid_ray/storage/place.py",
+        'if folder.suffix == ".old" and not os.path.lexists(self.path)',
+        'if folder.suffix == ".older" and not os.path.lexists(self.path)',
+        ("tests/unit/storage/test_restored.py",),
+    ),
+    Mutation(
+        "a process of the same number is the dead owner",
+        "reid_ray/storage/lock.py",
+        'owner["boot"] != _boot() or owner["started"] != _started(owner["pid"])',
+        '_started(owner["pid"]) is None',
+        ("tests/unit/storage/test_lock.py",),
+    ),
+    # --- configuration
+    Mutation(
+        "a repeated key of a file keeps the last value",
+        "reid_ray/config/written.py",
+        "if key.value in seen:",
+        "if key.value in ():",
+        ("tests/unit/test_config.py",),
+    ),
+)

@@ -1,0 +1,130 @@
+"""What is left behind: texts, pixels and secrets where they do not belong."""
+
+from __future__ import annotations
+
+from mutation import Mutation
+
+_PRIVACY = ("tests/unit/privacy/test_left_behind.py",)
+
+MUTATIONS = (
+    # --- what is left behind
+    Mutation(
+        "a reason quotes what an engine was told",
+        "reid_ray/caption/attempts.py",
+        "without_texts(reason_of(error), _texts(rows))",
+        'f"{type(error).__name__}: {error}"',
+        _PRIVACY,
+    ),
+    Mutation(
+        "a reason repeats a text of its batch",
+        "reid_ray/caption/attempts.py",
+        "without_texts(reason_of(error), _texts(rows))",
+        "reason_of(error)",
+        _PRIVACY,
+    ),
+    Mutation(
+        "a failed query is written into the log",
+        "reid_ray/serve/app.py",
+        '_LOG.error("a query failed: %s", where(error))',
+        '_LOG.error("a query failed: %s", error)',
+        _PRIVACY,
+    ),
+    Mutation(
+        "a replica hands its exception to the cluster's log",
+        "reid_ray/serve/deployments.py",
+        "raise QueryFailedError(where(error)) from None",
+        "raise QueryFailedError(where(error)) from error",
+        _PRIVACY,
+    ),
+    Mutation(
+        "processes inherit the service's token",
+        "reid_ray/serve/run.py",
+        "value = os.environ.pop(variable, None) if variable",
+        "value = os.environ.get(variable, None) if variable",
+        _PRIVACY,
+    ),
+    Mutation(
+        "a thumbnail keeps the comment of its file",
+        "reid_ray/data/images.py",
+        ', comment=b"")',
+        ")",
+        _PRIVACY,
+    ),
+    Mutation(
+        "waiting captions lie in a file of the folder",
+        "reid_ray/scratch.py",
+        'sqlite3.connect("")',
+        'sqlite3.connect(tempfile.mkdtemp() + "/etilqs_")',
+        _PRIVACY,
+    ),
+    Mutation(
+        "what a dead process left in scratch stays",
+        "reid_ray/scratch.py",
+        "    _remove_dead()\n    home",
+        "    home",
+        _PRIVACY,
+    ),
+    Mutation(
+        "scratch of the living is removed",
+        "reid_ray/scratch.py",
+        "            fcntl.flock(lock, fcntl.LOCK_EX)\n",
+        "",
+        _PRIVACY,
+    ),
+    Mutation(
+        "a secret in a command is written down",
+        "reid_ray/redaction.py",
+        'return _USER.sub(rf"\\1{HIDDEN}@", _SECRET_VALUE.sub(rf"\\1{HIDDEN}", text))',
+        'return _USER.sub(rf"\\1{HIDDEN}@", text)',
+        ("tests/unit/privacy/test_redaction.py",),
+    ),
+    Mutation(
+        "usage is reported",
+        "reid_ray/__init__.py",
+        "\n\nreport_nothing()\n",
+        "\n",
+        ("tests/unit/privacy/test_connections.py",),
+    ),
+    Mutation(
+        "a text whose end was cut off stays in a reason",
+        "reid_ray/errors.py",
+        "(?:(?P=quote)(?!\\w)|$)",
+        "(?:(?P=quote)(?!\\w))",
+        ("tests/unit/test_errors.py",),
+    ),
+    Mutation(
+        "pixels whose end was cut off stay in a reason",
+        "reid_ray/errors.py",
+        "    said = _OPEN.sub(_CUT, said)\n",
+        "",
+        ("tests/unit/test_errors.py",),
+    ),
+    Mutation(
+        "a manifest keeps a secret of the configuration",
+        "reid_ray/storage/output.py",
+        'redacted(self._config.model_dump(mode="json"))',
+        'self._config.model_dump(mode="json")',
+        _PRIVACY,
+    ),
+    Mutation(
+        "a manifest keeps a secret of the command",
+        "reid_ray/storage/environment.py",
+        'without_secrets(" ".join(sys.argv))',
+        '" ".join(sys.argv)',
+        _PRIVACY,
+    ),
+    Mutation(
+        "everybody may read the ledger",
+        "reid_ray/caption/ledger.py",
+        "folder.mkdir(mode=0o700, ",
+        "folder.mkdir(",
+        _PRIVACY,
+    ),
+    Mutation(
+        "everybody may read the pictures that are trained on",
+        "reid_ray/train/run.py",
+        "folder.mkdir(mode=0o700, ",
+        "folder.mkdir(",
+        _PRIVACY,
+    ),
+)

@@ -1,0 +1,176 @@
+"""Index, evaluation and service: what could be found in the wrong place, by the wrong model or by somebody who may not ask."""
+
+from __future__ import annotations
+
+from mutation import Mutation
+
+_GUARD = ("tests/unit/serve/test_schema.py",)
+_INDEX = ("tests/unit/retrieval/test_index.py",)
+_RETRIEVAL = "tests/unit/retrieval/"
+_SERVE = "tests/unit/serve/"
+
+MUTATIONS = (
+    # --- the gallery
+    Mutation(
+        "an index is trained on the gallery's front",
+        "reid_ray/retrieval/index.py",
+        "    drawn = np.random.default_rng(config.seed).choice(len(vector_ND), config.train_vectors, replace=False)\n",
+        "    drawn = np.arange(config.train_vectors)\n",
+        _INDEX,
+    ),
+    Mutation(
+        "equal scores come in no order",
+        "reid_ray/retrieval/index.py",
+        "order = np.lexsort((row_F, -score_F))[:k]",
+        "order = np.lexsort((-row_F, -score_F))[:k]",
+        _INDEX,
+    ),
+    Mutation(
+        "a vector of NaN is indexed",
+        "reid_ray/retrieval/index.py",
+        "~(np.abs(norm_N - 1) <= _NORM_TOLERANCE)",
+        "np.abs(norm_N - 1) > _NORM_TOLERANCE",
+        _INDEX,
+    ),
+    Mutation(
+        "a camera filter lets other cameras through",
+        "reid_ray/retrieval/index.py",
+        'options["sel"] = faiss.IDSelectorBitmap(np.packbits(passing_N, bitorder="little"))',
+        'options["sel"] = faiss.IDSelectorBitmap(np.packbits(passing_N))',
+        _INDEX,
+    ),
+    Mutation(
+        "an index of another encoder is searched",
+        "reid_ray/retrieval/index.py",
+        'if facts["encoder_fingerprint"] != fingerprint:',
+        'if facts["encoder_fingerprint"] is fingerprint and False:',
+        _INDEX,
+    ),
+    Mutation(
+        "a thumbnail of another row group is shown",
+        "reid_ray/retrieval/thumbnails.py",
+        "divmod(row, ROWS_PER_GROUP)",
+        "divmod(row + 1, ROWS_PER_GROUP)",
+        _INDEX,
+    ),
+    Mutation(
+        "a vector of NaN passes for a good row",
+        "reid_ray/retrieval/embed.py",
+        "if not np.isfinite(vector).all():",
+        "if np.isinf(vector).all():",
+        (_RETRIEVAL + "test_embed.py",),
+    ),
+    Mutation(
+        "unknown people match each other",
+        "reid_ray/retrieval/metrics.py",
+        " & (person_B != UNKNOWN)",
+        "",
+        (_RETRIEVAL + "test_metrics.py", _RETRIEVAL + "test_ranking.py"),
+    ),
+    Mutation(
+        "runs of other queries are compared",
+        "reid_ray/retrieval/comparison.py",
+        'for column in ("person_id", "relevant", "candidates"):',
+        'for column in ("person_id",):',
+        (_RETRIEVAL + "test_evaluation.py",),
+    ),
+    Mutation(
+        "rows of another split are scored",
+        "reid_ray/retrieval/features.py",
+        'kept = table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False))',
+        "kept = table",
+        (_RETRIEVAL + "test_evaluation.py",),
+    ),
+    Mutation(
+        "failures of an index are not counted",
+        "reid_ray/retrieval/indexing.py",
+        '            counts.failed.update(reason.partition(":")[0] for reason in bad["reason"].to_pylist())\n',
+        "",
+        (_RETRIEVAL + "test_indexing.py",),
+    ),
+    Mutation(
+        "failures of an index are not kept",
+        "reid_ray/retrieval/indexing.py",
+        "            if bad.num_rows:",
+        "            if bad.num_rows > 1:",
+        (_RETRIEVAL + "test_indexing.py",),
+    ),
+    Mutation(
+        "vectors of two encoders are one index",
+        "reid_ray/retrieval/indexing.py",
+        "    if len(found) > 1:",
+        "    if len(found) > 2:",
+        (_RETRIEVAL + "test_indexing.py",),
+    ),
+    Mutation(
+        "queries of other cameras are searched together",
+        "reid_ray/retrieval/search.py",
+        "alike[queries[at].k, queries[at].camera_ids].append(at)",
+        "alike[queries[at].k, None].append(at)",
+        (_RETRIEVAL + "test_search.py",),
+    ),
+    Mutation(
+        "hits go to the query before",
+        "reid_ray/retrieval/search.py",
+        "zip(members, score_QK, row_QK, strict=True)",
+        "zip(members[1:] + members[:1], score_QK, row_QK, strict=True)",
+        (_RETRIEVAL + "test_search.py",),
+    ),
+    Mutation(
+        "a query of NaN is answered",
+        "reid_ray/retrieval/search.py",
+        "if not np.isfinite(vector).all()]:",
+        "if np.isinf(vector).all()]:",
+        (_RETRIEVAL + "test_search.py",),
+    ),
+    Mutation(
+        "a caption that failed is embedded",
+        "reid_ray/retrieval/embed.py",
+        '            if status == "failed":',
+        '            if status == "fails":',
+        (_RETRIEVAL + "test_embed.py",),
+    ),
+    # --- the service
+    Mutation(
+        "a token's first bytes are enough",
+        "reid_ray/serve/guard.py",
+        "hmac.compare_digest(digest_of(given), self._token_digest)",
+        "hmac.compare_digest(digest_of(given)[:0], self._token_digest[:0])",
+        _GUARD,
+    ),
+    Mutation(
+        "a path that begins like health needs no token",
+        "reid_ray/serve/guard.py",
+        "if path not in OPEN_PATHS:",
+        "if not path.startswith(tuple(OPEN_PATHS)):",
+        _GUARD,
+    ),
+    Mutation(
+        "another host's name for this machine is answered",
+        "reid_ray/serve/guard.py",
+        "return name is not None and is_loopback(name)",
+        "return name is not None",
+        _GUARD,
+    ),
+    Mutation(
+        "a body without a length is read whole",
+        "reid_ray/serve/guard.py",
+        "        if seen > limit:",
+        "        if seen > 1000 * limit:",
+        _GUARD,
+    ),
+    Mutation(
+        "a short token is taken",
+        "reid_ray/config/serve.py",
+        "if len(token) < MIN_TOKEN_CHARS:",
+        "if len(token) < 1:",
+        _GUARD,
+    ),
+    Mutation(
+        "a batch with fewer answers than questions is answered",
+        "reid_ray/serve/batching.py",
+        "            if len(answers) != len(batch):",
+        "            if len(answers) > len(batch):",
+        (_SERVE + "test_batching.py",),
+    ),
+)

@@ -1,0 +1,159 @@
+"""Training: what could repeat itself unseen, be taken for whole, or be decided by each worker for itself."""
+
+from __future__ import annotations
+
+from mutation import Mutation
+
+_BATCHES = ("tests/unit/data/test_batches.py",)
+_BEST = ("tests/unit/train/test_best.py",)
+_CHECKPOINT = ("tests/unit/train/test_checkpoints.py",)
+_FINITE = ("tests/unit/train/test_finite.py",)
+_FOLDERS = ("tests/unit/train/test_run_folders.py",)
+_TRAIN = "tests/unit/train/"
+
+MUTATIONS = (
+    # --- which samples a step sees
+    Mutation(
+        "every epoch shows the same batches",
+        "reid_ray/data/batches.py",
+        "default_rng([self._seed, _ORDER, epoch]).permutation(self._samples)",
+        "default_rng([self._seed, _ORDER]).permutation(self._samples)",
+        _BATCHES,
+    ),
+    Mutation(
+        "every step draws the same pictures of a person",
+        "reid_ray/data/batches.py",
+        "[self._seed, _MEMBERS, step]",
+        "[self._seed, _MEMBERS]",
+        _BATCHES,
+    ),
+    Mutation(
+        "every sample of a step is augmented alike",
+        "reid_ray/data/batches.py",
+        "[seed, _AUGMENT, step, place]",
+        "[seed, _AUGMENT, step]",
+        _BATCHES,
+    ),
+    Mutation(
+        "the seed of a run does not count",
+        "reid_ray/data/batches.py",
+        "default_rng([self._seed, _ORDER, epoch]).permutation(self._samples)",
+        "default_rng([_ORDER, epoch]).permutation(self._samples)",
+        _BATCHES,
+    ),
+    Mutation(
+        "workers overlap by a sample",
+        "reid_ray/data/batches.py",
+        "slice(rank * each, (rank + 1) * each)",
+        "slice(max(0, rank * each - 1), (rank + 1) * each - (rank > 0))",
+        _BATCHES,
+    ),
+    Mutation(
+        "every epoch masks the same tokens",
+        "reid_ray/train/masking.py",
+        "[seed, _STREAM, epoch, int(text)]",
+        "[seed, _STREAM, int(text)]",
+        (_TRAIN + "test_masking.py", _TRAIN + "test_masked_training.py"),
+    ),
+    Mutation(
+        "noise levels of another worker's captions",
+        "reid_ray/train/noise_store.py",
+        "part_KT[own_K[mine_K] // len(parts)]",
+        "part_KT[own_K[mine_K] % len(part_KT)]",
+        (_TRAIN + "test_noise_store.py",),
+    ),
+    Mutation(
+        "heads learn at the rate of the towers",
+        "reid_ray/train/optimizer.py",
+        'factor = config.heads_factor if name.startswith("heads.") else factors[name]',
+        "factor = factors[name]",
+        (_TRAIN + "test_optimizer.py",),
+    ),
+    # --- checkpoints and the best weights
+    Mutation(
+        "a cut file of a checkpoint is taken for whole",
+        "reid_ray/train/checkpoint.py",
+        "        if there != size:",
+        "        if there is None:",
+        _CHECKPOINT,
+    ),
+    Mutation(
+        "a checkpoint without its manifest counts",
+        "reid_ray/train/checkpoints.py",
+        "zip(named, manifests, strict=True) if info.is_file)",
+        "zip(named, manifests, strict=True))",
+        _CHECKPOINT,
+    ),
+    Mutation(
+        "the newest checkpoint is deleted",
+        "reid_ray/train/checkpoints.py",
+        "self.steps()[: -self._keep]",
+        "self.steps()[self._keep :]",
+        _CHECKPOINT,
+    ),
+    Mutation(
+        "the best weights are not recovered",
+        "reid_ray/train/best.py",
+        '    best, before = folder / BEST, _beside(folder, "old")\n    wanted',
+        '    return progress\n    best, before = folder / BEST, _beside(folder, "old")\n    wanted',
+        _BEST,
+    ),
+    Mutation(
+        "the weights that a checkpoint speaks of do not come back",
+        "reid_ray/train/best.py",
+        "            before.rename(best)\n    for end",
+        "            pass\n    for end",
+        _BEST,
+    ),
+    Mutation("weights of an attempt before stay", "reid_ray/train/best.py", "        _drop(best)\n        if", "        if", _BEST),
+    Mutation(
+        "better weights push out those of the checkpoint",
+        "reid_ray/train/best.py",
+        "    if best.is_dir() and before.is_dir():",
+        "    if best.is_dir() and before.is_dir() and not shutil.rmtree(before):",
+        _BEST,
+    ),
+    Mutation("the worker is left out of a seed", "reid_ray/train/checkpoint.py", "10_007 + rank)", "10_007)", _BEST),
+    # --- numbers that are none, and one decision for all workers
+    Mutation(
+        "each worker chooses weights by its own score",
+        "reid_ray/train/loop.py",
+        "scores = agreed(validate())",
+        "scores = validate()",
+        _FINITE,
+    ),
+    Mutation("NaN is a better score", "reid_ray/train/loop.py", "    if not math.isfinite(score) or (", "    if (", _FINITE),
+    Mutation(
+        "a loss that is no number is trained on",
+        "reid_ray/train/loop.py",
+        "    if found is None:\n",
+        "    if found is None or found:\n",
+        _FINITE,
+    ),
+    Mutation("one worker's flag is not heard", "reid_ray/train/agreement.py", "op=dist.ReduceOp.MAX", "op=dist.ReduceOp.MIN", _FINITE),
+    Mutation(
+        "a picture that could not be encoded is everybody's best hit",
+        "reid_ray/train/validation.py",
+        "    lost_Q = ~torch.isfinite(score_QG).all(dim=1)",
+        "    lost_Q = torch.zeros(len(score_QG), dtype=torch.bool)",
+        _FINITE,
+    ),
+    Mutation(
+        "NaN is written as a metric", "reid_ray/train/finite.py", " if value is not None and math.isfinite(value) else None", "", _FINITE
+    ),
+    # --- runs beside a run
+    Mutation(
+        "another input is the same run",
+        "reid_ray/train/run_folders.py",
+        "fingerprint({'config': self.config, 'input': self.inputs})",
+        "fingerprint({'config': self.config})",
+        _FOLDERS,
+    ),
+    Mutation(
+        "a neighbour's run is taken for one's own",
+        "reid_ray/train/run_folders.py",
+        " and pattern.fullmatch(folder.name)",
+        "",
+        _FOLDERS,
+    ),
+)
