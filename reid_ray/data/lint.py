@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from reid_ray.config.lint import LintJob
+from reid_ray.data.files import printable
 from reid_ray.data.fingerprint import perceptual_hash
 from reid_ray.data.formats import ImageRecord, read_source
 from reid_ray.data.images import decode_image, encode_jpeg
@@ -52,7 +53,7 @@ def run_lint(config: LintJob) -> dict[str, Any]:
         out.counts.failed.update(rows.unusable.counts)
         out.counts.read = out.counts.written + rows.unusable.counts.total()
         findings = check(rows, config.near_bits)
-        report = as_json(source.path, summary(rows), rows.unusable.counts, findings)
+        report = as_json(printable(source.path), summary(rows), rows.unusable.counts, findings)
         wanted = {image_id for finding in findings for example in finding.examples for image_id in example.image_ids}
         write_json(out.folder / "lint.json", report)
         write_bytes(out.folder / "lint.html", as_html(report, _thumbnails(config, wanted)).encode("utf-8", "backslashreplace"))
@@ -71,14 +72,14 @@ def _thumbnails(config: LintJob, wanted: set[str]) -> dict[str, bytes]:
     """Small JPEG pictures of the examples, from a second pass over the source that fetches only these."""
     found: dict[str, bytes] = {}
     chosen: Iterable[ImageRecord] = (
-        record for record in read_source(config.source) if isinstance(record, ImageRecord) and record.image_id in wanted
+        record for record in read_source(config.source) if isinstance(record, ImageRecord) and printable(record.image_id) in wanted
     )
     draw = partial(thumbnail, max_pixels=config.source.max_pixels)
     load = config.load.model_copy(update={"processes": 0})
     if wanted:
         for row in load_all(chosen, draw, load, remote=is_remote(config.source.path), max_bytes=config.source.max_file_mb << 20):
             if isinstance(row, Loaded):
-                found[row.record.image_id] = row.found
+                found[printable(row.record.image_id)] = row.found
             if len(found) == len(wanted):
                 break
     return found

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reid_ray.data.failures import Failures
+from reid_ray.data.files import printable
 from reid_ray.data.formats import Caption, ImageRecord, Skipped
 from reid_ray.data.lint_text import caption_fault, least_tokens, normalised
 from reid_ray.data.loading import Loaded
@@ -40,7 +41,7 @@ class Faults:
         """Count one case."""
         self.count += 1
         if len(self.examples) < self.limit:
-            self.examples.append(Example(image_ids, text[:300]))
+            self.examples.append(Example(tuple(map(printable, image_ids)), printable(text[:300])))
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,19 @@ class Rows:
     def add(self, row: Loaded[bytes] | Skipped) -> None:
         """Remember one image with its captions, or why it cannot be used."""
         if isinstance(row, Skipped):
-            self.datasets[row.dataset] += 1
+            self.datasets[printable(row.dataset)] += 1
             self.unusable.add(row)
             self.fault(f"image_{row.reason}", (row.image_id,), row.detail)
             for caption in row.captions:
                 self._check_caption(caption, row.image_id)
             return
         record = row.record
-        self.datasets[record.dataset] += 1
-        self.image_ids.append(record.image_id)
+        self.datasets[printable(record.dataset)] += 1
+        self.image_ids.append(printable(record.image_id))
         self._digest.append(int(row.sha256[:16], 16))
         self._hash.extend(row.found)
         self._person.append(UNKNOWN if record.person_id is None else record.person_id)
-        self._split.append(self._split_code(record.split or "none"))
+        self._split.append(self._split_code(printable(record.split or "none")))
         for caption in record.captions:
             self._add_caption(caption, record)
 
@@ -117,7 +118,7 @@ class Rows:
     def _add_caption(self, caption: Caption, record: ImageRecord) -> None:
         if not self._check_caption(caption, record.image_id):
             return
-        self.captions[record.split or "none"] += 1
+        self.captions[printable(record.split or "none")] += 1
         digest = hashlib.blake2b(normalised(caption["text"]).encode("utf-8", "backslashreplace"), digest_size=8).digest()
         self._caption_digest.append(int.from_bytes(digest, "little"))
         self._caption_image.append(len(self.image_ids) - 1)

@@ -75,8 +75,11 @@ def parquet_files(path: str | Path) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path}: does not exist; give a Parquet file or a folder of them")
     files = sorted(f for f in path.rglob("*.parquet") if not any(part.startswith(".") for part in f.relative_to(path).parts))
+    files = [file for file in files if not file.is_dir()]  # some programs write a table as a folder of that name
     if not files:
         raise DataError(f"{path}: holds no *.parquet file")
+    if odd := next((file for file in files if not file.is_file()), None):
+        raise DataError(f"{odd}: is no regular file, but a broken link or a pipe; take it out of the table's folder")
     return files
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -172,6 +173,25 @@ def test_a_set_without_a_usable_image_gets_its_report_and_an_error_every_time(tm
         with pytest.raises(DataError, match=r"no image can be used.*out/lint.html"):
             lint(tmp_path / "crops", tmp_path / "out", "folder", output={"path": str(tmp_path / "out"), "if_exists": if_exists})
         assert json.loads((tmp_path / "out" / "lint.json").read_text())["unusable"] == {"not_an_image": 1}
+
+
+def test_names_and_texts_that_are_no_unicode_are_reported_escaped_with_their_pictures(people, tmp_path):
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for name, data in ((b"caf\xe9.jpg", people[0][0]), (b"a.jpg", people[0][0]), (b"bad\xe9.jpg", b"x")):
+        with open(os.fsencode(folder) + b"/" + name, "wb") as file:
+            file.write(data)
+    findings, _ = lint(folder, tmp_path / "out", "folder")
+    assert findings["image_not_an_image"]["examples"][0]["image_ids"] == ["bad\\xe9.jpg"]
+    assert findings["duplicate_image"]["examples"][0]["image_ids"] == ["a.jpg", "caf\\xe9.jpg"]
+    assert (tmp_path / "out" / "lint.html").read_text().count("data:image/jpeg") == 2
+
+
+def test_captions_of_half_characters_are_reported_escaped(rstp, tmp_path):
+    folder, change = rstp
+    change(_caption("\ud800 \ud800"))
+    findings, _ = lint(folder, tmp_path / "out")
+    assert any("\\ud800" in example["text"] for finding in findings.values() for example in finding["examples"])
 
 
 def test_the_page_shows_pictures_and_escapes_texts(rstp, tmp_path):

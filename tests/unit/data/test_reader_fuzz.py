@@ -15,9 +15,13 @@ from shards import shard
 
 from reid_ray.config.ingest import LoadConfig
 from reid_ray.config.source import SourceConfig
+from reid_ray.data.fingerprint import perceptual_hash
 from reid_ray.data.formats import read_source
 from reid_ray.data.images import image_size
 from reid_ray.data.ingest import Tables, admit
+from reid_ray.data.lint_checks import check, summary
+from reid_ray.data.lint_report import as_html, as_json
+from reid_ray.data.lint_rows import Rows
 from reid_ray.data.loading import load_all
 from reid_ray.errors import ReidRayError
 
@@ -78,6 +82,19 @@ def ends_well(format, folder, out):
                 tables.add(row)
                 count += 1
         assert tables.images + tables.failed.counts.total() == count
+
+
+def lints_well(format, folder):
+    """Lint reads it too, and its report can be written, whatever the names and texts."""
+    with at_most(30), suppress(ReidRayError):
+        records = admit(read_source(SourceConfig(format=format, path=str(folder))))
+        rows = Rows(script="LATIN", examples=6, context=77)
+        hashes = partial(perceptual_hash, max_pixels=10**6)
+        for row in load_all(records, hashes, LoadConfig(processes=0), remote=False, max_bytes=1 << 20):
+            rows.add(row)
+        report = as_json(str(folder), summary(rows), rows.unusable.counts, check(rows, 7))
+        json.dumps(report, ensure_ascii=False, allow_nan=False).encode()
+        as_html(report, {}).encode()
 
 
 def tree(trees, people, format):
@@ -145,6 +162,7 @@ def test_any_json_in_the_place_of_any_value(tmp_path, format, file, path_key):
         first = {"id": 1, path_key: "0000_c1_0000.jpg", "captions": ["A man."], "split": "train"}
         (tmp_path / file).write_text(json.dumps([first, *entries]))
         ends_well(format, tmp_path, tmp_path.parent / "out")
+        lints_well(format, tmp_path)
 
     fuzz()
 
@@ -155,6 +173,7 @@ def test_any_caption_file(tmp_path, captions):
     (tmp_path / "set" / "LUPerson-MLLM").mkdir(parents=True, exist_ok=True)
     (tmp_path / "set" / "Ts-qwen.json").write_text(json.dumps(captions))
     ends_well("luperson_mllm", tmp_path / "set", tmp_path / "out")
+    lints_well("luperson_mllm", tmp_path / "set")
 
 
 @FUZZ
@@ -179,14 +198,21 @@ def test_any_members_of_a_shard(tmp_path, members):
     content = [(f"{stem}.{suffix}", json.dumps(value).encode()) for stem, suffix, value in members]
     shard(tmp_path / "set" / "0.tar", content)
     ends_well("webdataset", tmp_path / "set", tmp_path / "out")
+    lints_well("webdataset", tmp_path / "set")
 
 
-@FUZZ
-@given(st.lists(st.binary(min_size=1, max_size=40).filter(lambda name: not {0, 47} & set(name) and name not in (b".", b"..")), max_size=8))
-def test_any_names_in_a_folder(tmp_path, people, names):
-    shutil.rmtree(tmp_path / "set", ignore_errors=True)
-    (tmp_path / "set").mkdir()
-    for name in names:
-        with open(os.fsencode(tmp_path / "set") + b"/" + name + b".jpg", "wb") as file:
-            file.write(people[0][0])
-    ends_well("folder", tmp_path / "set", tmp_path / "out")
+def test_any_names_in_a_folder(tmp_path, people):
+    @FUZZ
+    @given(
+        st.lists(st.binary(min_size=1, max_size=40).filter(lambda name: not {0, 47} & set(name) and name not in (b".", b"..")), max_size=8)
+    )
+    def fuzz(names):
+        shutil.rmtree(tmp_path / "set", ignore_errors=True)
+        (tmp_path / "set").mkdir()
+        for name in names:
+            with open(os.fsencode(tmp_path / "set") + b"/" + name + b".jpg", "wb") as file:
+                file.write(people[0][0])
+        ends_well("folder", tmp_path / "set", tmp_path / "out")
+        lints_well("folder", tmp_path / "set")
+
+    fuzz()

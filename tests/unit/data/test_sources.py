@@ -151,6 +151,18 @@ def test_parquet_that_is_no_image_table_or_lacks_the_split_is_refused(tmp_path):
         image_listing(ImagesConfig(source="parquet", path=str(tmp_path / "good.parquet"), split="val"))
 
 
+def test_a_table_in_folders_is_read_and_what_is_no_file_is_refused_and_never_waited_for(tmp_path):
+    (tmp_path / "part.parquet").mkdir()
+    pq.write_table(table_of(IMAGES, [{"image_id": "a"}]), tmp_path / "part.parquet" / "0.parquet")
+    config = ImagesConfig(source="parquet", path=str(tmp_path))
+    assert count_images(config) == 1
+    for make in (os.mkfifo, lambda path: os.symlink("nowhere", path)):
+        make(tmp_path / "x.parquet")
+        with pytest.raises(DataError, match=r"x.parquet: is no regular file"):
+            count_images(config)
+        (tmp_path / "x.parquet").unlink()
+
+
 @pytest.mark.parametrize("split", [None, "train", "test"])
 @pytest.mark.parametrize("limit", [None, 37])
 def test_synthetic_people_come_as_the_generator_makes_them(split, limit):
