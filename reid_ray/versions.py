@@ -53,10 +53,11 @@ FORMATS = {
     "mark": Format("the mark of an output", ("says which files of the folder are the job's",)),
     "output": Format("a job's output", (_FIRST,)),
     "encoder": Format("a dual encoder", (_FIRST,)),
-    "mllm": Format("a tuned multimodal model", (_FIRST,)),
+    "mllm": Format("a tuned multimodal model", ("the adapter's folder has a manifest, too; otherwise as 0",)),
     "checkpoint": Format("a training checkpoint", (_FIRST,)),
     "noise_levels": Format("a store of noise levels", ("a file noise.json with this number; the arrays as in 0",)),
-    "prepared": Format("prepared training data", (_FIRST,)),
+    "run": Format("the record of a training run", ("says what the run was started with",)),
+    "prepared": Format("prepared training data", ("a file ids.arrow, for messages; otherwise as 0",)),
     "ledger": Format("a caption ledger", ("a file format.json with this number; rows as in 0",)),
     "index": Format("a gallery index", (_FIRST,)),
     "evaluation": Format("the result of an evaluation", (_FIRST,)),
@@ -67,7 +68,7 @@ FORMATS = {
 
 
 # What a manifest.json says its `kind` is; that of a job's output says none.
-_MANIFESTS = {None: "output", "dual-encoder": "encoder", "mllm": "mllm", "training-checkpoint": "checkpoint"}
+_MANIFESTS = {None: "output", "dual-encoder": "encoder", "mllm": "mllm", "adapter": "mllm", "training-checkpoint": "checkpoint"}
 
 
 def number_of(kind: str) -> int:

@@ -28,6 +28,7 @@ _BESIDE = {
     "index.json": ("index", ("index.faiss",)),
     "result.json": ("evaluation", ("queries.parquet",)),
     "calibration.json": ("calibration", ("pairs.jsonl",)),
+    "run.json": ("run", ("data",)),
     "facts.json": ("prepared", ("samples.arrow", "validation.arrow")),
     "templates.yaml": ("templates", ("report.json",)),
 }
@@ -104,7 +105,7 @@ def _dated(folder: Path, file: Path) -> Iterator[Dated]:
     elif file.name == MANIFEST:
         value = _read(file, json.loads)
         kind, number = manifest_kind(value), value.get(FIELD)
-    elif file.name in _BESIDE and any((file.parent / beside).is_file() for beside in _BESIDE[file.name][1]):
+    elif file.name in _BESIDE and any((file.parent / beside).exists() for beside in _BESIDE[file.name][1]):
         value = _read(file, yaml.safe_load if file.suffix == ".yaml" else json.loads)
         kind, number = _BESIDE[file.name][0], value.get(FIELD)
     elif file.name.startswith("noise-00000-of-") and file.suffix == ".npy":

@@ -7,8 +7,8 @@ reid_ray.storage.
 
 from __future__ import annotations
 
-import fcntl
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -22,8 +22,11 @@ from reid_ray.migration.files import Dated, dated_files, read_json, write_todays
 from reid_ray.migration.unmarked import own_files
 from reid_ray.storage import MANIFEST
 from reid_ray.storage.listing import MARK, files_below, read_mark, write_mark
+from reid_ray.storage.lock import OutputLock
 from reid_ray.storage.place import OutputPlace
 from reid_ray.versions import FORMATS, manifest_kind, number_of
+
+_RUN = re.compile(r"\.(.+)\.[0-9a-f]{16}\.run", re.DOTALL)  # a training run's folder, and its output's name
 
 
 def run_migrate(config: MigrateJob) -> dict[str, Any]:
@@ -34,6 +37,9 @@ def run_migrate(config: MigrateJob) -> dict[str, Any]:
             files are there. Then nothing has changed.
     """
     folder = Path(config.path).resolve()
+    if not os.path.lexists(folder) and folder.parent.is_dir():
+        with OutputPlace(folder, "migrate", if_exists="replace", inputs={}).hold():
+            pass  # brings back the old folder of a migration that died between two changes of names
     if not folder.is_dir():
         raise DataError(f"path: {folder} is no folder; give the output folder of a job, a model, a checkpoint or a ledger")
     found = _migrate_ledger(folder) if _is_ledger(folder) else _migrate_folder(folder)
@@ -78,7 +84,7 @@ def _writer_of(folder: Path) -> str:
     Raises:
         DataError: the folder is none of ours, or a part of an output, whose list of files would be wrong afterwards.
     """
-    if folder.name.startswith(".") and folder.name.endswith(".run"):
+    if _RUN.fullmatch(folder.name):
         return "run"
     manifest = _manifest_in(folder)
     kind = manifest_kind(manifest)
@@ -96,7 +102,7 @@ def _manifest_in(folder: Path) -> dict[str, Any]:
 
 def _refuse_strangers(folder: Path, job: str) -> None:
     """What is marked as a job's own may be deleted by a later run of it: nothing else may be."""
-    if job in FORMATS or job == "run":
+    if job in FORMATS:  # a model, a checkpoint, a run: no job replaces it by its mark
         return
     own = own_files(job)
     if own is None:
@@ -110,16 +116,17 @@ def _refuse_strangers(folder: Path, job: str) -> None:
 
 @contextmanager
 def _held_run(folder: Path) -> Iterator[None]:
-    """The lock that a training run keeps in its folder; nothing in other folders."""
-    if not (folder / "lock").is_file() or not folder.name.endswith(".run"):
+    """The lock of the output that the run in `folder` is for; nothing for other folders."""
+    match = _RUN.fullmatch(folder.name)
+    if match is None:
         yield
         return
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"path: {folder}: another process trains in it; wait for its end") from None
+    lock = OutputLock(folder.with_name(match[1]), "migrate")
+    lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _refuse_torn(folder: Path, found: list[Dated]) -> None:

@@ -23,6 +23,7 @@ from reid_ray.storage import MANIFEST
 from reid_ray.train.agreement import agreed
 from reid_ray.train.checkpoint import Progress, read_parts, seed_forward, write_parts
 from reid_ray.train.parts import Parts
+from reid_ray.versions import check_manifest
 
 _STEP = re.compile(r"step-(\d+)$")
 
@@ -76,6 +77,18 @@ class Checkpoints:
 
     def _at(self, step: int) -> str:
         return f"{self._path}/step-{step:08d}"
+
+
+def refuse_newer(filesystem: pyarrow.fs.FileSystem, path: str) -> None:
+    """See, on the driver, that workers can go on from what lies in `path`: a worker that cannot would be started again and again.
+
+    Raises:
+        DataError: a newer version of this package wrote the newest checkpoint.
+    """
+    for step in Checkpoints(filesystem, path, keep=1).steps()[-1:]:
+        manifest = f"{path}/step-{step:08d}/{MANIFEST}"
+        with filesystem.open_input_stream(manifest) as stream:
+            check_manifest(json.loads(stream.read()), origin=manifest)
 
 
 class CheckpointPlace:

@@ -107,6 +107,7 @@ def _fit(recipe: Recipe, folder: Path) -> None:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.exceptions import WorkerGroupError
 
+    from reid_ray.train.checkpoints import refuse_newer
     from reid_ray.train.worker import train_worker
 
     config, workers = recipe.config, recipe.config.workers
@@ -116,6 +117,7 @@ def _fit(recipe: Recipe, folder: Path) -> None:
     count = workers.count if workers.min_count is None else (workers.min_count, workers.count)
     filesystem, checkpoints = checkpoints_of(folder, config.schedule.checkpoint_storage)
     filesystem.create_dir(checkpoints, recursive=True)
+    refuse_newer(filesystem, checkpoints)
     trainer = _trainer_class()(
         train_worker,
         train_loop_config={"recipe": recipe, "folder": str(folder), "filesystem": filesystem, "checkpoints": checkpoints},

@@ -20,6 +20,7 @@ import pyarrow.fs
 from reid_ray.config.base import fingerprint
 from reid_ray.redaction import redacted
 from reid_ray.storage import write_json
+from reid_ray.versions import check_json, numbered
 
 _RECORD, _CHECKPOINTS = "run.json", "checkpoints"
 _OLDER = "lock"  # what older versions left in each run's folder
@@ -71,7 +72,7 @@ class OtherRun:
 
 def write_record(folder: Path, record: Record) -> None:
     """Keep what the run in `folder` was started with. The folder is its user's alone: an address may hold a key."""
-    write_json(folder / _RECORD, {"job": record.job, "config": record.config, "inputs": record.inputs})
+    write_json(folder / _RECORD, {**numbered("run"), "job": record.job, "config": record.config, "inputs": record.inputs})
 
 
 def differences(then: Record, now: Record) -> list[str]:
@@ -93,6 +94,9 @@ def other_runs(own: Path, output: Path, *, storage: str | None) -> list[OtherRun
         own: a run's folder.
         output: the output folder of all of them.
         storage: where checkpoints of a run may be that has left no record.
+
+    Raises:
+        DataError: a newer version of this package started one of them.
     """
     pattern = re.compile(rf"\.{re.escape(output.name)}\.[0-9a-f]{{16}}\.run")
     found = []
@@ -134,6 +138,7 @@ def _read_record(folder: Path) -> Record | None:
     if not (folder / _RECORD).is_file():
         return None
     values = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    check_json("run", values, origin=folder / _RECORD)
     return Record(values["job"], values["config"], values["inputs"])
 
 

@@ -48,6 +48,7 @@ from reid_ray.train.checkpoint import Progress, write_parts
 from reid_ray.train.checkpoints import CheckpointPlace
 from reid_ray.train.noise_export import NOISE
 from reid_ray.train.noise_store import NoiseStore
+from reid_ray.train.run_folders import Record, write_record
 
 FILE = Path(__file__).with_name("layouts.json")
 
@@ -65,6 +66,7 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
         "mllm": _mllm(folder / "mllm"),
         "checkpoint": _checkpoint(folder / "checkpoint"),
         "noise_levels": _noise_levels(folder / "noise"),
+        "run": _run(folder / "run"),
         "prepared": _prepared(folder / "prepared"),
         "ledger": _ledger(folder / "ledger"),
         "index": _index(folder / "index"),
@@ -150,6 +152,12 @@ def _noise_levels(folder: Path) -> list[str]:
     store.save(folder)
     levels = np.load(folder / "noise-00000-of-00001.npy")
     return [*_files(folder), f"{levels.dtype} {levels.shape}"]
+
+
+def _run(folder: Path) -> list[str]:
+    folder.mkdir()
+    write_record(folder, Record("train", {}, {}))
+    return [*_files(folder), *_keys(folder / "run.json")]
 
 
 def _prepared(folder: Path) -> list[str]:

@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from kill_points import outcomes
 
 from reid_ray import versions
 from reid_ray.caption.ledger import open_ledger
@@ -43,8 +45,10 @@ from reid_ray.storage import read_manifest, read_table
 from reid_ray.storage.listing import MARK, differences, read_mark
 from reid_ray.storage.lock import OutputLock
 from reid_ray.train.checkpoint import check
+from reid_ray.train.checkpoints import refuse_newer
 from reid_ray.train.noise_export import NOISE
 from reid_ray.train.noise_store import NoiseStore
+from reid_ray.train.run_folders import Record, other_runs
 
 SOURCE = Path(__file__).resolve().parents[1] / "golden" / "96cb249"
 WORDING = next(iter(TEMPLATES.values()))
@@ -97,6 +101,11 @@ NEWER = {
     "encoder": ("training/model/manifest.json", lambda at: load_encoder(at / "training" / "model")),
     "mllm": ("tuning/model/manifest.json", lambda at: read_tuned(at / "tuning" / "model", field="model")),
     "checkpoint": (f"{STEP}/manifest.json", lambda at: check(at / STEP)),
+    "checkpoint, before workers start": (
+        f"{STEP}/manifest.json",
+        lambda at: refuse_newer(pyarrow.fs.LocalFileSystem(), str((at / STEP).parent)),
+    ),
+    "run": (".out.0123456789abcdef.run/run.json", lambda at: other_runs(at / "own", at / "out", storage=None)),
     "noise_levels": (f"{STEP}/noise.json", lambda at: NoiseStore(12, 32).load(at / STEP)),
     "prepared": ("run/data/facts.json", lambda at: read_prepared(at / "run" / "data")),
     "index": ("index/index.json", lambda at: GalleryIndex.load(at / "index")),
@@ -109,6 +118,7 @@ NEWER = {
 def test_what_a_newer_version_wrote_is_refused_by_its_file_with_exit_code_2(outputs, kind, capsys):
     name, read = NEWER[kind]
     (outputs / "ledger").rename(outputs / ".caption.ledger")
+    shutil.copytree(outputs / "run", outputs / ".out.0123456789abcdef.run")
     read(outputs)
     bump(outputs / name)
     assert run_job("", Section, lambda _: read(outputs), []) == 2
@@ -167,6 +177,22 @@ def test_an_old_output_is_replaced_only_after_it_was_migrated(outputs, monkeypat
     assert read_table(outputs / "people" / "images", IMAGES).num_rows == 1
 
 
+def test_a_run_that_an_older_version_left_is_migrated_named_and_not_taken_for_another(outputs):
+    folder = outputs / ".out.0123456789abcdef.run"
+    (outputs / "run").rename(folder)
+    (folder / "lock").touch()  # as that version left it
+    assert set(run_migrate(MigrateJob(path=str(folder)))["migrated"]) == {"checkpoint", "encoder", "mark", "noise_levels", "prepared"}
+    now = Record("train", {"schedule": {"checkpoint_storage": None}}, {})
+    [other] = other_runs(now.folder(outputs / "out"), outputs / "out", storage=None)
+    assert (other.folder, other.step) == (folder, 2)
+    assert "cut off after the checkpoint of step 2" in other.sentence(now)
+    lock = OutputLock(outputs / "out", "train")
+    lock.acquire()
+    with pytest.raises(DataError, match="another run writes this output"):
+        run_migrate(MigrateJob(path=str(folder)))
+    lock.release()
+
+
 def test_what_writes_the_output_is_waited_for(outputs):
     lock = OutputLock(outputs / "people", "synthesize")
     lock.acquire()
@@ -204,6 +230,17 @@ def test_a_folder_that_holds_anything_newer_is_left_as_it_is(outputs, name):
     before = {file: file.read_bytes() for file in outputs.rglob("*") if file.is_file()}
     assert run_job("", MigrateJob, run_migrate, [f"path={outputs / 'people'}"]) == 2
     assert {file: file.read_bytes() for file in outputs.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("exchange", [True, False], ids=["names are exchanged", "names are changed one by one"])
+def test_a_kill_before_any_call_leaves_the_old_output_or_the_new_one_and_a_second_migration_ends_it(exchange, tmp_path):
+    found = outcomes("outputs_to_migrate", "migrate", tmp_path, exchange=exchange)
+    assert len(found) >= 20
+    assert [each["died"] for each in found] == [True] * (len(found) - 1) + [False]
+    gap = set() if exchange else {None}  # for one moment only the next run sees the older result
+    assert {each["dead"] for each in found} == {"old", "new"} | gap
+    assert found[-1]["dead"] == "new"
+    assert all(each["again"] == "new" and each["beside"] == ["outputs"] for each in found)
 
 
 def test_what_dies_half_way_leaves_the_old_folder(outputs, monkeypatch):
