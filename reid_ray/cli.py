@@ -6,10 +6,12 @@ How it ends, and with which exit code, is for reid_ray.endings.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from reid_ray.config.base import Section, load_config
+from reid_ray.config.paths import named_places
 from reid_ray.endings import ended
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -29,10 +31,16 @@ def run_job(description: str, model: type[ConfigT], run: Callable[[ConfigT], Any
         loaded.append(load_config(model, arguments.config, arguments.overrides))
         run(loaded[0])
 
-    return ended(work, place=lambda: output_of(loaded[0]) if loaded else None)
+    return ended(work, place=lambda: output_of(loaded[0]) if loaded else None, theirs=lambda: files_of(loaded[0]) if loaded else ())
 
 
 def output_of(config: Section) -> str | None:
     """Where a job writes, as messages call it; None for one that writes nothing."""
     output = getattr(config, "output", None)
     return None if output is None else f"output.path {output.path}"
+
+
+def files_of(config: Section) -> list[str]:
+    """What the names of a job's files begin with: every place of its configuration, and what is hidden beside one."""
+    places = [os.path.abspath(place) for place in named_places(config).values()]
+    return [*places, *(os.path.join(os.path.dirname(place), f".{os.path.basename(place)}.") for place in places)]

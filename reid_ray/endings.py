@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -31,12 +31,15 @@ class StoppedError(KeyboardInterrupt):
         self.number = number
 
 
-def ended(work: Callable[[], Any], *, place: Callable[[], str | None] = lambda: None) -> int:
+def ended(
+    work: Callable[[], Any], *, place: Callable[[], str | None] = lambda: None, theirs: Callable[[], Sequence[str]] = lambda: ()
+) -> int:
     """Do a job's work and return its exit code, with what went wrong on standard error.
 
     Args:
         work: the job.
-        place: where it writes, once that is known; asked only for an error that names no file.
+        place: where it writes, once that is known; for an error that names no file.
+        theirs: what the names of the user's files begin with, once they are known; see system_errors.sentence_of.
 
     Raises:
         Exception: what no user can mend.
@@ -50,7 +53,7 @@ def ended(work: Callable[[], Any], *, place: Callable[[], str | None] = lambda: 
         _say(f"stopped by {_NAMES[signal.Signals(number)]}; an older result at the output stays as it was")
         return 128 + number
     except Exception as error:
-        sentence = sentence_of(error, place=place())
+        sentence = sentence_of(error, place=place(), theirs=theirs())
         if sentence is None:
             raise
         _say(f"error: {sentence}")

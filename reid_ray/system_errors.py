@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reid_ray.errors import ReidRayError
@@ -58,17 +58,19 @@ _DAMAGED = re.compile(
 )
 
 
-def sentence_of(error: BaseException, *, place: str | None = None) -> str | None:
+def sentence_of(error: BaseException, *, place: str | None = None, theirs: Sequence[str] = ()) -> str | None:
     """What a user can mend about an error, in one sentence; None if it is a fault of the program.
 
     Args:
         error: what ended a job.
         place: named where the error names no file: where the job writes.
+        theirs: what the names of a user's files begin with, absolute. One of them that is missing was moved or removed while the job ran;
+            any other missing file is a fault of the program.
     """
     for link in _links(error):
         if isinstance(link, ReidRayError) and not _is_rays(link):
             return str(link)
-        sentence = _of_link(link, place, deep=link is not error)
+        sentence = _of_link(link, place, theirs)
         if sentence is not None:
             return sentence
     for link in _links(error, contexts=True):
@@ -96,19 +98,22 @@ def _links(error: BaseException, *, contexts: bool = False) -> Iterator[BaseExce
         waiting += [each for each in inner if isinstance(each, BaseException)]
 
 
-def _of_link(link: BaseException, place: str | None, *, deep: bool) -> str | None:
-    if _is_rays(link) and (said := _said_in_traceback(str(link), place)) is not None:
-        return said
+def _of_link(link: BaseException, place: str | None, theirs: Sequence[str]) -> str | None:
+    said = _said_in_traceback(str(link), place) if _is_rays(link) else None
     number = _number_of(link)
-    if number is not None and number in _SENTENCES:
-        return _told(link, number, place)
-    if isinstance(link, MemoryError):
-        return f"{place or 'the job'}: {_SENTENCES[errno.ENOMEM]}"
-    if type(link).__module__.partition(".")[0] == "pyarrow" and _DAMAGED.search(str(link)):
-        return f"{_path_in(str(link)) or 'an input'}: is not a whole Parquet or Arrow file ({_first_line(link)}); write it again"
-    if type(link).__name__ in ("OutOfDiskError", "ObjectStoreFullError"):
-        return "Ray's object store found no room on its disk; free space there, or start Ray elsewhere (RAY_TMPDIR)"
-    return None
+    if said is None and number is not None and number in _SENTENCES:
+        said = _told(link, number, place)
+    if said is None and isinstance(link, FileNotFoundError):
+        missing = _path_of(link)
+        if missing is not None and os.path.abspath(missing).startswith(tuple(theirs)):
+            said = f"{missing}: is not there any more; leave a job's files in place until it is done, and run it again"
+    if said is None and isinstance(link, MemoryError):
+        said = f"{place or 'the job'}: {_SENTENCES[errno.ENOMEM]}"
+    if said is None and type(link).__module__.partition(".")[0] == "pyarrow" and _DAMAGED.search(str(link)):
+        said = f"{_path_in(str(link)) or 'an input'}: is not a whole Parquet or Arrow file ({_first_line(link)}); write it again"
+    if said is None and type(link).__name__ in ("OutOfDiskError", "ObjectStoreFullError"):
+        said = "Ray's object store found no room on its disk; free space there, or start Ray elsewhere (RAY_TMPDIR)"
+    return said
 
 
 def _said_in_traceback(text: str, place: str | None) -> str | None:
@@ -149,11 +154,16 @@ def _is_rays(link: BaseException) -> bool:
 
 
 def _told(link: BaseException, number: int, place: str | None) -> str:
+    fallback = "standard output" if number == errno.EPIPE else place or "the job"
+    return f"{_path_of(link) or fallback}: {_SENTENCES[number]}"
+
+
+def _path_of(link: BaseException) -> str | None:
+    """The file that an error is about, by its fields or its words; of a renaming both."""
     names = [link.filename, link.filename2] if isinstance(link, OSError) and not _is_rays(link) else []
     named = " -> ".join(os.fsdecode(name) for name in names if isinstance(name, (str, bytes, Path)) and name)
-    if not named and number == errno.EPIPE:
-        named = "standard output"
-    return f"{named or _path_in(str(link)) or place or 'the job'}: {_SENTENCES[number]}"
+    text = str(link)
+    return named or _path_in(text) or (text if text.startswith("/") and "\n" not in text else None)
 
 
 def _path_in(text: str) -> str | None:

@@ -1,7 +1,8 @@
 """Lists and sections on the command line: JSON, or the short form [a, b] and {key: value} whose texts need no quotes.
 
 The short form is that of YAML without its traps: an item is the text between two commas, so `[/x/crops #2, 0012, *.jpg]` are three
-texts. Quotes ("..." with JSON's escapes, '...' with '' for a quote) are needed where an item holds a comma, a bracket or a brace.
+texts. An item may hold brackets that it closes itself: `[captions.paths=[a, b]]` is one text. Quotes ("..." with JSON's escapes, '...' with
+'' for a quote) are needed where an item holds a comma outside of them, or begins with one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from reid_ray.errors import ConfigError
 _DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _SINGLE = re.compile(r"'(?:[^']|'')*'", re.DOTALL)
 _PLAIN_KEY = re.compile(r"[^\[\]{},:\"'\s][^\[\]{},:]*(?=:)")
-_PLAIN_ITEM = re.compile(r"[^\[\]{},\"'\s][^\[\]{},]*")
 _SPACE = re.compile(r"\s*")
 
 
@@ -102,8 +102,22 @@ class _Flow:
         quoted = self._quoted()
         if quoted is not None:
             return Written(quoted, quoted=True)
-        text = self._match(_PLAIN_ITEM, "has no value").rstrip()
+        text = self._plain()
         return Written(text, null=text == "null")
+
+    def _plain(self) -> str:
+        """The text up to the comma or bracket that ends the item; brackets that it opens itself belong to it."""
+        start, depth = self._at, 0
+        while self._at < len(self._text):
+            sign = self._text[self._at]
+            depth += (sign in "[{") - (sign in "]}")
+            if depth < 0 or (sign == "," and not depth):
+                break
+            self._at += 1
+        text = self._text[start : self._at].rstrip()
+        if not text or text[0] in "\"'":
+            raise self._fault("has no value, or a quote that does not end")
+        return text
 
     def _list(self) -> list[Tree]:
         items: list[Tree] = []

@@ -28,7 +28,11 @@ def _place(text: str) -> str:
         raise ValueError("is empty, but must name a place; give a path, or null where nothing is meant")
     if "\0" in text:
         raise ValueError("holds a NUL character, which no path can; check how it was written")
-    return expanded(text)
+    place = expanded(text)
+    if place.startswith("~"):
+        name = place.partition("/")[0]
+        raise ValueError(f"{name} is nobody's home on this machine; give the path in full, or ./{name} for a folder of that name here")
+    return place
 
 
 LocalPath = Annotated[str, AfterValidator(_place), _Place()]

@@ -32,7 +32,7 @@ def test_places_are_found_by_their_fields_in_lists_and_sections_and_texts_are_no
     assert not {"train", "o"} & set(places.values())
 
 
-@pytest.mark.parametrize("text", ["", "  ", "a\0b"])
+@pytest.mark.parametrize("text", ["", "  ", "a\0b", "~nobody-of-this-name/x"])
 def test_a_place_that_is_no_place_is_refused(text):
     with pytest.raises(ConfigError, match=r"output\.path"):
         load_config(SynthesizeJob, None, [f"output.path={text}"])

@@ -83,6 +83,7 @@ def test_null_is_no_value_where_a_text_may_be_missing_and_quotes_make_a_text_of_
         *(("rate=1e-5", 1e-5), ("rate=1E-5", 1e-5), ("rate=.5", 0.5), ("rate=3", 3.0), ("rate='1e-5'", 1e-5), ("rate=-0.25", -0.25)),
         *(("limit=null", None), ("open=true", True), ("open=No", False), ("stage=2", 2), ("mode=no", "no"), ("every=epoch", "epoch")),
         *(("every=7", 7), ("names=[a #2, 0012, no, *.jpg, 2024-01-01]", ["a #2", "0012", "no", "*.jpg", "2024-01-01"])),
+        *(("names=[x=[a, b], c [1]]", ["x=[a, b]", "c [1]"]), ("extra={a: f(x)[0], b: {c: d}}", {"a": "f(x)[0]", "b": {"c": "d"}})),
         *(("names=['a, b', \"c]\"]", ["a, b", "c]"]), ("names=[]", []), ("names=[s3://a/b, C:\\d]", ["s3://a/b", "C:\\d"])),
         *(
             ("numbers=[1, 2e0]", ConfigError),
@@ -106,7 +107,15 @@ def test_null_is_no_value_where_a_text_may_be_missing_and_quotes_make_a_text_of_
             ("names=[a", ConfigError),
         ),
         *(("pet=5", ConfigError), ("pet={kind: cow}", ConfigError), ("extra.x=.inf", ConfigError), ("extra={a: 1, a: 2}", ConfigError)),
-        *(("pet={[a]: b}", ConfigError), ("pet={a}", ConfigError), ("names=[a] b", ConfigError), ('extra={"a": "\\ud800"}', ConfigError)),
+        *(
+            ("pet={[a]: b}", ConfigError),
+            ("pet={a}", ConfigError),
+            ("names=[a] b", ConfigError),
+            ("names=['a]", ConfigError),
+            ("names=[a, , b]", ConfigError),
+            ('extra={"a": "\\ud800"}', ConfigError),
+        ),
+        *(("names=['a]", ConfigError), ("names=[a, , b]", ConfigError)),
         *(("name=caf\udce9", ConfigError), ("names=" + "[" * 5000, ConfigError), ("extra." + "a." * 5000 + "b=1", ConfigError)),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.fs import LocalFileSystem
 from ray.exceptions import RayError, RayTaskError, UserCodeException
 from ray.train import ControllerError, WorkerGroupError
 from safetensors.numpy import save_file
@@ -200,3 +201,10 @@ def test_a_full_disk_counts_while_cleaning_up_but_another_error_does_not():
 )
 def test_a_fault_of_the_program_is_no_sentence(fault):
     assert sentence_of(fault) is None
+
+
+def test_a_file_of_the_user_that_is_gone_is_one_sentence_and_any_other_is_a_fault(tmp_path):
+    for read in (lambda path: path.read_bytes(), lambda path: pq.read_table(str(path), filesystem=LocalFileSystem())):
+        error = _raised(lambda read=read: read(tmp_path / "table" / "part-0.parquet"))
+        assert sentence_of(error, theirs=[str(tmp_path / "table")]).startswith(f"{tmp_path}/table/part-0.parquet: is not there any more; ")
+        assert sentence_of(error, theirs=[str(tmp_path / "other")]) is None
