@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 
 from pyarrow import ArrowException, fs
 
-from reid_ray.data.files import list_local, open_regular, raise_if_system, read_regular
+from reid_ray.data.files import Listing, list_local, open_regular, raise_if_system, read_regular
 from reid_ray.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -91,18 +91,8 @@ class Store:
         Raises:
             DataError: the folder cannot be listed.
         """
-        try:
-            if self.is_local:
-                folders, links, files = list_local(self._full(name))
-                return sorted(folders + links), files
-            infos = self.filesystem.get_file_info(fs.FileSelector(self._full(name), recursive=False))
-        except (OSError, ArrowException) as error:
-            raise self._not_listed(name, error) from None
-        visible = [info for info in infos if not info.base_name.startswith(".")]
-        return (
-            sorted(info.base_name for info in visible if info.type == fs.FileType.Directory),
-            sorted(info.base_name for info in visible if info.type == fs.FileType.File),
-        )
+        folders, links, files = self._listing(name)
+        return sorted(folders + links), files
 
     def walk(self) -> Iterator[str]:
         """Every file below this folder, as relative paths, folder by folder, so that one folder's names are held at a time.
@@ -113,40 +103,35 @@ class Store:
         Raises:
             DataError: a folder cannot be listed.
         """
-        if not self.is_local:
-            yield from self._walk_remote("")
-            return
-        seen: set[str] = set()
-        waiting = deque([("", os.path.realpath(self.root))])
-        while waiting:
-            yield from self._walk_local(*waiting.popleft(), seen, waiting)
+        stack, links, seen = [("", os.path.realpath(self.root) if self.is_local else "")], deque[tuple[str, str]](), set[str]()
+        while stack or links:
+            name, real = stack.pop() if stack else links.popleft()
+            if self.is_local and real in seen:
+                continue
+            seen.add(real)
+            folders, linked, files = self._listing(name)
+            prefix = f"{name}/" if name else ""
+            yield from (prefix + file for file in files)
+            # the folder without links costs nothing to know below one whose own is known
+            stack.extend((prefix + folder, f"{real.rstrip('/')}/{folder}") for folder in reversed(folders))
+            links.extend((prefix + link, os.path.realpath(self._full(prefix + link))) for link in linked)
 
-    def _walk_local(self, name: str, real: str, seen: set[str], waiting: deque[tuple[str, str]]) -> Iterator[str]:
-        """`real` is the folder without links, which costs nothing to know below a folder whose own is known."""
-        if real in seen:
-            return
-        seen.add(real)
+    def _listing(self, name: str) -> Listing:
         try:
-            folders, links, files = list_local(self._full(name))
-        except OSError as error:
-            raise self._not_listed(name, error) from None
-        prefix = f"{name}/" if name else ""
-        yield from (prefix + file for file in files)
-        waiting.extend((prefix + link, os.path.realpath(self._full(prefix + link))) for link in links)
-        for folder in folders:
-            yield from self._walk_local(prefix + folder, f"{real.rstrip('/')}/{folder}", seen, waiting)
-
-    def _walk_remote(self, name: str) -> Iterator[str]:
-        folders, files = self.list_folder(name)
-        prefix = f"{name}/" if name else ""
-        yield from (prefix + file for file in files)
-        for folder in folders:
-            yield from self._walk_remote(prefix + folder)
-
-    def _not_listed(self, name: str, error: Exception) -> DataError:
-        raise_if_system(error)
-        reason = getattr(error, "strerror", None) or error
-        return DataError(f"{self.locate(name) if name else self}: cannot be listed ({reason}); give this user the right to read it")
+            if self.is_local:
+                return list_local(self._full(name))
+            infos = self.filesystem.get_file_info(fs.FileSelector(self._full(name), recursive=False))
+        except (OSError, ArrowException) as error:
+            raise_if_system(error)
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(
+                f"{self.locate(name) if name else self}: cannot be listed ({reason}); give this user the right to read it"
+            ) from None
+        visible = [info for info in infos if not info.base_name.startswith(".")]
+        folders, files = (
+            sorted(info.base_name for info in visible if info.type == kind) for kind in (fs.FileType.Directory, fs.FileType.File)
+        )
+        return Listing(folders, [], files)
 
     def _type(self, name: str) -> Any:
         try:

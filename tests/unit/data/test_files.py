@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -54,6 +55,17 @@ def test_a_tree_of_links_is_read_once_and_by_its_real_names(people, tmp_path):
     assert image_listing(ImagesConfig(source="folder", path=str(crops))).count == 3
 
 
+def test_a_tree_may_be_as_deep_as_the_system_lets_it(tmp_path):
+    folder = str(tmp_path / "set")
+    os.mkdir(folder)
+    while len(folder) < 3900:
+        folder += "/d"
+        os.mkdir(folder)
+    Path(folder, "a.jpg").write_bytes(b"x")
+    assert list(open_store(tmp_path / "set").walk()) == [f"{folder}/a.jpg".removeprefix(f"{tmp_path}/set/")]
+    subprocess.run(["rm", "-r", tmp_path / "set"], check=True)  # shutil.rmtree calls itself for every level
+
+
 @pytest.mark.parametrize("format", ["market1501", "luperson", "webdataset", "msmt17"])
 def test_links_that_loop_stop_no_reader(trees, people, tmp_path, format):
     if format == "luperson":
@@ -103,12 +115,16 @@ def test_a_name_that_is_no_utf_8_is_one_row_under_one_id_everywhere(people, tmp_
 def test_a_folder_that_cannot_be_listed_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "crops").mkdir()
 
+    real = os.scandir
+
     def refuse(path):
-        raise PermissionError(errno.EACCES, "Permission denied", path)
+        if str(path).endswith("crops"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match=r"crops: cannot be listed \(Permission denied\)"):
-        ingest(tmp_path / "crops", tmp_path / "out")
+        list(read_source(SourceConfig(format="folder", path=str(tmp_path / "crops"))))
     with pytest.raises(DataError, match=r"crops: cannot be listed \(Permission denied\)"):
         image_listing(ImagesConfig(source="folder", path=str(tmp_path / "crops")))
 
