@@ -1,10 +1,12 @@
-"""The demo's own two files are replaced by the next demo; files of the same names that are somebody's are not."""
+"""The demo: its own two files are replaced by the next one, files of the same names that are somebody's are not; any folder can be named."""
 
 import json
 
 import pytest
 
-from jobs.demo import refuse_foreign_report
+from jobs.demo import CONFIGS, refuse_foreign_report, search_own_crops
+from reid_ray.config import load_config
+from reid_ray.config.demo import DemoJob
 from reid_ray.errors import DataError
 
 
@@ -26,3 +28,9 @@ def test_an_earlier_demos_report_and_an_empty_or_missing_folder_are_no_obstacle(
     (tmp_path / "report.json").write_text(json.dumps({"stages": [], "evaluation": {}, "service": {}, "environment": {}}))
     (tmp_path / "sheet.png").write_text("x")
     refuse_foreign_report(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["/data/crops #2", "/data/[2024], {a}: 'b' \"c\"", "0012", "null", "/data/é\\n"])
+def test_the_users_crops_are_the_folder_that_was_named(folder):
+    config = load_config(DemoJob, CONFIGS / "demo.yaml", search_own_crops(folder))
+    assert config.own_caption.images.path == config.index.images.path == folder
