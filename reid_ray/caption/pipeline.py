@@ -52,9 +52,7 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict
         "caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents={"images.path": images}
     )
     with output.hold(), open_ledger(output.path) as ledger:
-        finished = output.finished()
-        if finished is not None and finished["inputs"] == inputs and not (config.ledger.retry_failed and _failed(finished)):
-            print(f"caption: {config.output.path} holds this run already")
+        if (finished := output.kept(stale=lambda earlier: _due(earlier, config))) is not None:
             return finished
         with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
             _check_resources(config)
@@ -97,6 +95,10 @@ def _publish(run: CaptionRun, output: JobOutput) -> None:
             "again, which tries what failed once more"
         )
     output.facts.update(run_facts(tallies, run.throughput))
+
+
+def _due(manifest: dict[str, Any], config: CaptionJob) -> str | None:
+    return "some of it failed, and ledger.retry_failed asks for it again" if config.ledger.retry_failed and _failed(manifest) else None
 
 
 def _failed(manifest: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,8 @@ from reid_ray.storage.listing import differences
 from reid_ray.storage.place import IfExists, OutputPlace
 from reid_ray.storage.provenance import MANIFEST, content_at, content_of, local_inputs, named_inputs, read_manifest, remote_inputs, run_of
 from reid_ray.versions import numbered
+
+_SHOWN = 4  # names in a sentence
 
 
 class Counts:
@@ -109,21 +111,45 @@ class JobOutput:
         It may if if_exists is reuse; job, configuration, the contents of all inputs and what the job says of those that are no places
         (the revision of a hub model) are the same; and every file of it is there.
         """
-        if self._if_exists != "reuse" or not (self.path / MANIFEST).exists():
-            return None
-        manifest = read_manifest(self.path)
-        if (manifest.get("job"), manifest.get("fingerprint")) != (self._job, fingerprint(self._config)):
-            return None
-        if manifest.get("provenance") != self.provenance or self._described(manifest.get("inputs", {})) != self._described(self._inputs):
-            return None
-        return manifest if all(kind == "foreign" for kind, _ in differences(self.path)) else None
+        manifest, why = self._earlier()
+        return manifest if why is None else None
 
-    def kept(self) -> dict[str, Any] | None:
-        """As `finished`, and says that the result is kept; every job asks this before it works."""
-        manifest = self.finished()
-        if manifest is not None:
-            print(f"{self._job}: {self.path} is finished already, kept: {manifest['counts']}", flush=True)
+    def kept(self, *, stale: Callable[[dict[str, Any]], str | None] = lambda _: None) -> dict[str, Any] | None:
+        """As `finished`, and says that the result is kept, or why it is made anew; every job asks this before it works.
+
+        Args:
+            stale: a job's own reason to make an earlier result anew, from its manifest.
+        """
+        manifest, why = self._earlier()
+        if manifest is None:
+            return None
+        if (why := why or stale(manifest)) is not None:
+            print(f"{self._job}: {self.path} is made anew: {why}", flush=True)
+            return None
+        print(f"{self._job}: {self.path} is finished already, kept: {manifest['counts']}", flush=True)
         return manifest
+
+    def _earlier(self) -> tuple[dict[str, Any] | None, str | None]:
+        """(the manifest of an earlier result, if there is one and it may be reused, why it is not what this job would make now)."""
+        if self._if_exists != "reuse" or not (self.path / MANIFEST).exists():
+            return None, None
+        manifest = read_manifest(self.path)
+        return manifest, self._changed(manifest)
+
+    def _changed(self, manifest: Mapping[str, Any]) -> str | None:
+        if manifest.get("job") != self._job:
+            return f"it is the output of {manifest.get('job')}"
+        if manifest.get("fingerprint") != fingerprint(self._config):
+            names = _names_that_differ(manifest.get("config", {}), self._config.model_dump(mode="json"))
+            return f"its configuration had another {', '.join(names[:_SHOWN]) or 'value'}"
+        if "provenance" not in manifest:
+            return "the older version that made it kept no record of what its inputs held"
+        then, now = manifest["provenance"], self.provenance
+        if changed := [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]:
+            return f"what lies at {', '.join(changed[:_SHOWN])} has changed"
+        if self._described(manifest.get("inputs", {})) != self._described(self._inputs):
+            return "another revision of an input is there now"
+        return next((f"its {name} is {kind}" for kind, name in differences(self.path) if kind != "foreign"), None)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -186,3 +212,12 @@ class JobOutput:
 
 def _is_place(name: str, read: Iterable[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for key in read)
+
+
+def _names_that_differ(then: Any, now: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the values that two configurations do not share; not the values, which may be secret."""
+    if not isinstance(then, dict) or not isinstance(now, dict):
+        return [] if then == now else [prefix.removesuffix(".")]
+    missing = object()
+    names = [*now, *(name for name in then if name not in now)]
+    return [each for name in names for each in _names_that_differ(then.get(name, missing), now.get(name, missing), f"{prefix}{name}.")]

@@ -177,6 +177,20 @@ def test_an_old_output_is_replaced_only_after_it_was_migrated(outputs, monkeypat
     assert read_table(outputs / "people" / "images", IMAGES).num_rows == 1
 
 
+def test_a_migrated_output_is_made_anew_under_reuse_with_a_word_for_nothing_says_what_its_inputs_held(outputs, monkeypatch, capsys):
+    monkeypatch.chdir(outputs)
+    before = read_manifest(outputs / "people")
+    config = {**before["config"], "output": {"path": str(outputs / "people"), "if_exists": "reuse"}}
+    run_migrate(MigrateJob(path=str(outputs / "people")))
+    made = run_synthesize(SynthesizeJob.model_validate(config))
+    assert "is made anew: " in capsys.readouterr().out
+    assert made["run_id"] != before["run_id"]
+    assert run_synthesize(SynthesizeJob.model_validate(config))["run_id"] == made["run_id"]
+    assert [row["image_sha256"] for row in read_table(outputs / "people" / "images", IMAGES).to_pylist()] == [
+        row["image_sha256"] for row in read_table(SOURCE / "people" / "images", IMAGES).to_pylist()
+    ]
+
+
 def test_a_run_that_an_older_version_left_is_migrated_named_and_not_taken_for_another(outputs):
     folder = outputs / ".out.0123456789abcdef.run"
     (outputs / "run").rename(folder)

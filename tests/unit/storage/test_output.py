@@ -72,6 +72,40 @@ def test_a_result_of_an_input_that_was_made_again_is_not_reused(tmp_path):
     assert not reusable()
 
 
+class Several(Section):
+    left: int = 1
+    inner: Config = Config()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda out, inputs: (Several(left=2), inputs), "its configuration had another left"),
+        (lambda out, inputs: (Several(inner=Config(number=3)), inputs), "its configuration had another inner.number"),
+        (lambda out, inputs: (out.parent / "images" / "b").write_text("new") and (Several(), inputs), "what lies at images has changed"),
+        (lambda out, inputs: (Several(), inputs | {"model": "r2"}), "another revision of an input is there now"),
+        (lambda out, inputs: (out / "rows").unlink() or (Several(), inputs), "its rows is missing"),
+    ],
+)
+def test_what_is_made_anew_where_reuse_was_asked_for_says_why(tmp_path, capsys, change, why):
+    (tmp_path / "images").mkdir()
+    inputs = {"images": str(tmp_path / "images"), "model": "r1"}
+    with JobOutput("test", tmp_path / "out", Several(), inputs=inputs) as out:
+        (out.folder / "rows").write_text("1")
+    config, inputs = change(tmp_path / "out", inputs)
+    assert JobOutput("test", tmp_path / "out", config, if_exists="reuse", inputs=inputs).kept() is None
+    assert capsys.readouterr().out == f"test: {tmp_path / 'out'} is made anew: {why}\n"
+
+
+def test_a_jobs_own_reason_makes_a_result_anew(tmp_path, capsys):
+    with JobOutput("test", tmp_path / "out", Config()):
+        pass
+    again = JobOutput("test", tmp_path / "out", Config(), if_exists="reuse")
+    assert again.kept(stale=lambda manifest: f"{manifest['job']} has more to do") is None
+    assert "is made anew: test has more to do" in capsys.readouterr().out
+    assert again.kept()["job"] == "test"
+
+
 def test_a_folder_that_is_no_job_output_is_never_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_text("x")
