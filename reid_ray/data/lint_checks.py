@@ -26,6 +26,7 @@ _CAPTION_RULES = {
     "null_caption": "captions that are null",
     "empty_caption": "captions without a character",
     "caption_not_text": "captions that are numbers or objects, not texts",
+    "repeated_name": "captions of a name that its file has twice, with different captions",
     "caption_long": "captions longer than the context of a model: their ends are cut off",
 }
 

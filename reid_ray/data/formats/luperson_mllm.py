@@ -121,10 +121,22 @@ def _captions(folder: Store, file: str) -> Iterator[tuple[str, Caption]]:
         yield slashes(name).rpartition("/")[2], caption_of(text, **columns)
 
 
+def _once(captions: tuple[Caption, ...]) -> tuple[Caption, ...]:
+    """An image's captions, one of each file: where a file says a name twice, the same caption is one, and different ones are nobody's."""
+    by_file: dict[str, list[Caption]] = {}
+    for caption in captions:
+        same = by_file.setdefault(caption["instruction_id"], [])
+        if caption not in same:
+            same.append(caption)
+    reason = "repeated_name: the file has another caption under this name"
+    failed = {"status": "failed", "reason": reason}
+    return tuple({**caption, **(failed if len(same) > 1 else {})} for same in by_file.values() for caption in same)
+
+
 def _of_folder(images: Store, captions: CaptionStore, dataset: str) -> Records:
     for name in images.list_folder()[1]:
         if is_image_name(name):
-            yield ImageRecord(name, dataset, images, name, captions=captions.take(name))
+            yield ImageRecord(name, dataset, images, name, captions=_once(captions.take(name)))
         else:
             yield Skipped(name, dataset, "no_image_file", "its suffix is none of an image", path=images.locate(name))
     for name, waiting in captions.orphans():
@@ -136,7 +148,7 @@ def _of_lmdb(folder: Store, captions: CaptionStore, dataset: str, max_bytes: int
     with open_lmdb(folder, max_bytes) as database:
         for name in captions.images():
             entry = database.get((name.rpartition(".")[0] if "." in name else name).encode("utf-8", "surrogatepass"))
-            waiting = captions.take(name)
+            waiting = _once(captions.take(name))
             if entry is None:
                 yield Skipped(name, dataset, "missing", "has captions but no entry in the LMDB", captions=waiting)
             elif entry.value is None:

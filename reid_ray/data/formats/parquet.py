@@ -119,10 +119,22 @@ def _file_rows(file: pq.ParquetFile, schema: pa.Schema, renames: dict[str, str],
     if lacking:
         raise DataError(f"{origin}: has no column {', '.join(lacking)}, which source.columns names; it has {sorted(there)}")
     present = {name: source for name, source in sources.items() if source in there}
+    rows = 0
     for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(present.values())):
         table = pa.table({name: batch.column(source) for name, source in present.items()})
+        if schema is IMAGES and "image_id" not in present:
+            table = _with_ids(table, f"{origin.rpartition('/')[2]}#", rows)
+            rows += batch.num_rows
         # ids are judged row by row, so that one that is no number costs its row alone
         ids = {name: table.column(name).to_pylist() for name in _IDS if name in present and schema is IMAGES}
-        rest = table.select([name for name in present if name not in {*ids, *_LEARNT_AGAIN} or schema is not IMAGES])
+        rest = table.select([name for name in table.column_names if name not in {*ids, *_LEARNT_AGAIN} or schema is not IMAGES])
         for position, row in enumerate(conform(rest, schema, origin=origin).to_pylist()):
             yield row | {name: values[position] for name, values in ids.items()}
+
+
+def _with_ids(table: pa.Table, prefix: str, first: int) -> pa.Table:
+    """A table whose images are structs {bytes, path} names them so: by path, or by file and row where that is null."""
+    if "image" not in table.column_names or not pa.types.is_struct(table.schema.field("image").type):
+        return table
+    named = [(image or {}).get("path") or f"{prefix}{first + row}" for row, image in enumerate(table.column("image").to_pylist())]
+    return table.append_column("image_id", pa.array(named, pa.string()))

@@ -61,7 +61,11 @@ class Member(NamedTuple):
 
 
 class NoMemberError(Exception):
-    """A member without bytes: a link out of the file, a device. Says which."""
+    """A member without bytes. `reason` is a short code to count by: link_outside, not_a_file or unreadable_member."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class TarIndex:
@@ -129,19 +133,19 @@ class TarIndex:
             folder = posixpath.dirname(member.name) if member.kind == "symbolic link" else ""
             found = self._find(posixpath.normpath(posixpath.join(folder, member.target)))
             if found is None:
-                raise NoMemberError(f"{member.name} is a {member.kind} to {member.target}, which is not in the shard")
+                raise NoMemberError("link_outside", f"{member.name} is a {member.kind} to {member.target}, which is not in the shard")
             member = found
         else:
-            raise NoMemberError(f"{member.name} is a link that leads to itself")
+            raise NoMemberError("link_outside", f"{member.name} is a link that leads to itself")
         if member.kind == "other":
-            raise NoMemberError(f"{member.name} is no file but a device, a pipe or of an unknown kind")
+            raise NoMemberError("not_a_file", f"{member.name} is no file but a device, a pipe or of an unknown kind")
         try:
             data = self._sparse(member) if member.kind == "sparse" else self._plain(member)
         except _DAMAGE as error:
             raise_if_system(error)
-            raise NoMemberError(f"{member.name} cannot be read ({error})") from None
+            raise NoMemberError("unreadable_member", f"{member.name} cannot be read ({error})") from None
         if len(data) < min(member.size, self._max_bytes + 1):
-            raise NoMemberError(f"{member.name} is cut")
+            raise NoMemberError("unreadable_member", f"{member.name} is cut")
         return data
 
     def digest(self, member: Member) -> bytes:

@@ -151,7 +151,7 @@ class _Sample:
         except ValueError as error:
             return Skipped(name, self._dataset, "bad_annotation", f"{self._place}: {error}", captions=captions)
         except NoMemberError as error:
-            return Skipped(name, self._dataset, "link_outside", f"{self._place}: {error}", captions=captions)
+            return Skipped(name, self._dataset, error.reason, f"{self._place}: {error}", captions=captions)
         image_id, attributes = fields.get(IMAGE_ID), fields.get("attributes")
         split, dataset = split_name(fields.get("split")), str(fields.get("dataset") or self._dataset)
         image_id = image_id if isinstance(image_id, str) else name
@@ -162,7 +162,7 @@ class _Sample:
         try:
             data = self._index.read(image)
         except NoMemberError as error:
-            return Skipped(image_id, dataset, "link_outside", f"{self._place}: {error}", *who)
+            return Skipped(image_id, dataset, error.reason, f"{self._place}: {error}", *who)
         return ImageRecord(
             image_id,
             dataset,

@@ -201,6 +201,19 @@ def test_luperson_mllm_joins_its_four_files(trees):
     }
 
 
+def test_luperson_mllm_takes_a_name_said_twice_for_one_caption_or_for_none(trees):
+    folder = trees.luperson_mllm()
+    file = folder / "Ts-qwen.json"
+    text = file.read_text().rstrip("}")
+    first, second = list(json.loads(file.read_text()).items())[:2]
+    pairs = [first, (f"part2/{second[0]}", "A caption of somebody else.")]
+    file.write_text(text + "".join(f", {json.dumps(name)}: {json.dumps(caption)}" for name, caption in pairs) + "}")
+    images = {image.image_id: image.captions for image in read("luperson_mllm", folder)[0]}
+    assert [caption["status"] for caption in images[first[0]]] == ["ok"] * 4
+    of_file = [caption for caption in images[second[0]] if caption["instruction_id"] == "Ts-qwen"]
+    assert [(caption["status"], caption["reason"].partition(":")[0]) for caption in of_file] == [("failed", "repeated_name")] * 2
+
+
 def test_luperson_mllm_takes_images_from_lupersons_lmdb_and_counts_orphans(trees):
     lmdb = trees.luperson_lmdb()
     folder = trees.luperson_mllm(images=False)

@@ -52,6 +52,18 @@ def test_hugging_faces_struct_of_bytes_and_path_is_an_image(tmp_path, people, bi
     assert read_table(tmp_path / "t", IMAGES, columns=["image_id", "image"])["image"].to_pylist() == [people[0][0], people[1][0], None]
 
 
+def test_images_without_ids_are_named_by_their_struct(tmp_path, people):
+    images = [{"bytes": people[index % 48][0], "path": f"{index}.jpg" if index % 50 else None} for index in range(150)]
+    pq.write_table(pa.table({"image": pa.array(images, STRUCT), "label": [3] * 150}), tmp_path / "train-0.parquet")
+    rows, skipped = read(tmp_path, columns={"person_id": "label"})
+    assert not skipped
+    assert [row.image_id for row in rows] == [f"{index}.jpg" if index % 50 else f"train-0.parquet#{index}" for index in range(150)]
+    assert {row.person_id for row in rows} == {3}
+    pq.write_table(pa.table({"image": [people[0][0]]}), tmp_path / "train-0.parquet")
+    with pytest.raises(DataError, match="column image_id is missing"):
+        read(tmp_path)
+
+
 def test_a_struct_of_bytes_is_known_by_its_tables_state_and_one_of_paths_is_not(tmp_path, people):
     write(tmp_path / "bytes", image=pa.array([{"bytes": people[0][0], "path": None}] * 3, STRUCT))
     write(tmp_path / "paths", image=pa.array([{"bytes": None, "path": "a.jpg"}] * 3, STRUCT))
