@@ -116,6 +116,8 @@ def conform(table: pa.Table, schema: pa.Schema, *, origin: str) -> pa.Table:
     Raises:
         DataError: names `origin`, the column and what is wrong with it.
     """
+    if twice := [name for name in schema.names if table.column_names.count(name) > 1]:
+        raise DataError(f"{origin}: has the column {', '.join(twice)} more than once; keep one of each")
     table = unpack_images(table)
     columns = []
     for field in schema:

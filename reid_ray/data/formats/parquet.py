@@ -119,6 +119,8 @@ def _file_rows(file: pq.ParquetFile, schema: pa.Schema, renames: dict[str, str],
     if lacking:
         raise DataError(f"{origin}: has no column {', '.join(lacking)}, which source.columns names; it has {sorted(there)}")
     present = {name: source for name, source in sources.items() if source in there}
+    if twice := [source for source in present.values() if file.schema_arrow.names.count(source) > 1]:
+        raise DataError(f"{origin}: has the column {', '.join(twice)} more than once; keep one of each")
     rows = 0
     for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(present.values())):
         table = pa.table({name: batch.column(source) for name, source in present.items()})

@@ -26,7 +26,7 @@ from reid_ray.errors import DataError
 
 IMAGE_ID = "reid_ray_image_id"  # in a .json that ShardWriter wrote: the id that the image came from, of which the key need not be a part
 _TEXTS = ("txt", "text", "caption")
-_SHARDS = (".tar", ".tar.gz", ".tgz")
+_SHARDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
 def read_webdataset(store: Store, source: SourceConfig) -> Records:
@@ -36,7 +36,7 @@ def read_webdataset(store: Store, source: SourceConfig) -> Records:
         DataError: there is no shard.
     """
     dataset = source.name or store.root.rpartition("/")[2]
-    shards = [path for path in store.walk() if path.endswith(_SHARDS)]
+    shards = [path for path in store.walk() if path.lower().endswith(_SHARDS)]
     if not shards:
         raise DataError(f"{store}: holds no .tar shard (source.path)")
     for shard in shards:

@@ -131,6 +131,14 @@ def test_a_path_that_no_filesystem_knows_costs_its_row(tmp_path):
     assert {row.reason for row in skipped} == {"unreadable_file"}
 
 
+def test_a_column_that_is_there_twice_is_refused_by_name(tmp_path, people):
+    table = pa.table([["0"], [people[0][0]], [1], [2]], names=["image_id", "image", "person_id", "person_id"])
+    pq.write_table(table, tmp_path / "0.parquet")
+    for reader in (read, of_source):
+        with pytest.raises(DataError, match=r"0.parquet: has the column person_id more than once"):
+            reader(tmp_path)
+
+
 def test_a_split_that_is_a_category_selects_its_rows(tmp_path, people):
     write(tmp_path / "t", image=[people[0][0]] * 3, split=pa.array(["train", "val", "train"]).dictionary_encode())
     assert [row["image_id"] for row in of_source(tmp_path / "t", split="train")] == ["0", "2"]

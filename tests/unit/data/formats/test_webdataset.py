@@ -218,6 +218,16 @@ def test_ids_and_splits_of_other_writers_are_understood(tmp_path):
     assert (image.image_id, image.person_id, image.camera_id, image.split) == ("a.JPG", 7, 2, "train")
 
 
+def test_shards_are_known_by_any_of_their_suffixes_and_one_that_cannot_be_unpacked_is_counted(tmp_path):
+    for index, (suffix, mode) in enumerate({"TAR": "w", "tgz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}.items()):
+        shard(tmp_path / f"{index}.{suffix}", [(f"{index}.jpg", b"x")], mode)
+    (tmp_path / "9.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + b"x" * 600)
+    images, skipped = read(tmp_path)
+    assert [row.image_id for row in images] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    assert reasons(skipped) == [("9.tar.zst", "broken_shard")]
+    assert "zstd" in skipped[0].detail
+
+
 def test_joined_shards_are_read_to_the_end(tmp_path):
     parts = [shard(tmp_path / f"{index}", [(f"{index}.jpg", b"x")]).read_bytes() for index in range(3)]
     (tmp_path / "all.tar").write_bytes(b"".join(parts))
