@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import yaml
 from reid_ray.errors import DataError
 from reid_ray.migration.steps import migrated_json, migrated_table
 from reid_ray.storage import MANIFEST, write_json
+from reid_ray.storage.listing import files_below
 from reid_ray.versions import FIELD, manifest_kind, number_of, numbered, refuse_newer, stamp, table_format
 
 NOISE_FORMAT = "noise.json"
@@ -90,9 +92,10 @@ def write_todays(dated: Dated, source: Path, target: Path) -> None:
     else:
         value = migrated_json(dated.kind, _read(before, json.loads) if before.is_file() else {}, dated.number)
         if dated.kind == "checkpoint":
-            there = {name: file.stat().st_size for name, file in _named(after.parent) if name != MANIFEST}
-            value = {**value, "files": dict(sorted(there.items()))}
+            value = {**value, "files": dict(sorted((name, size) for name, size in files_below(after.parent) if name != MANIFEST))}
         write_json(after, {**numbered(dated.kind), **{name: each for name, each in value.items() if name != FIELD}})
+    if before.is_file():
+        shutil.copymode(before, after)
 
 
 def _dated(folder: Path, file: Path) -> Iterator[Dated]:
@@ -151,11 +154,6 @@ def _read(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
 def _texts(text: str) -> Any:
     """YAML whose values all stay text: an id such as 0012 is none of a number."""
     return yaml.load(text, Loader=yaml.BaseLoader)
-
-
-def _named(folder: Path) -> Iterator[tuple[str, Path]]:
-    for file in _files(folder):
-        yield file.relative_to(folder).as_posix(), file
 
 
 def _files(folder: Path) -> Iterator[Path]:

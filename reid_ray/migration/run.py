@@ -144,6 +144,7 @@ def _link_tree(folder: Path, new: Path, *, without: set[str]) -> None:
     for parent, subfolders, names in os.walk(folder):
         there = new / Path(parent).relative_to(folder)
         there.mkdir(exist_ok=True)
+        shutil.copymode(parent, there)  # what was its user's alone stays so
         links = [name for name in subfolders if Path(parent, name).is_symlink()]
         for name in [*links, *names]:
             file = Path(parent, name)

@@ -140,7 +140,7 @@ class JobOutput:
         if manifest.get("job") != self._job:
             return f"it is the output of {manifest.get('job')}"
         if manifest.get("fingerprint") != fingerprint(self._config):
-            names = _names_that_differ(manifest.get("config", {}), self._config.model_dump(mode="json"))
+            names = _names_that_differ(manifest.get("config", {}), redacted(self._config.model_dump(mode="json")))
             return f"its configuration had another {', '.join(names[:_SHOWN]) or 'value'}"
         if "provenance" not in manifest:
             return "the older version that made it kept no record of what its inputs held"

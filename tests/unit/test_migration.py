@@ -177,7 +177,7 @@ def test_an_old_output_is_replaced_only_after_it_was_migrated(outputs, monkeypat
     assert read_table(outputs / "people" / "images", IMAGES).num_rows == 1
 
 
-def test_a_migrated_output_is_made_anew_under_reuse_with_a_word_for_nothing_says_what_its_inputs_held(outputs, monkeypatch, capsys):
+def test_a_migrated_output_is_made_anew_under_reuse_with_a_word(outputs, monkeypatch, capsys):
     monkeypatch.chdir(outputs)
     before = read_manifest(outputs / "people")
     config = {**before["config"], "output": {"path": str(outputs / "people"), "if_exists": "reuse"}}
@@ -214,6 +214,24 @@ def test_what_writes_the_output_is_waited_for(outputs):
         run_migrate(MigrateJob(path=str(outputs / "people")))
     lock.release()
     assert run_migrate(MigrateJob(path=str(outputs / "people")))["migrated"]
+
+
+def test_what_only_its_user_may_read_stays_so(outputs):
+    for path in (outputs / "people", *(outputs / "people").rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    run_migrate(MigrateJob(path=str(outputs / "people")))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (outputs / "people").rglob("*") if path.name != MARK}
+    assert modes == {name: 0o700 if name in ("images", "captions") else 0o600 for name in modes}
+    assert (outputs / "people").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_migrated_checkpoint_is_whole(outputs, tmp_path):
+    (outputs / STEP).rename(tmp_path / "alone")
+    before = check(tmp_path / "alone")
+    run_migrate(MigrateJob(path=str(tmp_path / "alone")))
+    after = check(tmp_path / "alone")
+    assert set(after["files"]) == {*before["files"], "noise.json"}
+    assert {name for name in before["files"] if after["files"][name] != before["files"][name]} == {"model/manifest.json"}
 
 
 def test_a_second_migration_changes_nothing(outputs, capsys):
