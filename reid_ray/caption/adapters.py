@@ -138,7 +138,8 @@ def _refuse_other_methods(config: Mapping[str, Any], place: Path, *, field: str)
 
 
 def _layers(place: Path, ranks: set[int], *, field: str) -> dict[str, tuple[int, int]]:
-    from reid_ray.model.weights import read_state, refuse_not_finite
+    from reid_ray.model.weight_files import read_state
+    from reid_ray.model.weights import refuse_not_finite
 
     file = next((place / name for name in _FILES if (place / name).is_file()), None)
     if file is None:
@@ -189,7 +190,7 @@ def _refuse_half_of_a_tune(adapter: Path, model: Path, *, field: str) -> None:
 
 
 def _refuse_other_layers(adapter: Adapter, model: Path, *, quantized: bool, field: str) -> None:
-    from reid_ray.model.weights import shapes_in
+    from reid_ray.model.weight_files import shapes_in
 
     there = shapes_in(model)
     if there is None:

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from reid_ray.errors import DataError
-from reid_ray.model.weights import load_state, one_line, read_state
+from reid_ray.errors import DataError, reason_of
+from reid_ray.model.weight_files import read_state
+from reid_ray.model.weights import load_state
 
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # Constants that OpenAI's and old checkpoints carry along; the configuration says the same.
@@ -67,7 +68,7 @@ def load_open_clip(folder: Path) -> tuple[CLIPModel, dict[str, Any]]:
         published = json.loads(described.read_text(encoding="utf-8"))
         clip = CLIPModel(clip_config(published["model_cfg"], origin=str(described)))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise DataError(f"{described}: describes no model ({one_line(error)}); copy it again") from None
+        raise DataError(f"{described}: describes no model ({reason_of(error)}); copy it again") from None
     file = next(folder / name for name in OPEN_CLIP_FILES if (folder / name).is_file())
     load_state(clip, convert_weights(read_state(file)), origin=str(file))
     preprocess = published.get("preprocess_cfg") or {}

@@ -1,37 +1,34 @@
 """Weights from disk into a model: every name and shape that the model needs, none that it does not know, every number finite.
 
-The only file that loads a model or takes a state dictionary apart. transformers draws at random what a file lacks and leaves out what
-the model does not know, with a word in a log at most; here both are refused by name. Knows files, names and tensors; not which folder
-holds what kind of model.
-
-Names that DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`) left behind are stripped, in every format. The tests on
-names read headers; that on numbers reads every weight once, 0.06 s for each GB on one core.
+The only file that loads a model. transformers draws at random what a file lacks and leaves out what the model does not know, with a word
+in a log at most; here both are refused by name. The tests on names read headers; that on numbers reads every weight once, 0.1 to 0.3 s
+for each GB on two cores. Knows names and tensors; not formats (weight_files) or which folder holds what kind of model.
 """
 
 from __future__ import annotations
 
-import json
-import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
-from reid_ray.errors import DataError
+from reid_ray.errors import DataError, reason_of
+from reid_ray.model.weight_files import (
+    UNREADABLE,
+    WEIGHT_FILES,
+    Shape,
+    State,
+    headers,
+    parts_of,
+    plain_name,
+    read_state,
+    shapes_in,
+)
 
-# As transformers looks for them, the first that is there.
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_WRAPPERS = ("module", "_orig_mod")
 _NAMED = 3  # names that an error lists of each kind
-# What reading a damaged file raises: from the disk, safetensors, pickle or torch.
-_UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError)
-
-State = dict[str, torch.Tensor]
-Shape = tuple[int, ...]
 
 
 def load_pretrained(
@@ -52,6 +49,7 @@ def load_pretrained(
     from transformers import AutoConfig
 
     folder = Path(model)
+    _refuse_adapter_in(folder)
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(model)}
     state = _wrapped_state(folder) if folder.is_dir() and "gguf_file" not in options else None
     if state is not None:
@@ -63,8 +61,8 @@ def load_pretrained(
             loaded, info = model_class.from_pretrained(**source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     except torch.OutOfMemoryError:
         raise
-    except _UNREADABLE as error:
-        raise DataError(f"{model}: its weights cannot be loaded ({one_line(error)}); copy the whole model folder again") from None
+    except UNREADABLE as error:
+        raise DataError(f"{model}: its weights cannot be loaded ({reason_of(error)}); copy the whole model folder again") from None
     _refuse(str(model), info, not_needed=not_needed, not_known=not_known)
     missing = set(info["missing_keys"])
     refuse_not_finite(str(model), ((name, weight) for name, weight in loaded.named_parameters() if name not in missing))
@@ -82,44 +80,6 @@ def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], *, or
     compare(origin, needed=shapes(module.state_dict()), found=shapes(state))
     refuse_not_finite(origin, state.items())
     module.load_state_dict(dict(state))
-
-
-def read_state(file: Path) -> State:
-    """A file's tensors under their own names: wrappers' prefixes stripped, a training checkpoint's `state_dict` taken out of it.
-
-    Args:
-        file: .safetensors, or a dictionary of tensors that torch.save wrote; no code in it is run.
-
-    Raises:
-        DataError: the file is missing, cut off, or something else.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found: Any = load_file(file)
-        else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise DataError(f"{file}: cannot be read as weights ({one_line(error)}); copy it again") from None
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise DataError(f"{file}: holds no dictionary of weights by name; give the model's state dictionary")
-    return without_wrappers(found, origin=str(file))
-
-
-def without_wrappers(state: Mapping[str, torch.Tensor], *, origin: str) -> State:
-    """The same tensors without `module.` and `_orig_mod.` anywhere in their names.
-
-    Raises:
-        DataError: two names become one.
-    """
-    plain = {_plain(name): value for name, value in state.items()}
-    if len(plain) < len(state):
-        twice = next(name for name in state if _plain(name) != name and _plain(name) in state)
-        raise DataError(f"{origin}: holds {_plain(twice)} twice, also as {twice}; save the plain model's state dictionary alone")
-    return plain
 
 
 def compare(origin: str, *, needed: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
@@ -171,18 +131,6 @@ def shapes(state: Mapping[str, torch.Tensor]) -> dict[str, Shape]:
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
-def shapes_in(folder: Path) -> dict[str, Shape] | None:
-    """Name -> shape of the weights in a folder in the transformers format, from headers alone; None where there are no safetensors.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if file is None or ".bin" in file.name:
-        return None
-    return {name: shape for part in _parts(file) for name, shape in _headers(part).items()}
-
-
 def check_names(folder: Path) -> None:
     """Refuse a folder whose files lack a weight that its configuration needs, from headers alone: for models that others load.
 
@@ -193,6 +141,7 @@ def check_names(folder: Path) -> None:
     """
     import transformers
 
+    _refuse_adapter_in(folder)
     found = shapes_in(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
@@ -209,11 +158,6 @@ def check_names(folder: Path) -> None:
         _refuse(str(folder), info)
 
 
-def one_line(error: BaseException) -> str:
-    """What a library says, on one line and not too long."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Without transformers' bars for reading and writing a file: a job has its own, and a bar per worker would drown it."""
@@ -224,6 +168,15 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def _refuse_adapter_in(folder: Path) -> None:
+    """Transformers would put an adapter that lies in a model's folder on a base of its own choice; vLLM would leave it out."""
+    if (folder / "adapter_config.json").is_file():
+        raise DataError(
+            f"{folder}: holds adapter_config.json, so it is an adapter, not a model; merge it into its base, or move it into a folder "
+            "of its own and give that as the adapter"
+        )
 
 
 def _refuse(origin: str, info: Mapping[str, Any], *, not_needed: Sequence[str] = (), not_known: Sequence[str] = ()) -> None:
@@ -241,37 +194,12 @@ def _wrapped_state(folder: Path) -> State | None:
     file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if file is None:
         return None  # transformers knows more formats, and says what it looked for
-    if ".bin" not in file.name and all(_plain(name) == name for part in _parts(file) for name in _headers(part)):
+    if ".bin" not in file.name and all(plain_name(name) == name for part in parts_of(file) for name in headers(part)):
         return None
     state: State = {}
-    for part in _parts(file):
+    for part in parts_of(file):
         state |= read_state(part)
     return state
-
-
-def _parts(file: Path) -> list[Path]:
-    """The files of weights that `file`, of WEIGHT_FILES, stands for."""
-    return _shards(file) if file.name.endswith(".index.json") else [file]
-
-
-def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DataError(f"{index}: is no index of weights ({one_line(error)}); copy the whole model folder again") from None
-    lost = [name for name in names if not (index.parent / name).is_file()]
-    if lost:
-        raise DataError(f"{index}: names {len(lost)} files that are not there ({lost[0]}); copy the whole model folder again")
-    return [index.parent / name for name in names]
-
-
-def _headers(file: Path) -> dict[str, Shape]:
-    """Name -> shape in a file of safetensors."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - no mapping
-    except _UNREADABLE as error:
-        raise DataError(f"{file}: cannot be read as weights ({one_line(error)}); copy it again") from None
 
 
 def _take_generation_config(model: Any, folder: Path) -> None:
@@ -290,10 +218,6 @@ def _no_word_of_differences() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(level)
-
-
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _by(shape: Shape) -> str:

@@ -20,7 +20,8 @@ from reid_ray.errors import DataError
 from reid_ray.model.dual_encoder import build_dual_encoder
 from reid_ray.model.loading import load_encoder, open_pretrained
 from reid_ray.model.mllm_folder import load_mllm, open_mllm, save_mllm
-from reid_ray.model.weights import read_state
+from reid_ray.model.weight_files import read_state
+from reid_ray.model.weights import check_names
 from reid_ray.setup.models import resolve_model
 
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"
@@ -174,6 +175,14 @@ def test_an_own_folder_changed_since_it_was_written_is_refused(good, tmp_path, p
     (copy / "manifest.json").unlink()
     for load in both_ways(copy):
         load()
+
+
+def test_an_adapter_in_a_models_folder_is_neither_applied_nor_left_out_in_silence(good, tmp_path):
+    copy = changed(good[0], tmp_path / "copy", dict)
+    (copy / "adapter_config.json").write_text("{}")
+    for load in (*both_ways(copy), lambda: check_names(copy)):
+        with pytest.raises(DataError, match=r"adapter_config\.json, so it is an adapter"):
+            load()
 
 
 # open_clip's own format
