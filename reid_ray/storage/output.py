@@ -108,8 +108,8 @@ class JobOutput:
     def finished(self) -> dict[str, Any] | None:
         """The manifest of an earlier run that may be reused, else None.
 
-        It may if if_exists is reuse; job, configuration, the contents of all inputs and what the job says of those that are no places
-        (the revision of a hub model) are the same; and every file of it is there.
+        It may if if_exists is reuse; job, configuration (but for its sections output and ray), the contents of all inputs and what the
+        job says of those that are no places (the revision of a hub model) are the same; and every file of it is there.
         """
         manifest, why = self._earlier()
         return manifest if why is None else None
@@ -139,9 +139,9 @@ class JobOutput:
     def _changed(self, manifest: Mapping[str, Any]) -> str | None:
         if manifest.get("job") != self._job:
             return f"it is the output of {manifest.get('job')}"
-        if manifest.get("fingerprint") != fingerprint(self._config):
-            names = _names_that_differ(manifest.get("config", {}), redacted(self._config.model_dump(mode="json")))
-            return f"its configuration had another {', '.join(names[:_SHOWN]) or 'value'}"
+        was, asked = _of_the_result(manifest.get("config", {})), _of_the_result(redacted(self._config.model_dump(mode="json")))
+        if was != asked:
+            return f"its configuration had another {', '.join(_names_that_differ(was, asked)[:_SHOWN]) or 'value'}"
         if "provenance" not in manifest:
             return "the older version that made it kept no record of what its inputs held"
         then, now = manifest["provenance"], self.provenance
@@ -221,3 +221,8 @@ def _names_that_differ(then: Any, now: Any, prefix: str = "") -> list[str]:
     missing = object()
     names = [*now, *(name for name in then if name not in now)]
     return [each for name in names for each in _names_that_differ(then.get(name, missing), now.get(name, missing), f"{prefix}{name}.")]
+
+
+def _of_the_result(config: Any) -> Any:
+    """A configuration without what says where its result goes and where it is worked out."""
+    return {name: value for name, value in config.items() if name not in ("output", "ray")} if isinstance(config, dict) else config

@@ -1,4 +1,4 @@
-"""The demo: its own two files are replaced by the next one, files of the same names that are somebody's are not; any folder can be named."""
+"""The demo: the next one replaces its own two files, not files of the same names of somebody else; any folder of crops can be named."""
 
 import json
 

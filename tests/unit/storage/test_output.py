@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from reid_ray.config import Section
+from reid_ray.config.common import OutputConfig, RayConfig
 from reid_ray.errors import DataError
 from reid_ray.records import HITS, IMAGES, conform, table_of
 from reid_ray.storage import JobOutput, TableWriter, iter_table, parquet_files, read_manifest, read_table, run_of
@@ -11,6 +12,11 @@ from reid_ray.storage import JobOutput, TableWriter, iter_table, parquet_files, 
 
 class Config(Section):
     number: int = 1
+
+
+class Job(Config):
+    output: OutputConfig
+    ray: RayConfig = RayConfig()
 
 
 def _rows(start: int, stop: int) -> pa.Table:
@@ -172,3 +178,19 @@ def test_home_is_home_for_tables_and_manifests_that_are_named_in_python(tmp_path
         table.append(_rows(0, 1))
     assert [file.parent for file in parquet_files("~/out/t")] == [tmp_path / "out" / "t"]
     assert run_of("~/out/t") == read_manifest("~/out")["run_id"] is not None
+
+
+def test_where_a_result_goes_and_where_it_is_worked_out_is_no_part_of_what_it_is(tmp_path):
+    def job(number, if_exists, name="out", cpus=8):
+        return Job(number=number, output=OutputConfig(path=str(tmp_path / name), if_exists=if_exists), ray=RayConfig(local_cpus=cpus))
+
+    def output(config):
+        return JobOutput("test", config.output.path, config, if_exists=config.output.if_exists)
+
+    with output(job(1, "refuse")):
+        pass
+    assert output(job(1, "reuse")).finished() is not None
+    assert output(job(1, "reuse", cpus=2)).finished() is not None
+    assert output(job(2, "reuse")).finished() is None
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert output(job(1, "reuse", name="moved")).finished() is not None
