@@ -8,7 +8,8 @@ import of_outputs
 import of_privacy
 import of_search
 import of_training
+import of_versions
 
 MUTATIONS = tuple(
-    mutation for area in (of_outputs, of_captions, of_data, of_training, of_search, of_privacy) for mutation in area.MUTATIONS
+    mutation for area in (of_outputs, of_captions, of_data, of_training, of_search, of_privacy, of_versions) for mutation in area.MUTATIONS
 )

@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from reid_ray.caption.ledger import LEDGER, SEEN, as_keys, open_ledger, read_index
+from reid_ray.caption.missing import settle
 from reid_ray.caption.refilter import run_refilter
+from reid_ray.caption.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.config.caption import CaptionJob
 from reid_ray.config.evaluate import CompareJob
 from reid_ray.config.migrate import MigrateJob
 from reid_ray.config.refilter import RefilterJob
@@ -163,6 +166,27 @@ def test_a_ledger_takes_over_the_rows_of_its_earlier_runs(golden):
     assert [plain(row) for row in seen] == rows_of("ledger/images")
     assert set(index.ok) == set(as_keys([row["key"] for row in rows if row["status"] != "failed"]))
     assert set(index.failed) == set(as_keys([row["key"] for row in rows if row["status"] == "failed"]))  # a truncated file stays one
+
+
+def test_todays_keys_are_those_of_the_rows_that_a_ledger_has(golden):
+    """A default that is added to a captioner's section, or a prompt that is said in other words, would have every caption made again."""
+    manifest = read_manifest(golden / "caption")
+    config = CaptionJob.model_validate(manifest["config"])
+    revisions = {name: manifest["inputs"][name]["revision"] for name in ("rewriter", "faithfulness")}
+    revision = manifest["inputs"]["captioners"]["main"]["revision"]
+    captions = CaptionRecipe(config.captioners["main"], revision=revision, templates=None, max_pixels=config.images.max_pixels)
+    rewrites = RewriteRecipe(
+        config.rewriter, config.faithfulness, revision=revisions["rewriter"], scorer_revision=revisions["faithfulness"]
+    )
+    with open_ledger(golden / "caption") as ledger:
+        rows = [row for file in ledger.row_files() for row in pq.read_table(file, schema=LEDGER).to_pylist()]
+        index = read_index(ledger, retry_failed=False)
+    keys = {row["caption_id"]: captions.key_of_row(row) for row in rows if row["kind"] != "rewrite"}
+    for row in rows:
+        made = keys[row["caption_id"]] if row["kind"] != "rewrite" else rewrites.keys(row["parent_id"], keys[row["parent_id"]])[0]
+        assert made == row["key"]
+    images = sorted({(row["image_id"], row["image_sha256"]) for row in rows})
+    assert [each.missing for each in settle(images, captions, index)] == [[]] * len(images)
 
 
 def test_prepared_data_are_taken_over(golden):
