@@ -73,7 +73,7 @@ def check_mllm(config: MllmConfig, *, zero_stage: int | None = None) -> dict[str
     with torch.device("meta"):
         model = getattr(transformers, family.model_class)(shape)
     lora_targets(model, family, config.lora)
-    check_names(folder)
+    check_names(folder, stripped=True)
     refuse_other_weights(folder, field="model.base")
     base = {"model": config.base, "digest": weights_digest(folder)}
     if config.adapter is not None:

@@ -58,10 +58,10 @@ def without_wrappers(state: Mapping[str, torch.Tensor], *, origin: str) -> State
     Raises:
         DataError: two names become one.
     """
-    plain = {plain_name(name): value for name, value in state.items()}
-    if len(plain) < len(state):
-        twice = next(name for name in state if plain_name(name) != name and plain_name(name) in state)
-        raise DataError(f"{origin}: holds {plain_name(twice)} twice, also as {twice}; save the plain model's state dictionary alone")
+    plain: State = {}
+    for name, value in state.items():
+        if plain.setdefault(plain_name(name), value) is not value:
+            raise DataError(f"{origin}: holds {plain_name(name)} twice, also as {name}; save the plain model's state dictionary alone")
     return plain
 
 

@@ -131,10 +131,14 @@ def shapes(state: Mapping[str, torch.Tensor]) -> dict[str, Shape]:
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
-def check_names(folder: Path) -> None:
-    """Refuse a folder whose files lack a weight that its configuration needs, from headers alone: for models that others load.
+def check_names(folder: Path, *, stripped: bool = False) -> None:
+    """Refuse a folder whose files lack a weight that its configuration needs, from headers alone: before a model is loaded.
 
     What cannot be judged passes: architectures that transformers does not have, other formats than safetensors, quantised weights.
+
+    Args:
+        folder: in the transformers format.
+        stripped: whoever loads it strips wrappers' names, as load_pretrained does and vLLM does not.
 
     Raises:
         DataError: weights are missing, or of another shape.
@@ -150,7 +154,7 @@ def check_names(folder: Path) -> None:
         return
     if found is None or getattr(config, "quantization_config", None):
         return
-    state = {name: torch.empty(shape, device="meta") for name, shape in found.items()}
+    state = {plain_name(name) if stripped else name: torch.empty(shape, device="meta") for name, shape in found.items()}
     options = {"state_dict": state, "config": config, "device_map": {"": "meta"}, "dtype": torch.float32}
     with no_progress_bars(), _no_word_of_differences():
         _, info = model_class.from_pretrained(None, output_loading_info=True, ignore_mismatched_sizes=True, **options)
@@ -196,9 +200,10 @@ def _wrapped_state(folder: Path) -> State | None:
         return None  # transformers knows more formats, and says what it looked for
     if ".bin" not in file.name and all(plain_name(name) == name for part in parts_of(file) for name in headers(part)):
         return None
-    state: State = {}
-    for part in parts_of(file):
-        state |= read_state(part)
+    states = [read_state(part) for part in parts_of(file)]
+    state = {name: value for each in states for name, value in each.items()}
+    if len(state) < sum(map(len, states)):
+        raise DataError(f"{file}: names a weight in two files; copy the whole model folder again")
     return state
 
 
