@@ -126,7 +126,7 @@ def _select(
     log.numbers("validation", step=progress.step, numbers=scores)
     score = scores[selection.number]
     if not math.isfinite(score):
-        log.event(NOT_FINITE, step=progress.step, what=f"validation: {selection.number}")
+        log.event(NOT_FINITE, step=progress.step, what=[f"validation {selection.number}"], ranks=[], rows=[])
     if not math.isfinite(score) or (progress.best_score is not None and score <= progress.best_score):
         return replace(progress, without_better=progress.without_better + 1)
     chosen = {"selected_on": selection.split, "selection": f"best {selection.title}", selection.number: score}
