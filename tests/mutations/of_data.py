@@ -7,6 +7,7 @@ from mutation import Mutation
 _CAPTION = "tests/unit/caption/"
 _DATA = "tests/unit/data/"
 _PAIRS = ("tests/unit/data/test_pairs.py",)
+_SHARDS, _ANNOTATIONS = (_DATA + "formats/test_webdataset.py",), (_DATA + "formats/test_annotations.py",)
 _SOURCES = ("tests/unit/data/test_sources.py",)
 
 MUTATIONS = (
@@ -52,6 +53,42 @@ MUTATIONS = (
         "None if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES else file.read()",
         "file.read()",
         _SOURCES,
+    ),
+    # --- what a data set's files say
+    Mutation(
+        "two images of one name are mixed up", "reid_ray/data/formats/webdataset.py", "        if differing:", "        if False:", _SHARDS
+    ),
+    Mutation(
+        "the sample at a break comes without its text",
+        "reid_ray/data/formats/webdataset.py",
+        "if index.broken and key == index.last:",
+        "if False:",
+        _SHARDS,
+    ),
+    Mutation(
+        "a tar is read to its first end mark", "reid_ray/data/formats/tar_index.py", "start = self._after_end(at)", "start = None", _SHARDS
+    ),
+    Mutation("half an identity is a whole one", "reid_ray/data/formats/values.py", "if value.is_integer():", "if True:", _ANNOTATIONS),
+    Mutation(
+        "a number is cut where a piece of the file ends",
+        "reid_ray/data/formats/annotations.py",
+        """ and self._text[end] not in ".eE")""",
+        ")",
+        _ANNOTATIONS,
+    ),
+    Mutation(
+        "a folder is read once for every link to it",
+        "reid_ray/data/store.py",
+        "if self.is_local and real in seen:",
+        "if name in seen:",
+        (_DATA + "test_files.py",),
+    ),
+    Mutation(
+        "entries lost with their page are not counted",
+        "reid_ray/data/formats/luperson.py",
+        "if problem is not None or named < database.entries:",
+        "if False:",
+        (_DATA + "formats/test_lmdb_pages.py",),
     ),
     # --- tables for training
     Mutation("captions drop out uncounted", "reid_ray/data/pairs.py", "    counts.failed.update(reasons)\n", "", _PAIRS),

@@ -48,6 +48,14 @@ def test_an_object_streams_to_what_json_reads(tmp_path, pairs, chunk):
         assert repr(dict(streamed(tmp_path, text, stream_pairs))) == repr(json.loads(text))
 
 
+@pytest.mark.parametrize("chunk", range(1, 9))
+def test_a_value_is_whole_wherever_a_piece_of_the_file_ends(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(reading, "_CHUNK", chunk)
+    assert repr(streamed(tmp_path, b'[1.5, -2.5e3, 10, 0.25, NaN, -Infinity, "a\\u00e9", true]')) == (
+        "[1.5, -2500.0, 10, 0.25, nan, -inf, 'a\u00e9', True]"
+    )
+
+
 @pytest.mark.parametrize("how", [stream_list, stream_pairs])
 @pytest.mark.parametrize("chunk", [5, 1 << 20])
 def test_a_file_cut_anywhere_is_refused_as_cut_and_never_read_as_shorter(tmp_path, monkeypatch, how, chunk):
