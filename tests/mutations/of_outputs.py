@@ -5,7 +5,7 @@ from __future__ import annotations
 from mutation import Mutation
 
 _DURABLE = ("tests/unit/storage/test_durability.py",)
-_OUTPUT = ("tests/unit/storage/test_output.py",)
+_LISTS = ("tests/unit/storage/test_lists.py",)
 _PLACE = ("tests/unit/storage/test_place.py",)
 _PROVENANCE = ("tests/unit/storage/test_provenance.py",)
 
@@ -65,7 +65,7 @@ MUTATIONS = (
         "reid_ray/storage/output.py",
         'return manifest if all(kind == "foreign" for kind, _ in differences(self.path)) else None',
         "return manifest",
-        _OUTPUT,
+        _LISTS,
     ),
     Mutation(
         "the output's lock is not taken",
@@ -93,7 +93,7 @@ MUTATIONS = (
         "reid_ray/storage/listing.py",
         "if file.lstat().st_size == size:",
         "if file.lstat():",
-        _PLACE,
+        _LISTS,
     ),
     Mutation(
         "the older result is not restored",
