@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 HIDDEN = "***"
-# The last word of a name: hf_token and serve.token are secrets, max_tokens and token_env are not.
-_NAME = (
-    r"(?:^|(?<=[._\-/?&\s]))(?:(?:hf|api|auth|access|bearer|refresh|session)[_-]?)?(?:token|secret|password|passwd|passphrase|credentials?)"
-)
-_KEY = r"(?:^|(?<=[._\-/?&\s]))(?:\w*_)?(?:api|access|secret|private)[_-]?key(?:_id)?"
-_SECRET_NAME = re.compile(rf"(?:{_NAME}|{_KEY})$", re.IGNORECASE)
-_SECRET_VALUE = re.compile(rf"((?:{_NAME}|{_KEY})\s*[=:]\s*)[^\s&,}}]+", re.IGNORECASE)
+# hf_token and serve.token are secrets; max_tokens, eos_token and token_env are not, and what they say shapes a result.
+_START = r"(?:^|(?<=[^\w-]))"
+_TOKEN = rf"{_START}(?:(?:\w+[_-])?(?:hf|hub|api|auth|access|bearer|refresh|session|secret)[_-])?token"
+_WORD = rf"{_START}(?:\w*[_-])?(?:secret|password|passwd|passphrase|credentials?)"
+_KEY = rf"{_START}(?:\w*[_-])?(?:api|access|secret|private)[_-]?key(?:_id)?"
+_SECRET_NAME = re.compile(rf"(?:{_TOKEN}|{_WORD}|{_KEY})$", re.IGNORECASE)
+_SECRET_VALUE = re.compile(rf"((?:{_TOKEN}|{_WORD}|{_KEY})['\"]?\s*[=:]\s*)[^\s&,}}]+", re.IGNORECASE)
 _USER = re.compile(r"(\w+://)[^/?#\s@]+@")
 _RUN = 3  # words in a row that nobody writes by chance
 

@@ -49,8 +49,8 @@ MUTATIONS = (
     Mutation(
         "a result is kept whatever it was made from",
         "reid_ray/storage/output.py",
-        'manifest.get("provenance") != self.provenance or ',
-        "",
+        "if then.get(name) != now.get(name)]:",
+        "if then.get(name) == now.get(name) == 0]:",
         _PROVENANCE,
     ),
     Mutation(
@@ -63,8 +63,8 @@ MUTATIONS = (
     Mutation(
         "a result that lacks a file is kept",
         "reid_ray/storage/output.py",
-        'return manifest if all(kind == "foreign" for kind, _ in differences(self.path)) else None',
-        "return manifest",
+        'return next((f"its {name} is {kind}" for kind, name in differences(self.path) if kind != "foreign"), None)',
+        "return None",
         _LISTS,
     ),
     Mutation(

@@ -102,8 +102,8 @@ MUTATIONS = (
     Mutation(
         "a manifest keeps a secret of the configuration",
         "reid_ray/storage/output.py",
-        'redacted(self._config.model_dump(mode="json"))',
-        'self._config.model_dump(mode="json")',
+        '"config": redacted(self._config.model_dump(mode="json")),',
+        '"config": self._config.model_dump(mode="json"),',
         _PRIVACY,
     ),
     Mutation(

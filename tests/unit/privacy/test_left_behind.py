@@ -345,8 +345,13 @@ def test_a_manifest_holds_no_secret_of_the_command_or_the_configuration(tmp_path
     assert marked_files(tmp_path) == []
     assert manifest["config"]["captioners"]["main"]["engine"]["extra"] == {"hf_token": "***", "quantization": "fp8"}
     assert manifest["environment"]["command"].startswith("jobs/caption.py captioners.main.engine.extra={hf_token: ***")
-    other = load_config(CaptionJob, None, [extra.replace("canary", "another"), f"output.path={tmp_path / 'out'}", "output.if_exists=reuse"])
-    assert JobOutput("caption", other.output.path, other, if_exists="reuse").finished() is None  # the fingerprint covers what is not shown
+
+    def kept(extra: str) -> bool:
+        again = load_config(CaptionJob, None, [extra, f"output.path={tmp_path / 'out'}", "output.if_exists=reuse"])
+        return JobOutput("caption", again.output.path, again, if_exists="reuse").finished() is not None
+
+    assert kept(extra.replace("canary", "another"))  # another key opens the same model
+    assert not kept(extra.replace("fp8", "awq"))
 
 
 def test_folders_that_outlive_a_job_are_closed_to_others_and_the_output_follows_the_users_umask(tmp_path, monkeypatch):

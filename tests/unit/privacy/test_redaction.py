@@ -16,6 +16,7 @@ CAPTION = "A man in a canary coat carries a green umbrella."
         ("captioners.a.engine.extra.hf_token=CANARY x=1", "captioners.a.engine.extra.hf_token=*** x=1"),
         ("extra={hf_token: CANARY, max_tokens: 64}", "extra={hf_token: ***, max_tokens: 64}"),
         ("log.mlflow_uri=https://user:CANARY@host/x", "log.mlflow_uri=https://***@host/x"),
+        ('extra={"hf_token": "CANARY", "eos_token": "</s>"} x.mask_token=m', 'extra={"hf_token": ***, "eos_token": "</s>"} x.mask_token=m'),
         ("path=s3://bucket/x?secret_key=CANARY&region=eu", "path=s3://bucket/x?secret_key=***&region=eu"),
         ("AWS_SECRET_ACCESS_KEY=CANARY OPENAI_API_KEY=CANARY a", "AWS_SECRET_ACCESS_KEY=*** OPENAI_API_KEY=*** a"),
         ("serve.token_env=SEARCH_TOKEN sampling.max_tokens=64 a@b.org", "serve.token_env=SEARCH_TOKEN sampling.max_tokens=64 a@b.org"),
@@ -29,13 +30,13 @@ def test_a_command_keeps_all_but_its_secrets(written, kept):
 def test_a_configuration_keeps_all_but_its_secrets():
     config = {
         "engine": {"extra": {"hf_token": "CANARY", "headers": [{"password": "CANARY"}], "token": None}},
-        "sampling": {"max_tokens": 64, "token_env": "NAME"},
+        "sampling": {"max_tokens": 64, "token_env": "NAME", "eos_token": "</s>"},
         "uri": "postgresql://me:CANARY@host/db",
         "keys": ["a", 1, 0.5, True],
     }
     assert redacted(config) == {
         "engine": {"extra": {"hf_token": HIDDEN, "headers": [{"password": HIDDEN}], "token": None}},
-        "sampling": {"max_tokens": 64, "token_env": "NAME"},
+        "sampling": {"max_tokens": 64, "token_env": "NAME", "eos_token": "</s>"},
         "uri": "postgresql://***@host/db",
         "keys": ["a", 1, 0.5, True],
     }
