@@ -213,6 +213,9 @@ def test_thumbnails_page_info_and_openapi_are_there(http):
     assert thumbnail.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(thumbnail.content)).format == "JPEG"
     assert http.get("/").text.startswith("<!DOCTYPE html>")
+    for path in ("/", "/health"):
+        head = http.head(path)
+        assert (head.status_code, head.content) == (200, b""), "what probes and browsers ask first"
     assert http.get("/info").json()["items"] == GOOD
     paths = http.get("/openapi.json").json()["paths"]
     assert {"/search/text", "/search/image", "/search/image/base64", "/thumbnails/{row}", "/health", "/info"} <= set(paths)
