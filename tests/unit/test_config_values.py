@@ -3,7 +3,7 @@
 import codecs
 import contextlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -252,3 +252,31 @@ def test_no_float_of_any_job_may_be_endless(job):
             sections += [
                 c for c in (field.annotation, *getattr(field.annotation, "__args__", ())) if hasattr(c, "model_fields") and c not in seen
             ]
+
+
+def _leaves(section, prefix="", inside=()):
+    """Dotted names of every field of a job, those of a mapping's sections under the name x."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        kinds = [field.annotation]
+        while kinds:
+            kind = kinds.pop()
+            if isinstance(kind, type) and issubclass(kind, Section):
+                if kind not in inside:
+                    below = ".x." if get_origin(field.annotation) is dict else "."
+                    yield from _leaves(kind, f"{prefix}{name}{below}", (*inside, kind))
+            else:
+                kinds += [each for each in get_args(kind) if not isinstance(each, str)]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_whatever_a_field_of_a_job_is_given_is_taken_or_refused_in_one_line(job):
+    for name in _leaves(job_model(job)):
+        for text in ("", "[[1]]", "{a: 1}", "nan", "\0", "s3://a@b/"):
+            try:
+                load_config(job_model(job), None, [f"{name}={text}"])
+            except ConfigError as error:
+                said = str(error)
+            else:
+                said = ""
+            assert "\n" not in said
