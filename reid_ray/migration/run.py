@@ -28,6 +28,8 @@ from reid_ray.versions import FORMATS, manifest_kind, number_of
 
 _RUN = re.compile(r"\.(.+)\.[0-9a-f]{16}\.run", re.DOTALL)  # a training run's folder, and its output's name
 
+_NO_OUTPUTS = ("encoder", "mllm", "checkpoint", "run")
+
 
 def run_migrate(config: MigrateJob) -> dict[str, Any]:
     """Run the job; returns {"path", "migrated": {kind: files}, "current": files that were of today's format already}.
@@ -56,10 +58,8 @@ def _migrate_folder(folder: Path) -> list[Dated]:
     with place.hold(), _held_run(folder):
         found = dated_files(folder)
         marked = read_mark(folder) is not None
-        ledger = folder.parent / f".{folder.name}.ledger"
-        beside = _migrate_ledger(ledger) if ledger.is_dir() else []
         if marked and not any(dated.older for dated in found):
-            return [*found, *beside]
+            return [*found, *_migrate_ledger_of(folder)]
         _refuse_torn(folder, found)
         facts = {"run_id": _manifest_in(folder).get("run_id")}
         if not marked:  # from now on it is told from a stranger's folder; its files are as old as before
@@ -75,7 +75,7 @@ def _migrate_folder(folder: Path) -> list[Dated]:
             place.commit(facts)
         finally:
             place.drop()
-    return [*found, *([] if marked else [Dated(MARK, "mark", 0)]), *beside]
+        return [*found, *([] if marked else [Dated(MARK, "mark", 0)]), *_migrate_ledger_of(folder)]
 
 
 def _writer_of(folder: Path) -> str:
@@ -91,9 +91,17 @@ def _writer_of(folder: Path) -> str:
     if kind is None:
         raise DataError(f"path: {folder} has no {MANIFEST} of this package, so it is no finished output, model or checkpoint; give one")
     for above in folder.parents:
-        if (above / MANIFEST).is_file() and manifest_kind(_manifest_in(above)) == "output":
+        if _is_output(above):
             raise DataError(f"path: {folder} is a part of the output {above}; give that")
     return str(manifest.get("job")) if kind == "output" else kind
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether a job wrote `folder`; a manifest.json further up may be anybody's."""
+    try:
+        return manifest_kind(_manifest_in(folder)) == "output"
+    except DataError:
+        return False
 
 
 def _manifest_in(folder: Path) -> dict[str, Any]:
@@ -102,7 +110,7 @@ def _manifest_in(folder: Path) -> dict[str, Any]:
 
 def _refuse_strangers(folder: Path, job: str) -> None:
     """What is marked as a job's own may be deleted by a later run of it: nothing else may be."""
-    if job in FORMATS:  # a model, a checkpoint, a run: no job replaces it by its mark
+    if job in _NO_OUTPUTS:  # no job replaces it by its mark
         return
     own = own_files(job)
     if own is None:
@@ -161,6 +169,11 @@ def _link_tree(folder: Path, new: Path, *, without: set[str]) -> None:
 
 def _is_ledger(folder: Path) -> bool:
     return folder.name.startswith(".") and folder.name.endswith(".ledger")
+
+
+def _migrate_ledger_of(output: Path) -> list[Dated]:
+    ledger = output.parent / f".{output.name}.ledger"
+    return _migrate_ledger(ledger) if ledger.is_dir() else []
 
 
 def _migrate_ledger(folder: Path) -> list[Dated]:

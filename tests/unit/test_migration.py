@@ -152,11 +152,15 @@ def test_all_that_has_a_format_is_of_todays_and_other_files_are_the_same(outputs
     assert [path for path in folder.parent.iterdir() if path.name.startswith(f".{folder.name}.")] == []
 
 
-def test_somebody_elses_file_in_an_old_output_is_named_and_nothing_is_changed(outputs, capsys):
-    (outputs / "people" / "images" / "notes.txt").write_text("mine")
+@pytest.mark.parametrize(("name", "job"), [("people", "synthesize"), ("index", "index"), ("training", "train"), ("caption", "caption")])
+def test_somebody_elses_file_in_an_old_output_is_named_and_nothing_is_changed(outputs, name, job, capsys):
+    (outputs / "ledger").rename(outputs / ".caption.ledger")
+    (outputs / "manifest.json").write_text("[somebody's")
+    (outputs / name / "images").mkdir(exist_ok=True)
+    (outputs / name / "images" / "notes.txt").write_text("mine")
     before = {file: file.read_bytes() for file in outputs.rglob("*") if file.is_file()}
-    assert run_job("", MigrateJob, run_migrate, [f"path={outputs / 'people'}"]) == 2
-    assert "holds images/notes.txt, which the job synthesize did not write" in capsys.readouterr().err
+    assert run_job("", MigrateJob, run_migrate, [f"path={outputs / name}"]) == 2
+    assert f"holds images/notes.txt, which the job {job} did not write" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in outputs.rglob("*") if file.is_file()} == before
 
 
