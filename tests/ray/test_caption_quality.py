@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 def test_with_real_rewrites_the_cosine_misses_the_target_and_the_attributes_reach_it(local_ray, tmp_path):
     people = SyntheticConfig(identities=100, images_per_identity=1, seed=21)
     manifest = run_calibrate(CalibrateJob(people=people, rewrites=24, output=OutputConfig(path=str(tmp_path / "out"))))
-    files = {path.name for path in (tmp_path / "out").iterdir()}
+    files = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
     assert files == {"calibration.md", "calibration.json", "roc.png", "pairs.jsonl", "manifest.json"}
     result = json.loads((tmp_path / "out" / "calibration.json").read_text())
     rewritten = sum(count for name, count in result["pairs"].items() if name.startswith("rewriter"))
