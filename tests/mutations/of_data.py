@@ -77,10 +77,10 @@ MUTATIONS = (
         _ANNOTATIONS,
     ),
     Mutation(
-        "a folder is read once for every link to it",
+        "a link's name stands for the folder's own",
         "reid_ray/data/store.py",
-        "if self.is_local and real in seen:",
-        "if name in seen:",
+        "stack.pop() if stack else links.popleft()",
+        "links.popleft() if links else stack.pop()",
         (_DATA + "test_files.py",),
     ),
     Mutation(

@@ -90,6 +90,8 @@ def _record(row: dict[str, Any], captions: tuple[Caption, ...], renamed: str | N
 
 def _captions(store: Store) -> Iterator[tuple[str, Caption]]:
     for row in _rows(store, CAPTIONS, {}, columns=_CAPTION_COLUMNS):
+        if row["text"] is None and row["status"] != "failed":
+            row |= {"status": "failed", "reason": "null_caption"}
         yield row.pop("image_id"), row
 
 

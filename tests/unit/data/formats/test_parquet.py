@@ -139,6 +139,24 @@ def test_a_column_that_is_there_twice_is_refused_by_name(tmp_path, people):
             reader(tmp_path)
 
 
+def test_a_caption_that_is_null_is_a_failed_one_whatever_its_status_says(tmp_path, people):
+    write(tmp_path / "images", image=[people[0][0]] * 3)
+    columns = {
+        "caption_id": list("abc"),
+        "image_id": list("012"),
+        "kind": ["human"] * 3,
+        "status": ["ok"] * 3,
+        "text": ["One.", None, "Three."],
+    }
+    (tmp_path / "captions").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "captions" / "0.parquet")
+    assert [(caption["status"], caption["reason"]) for row in read(tmp_path)[0] for caption in row.captions] == [
+        ("ok", None),
+        ("failed", "null_caption"),
+        ("ok", None),
+    ]
+
+
 def test_a_split_that_is_a_category_selects_its_rows(tmp_path, people):
     write(tmp_path / "t", image=[people[0][0]] * 3, split=pa.array(["train", "val", "train"]).dictionary_encode())
     assert [row["image_id"] for row in of_source(tmp_path / "t", split="train")] == ["0", "2"]
