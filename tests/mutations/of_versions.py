@@ -29,10 +29,12 @@ MUTATIONS = (
     _unread("an index", "reid_ray/retrieval/index.py", '        check_json("index", facts, origin=path)\n'),
     _unread("a mark", "reid_ray/storage/listing.py", '    check_json("mark", facts, origin=folder / MARK)\n'),
     _unread("a run", "reid_ray/train/run_folders.py", '    check_json("run", values, origin=folder / _RECORD)\n'),
-    _unread(
-        "a checkpoint, before workers start",
+    Mutation(
+        "the format of a checkpoint is not looked at before workers start",
         "reid_ray/train/checkpoints.py",
         "            check_manifest(json.loads(stream.read()), origin=manifest)\n",
+        "            json.loads(stream.read())\n",
+        _NEWER,
     ),
     Mutation(
         "a schema gets a column without a new number",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import shutil
@@ -16,11 +17,13 @@ import torch
 from reid_ray.caption.ledger import LEDGER, SEEN, as_keys, open_ledger, read_index
 from reid_ray.caption.missing import settle
 from reid_ray.caption.refilter import run_refilter
+from reid_ray.caption.reporting import run_report
 from reid_ray.caption.wanted import CaptionRecipe, RewriteRecipe
 from reid_ray.config.caption import CaptionJob
 from reid_ray.config.evaluate import CompareJob
 from reid_ray.config.migrate import MigrateJob
 from reid_ray.config.refilter import RefilterJob
+from reid_ray.config.report import ReportJob
 from reid_ray.config.train import TrainJob
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.images import decode_image
@@ -155,6 +158,15 @@ def test_captions_are_filtered_again_as_they_were(golden, tmp_path):
     out = tmp_path / "out"
     run_refilter(RefilterJob.model_validate({"run": str(golden / "caption"), "alpha": 0.99, "output": {"path": str(out)}}))
     assert [plain(row) for row in read_table(out / "captions", CAPTIONS).to_pylist()] == rows_of("refilter/captions")
+
+
+def test_a_report_is_written_of_an_older_run(golden, tmp_path):
+    images = {"source": "folder", "path": str(golden / "crops")}
+    job = {"run": str(golden / "caption"), "images": images, "output": {"path": str(tmp_path / "report")}}
+    made = run_report(ReportJob.model_validate(job))
+    assert made["counts"]["read"] == len(rows_of("caption/captions"))
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert all(html.escape(row["text"]) in page for row in rows_of("caption/captions") if row["kind"] == "static" and "text" in row)
 
 
 def test_a_ledger_takes_over_the_rows_of_its_earlier_runs(golden):
