@@ -124,8 +124,8 @@ def _manifest_of(folder: Path) -> dict[str, Any] | None:
 
 def _is_model(folder: Path) -> bool:
     """Whether a folder, or one right below it, holds weights."""
-    with os.scandir(folder) as found:
-        entries = [(entry.name, os.path.isdir(entry.path)) for entry in found]
+    with os.scandir(folder) as found:  # asking first whether it is a plain file saves a stat of each of millions
+        entries = [(each.name, not each.is_file(follow_symlinks=False) and os.path.isdir(each.path)) for each in found]
     inner = [name for name, is_folder in entries if is_folder][:_FOLDERS]
     below = [name for each in inner for name in os.listdir(folder / each)]
     return any(name.endswith(_WEIGHTS) for name in [*(name for name, _ in entries), *below])
