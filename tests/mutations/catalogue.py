@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import of_captions
 import of_data
+import of_endings
 import of_outputs
 import of_privacy
 import of_search
 import of_training
 import of_versions
 
-MUTATIONS = tuple(
-    mutation for area in (of_outputs, of_captions, of_data, of_training, of_search, of_privacy, of_versions) for mutation in area.MUTATIONS
-)
+_AREAS = (of_outputs, of_captions, of_data, of_training, of_search, of_privacy, of_versions, of_endings)
+MUTATIONS = tuple(mutation for area in _AREAS for mutation in area.MUTATIONS)

@@ -97,7 +97,8 @@ def test_an_output_that_nobody_reads_or_that_is_full_is_one_sentence(tmp_path, t
         os.close(reader)
     else:
         writer = os.open(target, os.O_WRONLY)
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # as it is where nobody asks: what is printed last is written at the very end
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=buffered, text=True, timeout=60, check=False)
     os.close(writer)
     assert done.returncode == 2
     assert words in done.stderr
