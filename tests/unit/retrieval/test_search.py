@@ -55,15 +55,17 @@ QUERIES = [
     Query(k=2, text="7", camera_ids=(1,)),
     Query(k=5, text="0 nan"),
     Query(k=2, image=b"no picture"),
+    Query(k=1, text="5"),  # searched together with the first
+    Query(k=1, text="9"),
 ]
 
 
 def test_each_query_gets_its_own_hits_cameras_and_number_whatever_it_came_with(engine):
     answers = engine.answer(QUERIES)
-    assert [len(answer.hits) for answer in answers] == [1, 4, 2, 2, 2, 0, 0]
-    assert [answer.hits[0].row if answer.hits else None for answer in answers] == [3, 3, 7, 0, 7, None, None]
-    assert [answer.truncated for answer in answers] == [False, True, False, False, False, False, False]
-    assert [(answer.refused or "").partition(":")[0] for answer in answers] == ["", "", "", "", "", "not_finite", "not_an_image"]
+    assert [len(answer.hits) for answer in answers] == [1, 4, 2, 2, 2, 0, 0, 1, 1]
+    assert [answer.hits[0].row if answer.hits else None for answer in answers] == [3, 3, 7, 0, 7, None, None, 5, 9]
+    assert [answer.truncated for answer in answers] == [at == 1 for at in range(len(QUERIES))]
+    assert [(answer.refused or "").partition(":")[0] for answer in answers] == ["", "", "", "", "", "not_finite", "not_an_image", "", ""]
     for query, answer in zip(QUERIES, answers, strict=True):
         assert all(query.camera_ids is None or hit.camera_id in query.camera_ids for hit in answer.hits)
         assert [hit.rank for hit in answer.hits] == list(range(1, len(answer.hits) + 1))
@@ -72,6 +74,6 @@ def test_each_query_gets_its_own_hits_cameras_and_number_whatever_it_came_with(e
 
 def test_an_answer_does_not_depend_on_what_it_was_batched_with(engine):
     alone = [engine.answer([query])[0] for query in QUERIES]
-    for order in itertools.islice(itertools.permutations(range(len(QUERIES))), 0, None, 997):
+    for order in itertools.islice(itertools.permutations(range(len(QUERIES))), 0, None, 49_999):
         together = engine.answer([QUERIES[at] for at in order])
         assert [answer.hits for answer in together] == [alone[at].hits for at in order]

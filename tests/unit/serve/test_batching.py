@@ -62,6 +62,15 @@ def test_a_question_that_raises_fails_alone_and_the_rest_of_its_batch_is_answere
         raise answers[1]
 
 
+@pytest.mark.parametrize("given", [lambda numbers: numbers[:-1], lambda numbers: [*numbers, 7]], ids=["fewer", "more"])
+def test_a_batch_that_gets_another_number_of_answers_gives_nobody_anothers(given):
+    async def ask():
+        batcher = Batcher(lambda numbers: numbers if len(numbers) == 1 else given(numbers), max_batch_size=8)
+        return await asyncio.wait_for(asyncio.gather(*(batcher.ask(number) for number in range(5))), 5)
+
+    assert asyncio.run(ask()) == list(range(5))
+
+
 def test_who_has_gone_is_not_answered_and_does_not_stop_the_others():
     async def scenario(batcher, square):
         first = asyncio.create_task(batcher.ask(0))
