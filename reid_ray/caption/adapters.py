@@ -1,4 +1,4 @@
-"""A LoRA adapter beside a model: whether vLLM makes of the two what PEFT would make of them.
+"""A LoRA adapter beside a model: whether vLLM serves the two as PEFT would.
 
 vLLM leaves out in silence, or with a warning, what it does not know of an adapter. Here every part of one is served or refused by the
 names and shapes of its tensors and by what PEFT wrote about them, before an engine starts. Knows files and names; starts nothing.
