@@ -127,4 +127,11 @@ MUTATIONS = (
         "folder.mkdir(",
         _PRIVACY,
     ),
+    Mutation(
+        "a crash leaves its memory on the disk",
+        "reid_ray/runtime.py",
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, hard))",
+        "resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))",
+        ("tests/unit/test_runtime.py",),
+    ),
 )
