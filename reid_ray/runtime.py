@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from reid_ray.config.common import PoolConfig, RayConfig
 from reid_ray.endings import kept_signals
 from reid_ray.errors import ResourceError
+from reid_ray.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,26 @@ def ray_session(config: RayConfig) -> Iterator[None]:
             raise ResourceError(
                 f"ray.address: no Ray cluster answers at {address} ({error}); start one or leave ray.address null"
             ) from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
     else:
-        with kept_signals():
-            ray.init(
-                address="local",
-                num_cpus=config.local_cpus,
-                object_store_memory=config.object_store_mb << 20,
-                include_dashboard=False,
-                log_to_driver=True,
-            )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        # What does not fit into the object store goes to the disk, pictures among it; Ray's own folder is open to everybody.
+        with scratch_folder() as spilled:
+            with kept_signals():
+                ray.init(
+                    address="local",
+                    num_cpus=config.local_cpus,
+                    object_store_memory=config.object_store_mb << 20,
+                    object_spilling_directory=os.environ.get("RAY_object_spilling_directory") or str(spilled),  # noqa: SIM112 - as Ray spells it
+                    include_dashboard=False,
+                    log_to_driver=True,
+                )
+            try:
+                yield
+            finally:
+                ray.shutdown()
 
 
 def _leave_no_core() -> None:

@@ -134,4 +134,11 @@ MUTATIONS = (
         "resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))",
         ("tests/unit/test_runtime.py",),
     ),
+    Mutation(
+        "spilled pictures lie open to everybody",
+        "reid_ray/runtime.py",
+        " or str(spilled),",
+        ' or "/tmp",',
+        ("tests/unit/test_runtime.py",),
+    ),
 )

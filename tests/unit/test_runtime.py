@@ -1,4 +1,5 @@
 import resource
+from pathlib import Path
 
 import pytest
 import ray
@@ -29,16 +30,37 @@ def test_what_fits_is_let_through():
     check_needs([Need("caption.pool", 2, num_cpus=4, num_gpus=1), Need("rewrite.pool", 1, num_cpus=3)], NODES)
 
 
-def test_processes_of_a_local_ray_leave_no_memory_on_the_disk_when_they_crash(monkeypatch):
-    before, seen = resource.getrlimit(resource.RLIMIT_CORE), []
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+@pytest.fixture
+def started(monkeypatch) -> dict:
+    """What a local Ray is started with; none starts."""
+    seen: dict = {}
+
+    def init(**options) -> None:
+        spilled = Path(options["object_spilling_directory"])
+        seen.update(options, core=resource.getrlimit(resource.RLIMIT_CORE)[0], rights=oct(spilled.parent.stat().st_mode & 0o777))
+
+    for name in ("RAY_ADDRESS", "RAY_object_spilling_directory"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **_: seen.append(resource.getrlimit(resource.RLIMIT_CORE)[0]))
+    monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return seen
+
+
+def test_processes_of_a_local_ray_leave_no_memory_on_the_disk_when_they_crash(started):
+    before = resource.getrlimit(resource.RLIMIT_CORE)
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
         with ray_session(RayConfig()):
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, before)
-    assert seen == [0]
+    assert started["core"] == 0
+
+
+def test_what_a_local_ray_puts_on_the_disk_is_this_users_alone_and_gone_at_the_end(started):
+    with ray_session(RayConfig()):
+        spilled = Path(started["object_spilling_directory"])
+        assert started["rights"] == "0o700"
+        (spilled / "object").write_text("a picture")
+    assert not spilled.parent.exists()
