@@ -173,7 +173,7 @@ def save_mllm(
         {
             **numbered("mllm"),
             "kind": KIND,
-            "fingerprint": _fingerprint(opened.base, trained, heads),
+            "fingerprint": fingerprint_of(opened.base, trained, heads),
             "family": opened.mllm.model.config.model_type,
             "base": opened.base,
             "config": opened.config.model_dump(mode="json"),
@@ -345,7 +345,7 @@ def _put_trained(opened: OpenMllm, folder: Path, *, field: str) -> None:
         )
     model = opened.mllm.model
     weights = dict(model.named_parameters())
-    adapters = _adapters_in(folder) if opened.peft is not None else {}
+    adapters = adapters_in(folder) if opened.peft is not None else {}
     whole, opened.heads = read_state(folder / TRAINED), read_state(folder / HEADS)
     parts = set(whole_parts(model, opened.mllm.family, opened.config))
     for file, state, names in (
@@ -355,7 +355,7 @@ def _put_trained(opened: OpenMllm, folder: Path, *, field: str) -> None:
         compare(str(file), needed={name: tuple(weights[name].shape) for name in names}, found=shapes(state))
         refuse_not_finite(str(file), state.items())
     refuse_not_finite(str(folder / HEADS), opened.heads.items())
-    found = _fingerprint(manifest["base"], adapters | whole, opened.heads)
+    found = fingerprint_of(manifest["base"], adapters | whole, opened.heads)
     if found != manifest["fingerprint"]:
         raise DataError(
             f"{field}: the weights in {folder} were changed after tuning wrote them ({MANIFEST} names {manifest['fingerprint']}, they are "
@@ -366,7 +366,7 @@ def _put_trained(opened: OpenMllm, folder: Path, *, field: str) -> None:
             weights[name].copy_(weight)
 
 
-def _adapters_in(folder: Path) -> dict[str, torch.Tensor]:
+def adapters_in(folder: Path) -> dict[str, torch.Tensor]:
     """The adapters of a tuned folder under the names they have in the model: PEFT leaves its own out of a file."""
     state = read_state(folder / ADAPTER / _ADAPTER_FILE)
     return {_IN_LAYER.sub(r".\1.default.weight", name.removeprefix(_PREFIX)): weight for name, weight in state.items()}
@@ -376,7 +376,8 @@ def _count(state: Mapping[str, torch.Tensor]) -> int:
     return sum(weight.numel() for weight in state.values())
 
 
-def _fingerprint(base: Mapping[str, str], *states: Mapping[str, torch.Tensor]) -> str:
+def fingerprint_of(base: Mapping[str, str], *states: Mapping[str, torch.Tensor]) -> str:
+    """16 hex digits of a tuned model: its base's digest and the names and float32 values of what trained, state by state."""
     parts = [base["digest"].encode()]
     for state in states:
         for name, weight in sorted(state.items()):

@@ -18,8 +18,11 @@ from reid_ray.config.base import load_config
 from reid_ray.config.caption import CaptionJob
 from reid_ray.config.merge import MergeJob
 from reid_ray.config.tune import TuneJob
-from reid_ray.errors import ConfigError
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.merging import run_merge
+from reid_ray.model.mllm_folder import HEADS, TRAINED, adapters_in, fingerprint_of
+from reid_ray.model.weight_files import read_state
+from reid_ray.storage import MANIFEST, read_manifest, write_json
 from reid_ray.train.log import read_metrics
 from reid_ray.train.mllm_recipe import run_tune
 
@@ -70,6 +73,11 @@ def test_an_adapter_alone_captions_as_its_merged_model_does(changed, people, tmp
     file = tuned / "adapter" / "adapter_model.safetensors"
     # Exaggerated, or eight steps would not be heard in greedy captions.
     save_file({name: weight * 20 if "lora_B" in name else weight for name, weight in load_file(file).items()}, file)
+    with pytest.raises(DataError, match="changed after tuning"):
+        run_merge(load_config(MergeJob, None, [f"model={tuned}", f"output.path={tmp_path}/merged"]))
+    told = read_manifest(tuned)
+    states = adapters_in(tuned) | read_state(tuned / TRAINED), read_state(tuned / HEADS)
+    write_json(tuned / MANIFEST, {**told, "fingerprint": fingerprint_of(told["base"], *states)})
     run_merge(load_config(MergeJob, None, [f"model={tuned}", f"output.path={tmp_path}/merged", "dtype=float32"]))
     adapter, greedy = {"adapter": f"{tuned}/adapter"}, {"sampling": {"temperature": 0}}
     captioners = {"alone": adapter | greedy, "whole": {"model": f"{tmp_path}/merged"} | greedy, "untuned": greedy}
