@@ -6,6 +6,7 @@ test of benchmarks/caption_kills.py does the same to vLLM.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,8 +17,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import ray.cloudpickle
+from kills import wait_for
 from PIL import Image
 
 from reid_ray.caption.attempts import EngineDownError
@@ -72,6 +75,16 @@ class LoggedEngine:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return [json.loads(line)[0] for line in lines]
+
+
+def stages_alive() -> list[int]:
+    """Processes of this Ray that hold a stage."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any("Stage" in word and word.startswith("ray::") for word in process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 def crops(folder: Path, reds) -> Path:
@@ -189,7 +202,7 @@ def test_an_engine_that_says_it_is_down_ends_the_job_in_its_own_words(local_ray,
 DRIVER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {shared!r}]
 from test_caption_ledger import LoggedEngine, job, run_caption
 run_caption(job(Path({folder!r}), Path({out!r}), *{overrides!r}), engine=LoggedEngine(Path({log!r}), pause_s=0.4))
 """
@@ -198,7 +211,14 @@ run_caption(job(Path({folder!r}), Path({out!r}), *{overrides!r}), engine=LoggedE
 def test_a_killed_driver_loses_only_what_was_in_its_engines_hands(local_ray, tmp_path):
     folder, out, log = crops(tmp_path / "crops", range(120)), tmp_path / "out", tmp_path / "log"
     overrides = ["rewriter.share=0.5", "faithfulness.alpha=-1", "rewriter.pool.batch_size=4"]
-    places = {"folder": str(folder), "out": str(out), "log": str(log), "tests": str(Path(__file__).parent), "overrides": overrides}
+    places = {
+        "folder": str(folder),
+        "out": str(out),
+        "log": str(log),
+        "tests": str(Path(__file__).parent),
+        "shared": str(Path(__file__).parents[1] / "shared"),
+        "overrides": overrides,
+    }
     driver = subprocess.Popen([sys.executable, "-c", DRIVER.format(**places)], start_new_session=True)
     blocks = tmp_path / ".out.ledger" / "rows"
     while len(list(blocks.glob("block-*"))) < 5:
@@ -209,7 +229,7 @@ def test_a_killed_driver_loses_only_what_was_in_its_engines_hands(local_ray, tmp
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     assert not out.exists()
-    time.sleep(2)  # actors notice that their driver is gone
+    assert wait_for(lambda: not stages_alive(), seconds=60)  # its actors notice that their driver is gone
     before = {red for red in LoggedEngine(log).asked() if red is not None}
     run_caption(job(folder, out, *overrides), engine=LoggedEngine(log))
     after = [red for red in LoggedEngine(log).asked() if red is not None]
