@@ -22,6 +22,7 @@ _BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 _ENDLESS = re.compile(r"[-+]?\.?(inf|infinity|nan)", re.IGNORECASE)
 _WHOLE_FRACTION = re.compile(r"([-+]?\d[\d_]*)\.0*", re.ASCII)
 _LEADING_ZERO = re.compile(r"[-+]?0[\d_]", re.ASCII)
+_LONGEST_NUMBER = 400
 _CONTAINERS = (list, tuple, set, frozenset, dict)
 
 
@@ -156,11 +157,14 @@ def _as(kind: Any, text: str) -> Any:
 
 def _integer(text: str) -> int | None:
     """A whole number, as 64, 64.0, 1_000 or 0x40 say it. A leading zero is no number: 52, 64 or a name, who knows."""
-    whole = _WHOLE_FRACTION.fullmatch(text)
+    whole = _WHOLE_FRACTION.fullmatch(text) if len(text) <= _LONGEST_NUMBER else None
+    if not text.isascii() or len(text) > _LONGEST_NUMBER:
+        return None
     try:
-        return int(whole[1] if whole else text, 0) if text.isascii() else None
+        value = int(whole[1] if whole else text, 0)
     except ValueError:
         return None
+    return value if -(1 << 63) < value < (1 << 63) - 1 else None  # what tables, file systems and libraries can count
 
 
 def _number(text: str) -> float | None:

@@ -10,13 +10,17 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import sys
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO)  # there is no regular file of that name
 _SYNCED_ONE_BY_ONE = 2_000  # files; of more, the whole file system is synced in one call
 
 
@@ -47,6 +51,34 @@ def write_durably(path: str | Path, write: Callable[[Path], None]) -> None:
     finally:
         hidden.unlink(missing_ok=True)
     sync(path.parent)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BufferedReader]:
+    """A file to read, if it is one: a named pipe would be waited for, a device never ends.
+
+    Raises:
+        OSError: it is missing, cannot be read, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        yield file
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: as `open_regular`.
+        ValueError: it is not JSON, or nested beyond reason.
+    """
+    with open_regular(path) as file:
+        try:
+            return json.loads(file.read())
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
 
 
 def sync(path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from reid_ray.storage.files import read_json
 
 _MANIFEST = "manifest.json"
 _KEYS = frozenset({"job", "run_id", "config", "fingerprint", "counts", "facts", "timings", "started", "environment"})
@@ -12,7 +13,7 @@ _KEYS = frozenset({"job", "run_id", "config", "fingerprint", "counts", "facts", 
 def is_legacy_output(folder: Path) -> bool:
     """Whether the folder's manifest.json is one that only a job of this project writes."""
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / _MANIFEST)
     except (OSError, ValueError):
         return False
     return isinstance(manifest, dict) and manifest.keys() >= _KEYS

@@ -1,12 +1,13 @@
 """The mark of an output: a hidden file that says which run wrote the folder, and every file of it with its size.
 
-What the mark does not list, we did not write. Knows names and sizes; not what is in the files. First line: JSON of the run; then a line
-for each file, its size, a tab and its name as JSON, in the order of `files_below`, so that a mark of millions of files is compared and
-cleared file by file, never held whole.
+What the mark does not list, we did not write. Knows names, sizes and digests; not what is in the files. First line: JSON of the run; then
+a line for each file: its size, for a text file also its digest (who mends a digit keeps the size), a tab and its name as JSON, in the order
+of `files_below`, so that a mark of millions of files is compared and cleared file by file, never held whole.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.errors import DataError
+from reid_ray.storage.files import NO_FILE, open_regular
 from reid_ray.versions import check_json, numbered
 
 MARK = ".reid_ray"
+_TEXTS = frozenset({".json", ".jsonl", ".md", ".html", ".txt", ".yaml", ".yml", ".csv", ".tsv", ".jinja"})
+_LONGEST_FIRST_LINE = 1 << 20
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers leave these in every folder that somebody looks at
 
 
@@ -27,7 +31,7 @@ def write_mark(folder: Path, facts: dict[str, Any], *, listed: bool) -> None:
     with hidden.open("w", encoding="utf-8") as file:
         file.write(json.dumps({"made_by": "reid_ray", **numbered("mark"), **facts, "whole": listed}) + "\n")
         for name, size in files_below(folder) if listed else ():
-            file.write(f"{size}\t{json.dumps(name)}\n")
+            file.write(f"{size}{_digest_of_text(folder / name)}\t{json.dumps(name)}\n")
     os.replace(hidden, folder / MARK)
 
 
@@ -38,14 +42,14 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
         DataError: a newer version of this package made it.
     """
     try:
-        with (folder / MARK).open(encoding="utf-8") as file:
-            facts = json.loads(file.readline())
-    except (OSError, ValueError):
+        with open_regular(folder / MARK) as file:
+            facts = json.loads(file.readline(_LONGEST_FIRST_LINE))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(facts, dict) or facts.get("made_by") != "reid_ray":
         return None
     check_json("mark", facts, origin=folder / MARK)
-    return facts
+    return facts if isinstance(facts.get("job"), str) and isinstance(facts.get("whole"), bool) else None
 
 
 def names_in(folder: Path) -> list[str]:
@@ -60,7 +64,7 @@ def files_below(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def differences(folder: Path) -> Iterator[tuple[str, str]]:
-    """(kind, name) of every file that is not as the mark says: kind is foreign (not listed), changed (another size) or missing."""
+    """(kind, name) of every file that is not as the mark says: kind is foreign (not listed), changed (another size, or text) or missing."""
     there, listed = files_below(folder), _listed(folder)
     one, other = next(there, None), next(listed, None)
     while one is not None or other is not None:
@@ -72,7 +76,7 @@ def differences(folder: Path) -> Iterator[tuple[str, str]]:
             yield "missing", other[0]
             other = next(listed, None)
         else:
-            if one[1] != other[1]:
+            if not _is_as_listed(folder / one[0], one[1], other):
                 yield "changed", one[0]
             one, other = next(there, None), next(listed, None)
 
@@ -84,9 +88,9 @@ def foreign(folder: Path, *, at_most: int = 3) -> list[str]:
 
 def remove_listed(folder: Path) -> bool:
     """Remove the files that the mark lists, the mark, and every folder that is empty then; whether nothing is left."""
-    for name, size in _listed(folder):
-        if not name.startswith("/") and ".." not in name.split("/"):
-            _remove_if_of_size(folder / name, size)
+    for listed in _listed(folder):
+        if not listed[0].startswith("/") and ".." not in listed[0].split("/"):
+            _remove_if_as_listed(folder / listed[0], listed)
     for parent, _, names in os.walk(folder, topdown=False):
         for name in _LITTER.intersection(names):
             (Path(parent) / name).unlink(missing_ok=True)
@@ -98,12 +102,29 @@ def remove_listed(folder: Path) -> bool:
     return False
 
 
-def _remove_if_of_size(file: Path, size: int) -> None:
+def _remove_if_as_listed(file: Path, listed: tuple[str, int, str]) -> None:
     try:
-        if file.lstat().st_size == size:
+        if _is_as_listed(file, file.lstat().st_size, listed):
             file.unlink()
     except (FileNotFoundError, NotADirectoryError):
         return
+
+
+def _is_as_listed(file: Path, size: int, listed: tuple[str, int, str]) -> bool:
+    return size == listed[1] and (not listed[2] or listed[2] == _digest_of_text(file))
+
+
+def _digest_of_text(file: Path) -> str:
+    """A blank and 16 hex digits of what a text file holds; nothing for other files, which no hand edits."""
+    if file.suffix not in _TEXTS:
+        return ""
+    try:
+        with open_regular(file) as stream:
+            return f" {hashlib.file_digest(stream, 'sha256').hexdigest()[:16]}"
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
+        return " none"
 
 
 def _remove_if_empty(folder: Path) -> bool:
@@ -127,13 +148,15 @@ def _walk(folder: str, below: str) -> Iterator[tuple[str, int]]:
         yield from _walk(os.path.join(folder, name), f"{below}{name}/")
 
 
-def _listed(folder: Path) -> Iterator[tuple[str, int]]:
+def _listed(folder: Path) -> Iterator[tuple[str, int, str]]:
+    """(name, size, what _digest_of_text gave) of each file in the mark."""
     with (folder / MARK).open(encoding="utf-8") as file:
         next(file, None)
         for number, line in enumerate(file, 2):
-            size, _, name = line.partition("\t")
+            told, _, name = line.partition("\t")
+            size, blank, digest = told.partition(" ")
             try:
-                yield str(json.loads(name)), int(size)
+                yield str(json.loads(name)), int(size), blank + digest
             except ValueError:
                 raise DataError(
                     f"{folder / MARK}: line {number} is damaged, so it is not known what the job wrote; move {folder} away"

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import threading
 import time
 import uuid
@@ -23,6 +24,7 @@ from reid_ray.errors import DataError
 
 LEASE_S = 120.0  # a lease that was not renewed for so long is its owner's no more; only where the file system has no flock
 _RENEW_S = 15.0
+_LONGEST = 1 << 16  # bytes of a lock file that are looked at
 _NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 _descriptors: set[int] = set()
 
@@ -54,7 +56,7 @@ class OutputLock:
             OSError: the folder cannot be written to.
         """
         while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = self._opened()
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -66,6 +68,7 @@ class OutputLock:
                     raise
                 return self._acquire_lease()
             if self._is_there(descriptor):
+                self._refuse_foreign(descriptor)
                 break
             os.close(descriptor)  # its holder removed the file between our opening and locking it
         os.ftruncate(descriptor, 0)
@@ -86,6 +89,25 @@ class OutputLock:
         _descriptors.discard(descriptor)
         os.close(descriptor)
 
+    def _opened(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise self._foreign() from None
+            raise
+
+    def _refuse_foreign(self, descriptor: int) -> None:
+        """A lock file is ours: a regular file with no second name, empty or with an owner in it. Anything else is somebody's."""
+        there = os.fstat(descriptor)
+        text = os.pread(descriptor, _LONGEST, 0).decode("utf-8", "replace") if stat.S_ISREG(there.st_mode) else "?"
+        if there.st_nlink > 1 or (text and _as_owner(text) is None):
+            os.close(descriptor)
+            raise self._foreign()
+
+    def _foreign(self) -> DataError:
+        return DataError(f"{self._path}: is no lock that a job left, but the output needs that name; move it away, or change output.path")
+
     def _is_there(self, descriptor: int) -> bool:
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
@@ -100,6 +122,8 @@ class OutputLock:
                 self._lease = _Lease(self._path, self._job)
                 return
             except FileExistsError:
+                if (text := _text(self._path)) and _as_owner(text) is None:
+                    raise self._foreign() from None
                 if not _removed_if_dead(self._path):
                     raise self._refusal() from None
         raise self._refusal()
@@ -171,7 +195,7 @@ def _dead(path: Path, text: str) -> bool:
     """Whether a lease's owner is gone: its process from this host, or its sign of life by the file system's own clock."""
     owner = _as_owner(text)
     if owner is not None and owner["host"] == socket.gethostname():
-        return bool(owner["boot"] != _boot() or owner["started"] != _started(owner["pid"]))
+        return bool(owner.get("boot") != _boot() or owner.get("started") != _started(owner["pid"]))
     probe = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         probe.touch()
@@ -191,9 +215,10 @@ def _text(path: Path) -> str | None:
 
 def _as_owner(text: str | None) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(text or ""))
-    except ValueError:
+        owner = json.loads(text or "")
+    except (ValueError, RecursionError):
         return None  # being written
+    return owner if isinstance(owner, dict) and owner.keys() >= {"job", "host", "pid", "since"} else None
 
 
 def _boot() -> str | None:

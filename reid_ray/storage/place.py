@@ -57,6 +57,7 @@ class OutputPlace:
         self.folder = self.path.parent / f".{self.path.name}.{uuid.uuid4().hex[:8]}.partial"
         self._job, self._if_exists, self._inputs = job, if_exists, inputs
         self._lock = OutputLock(self.path, job)
+        self._appeared = False
 
     def check(self, *, files: bool) -> None:
         """Whether the job may write here, by what lies here now.
@@ -105,8 +106,9 @@ class OutputPlace:
         write_mark(self.folder, {**facts, "job": self._job}, listed=False)
 
     def drop(self) -> None:
-        """Remove the staging folder, if there is one."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the staging folder, if there is one; once the result has appeared, what lies there is an older one's, and `commit`'s."""
+        if not self._appeared:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def commit(self, facts: Mapping[str, Any]) -> None:
         """Let what is in the staging folder appear at the place.
@@ -130,16 +132,18 @@ class OutputPlace:
         sync(self.path.parent)
 
     def _appear(self) -> None:
+        old = None
         if not os.path.lexists(self.path):
             rename_to_free_name(self.folder, self.path)
         elif exchange(self.folder, self.path):
-            sync(self.path.parent)
-            self._remove(self.folder)
+            old = self.folder
         else:
             old = self.folder.with_suffix(".old")
             rename_to_free_name(self.path, old)
             rename_to_free_name(self.folder, self.path)
-            sync(self.path.parent)
+        self._appeared = True
+        sync(self.path.parent)
+        if old is not None:
             self._remove(old)
 
     def _stranger(self, *, files: bool) -> str | None:
@@ -194,15 +198,25 @@ class OutputPlace:
         return match is not None and match["name"] == self.path.name and match["kind"] is not None
 
     def _remove(self, folder: Path) -> None:
-        """Remove a folder of ours: of a whole one what its list says, of an unfinished one everything."""
-        mark = read_mark(folder)
+        """Remove a folder of ours: of a whole one what its list says, of an unfinished one everything. What cannot go is named."""
+        mark = read_mark(folder) if folder.is_dir() and not folder.is_symlink() else None
         if mark is not None and not mark["whole"]:
             shutil.rmtree(folder, ignore_errors=True)
-        elif mark is not None and not remove_listed(folder):
+        elif mark is not None:
+            self._remove_whole(folder)
+        elif folder.is_dir() and set(names_in(folder)) <= {f"{MARK}.new"}:
+            shutil.rmtree(folder, ignore_errors=True)  # died while it was marked
+        else:
+            print(
+                f"{self._job}: {folder} is left from an older version's run, or is none of ours; remove it if no run is alive", flush=True
+            )
+
+    def _remove_whole(self, folder: Path) -> None:
+        try:
+            why = None if remove_listed(folder) else "files that no job wrote were in the replaced result"
+        except (OSError, DataError) as error:  # the newer result is in place, whatever becomes of the older one
+            why = f"the replaced result could not be removed ({error})"
+        if why is not None:
             kept = self.path.parent / f"{self.path.name}.left-{uuid.uuid4().hex[:8]}"
             rename_to_free_name(folder, kept)
-            print(f"{self._job}: files that no job wrote were in the replaced result; they are now in {kept}", flush=True)
-        elif mark is None and set(names_in(folder)) <= {f"{MARK}.new"}:
-            shutil.rmtree(folder, ignore_errors=True)  # died while it was marked
-        elif mark is None:
-            print(f"{self._job}: {folder} is left from an older version's run; remove it if no such run is alive", flush=True)
+            print(f"{self._job}: {why}; what is left of it is now in {kept}", flush=True)

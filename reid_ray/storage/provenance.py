@@ -4,7 +4,7 @@ Two runs of one configuration are one result only if these digests are equal, to
 
     a model's folder           SHA-256 over its files' contents (weights, tokenizer, configuration); not where it lies or when it was made
     (a file of) a job's output the run that wrote it, and the listing of the files below the path
-    any other folder or file   the listing: every file's name, size and time of change, as rsync compares
+    any other folder or file   the listing: every file's name, size, time of change and rights, as rsync compares
     an address                 the store's own listing, likewise; one that cannot be listed is never the same twice
 
 A manifest that a job left in a model's folder is no content: it names times and machines. Hub names and builtin: names are no places;
@@ -29,6 +29,7 @@ from pydantic import BaseModel
 
 from reid_ray.config.paths import expanded, named_places
 from reid_ray.errors import DataError
+from reid_ray.storage.files import NO_FILE, read_json
 from reid_ray.versions import check_manifest
 
 MANIFEST = "manifest.json"
@@ -104,11 +105,17 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(expanded(str(folder))) / MANIFEST
     try:
-        manifest = dict(json.loads(path.read_text(encoding="utf-8")))
+        manifest = read_json(path)
     except FileNotFoundError:
         raise DataError(f"{path}: is missing, so {folder} is not the output of a finished job; run that job first") from None
     except ValueError as error:
         raise DataError(f"{path}: is not JSON ({error})") from None
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
+        raise DataError(f"{path}: cannot be read ({error.strerror}); run the job again that wrote {folder}") from None
+    if not isinstance(manifest, dict):
+        raise DataError(f"{path}: holds no fields, so it is no job's manifest; run the job again that wrote {folder}")
     check_manifest(manifest, origin=path)
     return manifest
 
@@ -116,7 +123,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 def _manifest_of(folder: Path) -> dict[str, Any] | None:
     """A manifest of ours, or None: a folder above may hold anybody's manifest.json."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = read_json(folder / MANIFEST)
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) else None
@@ -147,14 +154,15 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
 
 
-def _listing(path: Path) -> Iterator[tuple[str, int, int]]:
+def _listing(path: Path) -> Iterator[tuple[str, int, int, int]]:
+    """(name, size, time of change, kind and rights) of each file: one that could not be read may be readable now."""
     for file in _files(path):
         try:
             stat = file.stat()
         except OSError:  # a broken link, or gone since: its name alone counts
-            yield file.relative_to(path).as_posix(), -1, -1
+            yield file.relative_to(path).as_posix(), -1, -1, -1
         else:
-            yield file.relative_to(path).as_posix(), stat.st_size, stat.st_mtime_ns
+            yield file.relative_to(path).as_posix(), stat.st_size, stat.st_mtime_ns, stat.st_mode
 
 
 def _sha256(file: Path) -> str:

@@ -91,7 +91,7 @@ MUTATIONS = (
     Mutation(
         "a file that was edited is removed with the old result",
         "reid_ray/storage/listing.py",
-        "if file.lstat().st_size == size:",
+        "if _is_as_listed(file, file.lstat().st_size, listed):",
         "if file.lstat():",
         _LISTS,
     ),
@@ -105,7 +105,7 @@ MUTATIONS = (
     Mutation(
         "a process of the same number is the dead owner",
         "reid_ray/storage/lock.py",
-        'owner["boot"] != _boot() or owner["started"] != _started(owner["pid"])',
+        'owner.get("boot") != _boot() or owner.get("started") != _started(owner["pid"])',
         '_started(owner["pid"]) is None',
         ("tests/unit/storage/test_lock.py",),
     ),
@@ -116,5 +116,33 @@ MUTATIONS = (
         "if key.value in seen:",
         "if key.value in ():",
         ("tests/unit/test_config.py",),
+    ),
+    Mutation(
+        "a lock empties the file that a link in its place leads to",
+        "reid_ray/storage/lock.py",
+        "os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK",
+        "os.O_CLOEXEC | os.O_NONBLOCK",
+        ("tests/unit/storage/test_place.py",),
+    ),
+    Mutation(
+        "a lock takes anybody's file of its name",
+        "reid_ray/storage/lock.py",
+        "if there.st_nlink > 1 or (text and _as_owner(text) is None):",
+        "if there.st_nlink > 1:",
+        ("tests/unit/storage/test_place.py",),
+    ),
+    Mutation(
+        "a text mended by one letter goes with the old result",
+        "reid_ray/storage/listing.py",
+        "return size == listed[1] and (not listed[2] or listed[2] == _digest_of_text(file))",
+        "return size == listed[1]",
+        ("tests/unit/storage/test_place.py",),
+    ),
+    Mutation(
+        "what is left of an old result is removed without its list",
+        "reid_ray/storage/place.py",
+        "        if not self._appeared:\n            shutil.rmtree(self.folder, ignore_errors=True)",
+        "        shutil.rmtree(self.folder, ignore_errors=True)",
+        ("tests/unit/storage/test_place.py",),
     ),
 )

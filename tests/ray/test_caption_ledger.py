@@ -20,7 +20,6 @@ import numpy as np
 import psutil
 import pytest
 import ray.cloudpickle
-from kills import wait_for
 from PIL import Image
 
 from reid_ray.caption.attempts import EngineDownError
@@ -77,13 +76,13 @@ class LoggedEngine:
         return [json.loads(line)[0] for line in lines]
 
 
-def stages_alive() -> list[int]:
-    """Processes of this Ray that hold a stage."""
+def stages_of(pid: int) -> list[psutil.Process]:
+    """Processes below `pid` that hold a stage."""
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if any("Stage" in word and word.startswith("ray::") for word in process.cmdline()):
-                found.append(process.pid)
+                found.append(process)
     return found
 
 
@@ -202,7 +201,7 @@ def test_an_engine_that_says_it_is_down_ends_the_job_in_its_own_words(local_ray,
 DRIVER = """
 import sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}, {shared!r}]
+sys.path.insert(0, {tests!r})
 from test_caption_ledger import LoggedEngine, job, run_caption
 run_caption(job(Path({folder!r}), Path({out!r}), *{overrides!r}), engine=LoggedEngine(Path({log!r}), pause_s=0.4))
 """
@@ -226,10 +225,12 @@ def test_a_killed_driver_loses_only_what_was_in_its_engines_hands(local_ray, tmp
         time.sleep(0.05)
     with pytest.raises(DataError, match="another run writes this output"):
         run_caption(job(folder, out), engine=LoggedEngine(log))
+    stages = stages_of(driver.pid)
+    assert stages
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     assert not out.exists()
-    assert wait_for(lambda: not stages_alive(), seconds=60)  # its actors notice that their driver is gone
+    assert psutil.wait_procs(stages, timeout=120)[1] == []  # they notice that their driver is gone
     before = {red for red in LoggedEngine(log).asked() if red is not None}
     run_caption(job(folder, out, *overrides), engine=LoggedEngine(log))
     after = [red for red in LoggedEngine(log).asked() if red is not None]

@@ -8,7 +8,7 @@ import pytest
 from reid_ray.config import Section
 from reid_ray.config.paths import LocalPath
 from reid_ray.errors import DataError
-from reid_ray.storage import JobOutput
+from reid_ray.storage import JobOutput, run_of
 from reid_ray.storage import place as places
 
 
@@ -184,13 +184,76 @@ def test_a_damaged_list_of_files_keeps_the_output_and_is_named(line, tmp_path):
     assert rows(tmp_path / "out") == "rows of 1"
 
 
+def test_a_text_that_was_mended_by_one_letter_keeps_its_output(tmp_path):
+    with JobOutput("test", tmp_path / "out", Config(), if_exists="replace") as out:
+        (out.folder / "report.md").write_text("R@1 34.1 %")
+    (tmp_path / "out" / "report.md").write_text("R@1 34.7 %")
+    assert JobOutput("test", tmp_path / "out", Config(), if_exists="reuse").finished() is None
+    with pytest.raises(DataError, match=r"report\.md.*changed since"):
+        make(tmp_path / "out", number=2)
+    assert (tmp_path / "out" / "report.md").read_text() == "R@1 34.7 %"
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_replaced_result_that_cannot_be_removed_is_named_and_the_newer_one_stands(exchange, tmp_path, monkeypatch, capsys):
+    make(tmp_path / "out")
+    if not exchange:
+        monkeypatch.setattr(places, "exchange", lambda one, other: False)
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(places, "remove_listed", refuse)
+    make(tmp_path / "out", number=2)
+    left = next(entry for entry in tmp_path.iterdir() if entry.name.startswith("out.left-"))
+    assert rows(tmp_path / "out") == "rows of 2"
+    assert rows(left) == "rows of 1"
+    assert left.name in capsys.readouterr().out
+    assert beside(tmp_path / "out") == ["out", left.name]
+
+
+@pytest.mark.parametrize("kind", ["text", "pipe", "link", "hard link", "folder", "json"])
+def test_what_lies_at_the_locks_place_and_is_no_lock_is_left_alone_and_named(kind, tmp_path):
+    lock, mine = tmp_path / ".out.lock", tmp_path / "thesis.txt"
+    mine.write_text("years")
+    {
+        "text": lambda: lock.write_text("my notes"),
+        "json": lambda: lock.write_text('{"mine": 1}'),
+        "pipe": lambda: os.mkfifo(lock),
+        "link": lambda: lock.symlink_to(mine),
+        "hard link": lambda: os.link(mine, lock),
+        "folder": lock.mkdir,
+    }[kind]()
+    with pytest.raises(DataError, match=r"\.out\.lock: is no lock"):
+        make(tmp_path / "out")
+    assert mine.read_text() == "years"
+    assert os.path.lexists(lock)
+    assert kind != "text" or lock.read_text() == "my notes"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [".reid_ray", "manifest.json"])
+@pytest.mark.parametrize(
+    "text", [None, "null", "5", "[" * 200_000, '{"made_by": "reid_ray", "format": 1, "whole": true}'], ids=lambda text: str(text)[:9]
+)
+def test_odd_marks_and_manifests_hang_nothing_and_are_no_marks(name, text, tmp_path):
+    (tmp_path / "out").mkdir()
+    if text is None:
+        os.mkfifo(tmp_path / "out" / name)
+    else:
+        (tmp_path / "out" / name).write_text(text)
+    with pytest.raises(DataError, match="no mark of a job"):
+        make(tmp_path / "out")
+    assert run_of(tmp_path / "out" / "below") is None
+
+
 def test_what_dead_runs_left_is_cleared_and_what_is_not_ours_stays(tmp_path):
     make(tmp_path / "out")
     dead = JobOutput("test", tmp_path / "out", Config(), if_exists="replace")
     dead._place.folder.mkdir()
     places.write_mark(dead.folder, {"job": "test"}, listed=False)
     (dead.folder / "half").write_text("x")
-    (tmp_path / ".out.lock").write_text('{"job": "test"}')
+    (tmp_path / ".out.lock").write_text('{"job": "test", "host": "gone", "pid": 1, "since": "then"}')
     (tmp_path / ".out.v2.12345678.partial").mkdir()
     (tmp_path / ".out.12345678.partial").mkdir()
     (tmp_path / ".out.12345678.partial" / "unmarked").write_text("an older version's, or anybody's")

@@ -62,6 +62,7 @@ CHANGES = {
     "a crop is added": lambda home: (home / "crops" / "c.jpg").write_bytes(b"x"),
     "a crop is written anew": lambda home: (home / "crops" / "a.jpg").write_bytes(b"another"),
     "a crop is renamed": lambda home: os.rename(home / "crops" / "a.jpg", home / "crops" / "z.jpg"),
+    "a crop may be read again": lambda home: (home / "crops" / "a.jpg").chmod(0o640),
     "the model is trained again under the same path": lambda home: model("trained", weights=b"two"),
     "weights are copied over": lambda home: (home / "trained" / "model" / "model.safetensors").write_bytes(b"two"),
     "a table of a list is made again": lambda home: table("people", rows=b"rows"),
