@@ -138,11 +138,4 @@ MUTATIONS = (
         "return size == listed[1]",
         ("tests/unit/storage/test_place.py",),
     ),
-    Mutation(
-        "what is left of an old result is removed without its list",
-        "reid_ray/storage/place.py",
-        "        if not self._appeared:\n            shutil.rmtree(self.folder, ignore_errors=True)",
-        "        shutil.rmtree(self.folder, ignore_errors=True)",
-        ("tests/unit/storage/test_place.py",),
-    ),
 )

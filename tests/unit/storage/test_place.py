@@ -212,7 +212,7 @@ def test_a_replaced_result_that_cannot_be_removed_is_named_and_the_newer_one_sta
     assert beside(tmp_path / "out") == ["out", left.name]
 
 
-@pytest.mark.parametrize("kind", ["text", "pipe", "link", "hard link", "folder", "json"])
+@pytest.mark.parametrize("kind", ["text", "pipe", "link", "link to nothing yet", "hard link", "folder", "json"])
 def test_what_lies_at_the_locks_place_and_is_no_lock_is_left_alone_and_named(kind, tmp_path):
     lock, mine = tmp_path / ".out.lock", tmp_path / "thesis.txt"
     mine.write_text("years")
@@ -221,6 +221,7 @@ def test_what_lies_at_the_locks_place_and_is_no_lock_is_left_alone_and_named(kin
         "json": lambda: lock.write_text('{"mine": 1}'),
         "pipe": lambda: os.mkfifo(lock),
         "link": lambda: lock.symlink_to(mine),
+        "link to nothing yet": lambda: lock.symlink_to(tmp_path / "new.txt"),
         "hard link": lambda: os.link(mine, lock),
         "folder": lock.mkdir,
     }[kind]()
@@ -228,6 +229,7 @@ def test_what_lies_at_the_locks_place_and_is_no_lock_is_left_alone_and_named(kin
         make(tmp_path / "out")
     assert mine.read_text() == "years"
     assert os.path.lexists(lock)
+    assert not (tmp_path / "new.txt").exists()
     assert kind != "text" or lock.read_text() == "my notes"
     assert not (tmp_path / "out").exists()
 
