@@ -6,7 +6,9 @@ The only file that calls ray.init. Knows resources; not what runs on them.
 from __future__ import annotations
 
 import os
+import queue
 import resource
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,6 +82,25 @@ def _leave_no_core() -> None:
     """No process of a local Ray leaves its memory, which holds pictures and texts, on the disk when it crashes."""
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
+def object_store_bytes(*, patience_s: float = 30.0) -> float | None:
+    """Size of the cluster's object store, bytes; None if the cluster does not say so in time.
+
+    Asked in a thread of its own: Ray 2.60 waits without a limit for this answer, and was seen to lose it in a process of long standing.
+    """
+    import ray
+
+    said: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    def ask() -> None:
+        said.put(float(ray.cluster_resources().get("object_store_memory", 0)))
+
+    threading.Thread(target=ask, name="object-store-size", daemon=True).start()
+    try:
+        return said.get(timeout=patience_s)
+    except queue.Empty:
+        return None
 
 
 def require_resources(needs: Sequence[Need], *, spare_cpus: float = 1.0) -> None:

@@ -16,7 +16,7 @@ from reid_ray.config.common import PoolConfig
 from reid_ray.config.train import BatchesConfig
 from reid_ray.config.training import WorkersConfig
 from reid_ray.data.decoding import Decoder, Wanted
-from reid_ray.runtime import Need, pool_need
+from reid_ray.runtime import Need, object_store_bytes, pool_need
 
 # Blocks of ids in one Ray dataset: each costs some KB in the worker, and actors live as long as their dataset.
 _SEGMENT = 2048
@@ -57,7 +57,6 @@ class _DecodeActor:
 
 
 def _decode(blocks: list[pa.Table], decoder: Decoder, pool: PoolConfig, world: int) -> Generator[pa.Table, None, None]:
-    import ray
     import ray.data
     from ray.data import ExecutionResources
 
@@ -69,8 +68,9 @@ def _decode(blocks: list[pa.Table], decoder: Decoder, pool: PoolConfig, world: i
         # from_blocks, not from_arrow, which runs a task per block to ask for its schema.
         dataset = ray.data.from_blocks(blocks).map_batches(_DecodeActor, fn_constructor_kwargs={"decoder": decoder}, **options)
         # Unless told otherwise, every worker's dataset takes the whole object store for its own.
-        store = 0.5 * ray.cluster_resources().get("object_store_memory", 0) / world
-        dataset.context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=store)
+        if (store := object_store_bytes()) is not None:
+            limits = ExecutionResources.for_limits(object_store_memory=0.5 * store / world)
+            dataset.context.execution_options.resource_limits = limits
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
 

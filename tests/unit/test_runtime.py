@@ -1,4 +1,5 @@
 import resource
+import threading
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import ray
 
 from reid_ray.config.common import RayConfig
 from reid_ray.errors import ResourceError
-from reid_ray.runtime import Need, check_needs, ray_session
+from reid_ray.runtime import Need, check_needs, object_store_bytes, ray_session
 
 NODES = [{"CPU": 4.0}, {"CPU": 8.0, "GPU": 2.0}]
 
@@ -64,3 +65,12 @@ def test_what_a_local_ray_puts_on_the_disk_is_this_users_alone_and_gone_at_the_e
         assert started["rights"] == "0o700"
         (spilled / "object").write_text("a picture")
     assert not spilled.parent.exists()
+
+
+def test_a_size_that_the_cluster_does_not_say_is_waited_for_no_longer_than_told(monkeypatch):
+    silence = threading.Event()
+    monkeypatch.setattr(ray, "cluster_resources", lambda: silence.wait() or {})
+    assert object_store_bytes(patience_s=0.05) is None
+    silence.set()
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"object_store_memory": 7.0})
+    assert object_store_bytes() == 7.0
