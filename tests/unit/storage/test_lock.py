@@ -29,6 +29,16 @@ time.sleep(60)
 """
 
 
+FORKING = """
+import os
+if os.fork() == 0:
+    print("the child runs", flush=True)
+    time.sleep(30)
+else:
+    os.kill(os.getpid(), 9)
+"""
+
+
 @pytest.fixture(params=["flock", "lease"])
 def kind(request, monkeypatch):
     """Both ways to lock: the second where the file system has no flock."""
@@ -72,8 +82,10 @@ def test_a_lock_of_a_process_that_was_killed_is_taken_over(kind, tmp_path):
 
 
 def test_a_child_that_outlives_its_parent_does_not_hold_the_parents_lock(tmp_path):
-    script = HOLDER.replace("time.sleep(60)", "import os\nif os.fork() == 0: time.sleep(30)\nelse: os.kill(os.getpid(), 9)")
+    script = HOLDER.replace("time.sleep(60)", FORKING)
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "out"), "flock"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    assert process.stdout.readline() == "the child runs\n"
     process.wait()
     lock = OutputLock(tmp_path / "out", "a")
     lock.acquire()
