@@ -58,7 +58,8 @@ class OutputConfig(Section):
     path: LocalPath = Field(description="output folder")
     if_exists: Literal["refuse", "replace", "reuse"] = Field(
         "refuse",
-        description="refuse: error if the folder exists; replace: swap it at commit; reuse: keep a finished run of the same fingerprint",
+        description="refuse: error if the folder exists; replace: swap this job's own earlier result at commit; reuse: keep it if "
+        "configuration and the contents of all inputs are the same, else as replace",
     )
 
     @field_validator("path")
