@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints-$(STACK).txt reid_ray/setup/torchvision_cpu.py reid_ray/setup/models.py
+$(STAMP): pyproject.toml constraints-$(STACK).txt reid_ray/setup/torchvision_cpu.py reid_ray/setup/model_files.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reid_ray needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -28,7 +28,7 @@ ifeq ($(STACK),cpu)
 	$(BIN)/pip uninstall --quiet --yes torchaudio torchcodec
 	$(BIN)/python -m reid_ray.setup.torchvision_cpu
 endif
-	$(BIN)/python -m reid_ray.setup.models
+	$(BIN)/python -m reid_ray.setup.model_files
 	touch $@
 
 demo: $(STAMP)

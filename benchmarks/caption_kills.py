@@ -35,14 +35,14 @@ from typing import Any
 import psutil
 
 from benchmarks.harness import Report, run_benchmark
-from reid_ray.caption.engine import ChatEngine, Conversation, Engine, Reply
-from reid_ray.caption.pipeline import run_caption
+from reid_ray.caption.config import CaptionJob
+from reid_ray.caption.engines.vllm_engine import ChatEngine, Conversation, Engine, Reply
+from reid_ray.caption.job import run_caption
 from reid_ray.config.base import load_config
-from reid_ray.config.caption import CaptionJob
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.records import CAPTIONS, IMAGES
-from reid_ray.setup.models import resolve_model
+from reid_ray.setup.model_files import resolve_model
 from reid_ray.storage import TableWriter, read_table
 
 KINDS = ("caption actor", "driver", "raylet of the second node")

@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Report, run_benchmark
-from reid_ray.caption.calibrating import RESULT, run_calibrate
-from reid_ray.caption.calibration import roc
-from reid_ray.caption.diversity import DiversityMeter
-from reid_ray.caption.labelled_pairs import CHANGED, SAME
-from reid_ray.caption.pipeline import run_caption
+from reid_ray.caption.calibrate.config import CalibrateJob
+from reid_ray.caption.calibrate.job import RESULT, run_calibrate
+from reid_ray.caption.calibrate.labelled_pairs import CHANGED, SAME
+from reid_ray.caption.calibrate.thresholds import roc
+from reid_ray.caption.config import CaptionJob
+from reid_ray.caption.filters.diversity import DiversityMeter
+from reid_ray.caption.job import run_caption
 from reid_ray.caption.prompts import TEMPLATES
-from reid_ray.config.calibrate import CalibrateJob
-from reid_ray.config.caption import CaptionJob
 from reid_ray.config.common import RayConfig, SyntheticConfig
-from reid_ray.data.synthetic import SyntheticPeople, score_caption
+from reid_ray.data.synthetic.people import SyntheticPeople, score_caption
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import ray_session
 from reid_ray.storage import read_table

@@ -101,7 +101,7 @@ def _write_images(folder: Path, images: int) -> None:
     import pyarrow.parquet as pq
 
     from reid_ray.config.common import SyntheticConfig
-    from reid_ray.data.synthetic import SyntheticPeople
+    from reid_ray.data.synthetic.people import SyntheticPeople
     from reid_ray.records import IMAGES
 
     people = SyntheticPeople(SyntheticConfig(identities=-(-images // 4), images_per_identity=4))
@@ -115,9 +115,9 @@ def _write_images(folder: Path, images: int) -> None:
 
 
 def _bare_loop(table: Path, images: int, out: Path) -> dict[str, Any]:
-    from reid_ray.caption.engine import engine_arguments, engine_environment
-    from reid_ray.config.caption import CaptionerConfig
-    from reid_ray.setup.models import resolve_model
+    from reid_ray.caption.config import CaptionerConfig
+    from reid_ray.caption.engines.vllm_engine import engine_arguments, engine_environment
+    from reid_ray.setup.model_files import resolve_model
 
     config = CaptionerConfig.model_validate(_captioner())
     model = resolve_model(MODEL)
@@ -143,8 +143,8 @@ def _bare_loop(table: Path, images: int, out: Path) -> dict[str, Any]:
 
 
 def _job(table: Path, images: int, out: Path) -> dict[str, Any]:
-    from reid_ray.caption.pipeline import run_caption
-    from reid_ray.config.caption import CaptionJob
+    from reid_ray.caption.config import CaptionJob
+    from reid_ray.caption.job import run_caption
     from reid_ray.records import CAPTIONS
     from reid_ray.storage import read_table
 
@@ -219,10 +219,10 @@ def _ray_data_llm(table: Path, images: int, *, urls: bool) -> dict[str, Any]:
     from PIL import Image
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    from reid_ray.caption.engine import engine_arguments, engine_environment
+    from reid_ray.caption.config import CaptionerConfig
+    from reid_ray.caption.engines.vllm_engine import engine_arguments, engine_environment
     from reid_ray.caption.prompts import STATIC
-    from reid_ray.config.caption import CaptionerConfig
-    from reid_ray.setup.models import resolve_model
+    from reid_ray.setup.model_files import resolve_model
 
     config = CaptionerConfig.model_validate(_captioner())
     model, sampling = resolve_model(MODEL), {"temperature": 0.0, "max_tokens": config.sampling.max_tokens}

@@ -2,8 +2,8 @@
 
     python benchmarks/contrastive_memory.py --out benchmarks/results/contrastive_memory.json [--quick]
 
-SDM and InfoNCE, forward and backward, float32, features of 512 dimensions, one thread on CPU. Dense is reid_ray.train.losses, which
-holds B x B matrices; blocked is reid_ray.train.contrastive, which holds tiles. Both run turn by turn on the same features, and
+SDM and InfoNCE, forward and backward, float32, features of 512 dimensions, one thread on CPU. Dense is train/losses/image_text.py, which
+holds B x B matrices; blocked is train/losses/contrastive.py, which holds tiles. Both run turn by turn on the same features, and
 their gradients are compared. --quick stops at a batch of 2,048; the whole run needs about 12 GB for the dense loss at 16,384.
 """
 
@@ -19,8 +19,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import Report, peak_extra_bytes, run_benchmark, time_turns
-from reid_ray.train.contrastive import blocked_infonce_loss, blocked_sdm_loss
-from reid_ray.train.losses import infonce_loss, sdm_loss
+from reid_ray.train.losses.contrastive import blocked_infonce_loss, blocked_sdm_loss
+from reid_ray.train.losses.image_text import infonce_loss, sdm_loss
 
 DIM, TEMPERATURE, TILES = 512, 0.02, (256, 1024)
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.harness import Report, run_benchmark
 from reid_ray.config.base import load_config
 from reid_ray.config.common import RayConfig, SyntheticConfig
-from reid_ray.config.train import TrainJob
-from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.runtime import ray_session
 from reid_ray.storage import Counts, TableWriter
-from reid_ray.train.dual_encoder import DualEncoderRecipe
-from reid_ray.train.log import read_metrics
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.dual.job import DualEncoderRecipe
+from reid_ray.train.log.metrics_log import read_metrics
 from reid_ray.train.recipe import BEST
 
 Cell = tuple[int, int, int | None]

@@ -36,8 +36,8 @@ import torch
 from benchmarks.harness import Report, Timing, peak_extra_bytes, run_benchmark, time_turns
 from reid_ray.records import EMBEDDINGS
 from reid_ray.retrieval.metrics import GroundTruth, QueryResults, unit_rows
-from reid_ray.retrieval.ranking import rank_queries, rank_scores
-from reid_ray.retrieval.rerank import Reranker
+from reid_ray.retrieval.ranking.exact import rank_queries, rank_scores
+from reid_ray.retrieval.ranking.k_reciprocal import Reranker
 from reid_ray.storage import TableWriter
 
 MAX_RANK = 10

@@ -61,7 +61,7 @@ def _run(report: Report, quick: bool) -> None:
 def write_crops(folder: Path, images: int) -> int:
     """Write synthetic people as JPEG files, a thousand to a folder; returns their bytes."""
     from reid_ray.config.common import SyntheticConfig
-    from reid_ray.data.synthetic import SyntheticPeople
+    from reid_ray.data.synthetic.people import SyntheticPeople
     from reid_ray.progress import progress_bar
 
     people = SyntheticPeople(SyntheticConfig(identities=images // 4, images_per_identity=4))
@@ -113,8 +113,8 @@ def run_loop(crops: Path, out: Path) -> int:
 
 def run_job(crops: Path, out: Path) -> int:
     """The job ingest with its default settings; returns the images written."""
-    from reid_ray.config.ingest import IngestJob
-    from reid_ray.data.ingest import run_ingest
+    from reid_ray.data.ingest.config import IngestJob
+    from reid_ray.data.ingest.job import run_ingest
 
     pattern = r"(?P<person_id>\d+)_c(?P<camera_id>\d+)_"
     source = {"format": "folder", "path": str(crops), "pattern": pattern}

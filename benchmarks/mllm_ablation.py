@@ -33,18 +33,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.harness import Report, run_benchmark
 from reid_ray.config.base import fingerprint
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.mllm import MllmConfig
-from reid_ray.config.training import OptimizerConfig
-from reid_ray.config.tune import InstructionConfig, TuneObjective
-from reid_ray.data.batches import IdentityOrder
-from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.data.synthetic_traits import split_of
-from reid_ray.model.mllm_folder import open_mllm
-from reid_ray.model.mllm_inputs import Chat
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.data.synthetic.traits import split_of
+from reid_ray.model.mllm.config import MllmConfig
+from reid_ray.model.mllm.inputs import Chat
+from reid_ray.model.mllm.model_folder import open_mllm
 from reid_ray.retrieval.metrics import GroundTruth
-from reid_ray.retrieval.ranking import rank_queries
-from reid_ray.train.mllm_module import CAPTION, IMAGE, SyncReid, inputs_of
-from reid_ray.train.mllm_objective import build_tune_objective
+from reid_ray.retrieval.ranking.exact import rank_queries
+from reid_ray.train.config import OptimizerConfig
+from reid_ray.train.feed.batches import IdentityOrder
+from reid_ray.train.mllm.config import InstructionConfig, TuneObjective
+from reid_ray.train.mllm.module import CAPTION, IMAGE, SyncReid, inputs_of
+from reid_ray.train.mllm.objective import build_tune_objective
 from reid_ray.train.optimizer import build_optimizer, learning_rate
 
 PILOT_SEED = 100

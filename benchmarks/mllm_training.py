@@ -35,20 +35,20 @@ from torch import multiprocessing
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import Report, run_benchmark
-from reid_ray.config.mllm import MllmConfig
-from reid_ray.config.training import EngineConfig, OptimizerConfig
-from reid_ray.config.tune import TuneObjective
-from reid_ray.model.dry_run import parameter_sizes, trace_step
-from reid_ray.model.lora import set_trainable
-from reid_ray.model.mllm import Mllm
-from reid_ray.model.mllm_families import family_of
-from reid_ray.model.mllm_folder import locate_base, processor_of, shape_of
-from reid_ray.model.mllm_inputs import Chat
-from reid_ray.train.memory import Held, Setting, Stage, Weights, predict
-from reid_ray.train.meter import counted_flops, peak_tflops
-from reid_ray.train.mllm_module import CAPTION, IMAGE, SyncReid, inputs_of
-from reid_ray.train.mllm_objective import build_tune_objective
-from reid_ray.train.objective import first_row, gather_rows
+from reid_ray.model.mllm.config import MllmConfig
+from reid_ray.model.mllm.families import family_of
+from reid_ray.model.mllm.forward import Mllm
+from reid_ray.model.mllm.inputs import Chat
+from reid_ray.model.mllm.lora import set_trainable
+from reid_ray.model.mllm.model_folder import locate_base, processor_of, shape_of
+from reid_ray.train.config import DeepSpeedConfig, OptimizerConfig
+from reid_ray.train.log.meter import counted_flops, peak_tflops
+from reid_ray.train.losses.objective import first_row, gather_rows
+from reid_ray.train.memory.dry_run import parameter_sizes, trace_step
+from reid_ray.train.memory.estimate import Held, Setting, Stage, Weights, predict
+from reid_ray.train.mllm.config import TuneObjective
+from reid_ray.train.mllm.module import CAPTION, IMAGE, SyncReid, inputs_of
+from reid_ray.train.mllm.objective import build_tune_objective
 from reid_ray.train.optimizer import build_optimizer
 
 OBJECTIVE, MODEL, PERSONS = TuneObjective(), MllmConfig(lora={"visual": ["qkv", "proj"]}), 100
@@ -137,7 +137,7 @@ def stepper(rival: str, work: Work) -> tuple[Callable[[dict[str, torch.Tensor], 
     if rival in STAGES:
         from reid_ray.train.zero import ZeroEngine
 
-        engine = EngineConfig.model_validate({"zero_stage": STAGES[rival], "precision": work.precision, "persistence_threshold": 0})
+        engine = DeepSpeedConfig.model_validate({"zero_stage": STAGES[rival], "precision": work.precision, "persistence_threshold": 0})
         zero = ZeroEngine(module, optimizer, config=engine, clip_norm=OPTIMIZER.clip_norm, batch_size=work.rows)
 
         def step(batch: dict[str, torch.Tensor], person_A: torch.Tensor) -> None:

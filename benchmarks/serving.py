@@ -29,15 +29,15 @@ from ray import serve
 
 from benchmarks.harness import Report, run_benchmark
 from reid_ray.config.common import RayConfig
-from reid_ray.config.index import IndexConfig
-from reid_ray.config.model import ModelConfig
-from reid_ray.config.serve import ServeJob
-from reid_ray.model.dual_encoder import build_dual_encoder
+from reid_ray.model.dual.config import ModelConfig
+from reid_ray.model.dual.dual_encoder import build_dual_encoder
 from reid_ray.records import EMBEDDINGS, table_of
-from reid_ray.retrieval.index import GalleryIndex
+from reid_ray.retrieval.index.config import IndexConfig
+from reid_ray.retrieval.index.gallery import GalleryIndex
+from reid_ray.retrieval.index.thumbnails import ThumbnailWriter
 from reid_ray.retrieval.search import Answer, Query
-from reid_ray.retrieval.thumbnails import ThumbnailWriter
 from reid_ray.runtime import ray_session
+from reid_ray.serve.config import ServeJob
 from reid_ray.serve.deployments import Searcher, application
 
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "yellow", "brown")

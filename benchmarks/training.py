@@ -30,19 +30,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.harness import Report, run_benchmark
 from reid_ray.config.base import load_config
 from reid_ray.config.common import RayConfig, SyntheticConfig
-from reid_ray.config.train import TrainJob
-from reid_ray.data.decoding import Decoder, Wanted
-from reid_ray.data.pairs import PICTURES, SAMPLES, prepare_pairs, read_pairs
-from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.model.dual_encoder import DualEncoder, build_dual_encoder
-from reid_ray.model.preprocess import ImageTransform
-from reid_ray.model.tokenizer import train_tokenizer
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.model.dual.dual_encoder import DualEncoder, build_dual_encoder
+from reid_ray.model.dual.preprocess import ImageTransform
+from reid_ray.model.dual.tokenizer import train_tokenizer
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.runtime import ray_session
 from reid_ray.storage import Counts, TableWriter, read_table
-from reid_ray.train.feed import Feed
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.dual.towers import PairCollate, TwoTowers
+from reid_ray.train.feed.decoding import Decoder, Wanted
+from reid_ray.train.feed.loader import Feed
+from reid_ray.train.feed.pairs import PICTURES, SAMPLES, prepare_pairs, read_pairs
 from reid_ray.train.parts import TrainBatch
-from reid_ray.train.towers import PairCollate, TwoTowers
 
 WORKERS = 2
 SMALL = "{vision_width: 96, vision_layers: 3, text_width: 96, text_layers: 2, embed_dim: 96, vocab_size: 2000, context: 64}"
@@ -92,7 +92,7 @@ class PlainDdp:
     """The loop that anybody would write first."""
 
     def __init__(self, config: TrainJob) -> None:
-        from reid_ray.train.objective import build_objective
+        from reid_ray.train.losses.objective import build_objective
         from reid_ray.train.optimizer import build_optimizer
 
         module = TwoTowers(encoder_of(config))
@@ -118,7 +118,7 @@ class OurLoop:
 
     def __init__(self, config: TrainJob) -> None:
         from reid_ray.train import loop
-        from reid_ray.train.objective import build_objective
+        from reid_ray.train.losses.objective import build_objective
         from reid_ray.train.optimizer import build_optimizer
         from reid_ray.train.zero import ZeroEngine
 
@@ -130,7 +130,7 @@ class OurLoop:
 
     def block(self, batches: list[TrainBatch]) -> None:
         """One step for each batch, and one line of the log."""
-        from reid_ray.train.checkpoint import Progress
+        from reid_ray.train.checkpoint.contents import Progress
         from reid_ray.train.parts import Parts
         from reid_ray.train.recipe import Selection
 

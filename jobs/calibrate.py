@@ -8,9 +8,9 @@ The output folder holds calibration.md (the report), calibration.json, roc.png, 
 
 import sys
 
-from reid_ray.caption.calibrating import run_calibrate
+from reid_ray.caption.calibrate.config import CalibrateJob
+from reid_ray.caption.calibrate.job import run_calibrate
 from reid_ray.cli import run_job
-from reid_ray.config.calibrate import CalibrateJob
 
 
 def main() -> int:

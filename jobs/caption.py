@@ -9,9 +9,9 @@ The output folder holds captions/*.parquet (one row per caption, failures with t
 
 import sys
 
-from reid_ray.caption.pipeline import run_caption
+from reid_ray.caption.config import CaptionJob
+from reid_ray.caption.job import run_caption
 from reid_ray.cli import run_job
-from reid_ray.config.caption import CaptionJob
 
 
 def main() -> int:

@@ -8,9 +8,9 @@ and manifest.json with its scores.
 
 import sys
 
-from reid_ray.caption.tiny_captioner import run_captioner
+from reid_ray.caption.tiny.config import CaptionerJob
+from reid_ray.caption.tiny.job import run_captioner
 from reid_ray.cli import run_job
-from reid_ray.config.tiny_mllm import CaptionerJob
 
 
 def main() -> int:

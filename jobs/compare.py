@@ -6,8 +6,8 @@ python jobs/compare.py --config jobs/configs/compare.yaml baseline=runs/evaluate
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.evaluate import CompareJob
-from reid_ray.retrieval.comparison import run_compare
+from reid_ray.retrieval.compare.config import CompareJob
+from reid_ray.retrieval.compare.job import run_compare
 
 
 def main() -> int:

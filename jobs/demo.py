@@ -22,22 +22,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.pipeline import run_caption
+from reid_ray.caption.job import run_caption
 from reid_ray.config import load_config
-from reid_ray.config.demo import DemoJob
-from reid_ray.data.synthesize import run_synthesize
-from reid_ray.endings import ended
+from reid_ray.data.synthetic.job import run_synthesize
+from reid_ray.demo.config import DemoJob
 from reid_ray.errors import DataError
+from reid_ray.exit_codes import ended
 from reid_ray.measure import PeakMemory
 from reid_ray.records import CAPTIONS
-from reid_ray.retrieval.evaluation import run_evaluate
-from reid_ray.retrieval.indexing import run_index
-from reid_ray.retrieval.report import SheetHit, SheetQuery, draw_sheet
+from reid_ray.retrieval.evaluate.job import run_evaluate
+from reid_ray.retrieval.evaluate.sheet import SheetHit, SheetQuery, draw_sheet
+from reid_ray.retrieval.index.job import run_index
 from reid_ray.runtime import ray_session
 from reid_ray.serve.client import SearchClient
-from reid_ray.serve.run import Service, run_until_stopped, start_service
+from reid_ray.serve.job import Service, run_until_stopped, start_service
 from reid_ray.storage import environment, read_table, run_of, write_json
-from reid_ray.train.dual_encoder import run_train
+from reid_ray.train.dual.job import run_train
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 REPORT, SHEET = "report.json", "sheet.png"

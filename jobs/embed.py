@@ -9,8 +9,8 @@ jobs/evaluate.py scores such tables (query_embeddings, gallery_embeddings).
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.embed import EmbedJob
-from reid_ray.retrieval.embedding import run_embed
+from reid_ray.retrieval.embed.config import EmbedJob
+from reid_ray.retrieval.embed.job import run_embed
 
 
 def main() -> int:

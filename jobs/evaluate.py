@@ -10,8 +10,8 @@ The output folder holds result.json, queries.parquet, hits/, report.md, cmc.png,
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.evaluate import EvaluateJob
-from reid_ray.retrieval.evaluation import run_evaluate
+from reid_ray.retrieval.evaluate.config import EvaluateJob
+from reid_ray.retrieval.evaluate.job import run_evaluate
 
 
 def main() -> int:

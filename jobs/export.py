@@ -10,8 +10,8 @@ Not written: folders and Parquet (the tables are Parquet already), and CUHK03's 
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.export import ExportJob
-from reid_ray.data.export import run_export
+from reid_ray.data.export.config import ExportJob
+from reid_ray.data.export.job import run_export
 
 
 def main() -> int:

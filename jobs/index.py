@@ -9,8 +9,8 @@ The output folder holds index.faiss, gallery.parquet, thumbnails.parquet, index.
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.index import IndexJob
-from reid_ray.retrieval.indexing import run_index
+from reid_ray.retrieval.index.config import IndexJob
+from reid_ray.retrieval.index.job import run_index
 
 
 def main() -> int:

@@ -9,8 +9,8 @@ Every image read ends in images/ or, with its reason, in failures/. The other jo
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.ingest import IngestJob
-from reid_ray.data.ingest import run_ingest
+from reid_ray.data.ingest.config import IngestJob
+from reid_ray.data.ingest.job import run_ingest
 
 
 def main() -> int:

@@ -9,8 +9,8 @@ Prints a table and writes lint.json and lint.html (with sample pictures) into th
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.lint import LintJob
-from reid_ray.data.lint import run_lint
+from reid_ray.data.lint.config import LintJob
+from reid_ray.data.lint.job import run_lint
 
 
 def main() -> int:

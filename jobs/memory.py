@@ -9,8 +9,8 @@ The output folder holds memory.md (the table, printed too), memory.json and mani
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.memory import MemoryJob
-from reid_ray.train.memory_job import run_memory
+from reid_ray.train.memory.config import MemoryJob
+from reid_ray.train.memory.job import run_memory
 
 if __name__ == "__main__":
     sys.exit(run_job(__doc__, MemoryJob, run_memory))

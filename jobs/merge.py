@@ -6,8 +6,8 @@ python jobs/merge.py --config jobs/configs/merge.yaml model=runs/tune/model outp
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.merge import MergeJob
-from reid_ray.model.merging import run_merge
+from reid_ray.model.merge.config import MergeJob
+from reid_ray.model.merge.job import run_merge
 
 if __name__ == "__main__":
     sys.exit(run_job(__doc__, MergeJob, run_merge))

@@ -9,8 +9,8 @@ What is of today's formats stays as it is; what a newer version wrote is refused
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.migrate import MigrateJob
-from reid_ray.migration.run import run_migrate
+from reid_ray.migrate.config import MigrateJob
+from reid_ray.migrate.job import run_migrate
 
 
 def main() -> int:

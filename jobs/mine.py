@@ -8,9 +8,9 @@ The output folder holds templates.yaml (id, text, origin, support), report.json 
 
 import sys
 
-from reid_ray.caption.template_mining import run_mine
+from reid_ray.caption.mine.config import MineJob
+from reid_ray.caption.mine.job import run_mine
 from reid_ray.cli import run_job
-from reid_ray.config.mine import MineJob
 
 
 def main() -> int:

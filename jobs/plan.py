@@ -8,9 +8,9 @@ The output folder holds plan.md, plan.json and manifest.json; with run=FOLDER th
 
 import sys
 
-from reid_ray.caption.planning import run_plan
+from reid_ray.caption.plan.config import PlanJob
+from reid_ray.caption.plan.job import run_plan
 from reid_ray.cli import run_job
-from reid_ray.config.plan import PlanJob
 
 
 def main() -> int:

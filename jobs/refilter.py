@@ -8,9 +8,9 @@ The output folder holds captions/*.parquet with new statuses and reasons, and ma
 
 import sys
 
-from reid_ray.caption.refilter import run_refilter
+from reid_ray.caption.refilter.config import RefilterJob
+from reid_ray.caption.refilter.job import run_refilter
 from reid_ray.cli import run_job
-from reid_ray.config.refilter import RefilterJob
 
 
 def main() -> int:

@@ -8,9 +8,9 @@ The output folder holds report.html (opens anywhere, loads nothing), statistics.
 
 import sys
 
-from reid_ray.caption.reporting import run_report
+from reid_ray.caption.report.config import ReportJob
+from reid_ray.caption.report.job import run_report
 from reid_ray.cli import run_job
-from reid_ray.config.report import ReportJob
 
 
 def main() -> int:

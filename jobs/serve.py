@@ -12,8 +12,8 @@ Open the printed address in a browser, or ask it directly:
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.serve import ServeJob
-from reid_ray.serve.run import run_serve
+from reid_ray.serve.config import ServeJob
+from reid_ray.serve.job import run_serve
 
 
 def main() -> int:

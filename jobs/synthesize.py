@@ -9,8 +9,8 @@ The output folder holds images/, captions/ and manifest.json; every later job re
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.synthesize import SynthesizeJob
-from reid_ray.data.synthesize import run_synthesize
+from reid_ray.data.synthetic.config import SynthesizeJob
+from reid_ray.data.synthetic.job import run_synthesize
 
 
 def main() -> int:

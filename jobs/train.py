@@ -9,8 +9,8 @@ goes on where it stopped when the same command is given again.
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.train import TrainJob
-from reid_ray.train.dual_encoder import run_train
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.dual.job import run_train
 
 if __name__ == "__main__":
     sys.exit(run_job(__doc__, TrainJob, run_train))

@@ -6,8 +6,8 @@ python jobs/transfer.py --config jobs/configs/transfer.yaml output.path=runs/tra
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.evaluate import TransferJob
-from reid_ray.retrieval.transfer import run_transfer
+from reid_ray.retrieval.transfer.config import TransferJob
+from reid_ray.retrieval.transfer.job import run_transfer
 
 
 def main() -> int:

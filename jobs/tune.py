@@ -9,8 +9,8 @@ it stopped when the same command is given again. jobs/merge.py makes a checkpoin
 import sys
 
 from reid_ray.cli import run_job
-from reid_ray.config.tune import TuneJob
-from reid_ray.train.mllm_recipe import run_tune
+from reid_ray.train.mllm.config import TuneJob
+from reid_ray.train.mllm.job import run_tune
 
 if __name__ == "__main__":
     sys.exit(run_job(__doc__, TuneJob, run_tune))

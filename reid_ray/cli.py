@@ -1,6 +1,6 @@
 """The command line that every job shares: --config FILE and section.key=value, then the job's run function.
 
-How it ends, and with which exit code, is for reid_ray.endings.
+How it ends, and with which exit code, is for reid_ray.exit_codes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from reid_ray.config.base import Section, load_config
 from reid_ray.config.paths import named_places
-from reid_ray.endings import ended
+from reid_ray.exit_codes import ended
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from reid_ray.config.common import PoolConfig, RayConfig
-from reid_ray.endings import kept_signals
 from reid_ray.errors import ResourceError
+from reid_ray.exit_codes import kept_signals
 from reid_ray.scratch import scratch_folder
 
 

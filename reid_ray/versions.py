@@ -4,7 +4,7 @@ Whoever writes something of a kind puts today's number into it (`stamp`, `number
 ours is refused in a sentence, one below is read as it is as long as that is right, and needs a migration (jobs/migrate.py) after that.
 What has no number is of format 0: it was written before numbers were, or by other people's programs. Knows numbers and words; no files.
 
-To change a layout: add a line to its Format here, a step to reid_ray.migration, and the layout to tests/shared/layouts.json.
+To change a layout: add a line to its Format here, a step to reid_ray.migrate, and the layout to tests/shared/layouts.json.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from reid_ray.caption.prompts import Instruction, dynamic_instruction, static_instruction
-from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.data.synthetic_traits import ATTRIBUTES, NONE
-from reid_ray.model.tiny_mllm_tasks import answer
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.data.synthetic.traits import ATTRIBUTES, NONE
+from reid_ray.model.tiny.tasks import answer
 from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import TableWriter
 

@@ -19,20 +19,20 @@ from PIL import Image
 
 from benchmarks.ablation.captions import Judged, accept_every_rewrite, write_people
 from benchmarks.ablation.start import HEIGHT, WIDTH, train_start
-from reid_ray.caption.calibration import roc
-from reid_ray.caption.pipeline import run_caption
+from reid_ray.caption.calibrate.thresholds import roc
+from reid_ray.caption.config import CaptionJob
+from reid_ray.caption.job import run_caption
 from reid_ray.config.base import fingerprint, load_config
-from reid_ray.config.caption import CaptionJob
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.train import TrainJob
-from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.model.loading import load_encoder
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS
 from reid_ray.retrieval.metrics import GroundTruth
-from reid_ray.retrieval.ranking import rank_queries
+from reid_ray.retrieval.ranking.exact import rank_queries
 from reid_ray.storage import TableWriter, read_table
-from reid_ray.train.dual_encoder import run_train
-from reid_ray.train.noise_export import NOISE
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.dual.job import run_train
+from reid_ray.train.masking.noise_export import NOISE
 
 # Seeds of people, far apart: those that the start has seen, those of testing; training's are 1,000 + seed.
 _START_PEOPLE, _TEST_PEOPLE, _TRAIN_PEOPLE = 900_000, 800_000, 1_000

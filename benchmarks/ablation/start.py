@@ -16,13 +16,13 @@ import torch
 from torch.nn import functional
 
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.model import ModelConfig, ScratchConfig
-from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.model.dual_encoder import DualEncoder, build_dual_encoder, tokenise
-from reid_ray.model.tiny_mllm_tasks import describe
-from reid_ray.model.token_features import layer_at
-from reid_ray.train.losses import infonce_loss
-from reid_ray.train.masking import real_tokens, vocabulary_of
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.model.dual.config import ModelConfig, ScratchConfig
+from reid_ray.model.dual.dual_encoder import DualEncoder, build_dual_encoder, tokenise
+from reid_ray.model.dual.token_features import layer_at
+from reid_ray.model.tiny.tasks import describe
+from reid_ray.train.losses.image_text import infonce_loss
+from reid_ray.train.masking.noise_aware import real_tokens, vocabulary_of
 
 HEIGHT, WIDTH = 64, 32
 SHAPE = ScratchConfig(

@@ -10,16 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.attempts import Attempts
-from reid_ray.caption.captioning import Captioner
-from reid_ray.caption.engine import ChatEngine
-from reid_ray.caption.identity import digest
-from reid_ray.caption.ledger import LEDGER, Ledger, ledger_table
-from reid_ray.caption.missing import MISSING
-from reid_ray.caption.rewriting import Rewriter
+from reid_ray.caption.config import CaptionerConfig
+from reid_ray.caption.engines.vllm_engine import ChatEngine
+from reid_ray.caption.image_captions import Captioner
+from reid_ray.caption.ledger.content_keys import digest
+from reid_ray.caption.ledger.missing import MISSING
+from reid_ray.caption.ledger.quarantine import Attempts
+from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.caption.ledger.write_ahead_log import LEDGER, Ledger, ledger_table
+from reid_ray.caption.rewrites import Rewriter
 from reid_ray.caption.rows import STAGED
-from reid_ray.caption.wanted import CaptionRecipe, RewriteRecipe
-from reid_ray.config.caption import CaptionerConfig
 from reid_ray.errors import DataError
 
 QUARANTINED = "quarantined"  # reason code of a row that ended its engine

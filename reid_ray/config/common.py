@@ -12,7 +12,7 @@ from reid_ray.config.paths import LocalPath
 
 
 class SyntheticConfig(Section):
-    """Synthetic people (reid_ray.data.synthetic): deterministic in every field."""
+    """Synthetic people (reid_ray.data.synthetic.people): deterministic in every field."""
 
     identities: int = Field(300, ge=1, description="number of identities (persons)")
     images_per_identity: int = Field(4, ge=1, description="crops per identity, spread over the cameras")

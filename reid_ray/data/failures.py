@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from reid_ray.data.formats.records import Skipped
+    from reid_ray.data.image_records import Skipped
 
 from reid_ray.versions import stamp
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from reid_ray.data.files import raise_if_system
+from reid_ray.data.regular_files import raise_if_system
 from reid_ray.errors import DataError
 
 

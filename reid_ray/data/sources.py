@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from reid_ray.config.common import ImagesConfig, SyntheticConfig
-from reid_ray.data.files import open_regular, printable, raise_if_system
 from reid_ray.data.images import BadImageError, image_size
 from reid_ray.data.parquet_errors import reading_parquet
+from reid_ray.data.regular_files import open_regular, printable, raise_if_system
 from reid_ray.data.store import Store
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import IMAGES, conform, table_of
@@ -68,7 +68,7 @@ class _SyntheticPiece:
         return [f"{made_by} {number}" for start, stop in self.ranges for number in range(start, stop)]
 
     def tables(self) -> Iterator[pa.Table]:
-        from reid_ray.data.synthetic import SyntheticPeople
+        from reid_ray.data.synthetic.people import SyntheticPeople
 
         people = SyntheticPeople(self.config)
         yield pa.concat_tables([people.image_table(start, stop) for start, stop in self.ranges])
@@ -188,8 +188,8 @@ def _read_pieces(batch: pa.Table, through: Callable[[Piece], Iterator[pa.Table]]
 
 
 def _list_synthetic(config: ImagesConfig) -> ImageListing:
-    from reid_ray.data.synthetic import SyntheticPeople
-    from reid_ray.data.synthetic_traits import split_of
+    from reid_ray.data.synthetic.people import SyntheticPeople
+    from reid_ray.data.synthetic.traits import split_of
 
     people = SyntheticPeople(config.synthetic)
     number_N = np.arange(people.num_images)

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 
 from pyarrow import ArrowException, fs
 
-from reid_ray.data.files import Listing, list_local, open_regular, raise_if_system, read_regular
+from reid_ray.data.regular_files import Listing, list_local, open_regular, raise_if_system, read_regular
 from reid_ray.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})

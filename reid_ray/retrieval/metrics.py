@@ -1,7 +1,7 @@
 """What retrieval is judged by: CMC, average precision, mAP, mINP, and the two protocols that say what counts as a match.
 
 Pure definitions on person ids, cameras and ranks; knows neither features nor models. How ranks are found quickly is
-reid_ray.retrieval.ranking's business. All shares are floats in 0..1, ranks start at 1.
+reid_ray.retrieval.ranking.exact's business. All shares are floats in 0..1, ranks start at 1.
 
 Protocols: text_to_image keeps the whole gallery, a match is an image of the same person. image_to_image removes, for each query,
 the gallery images of the same person from the same camera (they are near copies of the query, or the query itself). A query

@@ -1,19 +1,14 @@
 """The HTTP side of the search service: a FastAPI application in front of whatever can answer a Query.
 
-Knows routes, status codes and the page; not models, indexes or Ray Serve: those stand behind the Searcher protocol. `build` is the
-entry for Ray Serve's own tools:
-
-    serve run reid_ray.serve.app:build index=runs/index
-    serve build reid_ray.serve.app:build        # then set args in the YAML: the fields of ServeJob
+Knows routes, status codes and the page; not models, indexes or Ray Serve: those stand behind the SearchBackend protocol.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import asdict
 from importlib import resources
 from typing import Annotated, Any, Protocol
@@ -23,11 +18,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from reid_ray import __version__
-from reid_ray.config.base import load_config
-from reid_ray.config.serve import ServeConfig, ServeJob
 from reid_ray.redaction import where
+from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.retrieval.search import Answer, Query
-from reid_ray.retrieval.thumbnails import ThumbnailReader
+from reid_ray.serve.config import ServeConfig
 from reid_ray.serve.guard import Guard
 from reid_ray.serve.schema import (
     BadRequestError,
@@ -63,7 +57,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Searcher(Protocol):
+class SearchBackend(Protocol):
     """What the application asks of whatever stands behind it."""
 
     def search(self, query: Query) -> Awaitable[Answer]:
@@ -79,7 +73,7 @@ class OverloadedError(Exception):
     """A searcher has too many queries waiting and takes no more."""
 
 
-def make_api(searcher: Searcher, thumbnails: ThumbnailReader, limits: ServeConfig, *, token_digest: bytes | None) -> FastAPI:
+def make_api(searcher: SearchBackend, thumbnails: ThumbnailReader, limits: ServeConfig, *, token_digest: bytes | None) -> FastAPI:
     """The application: searching, thumbnails, health, OpenAPI and the page."""
     api = FastAPI(
         title="reid_ray search",
@@ -96,7 +90,7 @@ def make_api(searcher: Searcher, thumbnails: ThumbnailReader, limits: ServeConfi
     return api
 
 
-def _add_search_routes(api: FastAPI, searcher: Searcher, limits: ServeConfig) -> None:
+def _add_search_routes(api: FastAPI, searcher: SearchBackend, limits: ServeConfig) -> None:
     async def ask(query: Query) -> SearchOut:
         started = time.perf_counter()
         answer = await _in_time(searcher.search(query), limits.timeout_s)
@@ -127,7 +121,7 @@ def _add_search_routes(api: FastAPI, searcher: Searcher, limits: ServeConfig) ->
         return await ask(Query(k=checked_k(question.k, limits), image=data, camera_ids=_cameras(question.camera_ids)))
 
 
-def _add_other_routes(api: FastAPI, searcher: Searcher, thumbnails: ThumbnailReader, limits: ServeConfig) -> None:
+def _add_other_routes(api: FastAPI, searcher: SearchBackend, thumbnails: ThumbnailReader, limits: ServeConfig) -> None:
     @api.get("/thumbnails/{row}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": ProblemOut}})
     def thumbnail(row: int) -> Response:
         """The small picture of a gallery item."""
@@ -201,19 +195,3 @@ async def _bad_request(_: Request, error: Exception) -> JSONResponse:
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     return JSONResponse({"detail": sentence(error.errors())}, status_code=422)
-
-
-def build(args: Mapping[str, Any]) -> Any:
-    """A Ray Serve application from the fields of ServeJob, nested or dotted: {"index": "runs/index", "searcher.replicas": 2}.
-
-    serve.host and serve.port have no effect here: Ray Serve's own http_options decide where to bind. Without serve.token_env only
-    this machine is answered, wherever that is.
-
-    Raises:
-        ConfigError: a field is unknown or wrong, or the token is not set.
-        DataError: index and encoder do not belong together.
-    """
-    from reid_ray.serve.deployments import application
-
-    # An override takes JSON, so a nested value keeps its shape; a date that YAML saw in a text is that text again.
-    return application(load_config(ServeJob, None, [f"{key}={json.dumps(value, default=str)}" for key, value in args.items()]))

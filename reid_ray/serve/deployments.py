@@ -13,16 +13,16 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
-from reid_ray.config.serve import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.errors import DataError
 from reid_ray.redaction import where
-from reid_ray.retrieval.identity import encoder_identity
-from reid_ray.retrieval.index import read_facts, refuse_other_encoder
+from reid_ray.retrieval.encoder_digest import encoder_identity
+from reid_ray.retrieval.index.gallery import read_facts, refuse_other_encoder
+from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.retrieval.search import Answer, Query, SearchEngine, encoder_of
-from reid_ray.retrieval.thumbnails import ThumbnailReader
 from reid_ray.serve.app import OverloadedError, make_api
-from reid_ray.serve.batching import Batcher
+from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.guard import digest_of
+from reid_ray.serve.micro_batches import Batcher
 
 
 def application(config: ServeJob, *, searcher_class: type | None = None) -> serve.Application:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 
-from reid_ray.config.serve import ServeConfig, is_loopback
+from reid_ray.serve.config import ServeConfig, is_loopback
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reid_ray.config.serve import ServeConfig
+from reid_ray.serve.config import ServeConfig
 
 
 class BadRequestError(Exception):

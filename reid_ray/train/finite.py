@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from reid_ray.errors import TrainingError
-from reid_ray.train.agreement import gathered, raised_anywhere
+from reid_ray.train.collectives import gathered, raised_anywhere
 from reid_ray.train.parts import Loss, Tensors
 
 NORM = "gradient norm"

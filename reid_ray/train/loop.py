@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reid_ray.config.training import ScheduleConfig, TrainingJob
 from reid_ray.errors import TrainingError
-from reid_ray.train.agreement import agreed
-from reid_ray.train.best import replace_best, settle_best
-from reid_ray.train.checkpoint import Progress
-from reid_ray.train.checkpoints import Checkpoints
+from reid_ray.train.checkpoint.best import replace_best, settle_best
+from reid_ray.train.checkpoint.checkpoint_place import Checkpoints
+from reid_ray.train.checkpoint.contents import Progress
+from reid_ray.train.collectives import agreed
+from reid_ray.train.config import ScheduleConfig, TrainingJob
 from reid_ray.train.finite import not_finite, refuse_not_finite_weights
-from reid_ray.train.log import NOT_FINITE, RunLog
-from reid_ray.train.meter import Meter, peak_tflops
+from reid_ray.train.log.meter import Meter, peak_tflops
+from reid_ray.train.log.metrics_log import NOT_FINITE, RunLog
 from reid_ray.train.optimizer import learning_rate
 from reid_ray.train.parts import Loss, Parts, Tensors, TrainBatch
 from reid_ray.train.recipe import Selection

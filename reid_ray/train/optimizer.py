@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from reid_ray.config.training import OptimizerConfig
+from reid_ray.train.config import OptimizerConfig
 
 _LAYER = re.compile(r"^(.*?)\.(?:layers|blocks)\.(\d+)\.")
 

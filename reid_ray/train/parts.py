@@ -36,7 +36,7 @@ class Loss:
     weighted: dict[str, torch.Tensor]
 
 
-class Plan(Protocol):
+class StepPlan(Protocol):
     """Which samples each step sees."""
 
     @property
@@ -45,11 +45,11 @@ class Plan(Protocol):
         ...
 
 
-class Feed(Protocol):
+class BatchFeed(Protocol):
     """The batches of one worker; a step's batch is a function of the step alone, so that a resumed run sees the same."""
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> StepPlan:
         """What the batches follow."""
         ...
 
@@ -112,7 +112,7 @@ class Parts:
 
     engine: ZeroEngine
     objective: Callable[[Tensors, torch.Tensor], Loss]
-    feed: Feed
+    feed: BatchFeed
     write: Callable[[Tensors, Path, dict[str, Any]], None]
     masking: Masking | None = None
     validate: Callable[[], dict[str, float]] | None = None

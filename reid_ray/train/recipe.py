@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reid_ray.config.training import TrainingJob
 from reid_ray.runtime import Need
 from reid_ray.storage import Counts
+from reid_ray.train.config import TrainingJob
 
 if TYPE_CHECKING:
     from reid_ray.train.parts import Parts
 
 # Inside a run's folder: the best weights so far.
 BEST = "best"
+DATA, START, NOISE = "data", "start", "noise"  # inside a run's folder: prepared samples, first weights, noise levels
 
 
 @dataclass(frozen=True)

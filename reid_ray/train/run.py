@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reid_ray.config.training import OUTSIDE_THE_RUN
 from reid_ray.progress import progress_bar
 from reid_ray.runtime import Need, ray_session, require_resources
 from reid_ray.storage import JobOutput, read_manifest
-from reid_ray.train.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
-from reid_ray.train.log import METRICS, read_metrics
+from reid_ray.train.checkpoint.run_folders import OtherRun, Record, checkpoints_of, drop_run, newest_step, other_runs, write_record
+from reid_ray.train.config import OUTSIDE_THE_RUN
+from reid_ray.train.log.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
+from reid_ray.train.log.metrics_log import METRICS, read_metrics
 from reid_ray.train.recipe import BEST, Recipe, Selection
-from reid_ray.train.run_folders import OtherRun, Record, checkpoints_of, drop_run, newest_step, other_runs, write_record
-from reid_ray.train.stopping import forget_stop, raise_lost, raise_stop
+from reid_ray.train.worker_errors import forget_stop, raise_lost, raise_stop
 
 _RAY = "ray"
 
@@ -43,7 +43,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     check_boards(config.log)
     storage = config.schedule.checkpoint_storage
     if storage is not None:
-        from reid_ray.train.checkpoints import open_checkpoint_storage
+        from reid_ray.train.checkpoint.checkpoint_place import open_checkpoint_storage
 
         open_checkpoint_storage(storage)
     with out.hold(), _run_folder(recipe, out) as (folder, others), ray_session(config.ray):
@@ -107,7 +107,7 @@ def _fit(recipe: Recipe, folder: Path) -> None:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.exceptions import WorkerGroupError
 
-    from reid_ray.train.checkpoints import refuse_newer
+    from reid_ray.train.checkpoint.checkpoint_place import refuse_newer
     from reid_ray.train.worker import train_worker
 
     config, workers = recipe.config, recipe.config.workers

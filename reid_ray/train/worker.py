@@ -13,13 +13,13 @@ import torch.distributed as dist
 
 from reid_ray.errors import ReidRayError, TrainingError
 from reid_ray.redaction import redacted
-from reid_ray.train.agreement import agreed
-from reid_ray.train.best import recover_best
-from reid_ray.train.checkpoints import Checkpoints
-from reid_ray.train.log import RunLog
+from reid_ray.train.checkpoint.best import recover_best
+from reid_ray.train.checkpoint.checkpoint_place import Checkpoints
+from reid_ray.train.collectives import agreed
+from reid_ray.train.log.metrics_log import RunLog
 from reid_ray.train.loop import train
 from reid_ray.train.recipe import Recipe
-from reid_ray.train.stopping import is_stopped, stop_run
+from reid_ray.train.worker_errors import is_stopped, stop_run
 
 
 def train_worker(settings: dict[str, Any]) -> None:

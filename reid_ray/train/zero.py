@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from reid_ray.config.training import EngineConfig
+from reid_ray.train.config import DeepSpeedConfig
 
 # The state that Adam keeps of a weight.
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -34,7 +34,7 @@ class ZeroEngine:
     """
 
     def __init__(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, *, config: EngineConfig, clip_norm: float, batch_size: int
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, *, config: DeepSpeedConfig, clip_norm: float, batch_size: int
     ) -> None:
         # Both are read when DeepSpeed is imported: without a GPU it would warn on every process.
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
@@ -197,7 +197,7 @@ class ZeroEngine:
         dist.barrier()
 
 
-def deepspeed_config(config: EngineConfig, *, clip_norm: float, batch_size: int) -> dict[str, Any]:
+def deepspeed_config(config: DeepSpeedConfig, *, clip_norm: float, batch_size: int) -> dict[str, Any]:
     """DeepSpeed's own configuration. Every default that bites is written out."""
     zero: dict[str, Any] = {"stage": config.zero_stage, "reduce_bucket_size": config.reduce_bucket}
     to_cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
@@ -220,7 +220,7 @@ def deepspeed_config(config: EngineConfig, *, clip_norm: float, batch_size: int)
     }
 
 
-def buffers(config: EngineConfig) -> tuple[int, int]:
+def buffers(config: DeepSpeedConfig) -> tuple[int, int]:
     """Elements of the buffer that gradients are reduced through, and of the weights that ZeRO-3 may have gathered at a time."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig

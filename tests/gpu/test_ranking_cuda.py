@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from reid_ray.config.evaluate import EvaluateJob
 from reid_ray.records import EMBEDDINGS, HITS, table_of
+from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth, unit_rows
 from reid_ray.storage import read_table
 
@@ -30,7 +30,7 @@ def test_cuda_gives_the_ranks_of_the_cpu_ties_included(rows, cameras):
     """Small whole numbers: every score is exact on both, and most are tied."""
     import torch
 
-    from reid_ray.retrieval.ranking import rank_queries
+    from reid_ray.retrieval.ranking.exact import rank_queries
 
     rng = np.random.default_rng(rows)
     query_QD = rng.integers(-2, 3, (200, 8)).astype(np.float32)
@@ -48,7 +48,7 @@ def test_cuda_gives_the_ranks_of_the_cpu_ties_included(rows, cameras):
 
 
 def test_the_evaluate_job_ranks_on_cuda_by_its_key_device(tmp_path):
-    from reid_ray.retrieval.evaluation import run_evaluate
+    from reid_ray.retrieval.evaluate.job import run_evaluate
 
     rng = np.random.default_rng(0)
     centre_PD = rng.standard_normal((20, 64), dtype=np.float32)

@@ -4,71 +4,79 @@ from __future__ import annotations
 
 from mutation import Mutation
 
-_ATTEMPTS = ("tests/unit/caption/test_attempts.py",)
+_ATTEMPTS = ("tests/unit/caption/ledger/test_attempts.py",)
 _CAPTION = "tests/unit/caption/"
-_IDS = ("tests/unit/caption/test_identity.py",)
-_KEYS = ("tests/unit/caption/test_keys.py",)
+_IDS = ("tests/unit/caption/ledger/test_identity.py",)
+_KEYS = ("tests/unit/caption/ledger/test_keys.py",)
 _LEDGER_TESTS = (
-    "tests/unit/caption/test_ledger.py",
-    "tests/unit/caption/test_compaction.py",
+    "tests/unit/caption/ledger/test_ledger.py",
+    "tests/unit/caption/ledger/test_compaction.py",
 )
 _PRIVACY = ("tests/unit/privacy/test_left_behind.py",)
 
 MUTATIONS = (
     # --- what died, and who is to blame
-    Mutation("two deaths at the start are enough", "reid_ray/caption/attempts.py", "_STARTS = 8", "_STARTS = 2", _ATTEMPTS),
-    Mutation("a start that dies is tried for ever", "reid_ray/caption/attempts.py", "_STARTS = 8", "_STARTS = 800", _ATTEMPTS),
+    Mutation("two deaths at the start are enough", "reid_ray/caption/ledger/quarantine.py", "_STARTS = 8", "_STARTS = 2", _ATTEMPTS),
+    Mutation("a start that dies is tried for ever", "reid_ray/caption/ledger/quarantine.py", "_STARTS = 8", "_STARTS = 800", _ATTEMPTS),
     Mutation(
         "a streak is never forgotten",
-        "reid_ray/caption/attempts.py",
+        "reid_ray/caption/ledger/quarantine.py",
         "        mark.clear()\n        self._streak.unlink(missing_ok=True)\n",
         "        mark.clear()\n",
         _ATTEMPTS,
     ),
-    Mutation("one death is enough to give a row up", "reid_ray/caption/attempts.py", "_DEATHS_ALONE = 2", "_DEATHS_ALONE = 1", _ATTEMPTS),
+    Mutation(
+        "one death is enough to give a row up", "reid_ray/caption/ledger/quarantine.py", "_DEATHS_ALONE = 2", "_DEATHS_ALONE = 1", _ATTEMPTS
+    ),
     Mutation(
         "a batch that was committed is done again",
-        "reid_ray/caption/attempts.py",
+        "reid_ray/caption/ledger/quarantine.py",
         "if earlier is not None:",
         "if earlier is None and earlier is not None:",
         _ATTEMPTS,
     ),
     Mutation(
         "an exception leaves no reason",
-        "reid_ray/caption/attempts.py",
+        "reid_ray/caption/ledger/quarantine.py",
         "                mark.explain(without_texts(reason_of(error), _texts(rows)))\n",
         "",
         _ATTEMPTS,
     ),
     # --- the ledger
     Mutation(
-        "compaction merges files that somebody reads", "reid_ray/caption/ledger.py", "if file not in keep]", "if True]", _LEDGER_TESTS
+        "compaction merges files that somebody reads",
+        "reid_ray/caption/ledger/write_ahead_log.py",
+        "if file not in keep]",
+        "if True]",
+        _LEDGER_TESTS,
     ),
-    Mutation("compaction merges young files", "reid_ray/caption/ledger.py", " or stat.st_mtime > youngest:", ":", _LEDGER_TESTS),
+    Mutation(
+        "compaction merges young files", "reid_ray/caption/ledger/write_ahead_log.py", " or stat.st_mtime > youngest:", ":", _LEDGER_TESTS
+    ),
     Mutation(
         "compaction writes nothing before it removes",
-        "reid_ray/caption/ledger.py",
+        "reid_ray/caption/ledger/write_ahead_log.py",
         "    table = pa.concat_tables([pq.read_table(file, schema=schema) for file in files])\n",
         "    table = pa.concat_tables([pq.read_table(file, schema=schema) for file in files[:-1]])\n",
         _LEDGER_TESTS,
     ),
     Mutation(
         "a dead driver's actor writes down places",
-        "reid_ray/caption/ledger.py",
+        "reid_ray/caption/ledger/write_ahead_log.py",
         '        """Write down which content was found where (SEEN rows)."""\n        self._check_owned()\n',
         '        """Write down which content was found where (SEEN rows)."""\n',
         _LEDGER_TESTS,
     ),
     Mutation(
         "a failure that no retry mends is retried",
-        "reid_ray/caption/ledger.py",
+        "reid_ray/caption/ledger/write_ahead_log.py",
         "final = pc.is_in(code, pa.array(DAMAGE)).to_numpy() | ",
         "final = ",
         _LEDGER_TESTS,
     ),
     Mutation(
         "an image that nobody saw gets a substitute",
-        "reid_ray/caption/ledger.py",
+        "reid_ray/caption/ledger/write_ahead_log.py",
         'pc.equal(table["tries"], 0)',
         'pc.equal(table["tries"], -1)',
         _LEDGER_TESTS,
@@ -76,105 +84,105 @@ MUTATIONS = (
     # --- what a caption's key covers
     Mutation(
         "a key without the sections of the configuration",
-        "reid_ray/caption/wanted.py",
+        "reid_ray/caption/ledger/wanted.py",
         "key_of(name, self.digest, prompts[: k + 1])",
         "key_of(name, prompts[: k + 1])",
         _KEYS,
     ),
     Mutation(
         "a key without the templates tried before",
-        "reid_ray/caption/wanted.py",
+        "reid_ray/caption/ledger/wanted.py",
         "key_of(name, self.digest, prompts[: k + 1])",
         "key_of(name, self.digest, k, prompts[k])",
         _KEYS,
     ),
     Mutation(
         "a rewrite's key without the scorer",
-        "reid_ray/caption/wanted.py",
+        "reid_ray/caption/ledger/wanted.py",
         'faithfulness.model_dump(mode="json"), scorer_revision)',
         'faithfulness.model_dump(mode="json"))',
         _KEYS,
     ),
     Mutation(
         "a key without the largest picture that is decoded",
-        "reid_ray/caption/wanted.py",
+        "reid_ray/caption/ledger/wanted.py",
         "exclude=harmless), max_pixels)",
         "exclude=harmless))",
         _KEYS,
     ),
     Mutation(
         "a captioner's key without the version of the rules",
-        "reid_ray/caption/wanted.py",
+        "reid_ray/caption/ledger/wanted.py",
         'digest("captioner", RULES, ',
         'digest("captioner", ',
         _KEYS,
     ),
     Mutation(
         "a rewriter's key without the version of the rules",
-        "reid_ray/caption/wanted.py",
+        "reid_ray/caption/ledger/wanted.py",
         'digest("rewriter", RULES, ',
         'digest("rewriter", ',
         _KEYS,
     ),
     Mutation(
         "a stage's marks without the weights' revision",
-        "reid_ray/caption/wanted.py",
+        "reid_ray/caption/ledger/wanted.py",
         'self.stage = digest(self.digest, config.model, revision, config.sampling.model_dump(mode="json"))  # one engine\'s work',
         'self.stage = digest(self.digest, config.model, config.sampling.model_dump(mode="json"))',
         _KEYS,
     ),
     Mutation(
         "a caption's id without the image's content",
-        "reid_ray/caption/identity.py",
+        "reid_ray/caption/ledger/content_keys.py",
         'digest("caption", image_id, image_sha256, ',
         'digest("caption", image_id, ',
         _IDS,
     ),
     Mutation(
         "one seed for every request",
-        "reid_ray/caption/identity.py",
+        "reid_ray/caption/ledger/content_keys.py",
         'digest("seed", seed, *about)',
         'digest("seed", seed)',
         _IDS,
     ),
     Mutation(
         "a second try draws from the first one's seed",
-        "reid_ray/caption/captioning.py",
+        "reid_ray/caption/image_captions.py",
         'return f"{self._id(draft)} {draft.tries}" if draft.tries else self._id(draft)',
         "return self._id(draft)",
         (_CAPTION + "test_captioning.py",),
     ),
     Mutation(
         "every try of a rewrite draws from one seed",
-        "reid_ray/caption/rewriting.py",
+        "reid_ray/caption/rewrites.py",
         '[f"{rewrite.id} {rewrite.tries}" for rewrite in rewrites]',
         "[rewrite.id for rewrite in rewrites]",
         (_CAPTION + "test_rewriting.py",),
     ),
     Mutation(
         "an answer that was cut at the token limit is whole",
-        "reid_ray/caption/cleaning.py",
+        "reid_ray/caption/filters/cleaning.py",
         "    if finished or rest:",
         "    if True:",
-        (_CAPTION + "test_cleaning.py",),
+        (_CAPTION + "filters/test_cleaning.py",),
     ),
     Mutation(
         "a rewrite that changes an attribute is faithful",
-        "reid_ray/caption/rewriting.py",
+        "reid_ray/caption/rewrites.py",
         "reason = why_unfaithful(score, agreement, self._faithfulness)",
         "reason = None if score >= self._faithfulness.alpha else why_unfaithful(score, agreement, self._faithfulness)",
         (_CAPTION + "test_rewriting.py",),
     ),
     Mutation(
         "a copy passes for a rewrite",
-        "reid_ray/caption/rewriting.py",
+        "reid_ray/caption/rewrites.py",
         'raise BadAnswerError("copied", "the rewrite repeats the original word for word")',
         "pass",
         (_CAPTION + "test_rewriting.py",),
     ),
     Mutation(
         "an image that is given up is shown to the engine",
-        "reid_ray/caption/captioning.py",
+        "reid_ray/caption/image_captions.py",
         "        if not asked:  # an image that is given up must not touch the engine at all\n            return\n",
         "",
         _PRIVACY,
@@ -182,30 +190,30 @@ MUTATIONS = (
     # --- putting the result in order
     Mutation(
         "a bucket counts the first row of the next one",
-        "reid_ray/caption/publishing.py",
+        "reid_ray/caption/ledger/publish.py",
         "(orders < (bucket + 1) * span)",
         "(orders <= (bucket + 1) * span)",
-        (_CAPTION + "test_publishing.py",),
+        (_CAPTION + "ledger/test_publishing.py",),
     ),
     Mutation(
         "a failure is published where a text is there",
-        "reid_ray/caption/publishing.py",
+        "reid_ray/caption/ledger/publish.py",
         '("_failed", "ascending"), ',
         "",
-        (_CAPTION + "test_publishing.py",),
+        (_CAPTION + "ledger/test_publishing.py",),
     ),
     Mutation(
         "of two texts the later one is published",
-        "reid_ray/caption/publishing.py",
+        "reid_ray/caption/ledger/publish.py",
         '("made", "ascending")',
         '("made", "descending")',
-        (_CAPTION + "test_publishing.py",),
+        (_CAPTION + "ledger/test_publishing.py",),
     ),
     Mutation(
         "rows that are missing are not noticed",
-        "reid_ray/caption/publishing.py",
+        "reid_ray/caption/ledger/publish.py",
         "if table.num_rows != expected:",
         "if table.num_rows > expected:",
-        (_CAPTION + "test_publishing.py",),
+        (_CAPTION + "ledger/test_publishing.py",),
     ),
 )

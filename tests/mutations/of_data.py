@@ -6,22 +6,22 @@ from mutation import Mutation
 
 _CAPTION = "tests/unit/caption/"
 _DATA = "tests/unit/data/"
-_PAIRS = ("tests/unit/data/test_pairs.py",)
-_SHARDS, _ANNOTATIONS = (_DATA + "formats/test_webdataset.py",), (_DATA + "formats/test_annotations.py",)
+_PAIRS = ("tests/unit/train/feed/test_pairs.py",)
+_SHARDS, _ANNOTATIONS = (_DATA + "formats/test_webdataset.py",), (_DATA + "containers/test_annotations.py",)
 _SOURCES = ("tests/unit/data/test_sources.py",)
 
 MUTATIONS = (
     # --- where images come from
     Mutation(
         "a file that changed while it was read is taken for seen",
-        "reid_ray/caption/missing.py",
+        "reid_ray/caption/ledger/missing.py",
         "zip(seen, before, after, strict=True) if a == b]",
         "zip(seen, before, after, strict=True)]",
-        (_CAPTION + "test_places.py",),
+        (_CAPTION + "ledger/test_places.py",),
     ),
     Mutation(
         "a reader out of file descriptors blames the file",
-        "reid_ray/data/files.py",
+        "reid_ray/data/regular_files.py",
         "_SYSTEM = frozenset({errno.EMFILE, errno.ENFILE, ",
         "_SYSTEM = frozenset({",
         _SOURCES,
@@ -66,12 +66,16 @@ MUTATIONS = (
         _SHARDS,
     ),
     Mutation(
-        "a tar is read to its first end mark", "reid_ray/data/formats/tar_index.py", "start = self._after_end(at)", "start = None", _SHARDS
+        "a tar is read to its first end mark",
+        "reid_ray/data/containers/tar_index.py",
+        "start = self._after_end(at)",
+        "start = None",
+        _SHARDS,
     ),
-    Mutation("half an identity is a whole one", "reid_ray/data/formats/values.py", "if value.is_integer():", "if True:", _ANNOTATIONS),
+    Mutation("half an identity is a whole one", "reid_ray/data/containers/values.py", "if value.is_integer():", "if True:", _ANNOTATIONS),
     Mutation(
         "a number is cut where a piece of the file ends",
-        "reid_ray/data/formats/annotations.py",
+        "reid_ray/data/containers/annotations.py",
         """ and self._text[end] not in ".eE")""",
         ")",
         _ANNOTATIONS,
@@ -88,29 +92,29 @@ MUTATIONS = (
         "reid_ray/data/formats/luperson.py",
         "if problem is not None or named < database.entries:",
         "if False:",
-        (_DATA + "formats/test_lmdb_pages.py",),
+        (_DATA + "containers/test_lmdb_pages.py",),
     ),
     # --- tables for training
-    Mutation("captions drop out uncounted", "reid_ray/data/pairs.py", "    counts.failed.update(reasons)\n", "", _PAIRS),
+    Mutation("captions drop out uncounted", "reid_ray/train/feed/pairs.py", "    counts.failed.update(reasons)\n", "", _PAIRS),
     Mutation(
         "people of two data sets are one person",
-        "reid_ray/data/pairs.py",
+        "reid_ray/train/feed/pairs.py",
         "np.where(known, dataset, -1)",
         "np.where(known, 0, -1)",
         _PAIRS,
     ),
     Mutation(
         "captions lost with their image are not counted",
-        "reid_ray/data/ingest.py",
+        "reid_ray/data/ingest/job.py",
         '            self.captions_failed["image_failed"] += len(row.captions)\n',
         "            pass\n",
-        (_DATA + "test_ingest.py",),
+        (_DATA + "ingest/test_ingest.py",),
     ),
     Mutation(
         "a second record of an id is written",
-        "reid_ray/data/ingest.py",
+        "reid_ray/data/ingest/job.py",
         "        if digest in seen:",
         "        if digest in ():",
-        (_DATA + "test_ingest.py",),
+        (_DATA + "ingest/test_ingest.py",),
     ),
 )

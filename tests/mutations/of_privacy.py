@@ -10,14 +10,14 @@ MUTATIONS = (
     # --- what is left behind
     Mutation(
         "a reason quotes what an engine was told",
-        "reid_ray/caption/attempts.py",
+        "reid_ray/caption/ledger/quarantine.py",
         "without_texts(reason_of(error), _texts(rows))",
         'f"{type(error).__name__}: {error}"',
         _PRIVACY,
     ),
     Mutation(
         "a reason repeats a text of its batch",
-        "reid_ray/caption/attempts.py",
+        "reid_ray/caption/ledger/quarantine.py",
         "without_texts(reason_of(error), _texts(rows))",
         "reason_of(error)",
         _PRIVACY,
@@ -38,7 +38,7 @@ MUTATIONS = (
     ),
     Mutation(
         "processes inherit the service's token",
-        "reid_ray/serve/run.py",
+        "reid_ray/serve/job.py",
         "value = os.environ.pop(variable, None) if variable",
         "value = os.environ.get(variable, None) if variable",
         _PRIVACY,
@@ -115,7 +115,7 @@ MUTATIONS = (
     ),
     Mutation(
         "everybody may read the ledger",
-        "reid_ray/caption/ledger.py",
+        "reid_ray/caption/ledger/write_ahead_log.py",
         "folder.mkdir(mode=0o700, ",
         "folder.mkdir(",
         _PRIVACY,

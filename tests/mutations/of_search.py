@@ -5,7 +5,7 @@ from __future__ import annotations
 from mutation import Mutation
 
 _GUARD = ("tests/unit/serve/test_schema.py",)
-_INDEX = ("tests/unit/retrieval/test_index.py",)
+_INDEX = ("tests/unit/retrieval/index/test_index.py",)
 _RETRIEVAL = "tests/unit/retrieval/"
 _SERVE = "tests/unit/serve/"
 
@@ -13,49 +13,49 @@ MUTATIONS = (
     # --- the gallery
     Mutation(
         "an index is trained on the gallery's front",
-        "reid_ray/retrieval/index.py",
+        "reid_ray/retrieval/index/gallery.py",
         "    drawn = np.random.default_rng(config.seed).choice(len(vector_ND), config.train_vectors, replace=False)\n",
         "    drawn = np.arange(config.train_vectors)\n",
         _INDEX,
     ),
     Mutation(
         "equal scores come in no order",
-        "reid_ray/retrieval/index.py",
+        "reid_ray/retrieval/index/gallery.py",
         "order = np.lexsort((row_F, -score_F))[:k]",
         "order = np.lexsort((-row_F, -score_F))[:k]",
         _INDEX,
     ),
     Mutation(
         "a vector of NaN is indexed",
-        "reid_ray/retrieval/index.py",
+        "reid_ray/retrieval/index/gallery.py",
         "~(np.abs(norm_N - 1) <= _NORM_TOLERANCE)",
         "np.abs(norm_N - 1) > _NORM_TOLERANCE",
         _INDEX,
     ),
     Mutation(
         "a camera filter lets other cameras through",
-        "reid_ray/retrieval/index.py",
+        "reid_ray/retrieval/index/gallery.py",
         'options["sel"] = faiss.IDSelectorBitmap(np.packbits(passing_N, bitorder="little"))',
         'options["sel"] = faiss.IDSelectorBitmap(np.packbits(passing_N))',
         _INDEX,
     ),
     Mutation(
         "an index of another encoder is searched",
-        "reid_ray/retrieval/index.py",
+        "reid_ray/retrieval/index/gallery.py",
         'if facts["encoder_fingerprint"] != fingerprint:',
         'if facts["encoder_fingerprint"] is fingerprint and False:',
         _INDEX,
     ),
     Mutation(
         "a thumbnail of another row group is shown",
-        "reid_ray/retrieval/thumbnails.py",
+        "reid_ray/retrieval/index/thumbnails.py",
         "divmod(row, ROWS_PER_GROUP)",
         "divmod(row + 1, ROWS_PER_GROUP)",
         _INDEX,
     ),
     Mutation(
         "a vector of NaN passes for a good row",
-        "reid_ray/retrieval/embed.py",
+        "reid_ray/retrieval/embed_stream.py",
         "if not np.isfinite(vector).all():",
         "if np.isinf(vector).all():",
         (_RETRIEVAL + "test_embed.py",),
@@ -65,42 +65,42 @@ MUTATIONS = (
         "reid_ray/retrieval/metrics.py",
         " & (person_B != UNKNOWN)",
         "",
-        (_RETRIEVAL + "test_metrics.py", _RETRIEVAL + "test_ranking.py"),
+        (_RETRIEVAL + "test_metrics.py", _RETRIEVAL + "ranking/test_ranking.py"),
     ),
     Mutation(
         "runs of other queries are compared",
-        "reid_ray/retrieval/comparison.py",
+        "reid_ray/retrieval/compare/job.py",
         'for column in ("person_id", "relevant", "candidates"):',
         'for column in ("person_id",):',
-        (_RETRIEVAL + "test_evaluation.py",),
+        (_RETRIEVAL + "evaluate/test_evaluation.py",),
     ),
     Mutation(
         "rows of another split are scored",
-        "reid_ray/retrieval/features.py",
+        "reid_ray/retrieval/embed/features.py",
         'kept = table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False))',
         "kept = table",
-        (_RETRIEVAL + "test_evaluation.py",),
+        (_RETRIEVAL + "evaluate/test_evaluation.py",),
     ),
     Mutation(
         "failures of an index are not counted",
-        "reid_ray/retrieval/indexing.py",
+        "reid_ray/retrieval/index/job.py",
         '            counts.failed.update(reason.partition(":")[0] for reason in bad["reason"].to_pylist())\n',
         "",
-        (_RETRIEVAL + "test_indexing.py",),
+        (_RETRIEVAL + "index/test_indexing.py",),
     ),
     Mutation(
         "failures of an index are not kept",
-        "reid_ray/retrieval/indexing.py",
+        "reid_ray/retrieval/index/job.py",
         "            if bad.num_rows:",
         "            if bad.num_rows > 1:",
-        (_RETRIEVAL + "test_indexing.py",),
+        (_RETRIEVAL + "index/test_indexing.py",),
     ),
     Mutation(
         "vectors of two encoders are one index",
-        "reid_ray/retrieval/indexing.py",
+        "reid_ray/retrieval/index/job.py",
         "    if len(found) > 1:",
         "    if len(found) > 2:",
-        (_RETRIEVAL + "test_indexing.py",),
+        (_RETRIEVAL + "index/test_indexing.py",),
     ),
     Mutation(
         "queries of other cameras are searched together",
@@ -125,7 +125,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a caption that failed is embedded",
-        "reid_ray/retrieval/embed.py",
+        "reid_ray/retrieval/embed_stream.py",
         '            if status == "failed":',
         '            if status == "fails":',
         (_RETRIEVAL + "test_embed.py",),
@@ -168,14 +168,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a short token is taken",
-        "reid_ray/config/serve.py",
+        "reid_ray/serve/config.py",
         "if len(token) < MIN_TOKEN_CHARS:",
         "if len(token) < 1:",
         _GUARD,
     ),
     Mutation(
         "a batch with fewer answers than questions is answered",
-        "reid_ray/serve/batching.py",
+        "reid_ray/serve/micro_batches.py",
         "            if len(answers) != len(batch):",
         "            if len(answers) > len(batch):",
         (_SERVE + "test_batching.py",),

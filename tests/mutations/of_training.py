@@ -4,63 +4,63 @@ from __future__ import annotations
 
 from mutation import Mutation
 
-_BATCHES = ("tests/unit/data/test_batches.py",)
-_BEST = ("tests/unit/train/test_best.py",)
-_CHECKPOINT = ("tests/unit/train/test_checkpoints.py",)
+_BATCHES = ("tests/unit/train/feed/test_batches.py",)
+_BEST = ("tests/unit/train/checkpoint/test_best.py",)
+_CHECKPOINT = ("tests/unit/train/checkpoint/test_checkpoints.py",)
 _FINITE = ("tests/unit/train/test_finite.py",)
-_FOLDERS = ("tests/unit/train/test_run_folders.py",)
+_FOLDERS = ("tests/unit/train/checkpoint/test_run_folders.py",)
 _TRAIN = "tests/unit/train/"
 
 MUTATIONS = (
     # --- which samples a step sees
     Mutation(
         "every epoch shows the same batches",
-        "reid_ray/data/batches.py",
+        "reid_ray/train/feed/batches.py",
         "default_rng([self._seed, _ORDER, epoch]).permutation(self._samples)",
         "default_rng([self._seed, _ORDER]).permutation(self._samples)",
         _BATCHES,
     ),
     Mutation(
         "every step draws the same pictures of a person",
-        "reid_ray/data/batches.py",
+        "reid_ray/train/feed/batches.py",
         "[self._seed, _MEMBERS, step]",
         "[self._seed, _MEMBERS]",
         _BATCHES,
     ),
     Mutation(
         "every sample of a step is augmented alike",
-        "reid_ray/data/batches.py",
+        "reid_ray/train/feed/batches.py",
         "[seed, _AUGMENT, step, place]",
         "[seed, _AUGMENT, step]",
         _BATCHES,
     ),
     Mutation(
         "the seed of a run does not count",
-        "reid_ray/data/batches.py",
+        "reid_ray/train/feed/batches.py",
         "default_rng([self._seed, _ORDER, epoch]).permutation(self._samples)",
         "default_rng([_ORDER, epoch]).permutation(self._samples)",
         _BATCHES,
     ),
     Mutation(
         "workers overlap by a sample",
-        "reid_ray/data/batches.py",
+        "reid_ray/train/feed/batches.py",
         "slice(rank * each, (rank + 1) * each)",
         "slice(max(0, rank * each - 1), (rank + 1) * each - (rank > 0))",
         _BATCHES,
     ),
     Mutation(
         "every epoch masks the same tokens",
-        "reid_ray/train/masking.py",
+        "reid_ray/train/masking/noise_aware.py",
         "[seed, _STREAM, epoch, int(text)]",
         "[seed, _STREAM, int(text)]",
-        (_TRAIN + "test_masking.py", _TRAIN + "test_masked_training.py"),
+        (_TRAIN + "masking/test_masking.py", _TRAIN + "masking/test_masked_training.py"),
     ),
     Mutation(
         "noise levels of another worker's captions",
-        "reid_ray/train/noise_store.py",
+        "reid_ray/train/masking/noise_store.py",
         "part_KT[own_K[mine_K] // len(parts)]",
         "part_KT[own_K[mine_K] % len(part_KT)]",
-        (_TRAIN + "test_noise_store.py",),
+        (_TRAIN + "masking/test_noise_store.py",),
     ),
     Mutation(
         "heads learn at the rate of the towers",
@@ -72,48 +72,50 @@ MUTATIONS = (
     # --- checkpoints and the best weights
     Mutation(
         "a cut file of a checkpoint is taken for whole",
-        "reid_ray/train/checkpoint.py",
+        "reid_ray/train/checkpoint/contents.py",
         "        if there != size:",
         "        if there is None:",
         _CHECKPOINT,
     ),
     Mutation(
         "a checkpoint without its manifest counts",
-        "reid_ray/train/checkpoints.py",
+        "reid_ray/train/checkpoint/checkpoint_place.py",
         "zip(named, manifests, strict=True) if info.is_file)",
         "zip(named, manifests, strict=True))",
         _CHECKPOINT,
     ),
     Mutation(
         "the newest checkpoint is deleted",
-        "reid_ray/train/checkpoints.py",
+        "reid_ray/train/checkpoint/checkpoint_place.py",
         "self.steps()[: -self._keep]",
         "self.steps()[self._keep :]",
         _CHECKPOINT,
     ),
     Mutation(
         "the best weights are not recovered",
-        "reid_ray/train/best.py",
+        "reid_ray/train/checkpoint/best.py",
         '    best, before = folder / BEST, _beside(folder, "old")\n    wanted',
         '    return progress\n    best, before = folder / BEST, _beside(folder, "old")\n    wanted',
         _BEST,
     ),
     Mutation(
         "the weights that a checkpoint speaks of do not come back",
-        "reid_ray/train/best.py",
+        "reid_ray/train/checkpoint/best.py",
         "            before.rename(best)\n    for end",
         "            pass\n    for end",
         _BEST,
     ),
-    Mutation("weights of an attempt before stay", "reid_ray/train/best.py", "        _drop(best)\n        if", "        if", _BEST),
+    Mutation(
+        "weights of an attempt before stay", "reid_ray/train/checkpoint/best.py", "        _drop(best)\n        if", "        if", _BEST
+    ),
     Mutation(
         "better weights push out those of the checkpoint",
-        "reid_ray/train/best.py",
+        "reid_ray/train/checkpoint/best.py",
         "    if best.is_dir() and before.is_dir():",
         "    if best.is_dir() and before.is_dir() and not shutil.rmtree(before):",
         _BEST,
     ),
-    Mutation("the worker is left out of a seed", "reid_ray/train/checkpoint.py", "10_007 + rank)", "10_007)", _BEST),
+    Mutation("the worker is left out of a seed", "reid_ray/train/checkpoint/contents.py", "10_007 + rank)", "10_007)", _BEST),
     # --- numbers that are none, and one decision for all workers
     Mutation(
         "each worker chooses weights by its own score",
@@ -130,10 +132,10 @@ MUTATIONS = (
         "    if found is None or found:\n",
         _FINITE,
     ),
-    Mutation("one worker's flag is not heard", "reid_ray/train/agreement.py", "op=dist.ReduceOp.MAX", "op=dist.ReduceOp.MIN", _FINITE),
+    Mutation("one worker's flag is not heard", "reid_ray/train/collectives.py", "op=dist.ReduceOp.MAX", "op=dist.ReduceOp.MIN", _FINITE),
     Mutation(
         "a picture that could not be encoded is everybody's best hit",
-        "reid_ray/train/validation.py",
+        "reid_ray/train/dual/validation.py",
         "    lost_Q = ~torch.isfinite(score_QG).all(dim=1)",
         "    lost_Q = torch.zeros(len(score_QG), dtype=torch.bool)",
         _FINITE,
@@ -144,14 +146,14 @@ MUTATIONS = (
     # --- runs beside a run
     Mutation(
         "another input is the same run",
-        "reid_ray/train/run_folders.py",
+        "reid_ray/train/checkpoint/run_folders.py",
         "fingerprint({'config': self.config, 'input': self.inputs})",
         "fingerprint({'config': self.config})",
         _FOLDERS,
     ),
     Mutation(
         "a neighbour's run is taken for one's own",
-        "reid_ray/train/run_folders.py",
+        "reid_ray/train/checkpoint/run_folders.py",
         " and pattern.fullmatch(folder.name)",
         "",
         _FOLDERS,

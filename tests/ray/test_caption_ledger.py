@@ -22,12 +22,12 @@ import pytest
 import ray.cloudpickle
 from PIL import Image
 
-from reid_ray.caption.attempts import EngineDownError
-from reid_ray.caption.engine import Reply
-from reid_ray.caption.identity import falls_in_share
-from reid_ray.caption.pipeline import run_caption
+from reid_ray.caption.config import CaptionJob
+from reid_ray.caption.engines.vllm_engine import Reply
+from reid_ray.caption.job import run_caption
+from reid_ray.caption.ledger.content_keys import falls_in_share
+from reid_ray.caption.ledger.quarantine import EngineDownError
 from reid_ray.config.base import load_config
-from reid_ray.config.caption import CaptionJob
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import read_manifest, read_table

@@ -11,14 +11,14 @@ import pytest
 from broken_files import seed
 from PIL import Image
 
-from reid_ray.caption.pipeline import run_caption
-from reid_ray.config.caption import CaptionJob, FaithfulnessConfig, RewriterConfig
+from reid_ray.caption.config import CaptionJob, FaithfulnessConfig, RewriterConfig
+from reid_ray.caption.job import run_caption
 from reid_ray.config.common import ImagesConfig, OutputConfig, SyntheticConfig
-from reid_ray.config.export import ExportJob
 from reid_ray.data.execution import ray_data_execution
-from reid_ray.data.export import run_export
+from reid_ray.data.export.config import ExportJob
+from reid_ray.data.export.job import run_export
 from reid_ray.data.sources import iter_images, read_images
-from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import read_manifest, read_table
 

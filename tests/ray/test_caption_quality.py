@@ -7,13 +7,13 @@ import json
 import pytest
 import yaml
 
-from reid_ray.caption.calibrating import run_calibrate
-from reid_ray.caption.mining import check_template, load_templates
-from reid_ray.caption.template_mining import run_mine
-from reid_ray.config.calibrate import CalibrateJob
+from reid_ray.caption.calibrate.config import CalibrateJob
+from reid_ray.caption.calibrate.job import run_calibrate
+from reid_ray.caption.mine.config import MineJob
+from reid_ray.caption.mine.job import run_mine
+from reid_ray.caption.mine.patterns import check_template, load_templates
 from reid_ray.config.common import OutputConfig, SyntheticConfig
-from reid_ray.config.mine import MineJob
-from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import TableWriter
 

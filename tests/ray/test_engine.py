@@ -8,21 +8,21 @@ import pytest
 from PIL import Image
 from transformers import AutoProcessor
 
-from reid_ray.caption.captioning import Captioner
-from reid_ray.caption.engine import Engine, engine_environment
+from reid_ray.caption.config import CaptionerConfig, SamplingConfig, VllmConfig
+from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
+from reid_ray.caption.image_captions import Captioner
 from reid_ray.caption.prompts import DYNAMIC, STATIC, TEMPLATES
-from reid_ray.config.caption import CaptionerConfig, EngineConfig, SamplingConfig
 from reid_ray.config.common import PoolConfig, SyntheticConfig
-from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.model.mllm_inputs import Chat
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.model.mllm.inputs import Chat
 from reid_ray.records import table_of
-from reid_ray.setup.models import resolve_model
+from reid_ray.setup.model_files import resolve_model
 
 pytestmark = pytest.mark.slow
 
 FOLDER = resolve_model("builtin:tiny-mllm")
 PEOPLE = SyntheticPeople(SyntheticConfig(identities=8, images_per_identity=1, seed=31))
-CONFIG = EngineConfig(kv_cache_mb=16)
+CONFIG = VllmConfig(kv_cache_mb=16)
 
 
 class Engines:
@@ -145,7 +145,7 @@ def test_marks_of_the_chat_in_what_is_asked_are_text(engines):
 
 
 def test_hits_of_the_prefix_cache_are_vllms_own_and_rows_carry_them(engines):
-    keeps_count = EngineConfig(kv_cache_mb=32, extra={"disable_log_stats": False})
+    keeps_count = VllmConfig(kv_cache_mb=32, extra={"disable_log_stats": False})
     replies, counted = engines.ask(SamplingConfig(max_tokens=8), [STATIC, STATIC], engine=keeps_count)
     assert counted == (sum(r.prompt_tokens for r in replies), sum(r.cached_tokens for r in replies))
     # The picture and its question, asked twice side by side: the second time, all whole blocks are found.
@@ -169,7 +169,7 @@ def test_an_adapter_speaks_as_transformers_and_peft_make_it_speak(engines, tmp_p
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-    from reid_ray.model.tiny_mllm_training import collate
+    from reid_ray.model.tiny.training import collate
 
     def base():
         return Qwen2_5_VLForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
@@ -203,9 +203,9 @@ def test_the_numbers_of_an_actor_stand_on_rays_prometheus_endpoint(local_ray):
 
     import ray
 
-    from reid_ray.caption.engine import Reply
-    from reid_ray.caption.rewriting import Rewriter
-    from reid_ray.config.caption import FaithfulnessConfig, RewriterConfig
+    from reid_ray.caption.config import FaithfulnessConfig, RewriterConfig
+    from reid_ray.caption.engines.vllm_engine import Reply
+    from reid_ray.caption.rewrites import Rewriter
     from reid_ray.records import IMAGES
 
     class Scripted:
@@ -305,14 +305,14 @@ def test_an_adapter_of_the_visual_encoder_speaks_as_its_merged_weights_or_is_ref
     assert [reply.text for reply in served] == [reply.text for reply in expected]
     assert all(mine.text != base.text for mine, base in zip(served, plain, strict=True))
     # What vLLM would leave out, for whatever reason, is found once it has loaded the adapter.
-    off = EngineConfig(kv_cache_mb=16, extra={"enable_tower_connector_lora": False})
+    off = VllmConfig(kv_cache_mb=16, extra={"enable_tower_connector_lora": False})
     assert "would leave out" in engines.refusal(adapter=adapter, engine=off)
 
 
 def test_an_engine_that_cannot_start_is_refused_in_a_sentence(engines, tmp_path):
     import shutil
 
-    said = engines.refusal(engine=EngineConfig(kv_cache_mb=16, extra={"quantization": "no such method"}))
+    said = engines.refusal(engine=VllmConfig(kv_cache_mb=16, extra={"quantization": "no such method"}))
     assert said.startswith("engine: vLLM cannot start an engine")
     assert "\n" not in said
     copy = shutil.copytree(FOLDER, tmp_path / "lacks")

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.evaluate import EvaluateJob
-from reid_ray.config.model import ModelConfig
+from reid_ray.model.dual.config import ModelConfig
+from reid_ray.retrieval.evaluate.config import EvaluateJob
 
 pytestmark = pytest.mark.slow
 
@@ -20,8 +20,8 @@ def world(tmp_path_factory):
     """Twelve synthetic people, one crop broken, and an untrained encoder whose folder says what it was selected on."""
     import pyarrow as pa
 
-    from reid_ray.data.synthetic import SyntheticPeople
-    from reid_ray.model.dual_encoder import build_dual_encoder
+    from reid_ray.data.synthetic.people import SyntheticPeople
+    from reid_ray.model.dual.dual_encoder import build_dual_encoder
 
     root = tmp_path_factory.mktemp("evaluate")
     people = SyntheticPeople(SyntheticConfig(identities=12, images_per_identity=4, cameras=4, val_share=0.0, test_share=0.5))
@@ -41,9 +41,9 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize("protocol", ["text_to_image", "image_to_image"])
 def test_ray_data_actors_score_as_a_plain_loop_does(world, local_ray, protocol):
     from reid_ray.data.images import BadImageError, decode_image
-    from reid_ray.retrieval.evaluation import run_evaluate
+    from reid_ray.retrieval.evaluate.job import run_evaluate
     from reid_ray.retrieval.metrics import GroundTruth
-    from reid_ray.retrieval.ranking import rank_queries
+    from reid_ray.retrieval.ranking.exact import rank_queries
 
     root, encoder = world["root"], world["encoder"]
     output = root / protocol
@@ -89,9 +89,9 @@ def test_ray_data_actors_score_as_a_plain_loop_does(world, local_ray, protocol):
 
 
 def test_vectors_that_the_embed_job_wrote_score_as_the_job_that_embeds_itself(world, local_ray):
-    from reid_ray.config.embed import EmbedJob
-    from reid_ray.retrieval.embedding import run_embed
-    from reid_ray.retrieval.evaluation import run_evaluate
+    from reid_ray.retrieval.embed.config import EmbedJob
+    from reid_ray.retrieval.embed.job import run_embed
+    from reid_ray.retrieval.evaluate.job import run_evaluate
 
     root = world["root"]
     common = {"encoder": str(root / "model"), "embed": {"replicas": 2, "batch_size": 4}, "rows_per_file": 8}

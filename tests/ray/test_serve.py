@@ -12,21 +12,21 @@ from PIL import Image
 from ray import serve
 
 from reid_ray.config.common import PoolConfig
-from reid_ray.config.index import IndexJob
-from reid_ray.config.model import ModelConfig
-from reid_ray.config.serve import ServeJob
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import decode_image, encode_jpeg
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.model.dual_encoder import build_dual_encoder
-from reid_ray.model.loading import load_encoder
+from reid_ray.model.dual.config import ModelConfig
+from reid_ray.model.dual.dual_encoder import build_dual_encoder
+from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EMBEDDINGS, table_of
-from reid_ray.retrieval.embed import embed_texts
-from reid_ray.retrieval.index import GalleryIndex
-from reid_ray.retrieval.indexing import run_index
-from reid_ray.retrieval.thumbnails import ThumbnailReader
-from reid_ray.serve.app import build
-from reid_ray.serve.run import start_service
+from reid_ray.retrieval.embed_stream import embed_texts
+from reid_ray.retrieval.index.config import IndexJob
+from reid_ray.retrieval.index.gallery import GalleryIndex
+from reid_ray.retrieval.index.job import run_index
+from reid_ray.retrieval.index.thumbnails import ThumbnailReader
+from reid_ray.serve.build import build
+from reid_ray.serve.config import ServeJob
+from reid_ray.serve.job import start_service
 from reid_ray.storage import read_table
 
 pytestmark = pytest.mark.slow

@@ -8,18 +8,18 @@ from siglip_folder import write_siglip
 
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.index import IndexJob
-from reid_ray.config.train import TrainJob
 from reid_ray.data.images import decode_image
-from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.model.loading import load_encoder
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, IMAGES
-from reid_ray.retrieval.indexing import run_index
+from reid_ray.retrieval.index.config import IndexJob
+from reid_ray.retrieval.index.job import run_index
 from reid_ray.retrieval.search import Query, SearchEngine
 from reid_ray.storage import TableWriter, read_table
-from reid_ray.train.dual_encoder import run_train
-from reid_ray.train.log import read_metrics
-from reid_ray.train.noise_export import NOISE
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.dual.job import run_train
+from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.masking.noise_export import NOISE
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.tiny_mllm import TinyMllmTrainingConfig
+from reid_ray.model.tiny.config import TinyMllmTrainingConfig
 
 pytestmark = pytest.mark.slow
 
@@ -22,11 +22,11 @@ def engine(local_ray):
     """The captioner's vLLM engine in a process of its own: vLLM walks over all modules of its process, and trips over numba's."""
     import ray
 
-    from reid_ray.caption.engine import Engine, engine_environment
-    from reid_ray.config.caption import EngineConfig, SamplingConfig
+    from reid_ray.caption.config import SamplingConfig, VllmConfig
+    from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
     from reid_ray.config.common import PoolConfig
 
-    config, pool = EngineConfig(), PoolConfig()
+    config, pool = VllmConfig(), PoolConfig()
     remote = ray.remote(num_cpus=1, runtime_env={"env_vars": engine_environment(str(FOLDER), config, pool)})(Engine)
     actor = remote.remote(str(FOLDER), revision=None, config=config, sampling=SamplingConfig(), images=1, pool=pool)
 
@@ -48,7 +48,7 @@ def test_shipped_files_are_small_and_tell_how_they_were_made():
 
 
 def test_nine_of_ten_attribute_words_are_right_on_people_never_seen(engine):
-    from reid_ray.caption.tiny_captioner import measure_captioner
+    from reid_ray.caption.tiny.job import measure_captioner
 
     scores = measure_captioner(engine, HELD_OUT, 200)
     assert scores["static"]["share"] >= 0.9, scores
@@ -61,8 +61,8 @@ def test_nine_of_ten_attribute_words_are_right_on_people_never_seen(engine):
 def test_it_looks_at_the_picture(engine):
     """The same questions with the pictures exchanged must be answered wrongly: what it says is seen, not guessed."""
     from reid_ray.caption.prompts import STATIC
-    from reid_ray.caption.tiny_captioner import ask, judge
-    from reid_ray.data.synthetic import SyntheticPeople
+    from reid_ray.caption.tiny.job import ask, judge
+    from reid_ray.data.synthetic.people import SyntheticPeople
 
     people = SyntheticPeople(HELD_OUT)
     pictures = [Image.fromarray(pixels) for pixels in people.pictures(0, 64)]
@@ -76,9 +76,9 @@ def test_vllm_decodes_the_tokens_that_transformers_decodes(engine):
     from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
     from reid_ray.caption.prompts import STATIC, dynamic_instruction
-    from reid_ray.caption.tiny_captioner import ask
-    from reid_ray.data.synthetic import SyntheticPeople
-    from reid_ray.model.tiny_mllm_training import collate
+    from reid_ray.caption.tiny.job import ask
+    from reid_ray.data.synthetic.people import SyntheticPeople
+    from reid_ray.model.tiny.training import collate
 
     pictures = [Image.fromarray(pixels) for pixels in SyntheticPeople(HELD_OUT).pictures(100, 108)]
     questions = [STATIC, *(dynamic_instruction(str(n)).text for n in range(7))]
@@ -99,7 +99,7 @@ def test_vllm_decodes_the_tokens_that_transformers_decodes(engine):
 def test_training_for_a_few_steps_writes_a_loadable_model_and_lowers_the_loss(tmp_path):
     from transformers import AutoModelForImageTextToText
 
-    from reid_ray.model.tiny_mllm_training import train_tiny_mllm
+    from reid_ray.model.tiny.training import train_tiny_mllm
 
     config = TinyMllmTrainingConfig(sight_steps=2, steps=8, batch_size=8, people_per_set=16)
     history = train_tiny_mllm(tmp_path / "model", config, seed=0, instructions=[])

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.train import TrainJob
-from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import TableWriter, read_table
-from reid_ray.train.dual_encoder import run_train
-from reid_ray.train.log import read_metrics
-from reid_ray.train.noise_export import NOISE
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.dual.job import run_train
+from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.masking.noise_export import NOISE
 
 pytestmark = pytest.mark.slow
 SHAPE = {"vision_width": 32, "vision_layers": 2, "text_width": 32, "text_layers": 2, "embed_dim": 16, "vocab_size": 400, "context": 32}

@@ -9,15 +9,15 @@ import pytest
 
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.train import TrainJob
 from reid_ray.data.images import decode_image
-from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
-from reid_ray.model.loading import load_encoder
+from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import TableWriter, read_table
-from reid_ray.train.dual_encoder import run_train
-from reid_ray.train.log import read_metrics
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.dual.job import run_train
+from reid_ray.train.log.metrics_log import read_metrics
 
 pytestmark = pytest.mark.slow
 SHAPE = {"vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1, "embed_dim": 16, "vocab_size": 400, "context": 32}

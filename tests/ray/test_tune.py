@@ -16,16 +16,16 @@ from tune_reference import PEOPLE, assert_same, job, plain_torch_run, weights_in
 
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.merge import MergeJob
-from reid_ray.config.tune import TuneJob
 from reid_ray.data.images import decode_image
-from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import ReidRayError
-from reid_ray.model.merging import run_merge
-from reid_ray.model.mllm_encoder import MllmEncoder, load_mllm_encoder
-from reid_ray.model.mllm_folder import open_mllm
-from reid_ray.train.log import read_metrics
-from reid_ray.train.mllm_recipe import run_tune
+from reid_ray.model.merge.config import MergeJob
+from reid_ray.model.merge.job import run_merge
+from reid_ray.model.mllm.mllm_encoder import MllmEncoder, load_mllm_encoder
+from reid_ray.model.mllm.model_folder import open_mllm
+from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.mllm.config import TuneJob
+from reid_ray.train.mllm.job import run_tune
 
 pytestmark = pytest.mark.slow
 
@@ -107,9 +107,9 @@ def test_the_tuned_model_becomes_the_next_captioner(qwen_run, tmp_path):
     import ray
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-    from reid_ray.caption.engine import Engine, engine_environment
-    from reid_ray.caption.tiny_captioner import ask
-    from reid_ray.config.caption import EngineConfig, SamplingConfig
+    from reid_ray.caption.config import SamplingConfig, VllmConfig
+    from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
+    from reid_ray.caption.tiny.job import ask
     from reid_ray.config.common import PoolConfig
 
     config, _ = qwen_run
@@ -129,7 +129,7 @@ def test_the_tuned_model_becomes_the_next_captioner(qwen_run, tmp_path):
         with torch.inference_mode():
             said = model.generate(**inputs, do_sample=False, max_new_tokens=48)
         expected.append(processor.tokenizer.decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-    engine, pool, sampling = EngineConfig(), PoolConfig(), SamplingConfig(max_tokens=48)
+    engine, pool, sampling = VllmConfig(), PoolConfig(), SamplingConfig(max_tokens=48)
     environment = {"env_vars": engine_environment(str(folder), engine, pool)}
     actor = ray.remote(num_cpus=1, runtime_env=environment)(Engine).remote(
         str(folder), revision=None, config=engine, sampling=sampling, images=1, pool=pool

@@ -13,18 +13,18 @@ from kills import kill_driver_after
 from safetensors.torch import load_file, save_file
 from tune_reference import assert_same, job, plain_torch_run, weights_in, write_people
 
-from reid_ray.caption.pipeline import run_caption
+from reid_ray.caption.config import CaptionJob
+from reid_ray.caption.job import run_caption
 from reid_ray.config.base import load_config
-from reid_ray.config.caption import CaptionJob
-from reid_ray.config.merge import MergeJob
-from reid_ray.config.tune import TuneJob
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.model.merging import run_merge
-from reid_ray.model.mllm_folder import HEADS, TRAINED, adapters_in, fingerprint_of
+from reid_ray.model.merge.config import MergeJob
+from reid_ray.model.merge.job import run_merge
+from reid_ray.model.mllm.model_folder import HEADS, TRAINED, adapters_in, fingerprint_of
 from reid_ray.model.weight_files import read_state
 from reid_ray.storage import MANIFEST, read_manifest, write_json
-from reid_ray.train.log import read_metrics
-from reid_ray.train.mllm_recipe import run_tune
+from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.mllm.config import TuneJob
+from reid_ray.train.mllm.job import run_tune
 
 pytestmark = pytest.mark.slow
 

@@ -10,19 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.evaluate import EvaluateJob
-from reid_ray.config.index import IndexJob
-from reid_ray.config.tune import TuneJob
 from reid_ray.data.images import decode_image
-from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
-from reid_ray.model.loading import load_encoder
-from reid_ray.retrieval.evaluation import run_evaluate
-from reid_ray.retrieval.identity import encoder_identity, require_texts
-from reid_ray.retrieval.indexing import run_index
+from reid_ray.model.pretrained import load_encoder
+from reid_ray.retrieval.encoder_digest import encoder_identity, require_texts
+from reid_ray.retrieval.evaluate.config import EvaluateJob
+from reid_ray.retrieval.evaluate.job import run_evaluate
+from reid_ray.retrieval.index.config import IndexJob
+from reid_ray.retrieval.index.job import run_index
 from reid_ray.retrieval.metrics import results_of_match
 from reid_ray.retrieval.search import Query, SearchEngine
-from reid_ray.train.mllm_recipe import run_tune
+from reid_ray.train.mllm.config import TuneJob
+from reid_ray.train.mllm.job import run_tune
 
 pytestmark = pytest.mark.slow
 

@@ -1,8 +1,9 @@
-"""The picture of the package, held by a test: who may import whom, and what importing costs."""
+"""The picture of the package, held by a test: who may import whom, how large a folder is, and what importing costs."""
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "reid_ray"
 
-# Each part may import itself, the leaves (errors, config, records, storage, runtime, ...) and the parts listed here.
+# Each part may import itself, the leaves and the parts listed here: jobs -> workloads -> data, model -> leaves.
 LEAVES = {
     "errors",
     "config",
@@ -24,25 +25,37 @@ LEAVES = {
     "scratch",
     "telemetry",
     "system_errors",
-    "endings",
+    "exit_codes",
     "versions",
 }
 ALLOWED = {
-    "data": set(),
     "setup": {"model"},
+    "data": set(),
     "model": {"data", "setup"},
-    "caption": {"data", "setup", "model"},
-    "train": {"data", "model", "setup", "retrieval"},
     "retrieval": {"data", "model", "setup"},
+    "caption": {"data", "model", "setup"},
+    "train": {"data", "model", "retrieval", "setup"},
     "serve": {"data", "model", "retrieval", "setup"},
-    "migration": {"caption"},
+    "migrate": {"caption"},
+    "demo": {"caption", "data", "model", "retrieval", "serve", "train"},
     **{leaf: set() for leaf in LEAVES},
 }
-ONLY_IN = {
-    "vllm": {"caption/engine.py"},
-    "faiss": {"retrieval/index.py"},
-    "deepspeed": {"train/zero.py"},
-}
+# An engine is known to one place.
+ONLY_IN = {"vllm": "caption/engines/", "faiss": "retrieval/index/gallery.py", "deepspeed": "train/zero.py"}
+
+MOST_FILES = 15
+# Names that say what a file is to its folder, so every job may have one.
+ROLES = {"__init__", "job", "config", "page", "worker_parts", "validation", "objective"}
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+NAMES = {str(path.relative_to(PACKAGE)): path for path in FILES}
+
+
+def _name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_name(path): path for path in FILES}
 
 
 def _imports(path):
@@ -50,17 +63,15 @@ def _imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (module if module in MODULES else node.module for module in modules)
 
 
 def _part(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-FILES = [path for path in PACKAGE.rglob("*.py") if _part(path) != "__init__"]
-
-
-@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+@pytest.mark.parametrize("path", NAMES.values(), ids=NAMES)
 def test_parts_import_only_what_the_picture_allows(path):
     part = _part(path)
     for name in _imports(path):
@@ -69,11 +80,63 @@ def test_parts_import_only_what_the_picture_allows(path):
             other = rest.split(".")[0]
             assert other == part or other in LEAVES or other in ALLOWED[part], f"{path.name} imports {name}"
         if root in ONLY_IN:
-            assert str(path.relative_to(PACKAGE)) in ONLY_IN[root], f"{root} is imported outside {ONLY_IN[root]}"
+            assert str(path.relative_to(PACKAGE)).startswith(ONLY_IN[root]), f"{root} is imported outside {ONLY_IN[root]}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    imports = {name: {other for other in _imports(path) if other in MODULES} - {name} for name, path in MODULES.items()}
+    done = set()
+
+    def visit(name, way):
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for other in sorted(imports[name]):
+                visit(other, [*way, name])
+            done.add(name)
+
+    for name in sorted(imports):
+        visit(name, [])
+
+
+def test_a_folder_can_be_taken_in_at_a_glance():
+    folders = [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir() and path.name != "__pycache__")]
+    sizes = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {folder: size for folder, size in sizes.items() if size > MOST_FILES} == {}
+
+
+def _stem(word):
+    """A word without the endings that make its homonyms: planner, planning and plan are one."""
+    for end in ("ations", "ation", "ings", "ing", "ers", "er", "ors", "or", "es", "s", "e"):
+        if word.endswith(end) and len(word) - len(end) >= 3:
+            word = word.removesuffix(end)
+            break
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
+
+
+def test_no_two_names_are_told_apart_by_an_ending_alone():
+    """Modules of the whole package, and the folders beside or above them; model/dual and train/dual may well be parallel."""
+    same = defaultdict(set)
+    for path in FILES:
+        if path.stem not in ROLES:
+            same[_stem(path.stem)].add(str(path.relative_to(PACKAGE)))
+            for folder in (path.parent, *path.parent.iterdir()):
+                if folder.is_dir() and folder != PACKAGE and _stem(folder.name) == _stem(path.stem):
+                    same[_stem(path.stem)].add(f"{folder.relative_to(PACKAGE)}/")
+    assert {stem: sorted(found) for stem, found in same.items() if len(found) > 1} == {}
+
+
+def test_no_two_classes_have_one_name():
+    classes = defaultdict(list)
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                classes[node.name].append(str(path.relative_to(PACKAGE)))
+    assert {name: places for name, places in classes.items() if len(places) > 1} == {}
 
 
 @pytest.mark.parametrize(
-    "module", ["reid_ray", "reid_ray.records", "reid_ray.config.reference", "reid_ray.runtime", "reid_ray.caption.prompts"]
+    "module",
+    ["reid_ray", "reid_ray.records", "reid_ray.config.reference", "reid_ray.runtime", "reid_ray.caption.prompts", "reid_ray.demo.config"],
 )
 def test_light_modules_import_no_engine(module):
     heavy = ("torch", "ray", "vllm", "transformers", "deepspeed", "faiss")

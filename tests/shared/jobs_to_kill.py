@@ -6,14 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
-from reid_ray.config.export import ExportJob
-from reid_ray.config.ingest import IngestJob
-from reid_ray.config.lint import LintJob
-from reid_ray.config.synthesize import SynthesizeJob
-from reid_ray.data.export import run_export
-from reid_ray.data.ingest import run_ingest
-from reid_ray.data.lint import run_lint
-from reid_ray.data.synthesize import run_synthesize
+from reid_ray.data.export.config import ExportJob
+from reid_ray.data.export.job import run_export
+from reid_ray.data.ingest.config import IngestJob
+from reid_ray.data.ingest.job import run_ingest
+from reid_ray.data.lint.config import LintJob
+from reid_ray.data.lint.job import run_lint
+from reid_ray.data.synthetic.config import SynthesizeJob
+from reid_ray.data.synthetic.job import run_synthesize
 from reid_ray.storage import read_manifest
 from reid_ray.storage.listing import differences, read_mark
 

@@ -19,36 +19,36 @@ import yaml
 from safetensors import safe_open
 
 from reid_ray import versions
-from reid_ray.caption.calibrating import calibrate
-from reid_ray.caption.labelled_pairs import CHANGED, SAME, Pair
-from reid_ray.caption.ledger import LEDGER, SEEN, open_ledger
-from reid_ray.caption.mining import Pattern
-from reid_ray.caption.template_mining import _as_yaml
+from reid_ray.caption.calibrate.config import CalibrateJob
+from reid_ray.caption.calibrate.job import calibrate
+from reid_ray.caption.calibrate.labelled_pairs import CHANGED, SAME, Pair
+from reid_ray.caption.ledger.write_ahead_log import LEDGER, SEEN, open_ledger
+from reid_ray.caption.mine.job import _as_yaml
+from reid_ray.caption.mine.patterns import Pattern
 from reid_ray.config.base import Section
-from reid_ray.config.calibrate import CalibrateJob
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.evaluate import EvaluateJob
-from reid_ray.config.index import IndexConfig
-from reid_ray.config.mllm import MllmConfig
-from reid_ray.config.model import ModelConfig
-from reid_ray.config.train import TrainJob
 from reid_ray.data.failures import FAILURES
-from reid_ray.data.pairs import prepare_pairs
-from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.model.dual_encoder import build_dual_encoder
-from reid_ray.model.mllm_folder import open_mllm, save_mllm
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.model.dual.config import ModelConfig
+from reid_ray.model.dual.dual_encoder import build_dual_encoder
+from reid_ray.model.mllm.config import MllmConfig
+from reid_ray.model.mllm.model_folder import open_mllm, save_mllm
 from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, table_of
-from reid_ray.retrieval.evaluation import run_evaluate
-from reid_ray.retrieval.index import ITEMS, GalleryIndex
-from reid_ray.retrieval.thumbnails import ThumbnailWriter
+from reid_ray.retrieval.evaluate.config import EvaluateJob
+from reid_ray.retrieval.evaluate.job import run_evaluate
+from reid_ray.retrieval.index.config import IndexConfig
+from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
+from reid_ray.retrieval.index.thumbnails import ThumbnailWriter
 from reid_ray.serve.schema import HitOut, InfoOut, LatencyOut, SearchOut
 from reid_ray.storage import Counts, JobOutput
 from reid_ray.storage.listing import MARK, write_mark
-from reid_ray.train.checkpoint import Progress, write_parts
-from reid_ray.train.checkpoints import CheckpointPlace
-from reid_ray.train.noise_export import NOISE
-from reid_ray.train.noise_store import NoiseStore
-from reid_ray.train.run_folders import Record, write_record
+from reid_ray.train.checkpoint.checkpoint_place import CheckpointPlace
+from reid_ray.train.checkpoint.contents import Progress, write_parts
+from reid_ray.train.checkpoint.run_folders import Record, write_record
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.feed.pairs import prepare_pairs
+from reid_ray.train.masking.noise_export import NOISE
+from reid_ray.train.masking.noise_store import NoiseStore
 
 FILE = Path(__file__).with_name("layouts.json")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reid_ray.caption.ledger import LEDGER, open_ledger
+from reid_ray.caption.ledger.write_ahead_log import LEDGER, open_ledger
 
 COUNT_FROM_START = True
 

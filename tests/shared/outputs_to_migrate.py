@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from reid_ray.config.migrate import MigrateJob
-from reid_ray.migration.files import dated_files
-from reid_ray.migration.run import run_migrate
+from reid_ray.migrate.config import MigrateJob
+from reid_ray.migrate.file_upgrades import dated_files
+from reid_ray.migrate.job import run_migrate
 from reid_ray.storage import place as places
 from reid_ray.storage.listing import MARK, differences, read_mark
 

@@ -11,10 +11,10 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from reid_ray.config.mllm import MllmConfig
-from reid_ray.config.training import EngineConfig
-from reid_ray.model.lora import set_trainable
-from reid_ray.model.mllm_families import family_of
+from reid_ray.model.mllm.config import MllmConfig
+from reid_ray.model.mllm.families import family_of
+from reid_ray.model.mllm.lora import set_trainable
+from reid_ray.train.config import DeepSpeedConfig
 
 TINY = Path(__file__).resolve().parents[2] / "reid_ray" / "assets" / "tiny_mllm"
 ROWS = 8
@@ -67,7 +67,7 @@ def worker(rank: int, port: int, found) -> None:
             module = Step(qwen("cpu", lora=True, checkpointing=stage == 3))
             weights = [weight for weight in module.parameters() if weight.requires_grad]
             optimizer = torch.optim.AdamW([{"params": weights, "factor": 1.0}], fused=True)
-            config = EngineConfig(zero_stage=stage, persistence_threshold=0)
+            config = DeepSpeedConfig(zero_stage=stage, persistence_threshold=0)
             engine = ZeroEngine(module, optimizer, config=config, clip_norm=1.0, batch_size=ROWS)
             for _ in range(2):
                 with record_function("training step"):

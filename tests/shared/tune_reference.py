@@ -12,15 +12,16 @@ from torch.nn import functional
 
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.tune import TuneJob
-from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.model.mllm_folder import ADAPTER, HEADS, TRAINED, open_mllm
-from reid_ray.model.mllm_inputs import Chat
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.model.mllm.inputs import Chat
+from reid_ray.model.mllm.model_folder import ADAPTER, HEADS, TRAINED, open_mllm
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import Counts, TableWriter
-from reid_ray.train.mllm_feed import InstructionFeed
-from reid_ray.train.mllm_parts import build_module
-from reid_ray.train.mllm_recipe import DATA, MllmRecipe
+from reid_ray.train.mllm.config import TuneJob
+from reid_ray.train.mllm.feed import InstructionFeed
+from reid_ray.train.mllm.job import MllmRecipe
+from reid_ray.train.mllm.worker_parts import build_module
+from reid_ray.train.recipe import DATA
 
 PEOPLE = SyntheticConfig(identities=14, images_per_identity=2, val_share=0.2, test_share=0.2)
 

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.ablation.captions import exchanged, judged, write_people
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.data.synthetic import SyntheticPeople
-from reid_ray.data.synthetic_score import score_caption
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.data.synthetic.truth_score import score_caption
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import read_table
 

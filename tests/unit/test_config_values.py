@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from reid_ray.config import Section, load_config
-from reid_ray.config.ingest import IngestJob
 from reid_ray.config.reference import JOBS, job_model
+from reid_ray.data.ingest.config import IngestJob
 from reid_ray.errors import ConfigError
 
 

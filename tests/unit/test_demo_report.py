@@ -6,7 +6,7 @@ import pytest
 
 from jobs.demo import CONFIGS, refuse_foreign_report, search_own_crops
 from reid_ray.config import load_config
-from reid_ray.config.demo import DemoJob
+from reid_ray.demo.config import DemoJob
 from reid_ray.errors import DataError
 
 

@@ -9,15 +9,15 @@ import time
 import pytest
 
 from reid_ray.cli import run_job
-from reid_ray.config.synthesize import SynthesizeJob
-from reid_ray.endings import ended
+from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.errors import DataError
+from reid_ray.exit_codes import ended
 
 JOB = """
 import sys, time
 from pathlib import Path
 from reid_ray.cli import run_job
-from reid_ray.config.synthesize import SynthesizeJob
+from reid_ray.data.synthetic.config import SynthesizeJob
 
 def run(config):
     part = Path(config.output.path)
@@ -129,8 +129,8 @@ def test_a_second_signal_ends_a_job_that_cleans_up_for_too_long(tmp_path):
 def test_a_service_that_is_told_to_stop_is_done(number):
     code = """
 import sys
-from reid_ray.endings import ended
-from reid_ray.serve.run import Service, run_until_stopped
+from reid_ray.exit_codes import ended
+from reid_ray.serve.job import Service, run_until_stopped
 sys.exit(ended(lambda: run_until_stopped(Service("http://127.0.0.1:1", owns_serve=True))))
 """
     job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=_default_signals)  # noqa: PLW1509 - no thread here

@@ -14,31 +14,31 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from reid_ray.caption.ledger import LEDGER, SEEN, as_keys, open_ledger, read_index
-from reid_ray.caption.missing import settle
-from reid_ray.caption.refilter import run_refilter
-from reid_ray.caption.reporting import run_report
-from reid_ray.caption.wanted import CaptionRecipe, RewriteRecipe
-from reid_ray.config.caption import CaptionJob
-from reid_ray.config.evaluate import CompareJob
-from reid_ray.config.migrate import MigrateJob
-from reid_ray.config.refilter import RefilterJob
-from reid_ray.config.report import ReportJob
-from reid_ray.config.train import TrainJob
+from reid_ray.caption.config import CaptionJob
+from reid_ray.caption.ledger.missing import settle
+from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.caption.ledger.write_ahead_log import LEDGER, SEEN, as_keys, open_ledger, read_index
+from reid_ray.caption.refilter.config import RefilterJob
+from reid_ray.caption.refilter.job import run_refilter
+from reid_ray.caption.report.config import ReportJob
+from reid_ray.caption.report.job import run_report
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.images import decode_image
-from reid_ray.data.pairs import SAMPLES, read_pairs, read_prepared
-from reid_ray.migration.run import run_migrate
+from reid_ray.migrate.config import MigrateJob
+from reid_ray.migrate.job import run_migrate
 from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES
-from reid_ray.retrieval.comparison import run_compare
-from reid_ray.retrieval.evaluation import evaluated_queries, read_result
-from reid_ray.retrieval.features import read_features
-from reid_ray.retrieval.index import GalleryIndex
-from reid_ray.retrieval.thumbnails import ThumbnailReader
+from reid_ray.retrieval.compare.config import CompareJob
+from reid_ray.retrieval.compare.job import run_compare
+from reid_ray.retrieval.embed.features import read_features
+from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
+from reid_ray.retrieval.index.gallery import GalleryIndex
+from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.storage import read_manifest, read_table
-from reid_ray.train.checkpoint import check, read_parts
-from reid_ray.train.noise_export import NOISE
-from reid_ray.train.noise_store import NoiseStore
+from reid_ray.train.checkpoint.contents import check, read_parts
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.feed.pairs import SAMPLES, read_pairs, read_prepared
+from reid_ray.train.masking.noise_export import NOISE
+from reid_ray.train.masking.noise_store import NoiseStore
 
 SOURCE = Path(__file__).resolve().parents[1] / "golden" / "96cb249"
 CONTENTS = json.loads((SOURCE / "contents.json").read_text(encoding="utf-8"))
@@ -120,8 +120,8 @@ def test_an_index_finds_each_of_its_vectors_and_knows_whose_it_is(golden):
 
 
 def test_an_encoder_gives_the_vectors_that_it_gave(golden):
-    from reid_ray.model.loading import load_encoder
-    from reid_ray.retrieval.identity import encoder_identity
+    from reid_ray.model.pretrained import load_encoder
+    from reid_ray.retrieval.encoder_digest import encoder_identity
 
     encoder = load_encoder(golden / "training" / "model")
     pictures = [decode_image(data) for data in read_table(golden / "people" / "images", IMAGES)["image"].to_pylist()]
@@ -133,7 +133,7 @@ def test_an_encoder_gives_the_vectors_that_it_gave(golden):
 
 
 def test_a_tuned_model_opens_on_its_base_with_the_weights_that_were_trained(golden):
-    from reid_ray.model.mllm_folder import load_mllm
+    from reid_ray.model.mllm.model_folder import load_mllm
 
     opened = load_mllm(golden / "tuning" / "model")
     trained = {f"base_model.model.{name}": weight for name, weight in opened.mllm.model.named_parameters() if "lora_" in name}
@@ -224,7 +224,7 @@ def test_training_goes_on_from_a_checkpoint_where_it_was(golden, tmp_path):
 
 def _go_on(rank: int, golden: Path, folder: Path) -> None:
     """A worker of the training that was killed: reads the checkpoint, writes down what it has then."""
-    from reid_ray.train.dual_encoder_parts import build_parts
+    from reid_ray.train.dual.worker_parts import build_parts
 
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)

@@ -14,41 +14,41 @@ import yaml
 from kill_points import outcomes
 
 from reid_ray import versions
-from reid_ray.caption.ledger import open_ledger
-from reid_ray.caption.mining import load_templates
+from reid_ray.caption.ledger.write_ahead_log import open_ledger
+from reid_ray.caption.mine.patterns import load_templates
 from reid_ray.caption.prompts import TEMPLATES
-from reid_ray.caption.refilter import run_refilter
+from reid_ray.caption.refilter.config import RefilterJob
+from reid_ray.caption.refilter.job import run_refilter
 from reid_ray.cli import run_job
 from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig
-from reid_ray.config.migrate import MigrateJob
-from reid_ray.config.refilter import RefilterJob
-from reid_ray.config.source import SourceConfig
-from reid_ray.config.synthesize import SynthesizeJob
 from reid_ray.data.failures import FAILURES
+from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.parquet import read_parquet
-from reid_ray.data.pairs import read_prepared
 from reid_ray.data.sources import image_listing
 from reid_ray.data.store import open_store
-from reid_ray.data.synthesize import run_synthesize
+from reid_ray.data.synthetic.config import SynthesizeJob
+from reid_ray.data.synthetic.job import run_synthesize
 from reid_ray.errors import DataError
-from reid_ray.migration import run as migration
-from reid_ray.migration.files import dated_files
-from reid_ray.migration.run import run_migrate
-from reid_ray.migration.steps import JSON_STEPS, MADE_ANEW, TABLE_STEPS
-from reid_ray.model.loading import load_encoder
-from reid_ray.model.mllm_folder import read_tuned
+from reid_ray.migrate import job as migration
+from reid_ray.migrate.config import MigrateJob
+from reid_ray.migrate.file_upgrades import dated_files
+from reid_ray.migrate.format_steps import JSON_STEPS, MADE_ANEW, TABLE_STEPS
+from reid_ray.migrate.job import run_migrate
+from reid_ray.model.mllm.model_folder import read_tuned
+from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES
-from reid_ray.retrieval.evaluation import evaluated_queries, read_result
-from reid_ray.retrieval.index import GalleryIndex
+from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
+from reid_ray.retrieval.index.gallery import GalleryIndex
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.storage.listing import MARK, differences, read_mark
 from reid_ray.storage.lock import OutputLock
-from reid_ray.train.checkpoint import check
-from reid_ray.train.checkpoints import refuse_newer
-from reid_ray.train.noise_export import NOISE
-from reid_ray.train.noise_store import NoiseStore
-from reid_ray.train.run_folders import Record, other_runs
+from reid_ray.train.checkpoint.checkpoint_place import refuse_newer
+from reid_ray.train.checkpoint.contents import check
+from reid_ray.train.checkpoint.run_folders import Record, other_runs
+from reid_ray.train.feed.pairs import read_prepared
+from reid_ray.train.masking.noise_export import NOISE
+from reid_ray.train.masking.noise_store import NoiseStore
 
 SOURCE = Path(__file__).resolve().parents[1] / "golden" / "96cb249"
 WORDING = next(iter(TEMPLATES.values()))

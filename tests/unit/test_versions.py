@@ -12,7 +12,7 @@ from reid_ray import versions
 from reid_ray.data.failures import FAILURES
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, table_of
-from reid_ray.train.noise_export import NOISE
+from reid_ray.train.masking.noise_export import NOISE
 
 SCHEMAS = {"images": IMAGES, "captions": CAPTIONS, "embeddings": EMBEDDINGS, "hits": HITS, "failures": FAILURES, "noise": NOISE}
 

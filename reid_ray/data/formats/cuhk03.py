@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.files import raise_if_system
-from reid_ray.data.formats.market1501 import FOLDERS, Layout, read_market_layout
-from reid_ray.data.formats.mat5 import read_mat5
-from reid_ray.data.formats.records import ImageRecord, Records, Skipped, skipped
-from reid_ray.data.formats.values import shown, whole
+from reid_ray.data.containers.mat5 import read_mat5
+from reid_ray.data.containers.values import shown, whole
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.formats.market1501 import FOLDERS, MarketLayout, read_market_layout
+from reid_ray.data.image_records import ImageRecord, Records, Skipped, skipped
+from reid_ray.data.regular_files import raise_if_system
 from reid_ray.data.store import Store
 from reid_ray.errors import DataError
 
@@ -39,7 +39,7 @@ _DAMAGE: tuple[type[Exception], ...] = (
 )
 Place = tuple[str, Boxes, str]  # file, boxes, data set
 SPLITS = ("train", "query", "gallery")
-NEW_PROTOCOL = Layout("CUHK03", re.compile(r"^(?P<person>\d+)_c(?P<camera>\d+)_\d+\.(?:png|jpg)$"), 2)
+NEW_PROTOCOL = MarketLayout("CUHK03", re.compile(r"^(?P<person>\d+)_c(?P<camera>\d+)_\d+\.(?:png|jpg)$"), 2)
 # camera pair, person within the pair, view (1 or 2: the camera), number of the image among the person's ten
 NAME = re.compile(r"^(?P<pair>\d)_(?P<person>\d{3})_(?P<view>\d)_(?P<number>\d{2})\.png$")
 

@@ -6,9 +6,9 @@ The images come from several data sets, so no camera is known. caption_all.json 
 
 from __future__ import annotations
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats.json_captions import Layout, find_annotations, read_json_captions
-from reid_ray.data.formats.records import Records
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.formats.json_captions import JsonLayout, find_annotations, read_json_captions
+from reid_ray.data.image_records import Records
 from reid_ray.data.store import Store
 from reid_ray.errors import DataError
 
@@ -28,4 +28,4 @@ def read_cuhk_pedes(store: Store, source: SourceConfig) -> Records:
             f"train, val and test, so it cannot be used: ask the authors for {ANNOTATIONS}"
         )
     file = find_annotations(store, source.annotations, (ANNOTATIONS,), DATASET)
-    yield from read_json_captions(store, file, Layout(source.name or DATASET, "file_path", lambda path: None))
+    yield from read_json_captions(store, file, JsonLayout(source.name or DATASET, "file_path", lambda path: None))

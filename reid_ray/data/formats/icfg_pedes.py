@@ -6,10 +6,10 @@ imgs/train and imgs/test are those of MSMT17, where the images come from, and ar
 
 from __future__ import annotations
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats.json_captions import Layout, find_annotations, read_json_captions
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.formats.json_captions import JsonLayout, find_annotations, read_json_captions
 from reid_ray.data.formats.msmt17 import camera_of_name
-from reid_ray.data.formats.records import Records
+from reid_ray.data.image_records import Records
 from reid_ray.data.store import Store
 
 DATASET = "ICFG-PEDES"
@@ -19,4 +19,4 @@ ANNOTATIONS = ("ICFG-PEDES.json", "ICFG_PEDES.json")
 def read_icfg_pedes(store: Store, source: SourceConfig) -> Records:
     """One record per image; image_id is file_path; the camera is MSMT17's, third field of the file name."""
     file = find_annotations(store, source.annotations, ANNOTATIONS, DATASET)
-    yield from read_json_captions(store, file, Layout(source.name or DATASET, "file_path", camera_of_name))
+    yield from read_json_captions(store, file, JsonLayout(source.name or DATASET, "file_path", camera_of_name))

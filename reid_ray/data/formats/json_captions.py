@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from reid_ray.data.formats.annotations import RepeatedKeys, stream_list
-from reid_ray.data.formats.records import ImageRecord, Records, Skipped, caption_of
-from reid_ray.data.formats.values import SPLITS, is_safe_name, shown, slashes, split_name, whole
+from reid_ray.data.containers.annotations import RepeatedKeys, stream_list
+from reid_ray.data.containers.values import SPLITS, is_safe_name, shown, slashes, split_name, whole
+from reid_ray.data.image_records import ImageRecord, Records, Skipped, caption_of
 from reid_ray.data.store import Store
 from reid_ray.errors import DataError
 
@@ -19,7 +19,7 @@ IMAGES = "imgs"
 
 
 @dataclass(frozen=True)
-class Layout:
+class JsonLayout:
     """What tells one of these data sets from another."""
 
     dataset: str
@@ -40,7 +40,7 @@ def find_annotations(store: Store, given: str | None, names: tuple[str, ...], wh
     raise DataError(f"{store}: holds no {sought}, the annotation file of {what}; check source.path or set source.annotations")
 
 
-def read_json_captions(store: Store, file: str, layout: Layout) -> Records:
+def read_json_captions(store: Store, file: str, layout: JsonLayout) -> Records:
     """One record per entry of the list.
 
     Raises:
@@ -54,7 +54,7 @@ def read_json_captions(store: Store, file: str, layout: Layout) -> Records:
         yield _record(store, entry, index, layout, prefix)
 
 
-def _refuse_other_shapes(entry: Any, layout: Layout, origin: str) -> None:
+def _refuse_other_shapes(entry: Any, layout: JsonLayout, origin: str) -> None:
     dataset, path_key = layout.dataset, layout.path_key
     if not isinstance(entry, dict):
         raise DataError(f"{origin}: should list records, but its first item is a {type(entry).__name__}")
@@ -73,7 +73,7 @@ def _refuse_other_shapes(entry: Any, layout: Layout, origin: str) -> None:
         raise DataError(f"{origin}: its records lack {', '.join(missing)}; {dataset} has id, {path_key}, captions, split{hint}")
 
 
-def _record(store: Store, entry: Any, index: int, layout: Layout, prefix: str) -> ImageRecord | Skipped:
+def _record(store: Store, entry: Any, index: int, layout: JsonLayout, prefix: str) -> ImageRecord | Skipped:
     dataset, path_key = layout.dataset, layout.path_key
     place = f"record {index}"
     if not isinstance(entry, dict):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats.lmdb_pages import LmdbFile
-from reid_ray.data.formats.records import ImageRecord, Records, Skipped
+from reid_ray.data.containers.lmdb_pages import LmdbFile
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.image_records import ImageRecord, Records, Skipped
 from reid_ray.data.store import Store, is_image_name
 from reid_ray.errors import DataError
 

@@ -15,12 +15,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats.annotations import stream_pairs
-from reid_ray.data.formats.caption_store import CaptionStore
+from reid_ray.data.containers.annotations import stream_pairs
+from reid_ray.data.containers.caption_store import CaptionStore
+from reid_ray.data.containers.values import slashes
+from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.luperson import lmdb_folder, open_lmdb
-from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped, caption_of
-from reid_ray.data.formats.values import slashes
+from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, caption_of
 from reid_ray.data.store import Store, is_image_name, open_store
 from reid_ray.errors import DataError
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats.records import ImageRecord, Records, Skipped
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.image_records import ImageRecord, Records, Skipped
 from reid_ray.data.store import Store, is_image_name
 from reid_ray.errors import DataError
 
@@ -21,7 +21,7 @@ _JUNK = -1
 
 
 @dataclass(frozen=True)
-class Layout:
+class MarketLayout:
     """How one data set of Market's three folders names its images."""
 
     dataset: str
@@ -29,8 +29,8 @@ class Layout:
     cameras: int  # numbered from 1
 
 
-MARKET = Layout("Market-1501", re.compile(r"^(?P<person>-1|\d+)_c(?P<camera>\d+)s\d+_\d+_\d+\.jpg(?:\.jpg)?$"), 6)
-DUKE = Layout("DukeMTMC-reID", re.compile(r"^(?P<person>-1|\d+)_c(?P<camera>\d+)_f\d+\.jpg$"), 8)
+MARKET = MarketLayout("Market-1501", re.compile(r"^(?P<person>-1|\d+)_c(?P<camera>\d+)s\d+_\d+_\d+\.jpg(?:\.jpg)?$"), 6)
+DUKE = MarketLayout("DukeMTMC-reID", re.compile(r"^(?P<person>-1|\d+)_c(?P<camera>\d+)_f\d+\.jpg$"), 8)
 
 
 def read_market1501(store: Store, source: SourceConfig) -> Records:
@@ -45,7 +45,7 @@ def read_dukemtmc(store: Store, source: SourceConfig) -> Records:
     yield from read_market_layout(inner, replace(DUKE, dataset=source.name or DUKE.dataset))
 
 
-def read_market_layout(store: Store, layout: Layout) -> Records:
+def read_market_layout(store: Store, layout: MarketLayout) -> Records:
     """One record per image of the three folders.
 
     Raises:
@@ -59,7 +59,7 @@ def read_market_layout(store: Store, layout: Layout) -> Records:
             yield _record(store, f"{folder}/{file}", split, layout)
 
 
-def _record(store: Store, path: str, split: str, layout: Layout) -> ImageRecord | Skipped:
+def _record(store: Store, path: str, split: str, layout: MarketLayout) -> ImageRecord | Skipped:
     dataset, located = layout.dataset, store.locate(path)
     match = layout.name.match(path.rpartition("/")[2])
     if match is None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats.annotations import text_lines
-from reid_ray.data.formats.records import ImageRecord, Records, Skipped
-from reid_ray.data.formats.values import is_safe_name, shown, slashes
+from reid_ray.data.containers.annotations import text_lines
+from reid_ray.data.containers.values import is_safe_name, shown, slashes
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.image_records import ImageRecord, Records, Skipped
 from reid_ray.data.store import Store
 from reid_ray.errors import DataError
 

@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reid_ray.config.source import SourceConfig
+from reid_ray.data.containers.caption_store import CaptionStore
+from reid_ray.data.containers.values import split_name, whole
 from reid_ray.data.failures import FAILURES
-from reid_ray.data.files import raise_if_system
-from reid_ray.data.formats.caption_store import CaptionStore
-from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped, caption_of
-from reid_ray.data.formats.values import split_name, whole
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, caption_of
 from reid_ray.data.parquet_errors import reading_parquet
+from reid_ray.data.regular_files import raise_if_system
 from reid_ray.data.store import Store, open_file_store, open_store
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES, conform

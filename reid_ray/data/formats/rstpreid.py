@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats.json_captions import Layout, find_annotations, read_json_captions
-from reid_ray.data.formats.records import Records
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.formats.json_captions import JsonLayout, find_annotations, read_json_captions
+from reid_ray.data.image_records import Records
 from reid_ray.data.store import Store
 
 DATASET = "RSTPReid"
@@ -20,7 +20,7 @@ NAME = re.compile(r"^(?P<person>\d+)_c(?P<camera>\d{1,9})_(?P<index>\d+)\.\w+$")
 def read_rstpreid(store: Store, source: SourceConfig) -> Records:
     """One record per image with its captions; image_id is img_path."""
     file = find_annotations(store, source.annotations, (ANNOTATIONS,), DATASET)
-    yield from read_json_captions(store, file, Layout(source.name or DATASET, "img_path", _camera))
+    yield from read_json_captions(store, file, JsonLayout(source.name or DATASET, "img_path", _camera))
 
 
 def _camera(path: str) -> int | None:

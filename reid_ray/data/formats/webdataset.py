@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.files import raise_if_system
-from reid_ray.data.formats.annotations import RepeatedKeys, decode_text, parse_json
-from reid_ray.data.formats.records import Caption, ImageRecord, Records, Skipped, caption_of
-from reid_ray.data.formats.tar_index import Member, NoMemberError, TarIndex
-from reid_ray.data.formats.values import split_name, whole
+from reid_ray.data.containers.annotations import RepeatedKeys, decode_text, parse_json
+from reid_ray.data.containers.tar_index import Member, NoMemberError, TarIndex
+from reid_ray.data.containers.values import split_name, whole
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, caption_of
+from reid_ray.data.regular_files import raise_if_system
 from reid_ray.data.store import Store, is_image_name
 from reid_ray.errors import DataError
 

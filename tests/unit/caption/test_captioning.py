@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_ray.caption.captioning import Captioner
-from reid_ray.caption.engine import Reply
+from reid_ray.caption.config import CaptionerConfig
+from reid_ray.caption.engines.vllm_engine import Reply
+from reid_ray.caption.image_captions import Captioner
 from reid_ray.caption.prompts import STATIC
-from reid_ray.config.caption import CaptionerConfig
 from reid_ray.records import CAPTIONS, IMAGES, conform, table_of
 
 GOOD = "A man in a grey coat and black shoes."

@@ -8,9 +8,9 @@ from pathlib import Path
 import jinja2
 import pytest
 
+from reid_ray.caption.config import CaptionJob
 from reid_ray.caption.prompts import SLOT_PATTERN, SLOTS, TEMPLATES, dynamic_instruction, rewrite_request, static_instruction
 from reid_ray.config import load_config
-from reid_ray.config.caption import CaptionJob
 
 CONFIGS = Path(__file__).resolve().parents[3] / "jobs" / "configs"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from reid_ray.caption import pipeline
+from reid_ray.caption import job as pipeline
+from reid_ray.caption.config import CaptionJob
 from reid_ray.cli import run_job
 from reid_ray.config import load_config
-from reid_ray.config.caption import CaptionJob
 from reid_ray.errors import ConfigError, DataError
 
 

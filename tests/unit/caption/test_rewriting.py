@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from reid_ray.caption.engine import Reply
-from reid_ray.caption.identity import falls_in_share
-from reid_ray.caption.rewriting import Rewriter
+from reid_ray.caption.config import FaithfulnessConfig, RewriterConfig
+from reid_ray.caption.engines.vllm_engine import Reply
+from reid_ray.caption.ledger.content_keys import falls_in_share
+from reid_ray.caption.rewrites import Rewriter
 from reid_ray.caption.rows import staged_table
-from reid_ray.config.caption import FaithfulnessConfig, RewriterConfig
 from reid_ray.records import CAPTIONS, conform
 
 

@@ -14,7 +14,7 @@ from reid_ray.config.common import SyntheticConfig
 @pytest.fixture(scope="session")
 def people():
     """(JPEG, two captions, person from 0, camera from 0) of 12 people with 4 images each."""
-    from reid_ray.data.synthetic import SyntheticPeople
+    from reid_ray.data.synthetic.people import SyntheticPeople
 
     made = SyntheticPeople(SyntheticConfig(identities=12, images_per_identity=4, height=64, width=32, seed=5))
     images = made.image_table().to_pylist()

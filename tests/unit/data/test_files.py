@@ -11,12 +11,12 @@ import pytest
 from shards import shard
 
 from reid_ray.config.common import ImagesConfig
-from reid_ray.config.ingest import IngestJob
-from reid_ray.config.source import SourceConfig
 from reid_ray.data.failures import FAILURES
-from reid_ray.data.files import read_regular
-from reid_ray.data.formats import ImageRecord, read_source
-from reid_ray.data.ingest import run_ingest
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.formats.registry import ImageRecord, read_source
+from reid_ray.data.ingest.config import IngestJob
+from reid_ray.data.ingest.job import run_ingest
+from reid_ray.data.regular_files import read_regular
 from reid_ray.data.sources import image_listing
 from reid_ray.data.store import open_store
 from reid_ray.errors import DataError

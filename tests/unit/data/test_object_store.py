@@ -11,11 +11,11 @@ import pytest
 from pyarrow import fs
 
 from reid_ray.config.common import OutputConfig
-from reid_ray.config.export import ExportJob
-from reid_ray.config.ingest import IngestJob
-from reid_ray.data.export import run_export
+from reid_ray.data.export.config import ExportJob
+from reid_ray.data.export.job import run_export
 from reid_ray.data.failures import FAILURES
-from reid_ray.data.ingest import run_ingest
+from reid_ray.data.ingest.config import IngestJob
+from reid_ray.data.ingest.job import run_ingest
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import read_table

@@ -13,16 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shards import shard
 
-from reid_ray.config.ingest import LoadConfig
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.fingerprint import perceptual_hash
-from reid_ray.data.formats import read_source
+from reid_ray.data.fetch import load_all
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.formats.registry import read_source
 from reid_ray.data.images import image_size
-from reid_ray.data.ingest import Tables, admit
-from reid_ray.data.lint_checks import check, summary
-from reid_ray.data.lint_report import as_html, as_json
-from reid_ray.data.lint_rows import Rows
-from reid_ray.data.loading import load_all
+from reid_ray.data.ingest.config import LoadConfig
+from reid_ray.data.ingest.job import Tables, admit
+from reid_ray.data.lint.checks import check, summary
+from reid_ray.data.lint.gather import Rows
+from reid_ray.data.lint.page import as_html, as_json
+from reid_ray.data.lint.perceptual_hash import perceptual_hash
 from reid_ray.errors import ReidRayError
 
 FUZZ = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from reid_ray.config.common import ImagesConfig, SyntheticConfig
 from reid_ray.data.sources import MAX_FILE_BYTES, SETTLED_S, count_images, image_listing, iter_images
-from reid_ray.data.synthetic import SyntheticPeople
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import IMAGES, table_of
 

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer, ByT5Tokenizer, CLIPTokenizer
 
-from reid_ray.config.index import IndexConfig
-from reid_ray.config.model import ModelConfig
-from reid_ray.model.dual_encoder import build_dual_encoder, count_cut, tokenise, tokenise_and_measure
-from reid_ray.model.mllm_inputs import Chat
+from reid_ray.model.dual.config import ModelConfig
+from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_cut, tokenise, tokenise_and_measure
+from reid_ray.model.dual.tokenizer import open_tokenizer, train_tokenizer
+from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
-from reid_ray.model.tiny_llava import build_tiny_llava
-from reid_ray.model.tokenizer import open_tokenizer, train_tokenizer
+from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 from reid_ray.records import table_of
-from reid_ray.retrieval.index import ITEMS, GalleryIndex
+from reid_ray.retrieval.index.config import IndexConfig
+from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
-from reid_ray.setup.models import resolve_model
+from reid_ray.setup.model_files import resolve_model
 from tests.shared.siglip_folder import tokenizer as siglip_tokenizer
 
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"
@@ -210,5 +210,5 @@ def test_tokenizers_are_called_in_one_file_alone():
         if path.name != "plain_text.py" and (name in other_ways or (name.endswith("processor") and "text" in keywords))
     ]
     # A processor takes what Chat has rendered, plain but for the template's own marks; tiny_llava makes its tokenizer by a function.
-    assert [place for place in found if not place.startswith(("model/mllm_inputs.py", "model/tiny_llava.py"))] == []
-    assert len([place for place in found if place.startswith("model/mllm_inputs.py")]) == 1
+    assert [place for place in found if not place.startswith(("model/mllm/inputs.py", "model/tiny/tiny_llava.py"))] == []
+    assert len([place for place in found if place.startswith("model/mllm/inputs.py")]) == 1

@@ -12,18 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from reid_ray.config import load_config
-from reid_ray.config.evaluate import CompareJob, EvaluateJob
-from reid_ray.config.export import ExportJob
-from reid_ray.config.ingest import IngestJob
-from reid_ray.config.lint import LintJob
-from reid_ray.config.synthesize import SynthesizeJob
-from reid_ray.data.export import run_export
-from reid_ray.data.ingest import run_ingest
-from reid_ray.data.lint import run_lint
-from reid_ray.data.synthesize import run_synthesize
+from reid_ray.data.export.config import ExportJob
+from reid_ray.data.export.job import run_export
+from reid_ray.data.ingest.config import IngestJob
+from reid_ray.data.ingest.job import run_ingest
+from reid_ray.data.lint.config import LintJob
+from reid_ray.data.lint.job import run_lint
+from reid_ray.data.synthetic.config import SynthesizeJob
+from reid_ray.data.synthetic.job import run_synthesize
 from reid_ray.records import EMBEDDINGS, table_of
-from reid_ray.retrieval.comparison import run_compare
-from reid_ray.retrieval.evaluation import run_evaluate
+from reid_ray.retrieval.compare.config import CompareJob
+from reid_ray.retrieval.compare.job import run_compare
+from reid_ray.retrieval.evaluate.config import EvaluateJob
+from reid_ray.retrieval.evaluate.job import run_evaluate
 from reid_ray.telemetry import SILENT
 
 

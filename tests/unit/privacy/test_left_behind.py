@@ -21,33 +21,33 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from reid_ray.caption.captioning import Captioner
-from reid_ray.caption.engine import Reply
-from reid_ray.caption.ledger import Ledger, ledger_table, open_ledger
-from reid_ray.caption.missing import MISSING
+from reid_ray.caption.config import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
+from reid_ray.caption.engines.vllm_engine import Reply
+from reid_ray.caption.image_captions import Captioner
+from reid_ray.caption.ledger.missing import MISSING
+from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.caption.ledger.write_ahead_log import Ledger, ledger_table, open_ledger
 from reid_ray.caption.rows import staged_table
 from reid_ray.caption.stages import CaptionStage, RewriteStage
-from reid_ray.caption.wanted import CaptionRecipe, RewriteRecipe
 from reid_ray.config import load_config
-from reid_ray.config.caption import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
 from reid_ray.config.common import ImagesConfig
-from reid_ray.config.ingest import IngestJob
-from reid_ray.config.lint import LintJob
-from reid_ray.config.serve import ServeConfig, ServeJob
-from reid_ray.config.train import TrainJob
-from reid_ray.data.formats.caption_store import CaptionStore
+from reid_ray.data.containers.caption_store import CaptionStore
 from reid_ray.data.images import decode_image, encode_jpeg
-from reid_ray.data.ingest import run_ingest
-from reid_ray.data.lint import run_lint
+from reid_ray.data.ingest.config import IngestJob
+from reid_ray.data.ingest.job import run_ingest
+from reid_ray.data.lint.config import LintJob
+from reid_ray.data.lint.job import run_lint
 from reid_ray.data.sources import iter_images
-from reid_ray.retrieval.embed import thumbnail
+from reid_ray.retrieval.embed_stream import thumbnail
+from reid_ray.retrieval.index.thumbnails import ThumbnailReader, ThumbnailWriter
 from reid_ray.retrieval.search import Query
-from reid_ray.retrieval.thumbnails import ThumbnailReader, ThumbnailWriter
 from reid_ray.scratch import scratch_folder
-from reid_ray.serve import run as serve_run
+from reid_ray.serve import job as serve_run
 from reid_ray.serve.app import make_api
-from reid_ray.serve.batching import Batcher
+from reid_ray.serve.config import ServeConfig, ServeJob
+from reid_ray.serve.micro_batches import Batcher
 from reid_ray.storage import JobOutput, read_manifest
+from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.run import _run_folder
 
 MARK = "canary"

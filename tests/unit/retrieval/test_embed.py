@@ -10,8 +10,8 @@ from PIL import Image
 from reid_ray.data.images import encode_jpeg
 from reid_ray.model.plain_text import CutTexts
 from reid_ray.records import CAPTIONS, EMBEDDINGS, IMAGES, conform, table_of
-from reid_ray.retrieval.embed import ImageEmbedder, TextEmbedder, count_cut_texts
-from reid_ray.retrieval.features import collect_features, read_features
+from reid_ray.retrieval.embed.features import collect_features, read_features
+from reid_ray.retrieval.embed_stream import ImageEmbedder, TextEmbedder, count_cut_texts
 
 
 class MeanColour:

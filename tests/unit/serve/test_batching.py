@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from reid_ray.serve.batching import Batcher
+from reid_ray.serve.micro_batches import Batcher
 
 
 class Square:

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from reid_ray.config.serve import ServeConfig, ServeJob
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.retrieval.index.thumbnails import ThumbnailReader, ThumbnailWriter
 from reid_ray.retrieval.search import Answer, Hit
-from reid_ray.retrieval.thumbnails import ThumbnailReader, ThumbnailWriter
 from reid_ray.serve.app import OverloadedError, make_api
 from reid_ray.serve.client import SearchClient
+from reid_ray.serve.config import ServeConfig, ServeJob
 from reid_ray.serve.guard import digest_of
 from reid_ray.versions import number_of
 

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.setup import models
-from reid_ray.setup.models import model_revision, resolve_model
+from reid_ray.setup import model_files as models
+from reid_ray.setup.model_files import model_revision, resolve_model
 
 
 def _weights(folder, size=3 << 20):
@@ -43,7 +43,7 @@ def test_a_folder_without_a_model_and_an_unknown_builtin_are_refused(tmp_path):
 
 def test_a_builtin_that_is_not_prepared_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("REID_RAY_CACHE", str(tmp_path))
-    with pytest.raises(DataError, match=r"python -m reid_ray\.setup\.models"):
+    with pytest.raises(DataError, match=r"python -m reid_ray\.setup.model_files"):
         resolve_model("builtin:smollm2-135m-instruct")
     folder = _weights_at(tmp_path / "models" / "smollm2-135m-instruct")
     assert resolve_model("builtin:smollm2-135m-instruct") == str(folder)

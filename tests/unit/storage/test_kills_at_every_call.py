@@ -4,8 +4,8 @@ import jobs_to_kill
 import pytest
 from kill_points import outcomes
 
-from reid_ray.config.synthesize import SynthesizeJob
-from reid_ray.data.synthesize import run_synthesize
+from reid_ray.data.synthetic.config import SynthesizeJob
+from reid_ray.data.synthetic.job import run_synthesize
 from reid_ray.records import IMAGES
 from reid_ray.storage import read_table
 

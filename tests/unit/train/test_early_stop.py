@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from reid_ray.config.base import load_config
-from reid_ray.config.train import TrainJob
 from reid_ray.errors import ConfigError
-from reid_ray.train.checkpoint import Progress
+from reid_ray.train.checkpoint.contents import Progress
+from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.loop import train
 
 NEEDED = ["images.path=x", "captions.paths=[x]", "output.path=x", "workers.count=1"]

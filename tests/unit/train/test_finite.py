@@ -14,17 +14,17 @@ import torch
 import torch.distributed as dist
 
 from reid_ray.config.base import load_config
-from reid_ray.config.train import TrainJob
 from reid_ray.errors import TrainingError
-from reid_ray.train.agreement import agreed, raised_anywhere
-from reid_ray.train.checkpoint import Progress
+from reid_ray.train.checkpoint.contents import Progress
+from reid_ray.train.collectives import agreed, raised_anywhere
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.dual.validation import _first_hit_and_precision
 from reid_ray.train.finite import NORM, not_finite
-from reid_ray.train.log import RunLog, read_metrics
+from reid_ray.train.log.metrics_log import RunLog, read_metrics
 from reid_ray.train.loop import train
-from reid_ray.train.mllm_validation import _scores
+from reid_ray.train.mllm.validation import _scores
 from reid_ray.train.parts import Loss, TrainBatch
 from reid_ray.train.recipe import BEST, Selection
-from reid_ray.train.validation import _first_hit_and_precision
 
 CPU = torch.device("cpu")
 NAN, INF = float("nan"), float("inf")

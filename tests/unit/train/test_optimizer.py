@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from reid_ray.config.training import OptimizerConfig
+from reid_ray.train.config import OptimizerConfig
 from reid_ray.train.optimizer import build_optimizer, layer_factors, learning_rate
 
 

@@ -8,7 +8,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from reid_ray.errors import DataError, ResourceError, TrainingError
 from reid_ray.train import worker
-from reid_ray.train.stopping import forget_stop, is_stopped, raise_lost, raise_stop
+from reid_ray.train.worker_errors import forget_stop, is_stopped, raise_lost, raise_stop
 
 
 def fails(error):

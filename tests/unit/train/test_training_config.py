@@ -3,8 +3,8 @@
 import pytest
 
 from reid_ray.config import load_config
-from reid_ray.config.train import TrainJob
 from reid_ray.errors import ConfigError
+from reid_ray.train.dual.config import TrainJob
 
 NEEDED = ["images.path=i", "captions.paths=[c]", "output.path=o", "batches.size=12"]
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pyarrow import fs
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats import READERS, ImageRecord, Skipped, read_source
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.formats.registry import READERS, ImageRecord, Skipped, read_source
 from reid_ray.data.store import Store, open_file_store, open_store
 from reid_ray.errors import DataError
 

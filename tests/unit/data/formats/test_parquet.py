@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reid_ray.config.common import ImagesConfig
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats import ImageRecord, read_source
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.formats.registry import ImageRecord, read_source
 from reid_ray.data.sources import image_listing, iter_images
 from reid_ray.errors import DataError, ReidRayError
 from reid_ray.records import IMAGES, conform
@@ -31,7 +31,7 @@ def read(folder, **options):
 
 
 def of_source(folder, **options):
-    return pa.concat_tables(iter_images(ImagesConfig(source="parquet", path=str(folder), **options))).to_pylist()
+    return [row for table in iter_images(ImagesConfig(source="parquet", path=str(folder), **options)) for row in table.to_pylist()]
 
 
 @pytest.mark.parametrize("binary", [pa.binary(), pa.large_binary()])

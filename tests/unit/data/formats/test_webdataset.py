@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shards import shard
 
-from reid_ray.config.source import SourceConfig
-from reid_ray.data.formats import ImageRecord, read_source
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.formats.registry import ImageRecord, read_source
 
 
 def read(folder, **options):

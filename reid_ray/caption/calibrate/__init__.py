@@ -1,0 +1,1 @@
+"""The calibrate job: which threshold a faithfulness filter needs."""

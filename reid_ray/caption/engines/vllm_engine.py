@@ -1,0 +1,283 @@
+"""One vLLM engine behind a call that loses no request: conversations in, one reply or one error each out.
+
+The only file that imports vLLM. Knows engine arguments, sampling and what vLLM rejects; not images' origin, captions or Ray. The
+same class runs a 2 M parameter model on a laptop's CPU and Qwen2.5-VL on GPUs: only the configuration differs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, StructureConfig, VllmConfig
+from reid_ray.caption.engines.adapters import adapter_arguments
+from reid_ray.caption.engines.preflight import check_servable
+from reid_ray.caption.ledger.content_keys import derived_seed
+from reid_ray.config.common import PoolConfig
+from reid_ray.errors import ConfigError, reason_of
+from reid_ray.model.plain_text import plain_text
+from reid_ray.redaction import without_texts
+from reid_ray.setup.model_files import model_revision, refuse_other_weights, resolve_model
+
+_LOGGING = Path(__file__).resolve().parents[2] / "assets" / "vllm_logging.json"
+
+Conversation = list[dict[str, Any]]  # chat messages in OpenAI's form; a picture is {"type": "image_pil", "image_pil": PIL image}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a request came to: a text, or an error in one line."""
+
+    text: str | None
+    error: str | None = None
+    finished: bool = True  # False: cut at max_tokens
+    tokens: int = 0  # generated
+    prompt_tokens: int = 0  # image tokens included
+    cached_tokens: int = 0  # of the prompt, found in the prefix cache
+
+
+class ChatEngine(Protocol):
+    """What captioning and rewriting ask of an engine."""
+
+    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
+        """One reply per conversation, in order; `keys` name the requests and seed their random streams."""
+        ...
+
+
+def engine_environment(model: str, engine: VllmConfig, pool: PoolConfig) -> dict[str, str]:
+    """Environment variables that vLLM reads at import, for the process that will hold an engine.
+
+    Args:
+        model: a resolved name: a local folder or a hub name.
+        engine: a tensor-parallel engine keeps vLLM's own worker processes; a single one runs inside this process, which starts
+            ten times faster, takes a third of the memory and dies as one.
+        pool: on CPUs, threads beyond the actor's CPUs slow each other down ten times and more when the machine is busy.
+    """
+    variables = {
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # Bars and notices of every worker would bury the job's own.
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+    }
+    if engine.tensor_parallel_size == 1:
+        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if not pool.num_gpus:
+        variables["OMP_NUM_THREADS"] = str(max(1, int(pool.num_cpus)))
+    if Path(model).is_dir():
+        variables["HF_HUB_OFFLINE"] = "1"
+    return variables
+
+
+class Engine:
+    """vLLM's synchronous engine, with one model.
+
+    Args:
+        model: a local folder or a hub name (resolved).
+        revision: commit or tag of a hub model.
+        config: how the engine runs.
+        sampling: how every answer is drawn.
+        images: pictures per request; 0 for a language model.
+        pool: the actor's resources, see engine_environment.
+        adapter: folder of a LoRA adapter, as PEFT saves it.
+        field: dotted key of the section that asks for the engine, for messages.
+
+    Raises:
+        ReidRayError: `adapter` is none, weights are missing, vLLM cannot start so, or would leave a part of the adapter out.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None,
+        config: VllmConfig,
+        sampling: SamplingConfig,
+        images: int,
+        pool: PoolConfig,
+        adapter: str | None = None,
+        field: str = "engine",
+    ) -> None:
+        os.environ.setdefault("VLLM_LOGGING_CONFIG_PATH", str(_LOGGING))
+        for name, value in engine_environment(model, config, pool).items():
+            os.environ.setdefault(name, value)
+        from vllm import LLM, SamplingParams
+        from vllm.exceptions import VLLMClientError
+        from vllm.lora.request import LoRARequest
+        from vllm.sampling_params import StructuredOutputsParams
+
+        from reid_ray.model.weights import check_names
+
+        clock = time.perf_counter()
+        arguments = {**engine_arguments(config, images), **_structure_arguments(sampling), **adapter_arguments(adapter)}
+        if Path(model).is_dir():
+            check_names(Path(model))
+        try:
+            self._llm = LLM(model=model, revision=revision, **arguments | config.extra)
+        except Exception as error:  # noqa: BLE001
+            # vLLM raises whatever the part that does not fit raises; all of it is about model, machine and configuration.
+            raise ConfigError(f"{field}: vLLM cannot start an engine with {model} so ({reason_of(error)}); change {field}.engine") from None
+        self._sampling_params, self._sampling = SamplingParams, sampling
+        self._structure = None if sampling.structure is None else StructuredOutputsParams(**_structure(sampling.structure))
+        self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(Path(adapter).expanduser().resolve()))
+        if self._adapter is not None:
+            self._refuse_part_of(self._adapter, field)
+        self._chat_template = config.chat_template
+        self._rejections: tuple[type[Exception], ...] = (ValueError, VLLMClientError)
+        self.start_seconds = time.perf_counter() - clock
+
+    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
+        """One reply per conversation, in order.
+
+        vLLM rejects a whole call for one bad request (too long, a picture of an impossible shape); the call is then halved until
+        only the bad ones are left, each with its error.
+        """
+        if not conversations:
+            return []
+        try:
+            outputs = self._llm.chat(
+                [self._plain(conversation) for conversation in conversations],
+                [self._params(key) for key in keys],
+                use_tqdm=False,
+                lora_request=self._adapter,
+                chat_template=self._chat_template,
+            )
+        except self._rejections as error:
+            if len(conversations) == 1:
+                return [Reply(None, error=without_texts(reason_of(error), _texts(conversations[0])))]
+            half = len(conversations) // 2
+            return self.chat(conversations[:half], keys[:half]) + self.chat(conversations[half:], keys[half:])
+        return [
+            _reply(output, of_json=self._sampling.structure is not None and self._sampling.structure.json_schema is not None)
+            for output in outputs
+        ]
+
+    def _plain(self, conversation: Conversation) -> Conversation:
+        """The conversation, none of whose texts holds a mark of the model's chat."""
+        tokenizer = self._llm.get_tokenizer()
+
+        def plain(content: Any) -> Any:
+            if isinstance(content, str):
+                return plain_text(tokenizer, content)
+            return [{**part, "text": plain_text(tokenizer, part["text"])} if part["type"] == "text" else part for part in content]
+
+        return [{**message, "content": plain(message["content"])} for message in conversation]
+
+    def _refuse_part_of(self, adapter: Any, field: str) -> None:
+        """Load the adapter and see that each layer of it has a place, in every worker that runs in this process."""
+        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
+            return
+        try:
+            self._llm.llm_engine.add_lora(adapter)
+        except Exception as error:  # noqa: BLE001
+            raise ConfigError(f"{field}.adapter: vLLM does not load {adapter.lora_path} ({reason_of(error)}); merge it") from None
+        left = sorted({layer for layers in self._llm.collective_rpc(_layers_left_out) for layer in layers})
+        if left:
+            raise ConfigError(
+                f"{field}.adapter: vLLM would leave out {len(left)} layers of {adapter.lora_path} ({', '.join(left[:3])}); merge it into "
+                f"its base and give the result as {field}.model"
+            )
+
+    def _params(self, key: str) -> Any:
+        s = self._sampling
+        return self._sampling_params(
+            temperature=s.temperature,
+            top_p=s.top_p,
+            repetition_penalty=s.repetition_penalty,
+            max_tokens=s.max_tokens,
+            # Greedy decoding draws nothing; a seed would only cost a generator.
+            seed=derived_seed(s.seed, key) if s.temperature else None,
+            structured_outputs=self._structure,
+            **s.extra,
+        )
+
+
+def _layers_left_out(worker: Any) -> list[str]:
+    """Layers of the adapters at hand that no module of a worker's model takes."""
+    manager = worker.model_runner.lora_manager._adapter_manager
+    return [name for adapter in manager._registered_adapters.values() for name in adapter.loras if name not in manager.modules]
+
+
+def _texts(conversation: Conversation) -> Iterator[str]:
+    """What a conversation says."""
+    for message in conversation:
+        content = message["content"]
+        yield from [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
+
+
+def _reply(output: Any, *, of_json: bool) -> Reply:
+    answer = output.outputs[0]
+    finished = answer.finish_reason != "length"
+    return Reply(
+        _caption_in(answer.text) if of_json and finished else answer.text,
+        finished=finished,
+        tokens=len(answer.token_ids),
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+    )
+
+
+def _caption_in(answer: str) -> str:
+    """The property `caption` of a JSON answer, which vLLM holds to its schema; the answer itself where it is optional and absent."""
+    return str(json.loads(answer).get("caption", answer))
+
+
+def _structure(structure: StructureConfig) -> dict[str, Any]:
+    """The one field that is set, in vLLM's words."""
+    values = structure.model_dump(exclude_none=True)
+    return {"json" if name == "json_schema" else name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _structure_arguments(sampling: SamplingConfig) -> dict[str, Any]:
+    # Without this a small model may fill its tokens with the whitespace that JSON allows anywhere.
+    if sampling.structure is None or sampling.structure.json_schema is None:
+        return {}
+    return {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
+
+
+def model_facts(section: CaptionerConfig | RewriterConfig | FaithfulnessConfig, field: str) -> dict[str, str]:
+    """Name and revision of the model that a section names; the content of its adapter counts as part of the revision.
+
+    Raises:
+        ReidRayError: there is no such model or adapter, or vLLM could not serve them so; names the key.
+    """
+    resolved = resolve_model(section.model, field=field)
+    if Path(resolved).is_dir():
+        refuse_other_weights(Path(resolved), field=field)
+    revision = model_revision(resolved, revision=section.revision, field=field)
+    if not isinstance(section, FaithfulnessConfig):
+        check_servable(section, resolved, field=field.removesuffix(".model"))
+    if isinstance(section, FaithfulnessConfig) or section.adapter is None:
+        return {"model": section.model, "revision": revision}
+    adapter = Path(section.adapter).expanduser().resolve()
+    return {"model": section.model, "revision": f"{revision}+{model_revision(str(adapter))}"}
+
+
+def engine_arguments(config: VllmConfig, images: int) -> dict[str, Any]:
+    """VllmConfig in vLLM's own words."""
+    arguments: dict[str, Any] = {
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "gpu_memory_utilization": config.gpu_memory_utilization,
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "enforce_eager": config.enforce_eager,
+        "trust_remote_code": config.trust_remote_code,
+        "enable_prefix_caching": config.enable_prefix_caching,
+    }
+    if config.block_size is not None:
+        arguments["block_size"] = config.block_size
+    if config.kv_cache_mb is not None:
+        arguments["kv_cache_memory_bytes"] = config.kv_cache_mb << 20
+    if config.tensor_parallel_size > 1:
+        arguments["distributed_executor_backend"] = "mp"  # inside a Ray actor vLLM would ask Ray for more GPUs
+    if images:
+        arguments |= {"limit_mm_per_prompt": {"image": images}, "mm_processor_cache_gb": 0}  # each picture is seen once or twice
+    return arguments

@@ -1,0 +1,144 @@
+"""The caption job: for each captioner, read -> caption -> rewrite -> keep the faithful -> write; all into one table.
+
+Knows the order of the stages and what is counted; each stage knows the rest. Every image ends in a caption or in a failed row with
+a reason, and the manifest says how many of each.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from reid_ray.caption.config import CaptionJob
+from reid_ray.caption.engines.vllm_engine import ChatEngine, model_facts
+from reid_ray.caption.ledger.content_keys import digest
+from reid_ray.caption.ledger.write_ahead_log import delete_ledger, open_ledger
+from reid_ray.caption.mine.patterns import load_templates
+from reid_ray.caption.passes import CaptionRun
+from reid_ray.caption.prompts import TEMPLATES
+from reid_ray.caption.tally import Tally, run_facts
+from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.images import DAMAGE
+from reid_ray.data.sources import SETTLED_S, ImageListing, image_listing
+from reid_ray.errors import DataError
+from reid_ray.records import CAPTIONS
+from reid_ray.runtime import pool_need, ray_session, require_resources
+from reid_ray.storage import JobOutput, TableWriter
+
+CAPTIONS_FOLDER = "captions"
+
+
+def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict[str, Any]:
+    """Run the job of `config`; returns the manifest of its output folder, which holds captions/*.parquet.
+
+    Rows that the ledger beside the output holds are not made again; see caption.ledger.
+
+    Args:
+        config: the job.
+        engine: used by captioners and rewriter instead of vLLM engines of `config`; goes to the actors.
+
+    Raises:
+        ReidRayError: images, models or resources that the job cannot run with, before any actor starts; or another run of this
+            output is alive.
+    """
+    models = _check_models(config)
+    templates = {name: load_templates(c.templates) for name, c in config.captioners.items() if c.templates is not None}
+    listing = image_listing(config.images)
+    own = {name: digest(sorted(wordings.items())) for name, wordings in templates.items()}
+    images = _digest_of(listing)
+    inputs = {"images": listing.origin, "images_digest": images, **models} | ({"templates": own} if own else {})
+    output = JobOutput(
+        "caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents={"images.path": images}
+    )
+    with output.hold(), open_ledger(output.path) as ledger:
+        if (finished := output.kept(stale=lambda earlier: _due(earlier, config))) is not None:
+            return finished
+        with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
+            _check_resources(config)
+            run = CaptionRun(config, listing, ledger, models=models, templates=templates, engine=engine)
+            output.facts["templates"] = sorted({id for name in config.captioners for id in templates.get(name, TEMPLATES)})
+            clock = time.perf_counter()
+            output.facts["ledger"] = run.make()
+            output.timings["pipeline_seconds"] = time.perf_counter() - clock
+            _publish(run, output)
+            manifest = output.manifest()
+        if not config.ledger.keep:
+            delete_ledger(ledger)
+    print(f"caption: {output.counts} images; {_in_words(manifest['facts'])} -> {config.output.path}")
+    return manifest
+
+
+def _publish(run: CaptionRun, output: JobOutput) -> None:
+    """Write the rows of all passes; an image counts once for each captioner.
+
+    Raises:
+        DataError: no captioner captioned any image; the ledger keeps what was tried.
+    """
+    tallies = {name: Tally() for name in run.names}
+    with TableWriter(output.folder / CAPTIONS_FOLDER, CAPTIONS) as writer:
+        for name, tally in tallies.items():
+            for table in run.rows(name):
+                writer.append(table)
+                tally.add(table)
+            output.counts.read += run.listing.count
+            output.counts.written += tally.outcomes["ok"]
+            output.counts.failed.update({code: count for code, count in tally.outcomes.items() if code != "ok"})
+            if tally.images < run.listing.count:
+                output.counts.failed["listed_twice"] += run.listing.count - tally.images
+    if output.counts.read and not output.counts.written:
+        total = Tally()
+        for tally in tallies.values():
+            total.merge(tally)
+        raise DataError(
+            f"{run.listing.origin}: not one image was captioned, so nothing is written: {total.why_none()}; mend that and run the command "
+            "again, which tries what failed once more"
+        )
+    output.facts.update(run_facts(tallies, run.throughput))
+
+
+def _due(manifest: dict[str, Any], config: CaptionJob) -> str | None:
+    return "some of it failed, and ledger.retry_failed asks for it again" if config.ledger.retry_failed and _failed(manifest) else None
+
+
+def _failed(manifest: dict[str, Any]) -> bool:
+    """Whether a finished run holds failures that another run might mend."""
+    captions, rewrites = manifest["facts"]["captions"], manifest["facts"]["rewrites"]
+    return bool(rewrites["failed"]) or any(reason.split(": ")[-1] not in DAMAGE for reason in captions["failed"])
+
+
+def _digest_of(listing: ImageListing) -> str:
+    """Changes when an image is added, leaves or changes; never the same twice where that cannot be told without reading."""
+    session = "generated" if listing.generated else uuid.uuid4().hex
+    places = listing.places(session)
+    if not listing.generated and any(place.startswith(session) for piece in places for place in piece):
+        time.sleep(SETTLED_S)  # files that changed just now: a little later their places are known for good
+        places = listing.places(session)
+    return digest(places)
+
+
+def _check_models(config: CaptionJob) -> dict[str, Any]:
+    """Name and revision of every model the job loads, captioners by their names; refuses what is not there."""
+    captioners = {name: model_facts(captioner, f"captioners.{name}.model") for name, captioner in config.captioners.items()}
+    if not config.rewriter.share:
+        return {"captioners": captioners}
+    return {
+        "captioners": captioners,
+        "rewriter": model_facts(config.rewriter, "rewriter.model"),
+        "faithfulness": model_facts(config.faithfulness, "faithfulness.model"),
+    }
+
+
+def _check_resources(config: CaptionJob) -> None:
+    """Each pass by itself: its captioner and the rewriter run at the same time."""
+    rewriter = [pool_need("rewriter.pool", config.rewriter.pool)] if config.rewriter.share else []
+    for name, captioner in config.captioners.items():
+        require_resources([pool_need(f"captioners.{name}.pool", captioner.pool), *rewriter])
+
+
+def _in_words(facts: dict[str, Any]) -> str:
+    rewrites = facts["rewrites"]
+    return (
+        f"{sum(facts['captions']['ok'].values())} captions, {rewrites['accepted']} of {rewrites['asked']} rewrites accepted, "
+        f"{rewrites['unfaithful']} unfaithful, {rewrites['failed']} failed"
+    )

@@ -1,0 +1,1 @@
+"""The write-ahead log of a captioning run: content keys, what is missing, poison rows, publishing."""

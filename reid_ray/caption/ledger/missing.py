@@ -1,0 +1,235 @@
+"""What a run still has to do: which images lack captions, which captions lack rewrites, and which rows are the result.
+
+Knows listings, recipes and the ledger's keys; starts nothing. An image whose file is as it was when it was last read is known by its
+digest and not read again; any other is read by a Ray task, and what it lacks is decided there, from the digest of what was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reid_ray.caption.ledger.wanted import Ask, CaptionRecipe, RewriteRecipe, key_of
+from reid_ray.caption.ledger.write_ahead_log import KEYS, SEEN, Index, Ledger, as_keys, find
+from reid_ray.caption.rows import WHO
+from reid_ray.data.sources import ImageListing, Piece
+
+if TYPE_CHECKING:
+    import ray
+
+MISSING = "missing"  # column beside IMAGES: the kinds of instruction that an image still lacks, joined by "+"
+_SLOTS = 3  # static, dynamic, substitute
+_CHUNK = 20_000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """SEEN rows by place, one per place."""
+
+    places: np.ndarray  # sorted
+    table: pa.Table  # in the order of `places`
+
+
+def read_seen(ledger: Ledger) -> Seen:
+    """What the ledger knows of images' places."""
+    files = ledger.seen_files()
+    table = pa.concat_tables([pq.read_table(file, schema=SEEN) for file in files]) if files else SEEN.empty_table()
+    places, first = np.unique(as_keys(table["place"]), return_index=True)
+    return Seen(places, table.take(pa.array(first)))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Each listed image as the ledger knows it, without reading one.
+
+    row_N holds each image's row in `seen`, -1 where its place is new; starts holds where each piece's images begin.
+    """
+
+    listing: ImageListing
+    seen: Seen
+    row_N: np.ndarray
+    starts: np.ndarray
+
+    @property
+    def unknown(self) -> int:
+        """Images that must be read before anything can be said of them."""
+        return int((self.row_N < 0).sum())
+
+
+def survey(listing: ImageListing, ledger: Ledger) -> Survey:
+    """Look up every listed image's place."""
+    seen = read_seen(ledger)
+    row_P, lengths = [], []
+    for piece in listing.pieces:
+        places = piece.places(ledger.run)
+        row_P.append(find(as_keys([place_key(place) for place in places]), seen.places))
+        lengths.append(len(places))
+    row_N = np.concatenate(row_P) if row_P else np.empty(0, np.int64)
+    return Survey(listing, seen, row_N, np.cumsum([0, *lengths])[:-1])
+
+
+def place_key(place: str) -> bytes:
+    """A place's key."""
+    return key_of("place", place)
+
+
+@dataclass
+class Pass:
+    """What one captioner's pass has and lacks.
+
+    want_key and want_order name the rows of the result and their order: image, caption, rewrite.
+    """
+
+    unread: list[Piece] = field(default_factory=list)  # pieces to read
+    images: int = 0  # that an engine must look at, or that must be read to know
+    pending: np.ndarray = field(default_factory=lambda: np.empty(0, KEYS))  # captions there are, of which rewrites are missing
+    want_key: np.ndarray = field(default_factory=lambda: np.empty(0, KEYS))
+    want_order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def done(self) -> bool:
+        """Nothing left to make."""
+        return not self.unread and not len(self.pending)
+
+
+def orders_per_image(rewrites: RewriteRecipe | None) -> int:
+    """How many order numbers an image takes up in want_order."""
+    return _SLOTS * (1 + (rewrites.count if rewrites is not None else 0))
+
+
+def plan_pass(view: Survey, captions: CaptionRecipe, rewrites: RewriteRecipe | None, index: Index) -> Pass:
+    """Compare what a captioner's pass wants with what the ledger holds."""
+    plan, lacking = Pass(), view.row_N < 0
+    parts = [_Part()]
+    names, digests = view.seen.table["image_id"], view.seen.table["image_sha256"]
+    stride = orders_per_image(rewrites)
+    for start in range(0, len(view.row_N), _CHUNK):
+        at = np.flatnonzero(view.row_N[start : start + _CHUNK] >= 0) + start
+        row = pa.array(view.row_N[at])
+        images = list(zip(names.take(row).to_pylist(), digests.take(row).to_pylist(), strict=True))
+        parts.append(_Part())
+        for position, settled in zip(at.tolist(), settle(images, captions, index), strict=True):
+            lacking[position] = bool(settled.missing)
+            for slot, (ask, key, ok) in enumerate(settled.rows):
+                wanted = rewrites.keys(ask.caption_id, key) if ok and rewrites is not None else []
+                parts[-1].add(key, wanted, position * stride + slot * (stride // _SLOTS))
+        parts[-1].close(index)
+    for piece, start, stop in zip(view.listing.pieces, view.starts, [*view.starts[1:], len(view.row_N)], strict=True):
+        if lacking[start:stop].any():
+            plan.unread.append(piece)
+    plan.images = int(lacking.sum())
+    plan.pending = np.unique(np.concatenate([part.pending for part in parts]))
+    plan.want_key = np.concatenate([part.key for part in parts])
+    plan.want_order = np.concatenate([part.order for part in parts])
+    return plan
+
+
+class _Part:
+    """The wanted rows of a chunk of images; lists of Python objects only until it is closed."""
+
+    def __init__(self) -> None:
+        self._keys: list[bytes] = []
+        self._orders: list[int] = []
+        self._parents: list[bytes | None] = []
+        self.key, self.order, self.pending = np.empty(0, KEYS), np.empty(0, np.int64), np.empty(0, KEYS)
+
+    def add(self, key: bytes, rewrites: Sequence[bytes], order: int) -> None:
+        """A caption and its wanted rewrites."""
+        self._keys += [key, *rewrites]
+        self._orders += range(order, order + 1 + len(rewrites))
+        self._parents += [None, *[key] * len(rewrites)]
+
+    def close(self, index: Index) -> None:
+        """Turn into arrays; find out whose rewrites are missing."""
+        self.key, self.order = as_keys(self._keys), np.array(self._orders, np.int64)
+        there = (find(self.key, index.ok) >= 0) | (find(self.key, index.failed) >= 0)
+        self.pending = as_keys([parent for parent, known in zip(self._parents, there, strict=True) if parent is not None and not known])
+        self._keys, self._orders, self._parents = [], [], []
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the ledger has of an image's captions: (ask, key, whether it is a text) for each, and the kinds that are missing."""
+
+    rows: list[tuple[Ask, bytes, bool]]
+    missing: list[str]
+
+
+def settle(images: Sequence[tuple[str, str | None]], recipe: CaptionRecipe, index: Index) -> list[Settled]:
+    """For (image_id, image_sha256) each: which captions are there, and which are to be made."""
+    asked = [(recipe.asks(*image), recipe.substitute(*image)) for image in images]
+    keys = as_keys([key for asks, extra in asked for ask in (*asks, extra) if ask is not None for key in ask.keys])
+    ok, failed, unasked = (find(keys, known) >= 0 for known in (index.ok, index.failed, index.unasked))
+    at, settled = 0, []
+    for asks, substitute in asked:
+        rows: list[tuple[Ask, bytes, bool]] = []
+        missing: list[str] = []
+        substitute_due = False
+        for ask in (*asks, substitute):
+            if ask is None:
+                continue
+            span = slice(at, at + len(ask.keys))
+            at += len(ask.keys)
+            if ask is substitute and not substitute_due:
+                continue
+            if ok[span].any():
+                rows.append((ask, ask.keys[int(np.argmax(ok[span]))], True))
+            elif failed[span][-1]:
+                rows.append((ask, ask.keys[-1], False))
+                substitute_due |= not unasked[span][-1]
+            else:
+                missing.append(ask.kind)
+        settled.append(Settled(rows, missing))
+    return settled
+
+
+class MissingOnly:
+    """Runs where a piece is read: passes on the images that lack something, and writes down what lies where.
+
+    Args:
+        ledger: of this run.
+        recipe: of the captioner.
+        index: a reference to the Index in Ray's object store; a task takes the keys from there without a copy.
+        record: whether places are to be written down; not where all are known.
+    """
+
+    def __init__(self, ledger: Ledger, recipe: CaptionRecipe, index: ray.ObjectRef, *, record: bool) -> None:
+        self._ledger, self._recipe, self._index, self._record = ledger, recipe, index, record
+
+    def __call__(self, piece: Piece) -> Iterator[pa.Table]:
+        """IMAGES rows with the column MISSING; images that lack nothing are left out."""
+        import ray
+
+        index: Index = ray.get(self._index)
+        before = piece.places(self._ledger.run)
+        seen: list[dict[str, Any]] = []
+        for table in piece.tables():
+            rows = table.select(["image_id", "image_sha256", *WHO]).to_pylist()
+            seen += rows
+            settled = settle([(row["image_id"], row["image_sha256"]) for row in rows], self._recipe, index)
+            missing = pa.array(["+".join(each.missing) for each in settled], pa.string())
+            yield table.append_column(MISSING, missing).filter(pc.not_equal(missing, ""))
+        if self._record:
+            # A file that changed under the reader's hands is nobody's: the next look finds its place unknown.
+            after = piece.places(self._ledger.run)
+            rows = [row | {"place": place_key(a)} for row, a, b in zip(seen, before, after, strict=True) if a == b]
+            self._ledger.commit_seen(pa.Table.from_pylist(rows, schema=SEEN))
+
+
+def some_pieces(listing: ImageListing, pieces: Sequence[Piece]) -> ImageListing:
+    """The listing of a part of a source."""
+    return replace(listing, pieces=tuple(pieces), count=sum(len(piece.places("")) for piece in pieces))
+
+
+def rows_with(file: str, keys: np.ndarray) -> pa.Table:
+    """The LEDGER rows of a file that lie under one of `keys` (sorted) and are no failures."""
+    table = pq.read_table(file)
+    table = table.filter(pc.and_(pa.array(find(as_keys(table["key"]), keys) >= 0), pc.not_equal(table["status"], "failed")))
+    # Their images were counted when they were captioned.
+    return table.set_column(table.schema.get_field_index("image_outcome"), "image_outcome", pa.nulls(table.num_rows, pa.string()))

@@ -1,0 +1,107 @@
+"""The ledger's rows -> the output's CAPTIONS table: those that are wanted, each once, in the images' order.
+
+Knows keys and order numbers; makes nothing. Rows lie in the ledger as they were finished. They are put in order bucket by bucket, so
+that memory holds one bucket's texts and 24 bytes for each row of the result, however large it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reid_ray.caption.ledger.missing import Pass, Survey
+from reid_ray.caption.ledger.write_ahead_log import LEDGER, Ledger, as_keys, find
+from reid_ray.caption.rows import STAGED, WHO
+from reid_ray.errors import DataError
+
+_BUCKET_ROWS = 200_000
+_ORDER = pa.field("order", pa.int64())
+
+
+def published_rows(ledger: Ledger, view: Survey, wanted: Pass, *, stride: int, captioner: str) -> Iterator[pa.Table]:
+    """A captioner's pass as STAGED tables in order.
+
+    Who is on the picture is taken from the images as they are listed now, and `image_outcome` from the rows of the result.
+
+    Args:
+        ledger: holds every row that `wanted` names.
+        view: of the images.
+        wanted: the pass, done.
+        stride: order numbers per image.
+        captioner: its name in the configuration now.
+
+    Raises:
+        DataError: a wanted row is not there.
+    """
+    keys, first = np.unique(wanted.want_key, return_index=True)  # a name that is listed twice with the same content is one image
+    orders = wanted.want_order[first]
+    buckets = max(1, -(-len(keys) // _BUCKET_ROWS))
+    span = max(1, -(-len(view.row_N) // buckets)) * stride
+    spill = ledger.folder / "publishing"
+    shutil.rmtree(spill, ignore_errors=True)
+    spill.mkdir()
+    try:
+        _fill(ledger, spill, keys=keys, orders=orders, span=span, buckets=buckets)
+        for bucket in range(buckets):
+            expected = int(((orders >= bucket * span) & (orders < (bucket + 1) * span)).sum())
+            if expected:
+                yield _in_order(_bucket_file(spill, bucket), expected, view, stride, captioner)
+    finally:
+        shutil.rmtree(spill)
+
+
+def _fill(ledger: Ledger, spill: Path, *, keys: np.ndarray, orders: np.ndarray, span: int, buckets: int) -> None:
+    schema = pa.schema([*LEDGER, _ORDER])
+    with ExitStack() as stack:
+        writers = [stack.enter_context(pq.ParquetWriter(_bucket_file(spill, bucket), schema)) for bucket in range(buckets)]
+        for file in ledger.row_files():
+            table = pq.read_table(file, schema=LEDGER)
+            at = find(as_keys(table["key"]), keys)
+            table = table.filter(pa.array(at >= 0))
+            order = orders[at[at >= 0]]
+            table = table.append_column(_ORDER, pa.array(order))
+            for bucket in np.unique(order // span).tolist():
+                writers[bucket].write_table(table.filter(pa.array(order // span == bucket)))
+
+
+def _bucket_file(spill: Path, bucket: int) -> Path:
+    return spill / f"{bucket}.parquet"
+
+
+def _in_order(file: Path, expected: int, view: Survey, stride: int, captioner: str) -> pa.Table:
+    table = pq.read_table(file)
+    failed = pc.equal(table["status"], "failed")
+    # One row per order number: a text before a failure, then the one that was there first, on which rewrites may rest.
+    table = table.append_column("_failed", failed).sort_by([("order", "ascending"), ("_failed", "ascending"), ("made", "ascending")])
+    order = table["order"].to_numpy()
+    first = np.append(True, order[1:] != order[:-1]) if len(order) else np.empty(0, bool)
+    table, order = table.filter(pa.array(first)), order[first]
+    if table.num_rows != expected:
+        raise DataError(f"{file.parent.parent}: lacks {expected - table.num_rows} rows that it held before; run the command again")
+    image = order // stride
+    who = view.seen.table.take(pa.array(view.row_N[image]))
+    columns = {name: table[name] for name in STAGED.names} | {name: who[name] for name in WHO}
+    columns["captioner"] = pa.array([captioner] * table.num_rows, pa.string())
+    columns["image_outcome"] = pa.array(_outcomes(image, table), pa.string())
+    return pa.table([columns[name] for name in STAGED.names], schema=STAGED)
+
+
+def _outcomes(image: np.ndarray, table: pa.Table) -> list[str | None]:
+    """On each image's first row: ok if any of its captions is, else the code of the last failure."""
+    outcomes: list[str | None] = [None] * table.num_rows
+    first, position = -1, -1
+    for row, (at, kind, status, reason) in enumerate(
+        zip(image.tolist(), table["kind"].to_pylist(), table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    ):
+        if at != position:
+            first, position = row, at
+        if kind != "rewrite" and outcomes[first] != "ok":
+            outcomes[first] = "ok" if status == "ok" else str(reason).split(":")[0]
+    return outcomes

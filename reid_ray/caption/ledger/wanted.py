@@ -1,0 +1,158 @@
+"""Which rows an image should end in, each by a key that changes with whatever its text depends on.
+
+Pure; knows configuration, identity and instructions, no engine and no disk. The ledger finds a row again by its key alone, so a key
+covers more than caption_id does: the sections of the configuration that shape an answer (all of them but those listed below as
+harmless, so that an option added later counts until it is listed), and the whole chain of templates that were tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig
+from reid_ray.caption.ledger.content_keys import caption_id, digest, falls_in_share, prompt_fingerprint, rewrite_id
+from reid_ray.caption.prompts import REWRITE, Instruction, dynamic_instruction, laid_out, static_instruction
+
+KEY_BYTES = 16
+# Raise it when other answers pass for captions, or other rewrites for faithful ones, than before: cleaning, validation, agreement.
+RULES = 1
+# What an answer does not depend on, or what a row's own identity holds already.
+_HARMLESS: dict[str, Any] = {
+    "engine": {
+        "max_model_len",
+        "max_num_seqs",
+        "kv_cache_mb",
+        "gpu_memory_utilization",
+        "tensor_parallel_size",
+        "enforce_eager",
+        "enable_prefix_caching",
+        "block_size",
+    },
+    "model": True,
+    "adapter": True,  # by its content, in the revision
+    "revision": True,
+    "instruction_first": True,  # in the prompt's fingerprint
+    "sampling": True,
+    "pool": True,
+}
+
+
+def key_of(*parts: object) -> bytes:
+    """16 bytes that change with any part."""
+    return bytes.fromhex(digest(*parts))
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A caption asked for: its id, and the keys under which the ledger may hold it.
+
+    A dynamic caption that the k-th template gave lies under keys[k - 1], one that no template gave under the last key.
+    """
+
+    kind: str
+    caption_id: str
+    instruction_ids: tuple[str, ...]
+    keys: tuple[bytes, ...]
+
+
+class CaptionRecipe:
+    """What one captioner is to make of an image.
+
+    Args:
+        config: the captioner's section.
+        revision: what identifies its weights.
+        templates: id -> template of the dynamic instruction; None takes this project's own.
+        max_pixels: an image whose header claims more is not decoded.
+    """
+
+    def __init__(self, config: CaptionerConfig, *, revision: str, templates: Mapping[str, str] | None, max_pixels: int) -> None:
+        self._config, self._revision, self._templates = config, revision, templates
+        harmless = {**_HARMLESS, "instructions": True, "templates": True, "template_tries": True}
+        self.digest = digest("captioner", RULES, config.model_dump(mode="json", exclude=harmless), max_pixels)
+        self.stage = digest(self.digest, config.model, revision, config.sampling.model_dump(mode="json"))  # one engine's work
+        self._prompts: dict[str, str] = {}  # instruction id -> prompt fingerprint; computing it anew would cost most of the time
+
+    def asks(self, image_id: str, image_sha256: str | None) -> list[Ask]:
+        """One caption per kind of instruction, in the configuration's order."""
+        return [self._ask(kind, image_id, image_sha256) for kind in self._config.instructions]
+
+    def substitute(self, image_id: str, image_sha256: str | None) -> Ask | None:
+        """The static caption that takes a failed dynamic one's place; None where a static one is asked for anyway."""
+        return None if "static" in self._config.instructions else self._ask("static", image_id, image_sha256)
+
+    def key_of_row(self, row: Mapping[str, Any]) -> bytes:
+        """The ledger's key of a caption that this captioner made.
+
+        Raises:
+            LookupError: this recipe asks for no such caption.
+        """
+        ask = self._ask(row["kind"], row["image_id"], row["image_sha256"])
+        if ask.caption_id != row["caption_id"]:
+            raise LookupError(f"caption {row['caption_id']} of {row['image_id']} is none that the configuration asks for")
+        return ask.keys[ask.instruction_ids.index(row["instruction_id"])] if row["status"] == "ok" else ask.keys[-1]
+
+    def _ask(self, kind: str, image_id: str, image_sha256: str | None) -> Ask:
+        chain = [static_instruction()] if kind == "static" else self._chain(image_id, image_sha256)
+        prompts = [self._prompt(instruction) for instruction in chain]
+        name = caption_id(
+            image_id=image_id,
+            image_sha256=image_sha256,
+            instruction_id=chain[0].id,
+            model=self._config.model,
+            revision=self._revision,
+            prompt=prompts[0],
+        )
+        keys = tuple(key_of(name, self.digest, prompts[: k + 1]) for k in range(len(chain)))
+        return Ask(kind, name, tuple(instruction.id for instruction in chain), keys)
+
+    def _chain(self, image_id: str, image_sha256: str | None) -> list[Instruction]:
+        drawn_by = f"{self._config.sampling.seed} {image_sha256 or image_id}"
+        chain: list[Instruction] = []
+        for _ in range(self._config.template_tries):
+            tried = [instruction.id for instruction in chain]
+            chain.append(dynamic_instruction(drawn_by, templates=self._templates, tried=tried))
+        return chain
+
+    def _prompt(self, instruction: Instruction) -> str:
+        if instruction.id not in self._prompts:
+            self._prompts[instruction.id] = prompt_fingerprint(
+                laid_out(instruction.text, instruction_first=self._config.instruction_first), self._config.sampling
+            )
+        return self._prompts[instruction.id]
+
+
+class RewriteRecipe:
+    """What the rewriter is to make of a caption: nothing, or `count` rewrites.
+
+    The thresholds of faithfulness belong to a rewrite's key: under others another try would have been kept. Captions do not depend
+    on them.
+    """
+
+    def __init__(self, config: RewriterConfig, faithfulness: FaithfulnessConfig, *, revision: str, scorer_revision: str) -> None:
+        self._config, self._revision = config, revision
+        harmless = {**_HARMLESS, "share": True, "count": True}
+        section = config.model_dump(mode="json", exclude=harmless)
+        self.digest = digest("rewriter", RULES, section, faithfulness.model_dump(mode="json"), scorer_revision)
+        self.stage = digest(self.digest, config.model, revision, config.sampling.model_dump(mode="json"))
+        self._prompt = prompt_fingerprint(laid_out(REWRITE, instruction_first=config.instruction_first), config.sampling)
+
+    @property
+    def count(self) -> int:
+        """Rewrites per picked caption; 0 if none is picked."""
+        return self._config.count if self._config.share else 0
+
+    def keys(self, parent_id: str, parent_key: bytes) -> list[bytes]:
+        """Keys of the rewrites of a caption that is there; none if it falls out of the share."""
+        if not falls_in_share(parent_id, self._config.share):
+            return []
+        return [self._key(parent_id, parent_key, number)[1] for number in range(self._config.count)]
+
+    def keys_by_id(self, parent_id: str, parent_key: bytes) -> dict[str, bytes]:
+        """caption_id -> key of the rewrites of a caption."""
+        return dict(self._key(parent_id, parent_key, number) for number in range(self._config.count))
+
+    def _key(self, parent_id: str, parent_key: bytes, number: int) -> tuple[str, bytes]:
+        name = rewrite_id(parent_id=parent_id, number=number, model=self._config.model, revision=self._revision, prompt=self._prompt)
+        return name, key_of(name, parent_key.hex(), self.digest)

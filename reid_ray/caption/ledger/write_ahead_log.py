@@ -1,0 +1,254 @@
+"""The ledger of a caption run: every finished row on disk at once, found again by its key, whatever dies afterwards.
+
+Knows files, keys and locks; not what a caption is. It lies in a hidden folder beside the output (.NAME.ledger), which must be on
+storage that all nodes see, as the output is:
+
+    rows/*.parquet      LEDGER rows. An actor writes a block per batch (hidden name, fsync, rename); the driver merges blocks to parts.
+    images/*.parquet    SEEN rows: which content lay where when it was last read, so that an unchanged file need not be read again.
+    attempts/           what actors were doing when they died (see quarantine.py).
+    format.json         the number of all this layout (reid_ray.versions).
+    lock, owner         one driver at a time; actors of a dead driver that still run find another owner and stop.
+
+Rows are never changed or removed: those of another prompt, template, model or sampling have other keys, stay out of the output, and
+are there again when the configuration returns. Ray Data 2.60 has checkpoints of its own, and they are not used here: they know a row
+by one id column, so that a row that failed counts as done for good and a caption of an older prompt passes for one of the new; they
+ask for a plan that starts with a read_* of Ray's own and ends in a write; and they would take a process and 1 GiB to tell which rows
+are done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reid_ray.caption.ledger.wanted import KEY_BYTES
+from reid_ray.caption.rows import STAGED, WHO
+from reid_ray.data.images import DAMAGE
+from reid_ray.errors import DataError
+from reid_ray.records import IMAGES
+from reid_ray.storage import write_bytes, write_durably, write_json
+from reid_ray.versions import check_json, number_of, numbered
+
+KEYS = np.dtype(f"S{KEY_BYTES}")
+LEDGER = pa.schema(
+    [
+        *STAGED,
+        pa.field("key", pa.binary(KEY_BYTES), nullable=False),  # see caption.wanted
+        pa.field("run", pa.string(), nullable=False),  # which run of the driver made the row
+        pa.field("made", pa.float64(), nullable=False),  # when, seconds since 1970
+    ]
+)
+SEEN = pa.schema(
+    [
+        pa.field("place", pa.binary(KEY_BYTES), nullable=False),  # digest of where an image lies, its size and its time of change
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image_sha256", pa.string()),  # null: could not be read
+        *[IMAGES.field(name) for name in WHO],
+    ]
+)
+ROWS, _IMAGES, _ATTEMPTS = "rows", "images", "attempts"
+FORMAT = "format.json"
+_PART_BYTES = 64 << 20  # a part of at least this size is not merged again
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A ledger's folder as one run sees it. Small, and safe to send to actors."""
+
+    folder: Path
+    run: str
+
+    @property
+    def attempts(self) -> Path:
+        """Where actors leave word of what they are about to do."""
+        return self.folder / _ATTEMPTS
+
+    def owned(self) -> bool:
+        """Whether this run still is the one that may write."""
+        return (self.folder / "owner").read_text(encoding="ascii") == self.run
+
+    def committed(self, name: str) -> pa.Table | None:
+        """The block of this name, if an earlier attempt of the same work came to its end."""
+        path = self._block(name)
+        return pq.read_table(path, schema=LEDGER) if path.exists() else None
+
+    def commit(self, name: str, table: pa.Table) -> None:
+        """Write a block of LEDGER rows; once this returns, they outlive every process.
+
+        Raises:
+            DataError: another run has taken the ledger over.
+        """
+        self._check_owned()
+        write_durably(self._block(name), lambda hidden: pq.write_table(table.cast(LEDGER), hidden, compression="zstd"))
+
+    def commit_seen(self, table: pa.Table) -> None:
+        """Write down which content was found where (SEEN rows)."""
+        self._check_owned()
+        path = self.folder / _IMAGES / f"block-{uuid.uuid4().hex}.parquet"
+        write_durably(path, lambda hidden: pq.write_table(table.cast(SEEN), hidden, compression="zstd"))
+
+    def row_files(self) -> list[Path]:
+        """Every file of rows, the oldest kind of name first."""
+        return sorted((self.folder / ROWS).glob("[bp]*.parquet"))
+
+    def seen_files(self) -> list[Path]:
+        """Every file that says which content lies where."""
+        return sorted((self.folder / _IMAGES).glob("[bp]*.parquet"))
+
+    def compact(self, *, keep: frozenset[Path] = frozenset(), older_than_s: float = 0.0) -> None:
+        """Merge small files into large ones, so that a million batches do not leave a million files.
+
+        A driver that dies between the new name and the old ones' removal leaves rows twice; readers take one row per key.
+
+        Args:
+            keep: files that somebody may be reading.
+            older_than_s: younger ones stay: an actor that does its batch over looks for its block by name.
+        """
+        youngest = time.time() - older_than_s
+        for folder, schema in ((self.folder / ROWS, LEDGER), (self.folder / _IMAGES, SEEN)):
+            small = [file for file in sorted(folder.glob("[bp]*.parquet")) if file not in keep]
+            stats = [(file, file.stat()) for file in small]
+            merged, size = [], 0
+            for file, stat in stats:
+                if stat.st_size >= _PART_BYTES or stat.st_mtime > youngest:
+                    continue
+                merged.append(file)
+                size += stat.st_size
+                if size >= _PART_BYTES:
+                    _merge(merged, folder, schema)
+                    merged, size = [], 0
+            _merge(merged, folder, schema)
+
+    def _block(self, name: str) -> Path:
+        return self.folder / ROWS / f"block-{name}.parquet"
+
+    def _check_owned(self) -> None:
+        if not self.owned():
+            raise DataError(f"{self.folder}: another run writes here now; this one's driver has ended")
+
+
+@contextmanager
+def open_ledger(output: Path) -> Iterator[Ledger]:
+    """The ledger of an output folder, held against every other driver until the block ends or the process dies.
+
+    Raises:
+        DataError: another run of this output is alive, or a newer version of this package wrote its ledger.
+    """
+    output = output.expanduser().resolve()
+    folder = output.parent / f".{output.name}.ledger"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # captions of people, before anybody has decided who may read them
+    for name in (ROWS, _IMAGES, _ATTEMPTS):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.stat(folder / "lock")  # gone if the run before has just deleted its ledger
+        except OSError:
+            raise DataError(f"{output}: another run writes this output now; wait for its end, or choose another output.path") from None
+        if ledger_format(folder) < number_of("ledger"):  # its rows are read as they are, and those to come are of today's format
+            write_json(folder / FORMAT, numbered("ledger"))
+        ledger = Ledger(folder, uuid.uuid4().hex)
+        write_bytes(folder / "owner", ledger.run.encode())
+        for left in ledger.attempts.iterdir():
+            if left.name != ROWS:
+                shutil.rmtree(left, ignore_errors=True)
+        (ledger.attempts / ROWS).mkdir(exist_ok=True)
+        (ledger.attempts / ledger.run).mkdir()
+        for name in (".", ROWS, _IMAGES):
+            for hidden in (folder / name).glob(".*"):
+                hidden.unlink(missing_ok=True)
+        try:
+            yield ledger
+        finally:
+            if not ledger.row_files() and not ledger.seen_files():  # nothing was done, so there is nothing to go on from
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def ledger_format(folder: Path) -> int:
+    """The number of a ledger's format.
+
+    Raises:
+        DataError: a newer version of this package wrote it.
+    """
+    file = folder / FORMAT
+    return check_json("ledger", json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}, origin=file)
+
+
+def delete_ledger(ledger: Ledger) -> None:
+    """Remove a ledger from the disk; call with it open."""
+    shutil.rmtree(ledger.folder)
+
+
+@dataclass(frozen=True)
+class Index:
+    """Which keys need not be made: 16 bytes a row, sorted; no texts."""
+
+    ok: np.ndarray  # made; a rewrite that is unfaithful is made, too
+    failed: np.ndarray  # failed for good, as far as this run goes
+    unasked: np.ndarray  # of `failed`: no engine saw the image, so no other instruction was tried either
+
+
+def read_index(ledger: Ledger, *, retry_failed: bool) -> Index:
+    """The keys of the rows that this run takes over or has made itself.
+
+    Args:
+        ledger: opened.
+        retry_failed: leave out what failed in earlier runs, unless the image's own bytes are at fault: the key holds their digest.
+    """
+    ok, failed, unasked = [np.empty(0, KEYS)], [np.empty(0, KEYS)], [np.empty(0, KEYS)]
+    for file in ledger.row_files():
+        table = pq.read_table(file, columns=["key", "status", "reason", "tries", "run"])
+        keys = as_keys(table["key"])
+        bad = pc.equal(table["status"], "failed").to_numpy()
+        code = pc.replace_substring_regex(pc.fill_null(table["reason"], ""), ":.*", "")
+        final = pc.is_in(code, pa.array(DAMAGE)).to_numpy() | pc.equal(table["run"], ledger.run).to_numpy() | (not retry_failed)
+        ok.append(keys[~bad])
+        failed.append(keys[bad & final])
+        unasked.append(keys[bad & final & pc.equal(table["tries"], 0).to_numpy()])
+    return Index(*(np.unique(np.concatenate(parts)) for parts in (ok, failed, unasked)))
+
+
+def as_keys(column: pa.ChunkedArray | Sequence[bytes]) -> np.ndarray:
+    """Keys as an array that sorts and searches, 16 bytes each."""
+    if not isinstance(column, pa.ChunkedArray):
+        return np.array(column, KEYS)
+    chunks = [np.frombuffer(c.buffers()[1], KEYS, count=c.offset + len(c))[c.offset :] for c in column.chunks if len(c)]
+    return np.concatenate(chunks) if chunks else np.empty(0, KEYS)
+
+
+def find(keys: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Position of each key in a sorted array, or -1."""
+    if not len(ordered):
+        return np.full(len(keys), -1)
+    at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+    return np.where(ordered[at] == keys, at, -1)
+
+
+def ledger_table(staged: pa.Table, keys: Sequence[bytes], run: str) -> pa.Table:
+    """A STAGED table and its rows' keys as LEDGER rows."""
+    columns: dict[str, Any] = {name: staged[name] for name in STAGED.names}
+    columns |= {"key": pa.array(keys, pa.binary(KEY_BYTES)), "run": [run] * len(keys), "made": [time.time()] * len(keys)}
+    return pa.table(columns, schema=LEDGER)
+
+
+def _merge(files: Sequence[Path], folder: Path, schema: pa.Schema) -> None:
+    if len(files) < 2:
+        return
+    table = pa.concat_tables([pq.read_table(file, schema=schema) for file in files])
+    write_durably(folder / f"part-{uuid.uuid4().hex}.parquet", lambda hidden: pq.write_table(table, hidden, compression="zstd"))
+    for file in files:
+        os.unlink(file)

@@ -1,0 +1,1 @@
+"""The mine job: sentence templates out of captions."""

@@ -1,0 +1,232 @@
+"""One run of the caption job: what is missing is made, captioner by captioner, until nothing is.
+
+Knows the stages' order and their actors; what is missing is missing.py's to say, and where rows go the ledger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reid_ray.caption.config import CaptionerConfig, CaptionJob, RewriterConfig
+from reid_ray.caption.engines.vllm_engine import ChatEngine, engine_environment
+from reid_ray.caption.ledger.missing import MissingOnly, Pass, orders_per_image, plan_pass, rows_with, some_pieces, survey
+from reid_ray.caption.ledger.publish import published_rows
+from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.caption.ledger.write_ahead_log import Index, Ledger, read_index
+from reid_ray.caption.stages import CaptionStage, RewriteStage
+from reid_ray.caption.tally import Tally
+from reid_ray.data.execution import actor_pool
+from reid_ray.data.sources import ImageListing, read_images
+from reid_ray.errors import ConfigError, DataError, ReidRayError
+from reid_ray.progress import progress_bar
+from reid_ray.setup.model_files import resolve_model
+
+if TYPE_CHECKING:
+    import numpy as np
+    import ray.data
+
+_ROUNDS = 3  # a source that changes while it is read may need a second look
+_COMPACT_EVERY = 512  # blocks
+_COMPACT_AFTER_S = 300.0  # an actor that lost its answer looks for its block by name
+
+
+class CaptionRun:
+    """A run of `config` over a listing, with its ledger.
+
+    Args:
+        config: the job.
+        listing: of config.images.
+        ledger: held by this run.
+        models: revisions, as the job's manifest names them.
+        templates: captioner -> its own templates, where it has any.
+        engine: used by every captioner, and by the rewriter, instead of a vLLM engine.
+    """
+
+    def __init__(
+        self,
+        config: CaptionJob,
+        listing: ImageListing,
+        ledger: Ledger,
+        *,
+        models: Mapping[str, Any],
+        templates: Mapping[str, Mapping[str, str]],
+        engine: ChatEngine | None,
+    ) -> None:
+        self._config, self.listing, self._ledger = config, listing, ledger
+        self._models, self._templates, self._engine = models, templates, engine
+        self.throughput: dict[str, dict[str, Any]] = {}  # captioner -> what its last pass did a second; see Tally.throughput
+        self._rewrites = (
+            RewriteRecipe(
+                config.rewriter,
+                config.faithfulness,
+                revision=models["rewriter"]["revision"],
+                scorer_revision=models["faithfulness"]["revision"],
+            )
+            if config.rewriter.share
+            else None
+        )
+        self._recipes = {
+            name: CaptionRecipe(
+                captioner,
+                revision=models["captioners"][name]["revision"],
+                templates=templates.get(name),
+                max_pixels=config.images.max_pixels,
+            )
+            for name, captioner in config.captioners.items()
+        }
+        _refuse_twins(config, self._recipes)
+
+    @property
+    def names(self) -> list[str]:
+        """The captioners, in the order of their passes."""
+        return list(self._recipes)
+
+    def make(self) -> dict[str, Any]:
+        """Make what is missing, pass by pass; returns what was taken over from earlier runs and what was made.
+
+        Raises:
+            DataError: the images keep changing.
+        """
+        self._ledger.compact()
+        before, made = self._index(), 0
+        for number in range(_ROUNDS + 1):
+            left = 0
+            for name in self.names:
+                view, index = survey(self.listing, self._ledger), self._index()
+                plan = plan_pass(view, self._recipes[name], self._rewrites, index)
+                if plan.done:
+                    continue
+                if number == _ROUNDS:
+                    raise DataError(f"{self.listing.origin}: changes while it is being read; run the command again when it has settled")
+                left += 1
+                made += self._execute(name, plan, index, record=bool(view.unknown))
+            if not left:
+                break
+        self._ledger.compact()
+        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made}
+
+    def rows(self, name: str) -> Iterator[pa.Table]:
+        """The result of one captioner's pass as STAGED tables, in the images' order; call after make()."""
+        view = survey(self.listing, self._ledger)
+        plan = plan_pass(view, self._recipes[name], self._rewrites, self._index())
+        stride = orders_per_image(self._rewrites)
+        return published_rows(self._ledger, view, plan, stride=stride, captioner=name)
+
+    def _index(self) -> Index:
+        return read_index(self._ledger, retry_failed=self._config.ledger.retry_failed)
+
+    def _execute(self, name: str, plan: Pass, index: Index, *, record: bool) -> int:
+        """Run one pass over what it lacks; returns the rows made."""
+        files = frozenset(self._ledger.row_files())
+        captions = self._captions(name, plan, index, record=record)
+        if self._rewrites is not None:
+            captions = self._rewritten(captions, plan.pending)
+        tally, made, since = Tally(), 0, 0
+        assert captions is not None  # a plan that is not done has one or the other
+        with progress_bar(f"caption {name}", self.listing.count, initial=self.listing.count - plan.images) as bar:
+            for table in _plain_errors(captions.iter_batches(batch_size=None, batch_format="pyarrow")):
+                bar.update(tally.add(table))
+                bar.set_postfix_str(f"{tally.images - tally.outcomes['ok']} failed, {tally.kinds['rewrite ok']} rewrites")
+                made += pc.sum(pc.equal(table["run"], self._ledger.run)).as_py() or 0
+                since += 1
+                if since >= _COMPACT_EVERY:
+                    self._ledger.compact(keep=files, older_than_s=_COMPACT_AFTER_S)
+                    since = 0
+        self.throughput[name] = tally.throughput()
+        return made
+
+    def _captions(self, name: str, plan: Pass, index: Index, *, record: bool) -> ray.data.Dataset | None:
+        if not plan.unread:
+            return None
+        import ray
+
+        config = self._config.captioners[name]
+        recipe = self._recipes[name]
+        claim = MissingOnly(self._ledger, recipe, ray.put(index), record=record)
+        images = read_images(self._config.images, listing=some_pieces(self.listing, plan.unread), through=claim)
+        arguments = {
+            "name": name,
+            "revision": self._models["captioners"][name]["revision"],
+            "max_pixels": self._config.images.max_pixels,
+            "templates": self._templates.get(name),
+            **({} if self._engine is None else {"engine": self._engine}),
+        }
+        return images.map_batches(
+            CaptionStage,
+            fn_constructor_args=(arguments, config),
+            fn_constructor_kwargs={"recipe": recipe, "ledger": self._ledger, "timeout_s": self._config.ledger.batch_timeout_s},
+            runtime_env=_environment(config, f"captioners.{name}.model"),
+            **actor_pool(config.pool, restarts=-1),
+        )
+
+    def _rewritten(self, captions: ray.data.Dataset | None, pending: np.ndarray) -> ray.data.Dataset:
+        """Rewriting and keeping the faithful are one stage: an unfaithful rewrite is drawn again on the spot."""
+        if len(pending):
+            earlier = self._earlier(pending)
+            captions = earlier if captions is None else captions.union(earlier)
+        assert captions is not None
+        config = self._config
+        arguments = {
+            "config": config.rewriter,
+            "faithfulness": config.faithfulness,
+            "revision": self._models["rewriter"]["revision"],
+            **({} if self._engine is None else {"engine": self._engine}),
+        }
+        return captions.map_batches(
+            RewriteStage,
+            fn_constructor_args=(arguments,),
+            fn_constructor_kwargs={"recipe": self._rewrites, "ledger": self._ledger, "timeout_s": config.ledger.batch_timeout_s},
+            runtime_env=_environment(config.rewriter, "rewriter.model"),
+            **actor_pool(config.rewriter.pool, restarts=-1),
+        )
+
+    def _earlier(self, keys: np.ndarray) -> ray.data.Dataset:
+        """LEDGER rows of captions that are there already."""
+        import ray
+
+        files = [{"file": str(file)} for file in self._ledger.row_files()]
+        rows = ray.data.from_items(files, override_num_blocks=len(files)).map_batches(
+            _rows_of_file, fn_args=(ray.put(keys),), batch_size=1, batch_format="pyarrow", num_cpus=1
+        )
+        return rows.repartition(target_num_rows_per_block=self._config.rewriter.pool.batch_size)
+
+
+def _plain_errors(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables; what an actor says to the user is raised as it said it, without Ray's wrappings."""
+    try:
+        yield from tables
+    except Exception as error:
+        inner: BaseException | None = error
+        said = None
+        while inner is not None:
+            said = inner if isinstance(inner, ReidRayError) else said  # the innermost: Ray's wrappings pass for what they wrap
+            inner = getattr(inner, "cause", None) or inner.__cause__
+        if said is None:
+            raise
+        raise type(said)(str(said).partition("\n")[0]) from None  # one sentence; Ray Data appends advice of its own
+
+
+def _refuse_twins(config: CaptionJob, recipes: Mapping[str, CaptionRecipe]) -> None:
+    first: dict[tuple[str, str], str] = {}
+    for name, recipe in recipes.items():
+        for kind in config.captioners[name].instructions:
+            twin = first.setdefault((recipe.stage, kind), name)
+            if twin != name:
+                raise ConfigError(
+                    f"captioners.{name}: asks for the same {kind} captions as captioners.{twin}; drop one, or give it another model, "
+                    "sampling or seed"
+                )
+
+
+def _rows_of_file(batch: pa.Table, keys: ray.ObjectRef) -> pa.Table:
+    import ray
+
+    return pa.concat_tables([rows_with(file, ray.get(keys)) for file in batch["file"].to_pylist()])
+
+
+def _environment(section: CaptionerConfig | RewriterConfig, field: str) -> dict[str, Any]:
+    return {"env_vars": engine_environment(resolve_model(section.model, field=field), section.engine, section.pool)}

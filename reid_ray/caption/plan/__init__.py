@@ -1,0 +1,1 @@
+"""The plan job: hours and GPU-hours of a captioning run."""

@@ -1,0 +1,1 @@
+"""The refilter job: other thresholds over captions that are made already."""

@@ -1,0 +1,1 @@
+"""The report job: one HTML page about a captioning run."""

@@ -1,0 +1,1 @@
+"""The export job: the tables written in the layout of a published data set."""

@@ -1,0 +1,220 @@
+"""The layouts that the job export writes, one class each: names, keys and folders as their data sets have them.
+
+Knows rows and files; not where rows come from. A layout that a row does not fit raises CannotExpressError with the reason to count.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from reid_ray.data.containers.values import SPLITS
+from reid_ray.data.export.config import ExportFormat, ExportJob
+from reid_ray.data.export.image_paths import is_possible
+from reid_ray.data.export.reid_layouts import Cuhk03ImagesWriter, Cuhk03Writer, DukeWriter, MarketWriter, Msmt17Writer
+from reid_ray.data.export.writer import CannotExpressError, Writer, suffix_of
+from reid_ray.data.formats import cuhk_pedes, icfg_pedes, luperson, luperson_mllm, rstpreid
+from reid_ray.data.formats.json_captions import IMAGES
+from reid_ray.data.formats.webdataset import IMAGE_ID, ShardWriter
+from reid_ray.data.image_records import Caption, ImageRecord
+
+_WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
+
+
+class JsonWriter(Writer):
+    """CUHK-PEDES, ICFG-PEDES, RSTPReid: one JSON list and imgs/. Needs identity, a split among train, val, test, and a caption."""
+
+    file_name = cuhk_pedes.ANNOTATIONS
+    splits: Sequence[str] = SPLITS
+
+    def __enter__(self) -> JsonWriter:
+        self._file: BinaryIO = (self.folder / self.file_name).open("wb")
+        self._file.write(b"[")
+        self._entries = 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.write(b"]")
+        self._file.close()
+        super().__exit__()
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Write imgs/<path> and the entry."""
+        if record.person_id is None:
+            raise CannotExpressError("no_person_id")
+        if record.split not in self.splits:
+            raise CannotExpressError("split_not_in_layout")
+        if not captions:
+            raise CannotExpressError("no_caption")
+        path = self.path_of(record, data)
+        self.write_image(f"{IMAGES}/{path}", data, name=path, image_id=record.image_id)
+        entry = self.entry(record, path, [caption["text"] for caption in captions])
+        self._file.write((", " if self._entries else "").encode() + json.dumps(entry).encode())
+        self._entries += 1
+        self.captions += len(captions)
+
+    def path_of(self, record: ImageRecord, data: bytes) -> str:
+        """The image's path below imgs/."""
+        return self.names.name_of(record.image_id, suffix_of(data))
+
+    def entry(self, record: ImageRecord, path: str, texts: list[str]) -> dict[str, Any]:
+        """The JSON object of an image. processed_tokens are lower-case words; the authors' tokeniser is not published."""
+        tokens = [_WORD.findall(text.lower()) for text in texts]
+        return {"split": record.split, "captions": texts, "file_path": path, "processed_tokens": tokens, "id": record.person_id}
+
+
+class IcfgWriter(JsonWriter):
+    """ICFG-PEDES: as CUHK-PEDES, without val."""
+
+    file_name = icfg_pedes.ANNOTATIONS[0]
+    splits = ("train", "test")
+
+
+class RstpWriter(JsonWriter):
+    """RSTPReid: flat names <person>_c<camera>_<index>.jpg under the key img_path; needs a camera unless the name has one already."""
+
+    file_name = rstpreid.ANNOTATIONS
+
+    def __enter__(self) -> RstpWriter:
+        super().__enter__()
+        self._numbered = -1  # the last number of a made name
+        return self
+
+    def path_of(self, record: ImageRecord, data: bytes) -> str:
+        """The image's own name if it is of this kind and says this camera, else one made of person, camera and a running number."""
+        match = rstpreid.NAME.match(record.image_id)
+        if match and (record.camera_id is None or int(match["camera"]) == record.camera_id) and self.names.take(record.image_id):
+            return record.image_id
+        if record.camera_id is None:
+            raise CannotExpressError("no_camera_id")
+        if record.camera_id < 0 or (record.person_id or 0) < 0:
+            raise CannotExpressError("camera_not_in_layout" if record.camera_id < 0 else "person_id_not_in_layout")
+        while True:
+            self._numbered = max(self._numbered + 1, self._entries)
+            name = f"{record.person_id:04d}_c{record.camera_id}_{self._numbered:04d}.{suffix_of(data)}"
+            if self.names.take(name):
+                return name
+
+    def entry(self, record: ImageRecord, path: str, texts: list[str]) -> dict[str, Any]:
+        """The JSON object of an image."""
+        return {"id": record.person_id, "img_path": path, "captions": texts, "split": record.split}
+
+
+class LupersonWriter(Writer):
+    """LUPerson: an LMDB lmdb/ whose keys are the image ids, which must be country_city_video_index."""
+
+    def __enter__(self) -> LupersonWriter:
+        import lmdb
+
+        self._lmdb = lmdb
+        self._environment = lmdb.open(str(self.folder / "lmdb"), map_size=1 << 30, sync=False)  # synced once, at the end
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._environment.sync(True)
+        self._environment.close()
+        super().__exit__()
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Store the image; captions have no place in this layout."""
+        self.left_out["no_place_in_layout"] += len(captions)
+        if not luperson.KEY.match(record.image_id) or not is_possible(record.image_id):
+            raise CannotExpressError("id_is_no_key")
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    if not transaction.put(record.image_id.encode(), data, overwrite=False):
+                        raise CannotExpressError("repeated_name")
+                return
+            except self._lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+
+class LupersonMllmWriter(Writer):
+    """LUPerson-MLLM: LUPerson-MLLM/<name> and one JSON object {name: caption} per kind (static, dynamic) and captioner."""
+
+    flat = True
+
+    def __enter__(self) -> LupersonMllmWriter:
+        self._files = luperson_mllm.CaptionFiles(self.folder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.__exit__()
+        super().__exit__()
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Write the image and at most one caption into each file."""
+        name = self.names.name_of(record.image_id, suffix_of(data))
+        self.write_image(f"{luperson_mllm.IMAGES}/{name}", data, name=name, image_id=record.image_id)
+        used: set[str] = set()
+        for caption in captions:
+            kind, captioner, model = caption["kind"], caption.get("captioner"), caption.get("model")
+            if kind not in luperson_mllm.KINDS.values():
+                self.left_out["kind_not_in_layout"] += 1
+            elif (file := self._files.name_of(kind, captioner=captioner, model=model)) in used:
+                self.left_out["second_caption_of_one_kind"] += 1
+            elif not self._files.has_room_for(file):
+                self.left_out["too_many_captioners"] += 1
+            else:
+                used.add(file)
+                self._files.write(file, name, caption["text"])
+                self.captions += 1
+
+
+class WebdatasetWriter(Writer):
+    """WebDataset: tar shards of <key>.<suffix> and <key>.json, which says the image_id."""
+
+    keys = True
+
+    def __enter__(self) -> WebdatasetWriter:
+        self._shards = ShardWriter(self.folder, self.config.samples_per_shard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shards.__exit__()
+        super().__exit__()
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Append one sample."""
+        attributes = _attributes(record.attributes)
+        key, _, suffix = self.names.name_of(record.image_id, suffix_of(data)).rpartition(".")
+        fields = {
+            IMAGE_ID: record.image_id,
+            "dataset": record.dataset,
+            "split": record.split,
+            "person_id": record.person_id,
+            "camera_id": record.camera_id,
+            "attributes": attributes,
+            "captions": [caption["text"] for caption in captions],
+        }
+        self._shards.write(key, suffix, data, {name: value for name, value in fields.items() if value is not None})
+        self.captions += len(captions)
+
+
+def _attributes(text: str | None) -> dict[str, Any] | None:
+    try:
+        attributes = json.loads(text) if text is not None else None
+    except ValueError:
+        attributes = text
+    if attributes is None or isinstance(attributes, dict):
+        return attributes
+    raise CannotExpressError("attributes_not_json")
+
+
+WRITERS: dict[ExportFormat, Callable[[Path, ExportJob], Writer]] = {
+    "cuhk_pedes": JsonWriter,
+    "icfg_pedes": IcfgWriter,
+    "rstpreid": RstpWriter,
+    "market1501": MarketWriter,
+    "dukemtmc": DukeWriter,
+    "msmt17": Msmt17Writer,
+    "cuhk03": Cuhk03Writer,
+    "cuhk03_images": Cuhk03ImagesWriter,
+    "luperson": LupersonWriter,
+    "luperson_mllm": LupersonMllmWriter,
+    "webdataset": WebdatasetWriter,
+}

@@ -1,0 +1,1 @@
+"""The ingest job: any supported data set becomes IMAGES and CAPTIONS tables."""

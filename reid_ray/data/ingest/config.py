@@ -1,0 +1,42 @@
+"""Configuration of the job ingest: any supported data set -> the project's Parquet tables."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from reid_ray.config.base import Section
+from reid_ray.config.common import OutputConfig
+from reid_ray.data.formats.config import WITHOUT_FILES, SourceConfig
+
+
+class LoadConfig(Section):
+    """How images are read and checked, within bounded memory."""
+
+    processes: int | None = Field(
+        None, ge=0, le=256, description="processes for images on a local disk; null takes one per core, 0 works in the job's own process"
+    )
+    threads: int = Field(16, ge=1, le=256, description="threads for images in an object store, where waiting is most of the work")
+    check: Literal["decode", "header"] = Field(
+        "decode", description="decode finds truncated files too; header only reads the size, about 4 times cheaper on small crops"
+    )
+
+
+class IngestJob(Section):
+    """Job ingest."""
+
+    source: SourceConfig
+    images: Literal["bytes", "path"] = Field(
+        "bytes", description="bytes: the table holds the encoded files; path: it holds where they lie, and they must stay there"
+    )
+    load: LoadConfig = LoadConfig()
+    part_mb: int = Field(64, ge=1, le=1024, description="image bytes per Parquet part, MiB: bounds memory here and in every later reader")
+    limit: int | None = Field(None, ge=1, description="at most this many images, in the source's order; null takes all")
+    output: OutputConfig
+
+    @model_validator(mode="after")
+    def _paths_need_files(self) -> Self:
+        if self.images == "path" and self.source.format in WITHOUT_FILES:
+            raise ValueError(f"images is path, but images of a {self.source.format} are no files of their own; set images to bytes")
+        return self

@@ -1,0 +1,235 @@
+"""The job ingest: a data set in its published layout -> Parquet tables images/, captions/ and failures/, with a manifest.
+
+One process, a pool of threads, bounded memory: the work is reading files, which a cluster would do no faster from one disk. Every
+image read ends in exactly one of images/ and failures/; captions follow their image into captions/, or stand in failures/ beside
+the reason why the image could not be used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from reid_ray.data.failures import FAILURES, Failures
+from reid_ray.data.fetch import Loaded, load_all
+from reid_ray.data.formats.registry import Caption, ImageRecord, Skipped, read_source
+from reid_ray.data.image_records import skipped
+from reid_ray.data.images import image_size, verify_image
+from reid_ray.data.ingest.config import IngestJob
+from reid_ray.data.regular_files import printable
+from reid_ray.data.store import is_remote
+from reid_ray.errors import DataError
+from reid_ray.progress import progress_bar
+from reid_ray.records import CAPTIONS, IMAGES, table_of
+from reid_ray.storage import JobOutput, TableWriter, read_manifest
+
+_BATCH_ROWS = 512
+Size = tuple[int, int]
+
+
+def run_ingest(config: IngestJob) -> dict[str, Any]:
+    """Read config.source, write the tables to config.output and return the manifest.
+
+    Raises:
+        DataError: the source cannot be used at all: wrong layout, no image, or none that can be read.
+    """
+    source, output = config.source, config.output
+    out = JobOutput("ingest", output.path, config, if_exists=output.if_exists, inputs={"source": source.path})
+    if (earlier := out.kept()) is not None:
+        return earlier
+    check: Callable[..., Size] = verify_image if config.load.check == "decode" else image_size
+    with out, progress_bar(f"ingest {source.format}", total=config.limit) as bar:
+        rows = load_all(
+            admit(islice(read_source(source), config.limit)),
+            partial(check, max_pixels=source.max_pixels),
+            config.load,
+            remote=is_remote(source.path),
+            max_bytes=source.max_file_mb << 20,
+        )
+        with Tables(out.folder, with_bytes=config.images == "bytes", part_bytes=config.part_mb << 20) as tables:
+            for row in rows:
+                tables.add(row)
+                bar.update(1)
+        tables.report(out)
+        if source.format == "msmt17":
+            out.facts["val"] = f"list_val.txt holds images of training persons; they are in split {source.val_as} (source.val_as)"
+        if not out.counts.written:
+            raise DataError(
+                f"{source.path}: no image can be used ({out.counts}); {tables.failed.commonest()}; mend that, "
+                "or check source.format and source.path"
+            )
+    print(f"ingest: {out.counts}; captions {out.facts['captions']} -> {output.path}")
+    return read_manifest(output.path)
+
+
+def admit(records: Iterable[ImageRecord | Skipped]) -> Iterator[ImageRecord | Skipped]:
+    """The records that fit the tables: a second one of an image_id (ids are keys later), or one with a number that the columns
+    cannot hold, becomes Skipped as repeated_id or id_out_of_range.
+    """
+    seen: set[int] = set()
+    for record in records:
+        if isinstance(record, Skipped):
+            yield record
+            continue
+        # 8 bytes of a digest instead of the name: 4 million ids fit in 0.3 GB, and two of them collide once in a million data sets
+        digest = int.from_bytes(hashlib.blake2b(printable(record.image_id).encode(), digest_size=8).digest(), "little")
+        if digest in seen:
+            yield skipped(record, "repeated_id", "an earlier record has this image_id")
+        elif not _fits(record.person_id, 63) or not _fits(record.camera_id, 31):
+            detail = f"person_id {record.person_id} or camera_id {record.camera_id} is too large for its column"
+            yield skipped(replace(record, person_id=None, camera_id=None), "id_out_of_range", detail)
+        else:
+            seen.add(digest)
+            yield record
+
+
+def _fits(number: int | None, bits: int) -> bool:
+    return number is None or -(1 << bits) <= number < (1 << bits)
+
+
+class Tables:
+    """The three tables of an ingest, written as rows come; a context manager. Counts what it writes."""
+
+    def __init__(self, folder: Path, *, with_bytes: bool, part_bytes: int) -> None:
+        self.images = 0
+        self.failed = Failures()
+        self.captions = 0
+        self.captions_failed: Counter[str] = Counter()
+        self._people: dict[str, set[int]] = {}
+        self._split_images: Counter[str] = Counter()
+        self._with_bytes, self._part_bytes = with_bytes, part_bytes
+        self._image_rows: list[dict[str, Any]] = []
+        self._bytes_in_part = self._bytes_in_batch = 0
+        self._image_table = TableWriter(folder / "images", IMAGES)
+        self._caption_table = _BatchedTable(folder / "captions", CAPTIONS)
+        self._failure_table = _BatchedTable(folder / "failures", FAILURES)
+
+    def __enter__(self) -> Tables:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush_batch()
+            for table in (self._image_table, self._caption_table.finish(), self._failure_table.finish()):
+                table.__exit__(None, None, None)
+
+    def add(self, row: Loaded[Size] | Skipped) -> None:
+        """Write one image with its captions, or one failure."""
+        if isinstance(row, Skipped):
+            self._add_failure(row)
+        elif not self._with_bytes and row.record.path and row.record.path != printable(row.record.path):
+            detail = "its name is no UTF-8, so the table cannot say where it lies; rename it, or set images to bytes"
+            self._add_failure(skipped(row.record, "name_not_utf8", detail))
+        else:
+            self._add_image(row)
+
+    def report(self, out: JobOutput) -> None:
+        """Put the counts into a job's output. A failed caption is a failed row of captions/, or a text that lost its image."""
+        out.counts.read, out.counts.written = self.images + self.failed.counts.total(), self.images
+        out.counts.failed.update(self.failed.counts)
+        failed = dict(sorted(self.captions_failed.items()))
+        out.facts["captions"] = {"read": self.captions + sum(failed.values()), "written": self.captions, "failed": failed}
+        out.facts["splits"] = {
+            split: {"images": count, "identities": len(self._people.get(split, ()))} for split, count in sorted(self._split_images.items())
+        }
+
+    def _add_image(self, row: Loaded[Size]) -> None:
+        record = row.record
+        if not self._with_bytes and record.path is None:
+            raise DataError(f"{record.image_id}: images is path, but this image is no file of its own; set images to bytes")
+        who = _who(record)
+        self._image_rows.append(
+            {
+                "image_id": printable(record.image_id),
+                "image": row.data if self._with_bytes else None,
+                "path": printable(record.path) if record.path else None,
+                "image_sha256": row.sha256,
+                "width": row.found[0],
+                "height": row.found[1],
+                "attributes": record.attributes,
+                **who,
+            }
+        )
+        self.images += 1
+        self._split_images[record.split or "none"] += 1
+        if record.person_id is not None:
+            self._people.setdefault(record.split or "none", set()).add(record.person_id)
+        for position, caption in enumerate(record.captions):
+            self._add_caption(caption, position, record, row.sha256, who)
+        self._bytes_in_batch += len(row.data) if self._with_bytes else 0
+        if len(self._image_rows) == _BATCH_ROWS or self._bytes_in_batch >= self._part_bytes // 4:
+            self._flush_batch()
+
+    def _add_caption(self, caption: Caption, position: int, record: ImageRecord, sha256: str, who: dict[str, Any]) -> None:
+        own_id = caption.get("caption_id") or _caption_id(record.image_id, position, caption)
+        text = None if caption["text"] is None else printable(caption["text"])
+        keys = {"caption_id": own_id, "image_id": printable(record.image_id), "image_sha256": sha256}
+        self._caption_table.append({**caption, "text": text, **keys, **who})
+        if caption["status"] == "failed":
+            self.captions_failed[str(caption["reason"]).partition(":")[0]] += 1
+        else:
+            self.captions += 1
+
+    def _add_failure(self, row: Skipped) -> None:
+        self.failed.add(row)
+        if row.captions:
+            self.captions_failed["image_failed"] += len(row.captions)
+        texts = [None if caption["text"] is None else printable(caption["text"]) for caption in row.captions]
+        self._failure_table.append(
+            {
+                "image_id": printable(row.image_id),
+                "reason": row.reason,
+                "detail": printable(row.detail),
+                "path": printable(row.path) if row.path else None,
+                "captions": texts or None,
+                **_who(row),
+            }
+        )
+
+    def _flush_batch(self) -> None:
+        if not self._image_rows:
+            return
+        self._image_table.append(table_of(IMAGES, self._image_rows))
+        self._bytes_in_part += self._bytes_in_batch
+        self._image_rows, self._bytes_in_batch = [], 0
+        if self._bytes_in_part >= self._part_bytes:
+            self._image_table.flush()
+            self._bytes_in_part = 0
+
+
+class _BatchedTable:
+    """A TableWriter that takes single rows."""
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self._writer, self._schema = TableWriter(folder, schema), schema
+        self._rows: list[dict[str, Any]] = []
+
+    def append(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _BATCH_ROWS:
+            self.finish()
+
+    def finish(self) -> TableWriter:
+        if self._rows:
+            self._writer.append(table_of(self._schema, self._rows))
+            self._rows = []
+        return self._writer
+
+
+def _who(record: ImageRecord | Skipped) -> dict[str, Any]:
+    split = printable(record.split) if record.split is not None else None
+    return {"dataset": printable(record.dataset), "split": split, "person_id": record.person_id, "camera_id": record.camera_id}
+
+
+def _caption_id(image_id: str, position: int, caption: Caption) -> str:
+    """Of a caption that comes from a data set: its image, where it comes from, and its place among the image's captions."""
+    parts = (image_id, str(caption.get("instruction_id")), str(position))
+    return hashlib.sha256(printable("\0".join(parts)).encode()).hexdigest()[:32]

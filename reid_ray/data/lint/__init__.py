@@ -1,0 +1,1 @@
+"""The lint job: what is wrong with a data set before anything is trained on it."""

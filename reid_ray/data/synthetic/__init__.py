@@ -1,0 +1,1 @@
+"""Synthetic people, drawn from attributes that are known, with captions of them."""

@@ -1,0 +1,1 @@
+"""The demo: every job in its order, on one Ray, with one report."""

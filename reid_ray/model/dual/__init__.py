@@ -1,0 +1,1 @@
+"""Dual encoders: CLIP and SigLIP, their tokenizers and image transforms, one call each for images and texts."""

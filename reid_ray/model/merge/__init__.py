@@ -1,0 +1,1 @@
+"""The merge job: a tuned multimodal LLM becomes a plain checkpoint."""

@@ -1,0 +1,32 @@
+"""The merge job: a tuned folder -> a plain transformers checkpoint with a manifest. The work is mllm_folder's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reid_ray.model.merge.config import MergeJob
+from reid_ray.model.mllm.model_folder import merge_mllm, read_tuned
+from reid_ray.setup.model_files import weights_digest
+from reid_ray.storage import JobOutput, read_manifest
+
+
+def run_merge(config: MergeJob) -> dict[str, Any]:
+    """Merge. Returns the manifest of the output folder, which is the checkpoint.
+
+    Raises:
+        ReidRayError: the folder is no tuned model, its base is missing or another one.
+    """
+    out = JobOutput(
+        "merge", config.output.path, config, if_exists=config.output.if_exists, inputs={"model": config.model, "base": config.base}
+    )
+    if (finished := out.kept()) is not None:
+        return finished
+    read_tuned(Path(config.model), field="model")
+    with out:
+        tuned = merge_mllm(config.model, out.folder, base=config.base, dtype=config.dtype)
+        out.counts.read = out.counts.written = 1
+        out.facts |= {"family": tuned["family"], "base": tuned["base"], "tuned": tuned["fingerprint"], "trained": tuned["trained"]}
+        out.facts["weights"] = weights_digest(out.folder)
+    print(f"merge: {config.model} on {tuned['base']['model']} -> {out.path}")
+    return read_manifest(out.path)

@@ -1,0 +1,168 @@
+"""A folder or hub name -> an encoder. Looks into the folder to see what it holds; the model files know how to use it.
+
+Understood are the folders that training and tuning write (manifest.json), transformers' CLIP and SigLIP checkpoints, and open_clip's
+CLIP. A tuned multimodal LLM has two features: FOLDER#latent and FOLDER#visual name one, FOLDER alone the latent. Everything that can be
+missing is looked for first, and the error names it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from reid_ray.config.paths import expanded
+from reid_ray.errors import DataError
+from reid_ray.model.dual.config import ModelConfig
+from reid_ray.model.encoder import Encoder
+from reid_ray.storage import MANIFEST, read_manifest
+
+_TOKENIZERS = ("tokenizer.json", "vocab.json")
+VISUAL: Final = "visual"
+LATENT: Final = "latent"
+
+
+def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64) -> Encoder:
+    """Load the encoder in folder `path`: one that training or tuning wrote, or a published CLIP or SigLIP checkpoint.
+
+    Args:
+        path: local folder (train's or tune's `model` folder, or a snapshot of a CLIP repository); see split_encoder.
+        device: torch device, "cpu" or "cuda:0".
+        batch_size: pictures or texts per forward pass.
+
+    Raises:
+        DataError: the folder or a file in it is missing, its kind is unknown, its weights are not those that its configuration needs,
+            or it holds another encoder than its manifest was written for.
+    """
+    from reid_ray.model.dual.dual_encoder import KIND, DualEncoder
+
+    folder, feature = split_encoder(path)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the model folder that jobs/train.py or jobs/tune.py wrote (its output's model/)")
+    if (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
+        raise DataError(f"{folder}: is a training run, not a model; give {folder / 'model'}")
+    kind = read_manifest(folder).get("kind") if (folder / MANIFEST).is_file() else KIND
+    if kind == "mllm":
+        from reid_ray.model.mllm.mllm_encoder import load_mllm_encoder
+
+        return load_mllm_encoder(folder, feature=feature or LATENT, device=device, batch_size=batch_size)
+    if kind != KIND:
+        raise DataError(
+            f"{folder / MANIFEST}: kind is {kind!r}, but an encoder is {KIND!r} or 'mllm'; give a model folder of jobs/train.py or tune.py"
+        )
+    if feature is not None:
+        raise DataError(f"{path}: a dual encoder has one feature; drop #{feature}")
+    encoder = DualEncoder(*_open_folder(folder, tokenizer_from=None), device=device, batch_size=batch_size)
+    _refuse_other_content(folder, encoder.fingerprint)
+    return encoder
+
+
+def split_encoder(path: str | Path) -> tuple[Path, Literal["visual", "latent"] | None]:
+    """FOLDER#visual or FOLDER#latent -> the folder and which feature; None where none is named."""
+    text = expanded(str(path))
+    for feature in (VISUAL, LATENT):
+        if text.endswith(f"#{feature}"):
+            return Path(text.removesuffix(f"#{feature}")), feature
+    return Path(text), None
+
+
+def open_pretrained(config: ModelConfig) -> Any:
+    """The weights of config.init as a DualEncoder for pictures and patches of the size and stride in `config`.
+
+    Raises:
+        DataError: the folder, a file in it, or the hub repository cannot be had; says which and what to do.
+    """
+    from dataclasses import replace
+
+    from reid_ray.model.dual.architectures import family_of, with_image_size
+    from reid_ray.model.dual.dual_encoder import KIND, DualEncoder, encoder_digest
+    from reid_ray.model.dual.tokenizer import open_tokenizer
+
+    folder = locate(config.init or "")
+    model, tokenizer, transform = _open_folder(folder, tokenizer_from=config.tokenizer)
+    if (folder / MANIFEST).is_file() and _read_json(folder / MANIFEST).get("kind") == KIND:
+        own = tokenizer if config.tokenizer is None else open_tokenizer(folder, pads_to_context=family_of(model).pads_to_context)
+        _refuse_other_content(folder, encoder_digest(model, own, transform))
+    model = with_image_size(model, height=config.image_height, width=config.image_width, stride=config.patch_stride)
+    return DualEncoder(model, tokenizer, replace(transform, height=config.image_height, width=config.image_width))
+
+
+def locate(name: str) -> Path:
+    """The local folder of `name`: a folder itself, or a hub repository, downloaded where that is allowed (HF_HUB_OFFLINE unset).
+
+    Raises:
+        DataError: there is no such folder and no such repository at hand.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise DataError(f"model.init {name}: no such folder; give an existing folder, or a hub name such as openai/clip-vit-base-patch16")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "open_clip_pytorch_model.bin"]))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"model.init {name}: neither a folder here nor a hub repository that can be had ({type(error).__name__}); check the name, "
+            "unset HF_HUB_OFFLINE to download it, or give the path of a local copy"
+        ) from None
+
+
+def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any, Any]:
+    from reid_ray.model.dual.architectures import FAMILIES, family_of
+    from reid_ray.model.dual.grid import image_size_of
+    from reid_ray.model.dual.open_clip_weights import OPEN_CLIP_FILES, load_open_clip
+    from reid_ray.model.dual.tokenizer import open_tokenizer
+    from reid_ray.model.weight_files import WEIGHT_FILES
+    from reid_ray.model.weights import load_pretrained
+
+    _require(folder, (*WEIGHT_FILES, *OPEN_CLIP_FILES), "weights")
+    if any((folder / name).is_file() for name in WEIGHT_FILES):
+        _require(folder, ("config.json",), "the model's configuration")
+        kind = _read_json(folder / "config.json").get("model_type")
+        if kind not in FAMILIES:
+            raise DataError(
+                f"{folder / 'config.json'}: model_type is {kind!r}, but a dual encoder needs one of {sorted(FAMILIES)}; give a CLIP or "
+                "SigLIP checkpoint (of SigLIP 2 those with a fixed resolution, not NaFlex)"
+            )
+        config = FAMILIES[kind].config_class.from_pretrained(folder)
+        model = load_pretrained(FAMILIES[kind].model_class(config), folder, dtype="float32")
+        means = _read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
+    else:
+        model, means = load_open_clip(folder)
+    tokens = locate(tokenizer_from) if tokenizer_from is not None else folder
+    pads_to_context = family_of(model).pads_to_context
+    _require(tokens, _TOKENIZERS[:1] if pads_to_context else _TOKENIZERS, "a tokenizer (or set model.tokenizer)")
+    height, width = image_size_of(model.config.vision_config)
+    tokenizer = open_tokenizer(tokens, pads_to_context=pads_to_context)
+    return model, tokenizer, _transform(height, width, means)
+
+
+def _refuse_other_content(folder: Path, fingerprint: str) -> None:
+    """Refuse a folder whose manifest, if it has one, was written for another encoder."""
+    written = _read_json(folder / MANIFEST).get("fingerprint") if (folder / MANIFEST).is_file() else None
+    if written not in (None, fingerprint):
+        raise DataError(
+            f"{folder}: its weights, vocabulary or preprocessing were changed since it was written ({MANIFEST} names {written}, they are "
+            f"{fingerprint}); copy the folder again, or remove {MANIFEST} to use it as it is"
+        )
+
+
+def _transform(height: int, width: int, means: dict[str, Any]) -> Any:
+    from reid_ray.model.dual.preprocess import ImageTransform
+
+    published = {"mean": tuple(means["image_mean"]), "std": tuple(means["image_std"])} if "image_mean" in means else {}
+    return ImageTransform(height, width, **published)
+
+
+def _require(folder: Path, names: tuple[str, ...], what: str) -> None:
+    if not any((folder / name).is_file() for name in names):
+        raise DataError(f"{folder}: holds no {' or '.join(names)}, so {what} is missing; copy the whole model folder again")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); copy the model folder again") from None

@@ -1,0 +1,28 @@
+"""Configuration of jobs/captioner.py: how the built-in tiny captioner is made and measured."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from reid_ray.config.base import Section
+
+
+class TinyMllmTrainingConfig(Section):
+    """Length and rate of training, and which synthetic people it learns from."""
+
+    sight_steps: int = Field(
+        2600, ge=0, description="optimiser steps of the vision part alone, with a linear classifier per attribute: a third of the cost"
+    )
+    steps: int = Field(
+        1700, ge=1, description="optimiser steps of the whole model after that; with the default about 20 minutes of one core"
+    )
+    batch_size: int = Field(32, ge=1, description="pictures per step")
+    learning_rate: float = Field(2e-3, gt=0, description="peak of a one-cycle schedule of AdamW")
+    plain_until: float = Field(
+        0.3, ge=0, le=1, description="share of steps that use short instructions only: what to say is learnt first, at half the cost"
+    )
+    people_per_set: int = Field(256, ge=1, description="identities of one synthetic set; each set has new people, streets and cameras")
+    first_seed: int = Field(
+        1_000_000, ge=1, description="seed of the first synthetic set, each next one is one higher; keep clear of people to be tested on"
+    )
+    threads: int = Field(1, ge=1, description="torch threads")

@@ -1,0 +1,1 @@
+"""The compare job: a paired bootstrap between two evaluations of the same queries."""

@@ -1,0 +1,73 @@
+"""The embed job: images or captions -> embedding actors -> an EMBEDDINGS table, each part written where its vectors were made.
+
+Vectors never pass through this process, so neither their number nor the number of nodes matters here; output.path must be a folder that
+all nodes see. Rows that could not be embedded are in the table too, with their reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.sources import image_listing, read_images
+from reid_ray.errors import DataError
+from reid_ray.model.plain_text import CutTexts
+from reid_ray.retrieval.embed.config import EmbedJob
+from reid_ray.retrieval.embed_stream import TOKENS, TRUNCATED, caption_rows, count_cut_texts, embed_images, embed_texts, read_captions
+from reid_ray.retrieval.encoder_digest import encoder_identity, require_encoder_folder
+from reid_ray.runtime import pool_need, ray_session, require_resources
+from reid_ray.storage import JobOutput, parquet_files, read_manifest
+
+EMBEDDINGS_FOLDER = "embeddings"
+
+
+def run_embed(config: EmbedJob) -> dict[str, Any]:
+    """Run the job; returns the manifest of config.output.path, which holds embeddings/ (EMBEDDINGS and encoder_fingerprint).
+
+    Raises:
+        DataError: no encoder, no image or caption, or not a single one could be embedded.
+        ResourceError: the cluster cannot hold the embedding actors.
+    """
+    origin = config.captions if config.images is None else config.images.path
+    inputs = {"encoder": config.encoder, "rows": origin}
+    output = JobOutput("embed", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
+    if (earlier := output.kept()) is not None:
+        return earlier
+    require_encoder_folder(config.encoder)
+    with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=600):
+        require_resources([pool_need("embed", config.embed)])
+        if config.images is not None:
+            images = read_images(config.images, listing=image_listing(config.images))
+            rows = embed_images(images, config.encoder, config.embed, max_pixels=config.images.max_pixels)
+        else:
+            captions = read_captions(str(config.captions), kinds=config.caption_kinds, split=config.split)
+            rows = embed_texts(caption_rows(captions), config.encoder, config.embed)
+        folder = (output.folder / EMBEDDINGS_FOLDER).resolve()
+        rows.write_parquet(str(folder), min_rows_per_file=config.rows_per_file, compression="zstd")
+        cut = _count(output, str(folder))
+        if not output.counts.written:
+            raise DataError(f"{origin}: not one row can be embedded ({output.counts}); check images or captions")
+        dim, fingerprint = encoder_identity(config.encoder)
+        output.facts.update({"kind": "text" if config.images is None else "image", "dim": dim, "encoder_fingerprint": fingerprint})
+        if config.images is None:
+            output.facts["texts_cut"] = cut.facts()
+    print(f"embed: {output.counts} -> {config.output.path}{cut.sentence()}")
+    return read_manifest(config.output.path)
+
+
+def _count(output: JobOutput, folder: str) -> CutTexts:
+    cut = CutTexts()
+    for file in parquet_files(folder):
+        further = [name for name in (TOKENS.name, TRUNCATED.name) if name in pq.read_schema(file).names]
+        table = pq.read_table(file, columns=["status", "reason", *further])
+        if further:
+            count_cut_texts(cut, table)
+        for status, reason in zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True):
+            output.counts.read += 1
+            if status == "ok":
+                output.counts.written += 1
+            else:
+                output.counts.failed[(reason or "failed").partition(":")[0]] += 1
+    return cut

@@ -1,0 +1,1 @@
+"""The transfer job: trained on A, tested on B, as one table."""

@@ -1,0 +1,29 @@
+"""The application as Ray Serve's own command line starts it.
+
+serve run reid_ray.serve.build:build index=runs/index
+serve build reid_ray.serve.build:build        # then set args in the YAML: the fields of ServeJob
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from reid_ray.config.base import load_config
+from reid_ray.serve.config import ServeJob
+from reid_ray.serve.deployments import application
+
+
+def build(args: Mapping[str, Any]) -> Any:
+    """A Ray Serve application from the fields of ServeJob, nested or dotted: {"index": "runs/index", "searcher.replicas": 2}.
+
+    serve.host and serve.port have no effect here: Ray Serve's own http_options decide where to bind. Without serve.token_env only
+    this machine is answered, wherever that is.
+
+    Raises:
+        ConfigError: a field is unknown or wrong, or the token is not set.
+        DataError: index and encoder do not belong together.
+    """
+    # An override takes JSON, so a nested value keeps its shape; a date that YAML saw in a text is that text again.
+    return application(load_config(ServeJob, None, [f"{key}={json.dumps(value, default=str)}" for key, value in args.items()]))

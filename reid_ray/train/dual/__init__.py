@@ -1,0 +1,1 @@
+"""Training of dual encoders: the recipe, its towers, validation and direct transfer."""

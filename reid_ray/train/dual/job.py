@@ -1,0 +1,117 @@
+"""The recipe for dual encoders, on the driver: images and captions become files that workers map, weights a model folder to start from."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reid_ray.model.plain_text import CutTexts
+from reid_ray.model.pretrained import locate
+from reid_ray.runtime import Need
+from reid_ray.storage import MANIFEST, Counts, parquet_files, read_manifest
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.dual.direct_transfer import prepare_transfer, transfer_results
+from reid_ray.train.feed.pairs import FACTS, SAMPLES, VALIDATION, prepare_pairs, read_pairs, read_prepared, texts_of
+from reid_ray.train.feed.ray_decoders import decoder_needs
+from reid_ray.train.masking.page import write_noise_page
+from reid_ray.train.recipe import DATA, NOISE, START, Selection
+from reid_ray.train.run import run_recipe
+
+if TYPE_CHECKING:
+    from reid_ray.train.parts import Parts
+
+# Inside a run's folder: what the driver prepares, and what the workers leave beside the model.
+
+
+def run_train(config: TrainJob) -> dict[str, Any]:
+    """Train a dual encoder. Returns the manifest of the output folder, which holds model/, metrics.jsonl and tensorboard/.
+
+    Raises:
+        ReidRayError: inputs, initial weights or resources are missing; before any worker starts.
+    """
+    return run_recipe(DualEncoderRecipe(config))
+
+
+@dataclass(frozen=True)
+class DualEncoderRecipe:
+    """Trains config.model on config.images and config.captions; implements reid_ray.train.recipe.Recipe."""
+
+    config: TrainJob
+    job: str = "train"
+
+    @property
+    def selection(self) -> Selection | None:
+        """By R@1 or mAP on the validation split."""
+        split, number = self.config.images.val_split, self.config.images.select_by
+        return Selection(split, number, {"r1": "text-to-image R@1", "map": "text-to-image mAP"}[number]) if split is not None else None
+
+    def inputs(self) -> dict[str, Any]:
+        """Images, captions, initial weights, and the data sets of direct transfer."""
+        own = {"images": self.config.images.path, "captions": self.config.captions.paths, "init": self.config.model.init}
+        others = {other.name: [other.images, other.captions] for other in self.config.transfer}
+        return {**own, "transfer": others} if others else own
+
+    def check(self) -> None:
+        """Tables and initial weights must be at hand, and the job must fit where workers.device_gib says into what."""
+        from reid_ray.train.memory.job import refuse_too_large
+
+        others = [path for other in self.config.transfer for path in (other.images, other.captions)]
+        for path in (self.config.images.path, *self.config.captions.paths, *others):
+            parquet_files(path)
+        if self.config.model.init is not None:
+            locate(self.config.model.init)
+        refuse_too_large("train", self.config)
+
+    def needs(self) -> list[Need]:
+        """The actors that decode."""
+        return decoder_needs(self.config.batches, self.config.workers)
+
+    def prepare(self, folder: Path, counts: Counts) -> dict[str, Any]:
+        """The joined data and the initial model."""
+        data, start = folder / DATA, folder / START
+        if not (data / FACTS).is_file():
+            data.mkdir(exist_ok=True)
+            prepare_pairs(self.config, data, counts)
+        prepared = read_prepared(data)
+        counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
+        counts.failed.clear()
+        counts.failed.update(prepared["counts"]["failed"])
+        prepare_transfer(self.config, folder)
+        if not (start / MANIFEST).is_file():
+            from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_cut
+            from reid_ray.model.pretrained import open_pretrained
+
+            model = self.config.model
+            if model.init is None:
+                encoder = build_dual_encoder(model, texts_of(read_pairs(data / SAMPLES)), seed=self.config.batches.seed)
+            else:
+                encoder = open_pretrained(model)
+            texts = chain(texts_of(read_pairs(data / SAMPLES)), texts_of(read_pairs(data / VALIDATION)))
+            cut = count_cut(encoder.tokenizer, texts, context=encoder.context)
+            encoder.save(start, {"init": model.init or "from scratch", "texts_cut": cut.facts()})
+        # A run that an older version prepared does not say.
+        return {**prepared["facts"], "texts_cut": read_manifest(start)["facts"].get("texts_cut")}
+
+    def parts(self, folder: Path) -> Parts:
+        """Towers, losses, batches and masking of one worker."""
+        from reid_ray.train.dual.worker_parts import build_parts
+
+        return build_parts(self.config, folder)
+
+    def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
+        """The noise levels and their page; scores on other data sets."""
+        if (folder / NOISE).is_dir():
+            shutil.copytree(folder / NOISE, out / NOISE)
+            write_noise_page(folder / NOISE, out / "noise.html")
+        facts = {"model": {name: model[name] for name in ("fingerprint", "dim", "parameters", "image_height", "image_width")}}
+        trained_on = read_prepared(folder / DATA)["facts"]["datasets"]
+        transfer = transfer_results(self.config, folder, out, step=model["facts"]["step"], trained_on=trained_on)
+        return {**facts, "transfer": transfer} if transfer else facts
+
+    def sentence(self, facts: dict[str, Any]) -> str:
+        """Samples and persons."""
+        cut = CutTexts(**facts["texts_cut"]).sentence() if facts["texts_cut"] else ""
+        return f"{facts['samples']} samples of {facts['persons']} persons{cut}"

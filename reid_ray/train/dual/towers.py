@@ -1,0 +1,170 @@
+"""What is trained: a dual encoder's model as a module that turns a batch into features, and back into a DualEncoder when it is saved.
+
+Knows the dual encoder and the parameters that losses bring; not the losses, data or DeepSpeed. Another model trains in the same loop by
+bringing its own such module.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from reid_ray.model.dual.dual_encoder import DualEncoder, tokenise
+from reid_ray.model.dual.preprocess import ImageTransform
+from reid_ray.model.dual.token_features import image_pass, layer_at, patch_features, token_features
+from reid_ray.train.dual.grad_cache import Tensors, in_chunks
+from reid_ray.train.losses.config import ObjectiveConfig
+from reid_ray.train.losses.irr import IGNORED, InteractionEncoder, irr_cost
+from reid_ray.train.masking.noise_aware import noise_levels
+
+# Names of the sigmoid loss's parameters in the module's state.
+SCALE, BIAS = "heads.sigmoid.log_scale", "heads.sigmoid.bias"
+
+
+class PairCollate:
+    """Pictures and texts -> the inputs of TwoTowers: {"pixel_values": [A, 3, H, W], "input_ids": [A, T]}.
+
+    Args:
+        transform: the model's image preprocessing; the pictures come in its size.
+        tokenizer: the model's.
+        context: tokens per text at most.
+    """
+
+    def __init__(self, transform: ImageTransform, tokenizer: Any, *, context: int) -> None:
+        self._transform, self._tokenizer, self._context = transform, tokenizer, context
+
+    def __call__(self, pictures: list[np.ndarray], texts: list[str]) -> dict[str, torch.Tensor]:
+        """The inputs of a batch; pictures are uint8 [H, W, 3]."""
+        return {
+            "pixel_values": torch.from_numpy(self._transform.normalise(np.stack(pictures))),
+            "input_ids": tokenise(self._tokenizer, texts, context=self._context),
+        }
+
+
+class LossHeads(nn.Module):
+    """Parameters that losses bring: a classifier of identities, an encoder that predicts masked words, the sigmoid's scale and bias.
+
+    Args:
+        config: terms of weight zero bring nothing.
+        dim: dimensions of the joint space.
+        persons: training identities.
+        vocab_size: of the tokenizer.
+        sigmoid_start: (log scale, bias) that the sigmoid loss goes on from; None starts as SigLIP did.
+    """
+
+    def __init__(
+        self, config: ObjectiveConfig, *, dim: int, persons: int, vocab_size: int, sigmoid_start: tuple[float, float] | None = None
+    ) -> None:
+        super().__init__()
+        self.classify = nn.Linear(dim, persons) if config.id.weight else None
+        self.interaction = (
+            InteractionEncoder(dim, vocab_size, heads=config.irr.heads, blocks=config.irr.blocks) if config.irr.weight else None
+        )
+        self.sigmoid = _ScaleAndBias(sigmoid_start) if config.sigmoid.weight else None
+        if self.classify is not None:  # as in IRRA
+            nn.init.normal_(self.classify.weight, std=0.001)
+            nn.init.zeros_(self.classify.bias)
+
+
+class TwoTowers(nn.Module):
+    """The two towers of a dual encoder. forward(batch) -> {"image": [A, D], "text": [A, D]}, unit vectors in float32, and:
+
+    "noise" [A, T], levels of the tokens of full_ids, if those are given; "image_identity" and "text_identity" [A, K], "irr_cost" and
+    "irr_count" [A], "sigmoid" [2] (log scale, bias), as far as there are heads for them and both modalities are given.
+
+    The model's own logit scale and bias are set aside: the losses have temperatures of their own, and DeepSpeed cannot hold a parameter
+    without dimensions.
+
+    Args:
+        encoder: its weights are trained in place.
+        heads: what the losses bring; None if they bring nothing.
+        chunk: samples whose activations are alive at a time (GradCache); None keeps those of all.
+        depth: share of each tower's layers after which noise levels are taken.
+    """
+
+    def __init__(self, encoder: DualEncoder, heads: LossHeads | None = None, *, chunk: int | None = None, depth: float = 1.0) -> None:
+        super().__init__()
+        self.model, self._family = encoder.model, encoder.family
+        self.heads = heads
+        self._shell = [encoder]  # in a list, so that the encoder's module is not registered twice
+        self._chunk = chunk
+        config = encoder.model.config
+        self._image_layer = layer_at(depth, config.vision_config.num_hidden_layers)
+        self._text_layer = layer_at(depth, config.text_config.num_hidden_layers)
+        self._end_id = encoder.tokenizer.eos_token_id  # published configurations name another than their tokenizer
+        for name in self._family.logits(temperature=1.0, learnt=None):
+            delattr(self.model, name)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        full_ids: torch.Tensor | None = None,
+        irr_targets: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Features of pictures [A, 3, H, W], of texts [A, T], or of both; full_ids are the texts before masking."""
+        given = {"pixel_values": pixel_values, "input_ids": input_ids, "full_ids": full_ids, "irr_targets": irr_targets}
+        features = in_chunks(self._encode, {name: value for name, value in given.items() if value is not None}, size=self._chunk)
+        if self.heads is not None and self.heads.sigmoid is not None:
+            features["sigmoid"] = self.heads.sigmoid()
+        return features
+
+    def encoder_with(self, state: dict[str, torch.Tensor], *, temperature: float) -> DualEncoder:
+        """A new DualEncoder with the weights `state` of this module (float32, on CPU).
+
+        Its logit scale is 1 / temperature, or what the sigmoid loss has learnt where the model has such a scale and bias of its own.
+        """
+        shell = self._shell[0]
+        model = type(shell.model)(shell.model.config)
+        weights = {name.removeprefix("model."): weight for name, weight in state.items() if name.startswith("model.")}
+        learnt = (state[SCALE].item(), state[BIAS].item()) if SCALE in state else None
+        model.load_state_dict({**weights, **self._family.logits(temperature=temperature, learnt=learnt)})
+        return DualEncoder(model, shell.tokenizer, shell.transform)
+
+    def _encode(self, batch: Tensors) -> dict[str, torch.Tensor]:
+        outputs, hidden = {}, None
+        if "full_ids" in batch:
+            outputs["image"], hidden = image_pass(self.model, batch["pixel_values"], layer=self._image_layer)
+        elif "pixel_values" in batch:
+            outputs["image"] = self.model.get_image_features(pixel_values=batch["pixel_values"])
+        if "input_ids" in batch:
+            outputs["text"] = self.model.get_text_features(input_ids=batch["input_ids"])
+        features = {name: nn.functional.normalize(output.pooler_output.float(), dim=-1) for name, output in outputs.items()}
+        if self.heads is not None and len(outputs) == 2:
+            features |= self._answers(outputs, batch)
+        if hidden is not None:
+            # Last, and without gradient: encoding in chunks then does not repeat it.
+            tokens = token_features(self.model, batch["full_ids"], layer=self._text_layer)
+            features["noise"] = noise_levels(patch_features(self.model, hidden), tokens)
+        return features
+
+    def _answers(self, outputs: dict[str, Any], batch: Tensors) -> dict[str, torch.Tensor]:
+        """What the heads make of both modalities."""
+        assert self.heads is not None
+        answers = {}
+        if self.heads.classify is not None:
+            answers = {f"{name}_identity": self.heads.classify(output.pooler_output) for name, output in outputs.items()}
+        if self.heads.interaction is not None and "irr_targets" in batch:
+            patches = self._family.project_image_output(self.model, outputs["image"].last_hidden_state)
+            tokens = self._family.project_tokens(self.model, outputs["text"].last_hidden_state)
+            end_AT = (batch["input_ids"] == self._end_id).long()
+            wanted_AT = batch["irr_targets"] != IGNORED
+            logits = self.heads.interaction(tokens, patches, end_AT.cumsum(dim=1) - end_AT == 0, wanted_AT)
+            answers["irr_cost"], answers["irr_count"] = irr_cost(logits, batch["irr_targets"]), wanted_AT.sum(dim=1)
+        return answers
+
+
+class _ScaleAndBias(nn.Module):
+    """The sigmoid loss's own parameters, as SigLIP starts them or as it left them. forward() -> [log scale, bias]."""
+
+    def __init__(self, start: tuple[float, float] | None) -> None:
+        super().__init__()
+        log_scale, bias = start or (math.log(10.0), -10.0)
+        self.log_scale, self.bias = nn.Parameter(torch.tensor([log_scale])), nn.Parameter(torch.tensor([bias]))
+
+    def forward(self) -> torch.Tensor:
+        return torch.cat([self.log_scale, self.bias]).float()

@@ -1,0 +1,130 @@
+"""Configuration of what a training job learns from: images, captions, and what one step sees of them."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from reid_ray.config.base import Section
+from reid_ray.config.common import PoolConfig
+from reid_ray.config.paths import LocalPath
+from reid_ray.train.config import TrainingJob
+
+
+class TrainImages(Section):
+    """Which images are learnt from, and which choose the weights."""
+
+    path: LocalPath = Field(description="Parquet file or folder in the IMAGES schema (jobs/synthesize.py and jobs/ingest.py write it)")
+    train_split: str = Field("train", description="images of this split are learnt from")
+    val_split: str | None = Field(
+        "val", description="the weights with the best score on this split are kept; null keeps the last weights. Never test"
+    )
+    select_by: Literal["r1", "map"] = Field("r1", description="text-to-image score that chooses: R@1, or mAP as in LLM-DA")
+    max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
+
+    @model_validator(mode="after")
+    def _splits_differ(self) -> Self:
+        if self.val_split == self.train_split:
+            raise ValueError(f"val_split and train_split are both {self.train_split!r}; weights must be chosen on unseen identities")
+        if self.val_split == "test":
+            raise ValueError("val_split is 'test'; weights chosen on the test split make its score worthless, so choose another")
+        return self
+
+
+class TrainCaptions(Section):
+    """Which captions are learnt from."""
+
+    paths: list[LocalPath] = Field(min_length=1, description="Parquet files or folders in the CAPTIONS schema; all of them are learnt from")
+    kinds: list[Literal["human", "static", "dynamic"]] = Field(
+        ["human", "static", "dynamic"], min_length=1, description="kinds of captions to take; each caption is one sample per epoch"
+    )
+    rewrite_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="probability that an accepted rewrite takes the place of its original (LLM-DA's beta; 0.2 there); 0 reads no rewrites. "
+        "A caption without accepted rewrites always stands",
+    )
+
+    @property
+    def reads_rewrites(self) -> bool:
+        """Whether rewrites are of use."""
+        return self.rewrite_share > 0
+
+
+class BatchesConfig(Section):
+    """What one step sees."""
+
+    size: int = Field(512, ge=2, description="samples per step over all workers; must be a multiple of workers.count")
+    sampler: Literal["shuffle", "identity"] = Field(
+        "shuffle",
+        description="shuffle: each sample once per epoch; identity: P x K, each identity once per epoch with samples_per_identity samples "
+        "of different pictures, P = size / samples_per_identity; every worker gets whole identities",
+    )
+    samples_per_identity: int = Field(4, ge=2, description="K of sampler identity (16 x 4 is usual); size must be a multiple of it")
+    seed: int = Field(0, ge=0, description="seed of order, rewrites, augmentation and new weights")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring left to right")
+    crop_padding: int = Field(
+        10, ge=0, description="pixels of padding before a random crop back to the image size (10 as in IRRA); 0 is off"
+    )
+    erase: float = Field(0.5, ge=0, le=1, description="probability of random erasing (0.5 as in IRRA)")
+    colour: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="brightness, contrast and saturation are each changed by a factor drawn from 1 - colour to 1 + colour; 0 is off. The "
+        "hue stays, for captions name colours",
+    )
+    chunk: int | None = Field(
+        None,
+        ge=1,
+        description="a worker encodes this many samples at a time and once more for the gradient, so that activations do not bound the "
+        "batch (GradCache); null encodes its share at once",
+    )
+    threads: int = Field(1, ge=1, description="threads per worker that read, decode and augment ahead of the step; without decoders")
+    decoders: PoolConfig | None = Field(
+        None,
+        description="Ray Data actors per worker that read, decode and augment, on any node with free CPUs, batch_size pictures per call; "
+        "null uses threads in the worker. Both give the same batches",
+    )
+
+    @model_validator(mode="after")
+    def _decoders_on_cpus(self) -> Self:
+        if self.decoders is not None and self.decoders.num_gpus:
+            raise ValueError("decoders.num_gpus is set, but decoding runs on CPUs; drop it")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_identities(self) -> Self:
+        if self.sampler == "identity" and self.size % self.samples_per_identity:
+            raise ValueError(
+                f"size {self.size} is not a multiple of samples_per_identity {self.samples_per_identity}; set size to P x K, such as "
+                f"{max(1, self.size // self.samples_per_identity) * self.samples_per_identity}"
+            )
+        return self
+
+    @property
+    def identities(self) -> int:
+        """P of sampler identity."""
+        return self.size // self.samples_per_identity
+
+
+class PairTrainingJob(TrainingJob):
+    """A training job that learns from images and their captions: its batches must divide, and its patience needs scores."""
+
+    images: TrainImages
+    batches: BatchesConfig = BatchesConfig()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        self.workers.divide(self.batches.size, field="batches.size")
+        if self.batches.sampler == "identity":
+            self.workers.divide(self.batches.identities, field="batches.size / batches.samples_per_identity")
+        return self
+
+    @model_validator(mode="after")
+    def _patience_needs_scores(self) -> Self:
+        if self.schedule.patience is not None and self.images.val_split is None:
+            raise ValueError("schedule.patience counts validations, but images.val_split is null; set it, or patience to null")
+        return self

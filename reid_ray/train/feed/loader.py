@@ -1,0 +1,175 @@
+"""From the plan to tensors: each step's pictures are read, decoded, augmented and handed with their texts to a model's collate, ahead.
+
+Knows the prepared files and the plan; not the model or losses. Pictures and texts become tensors by what the model brings, so pictures
+may differ in size if its collate takes that. The same step gives the same tensors on every run; threads here, or Ray Data's actors
+elsewhere, change the speed alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from reid_ray.config.common import PoolConfig
+from reid_ray.train.feed.batches import BatchPlan, IdentityOrder, Order, ShuffledOrder
+from reid_ray.train.feed.config import BatchesConfig
+from reid_ray.train.feed.decoding import Decoder, Resize, Wanted
+from reid_ray.train.feed.pairs import IDS, PICTURES, SAMPLES, read_pairs
+from reid_ray.train.feed.ray_decoders import decoded_in_order
+from reid_ray.train.parts import TrainBatch
+
+# A samples' pictures, uint8 [H, W, 3] each, and their texts -> the module's inputs.
+Collate = Callable[[list[np.ndarray], list[str]], dict[str, torch.Tensor]]
+_PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """A worker's share of one step, before pictures are read and texts become tokens."""
+
+    wanted: Wanted
+    texts: list[str]
+    person_A: np.ndarray
+    text_A: np.ndarray
+
+
+class Feed:
+    """The batches of one worker.
+
+    Args:
+        folder: what prepare_pairs wrote.
+        config: size, sampler, seed and augmentation.
+        rewrite_share: LLM-DA's beta.
+        resize: the model's; before augmentation.
+        fill: colour of padding and erased rectangles, the model's mean colour.
+        collate: the model's; after augmentation.
+        rank: this worker.
+        world: how many workers share each batch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: BatchesConfig,
+        *,
+        rewrite_share: float,
+        resize: Resize,
+        fill: tuple[int, int, int],
+        collate: Collate,
+        rank: int,
+        world: int,
+    ) -> None:
+        self._folder, self._samples = folder, read_pairs(folder / SAMPLES)
+        self._decoder = Decoder(folder / PICTURES, config, resize=resize, fill=fill)
+        self._config, self._collate, self._rank, self._world = config, collate, rank, world
+        rewrites_S = pc.list_value_length(self._samples["rewrites"]).to_numpy()
+        # Texts are numbered as texts_of gives them: captions first, then each caption's rewrites.
+        self._first_rewrite_S = len(rewrites_S) + np.cumsum(rewrites_S) - rewrites_S
+        self.texts = len(rewrites_S) + int(rewrites_S.sum())
+        # Identities of the training split alone, counted from 0, as a classifier wants them.
+        persons, self._person_S = np.unique(self._samples["person"].to_numpy(), return_inverse=True)
+        self.persons = len(persons)
+        self.plan = BatchPlan(rewrites_S, _order(config, self._samples), rewrite_share=rewrite_share, seed=config.seed)
+
+    def texts_at(self, rows: np.ndarray) -> list[str]:
+        """The texts of rows in the numbering of TrainBatch.text_A."""
+        captions = len(self._samples)
+        rewrites = pc.list_flatten(self._samples["rewrites"]) if rows.max(initial=0) >= captions else None
+        return [
+            (self._samples["text"][row] if row < captions or rewrites is None else rewrites[row - captions]).as_py()
+            for row in rows.tolist()
+        ]
+
+    def names_of(self, rows: np.ndarray) -> list[str]:
+        """Which caption and image rows in the numbering of TrainBatch.text_A are, for messages."""
+        captions = len(self._samples)
+        sample = np.where(rows < captions, rows, np.searchsorted(self._first_rewrite_S, rows, side="right") - 1)
+        if not (self._folder / IDS).is_file():  # prepared by an older version
+            return [f"sample {row}" for row in sample.tolist()]
+        ids = read_pairs(self._folder / IDS).take(sample)
+        return [
+            f"{'caption' if row < captions else 'a rewrite of caption'} {caption} of image {image}"
+            for row, caption, image in zip(rows.tolist(), ids["caption_id"].to_pylist(), ids["image_id"].to_pylist(), strict=True)
+        ]
+
+    def batches(self, start: int, stop: int) -> Iterator[TrainBatch]:
+        """The batches of steps start .. stop - 1, prepared ahead.
+
+        Raises:
+            TimeoutError: decoding actors gave nothing for ten minutes.
+        """
+        if self._config.decoders is None:
+            return self._by_threads(start, stop)
+        return _ahead(self._by_actors(start, stop, self._config.decoders))
+
+    def make(self, step: int) -> TrainBatch:
+        """The batch of one step."""
+        share = self._share(step)
+        return self._batch(share, self._decoder(share.wanted))
+
+    def _by_threads(self, start: int, stop: int) -> Iterator[TrainBatch]:
+        with ThreadPoolExecutor(self._config.threads, thread_name_prefix="feed") as pool:
+            ahead: deque[Future[TrainBatch]] = deque()
+            following = start
+            try:
+                for _ in range(start, stop):
+                    while following < stop and len(ahead) <= self._config.threads:
+                        ahead.append(pool.submit(self.make, following))
+                        following += 1
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _by_actors(self, start: int, stop: int, pool: PoolConfig) -> Iterator[TrainBatch]:
+        asked: deque[Share] = deque()
+
+        def wanted() -> Iterator[Wanted]:
+            for step in range(start, stop):
+                asked.append(self._share(step))
+                yield asked[-1].wanted
+
+        for pictures in decoded_in_order(wanted(), self._decoder, pool, world=self._world):
+            yield self._batch(asked.popleft(), pictures)
+
+    def _share(self, step: int) -> Share:
+        share = self.plan.share(step, rank=self._rank, world=self._world)
+        rows = self._samples.take(share.sample_B)
+        texts = [
+            text if rewrite < 0 else rewrites[rewrite]
+            for text, rewrites, rewrite in zip(rows["text"].to_pylist(), rows["rewrites"].to_pylist(), share.rewrite_B, strict=True)
+        ]
+        text_A = np.where(share.rewrite_B < 0, share.sample_B, self._first_rewrite_S[share.sample_B] + share.rewrite_B)
+        return Share(Wanted(step, rows["picture"].to_numpy(), share.place_B), texts, self._person_S[share.sample_B], text_A)
+
+    def _batch(self, share: Share, pictures: list[np.ndarray]) -> TrainBatch:
+        return TrainBatch(self._collate(pictures, share.texts), torch.from_numpy(share.person_A), torch.from_numpy(share.text_A))
+
+
+def _ahead(batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
+    """`batches`, drawn by a thread two steps before they are asked for."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
+    try:
+        drawn = deque(pool.submit(next, batches, None) for _ in range(2))
+        while (batch := drawn.popleft().result(timeout=_PATIENCE_S)) is not None:
+            drawn.append(pool.submit(next, batches, None))
+            yield batch
+    except TimeoutError:
+        raise TimeoutError(f"batches.decoders: no picture in {_PATIENCE_S:g} s; is there room for the actors in the cluster?") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a thread that waits for the cluster would be waited for in vain
+
+
+def _order(config: BatchesConfig, samples: pa.Table) -> Order:
+    if config.sampler == "shuffle":
+        return ShuffledOrder(len(samples), size=config.size, seed=config.seed)
+    person_S, picture_S, camera_S = (samples[name].to_numpy() for name in ("person", "picture", "camera"))
+    return IdentityOrder(person_S, picture_S, camera_S, size=config.size, per_identity=config.samples_per_identity, seed=config.seed)

@@ -1,0 +1,1 @@
+"""The loss terms, as pure functions of tensors, and the weighted objective made of them."""

@@ -1,0 +1,25 @@
+"""Configuration of masking: which share of caption tokens the text tower does not see, and how they are chosen."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from reid_ray.config.base import Section
+
+
+class MaskingConfig(Section):
+    """Which words the text tower does not see. A chosen token becomes the mask 80 %, a random one 10 %, itself 10 %."""
+
+    kind: Literal["none", "equal", "nam"] = Field(
+        "none", description="equal: every token with `probability`; nam: noise-aware, the doubtful ones more often (Tan et al. 2024)"
+    )
+    probability: float = Field(0.15, gt=0, lt=1, description="mean probability of masking a token (0.15 as in BERT; 0.10 to 0.30 work)")
+    depth: float = Field(
+        0.83,
+        gt=0,
+        le=1,
+        description="nam compares tokens with patches after this share of each tower's layers (layer 10 of 12; 8 to 12 work)",
+    )
+    export: bool = Field(True, description="nam: write every token's last noise level to noise/ (Parquet) and a page to noise.html")

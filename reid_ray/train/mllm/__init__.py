@@ -1,0 +1,1 @@
+"""Tuning of multimodal LLMs (MLLMReID): the recipe, its module, objective and batches."""

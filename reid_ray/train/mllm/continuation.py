@@ -1,0 +1,72 @@
+"""What a multimodal LLM is to say after an image and after its caption: the same continuation, drawn from the captions at hand.
+
+Knows samples and random draws; not tokens or models. A step's draws are a function of seed, step and place, not of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_DRAWS = 4  # this stream's number beside those of reid_ray.train.feed.batches
+
+
+class Continuations:
+    """The continuations of samples.
+
+    Args:
+        samples: SAMPLES of reid_ray.train.feed.pairs.
+        sources: of config.tune, the first that a sample has is drawn from.
+    """
+
+    def __init__(self, samples: pa.Table, sources: Sequence[str]) -> None:
+        self._text, self._rewrites, self._sources = samples["text"], samples["rewrites"], sources
+        self._rewrites_S = pc.list_value_length(samples["rewrites"]).to_numpy()
+        self._picture_S = samples["picture"].to_numpy()
+        self._groups = {"image": _Groups(self._picture_S), "identity": _Groups(samples["person"].to_numpy())}
+
+    def available(self) -> np.ndarray:
+        """Which samples have a continuation, bool [S]."""
+        rows = range(len(self._text))
+        return np.fromiter((any(len(self._others(row, source)) for source in self._sources) for row in rows), bool, len(self._text))
+
+    def draw(self, row: int, number: float) -> str:
+        """One continuation of sample `row`; `number` in [0, 1) chooses among those of its first source."""
+        for source in self._sources:
+            others = self._others(row, source)
+            if len(others):
+                chosen = int(others[int(number * len(others))])
+                return str(self._rewrites[row][chosen].as_py() if source == "rewrite" else self._text[chosen].as_py())
+        raise ValueError(f"sample {row} has no continuation among {self._sources}")
+
+    def _others(self, row: int, source: str) -> np.ndarray:
+        """Numbers of rewrites of sample `row`, or of other samples."""
+        if source == "rewrite":
+            return np.arange(self._rewrites_S[row])
+        if source == "caption":
+            return np.array([row])
+        members = self._groups[source].of(row)
+        if source == "image":
+            return members[members != row]
+        return members[self._picture_S[members] != self._picture_S[row]]
+
+
+class _Groups:
+    """Rows of equal keys."""
+
+    def __init__(self, key_S: np.ndarray) -> None:
+        _, self._group_S = np.unique(key_S, return_inverse=True)
+        self._order = np.argsort(self._group_S, kind="stable")
+        self._first = np.concatenate([[0], np.cumsum(np.bincount(self._group_S))])
+
+    def of(self, row: int) -> np.ndarray:
+        group = self._group_S[row]
+        return self._order[self._first[group] : self._first[group + 1]]
+
+
+def draws(seed: int, step: int, places: np.ndarray) -> np.ndarray:
+    """Two numbers in [0, 1) for each place of `step`'s global batch: for the continuation and for the instruction, [A, 2]."""
+    return np.stack([np.random.default_rng([seed, _DRAWS, step, int(place)]).random(2) for place in places])

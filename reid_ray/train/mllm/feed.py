@@ -1,0 +1,67 @@
+"""From the plan to a multimodal LLM's inputs: pictures and captions, each followed by an instruction and the same continuation.
+
+The plan, reading ahead and pictures are the feed's of dual encoders. Knows samples and chat turns; not the model, losses or Ray.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from reid_ray.model.mllm.inputs import Chat
+from reid_ray.train.feed.loader import Feed, Share
+from reid_ray.train.mllm.config import TuneJob
+from reid_ray.train.mllm.continuation import Continuations, draws
+from reid_ray.train.mllm.module import CAPTION, IMAGE, inputs_of
+from reid_ray.train.parts import TrainBatch
+
+
+class InstructionFeed(Feed):
+    """The batches of one worker.
+
+    Args:
+        folder: what prepare_pairs wrote.
+        config: the job.
+        chat: writes turns as the model's template has them.
+        rank: this worker.
+        world: how many workers share each batch.
+    """
+
+    def __init__(self, folder: Path, config: TuneJob, *, chat: Chat, rank: int, world: int) -> None:
+        super().__init__(
+            folder,
+            config.batches,
+            rewrite_share=0.0,  # rewrites are continuations here, so a text's row is its sample's
+            resize=np.asarray,  # the processor resizes, each crop to its own shape
+            fill=mean_colour(chat.processor),
+            collate=lambda pictures, texts: {},
+            rank=rank,
+            world=world,
+        )
+        self._job, self._chat = config, chat
+        self._continuations = Continuations(self._samples, config.captions.continuation)
+
+    def _batch(self, share: Share, pictures: list[np.ndarray]) -> TrainBatch:
+        job, sample_A = self._job, share.text_A
+        draw_A2 = draws(job.batches.seed, share.wanted.step, share.wanted.place_A)
+        asked = job.instruction.texts
+        instructions = [asked[int(number * len(asked))] for number in draw_A2[:, 1]]
+        answers = None
+        if job.objective.answers:
+            answers = [self._continuations.draw(int(row), number) for row, number in zip(sample_A, draw_A2[:, 0], strict=True)]
+        inputs: dict[str, torch.Tensor] = {}
+        if job.objective.reads_images or job.objective.has_visual:
+            inputs |= inputs_of(self._chat.show_pictures([Image.fromarray(each) for each in pictures], instructions, answers), IMAGE)
+        if job.objective.reads_captions:
+            inputs |= inputs_of(self._chat.show_captions(share.texts, instructions, answers), CAPTION)
+        return TrainBatch(inputs, torch.from_numpy(share.person_A), torch.from_numpy(sample_A))
+
+
+def mean_colour(processor: Any) -> tuple[int, int, int]:
+    """The colour that the processor's normalisation turns into zeros."""
+    red, green, blue = (round(255 * value) for value in processor.image_processor.image_mean)
+    return red, green, blue

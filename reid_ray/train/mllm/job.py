@@ -1,0 +1,121 @@
+"""The recipe for multimodal LLMs (MLLMReID), on the driver: what cannot work is refused, images and captions become mapped files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reid_ray.errors import ConfigError
+from reid_ray.runtime import Need
+from reid_ray.storage import Counts, parquet_files
+from reid_ray.train.feed.pairs import FACTS, prepare_pairs, read_prepared
+from reid_ray.train.feed.ray_decoders import decoder_needs
+from reid_ray.train.mllm.config import TuneJob
+from reid_ray.train.recipe import DATA, Selection
+from reid_ray.train.run import run_recipe
+
+if TYPE_CHECKING:
+    from reid_ray.train.parts import Parts
+
+
+def run_tune(config: TuneJob) -> dict[str, Any]:
+    """Tune a multimodal LLM. Returns the manifest of the output folder, which holds model/, metrics.jsonl and tensorboard/.
+
+    Raises:
+        ReidRayError: inputs, weights or resources are missing or do not fit; before any worker starts.
+    """
+    return run_recipe(MllmRecipe(config))
+
+
+@dataclass(frozen=True)
+class MllmRecipe:
+    """Tunes config.model on config.images and config.captions; implements reid_ray.train.recipe.Recipe."""
+
+    config: TuneJob
+    job: str = "tune"
+
+    @property
+    def selection(self) -> Selection | None:
+        """By mAP on the validation split."""
+        split, select = self.config.images.val_split, self.config.select
+        return Selection(split, f"{select}_map", f"image-to-image mAP of the {select} feature") if split is not None else None
+
+    def inputs(self) -> dict[str, Any]:
+        """Images, captions, the base and what training goes on from."""
+        model = self.config.model
+        return {"images": self.config.images.path, "captions": self.config.captions.paths, "base": model.base, "adapter": model.adapter}
+
+    def check(self) -> None:
+        """Tables, base, processor, LoRA targets, quantization and context."""
+        from reid_ray.model.mllm.model_folder import check_mllm
+        from reid_ray.train.memory.job import refuse_too_large
+
+        for path in (self.config.images.path, *self.config.captions.paths):
+            parquet_files(path)
+        check_mllm(self.config.model, zero_stage=self.config.engine.zero_stage)
+        self._refuse_small_context()
+        refuse_too_large("tune", self.config)
+
+    def needs(self) -> list[Need]:
+        """The actors that decode."""
+        return decoder_needs(self.config.batches, self.config.workers)
+
+    def prepare(self, folder: Path, counts: Counts) -> dict[str, Any]:
+        """The joined data: no text that is too long, no sample without a continuation if one is to be learnt."""
+        data = folder / DATA
+        if not (data / FACTS).is_file():
+            from reid_ray.model.mllm.model_folder import open_processor
+            from reid_ray.model.plain_text import plain_tokens
+            from reid_ray.train.mllm.continuation import Continuations
+
+            tokenizer = open_processor(self.config.model)[0].tokenizer
+            captions = self.config.captions
+            data.mkdir(exist_ok=True)
+            prepare_pairs(
+                self.config,
+                data,
+                counts,
+                fits=lambda text: len(plain_tokens(tokenizer, [text], add_special_tokens=False)["input_ids"][0]) <= captions.max_tokens,
+                answered=(lambda pairs: Continuations(pairs, captions.continuation).available()) if self.config.objective.answers else None,
+            )
+        prepared = read_prepared(data)
+        counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
+        counts.failed.clear()
+        counts.failed.update(prepared["counts"]["failed"])
+        return dict(prepared["facts"])
+
+    def parts(self, folder: Path) -> Parts:
+        """Model, losses, batches and validation of one worker."""
+        from reid_ray.train.mllm.worker_parts import build_parts
+
+        return build_parts(self.config, folder)
+
+    def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
+        """Nothing more than the model; its size and base."""
+        return {"model": {name: model[name] for name in ("fingerprint", "family", "base", "trained", "adapter_serves_alone")}}
+
+    def sentence(self, facts: dict[str, Any]) -> str:
+        """Samples, persons and what trains."""
+        trained = facts["model"]["trained"]
+        return f"{facts['samples']} samples of {facts['persons']} persons, {sum(trained.values()):,} parameters trained"
+
+    def _refuse_small_context(self) -> None:
+        """The longest turns that can come must fit, so that no step fails half-way."""
+        from PIL import Image
+
+        from reid_ray.model.mllm.inputs import Chat
+        from reid_ray.model.mllm.model_folder import open_processor
+
+        processor, context, image_tokens = open_processor(self.config.model)
+        chat = Chat(processor, context=1 << 30, origin=f"model.base {self.config.model.base}")
+        limit, asked = self.config.captions.max_tokens, self.config.instruction.texts
+        longest = max(asked, key=chat.count_tokens)
+        turn = chat.show_pictures([Image.new("RGB", (64, 128))], [longest], [""])
+        image = turn.input_ids.shape[1] - int(turn.shown.sum()) + image_tokens + limit
+        caption = chat.show_captions(["a"], [longest], [""]).input_ids.shape[1] + 2 * limit
+        if max(image, caption) > context:
+            raise ConfigError(
+                f"captions.max_tokens {limit}: an image turn may have {image} tokens and a caption turn {caption}, but the model reads "
+                f"{context}; lower captions.max_tokens or model.max_pixels"
+            )

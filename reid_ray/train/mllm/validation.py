@@ -1,0 +1,87 @@
+"""Image retrieval on the validation split while a multimodal LLM is tuned: the number that chooses the weights.
+
+Every picture of the split is a query against all others; those of its own identity on its own camera are left out, as Market-1501 has it.
+Both features are scored, and captions against pictures where captions have latents. Work is divided among the workers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reid_ray.data.images import decode_image
+from reid_ray.model.mllm.inputs import Chat
+from reid_ray.train.dual.validation import Forward
+from reid_ray.train.feed.pairs import PICTURES, VALIDATION, PictureStore, read_pairs
+from reid_ray.train.losses.objective import gather_constant
+from reid_ray.train.mllm.config import TuneObjective
+from reid_ray.train.mllm.module import CAPTION, IMAGE, inputs_of
+
+
+class ImageValidation:
+    """Scores of the validation split.
+
+    Args:
+        folder: what prepare_pairs wrote.
+        chat: writes turns.
+        objective: which features there are.
+        batch_size: pictures per forward pass.
+        rank: this worker.
+        world: how many workers share the work.
+    """
+
+    def __init__(self, folder: Path, *, chat: Chat, objective: TuneObjective, batch_size: int, rank: int, world: int) -> None:
+        self._pairs, self._pictures = read_pairs(folder / VALIDATION), PictureStore(folder / PICTURES)
+        self._chat, self._objective, self._batch_size, self._rank, self._world = chat, objective, batch_size, rank, world
+        self._picture_G, first = np.unique(self._pairs["picture"].to_numpy(), return_index=True)
+        self._person_G, self._camera_G = (self._pairs[name].to_numpy()[first] for name in ("person", "camera"))
+
+    @torch.no_grad()
+    def __call__(self, forward: Forward) -> dict[str, float]:
+        """{"visual_map", "visual_r1", "latent_map", ...} in [0, 1] or NaN; every worker must call it."""
+        features = self._encode(forward, "picture", self._picture_G)
+        person_G, camera_G = torch.from_numpy(self._person_G), torch.from_numpy(self._camera_G)
+        same_GG = person_G[:, None] == person_G[None, :]
+        own_GG = torch.eye(len(person_G), dtype=torch.bool)
+        left_out_GG = own_GG | (same_GG & (camera_G[:, None] == camera_G[None, :]) & (camera_G[:, None] >= 0))
+        scores: dict[str, float] = {}
+        for name, key in (("visual", "visual"), ("latent", "image")):
+            if key in features:
+                scores |= _scores(name, features[key] @ features[key].T, same_GG, left_out_GG)
+        if self._objective.sdm.weight:
+            text_QD = self._encode(forward, "text", np.arange(self._pairs.num_rows))["text"]
+            match_QG = torch.tensor(self._pairs["person"].to_numpy())[:, None] == person_G[None, :]
+            scores |= _scores("text", text_QD @ features["image"].T, match_QG, torch.zeros_like(match_QG))
+        return scores
+
+    def _encode(self, forward: Forward, kind: str, numbers: np.ndarray) -> dict[str, torch.Tensor]:
+        """Features of all, on CPU; each worker encodes as many (ZeRO-3 needs equal numbers of forward passes)."""
+        each = -(-len(numbers) // self._world)
+        rows = np.minimum(np.arange(self._rank * each, (self._rank + 1) * each), len(numbers) - 1)
+        found: dict[str, list[torch.Tensor]] = {}
+        for start in range(0, each, self._batch_size):
+            for name, value in forward(self._inputs(kind, numbers[rows[start : start + self._batch_size]])).items():
+                found.setdefault(name, []).append(value)
+        return {name: gather_constant(torch.cat(values))[: len(numbers)].cpu() for name, values in found.items()}
+
+    def _inputs(self, kind: str, numbers: np.ndarray) -> dict[str, torch.Tensor]:
+        unasked = [""] * len(numbers)  # nothing behind an image or a caption can change its features
+        if kind == "text":
+            return inputs_of(self._chat.show_captions(self._pairs.take(numbers)["text"].to_pylist(), unasked), CAPTION)
+        return inputs_of(self._chat.show_pictures([decode_image(self._pictures[int(number)]) for number in numbers], unasked), IMAGE)
+
+
+def _scores(name: str, score_QG: torch.Tensor, match_QG: torch.Tensor, left_out_QG: torch.Tensor) -> dict[str, float]:
+    """Mean average precision and R@1 over queries that have a match left; NaN if a score is not finite: its rank would mean nothing."""
+    if not torch.isfinite(score_QG).all():
+        return {f"{name}_map": float("nan"), f"{name}_r1": float("nan")}
+    match_QG = match_QG & ~left_out_QG
+    order_QG = score_QG.masked_fill(left_out_QG, float("-inf")).argsort(dim=1, descending=True, stable=True)
+    ranked_QG = match_QG.gather(1, order_QG)[match_QG.any(dim=1)].double()
+    if not len(ranked_QG):
+        return {f"{name}_map": 0.0, f"{name}_r1": 0.0}
+    precision_QG = ranked_QG.cumsum(dim=1) / torch.arange(1, ranked_QG.shape[1] + 1)
+    average_Q = (precision_QG * ranked_QG).sum(dim=1) / ranked_QG.sum(dim=1)
+    return {f"{name}_map": float(average_Q.mean()), f"{name}_r1": float(ranked_QG[:, 0].mean())}

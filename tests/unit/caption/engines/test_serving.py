@@ -1,0 +1,162 @@
+"""What vLLM cannot serve is refused by its key before Ray starts; a run that captioned nothing publishes nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from reid_ray.caption.config import CaptionerConfig, RewriterConfig, SamplingConfig
+from reid_ray.caption.engines import preflight
+from reid_ray.caption.engines import vllm_engine as engine
+from reid_ray.caption.engines.preflight import check_servable
+from reid_ray.caption.job import _publish
+from reid_ray.caption.rows import staged_table
+from reid_ray.config.common import OutputConfig
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.model.weights import check_names
+from reid_ray.setup.model_files import resolve_model
+from reid_ray.storage import JobOutput
+
+MODEL = Path(resolve_model("builtin:tiny-mllm"))
+
+
+def bare(target):
+    """A copy of the tiny model without its chat template."""
+    shutil.copytree(MODEL, target)
+    (target / "chat_template.jinja").unlink()
+    file = target / "tokenizer_config.json"
+    file.write_text(json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name != "chat_template"}))
+    return target
+
+
+def check(folder, **engine):
+    check_servable(CaptionerConfig(model=str(folder), engine=engine), str(folder), field="captioners.main")
+
+
+def test_a_model_without_a_chat_template_is_refused_and_each_way_to_have_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "fallback_template", lambda *_: None)
+    folder = bare(tmp_path / "bare")
+    with pytest.raises(ConfigError, match=r"captioners\.main\.model: .* no chat template; set captioners\.main\.engine\.chat_template"):
+        check(folder)
+    with pytest.raises(ConfigError, match=r"^rewriter\.model: .* set rewriter\.engine\.chat_template"):
+        check_servable(RewriterConfig(model=str(folder)), str(folder), field="rewriter")
+    check(folder, chat_template="{{ messages }}")
+    for name in ("tokenizer_config.json", "processor_config.json"):
+        file = folder / name
+        before = file.read_text() if file.exists() else None
+        file.write_text(json.dumps({"chat_template": "{{ messages }}"}))
+        check(folder)
+        file.write_text(before or "{}")
+    (folder / "chat_template.json").write_text("{}")
+    check(folder)
+    check(MODEL)
+
+
+@pytest.mark.parametrize("size", [1, 16, 48])
+def test_a_block_size_that_a_cpu_cannot_do_is_refused_by_its_key(size):
+    with pytest.raises(ConfigError, match=rf"captioners\.main\.engine\.block_size: is {size}, but .* multiples of 32"):
+        check(MODEL, block_size=size)
+    for fine in (32, 64, None):
+        check(MODEL, block_size=fine)
+    on_gpus = CaptionerConfig(engine={"block_size": size}, pool={"num_gpus": 1})
+    check_servable(on_gpus, str(MODEL), field="captioners.main")
+
+
+def test_names_are_checked_from_headers_before_another_program_loads_them(tmp_path):
+    check_names(MODEL)
+    for name, change, words in (
+        ("less", lambda s: {key: value for key, value in s.items() if "blocks.1." not in key}, r"missing \(.*blocks\.1\."),
+        ("wrapped", lambda s: {f"module.{key}": value for key, value in s.items()}, r"unknown \(module\."),
+        ("shape", lambda s: s | {"lm_head.weight": s["lm_head.weight"][:5].clone()}, "lm_head.weight is 5 x 128"),
+    ):
+        copy = shutil.copytree(MODEL, tmp_path / name)
+        save_file(change(load_file(copy / "model.safetensors")), copy / "model.safetensors", {"format": "pt"})
+        with pytest.raises(DataError, match=words):
+            check_names(copy)
+    (tmp_path / "config.json").write_text("{}")
+    check_names(tmp_path)  # an architecture that is not known is for its own program to judge
+
+
+def rows_of(outcomes):
+    return staged_table(
+        [
+            {
+                "caption_id": f"c{number}",
+                "image_id": f"i{number}",
+                "kind": "static",
+                "status": "ok" if outcome == "ok" else "failed",
+                "text": "A man." if outcome == "ok" else None,
+                "reason": None if outcome == "ok" else f"{outcome}: because of {number}",
+                "image_outcome": outcome,
+                "captioner": "a",
+                "model": "m",
+                "revision": "r",
+                "instruction_id": "static",
+                "prompt_fingerprint": "p",
+                "seed": 0,
+                "tries": 1,
+            }
+            for number, outcome in enumerate(outcomes)
+        ]
+    )
+
+
+def publish(path, outcomes):
+    listing = SimpleNamespace(count=len(outcomes), origin="crops")
+    run = SimpleNamespace(names=["a"], listing=listing, rows=lambda _: iter([rows_of(outcomes)]), throughput={})
+    config = SimpleNamespace(output=OutputConfig(path=str(path)))
+    with JobOutput("caption", path, OutputConfig(path=str(path)), if_exists=config.output.if_exists) as output:
+        _publish(run, output)
+
+
+def test_a_run_that_captioned_nothing_publishes_nothing_and_says_the_commonest_reason(tmp_path):
+    with pytest.raises(DataError, match=r"crops: not one image .* 2 of 3 are rejected, such as i1: rejected: because of 1;"):
+        publish(tmp_path / "none", ["not_an_image", "rejected", "rejected"])
+    assert not (tmp_path / "none").exists()
+    publish(tmp_path / "one", ["rejected", "ok", "rejected"])
+    assert (tmp_path / "one" / "manifest.json").is_file()
+
+
+def test_engines_log_errors_but_never_a_dump_of_a_failed_batch(capfd):
+    before = {name: logging.getLogger(name).__dict__.copy() for name in ("vllm", "vllm.logging_utils.dump_input")}
+    logging.config.dictConfig(json.loads(engine._LOGGING.read_text()))
+    try:
+        logging.getLogger("vllm.logging_utils.dump_input").error("Dumping input data: tensor([[0.5]])")
+        logging.getLogger("vllm.v1.engine.core").error("the engine has died")
+    finally:
+        for name, state in before.items():
+            logging.getLogger(name).__dict__.update(state)
+    said = capfd.readouterr().err
+    assert "tensor" not in said
+    assert "the engine has died" in said
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+def test_a_rejected_request_keeps_why_and_nothing_of_what_it_said(quoted):
+    caption = "A tall man in a red coat carries a blue bag"
+    content = [{"type": "image_pil", "image_pil": object()}, {"type": "text", "text": caption}]
+
+    def reject(conversations, *_, **__):
+        raise ValueError(f"5 tokens are too many, for {content if quoted else caption}, at {id(conversations):#x}")
+
+    rejecting = object.__new__(engine.Engine)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    rejecting._llm = SimpleNamespace(chat=reject, get_tokenizer=lambda: tokenizer)
+    rejecting._sampling, rejecting._sampling_params = SamplingConfig(), lambda **_: None
+    rejecting._structure = rejecting._adapter = rejecting._chat_template = None
+    rejecting._rejections = (ValueError,)
+    replies = rejecting.chat([[{"role": "user", "content": content}], [{"role": "user", "content": caption}]] * 2, list("abcd"))
+    for reply in replies:
+        assert reply.text is None
+        assert reply.error.startswith("ValueError: 5 tokens are too many")
+        for word in ("tall", "red", "bag", "0x", "PIL"):
+            assert word not in reply.error
+    assert len({reply.error for reply in replies}) == 1

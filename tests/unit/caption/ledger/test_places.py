@@ -1,0 +1,43 @@
+"""What is written down of images while they are read: only what did not change under the reader's hands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import ray
+
+from reid_ray.caption.config import CaptionerConfig
+from reid_ray.caption.ledger.missing import MissingOnly, place_key
+from reid_ray.caption.ledger.wanted import CaptionRecipe
+from reid_ray.caption.ledger.write_ahead_log import Ledger, open_ledger, read_index
+from reid_ray.data.sources import _FolderPiece
+
+RECIPE = CaptionRecipe(CaptionerConfig(), revision="r", templates=None, max_pixels=10_000)
+
+
+class TouchedPiece(_FolderPiece):
+    """A piece of which a file is written again while it is read."""
+
+    def tables(self):
+        for table in super().tables():
+            Path(self.root, self.names[0]).write_bytes(b"other content of another length")
+            yield table
+
+
+def written_down(ledger: Ledger, piece: _FolderPiece, monkeypatch) -> set[bytes]:
+    index = read_index(ledger, retry_failed=True)
+    monkeypatch.setattr(ray, "get", lambda given: given)  # in this process there is no object store to get it from
+    assert sum(table.num_rows for table in MissingOnly(ledger, RECIPE, index, record=True)(piece)) == len(piece.names)
+    return {place for file in ledger.seen_files() for place in pq.read_table(file)["place"].to_pylist()}
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_written_down_and_its_neighbour_is(tmp_path, monkeypatch):
+    (tmp_path / "crops").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "crops" / name).write_bytes(b"some content")
+    with open_ledger(tmp_path / "out") as ledger:
+        piece = TouchedPiece(str(tmp_path / "crops"), ("a.jpg", "b.jpg"), 10_000)
+        before = piece.places(ledger.run)
+        assert written_down(ledger, piece, monkeypatch) == {place_key(before[1])}
+        assert piece.places(ledger.run)[0] != before[0]

@@ -1,0 +1,179 @@
+"""Joining images and captions: every caption read is a sample, a rewrite or a counted reason; rows keep their text, person and bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_ray.config.base import load_config
+from reid_ray.data.images import encode_jpeg
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.records import CAPTIONS, IMAGES, table_of
+from reid_ray.storage import Counts, TableWriter
+from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.feed.pairs import PICTURES, SAMPLES, VALIDATION, PictureStore, prepare_pairs, read_pairs, texts_of
+
+
+def jpeg(shade: int) -> bytes:
+    return encode_jpeg(Image.fromarray(np.full((16, 8, 3), shade, np.uint8)))
+
+
+def image(name: str, split: str, person: int | None, data: bytes, dataset: str = "a", camera: int | None = None) -> dict:
+    return {"image_id": name, "image": data, "split": split, "person_id": person, "dataset": dataset, "camera_id": camera}
+
+
+def caption(name: str, of: str, kind: str = "human", text: str | None = "a person", status: str = "ok", parent: str | None = None) -> dict:
+    return {"caption_id": name, "image_id": of, "kind": kind, "text": text, "status": status, "parent_id": parent}
+
+
+IMAGES_ROWS = [
+    image("i1", "train", 7, jpeg(10), camera=3),
+    image("i2", "train", 7, jpeg(20), dataset="b"),  # the same number in another data set is another person
+    image("i3", "train", None, jpeg(30)),
+    image("i4", "train", None, jpeg(40)),
+    image("broken", "train", 8, jpeg(50)[:-4]),
+    image("v1", "val", 9, jpeg(60)),
+    image("t1", "test", 10, jpeg(70)),
+    image("unused", "train", 11, jpeg(80)),
+]
+CAPTIONS_ROWS = [
+    caption("c1", "i1", text="one"),
+    caption("c2", "i2", "static", text="two"),
+    caption("c3", "i3", text="three"),
+    caption("c4", "i4", text="four"),
+    caption("r1", "i1", "rewrite", text="one again", parent="c1"),
+    caption("r2", "i3", "rewrite", text="three again", parent="c3"),
+    caption("r3", "i1", "rewrite", text="one once more", parent="c1"),
+    caption("r4", "i1", "rewrite", text="unfaithful", status="unfaithful", parent="c1"),
+    caption("r5", "t1", "rewrite", text="of a test caption", parent="ct"),
+    caption("r6", "i2", "rewrite", text="of nothing", parent="nowhere"),
+    caption("cv", "v1", text="validation"),
+    caption("ct", "t1", text="test"),
+    caption("cb", "broken", text="broken"),
+    caption("cd", "i1", "dynamic", text="other kind"),
+    caption("cf", "i1", status="failed", text=None),
+    caption("ce", "i1", text=""),
+    caption("cu", "nobody", text="unknown image"),
+]
+
+
+@pytest.fixture
+def tables(tmp_path):
+    def write(images=IMAGES_ROWS, captions=CAPTIONS_ROWS, *overrides):
+        for name, schema, rows in (("images", IMAGES, images), ("captions", CAPTIONS, captions)):
+            with TableWriter(tmp_path / name, schema) as writer:
+                writer.append(table_of(schema, rows))
+        paths = [f"images.path={tmp_path}/images", f"captions.paths=[{tmp_path}/captions]", f"output.path={tmp_path}/out"]
+        kinds = ["captions.kinds=[human, static]", "batches.size=2", "workers.count=1"]
+        return load_config(TrainJob, None, [*paths, *kinds, *overrides])
+
+    return write
+
+
+def test_every_caption_is_used_or_counted(tables, tmp_path):
+    counts = Counts()
+    facts = prepare_pairs(tables(), tmp_path, counts)
+    assert counts.as_dict() == {
+        "read": 17,
+        "written": 8,
+        "failed": {
+            "failed": 1,
+            "image_unknown": 1,
+            "no_text": 1,
+            "other_kind": 1,
+            "other_split": 2,
+            "parent_not_used": 1,
+            "truncated": 1,
+            "unfaithful": 1,
+        },
+    }
+    assert facts == {
+        "samples": 4,
+        "rewrites": 3,
+        "persons": 4,
+        "pictures": 4,
+        "validation_queries": 1,
+        "validation_pictures": 1,
+        "datasets": ["a", "b"],
+    }
+
+
+def test_rows_keep_text_rewrites_person_and_bytes(tables, tmp_path):
+    prepare_pairs(tables(), tmp_path, Counts())
+    samples, pictures = read_pairs(tmp_path / SAMPLES), PictureStore(tmp_path / PICTURES)
+    rows = {row["text"]: row for row in samples.to_pylist()}
+    assert {text: row["rewrites"] for text, row in rows.items()} == {
+        "one": ["one again", "one once more"],
+        "two": [],
+        "three": ["three again"],
+        "four": [],
+    }
+    assert len({row["person"] for row in rows.values()}) == 4
+    assert {text: row["camera"] for text, row in rows.items()} == {"one": 3, "two": -1, "three": -1, "four": -1}
+    assert [pictures[rows[text]["picture"]] for text in ("one", "two", "three", "four")] == [jpeg(s) for s in (10, 20, 30, 40)]
+    assert read_pairs(tmp_path / VALIDATION)["text"].to_pylist() == ["validation"]
+    assert len(pictures) == 5  # neither the broken, nor the test, nor the unused one
+    assert sorted(texts_of(samples)) == ["four", "one", "one again", "one once more", "three", "three again", "two"]
+    with pytest.raises(IndexError):
+        pictures[5]
+
+
+def test_a_share_of_zero_reads_no_rewrites(tables, tmp_path):
+    counts = Counts()
+    facts = prepare_pairs(tables(IMAGES_ROWS, CAPTIONS_ROWS, "captions.rewrite_share=0"), tmp_path, counts)
+    assert facts["rewrites"] == 0
+    assert counts.failed["other_kind"] == 7
+
+
+def test_a_store_of_many_pieces_finds_every_row(tables, tmp_path):
+    images = [image(f"i{n}", "train", n, jpeg(n)) for n in range(100)]
+    captions = [caption(f"c{n}", f"i{n}", text=str(n)) for n in reversed(range(100))]
+    prepare_pairs(tables(images, captions, "images.val_split=null"), tmp_path, Counts())
+    pictures = PictureStore(tmp_path / PICTURES)
+    assert all(pictures[row["picture"]] == jpeg(int(row["text"])) for row in read_pairs(tmp_path / SAMPLES).to_pylist())
+
+
+def test_what_cannot_be_trained_on_is_refused_with_the_reasons(tables, tmp_path):
+    with pytest.raises(DataError, match=r"4 captions of split 'train' are usable, fewer than batches\.size 8.*unfaithful 1"):
+        prepare_pairs(tables(IMAGES_ROWS, CAPTIONS_ROWS, "batches.size=8"), tmp_path, Counts())
+    with pytest.raises(DataError, match="no usable caption of split 'query'"):
+        prepare_pairs(tables(IMAGES_ROWS, CAPTIONS_ROWS, "images.val_split=query"), tmp_path, Counts())
+    with pytest.raises(DataError, match="'i1' stands in more than one row"):
+        prepare_pairs(tables([*IMAGES_ROWS, IMAGES_ROWS[0]]), tmp_path, Counts())
+
+
+IDENTITY = ["batches.sampler=identity", "batches.samples_per_identity=2", "batches.size=4", "images.val_split=null"]
+
+
+def test_identity_sampling_counts_whose_pictures_repeat_and_refuses_what_it_cannot_fill(tables, tmp_path):
+    images = [image(f"i{n}", "train", person, jpeg(n)) for n, person in enumerate([1, 1, 1, 2, 2, 3])]
+    captions = [caption(f"c{n}", f"i{n}") for n in range(6)]
+    facts = prepare_pairs(tables(images, captions, *IDENTITY), tmp_path, Counts())
+    assert (facts["persons_with_one_picture"], facts["persons_with_repeated_pictures"]) == (1, 1)
+    facts = prepare_pairs(tables(images, captions, *IDENTITY, "batches.samples_per_identity=4"), tmp_path, Counts())
+    assert (facts["persons_with_one_picture"], facts["persons_with_repeated_pictures"]) == (1, 3)
+    twice = [*captions, *(caption(f"d{n}", f"i{n}") for n in range(6))]
+    with pytest.raises(DataError, match=r"has 3 identities with captions, fewer than the 4 of a batch"):
+        prepare_pairs(tables(images, twice, *IDENTITY, "batches.size=8"), tmp_path, Counts())
+    strangers = [{**row, "person_id": None} for row in images]
+    with pytest.raises(DataError, match=r"each of the 6 identities of split 'train' has one picture"):
+        prepare_pairs(tables(strangers, captions, *IDENTITY), tmp_path, Counts())
+
+
+def test_batches_of_torn_identities_are_refused():
+    needed = ["images.path=x", "captions.paths=[x]", "output.path=x", "batches.sampler=identity"]
+    with pytest.raises(ConfigError, match=r"size 66 is not a multiple of samples_per_identity 4; set size to P x K, such as 64"):
+        load_config(TrainJob, None, [*needed, "batches.size=66", "workers.count=2"])
+    with pytest.raises(ConfigError, match=r"samples_per_identity 3 is not a multiple of workers\.count 2"):
+        load_config(TrainJob, None, [*needed, "batches.size=12", "workers.count=2"])
+
+
+def test_selection_on_test_or_train_is_refused():
+    needed = ["images.path=x", "captions.paths=[x]", "output.path=x"]
+    with pytest.raises(ConfigError, match="chosen on the test split"):
+        load_config(TrainJob, None, [*needed, "images.val_split=test"])
+    with pytest.raises(ConfigError, match="unseen identities"):
+        load_config(TrainJob, None, [*needed, "images.val_split=train"])
+    with pytest.raises(ConfigError, match=r"not a multiple of workers\.count 3"):
+        load_config(TrainJob, None, [*needed, "batches.size=64", "workers.count=3"])
