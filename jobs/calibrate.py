@@ -1,7 +1,7 @@
 """Choose the thresholds of the faithfulness filter for a sentence encoder, on labelled pairs.
 
-    python jobs/calibrate.py --config jobs/configs/calibrate.yaml
-    python jobs/calibrate.py --config jobs/configs/calibrate.yaml encoder.model=BAAI/bge-small-en-v1.5 pairs=my_pairs.jsonl
+    python jobs/calibrate.py --config jobs/configs/caption/calibrate.yaml
+    python jobs/calibrate.py --config jobs/configs/caption/calibrate.yaml encoder.model=BAAI/bge-small-en-v1.5 pairs=my_pairs.jsonl
 
 The output folder holds calibration.md (the report), calibration.json, roc.png, pairs.jsonl (every pair with its scores) and manifest.json.
 """

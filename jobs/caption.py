@@ -1,8 +1,8 @@
 """Caption images with a multimodal model, rewrite a share of the captions with a language model, keep the faithful rewrites.
 
-    python jobs/caption.py --config jobs/configs/caption.yaml
-    python jobs/caption.py --config jobs/configs/caption_folder.yaml images.path=/data/crops output.path=runs/captions
-    ray job submit --working-dir . -- python jobs/caption.py --config jobs/configs/caption_qwen25vl_7b.yaml images.path=/data/crops
+    python jobs/caption.py --config jobs/configs/caption/caption.yaml
+    python jobs/caption.py --config jobs/configs/caption/caption_folder.yaml images.path=/data/crops output.path=runs/captions
+    ray job submit --working-dir . -- python jobs/caption.py --config jobs/configs/caption/caption_qwen25vl_7b.yaml images.path=/data/crops
 
 The output folder holds captions/*.parquet (one row per caption, failures with their reason) and manifest.json.
 """

@@ -1,6 +1,6 @@
 """Make the tiny captioner that ships with this repository: train it on synthetic people, measure it through vLLM on others.
 
-    python jobs/captioner.py --config jobs/configs/captioner.yaml
+    python jobs/captioner.py --config jobs/configs/caption/captioner.yaml
 
 About 20 minutes on one CPU core. The output folder holds a Qwen2.5-VL of two million parameters, as transformers and vLLM load it,
 and manifest.json with its scores.

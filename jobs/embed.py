@@ -1,7 +1,7 @@
 """Embed images or captions once: unit vectors in Parquet, written by as many actors on as many nodes as the cluster has.
 
-    python jobs/embed.py --config jobs/configs/embed.yaml images.path=runs/ingest/cuhk/images output.path=runs/embeddings/images
-    python jobs/embed.py --config jobs/configs/embed_captions.yaml
+    python jobs/embed.py --config jobs/configs/retrieval/embed.yaml images.path=runs/ingest/cuhk/images output.path=runs/embeddings/images
+    python jobs/embed.py --config jobs/configs/retrieval/embed_captions.yaml
 
 jobs/evaluate.py scores such tables (query_embeddings, gallery_embeddings).
 """

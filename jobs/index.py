@@ -1,7 +1,8 @@
 """Make a gallery of person crops searchable: embed every image, build a FAISS index.
 
-    python jobs/index.py --config jobs/configs/index.yaml
-    python jobs/index.py --config jobs/configs/index_folder.yaml images.path=/data/crops encoder=runs/train/model output.path=runs/index
+    python jobs/index.py --config jobs/configs/retrieval/index.yaml
+    python jobs/index.py --config jobs/configs/retrieval/index_folder.yaml images.path=/data/crops \\
+        encoder=runs/train/model output.path=runs/index
 
 The output folder holds index.faiss, gallery.parquet, thumbnails.parquet, index.json, failed/ and manifest.json; jobs/serve.py serves it.
 """

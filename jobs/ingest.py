@@ -1,7 +1,7 @@
 """Turn a data set in its published layout into the project's Parquet tables images/, captions/ and failures/.
 
-    python jobs/ingest.py --config jobs/configs/ingest_cuhk_pedes.yaml source.path=/data/CUHK-PEDES output.path=runs/cuhk
-    python jobs/ingest.py --config jobs/configs/ingest_folder.yaml source.path=s3://bucket/crops output.path=runs/crops
+    python jobs/ingest.py --config jobs/configs/data/ingest_cuhk_pedes.yaml source.path=/data/CUHK-PEDES output.path=runs/cuhk
+    python jobs/ingest.py --config jobs/configs/data/ingest_folder.yaml source.path=s3://bucket/crops output.path=runs/crops
 
 Every image read ends in images/ or, with its reason, in failures/. The other jobs read images/ (images.source=parquet).
 """

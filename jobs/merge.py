@@ -1,6 +1,6 @@
 """Make a plain checkpoint of a tuned multimodal LLM, so that it captions: the caption job takes the folder as a captioner's model.
 
-python jobs/merge.py --config jobs/configs/merge.yaml model=runs/tune/model output.path=runs/merged
+python jobs/merge.py --config jobs/configs/train/merge.yaml model=runs/tune/model output.path=runs/merged
 """
 
 import sys

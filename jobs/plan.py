@@ -1,7 +1,7 @@
 """Plan a captioning run: caption a random sample, then print hours and GPU-hours for many images at several cluster sizes.
 
-    python jobs/plan.py --config jobs/configs/plan.yaml
-    python jobs/plan.py --config jobs/configs/plan.yaml run=runs/caption planned_images=[4000000] replicas=[8,16,64]
+    python jobs/plan.py --config jobs/configs/caption/plan.yaml
+    python jobs/plan.py --config jobs/configs/caption/plan.yaml run=runs/caption planned_images=[4000000] replicas=[8,16,64]
 
 The output folder holds plan.md, plan.json and manifest.json; with run=FOLDER the rates of that run are taken and no model starts.
 """

@@ -1,7 +1,7 @@
 """Filter the rewrites of a finished captioning run by other thresholds, without generating anything.
 
-    python jobs/refilter.py --config jobs/configs/refilter.yaml run=runs/caption alpha=0.7
-    python jobs/refilter.py --config jobs/configs/refilter.yaml run=runs/caption alpha=0.5 min_agreement=0.7
+    python jobs/refilter.py --config jobs/configs/caption/refilter.yaml run=runs/caption alpha=0.7
+    python jobs/refilter.py --config jobs/configs/caption/refilter.yaml run=runs/caption alpha=0.5 min_agreement=0.7
 
 The output folder holds captions/*.parquet with new statuses and reasons, and manifest.json with what changed.
 """

@@ -1,7 +1,7 @@
 """Write one HTML page about a captioning run: outcomes, failures, diversity, faithfulness, and sampled images with their captions.
 
-    python jobs/report.py --config jobs/configs/report.yaml run=runs/caption
-    python jobs/report.py --config jobs/configs/report.yaml run=runs/caption sample_images=60 output.path=runs/caption_report
+    python jobs/report.py --config jobs/configs/caption/report.yaml run=runs/caption
+    python jobs/report.py --config jobs/configs/caption/report.yaml run=runs/caption sample_images=60 output.path=runs/caption_report
 
 The output folder holds report.html (opens anywhere, loads nothing), statistics.json and manifest.json.
 """

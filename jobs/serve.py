@@ -1,7 +1,7 @@
 """Serve text-to-image and image-to-image search over an index, with a web page, until Ctrl-C or SIGTERM.
 
-    python jobs/serve.py --config jobs/configs/serve.yaml index=runs/index
-    SEARCH_TOKEN=... python jobs/serve.py --config jobs/configs/serve.yaml serve.host=0.0.0.0 serve.token_env=SEARCH_TOKEN
+    python jobs/serve.py --config jobs/configs/serve/serve.yaml index=runs/index
+    SEARCH_TOKEN=... python jobs/serve.py --config jobs/configs/serve/serve.yaml serve.host=0.0.0.0 serve.token_env=SEARCH_TOKEN
 
 Open the printed address in a browser, or ask it directly:
 

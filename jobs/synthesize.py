@@ -1,7 +1,7 @@
 """Write synthetic people as Parquet tables: pictures with their attributes, and two human-like captions of each.
 
-    python jobs/synthesize.py --config jobs/configs/synthesize.yaml
-    python jobs/synthesize.py --config jobs/configs/synthesize.yaml people.identities=100000 output.path=runs/crowd
+    python jobs/synthesize.py --config jobs/configs/data/synthesize.yaml
+    python jobs/synthesize.py --config jobs/configs/data/synthesize.yaml people.identities=100000 output.path=runs/crowd
 
 The output folder holds images/, captions/ and manifest.json; every later job reads them.
 """

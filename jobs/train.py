@@ -1,6 +1,6 @@
 """Train a text-to-image dual encoder on images and captions.
 
-    python jobs/train.py --config jobs/configs/train.yaml images.path=runs/people/images captions.paths=[runs/people/captions]
+    python jobs/train.py --config jobs/configs/train/train.yaml images.path=runs/people/images captions.paths=[runs/people/captions]
 
 Writes output.path with model/ (transformers' CLIP format), metrics.jsonl, tensorboard/ and manifest.json. A run that was cut off
 goes on where it stopped when the same command is given again.

@@ -1,6 +1,6 @@
 """Cross-dataset table from finished evaluations: trained on A, tested on B, with known overlaps between the data sets named.
 
-python jobs/transfer.py --config jobs/configs/transfer.yaml output.path=runs/transfer
+python jobs/transfer.py --config jobs/configs/retrieval/transfer.yaml output.path=runs/transfer
 """
 
 import sys

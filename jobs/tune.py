@@ -1,6 +1,6 @@
 """Fine-tune a multimodal LLM for re-identification: common instruction and SyncReID, with LoRA.
 
-    python jobs/tune.py --config jobs/configs/tune.yaml images.path=runs/people/images captions.paths=[runs/people/captions]
+    python jobs/tune.py --config jobs/configs/train/tune.yaml images.path=runs/people/images captions.paths=[runs/people/captions]
 
 Writes output.path with model/ (only what trained), metrics.jsonl, tensorboard/ and manifest.json. A run that was cut off goes on where
 it stopped when the same command is given again. jobs/merge.py makes a checkpoint for the caption job of it.

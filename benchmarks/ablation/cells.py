@@ -135,7 +135,7 @@ class Laboratory:
             f"captions={{paths: [{captions}], kinds: [{', '.join(cell.kinds)}], rewrite_share: {0 if cell.rewrites == 'none' else 0.2}}}",
             f"model={{init: {self._start()}, image_height: {HEIGHT}, image_width: {WIDTH}}}",
             f"batches={{size: {setting.batch}, seed: {seed}, crop_padding: 2, erase: 0}}",
-            "objective={sdm: {temperature: 0.1}, infonce: {weight: 4.0}}",  # the small configuration's, jobs/configs/train.yaml
+            "objective={sdm: {temperature: 0.1}, infonce: {weight: 4.0}}",  # the small configuration's, jobs/configs/train/train.yaml
             f"masking={{kind: {cell.masking}, probability: {setting.probability}, depth: {setting.depth}}}",
             f"optimizer={{name: adamw, lr: {setting.rate}, weight_decay: 0.01, beta2: 0.98}}",
             "engine.zero_stage=0",

@@ -122,7 +122,7 @@ def test_caption_and_train_run_by_ray_job_submit(cluster, root, tmp_path):
         cluster,
         root,
         "jobs/train.py",
-        "--config=jobs/configs/train.yaml",
+        "--config=jobs/configs/train/train.yaml",
         f"images.path={people}/images",
         f"captions.paths=[{people}/captions]",
         "batches.size=8",

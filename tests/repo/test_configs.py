@@ -8,7 +8,7 @@ from reid_ray.config import load_config
 from reid_ray.config.reference import JOBS, job_model, job_of_config, render
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.name for path in CONFIGS])

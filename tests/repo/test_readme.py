@@ -16,7 +16,7 @@ def test_the_module_map_is_what_the_modules_say():
     assert readme_with_map(README) == README, "run: make reference"
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"jobs/[a-z]\w*\.py|jobs/configs/(?!X\.)\w+\.\w+|`\w+\.yaml`", README))))
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"jobs/[a-z]\w*\.py|jobs/configs/(?!X\.)[\w/]+\.\w+|`[\w/]+\.yaml`", README))))
 def test_files_that_the_readme_names_exist(name):
     path = ROOT / ("jobs/configs/" + name.strip("`") if name.startswith("`") else name)
     assert path.is_file()

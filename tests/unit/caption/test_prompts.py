@@ -12,7 +12,7 @@ from reid_ray.caption.config import CaptionJob
 from reid_ray.caption.prompts import SLOT_PATTERN, SLOTS, TEMPLATES, dynamic_instruction, rewrite_request, static_instruction
 from reid_ray.config import load_config
 
-CONFIGS = Path(__file__).resolve().parents[3] / "jobs" / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "jobs" / "configs" / "caption"
 
 
 def _shape(template: str) -> tuple[str, ...]:

@@ -321,7 +321,7 @@ def test_a_service_open_to_the_network_needs_a_token_and_a_long_one(monkeypatch)
 
 
 def test_the_job_refuses_an_open_host_without_a_token_in_one_sentence(root):
-    command = [sys.executable, "jobs/serve.py", "--config", "jobs/configs/serve.yaml", "serve.host=0.0.0.0"]
+    command = [sys.executable, "jobs/serve.py", "--config", "jobs/configs/serve/serve.yaml", "serve.host=0.0.0.0"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2
     assert "serve: host 0.0.0.0 can be reached from other machines, but token_env is not set" in done.stderr

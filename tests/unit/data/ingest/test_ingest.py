@@ -245,7 +245,9 @@ def test_files_beyond_the_byte_limit_fail_before_they_are_held(tmp_path):
 def test_the_command_line_runs_a_shipped_config(trees, tmp_path, capsys):
     from reid_ray.config.base import load_config
 
-    config = load_config(IngestJob, "jobs/configs/ingest_rstpreid.yaml", [f"source.path={trees.rstpreid()}", f"output.path={tmp_path}/out"])
+    config = load_config(
+        IngestJob, "jobs/configs/data/ingest_rstpreid.yaml", [f"source.path={trees.rstpreid()}", f"output.path={tmp_path}/out"]
+    )
     run_ingest(config)
     assert "read 48, written 48" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"source.formt: unknown key"):

@@ -96,7 +96,7 @@ def test_seven_billion_weights_are_counted_without_memory():
 
 def test_the_job_plans_a_configuration_whose_data_are_not_there(root, tmp_path):
     config = MemoryJob(
-        config=str(root / "jobs" / "configs" / "train.yaml"),
+        config=str(root / "jobs" / "configs" / "train" / "train.yaml"),
         overrides=["images.path=unused", "captions.paths=[unused]", "model.scratch.vision_layers=2", "batches.size=8"],
         batches=[2],
         output={"path": str(tmp_path / "out"), "if_exists": "reuse"},
@@ -131,6 +131,8 @@ WIDE = "engine.reduce_bucket=500_000_000"
 
 def test_a_job_that_cannot_fit_is_refused_with_the_numbers_and_the_remedy(root):
     paths = ["images.path=unused", "captions.paths=[unused]"]
-    job = load_config(TrainJob, root / "jobs" / "configs" / "train.yaml", [*paths, "batches.size=16", "workers.device_gib=1", WIDE])
+    job = load_config(
+        TrainJob, root / "jobs" / "configs" / "train" / "train.yaml", [*paths, "batches.size=16", "workers.device_gib=1", WIDE]
+    )
     with pytest.raises(ConfigError, match=r"ZeRO-2, batch 8 needs 1\.\d+ GiB of 1 \(communication 1\.86, .*\); ZeRO-0, batch 8 would fit"):
         refuse_too_large("train", job)

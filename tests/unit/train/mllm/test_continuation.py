@@ -77,4 +77,4 @@ def test_draws_are_those_of_the_place_and_step():
 )
 def test_a_contradiction_is_refused_with_its_name(root, override, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        load_config(TuneJob, root / "jobs" / "configs" / "tune.yaml", [override])
+        load_config(TuneJob, root / "jobs" / "configs" / "train" / "tune.yaml", [override])

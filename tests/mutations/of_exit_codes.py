@@ -6,7 +6,7 @@ from mutation import Mutation
 
 _VALUES = ("tests/unit/test_config_values.py",)
 _PATHS = ("tests/unit/test_config_paths.py",)
-_ENDINGS = ("tests/unit/test_endings.py",)
+_ENDINGS = ("tests/unit/test_exit_codes.py",)
 _SYSTEM = ("tests/unit/test_system_errors.py",)
 _OUTPUT = ("tests/unit/storage/test_output.py",)
 
@@ -69,14 +69,14 @@ MUTATIONS = (
     ),
     Mutation(
         "SIGTERM ends a job without cleaning up",
-        "reid_ray/endings.py",
+        "reid_ray/exit_codes.py",
         "for number in (signal.SIGTERM, signal.SIGHUP) if",
         "for number in (signal.SIGHUP,) if",
         _ENDINGS,
     ),
     Mutation(
         "what is printed last is not looked at",
-        "reid_ray/endings.py",
+        "reid_ray/exit_codes.py",
         "            work()\n            sys.stdout.flush()",
         "            work()",
         _ENDINGS,
