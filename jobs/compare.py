@@ -1,6 +1,6 @@
-"""Compare two evaluations of the same queries: difference of R@1 and mAP with a paired bootstrap confidence interval.
+r"""Compare two evaluations of the same queries: difference of R@1 and mAP with a paired bootstrap confidence interval.
 
-python jobs/compare.py --config jobs/configs/retrieval/compare.yaml baseline=runs/evaluate_a candidate=runs/evaluate_b \\
+python jobs/compare.py --config jobs/configs/retrieval/compare.yaml baseline=runs/evaluate_a candidate=runs/evaluate_b \
         output.path=runs/compare
 """
 

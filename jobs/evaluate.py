@@ -1,9 +1,9 @@
-"""Score an encoder, or embeddings, on held-out identities: CMC@1/5/10, mAP, mINP.
+r"""Score an encoder, or embeddings, on held-out identities: CMC@1/5/10, mAP, mINP.
 
     python jobs/evaluate.py --config jobs/configs/retrieval/evaluate.yaml
-    python jobs/evaluate.py --config jobs/configs/retrieval/evaluate_image.yaml encoder=runs/train/model \\
+    python jobs/evaluate.py --config jobs/configs/retrieval/evaluate_image.yaml encoder=runs/train/model \
         images=/data/market output.path=runs/market
-    python jobs/evaluate.py --config jobs/configs/retrieval/evaluate_embeddings.yaml query_embeddings=q \\
+    python jobs/evaluate.py --config jobs/configs/retrieval/evaluate_embeddings.yaml query_embeddings=q \
         gallery_embeddings=g output.path=runs/scored
 
 The output folder holds result.json, queries.parquet, hits/, report.md, cmc.png, sheet.png and manifest.json; jobs/compare.py compares two.

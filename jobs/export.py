@@ -1,7 +1,7 @@
-"""Write the project's tables as a data set in a published layout, for other people's code or for sharing captions.
+r"""Write the project's tables as a data set in a published layout, for other people's code or for sharing captions.
 
 python jobs/export.py tables=runs/ingest/cuhk_pedes format=cuhk_pedes output.path=out/CUHK-PEDES
-python jobs/export.py --config jobs/configs/data/export.yaml tables=runs/images captions=runs/caption \\
+python jobs/export.py --config jobs/configs/data/export.yaml tables=runs/images captions=runs/caption \
         format=luperson_mllm output.path=out/mllm
 python jobs/export.py tables=runs/ingest/msmt17 format=msmt17 msmt17_version=V2 output.path=out/MSMT17
 

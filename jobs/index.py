@@ -1,7 +1,7 @@
-"""Make a gallery of person crops searchable: embed every image, build a FAISS index.
+r"""Make a gallery of person crops searchable: embed every image, build a FAISS index.
 
     python jobs/index.py --config jobs/configs/retrieval/index.yaml
-    python jobs/index.py --config jobs/configs/retrieval/index_folder.yaml images.path=/data/crops \\
+    python jobs/index.py --config jobs/configs/retrieval/index_folder.yaml images.path=/data/crops \
         encoder=runs/train/model output.path=runs/index
 
 The output folder holds index.faiss, gallery.parquet, thumbnails.parquet, index.json, failed/ and manifest.json; jobs/serve.py serves it.

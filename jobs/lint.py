@@ -1,8 +1,8 @@
-"""Say what is wrong with a data set: bad images, repeated images and captions, captions that are no captions, identities, counts.
+r"""Say what is wrong with a data set: bad images, repeated images and captions, captions that are no captions, identities, counts.
 
-    python jobs/lint.py --config jobs/configs/data/lint.yaml source.format=rstpreid source.path=/data/RSTPReid \\
+    python jobs/lint.py --config jobs/configs/data/lint.yaml source.format=rstpreid source.path=/data/RSTPReid \
         output.path=runs/lint/rstpreid
-    python jobs/lint.py --config jobs/configs/data/lint.yaml source.format=parquet source.path=runs/ingest/cuhk_pedes \\
+    python jobs/lint.py --config jobs/configs/data/lint.yaml source.format=parquet source.path=runs/ingest/cuhk_pedes \
         output.path=runs/lint/cuhk
 
 Prints a table and writes lint.json and lint.html (with sample pictures) into the output folder.

@@ -1,7 +1,7 @@
-"""Mine sentence templates for the dynamic instruction from captions: by rule, and reworded by a language model.
+r"""Mine sentence templates for the dynamic instruction from captions: by rule, and reworded by a language model.
 
     python jobs/mine.py --config jobs/configs/caption/mine.yaml captions=runs/synthetic/captions
-    python jobs/mine.py --config jobs/configs/caption/mine.yaml captions=runs/caption/captions kinds=[static] \\
+    python jobs/mine.py --config jobs/configs/caption/mine.yaml captions=runs/caption/captions kinds=[static] \
         writer.model=Qwen/Qwen2.5-7B-Instruct
 
 The output folder holds templates.yaml (id, text, origin, support), report.json (what was refused, by reason) and manifest.json.
