@@ -1,7 +1,7 @@
 """Text-to-image retrieval on the validation split while training runs: the number that chooses the weights.
 
 Work is divided among the workers: each encodes its share of pictures and texts and scores its own texts against all pictures. Knows
-the prepared files and an engine; the exact protocols of the final evaluation are elsewhere.
+the prepared files and an engine; ranks and average precision are those of the final evaluation (reid_ray.retrieval).
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import torch.distributed as dist
 from reid_ray.data.images import decode_image
 from reid_ray.model.dual.dual_encoder import tokenise
 from reid_ray.model.dual.preprocess import ImageTransform
+from reid_ray.retrieval.metrics import GroundTruth, QueryResults
+from reid_ray.retrieval.ranking.blocks import BLOCK_BYTES
+from reid_ray.retrieval.ranking.exact_torch import rank_on_device
 from reid_ray.train.dual.held_out import GALLERY
 from reid_ray.train.feed.pairs import PICTURES, VALIDATION, PictureStore, read_pairs
 from reid_ray.train.losses.objective import gather_constant
@@ -55,17 +58,17 @@ class Validation:
             for rows in np.split(gallery_row, range(self._batch_size, len(gallery_row), self._batch_size))
         ]
         gallery_GD = gather_constant(torch.cat(images))[: len(self._picture_G)]
-        person_G = torch.from_numpy(self._person_G).to(gallery_GD.device)
         sums = torch.zeros(3, dtype=torch.float64, device=gallery_GD.device)
         for start in range(0, len(query_row), self._batch_size):
             rows, real = query_row[start : start + self._batch_size], real_Q[start : start + self._batch_size]
             asked = self._pairs.take(rows)
             input_ids = tokenise(self._tokenizer, asked["text"].to_pylist(), context=self._context)
-            score_QG = forward({"input_ids": input_ids})["text"] @ gallery_GD.T
-            person_Q = torch.tensor(asked["person"].to_numpy()).to(score_QG.device)
-            hit, precision = _first_hit_and_precision(score_QG, person_Q[:, None] == person_G[None, :])
-            keep = torch.from_numpy(real).to(score_QG.device)
-            sums += torch.stack([hit[keep].sum(), precision[keep].sum(), keep.sum().double()])
+            truth = GroundTruth.text_to_image(asked["person"].to_numpy(), self._person_G)
+            found = ranked(forward({"input_ids": input_ids})["text"], gallery_GD, truth)
+            if found is None:
+                sums += float("nan")
+            else:
+                sums += torch.tensor([(found.first_rank_Q[real] == 1).sum(), found.ap_Q[real].sum(), real.sum()]).to(sums)
         if self._world > 1:
             dist.all_reduce(sums)
         return {"r1": float(sums[0] / sums[2]), "map": float(sums[1] / sums[2])}
@@ -89,15 +92,8 @@ class Validation:
         return torch.from_numpy(self._transform.normalise(np.stack(decoded)))
 
 
-def _first_hit_and_precision(score_QG: torch.Tensor, match_QG: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per query, float64: whether the best picture matches, and the average precision; NaN where a score is not finite.
-
-    Ties go by the gallery's order.
-    """
-    order_QG = score_QG.argsort(dim=1, descending=True, stable=True)
-    ranked_QG = match_QG.gather(1, order_QG).double()
-    rank_G = torch.arange(1, ranked_QG.shape[1] + 1, device=ranked_QG.device)
-    precision_QG = ranked_QG.cumsum(dim=1) / rank_G
-    lost_Q = ~torch.isfinite(score_QG).all(dim=1)
-    average_Q = (precision_QG * ranked_QG).sum(dim=1) / ranked_QG.sum(dim=1)
-    return ranked_QG[:, 0].masked_fill(lost_Q, float("nan")), average_Q.masked_fill(lost_Q, float("nan"))
+def ranked(query_QD: torch.Tensor, gallery_GD: torch.Tensor, truth: GroundTruth) -> QueryResults | None:
+    """The exact ranking of evaluation, on the device of the features; None if a feature is NaN or infinite: its rank would mean nothing."""
+    if not (torch.isfinite(query_QD).all() and torch.isfinite(gallery_GD).all()):
+        return None
+    return rank_on_device(query_QD, gallery_GD, truth, top_k=0, block_bytes=BLOCK_BYTES).results

@@ -13,7 +13,8 @@ import torch
 
 from reid_ray.data.images import decode_image
 from reid_ray.model.mllm.inputs import Chat
-from reid_ray.train.dual.validation import Forward
+from reid_ray.retrieval.metrics import GroundTruth, QueryResults
+from reid_ray.train.dual.validation import Forward, ranked
 from reid_ray.train.feed.pairs import PICTURES, VALIDATION, PictureStore, read_pairs
 from reid_ray.train.losses.objective import gather_constant
 from reid_ray.train.mllm.config import TuneObjective
@@ -42,18 +43,15 @@ class ImageValidation:
     def __call__(self, forward: Forward) -> dict[str, float]:
         """{"visual_map", "visual_r1", "latent_map", ...} in [0, 1] or NaN; every worker must call it."""
         features = self._encode(forward, "picture", self._picture_G)
-        person_G, camera_G = torch.from_numpy(self._person_G), torch.from_numpy(self._camera_G)
-        same_GG = person_G[:, None] == person_G[None, :]
-        own_GG = torch.eye(len(person_G), dtype=torch.bool)
-        left_out_GG = own_GG | (same_GG & (camera_G[:, None] == camera_G[None, :]) & (camera_G[:, None] >= 0))
+        others = each_against_others(self._person_G, self._camera_G)
         scores: dict[str, float] = {}
         for name, key in (("visual", "visual"), ("latent", "image")):
             if key in features:
-                scores |= _scores(name, features[key] @ features[key].T, same_GG, left_out_GG)
+                scores |= _scores(name, ranked(features[key], features[key], others))
         if self._objective.sdm.weight:
             text_QD = self._encode(forward, "text", np.arange(self._pairs.num_rows))["text"]
-            match_QG = torch.tensor(self._pairs["person"].to_numpy())[:, None] == person_G[None, :]
-            scores |= _scores("text", text_QD @ features["image"].T, match_QG, torch.zeros_like(match_QG))
+            truth = GroundTruth.text_to_image(self._pairs["person"].to_numpy(), self._person_G)
+            scores |= _scores("text", ranked(text_QD, features["image"], truth))
         return scores
 
     def _encode(self, forward: Forward, kind: str, numbers: np.ndarray) -> dict[str, torch.Tensor]:
@@ -73,15 +71,16 @@ class ImageValidation:
         return inputs_of(self._chat.show_pictures([decode_image(self._pictures[int(number)]) for number in numbers], unasked), IMAGE)
 
 
-def _scores(name: str, score_QG: torch.Tensor, match_QG: torch.Tensor, left_out_QG: torch.Tensor) -> dict[str, float]:
-    """Mean average precision and R@1 over queries that have a match left; NaN if a score is not finite: its rank would mean nothing."""
-    if not torch.isfinite(score_QG).all():
+def each_against_others(person_G: np.ndarray, camera_G: np.ndarray) -> GroundTruth:
+    """Each picture against all others, without those of its person on its camera; one of unknown camera (-1) leaves out itself alone."""
+    camera_G = np.where(camera_G >= 0, camera_G, -1 - np.arange(len(camera_G)))
+    return GroundTruth.image_to_image(person_G, person_G, query_camera_Q=camera_G, gallery_camera_G=camera_G)
+
+
+def _scores(name: str, found: QueryResults | None) -> dict[str, float]:
+    """Mean average precision and R@1 over queries that have a match left; NaN without a ranking, 0 without any such query."""
+    if found is None:
         return {f"{name}_map": float("nan"), f"{name}_r1": float("nan")}
-    match_QG = match_QG & ~left_out_QG
-    order_QG = score_QG.masked_fill(left_out_QG, float("-inf")).argsort(dim=1, descending=True, stable=True)
-    ranked_QG = match_QG.gather(1, order_QG)[match_QG.any(dim=1)].double()
-    if not len(ranked_QG):
+    if not found.counted.any():
         return {f"{name}_map": 0.0, f"{name}_r1": 0.0}
-    precision_QG = ranked_QG.cumsum(dim=1) / torch.arange(1, ranked_QG.shape[1] + 1)
-    average_Q = (precision_QG * ranked_QG).sum(dim=1) / ranked_QG.sum(dim=1)
-    return {f"{name}_map": float(average_Q.mean()), f"{name}_r1": float(ranked_QG[:, 0].mean())}
+    return {f"{name}_map": found.mean_ap(), f"{name}_r1": float(found.cmc(1)[0])}

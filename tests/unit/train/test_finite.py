@@ -15,10 +15,11 @@ import torch.distributed as dist
 
 from reid_ray.config.base import load_config
 from reid_ray.errors import TrainingError
+from reid_ray.retrieval.metrics import GroundTruth
 from reid_ray.train.checkpoint.contents import Progress
 from reid_ray.train.collectives import agreed, raised_anywhere
 from reid_ray.train.dual.config import TrainJob
-from reid_ray.train.dual.validation import _first_hit_and_precision
+from reid_ray.train.dual.validation import ranked
 from reid_ray.train.finite import NORM, not_finite
 from reid_ray.train.log.metrics_log import RunLog, read_metrics
 from reid_ray.train.loop import train
@@ -73,15 +74,17 @@ def test_a_metric_that_is_not_a_number_is_written_as_unknown(tmp_path):
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
 
 
-def test_a_feature_that_is_not_a_number_makes_the_score_of_its_queries_none():
+def test_a_feature_that_is_not_a_number_leaves_no_score():
     """Sorted as a number, NaN would rank first, and the picture that could not be encoded would be everybody's best hit."""
-    score_QG, match_QG = torch.tensor([[0.5, NAN], [0.9, 0.1]]), torch.tensor([[False, True], [True, False]])
-    hit, precision = _first_hit_and_precision(score_QG, match_QG)
-    assert math.isnan(hit[0])
-    assert math.isnan(precision[0])
-    assert (hit[1], precision[1]) == (1, 1)
-    scores = _scores("visual", score_QG, match_QG, torch.zeros_like(match_QG))
-    assert all(math.isnan(value) for value in scores.values())
+    gallery_GD, truth = torch.eye(3), GroundTruth.text_to_image([0, 1], [0, 1, 2])
+    found = ranked(torch.eye(3)[:2], gallery_GD, truth)
+    assert (found.first_rank_Q.tolist(), found.ap_Q.tolist()) == ([1, 1], [1, 1])
+    for broken in (NAN, INF):
+        lost_GD = gallery_GD.clone()
+        lost_GD[2, 0] = broken
+        assert ranked(torch.eye(3)[:2], lost_GD, truth) is None
+        assert ranked(lost_GD[1:], gallery_GD, truth) is None
+    assert all(math.isnan(value) for value in _scores("visual", None).values())
 
 
 class Engine:
