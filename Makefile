@@ -1,6 +1,8 @@
 # Set-up is part of every target: a fresh clone needs nothing but Python 3.11+ and these words.
 #   make demo    people go in as pictures, come out as ranked search results
 #   make test    every test            make check   formatting, lint, types
+#   make test-fast  what needs no Ray and no engine, in a minute
+#   make soak    the long tests, part by part (PART=kills: one of them), their results into benchmarks/results
 #   make bench   every benchmark, quick form, into build/bench
 #   make mutants which mistakes the quick tests would notice
 PYTHON ?= python3
@@ -11,7 +13,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(STACK)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test check bench mutants constraints reference clean
+.PHONY: setup demo test test-fast soak check bench mutants constraints reference clean
 
 setup: $(STAMP)
 
@@ -38,6 +40,12 @@ demo: $(STAMP)
 TEST_WORKERS ?= 2
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not slow" tests/unit tests/repo $(ARGS)
+
+soak: $(STAMP)
+	$(BIN)/python tests/soak/run.py $(PART)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,8 +1,9 @@
-"""Fixtures that the whole test session shares: one local Ray, the street crops where they are at hand."""
+"""What the whole test session shares: one local Ray, the street crops where they are at hand, and which tests are soak tests."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,52 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--soak", metavar="PART", help="run this part of the soak tests, or all of them, and nothing else")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Soak tests run where they are asked for, part by part (soak/run.py), and nowhere else."""
+    wanted = config.getoption("--soak")
+    chosen, left = [], []
+    for item in items:
+        part = soak_part(item)
+        (chosen if (part is None if wanted is None else part is not None and wanted in (part, "all")) else left).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = chosen
+
+
+def soak_part(item) -> str | None:
+    """The part of the soak tests to which a test belongs; None if it is no soak test. In tests/soak, that is the file's name."""
+    if mark := item.get_closest_marker("soak"):
+        return mark.args[0]
+    if item.path.parent == item.config.rootpath / "tests" / "soak":
+        return item.path.stem.removeprefix("test_")
+    return None
+
+
+_running: list[pytest.Item] = []
+
+
+def _refuse_ray(event, arguments):
+    """Audit hook: no test of the quick tier starts a Ray, by whatever road it takes there."""
+    if event == "subprocess.Popen" and _running and _running[0].get_closest_marker("slow") is None and "gcs_server" in str(arguments[1]):
+        raise AssertionError(f"{_running[0].nodeid} starts Ray, but is not marked slow")
+
+
+sys.addaudithook(_refuse_ray)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    _running[:] = [item]
+    try:
+        return (yield)
+    finally:
+        _running.clear()
 
 
 @pytest.fixture(scope="session")
