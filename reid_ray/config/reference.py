@@ -17,6 +17,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from reid_ray.config.base import Section
+from reid_ray.config.typed import default_of
 
 # job name -> (module, class); the file jobs/<name>.py runs it and jobs/configs/<name>*.yaml configure it.
 JOBS: dict[str, tuple[str, str]] = {
@@ -71,28 +72,52 @@ def render() -> str:
     for job in JOBS:
         model = job_model(job)
         parts += ["", f"## {job}", "", _first_paragraph(model), "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-        if job == "demo":
-            parts += [f"| `{name}` | section | | {_cell(field.description or '')} |" for name, field in model.model_fields.items()]
-        else:
-            parts += list(_rows(model, ""))
+        parts += _demo_rows(model) if job == "demo" else _rows(model, "")
     return "\n".join(parts) + "\n"
 
 
-def _rows(model: type[Section], prefix: str) -> Iterator[str]:
+def _rows(model: type[Section], prefix: str, resolved: Section | None = None) -> Iterator[str]:
+    """The fields of a section.
+
+    Args:
+        model: the section's own model.
+        prefix: its dotted name with a dot, or nothing.
+        resolved: the section as the one around it gives it, whose values are the defaults; None: each field's own default is.
+    """
     own = model.__annotations__  # before what it shares with other jobs
     for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] not in own):
-        section = _section_of(field.annotation)
-        if section is not None and get_origin(field.annotation) is dict:
-            yield f"| `{prefix}{name}` | mapping | {_names(field)} | {_cell(field.description or '')} |"
-            yield from _rows(section, f"{prefix}{name}.NAME.")
-        elif section is not None:
-            yield from _rows(section, f"{prefix}{name}.")
+        section, key = _section_of(field.annotation), f"{prefix}{name}"
+        default = default_of(field) if resolved is None else getattr(resolved, name)
+        required = field.is_required() and resolved is None
+        if section is None:
+            yield _row(key, _type_name(field), _shown(default, required=required), field)
+        elif get_origin(field.annotation) is dict:
+            yield _row(key, "mapping", ", ".join(f"`{each}`" for each in default), field)
+            yield from _rows(section, f"{key}.NAME.")
+        elif get_origin(field.annotation) is list:
+            yield _row(key, "list of sections", _shown(default, required=required), field)
+            yield from _rows(section, f"{key}[].")
         else:
-            yield f"| `{prefix}{name}` | {_type_name(field)} | {_default(field)} | {_cell(field.description or '')} |"
+            if default is None and not required:
+                yield _row(key, "section \\| null", "null", field)
+            yield from _rows(section, f"{key}.", default if type(default) is section else None)
 
 
-def _names(field: FieldInfo) -> str:
-    return ", ".join(f"`{name}`" for name in field.get_default(call_default_factory=True))
+def _demo_rows(model: type[Section]) -> Iterator[str]:
+    """The demo's own fields; its sections are those of the jobs that it runs."""
+    for name, field in model.model_fields.items():
+        if _section_of(field.annotation) is None:
+            yield _row(name, _type_name(field), _shown(default_of(field), required=field.is_required()), field)
+        else:
+            yield _row(name, "section", "required" if field.is_required() else "null" if default_of(field) is None else "", field)
+
+
+def _row(key: str, kind: str, default: str, field: FieldInfo) -> str:
+    return f"| `{key}` | {kind} | {default} | {_cell(field.description or '')} |"
+
+
+def _shown(default: Any, *, required: bool) -> str:
+    return "required" if required else "null" if default is None else f"`{_cell(str(default))}`"
 
 
 def _section_of(annotation: Any) -> type[Section] | None:
@@ -118,13 +143,6 @@ def _plain(annotation: Any) -> Any:
     if get_origin(annotation) is list:
         return list[_plain(get_args(annotation)[0])]  # type: ignore[misc]
     return annotation
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)
-    return "null" if value is None else f"`{_cell(str(value))}`"
 
 
 def _first_paragraph(model: type[Section]) -> str:

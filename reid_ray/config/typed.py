@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from reid_ray.config.flow import is_flow, read_flow, unquoted
 from reid_ray.config.written import Tree, Written
@@ -36,21 +37,33 @@ class Reader:
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}
 
-    def section(self, model: type[BaseModel], tree: Mapping[str, Tree], where: str = "") -> dict[str, Any]:
-        """Values by field name; an unknown key is kept for pydantic to refuse."""
-        fields = model.model_fields
-        return {
-            key: self.value(fields[key].annotation if key in fields else Any, value, f"{where}.{key}" if where else key)
-            for key, value in tree.items()
-        }
+    def section(
+        self, model: type[BaseModel], tree: Mapping[str, Tree], where: str = "", default: BaseModel | None = None
+    ) -> dict[str, Any]:
+        """Values by field name; an unknown key is kept for pydantic to refuse.
 
-    def value(self, annotation: Any, tree: Tree, where: str) -> Any:
-        """One value as its annotation asks."""
+        Args:
+            model: the section's own model.
+            tree: the keys that are written.
+            where: the section's dotted name.
+            default: what the section would be were nothing written. A key that is not written keeps what this sets: another key of the
+                same section changes nothing but itself.
+        """
+        values: dict[str, Any] = {name: getattr(default, name) for name in default.model_fields_set} if default is not None else {}
+        for key, written in tree.items():
+            field = model.model_fields.get(key)
+            inner = None if field is None else default_of(field) if default is None else getattr(default, key)
+            annotation = Any if field is None else field.annotation
+            values[key] = self.value(annotation, written, f"{where}.{key}" if where else key, inner)
+        return values
+
+    def value(self, annotation: Any, tree: Tree, where: str, default: Any = None) -> Any:
+        """One value as its annotation asks; `default` stands where it is a section and leaves keys out."""
         kinds = _kinds(annotation)
         if isinstance(tree, Written) and tree.whole:
             tree = self._opened(kinds, tree, where)
         if isinstance(tree, dict):
-            return self._mapping(kinds, tree, where)
+            return self._mapping(kinds, tree, where, default)
         if isinstance(tree, list):
             return self._list(kinds, tree, where)
         return self._scalar(kinds, tree, where)
@@ -66,10 +79,11 @@ class Reader:
         inner = unquoted(written.text)
         return written if inner is None else Written(inner, quoted=True)
 
-    def _mapping(self, kinds: list[Any], tree: dict[str, Tree], where: str) -> Any:
+    def _mapping(self, kinds: list[Any], tree: dict[str, Tree], where: str, default: Any) -> Any:
         sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if sections:
-            return self.section(max(sections, key=lambda kind: _fit(kind, tree)), tree, where)
+            model = max(sections, key=lambda kind: _fit(kind, tree))
+            return self.section(model, tree, where, default if type(default) is model else None)
         arguments = next((get_args(kind) for kind in kinds if get_origin(kind) is dict), ())
         item = arguments[1] if len(arguments) == 2 else Any
         if not all(map(_is_unicode, tree)):
@@ -110,6 +124,11 @@ class Reader:
             self.problems[where] = f"must be finite, but is {text!r}; quote it if it is a text"
             return None
         return next((value for kind in (bool, int, float) if (value := _as(kind, text)) is not None), text)
+
+
+def default_of(field: FieldInfo) -> Any:
+    """What a field is where nothing is written; None also where something must be."""
+    return None if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def _is_unicode(text: str) -> bool:

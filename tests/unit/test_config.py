@@ -22,6 +22,16 @@ def test_file_and_overrides_become_one_frozen_config(tmp_path):
         job.pool.replicas = 3
 
 
+class Nested(Section):
+    inner: Job = Job(output=OutputConfig(path="/set/inside"), pool=PoolConfig(batch_size=32, num_cpus=2))
+
+
+@pytest.mark.parametrize("override", ["inner.pool.replicas=3", "inner.pool={replicas: 3}", "inner={pool: {replicas: 3}}"])
+def test_a_key_beside_one_that_is_written_keeps_what_the_section_around_says(override):
+    inner = load_config(Nested, None, [override]).inner
+    assert inner == Job(output=OutputConfig(path="/set/inside"), pool=PoolConfig(replicas=3, batch_size=32, num_cpus=2))
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "words"),
     [
