@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Awaitable
 from dataclasses import asdict
-from importlib import resources
 from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
@@ -18,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from reid_ray import __version__
+from reid_ray.pages import render
 from reid_ray.redaction import where
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.retrieval.search import Answer, Query
@@ -147,7 +147,7 @@ def _add_other_routes(api: FastAPI, searcher: SearchBackend, thumbnails: Thumbna
             raise HTTPException(503, "the searcher does not answer") from error
         return {"status": "ok"}
 
-    page = resources.files("reid_ray.serve").joinpath("page.html").read_text(encoding="utf-8")
+    page = render("search", title="Person search")
 
     @api.head("/", include_in_schema=False)
     @api.get("/", response_class=HTMLResponse, include_in_schema=False)

@@ -21,6 +21,7 @@ LEAVES = {
     "cli",
     "progress",
     "measure",
+    "pages",
     "redaction",
     "scratch",
     "telemetry",

@@ -2,30 +2,40 @@
 
     python -m reid_ray.train.masking.page runs/clip/noise noise.html
 
-One file without scripts or outside resources. A word's colour is its level relative to its own caption's mean, which is what
+The page is the template noise.html.jinja of reid_ray.pages. A word's colour is its level relative to its own caption's mean, which is what
 masking goes by; the number stands beside it on hover.
 """
 
 from __future__ import annotations
 
 import argparse
-import html
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from reid_ray.errors import DataError
+from reid_ray.pages import render
 from reid_ray.storage import iter_table, write_bytes
 from reid_ray.train.masking.noise_export import NOISE
 
 # Levels this far from the caption's mean have the full colour; masking probabilities move by the same amount.
 _FULL = 0.3
-_STYLE = """
-body { font: 16px/1.7 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff; }
-h1 { font-size: 1.4rem; } p.caption { margin: .4rem 0; } span { padding: .1rem .2rem; border-radius: .2rem; }
-small { color: #666; margin-right: .5rem; font-variant-numeric: tabular-nums; } .unknown { color: #999; }
-"""
+
+
+class Word(NamedTuple):
+    """A word of the page: what is said on hover, and "red, green, blue, strength" or None beyond the model's context."""
+
+    text: str
+    title: str
+    colour: str | None
+
+
+class CaptionLine(NamedTuple):
+    """A caption of the page: the mean level of its words, and these."""
+
+    mean: float
+    words: tuple[Word, ...]
 
 
 def write_noise_page(table: str | Path, page: str | Path, *, captions: int = 500) -> int:
@@ -41,39 +51,31 @@ def write_noise_page(table: str | Path, page: str | Path, *, captions: int = 500
     if not rows:
         raise DataError(f"{table}: holds no caption with noise levels; train for at least one step with masking first")
     rows.sort(key=lambda row: -max(_relative(row["word_noise"]), default=0.0))
-    write_bytes(page, render(rows).encode())
+    write_bytes(page, noise_page(rows).encode())
     return len(rows)
 
 
-def render(rows: Sequence[dict[str, Any]]) -> str:
+def noise_page(rows: Sequence[dict[str, Any]]) -> str:
     """The page of `rows`, dicts with words and word_noise."""
-    scale = " ".join(_word(f"{level:+.1f}", level, f"{level:+.1f}") for level in (-_FULL, -_FULL / 2, 0.0, _FULL / 2, _FULL))
-    lines = "\n".join(_caption(row) for row in rows)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Noise of words</title><style>{_STYLE}</style></head>\n'
-        "<body>\n<h1>Noise of words</h1>\n"
-        f"<p>{len(rows)} captions. The number before a caption is its mean level E; a word's colour is its level minus E: {scale}. "
-        "Red words are what no part of the picture shows, and are masked more often.</p>\n"
-        f"{lines}\n</body></html>\n"
-    )
+    scale = [_coloured(f"{level:+.1f}", level, f"{level:+.1f}") for level in (-_FULL, -_FULL / 2, 0.0, _FULL / 2, _FULL)]
+    return render("noise", title="Noise of words", scale=scale, captions=[_caption(row) for row in rows])
 
 
-def _caption(row: dict[str, Any]) -> str:
+def _caption(row: dict[str, Any]) -> CaptionLine:
     known = [level for level in row["word_noise"] if level is not None]
     mean = sum(known) / len(known) if known else 0.0
-    words = " ".join(
-        f'<span class="unknown" title="beyond the model\'s context">{html.escape(word)}</span>'
+    words = tuple(
+        Word(word, "beyond the model's context", None)
         if level is None
-        else _word(word, level - mean, f"{level:.2f} ({level - mean:+.2f})")
+        else _coloured(word, level - mean, f"{level:.2f} ({level - mean:+.2f})")
         for word, level in zip(row["words"], row["word_noise"], strict=True)
     )
-    return f'<p class="caption"><small>{mean:.2f}</small>{words}</p>'
+    return CaptionLine(mean, words)
 
 
-def _word(word: str, relative: float, title: str) -> str:
-    strength = min(1.0, abs(relative) / _FULL)
+def _coloured(word: str, relative: float, title: str) -> Word:
     red, green, blue = (208, 60, 60) if relative > 0 else (60, 140, 190)
-    return f'<span title="{html.escape(title)}" style="background: rgba({red}, {green}, {blue}, {strength:.2f})">{html.escape(word)}</span>'
+    return Word(word, title, f"{red}, {green}, {blue}, {min(1.0, abs(relative) / _FULL):.2f}")
 
 
 def _relative(levels: Sequence[float | None]) -> Iterator[float]:

@@ -13,9 +13,9 @@ from reid_ray.caption.plan.job import run_plan
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.refilter.config import RefilterJob
 from reid_ray.caption.refilter.job import run_refilter
+from reid_ray.caption.report.charts import bar_chart
 from reid_ray.caption.report.config import ReportJob
 from reid_ray.caption.report.job import run_report
-from reid_ray.caption.report.page import bar_chart
 from reid_ray.caption.report.statistics import collect_statistics
 from reid_ray.caption.rows import staged_table
 from reid_ray.caption.sampling import sample_images
@@ -288,6 +288,10 @@ def test_rates_come_from_a_caption_manifest_only():
         balanced_replicas([captioner, rewriter], 1)
 
 
-def test_a_chart_escapes_its_labels():
-    assert "<b>" not in bar_chart([("<b>", 1.0)])
-    assert bar_chart([]) == '<p class="note">none</p>'
+def test_a_chart_draws_its_bars_to_scale_under_its_labels():
+    chart = bar_chart([("a", 1.0), ("b", 4.0), ("c", 0.0)], height=100, every=2, mark=1)
+    assert [bar.height for bar in chart.bars] == [25, 100, 0]
+    assert {bar.y + bar.height for bar in chart.bars} == {114}
+    assert [bar.label for bar in chart.bars] == ["a", None, "c"]
+    assert chart.mark == chart.bars[1].x
+    assert bar_chart([]).bars == ()

@@ -11,7 +11,7 @@ from reid_ray.storage import read_table
 from reid_ray.train.masking.noise_aware import real_tokens, vocabulary_of
 from reid_ray.train.masking.noise_export import NOISE, words_with_noise, write_noise
 from reid_ray.train.masking.noise_store import NoiseStore, encode
-from reid_ray.train.masking.page import main, render, write_noise_page
+from reid_ray.train.masking.page import main, noise_page, write_noise_page
 
 TEXTS = ["A man in a red coat.", "Woman, blue jeans; a very long text that goes on", "never seen", "<b>bold</b> & co"]
 CONTEXT = 20
@@ -77,7 +77,7 @@ def test_the_page_colours_the_noisiest_word_most_and_escapes_text(tokenizer, tmp
 
 
 def test_a_caption_of_unknown_words_alone_is_rendered():
-    assert "beyond" in render([{"words": ["a"], "word_noise": [None]}])
+    assert "beyond" in noise_page([{"words": ["a"], "word_noise": [None]}])
 
 
 def test_an_empty_table_is_refused(tokenizer, tmp_path):
