@@ -62,10 +62,9 @@ bench: $(STAMP)
 	  case $$name in harness) continue;; esac; \
 	  echo "== $$name"; $(BIN)/python $$file --quick --out build/bench/$$name.json || failed=1; done; exit $$failed
 
-# The configuration reference comes from the models, the README map from the modules: stated once.
+# The configuration reference comes from the models: stated once.
 reference: $(STAMP)
 	$(BIN)/python -m reid_ray.config.reference > jobs/configs/REFERENCE.md
-	$(BIN)/python tests/repo/module_map.py
 
 constraints: $(STAMP)
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints-cpu.txt

@@ -1,0 +1,142 @@
+"""The documents are true: README's length, links, files and functions that are named, and every command that is shown.
+
+A command either says in a comment what it needs (a GPU, a hub, a cluster, data of the reader's), or it has to run on a laptop on what the
+commands above it on its page wrote: that is checked from its configuration here, and a few are run.
+"""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from commands_in_pages import PAGES, ROOT, Command, commands_of
+
+from reid_ray.config import load_config
+from reid_ray.config.base import Section
+from reid_ray.config.paths import named_places
+from reid_ray.config.reference import JOBS, job_model
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [command for page in PAGES for command in commands_of(page)]
+RUN_JOBS = [command for command in COMMANDS if command.job in JOBS]
+# What a reader is expected to have, or is told to get; anything else in a block is a job, a target of make, or a mistake.
+TOOLS = {"ray", "curl", "pip", "git", "source", "export", "cd", "kubectl", "helm", "docker", "sbatch", "srun", "ulimit", "ssh", "scp", "chmod", "mkdir"}
+OWN = {"setup", "configs"}  # of reid-ray beside its jobs
+MODELS = {"model", "init", "base", "tokenizer"}  # fields that take a hub's name
+HUB_NAME = re.compile(r"(?!runs/|data/|jobs/|demo/)[A-Za-z][\w-]*/[\w.-]+")
+CLUSTER = ROOT / "cluster" / "README.md"
+
+
+def test_the_readme_is_short():
+    assert len(README.split()) <= 1500
+
+
+def test_every_job_is_in_the_readme():
+    assert [job for job in JOBS if f"`{job}`" not in README] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page):
+    named = re.findall(r"(?<![\w./-])((?:reid_ray|jobs|tests|benchmarks|cluster)/(?!NAME|configs/TASK)[\w./-]+\.\w+)", page.read_text())
+    named += [f"jobs/configs/{name}" for name in re.findall(r"`((?:caption|data|retrieval|serve|train)/\w+\.yaml)`", page.read_text())]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_configuration_is_shown_by_a_command():
+    shown = {command.config for command in COMMANDS}
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "jobs" / "configs").rglob("*.yaml")}
+    assert files - shown - {"jobs/configs/demo.yaml", "jobs/configs/migrate.yaml"} == set()
+
+
+def test_every_job_is_shown_by_a_command():
+    assert set(JOBS) - {command.job for command in COMMANDS} == set()
+
+
+def test_the_methods_page_names_functions_that_exist():
+    rows = re.findall(r"`([\w/]+\.py)`((?: `\w+`(?:, `\w+`)*)?)", (ROOT / "docs" / "methods.md").read_text())
+    assert len(rows) > 30
+    for file, names in rows:
+        module = importlib.import_module("reid_ray." + file.removesuffix(".py").replace("/", "."))
+        assert [name for name in re.findall(r"\w+", names) if not hasattr(module, name)] == [], file
+
+
+def test_the_measured_page_names_results_that_exist():
+    page = (ROOT / "docs" / "measured.md").read_text()
+    assert [name for name in re.findall(r"`([\w-]+\.json)`", page) if not (ROOT / "benchmarks" / "results" / name).is_file()] == []
+    assert [name for name in re.findall(r"`(?:python benchmarks/)?(\w+\.py)\b", page) if not (ROOT / "benchmarks" / name).is_file()] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_command_is_a_job_a_target_or_a_tool(command):
+    first, *rest = command.words
+    if command.job is not None:
+        assert command.job in {*JOBS, *OWN}
+    elif first == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        targets = [word for word in rest if "=" not in word]
+        assert targets
+        assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
+    elif first.endswith("python"):
+        assert rest[:2] == ["-m", "pytest"] or (ROOT / rest[0]).is_file()
+        assert [word for word in rest if word.startswith("tests/") and not (ROOT / word).exists()] == []
+    else:
+        assert first in TOOLS
+
+
+@pytest.mark.parametrize("command", [command for command in RUN_JOBS if command.job != "demo"], ids=str)
+def test_the_configuration_of_a_command_loads_and_its_needs_are_said(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = load_config(job_model(command.job), command.config, command.overrides)
+    said = command.needs or ("a cluster, GPUs, a hub and your data" if command.page == CLUSTER else "")
+    needs = needs_of(command, config)
+    assert [need for need in needs if need not in said] == [], f"says that it needs: {said or 'nothing'}"
+    if not said:
+        assert inputs_that_nothing_wrote(command, config) == []
+
+
+def needs_of(command: Command, config: Section) -> set[str]:
+    """What a command cannot run without, by its configuration: words that what it says must hold."""
+    needs = set()
+    values = list(leaves(config.model_dump(mode="json")))
+    if any(name == "num_gpus" and value for name, value in values):
+        needs.add("GPU")
+    if any(name in MODELS and isinstance(value, str) and HUB_NAME.fullmatch(value) for name, value in values):
+        needs.add("hub")
+    if command.words[0] == "ray" or any(name == "address" and value for name, value in values):
+        needs.add("cluster")
+    return needs
+
+
+def inputs_that_nothing_wrote(command: Command, config: Section) -> list[str]:
+    """The inputs of a command that are neither files of the repository nor outputs of commands above it on its page."""
+    before = COMMANDS[: next(at for at, other in enumerate(COMMANDS) if other is command)]
+    made = [written_by(other) for other in before if other.page == command.page and other.job in JOBS and not other.needs]
+    places = {key: place.partition("#")[0] for key, place in named_places(config).items() if not place.startswith("builtin:")}
+    return [
+        f"{key}={place}"
+        for key, place in places.items()
+        if not key.startswith("output.") and not (ROOT / place).is_file() and not any((ROOT / place).is_relative_to(folder) for folder in made)
+    ]
+
+
+def written_by(command: Command) -> str:
+    """The folder that a job writes, in full."""
+    config = load_config(job_model(command.job), command.config and ROOT / command.config, command.overrides)
+    return config.output.path if hasattr(config, "output") else "/no/output"
+
+
+def leaves(value, name=""):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner, name)
+    else:
+        yield name, value
