@@ -4,12 +4,13 @@ A command either says in a comment what it needs (a GPU, a hub, a cluster, data 
 commands above it on its page wrote: that is checked from its configuration here, and a few are run.
 """
 
-import importlib
+import ast
 import re
-from pathlib import Path
+from functools import cache
 
 import pytest
 from commands_in_pages import PAGES, ROOT, Command, commands_of
+from test_layering import ALLOWED, LEAVES
 
 from reid_ray.config import load_config
 from reid_ray.config.base import Section
@@ -20,7 +21,25 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [command for page in PAGES for command in commands_of(page)]
 RUN_JOBS = [command for command in COMMANDS if command.job in JOBS]
 # What a reader is expected to have, or is told to get; anything else in a block is a job, a target of make, or a mistake.
-TOOLS = {"ray", "curl", "pip", "git", "source", "export", "cd", "kubectl", "helm", "docker", "sbatch", "srun", "ulimit", "ssh", "scp", "chmod", "mkdir"}
+TOOLS = {
+    "ray",
+    "curl",
+    "pip",
+    "git",
+    "source",
+    "export",
+    "cd",
+    "kubectl",
+    "helm",
+    "docker",
+    "sbatch",
+    "srun",
+    "ulimit",
+    "ssh",
+    "scp",
+    "chmod",
+    "mkdir",
+}
 OWN = {"setup", "configs"}  # of reid-ray beside its jobs
 MODELS = {"model", "init", "base", "tokenizer"}  # fields that take a hub's name
 HUB_NAME = re.compile(r"(?!runs/|data/|jobs/|demo/)[A-Za-z][\w-]*/[\w.-]+")
@@ -62,8 +81,19 @@ def test_the_methods_page_names_functions_that_exist():
     rows = re.findall(r"`([\w/]+\.py)`((?: `\w+`(?:, `\w+`)*)?)", (ROOT / "docs" / "methods.md").read_text())
     assert len(rows) > 30
     for file, names in rows:
-        module = importlib.import_module("reid_ray." + file.removesuffix(".py").replace("/", "."))
-        assert [name for name in re.findall(r"\w+", names) if not hasattr(module, name)] == [], file
+        defined = {getattr(node, "name", None) for node in ast.parse((ROOT / "reid_ray" / file).read_text()).body}
+        assert set(re.findall(r"\w+", names)) - defined == set(), file
+
+
+def test_the_architecture_page_draws_who_may_import_whom():
+    drawn = {}
+    for line in (ROOT / "docs" / "architecture.md").read_text().splitlines():
+        part, arrow, others = line.strip().partition(" --> ")
+        if arrow:
+            drawn[part] = set(others.split(" & "))
+    assert {part: others for part, others in drawn.items() if part != "jobs"} == {
+        part: others for part, others in ALLOWED.items() if part not in LEAVES and others
+    }
 
 
 def test_the_measured_page_names_results_that_exist():
@@ -121,10 +151,13 @@ def inputs_that_nothing_wrote(command: Command, config: Section) -> list[str]:
     return [
         f"{key}={place}"
         for key, place in places.items()
-        if not key.startswith("output.") and not (ROOT / place).is_file() and not any((ROOT / place).is_relative_to(folder) for folder in made)
+        if not key.startswith("output.")
+        and not (ROOT / place).is_file()
+        and not any((ROOT / place).is_relative_to(folder) for folder in made)
     ]
 
 
+@cache
 def written_by(command: Command) -> str:
     """The folder that a job writes, in full."""
     config = load_config(job_model(command.job), command.config and ROOT / command.config, command.overrides)

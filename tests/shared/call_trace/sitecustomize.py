@@ -26,7 +26,9 @@ def called(file, function):
         return
     worker = sys.modules.get("ray._private.worker")
     actor = worker.global_worker.actor_id.hex() if worker is not None and worker.global_worker.mode == worker.WORKER_MODE else None
-    where = "driver" if worker is None or worker.global_worker.mode != worker.WORKER_MODE else "task" if set(actor or "f") == {"f"} else actor
+    where = (
+        "driver" if worker is None or worker.global_worker.mode != worker.WORKER_MODE else "task" if set(actor or "f") == {"f"} else actor
+    )
     if (where, file) in _seen:
         return
     _seen.add((where, file))
