@@ -136,8 +136,8 @@ MUTATIONS = (
     Mutation(
         "a picture that could not be encoded is everybody's best hit",
         "reid_ray/train/dual/validation.py",
-        "    lost_Q = ~torch.isfinite(score_QG).all(dim=1)",
-        "    lost_Q = torch.zeros(len(score_QG), dtype=torch.bool)",
+        " and torch.isfinite(gallery_GD).all()",
+        "",
         _FINITE,
     ),
     Mutation(
