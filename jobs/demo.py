@@ -37,6 +37,8 @@ from reid_ray.runtime import ray_session
 from reid_ray.serve.client import SearchClient
 from reid_ray.serve.job import Service, run_until_stopped, start_service
 from reid_ray.storage import environment, read_table, run_of, write_json
+from reid_ray.terminal.own_lines import say
+from reid_ray.terminal.quiet import quiet_terminal
 from reid_ray.train.dual.job import run_train
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -55,7 +57,8 @@ def main() -> int:
         overrides.append("keep_serving=true")
     if arguments.images:
         overrides += search_own_crops(arguments.images)
-    return ended(lambda: run_demo(load_config(DemoJob, arguments.config, overrides)))
+    with quiet_terminal("demo"):
+        return ended(lambda: run_demo(load_config(DemoJob, arguments.config, overrides)))
 
 
 def search_own_crops(folder: str) -> list[str]:
@@ -144,7 +147,7 @@ class Stages:
                 "kept_from_earlier_run": manifest["run_id"] == earlier,
             }
         )
-        print(f"      {self.rows[-1]['seconds']:.0f} s", flush=True)
+        say(f"      {self.rows[-1]['seconds']:.0f} s")
 
     def service(self, config: DemoJob) -> Service:
         """Start the service as the last stage."""
@@ -153,11 +156,11 @@ class Stages:
         service = start_service(config.serve)
         seconds = round(time.perf_counter() - clock, 1)
         self.rows.append({"name": "serve", "seconds": seconds, "read": 0, "written": 0, "failed": 0, "kept_from_earlier_run": False})
-        print(f"serve: {service.url}\n      {seconds:.0f} s", flush=True)
+        say(f"serve: {service.url}\n      {seconds:.0f} s")
         return service
 
     def _announce(self, name: str) -> None:
-        print(f"\n[{len(self.rows) + 1}/{self._total}] {name}", flush=True)
+        say(f"\n[{len(self.rows) + 1}/{self._total}] {name}")
 
 
 def evaluation_of(config: DemoJob) -> dict[str, Any]:
@@ -222,20 +225,20 @@ def answered(query: Query, search: SearchClient, hits: int) -> SheetQuery:
 def print_report(report: dict[str, Any], folder: Path) -> None:
     """What the demo found, in words. Every number is in report.json."""
     score, service = report["evaluation"], report["service"]
-    print("\nstage                  seconds    read  written  failed")
+    say("\nstage                  seconds    read  written  failed")
     for row in report["stages"]:
         kept = "  kept from an earlier run" if row["kept_from_earlier_run"] else ""
-        print(f"{row['name']:<20} {row['seconds']:>9.1f} {row['read']:>7} {row['written']:>8} {row['failed']:>7}{kept}")
-    print(
+        say(f"{row['name']:<20} {row['seconds']:>9.1f} {row['read']:>7} {row['written']:>8} {row['failed']:>7}{kept}")
+    say(
         f"\nheld-out synthetic people, {score['queries']} queries against {score['gallery']} images:\n"
         f"  R@1 {score['r1']:.1%}  R@5 {score['r5']:.1%}  R@10 {score['r10']:.1%}  mAP {score['map']:.1%}  mINP {score['minp']:.1%}"
         f"  (R@1 of a random ranking: {score['chance_r1']:.2%})"
     )
-    print(f"\nasked the service, answered in {service['latency_ms']:.0f} ms: {service['query']!r}")
+    say(f"\nasked the service, answered in {service['latency_ms']:.0f} ms: {service['query']!r}")
     for hit in service["hits"][:5]:
-        print(f"  {hit['rank']}. score {hit['score']:.3f}  person {hit['person_id']}  camera {hit['camera_id']}  {hit['image_id']}")
-    print(f"\n{report['total_seconds']:.0f} s in all, at most {report['peak_rss_bytes'] / 1e9:.1f} GB")
-    print(f"report   {folder / REPORT}\npicture  {folder / SHEET}", flush=True)
+        say(f"  {hit['rank']}. score {hit['score']:.3f}  person {hit['person_id']}  camera {hit['camera_id']}  {hit['image_id']}")
+    say(f"\n{report['total_seconds']:.0f} s in all, at most {report['peak_rss_bytes'] / 1e9:.1f} GB")
+    say(f"report   {folder / REPORT}\npicture  {folder / SHEET}")
 
 
 if __name__ == "__main__":

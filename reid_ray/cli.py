@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from reid_ray.config.base import Section, load_config
 from reid_ray.config.paths import named_places
 from reid_ray.exit_codes import ended
+from reid_ray.terminal.quiet import quiet_terminal
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -31,7 +32,8 @@ def run_job(description: str, model: type[ConfigT], run: Callable[[ConfigT], Any
         loaded.append(load_config(model, arguments.config, arguments.overrides))
         run(loaded[0])
 
-    return ended(work, place=lambda: output_of(loaded[0]) if loaded else None, theirs=lambda: files_of(loaded[0]) if loaded else ())
+    with quiet_terminal(model.__name__.removesuffix("Job").lower()):
+        return ended(work, place=lambda: output_of(loaded[0]) if loaded else None, theirs=lambda: files_of(loaded[0]) if loaded else ())
 
 
 def output_of(config: Section) -> str | None:

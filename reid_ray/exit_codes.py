@@ -18,6 +18,7 @@ from typing import Any
 
 from reid_ray.redaction import without_secrets
 from reid_ray.system_errors import sentence_of
+from reid_ray.terminal.own_lines import standard_error, standard_output
 
 DONE, FAULT, MENDABLE = 0, 1, 2
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "the end of its terminal"}
@@ -47,7 +48,7 @@ def ended(
     try:
         with stop_signals():
             work()
-            sys.stdout.flush()
+            standard_output().flush()
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, StoppedError) else signal.SIGINT
         _say(f"stopped by {_NAMES[signal.Signals(number)]}; an older result at the output stays as it was")
@@ -102,7 +103,7 @@ def kept_signals() -> Iterator[None]:
 def _say(words: str) -> None:
     """Print to standard error; a standard output that nobody reads any more is let go, or Python would complain at exit."""
     with contextlib.suppress(OSError, ValueError):
-        print(without_secrets(words), file=sys.stderr, flush=True)
+        print(without_secrets(words), file=standard_error(), flush=True)
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -1,25 +1,52 @@
-"""One progress bar for every job: label, rate and counts on a terminal, a line every few seconds in a log."""
+"""One progress bar for every job: label, rate and counts; a bar on a terminal, a line now and then anywhere else."""
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+import io
+from typing import Any, TextIO, cast
+
+from reid_ray.terminal.own_lines import standard_error
+
+_LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
+_LINE_EVERY_S = 5.0
 
 
 def progress_bar(label: str, total: int | None, *, unit: str = "img", initial: int = 0) -> Any:
-    """A tqdm bar on stderr, for use as a context manager: call .update(n) and .set_postfix_str(counts).
+    """A tqdm bar on standard error, for use as a context manager: call .update(n) and .set_postfix_str(counts).
 
     `initial` of the total were done before; they do not count for the rate.
     """
     from tqdm import tqdm
 
-    on_terminal = sys.stderr.isatty()
+    stream = standard_error()
+    if stream.isatty():
+        return tqdm(desc=label, total=total, initial=initial, unit=unit, file=stream, dynamic_ncols=True, mininterval=0.2)
     return tqdm(
         desc=label,
         total=total,
         initial=initial,
         unit=unit,
-        dynamic_ncols=on_terminal,
-        ncols=None if on_terminal else 100,
-        mininterval=0.2 if on_terminal else 5.0,
+        file=cast(TextIO, _Lines(stream)),
+        bar_format=_LINE,
+        mininterval=_LINE_EVERY_S,
+        maxinterval=2 * _LINE_EVERY_S,
     )
+
+
+class _Lines(io.TextIOBase):
+    """What tqdm draws over itself on one line, as a line for each state."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._last = stream, ""
+
+    def write(self, text: str, /) -> int:
+        """Write the line that `text` draws, if it is another than the one before."""
+        line = text.strip("\r\n ")
+        if line and line != self._last:
+            self._last = line
+            print(line, file=self._stream, flush=True)
+        return len(text)
+
+    def isatty(self) -> bool:
+        """Never."""
+        return False

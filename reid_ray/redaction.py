@@ -20,7 +20,7 @@ _WORD = rf"{_START}(?:\w*[_-])?(?:secret|password|passwd|passphrase|credentials?
 _KEY = rf"{_START}(?:\w*[_-])?(?:api|access|secret|private)[_-]?key(?:_id)?"
 _SECRET_NAME = re.compile(rf"(?:{_TOKEN}|{_WORD}|{_KEY})$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(rf"((?:{_TOKEN}|{_WORD}|{_KEY})['\"]?\s*[=:]\s*)[^\s&,}}]+", re.IGNORECASE)
-_USER = re.compile(r"(\w+://)[^/?#\s@]+@")
+_USER = re.compile(r"(?<!\w)(\w+://)[^/?#\s@]+@")  # from a word's beginning alone, or a long word takes the square of its length
 _RUN = 3  # words in a row that nobody writes by chance
 
 

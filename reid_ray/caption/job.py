@@ -25,6 +25,7 @@ from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, TableWriter
+from reid_ray.terminal.own_lines import say
 
 CAPTIONS_FOLDER = "captions"
 
@@ -65,7 +66,7 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict
             manifest = output.manifest()
         if not config.ledger.keep:
             delete_ledger(ledger)
-    print(f"caption: {output.counts} images; {_in_words(manifest['facts'])} -> {config.output.path}")
+    say(f"caption: {output.counts} images; {_in_words(manifest['facts'])} -> {config.output.path}")
     return manifest
 
 

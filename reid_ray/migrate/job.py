@@ -24,6 +24,7 @@ from reid_ray.storage import MANIFEST
 from reid_ray.storage.listing import MARK, files_below, read_mark, write_mark
 from reid_ray.storage.lock import OutputLock
 from reid_ray.storage.place import OutputPlace
+from reid_ray.terminal.own_lines import say
 from reid_ray.versions import FORMATS, manifest_kind, number_of
 
 _RUN = re.compile(r"\.(.+)\.[0-9a-f]{16}\.run", re.DOTALL)  # a training run's folder, and its output's name
@@ -48,7 +49,7 @@ def run_migrate(config: MigrateJob) -> dict[str, Any]:
     migrated = Counter(dated.kind for dated in found if dated.older)
     current = sum(not dated.older for dated in found)
     words = ", ".join(f"{count} x {FORMATS[kind].what} to format {number_of(kind)}" for kind, count in sorted(migrated.items()))
-    print(f"migrate: {folder}: {words or 'nothing to do'}; {current} were of today's format already")
+    say(f"migrate: {folder}: {words or 'nothing to do'}; {current} were of today's format already")
     return {"path": str(folder), "migrated": dict(sorted(migrated.items())), "current": current}
 
 

@@ -20,6 +20,7 @@ from typing import Any, Self
 from reid_ray.errors import ConfigError, ResourceError
 from reid_ray.runtime import Need, ray_session, require_resources
 from reid_ray.serve.config import ServeConfig, ServeJob, is_loopback
+from reid_ray.terminal.own_lines import say
 
 APPLICATION = "reid_ray_search"
 # Ray Serve's own default writes a line for every request to the driver's terminal; what people search for does not belong in a log.
@@ -111,10 +112,10 @@ def _hidden(variable: str | None) -> Iterator[None]:
 def run_until_stopped(service: Service) -> None:
     """Say where the service is, and return at Ctrl-C or SIGTERM."""
     with _stop_signals() as stop:
-        print(f"serve: open {service.url}/ in a browser; Ctrl-C stops it", flush=True)
+        say(f"serve: open {service.url}/ in a browser; Ctrl-C stops it")
         while not stop.wait(1.0):
             pass
-        print("serve: stopping", flush=True)
+        say("serve: stopping")
 
 
 def _needs(config: ServeJob) -> list[Need]:

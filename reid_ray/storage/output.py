@@ -26,6 +26,7 @@ from reid_ray.storage.files import write_json
 from reid_ray.storage.listing import differences
 from reid_ray.storage.place import IfExists, OutputPlace
 from reid_ray.storage.provenance import MANIFEST, content_at, content_of, local_inputs, named_inputs, read_manifest, remote_inputs, run_of
+from reid_ray.terminal.own_lines import say
 from reid_ray.versions import numbered
 
 _SHOWN = 4  # names in a sentence
@@ -124,9 +125,9 @@ class JobOutput:
         if manifest is None:
             return None
         if (why := why or stale(manifest)) is not None:
-            print(f"{self._job}: {self.path} is made anew: {why}", flush=True)
+            say(f"{self._job}: {self.path} is made anew: {why}")
             return None
-        print(f"{self._job}: {self.path} is finished already, kept: {manifest['counts']}", flush=True)
+        say(f"{self._job}: {self.path} is finished already, kept: {manifest['counts']}")
         return manifest
 
     def _earlier(self) -> tuple[dict[str, Any] | None, str | None]:

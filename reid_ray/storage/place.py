@@ -36,6 +36,7 @@ from reid_ray.storage.legacy import is_legacy_output
 from reid_ray.storage.listing import MARK, files_below, foreign, names_in, read_mark, remove_listed, write_mark
 from reid_ray.storage.lock import OutputLock
 from reid_ray.storage.rename import exchange, rename_to_free_name
+from reid_ray.terminal.own_lines import say
 
 IfExists = Literal["refuse", "replace", "reuse"]
 _HIDDEN = re.compile(r"^\.(?P<name>.+)\.(?:(?P<hex>[0-9a-f]{8})\.(?P<kind>partial|old)|lock|ledger)$", re.DOTALL)
@@ -189,7 +190,7 @@ class OutputPlace:
             if folder.suffix == ".old" and not os.path.lexists(self.path) and read_mark(folder) is not None:
                 rename_to_free_name(folder, self.path)
                 sync(self.path.parent)
-                print(f"{self._job}: {self.path} is restored; a run died while it put a newer result in its place", flush=True)
+                say(f"{self._job}: {self.path} is restored; a run died while it put a newer result in its place")
             else:
                 self._remove(folder)
 
@@ -207,9 +208,7 @@ class OutputPlace:
         elif folder.is_dir() and set(names_in(folder)) <= {f"{MARK}.new"}:
             shutil.rmtree(folder, ignore_errors=True)  # died while it was marked
         else:
-            print(
-                f"{self._job}: {folder} is left from an older version's run, or is none of ours; remove it if no run is alive", flush=True
-            )
+            say(f"{self._job}: {folder} is left from an older version's run, or is none of ours; remove it if no run is alive")
 
     def _remove_whole(self, folder: Path) -> None:
         try:
@@ -219,4 +218,4 @@ class OutputPlace:
         if why is not None:
             kept = self.path.parent / f"{self.path.name}.left-{uuid.uuid4().hex[:8]}"
             rename_to_free_name(folder, kept)
-            print(f"{self._job}: {why}; what is left of it is now in {kept}", flush=True)
+            say(f"{self._job}: {why}; what is left of it is now in {kept}")

@@ -18,6 +18,7 @@ from typing import Any
 from reid_ray.progress import progress_bar
 from reid_ray.runtime import Need, ray_session, require_resources
 from reid_ray.storage import JobOutput, read_manifest
+from reid_ray.terminal.own_lines import say
 from reid_ray.train.checkpoint.run_folders import OtherRun, Record, checkpoints_of, drop_run, newest_step, other_runs, write_record
 from reid_ray.train.config import OUTSIDE_THE_RUN
 from reid_ray.train.log.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
@@ -72,7 +73,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         shutil.rmtree(folder / _RAY)
         for other in others:
             drop_run(other, storage=storage)
-    print(f"{job}: {out.counts}; {recipe.sentence(out.facts)}, {_sentence(out.facts, recipe.selection)} -> {out.path}")
+    say(f"{job}: {out.counts}; {recipe.sentence(out.facts)}, {_sentence(out.facts, recipe.selection)} -> {out.path}")
     return read_manifest(out.path)
 
 
@@ -88,9 +89,9 @@ def _run_folder(recipe: Recipe, out: JobOutput) -> Iterator[tuple[Path, list[Oth
     folder = record.folder(out.path)
     others = other_runs(folder, out.path, storage=storage)
     if (step := newest_step(folder, storage)) is not None:
-        print(f"{recipe.job}: goes on from the checkpoint of step {step} in {folder}", flush=True)
+        say(f"{recipe.job}: goes on from the checkpoint of step {step} in {folder}")
     for other in others:
-        print(f"{recipe.job}: {other.sentence(record)}", flush=True)
+        say(f"{recipe.job}: {other.sentence(record)}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the pictures that are trained on
     try:
         write_record(folder, record)

@@ -25,6 +25,7 @@ LEAVES = {
     "redaction",
     "scratch",
     "telemetry",
+    "terminal",
     "system_errors",
     "exit_codes",
     "versions",

@@ -18,6 +18,7 @@ import sys, time
 from pathlib import Path
 from reid_ray.cli import run_job
 from reid_ray.data.synthetic.config import SynthesizeJob
+from reid_ray.terminal.own_lines import say
 
 def run(config):
     part = Path(config.output.path)
@@ -33,6 +34,7 @@ sys.exit(run_job("", SynthesizeJob, run, ["output.path=" + sys.argv[1]]))
 
 def _start(tmp_path, body, **options):
     command = [sys.executable, "-c", JOB.format(body=body), str(tmp_path / "out")]
+    options.setdefault("env", {**os.environ, "REID_RAY_LOGS": str(tmp_path / "logs")})
     options.setdefault("preexec_fn", _default_signals)  # whoever runs the tests may ignore some, and a child inherits that
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
@@ -75,7 +77,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
 @pytest.mark.parametrize(
     ("body", "code", "said", "traceback"),
     [
-        ("print('done')", 0, "", False),
+        ("say('done')", 0, "", False),
         ("raise OSError(28, 'No space left on device')", 2, "error: output.path {out}: the disk is full", False),
         ("raise PermissionError(13, 'Permission denied', '/x/y')", 2, "error: /x/y: permission denied", False),
         ("raise ValueError('bug')", 1, "ValueError: bug", True),
@@ -89,16 +91,18 @@ def test_the_exit_code_tells_what_a_user_can_mend_from_a_fault(tmp_path, body, c
     assert ("Traceback" in words) is traceback
 
 
+@pytest.mark.parametrize("logs", [None, "show"])
 @pytest.mark.parametrize(("target", "words"), [("closed", "standard output"), ("/dev/full", "disk is full")])
-def test_an_output_that_nobody_reads_or_that_is_full_is_one_sentence(tmp_path, target, words):
-    command = [sys.executable, "-c", JOB.format(body="print('x' * 10)"), str(tmp_path / "out")]
+def test_an_output_that_nobody_reads_or_that_is_full_is_one_sentence(tmp_path, target, words, logs):
+    command = [sys.executable, "-c", JOB.format(body="say('x' * 10)"), str(tmp_path / "out")]
     if target == "closed":
         reader, writer = os.pipe()
         os.close(reader)
     else:
         writer = os.open(target, os.O_WRONLY)
-    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # as it is where nobody asks: what is printed last is written at the very end
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=buffered, text=True, timeout=60, check=False)
+    # As it is where nobody asks: Python keeps back what is printed until the very end.
+    environment = {**os.environ, "PYTHONUNBUFFERED": "", "REID_RAY_LOGS": logs or str(tmp_path / "logs")}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, text=True, timeout=60, check=False)
     os.close(writer)
     assert done.returncode == 2
     assert words in done.stderr

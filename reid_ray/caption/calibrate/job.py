@@ -30,6 +30,7 @@ from reid_ray.records import conform
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.setup.model_files import model_revision, resolve_model
 from reid_ray.storage import JobOutput, write_bytes, write_json
+from reid_ray.terminal.own_lines import say
 from reid_ray.versions import numbered
 
 REPORT, RESULT, PICTURE, PAIRS = "calibration.md", "calibration.json", "roc.png", "pairs.jsonl"
@@ -72,7 +73,7 @@ def run_calibrate(config: CalibrateJob) -> dict[str, Any]:
         write_bytes(output.folder / PICTURE, draw(result, curves, config))
         manifest = output.manifest()
     both = result["filters"]["both"]["held_out"]["all"]
-    print(
+    say(
         f"calibrate: {len(pairs)} pairs; alpha {result['filters']['cosine']['alpha']:.3f} for {config.encoder.model}; both filters remove "
         f"{both['removed']:.1%} of changed rewrites and keep {both['kept']:.1%} of paraphrases (held out) -> {config.output.path}"
     )

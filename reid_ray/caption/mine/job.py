@@ -25,6 +25,7 @@ from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.setup.model_files import model_revision, resolve_model
 from reid_ray.storage import JobOutput, iter_table, write_bytes, write_json
+from reid_ray.terminal.own_lines import say
 from reid_ray.versions import numbered
 
 TEMPLATES_FILE, REPORT = "templates.yaml", "report.json"
@@ -98,7 +99,7 @@ def run_mine(config: MineJob) -> dict[str, Any]:
         write_bytes(output.folder / TEMPLATES_FILE, _as_yaml(kept[: config.max_templates]))
         output.facts.update(report)
         manifest = output.manifest()
-    print(
+    say(
         f"mine: {output.counts}; {len(base)} patterns, {len(by_rule)} variants by rule, {len(by_model)} by the model of which "
         f"{sum(refused.get('model', {}).values())} refused; {min(len(kept), config.max_templates)} templates -> {config.output.path}"
     )

@@ -14,6 +14,7 @@ from reid_ray.caption.sampling import sample_images
 from reid_ray.config.common import ImagesConfig, OutputConfig
 from reid_ray.records import IMAGES
 from reid_ray.storage import JobOutput, TableWriter, read_manifest, write_bytes, write_json
+from reid_ray.terminal.own_lines import say
 
 TABLE, NUMBERS = "plan.md", "plan.json"
 
@@ -48,8 +49,8 @@ def run_plan(config: PlanJob) -> dict[str, Any]:
         write_json(output.folder / NUMBERS, numbers)
         output.facts.update(numbers)
         manifest = output.manifest()
-    print(table)
-    print(f"plan: rates of {sampled} images -> {config.output.path}")
+    say(table)
+    say(f"plan: rates of {sampled} images -> {config.output.path}")
     return manifest
 
 

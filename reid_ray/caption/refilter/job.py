@@ -19,6 +19,7 @@ from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, table_of
 from reid_ray.storage import JobOutput, TableWriter, iter_table
+from reid_ray.terminal.own_lines import say
 
 _CAPTIONS_FOLDER = "captions"
 _WITHOUT_SCORE = "without score, unchanged"
@@ -56,7 +57,7 @@ def run_refilter(config: RefilterJob) -> dict[str, Any]:
             )
         output.facts.update(changes={name: changes[name] for name in sorted(changes)})
         manifest = output.manifest()
-    print(f"refilter: {output.counts}; {', '.join(f'{n} {name}' for name, n in sorted(changes.items()))} -> {config.output.path}")
+    say(f"refilter: {output.counts}; {', '.join(f'{n} {name}' for name, n in sorted(changes.items()))} -> {config.output.path}")
     return manifest
 
 

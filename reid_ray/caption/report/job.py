@@ -17,6 +17,7 @@ from reid_ray.caption.sampling import sample_images
 from reid_ray.errors import DataError, ReidRayError
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import JobOutput, iter_table, write_bytes, write_json
+from reid_ray.terminal.own_lines import say
 
 PAGE, NUMBERS = "report.html", "statistics.json"
 _CAPTIONS_FOLDER = "captions"
@@ -47,7 +48,7 @@ def run_report(config: ReportJob) -> dict[str, Any]:
         write_json(output.folder / NUMBERS, statistics.as_dict())
         output.counts.read = output.counts.written = statistics.rows
         manifest = output.manifest()
-    print(f"report: {statistics.rows} rows, {len(samples)} images -> {Path(config.output.path) / PAGE}")
+    say(f"report: {statistics.rows} rows, {len(samples)} images -> {Path(config.output.path) / PAGE}")
     return manifest
 
 

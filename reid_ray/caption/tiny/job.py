@@ -22,6 +22,7 @@ from reid_ray.data.synthetic.traits import ATTRIBUTES
 from reid_ray.model.tiny.tasks import answer
 from reid_ray.model.tiny.training import train_tiny_mllm
 from reid_ray.storage import JobOutput, read_manifest
+from reid_ray.terminal.own_lines import say
 
 _BATCH = 64
 
@@ -38,8 +39,8 @@ def run_captioner(config: CaptionerJob) -> dict[str, Any]:
         out.counts.read = out.counts.written = 2 * config.test_images
     manifest = read_manifest(config.output.path)
     for kind, score in manifest["facts"]["accuracy"].items():
-        print(f"captioner: {kind}: {score['right']} of {score['said']} attribute words right ({score['share']:.1%})")
-    print(f"captioner: {out.counts} held-out captions -> {config.output.path}")
+        say(f"captioner: {kind}: {score['right']} of {score['said']} attribute words right ({score['share']:.1%})")
+    say(f"captioner: {out.counts} held-out captions -> {config.output.path}")
     return manifest
 
 

@@ -23,6 +23,7 @@ from reid_ray.data.store import is_remote
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.storage import JobOutput, read_manifest
+from reid_ray.terminal.own_lines import say
 
 
 def run_export(config: ExportJob) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def run_export(config: ExportJob) -> dict[str, Any]:
         out.facts["captions"] = {"written": writer.captions, "left_out": {**left_out, **writer.left_out}}
         if not out.counts.written:
             raise DataError(f"{config.tables}: no row can be written as {config.format} ({out.counts})")
-    print(f"export: {out.counts}; captions {out.facts['captions']} -> {config.output.path}")
+    say(f"export: {out.counts}; captions {out.facts['captions']} -> {config.output.path}")
     return read_manifest(config.output.path)
 
 

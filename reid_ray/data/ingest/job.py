@@ -30,6 +30,7 @@ from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
+from reid_ray.terminal.own_lines import say
 
 _BATCH_ROWS = 512
 Size = tuple[int, int]
@@ -66,7 +67,7 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
                 f"{source.path}: no image can be used ({out.counts}); {tables.failed.commonest()}; mend that, "
                 "or check source.format and source.path"
             )
-    print(f"ingest: {out.counts}; captions {out.facts['captions']} -> {output.path}")
+    say(f"ingest: {out.counts}; captions {out.facts['captions']} -> {output.path}")
     return read_manifest(output.path)
 
 

@@ -25,6 +25,7 @@ from reid_ray.data.store import is_remote
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.storage import JobOutput, read_manifest, write_bytes, write_json
+from reid_ray.terminal.own_lines import say
 
 _THUMBNAIL = (128, 128)
 
@@ -58,8 +59,8 @@ def run_lint(config: LintJob) -> dict[str, Any]:
         write_json(out.folder / "lint.json", report)
         write_bytes(out.folder / "lint.html", as_html(report, _thumbnails(config, wanted)).encode("utf-8", "backslashreplace"))
         out.facts["findings"] = {finding.rule: finding.count for finding in findings}
-    print(table_text(findings))
-    print(f"lint: {out.counts}; {len(findings)} findings -> {config.output.path}/lint.html")
+    say(table_text(findings))
+    say(f"lint: {out.counts}; {len(findings)} findings -> {config.output.path}/lint.html")
     if not rows.image_ids:
         raise DataError(
             f"{source.path}: no image can be used ({out.counts}); {rows.unusable.commonest()}; see "

@@ -12,6 +12,7 @@ from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
+from reid_ray.terminal.own_lines import say
 
 _IMAGES_PER_STEP = 512
 
@@ -39,5 +40,5 @@ def run_synthesize(config: SynthesizeJob) -> dict[str, Any]:
                 for start in range(0, people.num_images, _IMAGES_PER_STEP):
                     captions.append(people.caption_table(start, min(start + _IMAGES_PER_STEP, people.num_images)))
             out.facts["captions"] = captions.rows
-    print(f"synthesize: {out.counts}, {config.people.identities} identities -> {config.output.path}")
+    say(f"synthesize: {out.counts}, {config.people.identities} identities -> {config.output.path}")
     return read_manifest(config.output.path)

@@ -9,6 +9,7 @@ from reid_ray.model.merge.config import MergeJob
 from reid_ray.model.mllm.model_folder import merge_mllm, read_tuned
 from reid_ray.setup.model_files import weights_digest
 from reid_ray.storage import JobOutput, read_manifest
+from reid_ray.terminal.own_lines import say
 
 
 def run_merge(config: MergeJob) -> dict[str, Any]:
@@ -28,5 +29,5 @@ def run_merge(config: MergeJob) -> dict[str, Any]:
         out.counts.read = out.counts.written = 1
         out.facts |= {"family": tuned["family"], "base": tuned["base"], "tuned": tuned["fingerprint"], "trained": tuned["trained"]}
         out.facts["weights"] = weights_digest(out.folder)
-    print(f"merge: {config.model} on {tuned['base']['model']} -> {out.path}")
+    say(f"merge: {config.model} on {tuned['base']['model']} -> {out.path}")
     return read_manifest(out.path)

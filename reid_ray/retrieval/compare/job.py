@@ -17,6 +17,7 @@ from reid_ray.errors import DataError
 from reid_ray.retrieval.compare.config import CompareJob
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
 from reid_ray.storage import JobOutput, environment, read_manifest, write_bytes, write_json
+from reid_ray.terminal.own_lines import say
 
 _CELLS = 4_000_000  # draws held at once
 
@@ -116,7 +117,7 @@ def run_compare(config: CompareJob) -> dict[str, Any]:
         write_json(output.folder / "comparison.json", {"unit": "shares in 0..1", **comparison, "environment": environment()})
         write_bytes(output.folder / "comparison.md", comparison_text(config, comparison).encode())
     said = ", ".join(f"{name} {row['difference']:+.2%} [{row['low']:+.2%}, {row['high']:+.2%}]" for name, row in comparison.items())
-    print(f"compare: {output.counts} -> {config.output.path} ({said})")
+    say(f"compare: {output.counts} -> {config.output.path} ({said})")
     return read_manifest(config.output.path)
 
 

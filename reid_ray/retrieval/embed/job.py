@@ -19,6 +19,7 @@ from reid_ray.retrieval.embed_stream import TOKENS, TRUNCATED, caption_rows, cou
 from reid_ray.retrieval.encoder_digest import encoder_identity, require_encoder_folder
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, parquet_files, read_manifest
+from reid_ray.terminal.own_lines import say
 
 EMBEDDINGS_FOLDER = "embeddings"
 
@@ -53,7 +54,7 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
         output.facts.update({"kind": "text" if config.images is None else "image", "dim": dim, "encoder_fingerprint": fingerprint})
         if config.images is None:
             output.facts["texts_cut"] = cut.facts()
-    print(f"embed: {output.counts} -> {config.output.path}{cut.sentence()}")
+    say(f"embed: {output.counts} -> {config.output.path}{cut.sentence()}")
     return read_manifest(config.output.path)
 
 

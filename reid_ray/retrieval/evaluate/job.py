@@ -34,6 +34,7 @@ from reid_ray.retrieval.ranking.blocks import Ranking
 from reid_ray.retrieval.ranking.exact import rank_blocks, rank_queries
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import MANIFEST, Counts, JobOutput, TableWriter, environment, parquet_files, read_manifest, write_json
+from reid_ray.terminal.own_lines import say
 from reid_ray.versions import check_json, check_table, numbered, stamp
 
 RESULT, QUERIES, HITS_FOLDER = "result.json", "queries.parquet", "hits"
@@ -85,7 +86,7 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
         pq.write_table(query_table(scored), output.folder / QUERIES, compression="zstd")
         _write_hits(output.folder / HITS_FOLDER, scored, config.top_k)
         write_report(output.folder, config, result, scored.ranking.results.cmc(MAX_RANK))
-    print(
+    say(
         f"evaluate: {output.counts} -> {config.output.path} (R@1 {result['r1']:.1%}, mAP {result['map']:.1%}, mINP {result['minp']:.1%}; "
         f"{result['queries']} queries, {result['gallery']} images, R@1 by chance {result['chance_r1']:.2%})"
         f"{scored.queries.texts_cut.sentence() if scored.queries.texts_cut is not None else ''}"

@@ -27,6 +27,7 @@ from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
 from reid_ray.retrieval.index.thumbnails import ThumbnailWriter
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
+from reid_ray.terminal.own_lines import say
 
 FAILED_FOLDER = "failed"
 
@@ -71,7 +72,7 @@ def run_index(config: IndexJob) -> dict[str, Any]:
         index.save(output.folder)
         output.timings["build_seconds"] = time.perf_counter() - started
         output.facts.update(index.facts())
-    print(f"index: {output.counts} -> {config.output.path} ({index.config.kind}, dimension {index.dim})")
+    say(f"index: {output.counts} -> {config.output.path} ({index.config.kind}, dimension {index.dim})")
     return read_manifest(config.output.path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from reid_ray.retrieval.evaluate.job import read_result
 from reid_ray.retrieval.transfer.config import TransferJob
 from reid_ray.storage import JobOutput, environment, read_manifest, write_bytes, write_json
+from reid_ray.terminal.own_lines import say
 
 # Which data sets hold pictures of which others; names are compared without case, hyphens and underscores.
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -78,7 +79,7 @@ def run_transfer(config: TransferJob) -> dict[str, Any]:
         ]
         write_json(output.folder / "transfer.json", {"unit": "shares in 0..1", "cells": cells, "environment": environment()})
         write_bytes(output.folder / "transfer.md", transfer_text(results).encode())
-    print(f"transfer: {output.counts} -> {config.output.path}")
+    say(f"transfer: {output.counts} -> {config.output.path}")
     return read_manifest(config.output.path)
 
 

@@ -15,6 +15,7 @@ from reid_ray.config.base import load_config
 from reid_ray.config.paths import named_places
 from reid_ray.errors import ConfigError
 from reid_ray.storage import JobOutput, read_manifest, write_bytes, write_json
+from reid_ray.terminal.own_lines import say
 from reid_ray.train.config import TrainingJob
 from reid_ray.train.memory.config import MemoryJob
 from reid_ray.train.memory.estimate import Held, Memory, Setting, Stage, Weights, cheapest_that_fits, predict, price
@@ -57,8 +58,8 @@ def run_memory(config: MemoryJob) -> dict[str, Any]:
         write_bytes(output.folder / TABLE, table.encode())
         write_json(output.folder / NUMBERS, numbers)
         output.facts.update({name: numbers[name] for name in ("weights", "own", "best")})
-    print(table)
-    print(f"memory: {1 + len(plan.others)} settings of {config.config} -> {config.output.path}")
+    say(table)
+    say(f"memory: {1 + len(plan.others)} settings of {config.config} -> {config.output.path}")
     return read_manifest(config.output.path)
 
 

@@ -27,6 +27,11 @@ def test_a_command_keeps_all_but_its_secrets(written, kept):
     assert without_secrets(written) == kept
 
 
+def test_a_long_word_takes_no_longer_than_as_many_letters_in_short_ones():
+    picture = "iVBORw0K" * 50_000  # pictures come as base64; the square of this would be minutes
+    assert without_secrets(f"{picture} token=CANARY") == f"{picture} token={HIDDEN}"
+
+
 def test_a_configuration_keeps_all_but_its_secrets():
     config = {
         "engine": {"extra": {"hf_token": "CANARY", "headers": [{"password": "CANARY"}], "token": None}},
