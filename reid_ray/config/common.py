@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import LocalPath, WrittenPath
 
 
 class SyntheticConfig(Section):
@@ -55,7 +55,7 @@ class ImagesConfig(Section):
 class OutputConfig(Section):
     """Where a job writes: one folder that appears whole or not at all, with manifest.json in it."""
 
-    path: LocalPath = Field(description="output folder")
+    path: WrittenPath = Field(description="output folder; absolute for a job that is submitted to a cluster")
     if_exists: Literal["refuse", "replace", "reuse"] = Field(
         "refuse",
         description="refuse: error if the folder exists; replace: swap this job's own earlier result at commit; reuse: keep it if "

@@ -13,6 +13,9 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
+# Ray unpacks what `ray job submit --working-dir` sends at SESSION/runtime_resources/working_dir_files/_ray_pkg_DIGEST.
+_UNPACKED = "/runtime_resources/working_dir_files/"
+
 
 class _Place:
     """Marks a field's type: its text may name a local file or folder."""
@@ -35,8 +38,22 @@ def _place(text: str) -> str:
     return place
 
 
+def _kept(text: str) -> str:
+    """Refuses a place that goes with the job: Ray unpacks a submitted working directory under its own temporary folder."""
+    relative = not os.path.isabs(text)
+    if "://" not in text and _UNPACKED in f"{os.getcwd() if relative else os.path.realpath(text)}/":
+        where = "is relative to the working directory, which is" if relative else f"{text} lies in"
+        raise ValueError(
+            f"{where} a copy that Ray unpacked on one node and deletes; give an absolute path on storage that every node mounts"
+        )
+    return text
+
+
 LocalPath = Annotated[str, AfterValidator(_place), _Place()]
 """A file or folder, on this machine or on storage that every node sees; or an address where the field says so."""
+
+WrittenPath = Annotated[str, AfterValidator(_place), AfterValidator(_kept), _Place()]
+"""A LocalPath that a job writes to. Inputs may come with a submitted working directory; what is written there would be lost with it."""
 
 PathOrName = Annotated[str, AfterValidator(_place), _Place()]
 """A folder, or a name that is no path: builtin:NAME, a hub name, FOLDER#feature."""

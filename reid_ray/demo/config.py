@@ -11,7 +11,7 @@ from reid_ray.caption.config import CaptionJob
 from reid_ray.config.common import RayConfig
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.index.config import IndexJob
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import WrittenPath
 from reid_ray.serve.config import ServeJob
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.train.dual.config import TrainJob
@@ -20,7 +20,7 @@ from reid_ray.train.dual.config import TrainJob
 class DemoJob(Section):
     """The whole road in one command: synthesize, caption, train, evaluate, index, serve, one query over HTTP."""
 
-    folder: LocalPath = Field("demo", description="folder of report.json and sheet.png; the stages name their own folders")
+    folder: WrittenPath = Field("demo", description="folder of report.json and sheet.png; the stages name their own folders")
     query: str | None = Field(None, description="the sample query; null takes a human caption of the test split")
     keep_serving: bool = Field(False, description="leave the service up until Ctrl-C instead of stopping it after the sample query")
     sheet_queries: int = Field(6, ge=1, le=50, description="queries on the picture")

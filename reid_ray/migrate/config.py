@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from reid_ray.config.base import Section
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import WrittenPath
 
 
 class MigrateJob(Section):
@@ -14,7 +14,7 @@ class MigrateJob(Section):
     What is of today's formats stays as it is, so that the job may be run again; what a newer version wrote is refused.
     """
 
-    path: LocalPath = Field(
+    path: WrittenPath = Field(
         description="output folder of a job (a caption ledger beside it is brought along), a model folder, a checkpoint, or the hidden "
         "folder of a training run"
     )

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig, RayConfig
-from reid_ray.config.paths import LocalPath, expanded
+from reid_ray.config.paths import WrittenPath, expanded
 
 
 class OptimizerConfig(Section):
@@ -86,7 +86,7 @@ class ScheduleConfig(Section):
         description="stop after so many validations in a row without a better score (LLM-DA: 5, once per epoch); null never does",
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints: at most these are lost with a worker")
-    checkpoint_storage: LocalPath | None = Field(
+    checkpoint_storage: WrittenPath | None = Field(
         None,
         description="where checkpoints go: a folder on storage that all nodes share, or a URI that pyarrow opens (s3://, gs://, abfs://, "
         "fsspec+...://); null keeps them beside the output",

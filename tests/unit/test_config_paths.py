@@ -55,6 +55,31 @@ def test_an_output_is_absolute_and_where_its_links_point(tmp_path, monkeypatch):
     assert fingerprint(OutputConfig(path="./runs/")) == fingerprint(OutputConfig(path=str(tmp_path / "scratch" / "not-yet")))
 
 
+WRITTEN = {
+    "synthesize": {"output.path": []},
+    "train": {"output.path": [], "schedule.checkpoint_storage": ["output.path=/shared/out"]},
+    "migrate": {"path": []},
+}
+
+
+@pytest.mark.parametrize(("job", "key"), [(job, key) for job, keys in WRITTEN.items() for key in keys])
+def test_a_submitted_job_reads_what_came_with_it_but_does_not_write_where_ray_deletes(job, key, tmp_path, monkeypatch):
+    """Ray unpacks `--working-dir .` below its session's folder, starts the job there, and deletes it when no job uses it."""
+    unpacked = tmp_path / "session_2026" / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123456789abcdef"
+    unpacked.mkdir(parents=True)
+    monkeypatch.chdir(unpacked)
+    given = ["images.path=in/images", "captions.paths=[in/captions]"] * (job == "train") + WRITTEN[job][key]
+    for lost in ("runs/a", "../../../../a", str(unpacked / "a")):
+        with pytest.raises(ConfigError) as refused:
+            load_config(job_model(job), None, [*given, f"{key}={lost}"])
+        assert key in str(refused.value)
+        assert "every node mounts" in str(refused.value)
+    kept = load_config(job_model(job), None, [*given, f"{key}={tmp_path}/a"])
+    if job == "train":
+        assert kept.images.path == "in/images"
+        load_config(job_model(job), None, [*given, "output.path=/shared/out", "schedule.checkpoint_storage=s3://bucket/run"])
+
+
 def test_an_encoder_given_in_python_may_lie_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert split_encoder("~/m#visual") == (tmp_path / "m", "visual")
