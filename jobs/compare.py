@@ -1,19 +1,11 @@
-r"""Compare two evaluations of the same queries: difference of R@1 and mAP with a paired bootstrap confidence interval.
+"""Compare two evaluations of the same queries: difference of R@1 and mAP, with a paired bootstrap. --help has examples.
 
-python jobs/compare.py --config jobs/configs/retrieval/compare.yaml baseline=runs/evaluate_a candidate=runs/evaluate_b \
-        output.path=runs/compare
+What `ray job submit` runs; `reid-ray compare` is the same.
 """
 
 import sys
 
-from reid_ray.cli import run_job
-from reid_ray.retrieval.compare.config import CompareJob
-from reid_ray.retrieval.compare.job import run_compare
-
-
-def main() -> int:
-    return run_job(__doc__ or "", CompareJob, run_compare)
-
+from reid_ray.cli.run_job import run_named
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_named("compare"))

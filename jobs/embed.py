@@ -1,21 +1,11 @@
-"""Embed images or captions once: unit vectors in Parquet, written by as many actors on as many nodes as the cluster has.
+"""Embed images or captions once: unit vectors in Parquet, by actors on as many nodes as there are. --help has examples.
 
-    python jobs/embed.py --config jobs/configs/retrieval/embed.yaml images.path=runs/ingest/cuhk/images output.path=runs/embeddings/images
-    python jobs/embed.py --config jobs/configs/retrieval/embed_captions.yaml
-
-jobs/evaluate.py scores such tables (query_embeddings, gallery_embeddings).
+What `ray job submit` runs; `reid-ray embed` is the same.
 """
 
 import sys
 
-from reid_ray.cli import run_job
-from reid_ray.retrieval.embed.config import EmbedJob
-from reid_ray.retrieval.embed.job import run_embed
-
-
-def main() -> int:
-    return run_job(__doc__ or "", EmbedJob, run_embed)
-
+from reid_ray.cli.run_job import run_named
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_named("embed"))

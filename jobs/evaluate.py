@@ -1,24 +1,11 @@
-r"""Score an encoder, or embeddings, on held-out identities: CMC@1/5/10, mAP, mINP.
+"""Score an encoder, or embeddings, on held-out identities: CMC@1/5/10, mAP, mINP. --help has examples.
 
-    python jobs/evaluate.py --config jobs/configs/retrieval/evaluate.yaml
-    python jobs/evaluate.py --config jobs/configs/retrieval/evaluate_image.yaml encoder=runs/train/model \
-        images=/data/market output.path=runs/market
-    python jobs/evaluate.py --config jobs/configs/retrieval/evaluate_embeddings.yaml query_embeddings=q \
-        gallery_embeddings=g output.path=runs/scored
-
-The output folder holds result.json, queries.parquet, hits/, report.md, cmc.png, sheet.png and manifest.json; jobs/compare.py compares two.
+What `ray job submit` runs; `reid-ray evaluate` is the same.
 """
 
 import sys
 
-from reid_ray.cli import run_job
-from reid_ray.retrieval.evaluate.config import EvaluateJob
-from reid_ray.retrieval.evaluate.job import run_evaluate
-
-
-def main() -> int:
-    return run_job(__doc__ or "", EvaluateJob, run_evaluate)
-
+from reid_ray.cli.run_job import run_named
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_named("evaluate"))

@@ -1,13 +1,11 @@
-"""Make a plain checkpoint of a tuned multimodal LLM, so that it captions: the caption job takes the folder as a captioner's model.
+"""Make a plain checkpoint of a tuned multimodal LLM, so that the caption job takes it as a model. --help has examples.
 
-python jobs/merge.py --config jobs/configs/train/merge.yaml model=runs/tune/model output.path=runs/merged
+What `ray job submit` runs; `reid-ray merge` is the same.
 """
 
 import sys
 
-from reid_ray.cli import run_job
-from reid_ray.model.merge.config import MergeJob
-from reid_ray.model.merge.job import run_merge
+from reid_ray.cli.run_job import run_named
 
 if __name__ == "__main__":
-    sys.exit(run_job(__doc__, MergeJob, run_merge))
+    sys.exit(run_named("merge"))

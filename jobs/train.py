@@ -1,16 +1,11 @@
-"""Train a text-to-image dual encoder on images and captions.
+"""Train a text-to-image dual encoder on images and captions. --help has examples.
 
-    python jobs/train.py --config jobs/configs/train/train.yaml images.path=runs/people/images captions.paths=[runs/people/captions]
-
-Writes output.path with model/ (transformers' CLIP format), metrics.jsonl, tensorboard/ and manifest.json. A run that was cut off
-goes on where it stopped when the same command is given again.
+What `ray job submit` runs; `reid-ray train` is the same.
 """
 
 import sys
 
-from reid_ray.cli import run_job
-from reid_ray.train.dual.config import TrainJob
-from reid_ray.train.dual.job import run_train
+from reid_ray.cli.run_job import run_named
 
 if __name__ == "__main__":
-    sys.exit(run_job(__doc__, TrainJob, run_train))
+    sys.exit(run_named("train"))

@@ -1,18 +1,11 @@
-"""Cross-dataset table from finished evaluations: trained on A, tested on B, with known overlaps between the data sets named.
+"""Cross-dataset table from finished evaluations: trained on A, tested on B, overlaps named. --help has examples.
 
-python jobs/transfer.py --config jobs/configs/retrieval/transfer.yaml output.path=runs/transfer
+What `ray job submit` runs; `reid-ray transfer` is the same.
 """
 
 import sys
 
-from reid_ray.cli import run_job
-from reid_ray.retrieval.transfer.config import TransferJob
-from reid_ray.retrieval.transfer.job import run_transfer
-
-
-def main() -> int:
-    return run_job(__doc__ or "", TransferJob, run_transfer)
-
+from reid_ray.cli.run_job import run_named
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_named("transfer"))

@@ -1,11 +1,13 @@
 """reid_ray: person re-identification with (multimodal) LLMs on Ray.
 
-Nothing happens at import: no Ray, no torch, no files; only reports of use are switched off (see telemetry.py). See README.md for one
-line per module.
+Nothing happens at import: no Ray, no torch, no files; only reports of use are switched off (see telemetry.py), and a platform that it
+does not run on is refused (see setup/platforms.py). See README.md for one line per module.
 """
 
+from reid_ray.setup.platforms import support_here
 from reid_ray.telemetry import report_nothing
 
 __version__ = "0.1.0"
 
+support_here()
 report_nothing()

@@ -5,7 +5,6 @@ A default, a unit or a range is stated once, in the field; this page only repeat
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from functools import reduce
 from operator import or_
@@ -18,39 +17,12 @@ from pydantic.fields import FieldInfo
 
 from reid_ray.config.base import Section
 from reid_ray.config.typed import default_of
-
-# job name -> (module, class); the file jobs/<name>.py runs it and jobs/configs/<name>*.yaml configure it.
-JOBS: dict[str, tuple[str, str]] = {
-    "ingest": ("reid_ray.data.ingest.config", "IngestJob"),
-    "lint": ("reid_ray.data.lint.config", "LintJob"),
-    "export": ("reid_ray.data.export.config", "ExportJob"),
-    "synthesize": ("reid_ray.data.synthetic.config", "SynthesizeJob"),
-    "caption": ("reid_ray.caption.config", "CaptionJob"),
-    "report": ("reid_ray.caption.report.config", "ReportJob"),
-    "calibrate": ("reid_ray.caption.calibrate.config", "CalibrateJob"),
-    "refilter": ("reid_ray.caption.refilter.config", "RefilterJob"),
-    "mine": ("reid_ray.caption.mine.config", "MineJob"),
-    "plan": ("reid_ray.caption.plan.config", "PlanJob"),
-    "captioner": ("reid_ray.caption.tiny.config", "CaptionerJob"),
-    "train": ("reid_ray.train.dual.config", "TrainJob"),
-    "tune": ("reid_ray.train.mllm.config", "TuneJob"),
-    "merge": ("reid_ray.model.merge.config", "MergeJob"),
-    "memory": ("reid_ray.train.memory.config", "MemoryJob"),
-    "embed": ("reid_ray.retrieval.embed.config", "EmbedJob"),
-    "evaluate": ("reid_ray.retrieval.evaluate.config", "EvaluateJob"),
-    "compare": ("reid_ray.retrieval.compare.config", "CompareJob"),
-    "transfer": ("reid_ray.retrieval.transfer.config", "TransferJob"),
-    "index": ("reid_ray.retrieval.index.config", "IndexJob"),
-    "serve": ("reid_ray.serve.config", "ServeJob"),
-    "migrate": ("reid_ray.migrate.config", "MigrateJob"),
-    "demo": ("reid_ray.demo.config", "DemoJob"),
-}
+from reid_ray.jobs import JOBS, named
 
 
 def job_model(job: str) -> type[Section]:
     """The configuration model of a job, by its name."""
-    module, name = JOBS[job]
-    model: type[Section] = getattr(importlib.import_module(module), name)
+    model: type[Section] = named(JOBS[job].config)
     return model
 
 

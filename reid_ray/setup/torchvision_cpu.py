@@ -4,7 +4,7 @@ PyPI ships torchvision as a CUDA build. Beside torch+cpu its compiled operators 
 only because two operator schemas are undeclared; vLLM and transformers import torchvision, so everything fails with it. `install`
 writes a .pth hook into site-packages that declares the two schemas just before torchvision registers them. It must be a .pth file:
 vLLM and Ray spawn processes of their own that import torchvision before any code of this package runs. Where the compiled
-operators load (GPU machines), the hook does nothing. Run: python -m reid_ray.setup.torchvision_cpu
+operators load (GPU machines), the hook does nothing. `reid-ray setup` installs it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,3 @@ def install(site_packages: Path | None = None) -> Path:
     hook.write_text(_HOOK, encoding="utf-8")
     (folder / f"{HOOK_NAME}.pth").write_text(f"import {HOOK_NAME}\n", encoding="utf-8")
     return hook
-
-
-if __name__ == "__main__":
-    print(f"torchvision hook installed: {install()}")

@@ -1,8 +1,8 @@
 """A terminal that shows a job's own lines and nothing else, for the time of a block: the rest goes to a log file.
 
 Libraries write to the descriptors 1 and 2 in many ways: Python's logging and warnings, print, C++ that knows no Python, processes that
-inherit them. All of it is caught at the one place that all of them share, the descriptors. Only a command line does this (cli.run_job,
-the demo); importing or calling a job from Python leaves the streams as they are.
+inherit them. All of it is caught at the one place that all of them share, the descriptors. Only a command line does this (cli/);
+importing or calling a job from Python leaves the streams as they are.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ LEAVES = {
     "records",
     "storage",
     "runtime",
-    "cli",
+    "jobs",
     "progress",
     "measure",
     "pages",
@@ -32,6 +32,7 @@ LEAVES = {
 }
 ALLOWED = {
     "setup": {"model"},
+    "cli": {"setup"},
     "data": set(),
     "model": {"data", "setup"},
     "retrieval": {"data", "model", "setup"},
@@ -39,7 +40,7 @@ ALLOWED = {
     "train": {"data", "model", "retrieval", "setup"},
     "serve": {"data", "model", "retrieval", "setup"},
     "migrate": {"caption"},
-    "demo": {"caption", "data", "model", "retrieval", "serve", "train"},
+    "demo": {"caption", "cli", "data", "model", "retrieval", "serve", "train"},
     **{leaf: set() for leaf in LEAVES},
 }
 # An engine is known to one place.

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from reid_ray.cli import run_job
+from reid_ray.cli.run_job import run_job
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.errors import DataError
 from reid_ray.exit_codes import ended
@@ -16,7 +16,7 @@ from reid_ray.exit_codes import ended
 JOB = """
 import sys, time
 from pathlib import Path
-from reid_ray.cli import run_job
+from reid_ray.cli.run_job import run_job
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.terminal.own_lines import say
 

@@ -19,7 +19,7 @@ from reid_ray.caption.mine.patterns import load_templates
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.refilter.config import RefilterJob
 from reid_ray.caption.refilter.job import run_refilter
-from reid_ray.cli import run_job
+from reid_ray.cli.run_job import run_job
 from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.failures import FAILURES

@@ -15,7 +15,9 @@ class MemoryJob(Section):
     """Predict a training job's memory without running it: the model is built and run without values, the rest is arithmetic."""
 
     job: Literal["train", "tune"] = Field("train", description="which job is planned")
-    config: LocalPath = Field(description="YAML file of that job; images and captions that it names need not exist")
+    config: LocalPath = Field(
+        description="YAML file of that job, or the name of a shipped one; images and captions that it names need not exist"
+    )
     overrides: list[str] = Field([], description="section.key=value items that replace values of that file")
     persons: int = Field(10_000, ge=1, description="training identities: the width of classifiers, where the objective has any")
     crop_height: int = Field(256, ge=8, le=4096, description="tune: height of the largest crop in pixels, which decides on image tokens")

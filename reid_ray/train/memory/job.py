@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from reid_ray.config.base import load_config
 from reid_ray.config.paths import named_places
+from reid_ray.config.shipped import find_config
 from reid_ray.errors import ConfigError
 from reid_ray.storage import JobOutput, read_manifest, write_bytes, write_json
 from reid_ray.terminal.own_lines import say
@@ -41,7 +42,7 @@ def run_memory(config: MemoryJob) -> dict[str, Any]:
         ReidRayError: the planned job's configuration is wrong, or its model cannot be had.
     """
     job = _job(config)
-    inputs = {"config": config.config, **named_places(job, without=_NOT_READ)}
+    inputs = {"config": str(find_config(config.config)), **named_places(job, without=_NOT_READ)}
     output = JobOutput("memory", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
     if (earlier := output.kept()) is not None:
         return earlier
@@ -136,10 +137,10 @@ def _job(config: MemoryJob) -> TrainingJob:
     if config.job == "train":
         from reid_ray.train.dual.config import TrainJob
 
-        return load_config(TrainJob, config.config, config.overrides)
+        return load_config(TrainJob, find_config(config.config), config.overrides)
     from reid_ray.train.mllm.config import TuneJob
 
-    return load_config(TuneJob, config.config, config.overrides)
+    return load_config(TuneJob, find_config(config.config), config.overrides)
 
 
 def _own_setting(config: MemoryJob, job: Any) -> Setting:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from reid_ray.caption import job as pipeline
 from reid_ray.caption.config import CaptionJob
-from reid_ray.cli import run_job
+from reid_ray.cli.run_job import run_job
 from reid_ray.config import load_config
 from reid_ray.errors import ConfigError, DataError
 

@@ -7,14 +7,14 @@ import sys
 import pytest
 from screen import run_on
 
-from reid_ray.cli import run_job
+from reid_ray.cli.run_job import run_job
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.progress import progress_bar
 from reid_ray.terminal.own_lines import say
 
 JOB = """
 import ctypes, logging, os, subprocess, sys, threading, time, warnings
-from reid_ray.cli import run_job
+from reid_ray.cli.run_job import run_job
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.progress import progress_bar
 from reid_ray.terminal.own_lines import say

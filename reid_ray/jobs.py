@@ -1,0 +1,296 @@
+"""The table of jobs, in the order of the road: what each is for, its configuration, the function that runs it, and how it is called.
+
+The one place that lists them: `reid-ray JOB`, jobs/*.py and the configuration reference read it. Knows names, and imports what they
+stand for when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+Engines = Literal["none", "search", "all"]
+"""What must be installed: nothing beyond the core; torch, transformers, Ray and FAISS; vLLM and DeepSpeed as well."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job.
+
+    `config` and `run` are module:name; `command` is one that reads a command line with more than --config and overrides.
+    `examples` is what follows the command; `more` is the rest of what --help says.
+    """
+
+    purpose: str
+    config: str
+    run: str
+    engines: Engines
+    examples: tuple[str, ...]
+    more: str = ""
+    command: str | None = None
+
+    def usage(self, called: str) -> str:
+        """What --help says, with examples as they are typed for a job that is called by `called`, such as "reid-ray caption"."""
+        examples = [f"    {called} {example}".rstrip() for example in self.examples]
+        return "\n\n".join(part for part in (f"{self.purpose}.", "\n".join(examples), self.more) if part)
+
+
+_JOBS = {
+    "ingest": Job(
+        purpose="Turn a data set in its published layout into tables: images/, captions/ and failures/",
+        config="reid_ray.data.ingest.config:IngestJob",
+        run="reid_ray.data.ingest.job:run_ingest",
+        engines="none",
+        examples=(
+            "--config data/ingest_cuhk_pedes.yaml source.path=/data/CUHK-PEDES output.path=runs/cuhk",
+            "--config data/ingest_folder.yaml source.path=s3://bucket/crops output.path=runs/crops",
+        ),
+        more="Every image read ends in images/ or, with its reason, in failures/. The other jobs read images/ (images.source=parquet).",
+    ),
+    "lint": Job(
+        purpose="Say what is wrong with a data set: bad or repeated images, captions that are none, identities",
+        config="reid_ray.data.lint.config:LintJob",
+        run="reid_ray.data.lint.job:run_lint",
+        engines="none",
+        examples=(
+            "--config data/lint.yaml source.format=rstpreid source.path=/data/RSTPReid output.path=runs/lint/rstpreid",
+            "--config data/lint.yaml source.format=parquet source.path=runs/ingest/cuhk_pedes output.path=runs/lint/cuhk",
+        ),
+        more="Prints a table and writes lint.json and lint.html (with sample pictures) into the output folder.",
+    ),
+    "export": Job(
+        purpose="Write the tables as a data set in a published layout, for other people's code or to share captions",
+        config="reid_ray.data.export.config:ExportJob",
+        run="reid_ray.data.export.job:run_export",
+        engines="none",
+        examples=(
+            "tables=runs/ingest/cuhk_pedes format=cuhk_pedes output.path=out/CUHK-PEDES",
+            "--config data/export.yaml tables=runs/images captions=runs/caption format=luperson_mllm output.path=out/mllm",
+            "tables=runs/ingest/msmt17 format=msmt17 msmt17_version=V2 output.path=out/MSMT17",
+        ),
+        more="Not written: folders and Parquet (the tables are Parquet already), and CUHK03's MATLAB release, which holds more than the\n"
+        "tables do.",
+    ),
+    "synthesize": Job(
+        purpose="Write synthetic people as tables: pictures with their attributes, two human-like captions of each",
+        config="reid_ray.data.synthetic.config:SynthesizeJob",
+        run="reid_ray.data.synthetic.job:run_synthesize",
+        engines="none",
+        examples=(
+            "--config data/synthesize.yaml",
+            "--config data/synthesize.yaml people.identities=100000 output.path=runs/crowd",
+        ),
+        more="The output folder holds images/, captions/ and manifest.json; every later job reads them.",
+    ),
+    "caption": Job(
+        purpose="Caption images with multimodal models, rewrite a share with a language model, keep the faithful",
+        config="reid_ray.caption.config:CaptionJob",
+        run="reid_ray.caption.job:run_caption",
+        engines="all",
+        examples=(
+            "--config caption/caption.yaml",
+            "--config caption/caption_folder.yaml images.path=/data/crops output.path=runs/captions",
+            "--config caption/caption_qwen25vl_7b.yaml images.path=/data/crops",
+        ),
+        more="The output folder holds captions/*.parquet (one row per caption, failures with their reason) and manifest.json.",
+    ),
+    "report": Job(
+        purpose="Write one HTML page about a captioning run: outcomes, failures, diversity, faithfulness, samples",
+        config="reid_ray.caption.report.config:ReportJob",
+        run="reid_ray.caption.report.job:run_report",
+        engines="none",
+        examples=(
+            "--config caption/report.yaml run=runs/caption",
+            "--config caption/report.yaml run=runs/caption sample_images=60 output.path=runs/caption_report",
+        ),
+        more="The output folder holds report.html (opens anywhere, loads nothing), statistics.json and manifest.json.",
+    ),
+    "calibrate": Job(
+        purpose="Choose the thresholds of the faithfulness filter for a sentence encoder, on labelled pairs",
+        config="reid_ray.caption.calibrate.config:CalibrateJob",
+        run="reid_ray.caption.calibrate.job:run_calibrate",
+        engines="all",
+        examples=(
+            "--config caption/calibrate.yaml",
+            "--config caption/calibrate.yaml encoder.model=BAAI/bge-small-en-v1.5 pairs=my_pairs.jsonl",
+        ),
+        more="The output folder holds calibration.md (the report), calibration.json, roc.png, pairs.jsonl (every pair with its scores)\n"
+        "and manifest.json.",
+    ),
+    "refilter": Job(
+        purpose="Filter the rewrites of a finished captioning run by other thresholds, without generating anything",
+        config="reid_ray.caption.refilter.config:RefilterJob",
+        run="reid_ray.caption.refilter.job:run_refilter",
+        engines="none",
+        examples=(
+            "--config caption/refilter.yaml run=runs/caption alpha=0.7",
+            "--config caption/refilter.yaml run=runs/caption alpha=0.5 min_agreement=0.7",
+        ),
+        more="The output folder holds captions/*.parquet with new statuses and reasons, and manifest.json with what changed.",
+    ),
+    "mine": Job(
+        purpose="Mine sentence templates for the dynamic instruction from captions, reworded by a language model",
+        config="reid_ray.caption.mine.config:MineJob",
+        run="reid_ray.caption.mine.job:run_mine",
+        engines="all",
+        examples=(
+            "--config caption/mine.yaml captions=runs/synthetic/captions",
+            "--config caption/mine.yaml captions=runs/caption/captions kinds=[static] writer.model=Qwen/Qwen2.5-7B-Instruct",
+        ),
+        more="The output folder holds templates.yaml (id, text, origin, support), report.json (what was refused, by reason) and\n"
+        "manifest.json.",
+    ),
+    "plan": Job(
+        purpose="Plan a captioning run: caption a sample, print hours and GPU-hours for many images on many clusters",
+        config="reid_ray.caption.plan.config:PlanJob",
+        run="reid_ray.caption.plan.job:run_plan",
+        engines="all",
+        examples=(
+            "--config caption/plan.yaml",
+            "--config caption/plan.yaml run=runs/caption planned_images=[4000000] replicas=[8,16,64]",
+        ),
+        more="The output folder holds plan.md, plan.json and manifest.json; with run=FOLDER the rates of that run are taken and no model\n"
+        "starts.",
+    ),
+    "captioner": Job(
+        purpose="Make the tiny captioner that is built in: train it on synthetic people, measure it on others",
+        config="reid_ray.caption.tiny.config:CaptionerJob",
+        run="reid_ray.caption.tiny.job:run_captioner",
+        engines="all",
+        examples=("--config caption/captioner.yaml",),
+        more="About 20 minutes on one CPU core. The output folder holds a Qwen2.5-VL of two million parameters, as transformers and vLLM\n"
+        "load it, and manifest.json with its scores.",
+    ),
+    "train": Job(
+        purpose="Train a text-to-image dual encoder on images and captions",
+        config="reid_ray.train.dual.config:TrainJob",
+        run="reid_ray.train.dual.job:run_train",
+        engines="all",
+        examples=("--config train/train.yaml images.path=runs/people/images captions.paths=[runs/people/captions]",),
+        more="Writes output.path with model/ (transformers' CLIP format), metrics.jsonl, tensorboard/ and manifest.json. A run that was\n"
+        "cut off goes on where it stopped when the same command is given again.",
+    ),
+    "tune": Job(
+        purpose="Fine-tune a multimodal LLM for re-identification: common instruction and SyncReID, with LoRA",
+        config="reid_ray.train.mllm.config:TuneJob",
+        run="reid_ray.train.mllm.job:run_tune",
+        engines="all",
+        examples=("--config train/tune.yaml images.path=runs/people/images captions.paths=[runs/people/captions]",),
+        more="Writes output.path with model/ (only what trained), metrics.jsonl, tensorboard/ and manifest.json. A run that was cut off\n"
+        "goes on where it stopped when the same command is given again. The merge job makes a checkpoint for the caption job of it.",
+    ),
+    "merge": Job(
+        purpose="Make a plain checkpoint of a tuned multimodal LLM, so that the caption job takes it as a model",
+        config="reid_ray.model.merge.config:MergeJob",
+        run="reid_ray.model.merge.job:run_merge",
+        engines="search",
+        examples=("--config train/merge.yaml model=runs/tune/model output.path=runs/merged",),
+    ),
+    "memory": Job(
+        purpose="Predict a training job's memory on each device and which setting fits; no device is needed",
+        config="reid_ray.train.memory.config:MemoryJob",
+        run="reid_ray.train.memory.job:run_memory",
+        engines="search",
+        examples=(
+            "--config train/memory.yaml",
+            "--config train/memory.yaml config=train/train_clip_b16_8gpu.yaml device_gib=24 batches=[16,32]",
+        ),
+        more="The output folder holds memory.md (the table, printed too), memory.json and manifest.json.",
+    ),
+    "embed": Job(
+        purpose="Embed images or captions once: unit vectors in Parquet, by actors on as many nodes as there are",
+        config="reid_ray.retrieval.embed.config:EmbedJob",
+        run="reid_ray.retrieval.embed.job:run_embed",
+        engines="search",
+        examples=(
+            "--config retrieval/embed.yaml images.path=runs/ingest/cuhk/images output.path=runs/embeddings/images",
+            "--config retrieval/embed_captions.yaml",
+        ),
+        more="The evaluate job scores such tables (query_embeddings, gallery_embeddings).",
+    ),
+    "evaluate": Job(
+        purpose="Score an encoder, or embeddings, on held-out identities: CMC@1/5/10, mAP, mINP",
+        config="reid_ray.retrieval.evaluate.config:EvaluateJob",
+        run="reid_ray.retrieval.evaluate.job:run_evaluate",
+        engines="search",
+        examples=(
+            "--config retrieval/evaluate.yaml",
+            "--config retrieval/evaluate_image.yaml encoder=runs/train/model images=/data/market output.path=runs/market",
+            "--config retrieval/evaluate_embeddings.yaml query_embeddings=q gallery_embeddings=g output.path=runs/scored",
+        ),
+        more="The output folder holds result.json, queries.parquet, hits/, report.md, cmc.png, sheet.png and manifest.json; the compare\n"
+        "job compares two.",
+    ),
+    "compare": Job(
+        purpose="Compare two evaluations of the same queries: difference of R@1 and mAP, with a paired bootstrap",
+        config="reid_ray.retrieval.compare.config:CompareJob",
+        run="reid_ray.retrieval.compare.job:run_compare",
+        engines="search",
+        examples=("--config retrieval/compare.yaml baseline=runs/evaluate_a candidate=runs/evaluate_b output.path=runs/compare",),
+    ),
+    "transfer": Job(
+        purpose="Cross-dataset table from finished evaluations: trained on A, tested on B, overlaps named",
+        config="reid_ray.retrieval.transfer.config:TransferJob",
+        run="reid_ray.retrieval.transfer.job:run_transfer",
+        engines="search",
+        examples=("--config retrieval/transfer.yaml output.path=runs/transfer",),
+    ),
+    "index": Job(
+        purpose="Make a gallery of person crops searchable: embed every image, build a FAISS index",
+        config="reid_ray.retrieval.index.config:IndexJob",
+        run="reid_ray.retrieval.index.job:run_index",
+        engines="search",
+        examples=(
+            "--config retrieval/index.yaml",
+            "--config retrieval/index_folder.yaml images.path=/data/crops encoder=runs/train/model output.path=runs/index",
+        ),
+        more="The output folder holds index.faiss, gallery.parquet, thumbnails.parquet, index.json, failed/ and manifest.json; the serve\n"
+        "job serves it.",
+    ),
+    "serve": Job(
+        purpose="Serve text-to-image and image-to-image search over an index, with a web page, until Ctrl-C",
+        config="reid_ray.serve.config:ServeJob",
+        run="reid_ray.serve.job:run_serve",
+        engines="search",
+        examples=(
+            "--config serve/serve.yaml index=runs/index",
+            "--config serve/serve.yaml serve.host=0.0.0.0 serve.token_env=SEARCH_TOKEN",
+        ),
+        more="Open the printed address in a browser, or ask it directly:\n\n"
+        "    curl -s http://127.0.0.1:8000/search/text -H 'Content-Type: application/json' \\\n"
+        """        -d '{"text": "a woman in a red coat", "k": 5}'\n"""
+        "    curl -s http://127.0.0.1:8000/search/image -F image=@crop.jpg -F k=5",
+    ),
+    "migrate": Job(
+        purpose="Bring an output of an older version to today's formats, where it lies",
+        config="reid_ray.migrate.config:MigrateJob",
+        run="reid_ray.migrate.job:run_migrate",
+        engines="none",
+        examples=("path=runs/train", "path=runs/caption        (and the ledger beside it)"),
+        more="What is of today's formats stays as it is; what a newer version wrote is refused. See reid_ray/versions.py for the formats.",
+    ),
+    "demo": Job(
+        purpose="All of it in one command: people go in as pictures and come out as ranked search results",
+        config="reid_ray.demo.config:DemoJob",
+        run="reid_ray.demo.job:run_demo",
+        engines="all",
+        command="reid_ray.demo.own_crops:main",
+        examples=(
+            "                                 synthetic people, about ten minutes on two cores",
+            "--images /path/to/crops          caption, index and search your own crops",
+            "--images /path/to/crops --keep-serving",
+        ),
+        more="Writes report.json (every number it prints) and sheet.png (queries with their ranked results) into demo/. A stage that has\n"
+        "finished before with the same configuration is kept. Nothing it started stays behind, unless --keep-serving asks for it.",
+    ),
+}
+JOBS: Mapping[str, Job] = MappingProxyType(_JOBS)
+
+
+def named(place: str) -> Any:
+    """What "module:name" stands for."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
