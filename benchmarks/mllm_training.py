@@ -45,7 +45,7 @@ from reid_ray.train.config import DeepSpeedConfig, OptimizerConfig
 from reid_ray.train.log.meter import counted_flops, peak_tflops
 from reid_ray.train.losses.objective import first_row, gather_rows
 from reid_ray.train.memory.dry_run import parameter_sizes, trace_step
-from reid_ray.train.memory.estimate import Held, Setting, Stage, Weights, predict
+from reid_ray.train.memory.estimate import ParameterCounts, PeakBytes, Stage, TrainingSetting, predict
 from reid_ray.train.mllm.config import TuneObjective
 from reid_ray.train.mllm.module import CAPTION, IMAGE, SyncReid, inputs_of
 from reid_ray.train.mllm.objective import build_tune_objective
@@ -201,7 +201,9 @@ def planned(work: Work, rival: str, *, processes: int) -> int:
     batch, person_A = batch_of(chat, work.rows, 0)
     batch = {name: value.to("meta") if value.is_floating_point() else value for name, value in batch.items()}
     objective = build_tune_objective(OBJECTIVE)
-    setting = Setting(STAGES.get(rival, 0), devices=processes, batch=work.rows, weight_bytes=2 if work.precision == "bf16" else 4, bucket=0)
+    setting = TrainingSetting(
+        STAGES.get(rival, 0), devices=processes, batch=work.rows, weight_bytes=2 if work.precision == "bf16" else 4, bucket=0
+    )
     held = trace_step(
         module,
         lambda: objective(module(**batch), person_A).total,
@@ -209,7 +211,7 @@ def planned(work: Work, rival: str, *, processes: int) -> int:
         keep_gradients=not setting.frees_gradients,
     )
     trained, frozen = (sum(sizes) for sizes in parameter_sizes(module))
-    return predict(Weights(trained, frozen), Held(held.activations, held.logits, held.gradients), setting).device
+    return predict(ParameterCounts(trained, frozen), PeakBytes(held.activations, held.logits, held.gradients), setting).device
 
 
 def on_cpu(report: Report, quick: bool) -> None:

@@ -39,7 +39,7 @@ from reid_ray.runtime import ray_session
 from reid_ray.storage import Counts, TableWriter, read_table
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.towers import PairCollate, TwoTowers
-from reid_ray.train.feed.decoding import Decoder, Wanted
+from reid_ray.train.feed.decoding import Decoder, PictureRequest
 from reid_ray.train.feed.loader import Feed
 from reid_ray.train.feed.pairs import PICTURES, SAMPLES, prepare_pairs, read_pairs
 from reid_ray.train.parts import TrainBatch
@@ -254,7 +254,7 @@ class SampleDataset(torch.utils.data.Dataset):
         return len(self._texts)
 
     def __getitem__(self, index: int) -> tuple[Any, str]:
-        (picture,) = self._decoder(Wanted(0, self._picture_S[index : index + 1], self._picture_S[index : index + 1]))
+        (picture,) = self._decoder(PictureRequest(0, self._picture_S[index : index + 1], self._picture_S[index : index + 1]))
         return picture, self._texts[index]
 
 

@@ -1,1 +1,1 @@
-"""Training: Ray Train runs the loop, DeepSpeed shards it, losses and batches are pure."""
+"""Distributed training: Ray Train runs the workers, DeepSpeed ZeRO shards their state, losses and batches are pure functions."""

@@ -1,7 +1,8 @@
-"""One decision for all workers. Knows torch.distributed; not what is decided.
+"""Collectives on Python objects and flags: broadcast from rank 0, all-gather, all-reduce "any". Knows torch.distributed alone.
 
-Workers that each compute a number may differ in its last bit, and one bit is enough to send them into different collectives, where they
-wait for each other for ever. So whatever chooses the way of a run is taken from one worker, or is a flag that any worker may raise.
+Control flow must be the same on every rank. Workers that each compute a number may differ in its last bit, and one bit is enough to send
+them into different collectives, where they deadlock. So a value that decides how a run goes on is taken from rank 0, or is a flag that any
+worker may raise. Without a process group each function gives what one worker would get.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import torch.distributed as dist
 Value = TypeVar("Value")
 
 
-def agreed(value: Value) -> Value:
-    """What rank 0 says; every worker must ask, and all are given the same."""
+def broadcast(value: Value) -> Value:
+    """Rank 0's value, on every worker; every worker must call it."""
     if not _distributed():
         return value
     said = [value]
@@ -24,8 +25,8 @@ def agreed(value: Value) -> Value:
     return said[0]
 
 
-def gathered(value: Value) -> list[Value]:
-    """What each worker says, in the order of their ranks; every worker must ask."""
+def all_gather(value: Value) -> list[Value]:
+    """Every worker's value, in the order of ranks; every worker must call it."""
     if not _distributed():
         return [value]
     said: list[Value | None] = [None] * dist.get_world_size()
@@ -33,8 +34,8 @@ def gathered(value: Value) -> list[Value]:
     return [each for each in said if each is not None]
 
 
-def raised_anywhere(flags: torch.Tensor | Sequence[bool], *, device: torch.device) -> list[bool]:
-    """Which of the flags some worker has raised; every worker must bring as many, and all are given the same."""
+def all_reduce_any(flags: torch.Tensor | Sequence[bool], *, device: torch.device) -> list[bool]:
+    """Per flag, whether any worker raised it; every worker must call it with as many flags, and all get the same."""
     raised = torch.as_tensor(flags).to(device, torch.int32)
     if _distributed():
         dist.all_reduce(raised, op=dist.ReduceOp.MAX)

@@ -1,4 +1,4 @@
-"""What every job that trains configures alike, whatever it trains: optimizer, engine, schedule, workers."""
+"""Configuration shared by the training jobs: optimizer, DeepSpeed engine, schedule, workers, logging."""
 
 from __future__ import annotations
 
@@ -183,8 +183,8 @@ class TrainingJob(Section):
     ray: RayConfig = RayConfig()
 
 
-# What may differ when a run that was cut off goes on (as pydantic excludes it): it changes where the work is done, not what is computed.
-OUTSIDE_THE_RUN: Any = {
+# Fields that may differ when a run resumes (as pydantic excludes them): they change where the work is done, not what is computed.
+NOT_IN_RUN_FINGERPRINT: Any = {
     "output": True,
     "ray": True,
     "log": True,

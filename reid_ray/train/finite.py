@@ -1,4 +1,4 @@
-"""Numbers that are not numbers: the first loss or gradient that is NaN or infinite ends a run, on all workers at once, and says where.
+"""NaN and infinity checks: the first loss or gradient that is not finite ends a run, on all workers at once, and names the rows at fault.
 
 Knows losses, features and rows by name; not models, files or Ray. A row is one sample of a step's batch, a caption with its image.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from reid_ray.errors import TrainingError
-from reid_ray.train.collectives import gathered, raised_anywhere
+from reid_ray.train.collectives import all_gather, all_reduce_any
 from reid_ray.train.parts import Loss, Tensors
 
 NORM = "gradient norm"
@@ -70,11 +70,11 @@ def not_finite(loss: Loss, norm: float, features: Tensors, *, device: torch.devi
     terms = ["loss", *loss.raw]
     own = ~torch.isfinite(torch.stack([loss.total.detach(), *loss.raw.values()]).float())
     flags = torch.cat([own, torch.tensor([not math.isfinite(norm)], device=own.device)])
-    raised = raised_anywhere(flags, device=device)
+    raised = all_reduce_any(flags, device=device)
     if not any(raised):
         return None
     names = rows()
-    reports = gathered((bool(own.any()), names, _rows_not_finite(features, len(names))))
+    reports = all_gather((bool(own.any()), names, _rows_not_finite(features, len(names))))
     wrong = [name for name, flag in zip([*terms, NORM], raised, strict=True) if flag]
     at_fault = _at_fault(reports)
     found = [row for _, rows_of in at_fault for row in rows_of]
@@ -92,7 +92,7 @@ def refuse_not_finite_weights(weights_finite: bool, *, device: torch.device, ste
     Raises:
         TrainingError: on every worker.
     """
-    if raised_anywhere([not weights_finite], device=device)[0]:
+    if all_reduce_any([not weights_finite], device=device)[0]:
         raise TrainingError(f"step {step}: trained weights are not finite, so they are not kept; lower optimizer.lr")
 
 

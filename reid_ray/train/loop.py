@@ -1,4 +1,7 @@
-"""The training loop. Runs on every worker alike and does not know what it trains: it is given Parts."""
+"""The training loop: forward, loss, backward, step; validation, best weights, checkpoints, early stopping.
+
+Runs on every worker alike and does not know what it trains: it is given Parts.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.errors import TrainingError
-from reid_ray.train.checkpoint.best import replace_best, settle_best
+from reid_ray.train.checkpoint.best import drop_previous_best, replace_best
 from reid_ray.train.checkpoint.checkpoint_place import Checkpoints
 from reid_ray.train.checkpoint.contents import Progress
-from reid_ray.train.collectives import agreed
+from reid_ray.train.collectives import broadcast
 from reid_ray.train.config import ScheduleConfig, TrainingJob
 from reid_ray.train.finite import not_finite, refuse_not_finite_weights
 from reid_ray.train.log.meter import Meter, peak_tflops
@@ -67,7 +70,7 @@ def _steps(
     meter = Meter(device=device, peak=peak_tflops(config.engine.precision, given=config.log.peak_tflops))
     batches = parts.feed.batches(progress.step, steps)
     for step in range(progress.step, steps):
-        with meter.waiting():
+        with meter.data_wait():
             batch = next(batches)
         lr = learning_rate(step, steps=steps, config=config.optimizer)
         inputs = batch.inputs if parts.masking is None else parts.masking.before(batch.inputs, batch.text_A, step)
@@ -82,7 +85,7 @@ def _steps(
         progress = replace(progress, step=step + 1)
         due = progress.step == steps or schedule.validates_after(progress.step, steps_per_epoch=each)
         if due:
-            with meter.elsewhere():
+            with meter.excluded():
                 progress = _evaluate(parts, selection, folder=folder, log=log, progress=progress)
         stopped = _stopped(progress, schedule)
         last = stopped or progress.step == steps
@@ -93,11 +96,11 @@ def _steps(
         if last and selection is None:
             _keep(parts, folder, {"step": progress.step, "selected_on": None, "selection": "last step"})
         if last or progress.step % schedule.checkpoint_every == 0:
-            with meter.elsewhere():
+            with meter.excluded():
                 refuse_not_finite_weights(parts.engine.weights_finite(), device=device, step=progress.step)
                 checkpoints.save(parts, progress)
                 if parts.engine.rank == 0:
-                    settle_best(folder)
+                    drop_previous_best(folder)
             log.event("checkpoint", step=progress.step)
         if stopped:
             break
@@ -109,12 +112,12 @@ def _stopped(progress: Progress, schedule: ScheduleConfig) -> bool:
 
 
 def _evaluate(parts: Parts, selection: Selection | None, *, folder: Path, log: RunLog, progress: Progress) -> Progress:
-    """Validate, keep the weights if none were better, and look at the other data sets."""
+    """Validate, keep the weights if none were better, and score the data sets of direct transfer."""
     parts.engine.train(False)
     if selection is not None and parts.validate is not None:
         progress = _select(parts, parts.validate, selection, folder=folder, log=log, progress=progress)
     for other in parts.transfer:
-        log.numbers("transfer", step=progress.step, numbers=agreed(other.evaluate()), dataset=other.dataset, split=other.split)
+        log.numbers("transfer", step=progress.step, numbers=broadcast(other.evaluate()), dataset=other.dataset, split=other.split)
     parts.engine.train(True)
     return progress
 
@@ -122,7 +125,7 @@ def _evaluate(parts: Parts, selection: Selection | None, *, folder: Path, log: R
 def _select(
     parts: Parts, validate: Callable[[], dict[str, float]], selection: Selection, *, folder: Path, log: RunLog, progress: Progress
 ) -> Progress:
-    scores = agreed(validate())  # whether weights are kept, which all do together, may not hang on a worker's last bit
+    scores = broadcast(validate())  # whether weights are kept, which all do together, may not hang on a worker's last bit
     log.numbers("validation", step=progress.step, numbers=scores)
     score = scores[selection.number]
     if not math.isfinite(score):
@@ -159,5 +162,5 @@ def _refuse_not_finite(
     if found is None:
         return
     log.event(NOT_FINITE, step=step, what=found.terms, ranks=found.ranks, rows=found.rows)
-    kept = agreed(checkpoints.steps()[-1:])
+    kept = broadcast(checkpoints.steps()[-1:])
     raise TrainingError(found.sentence(step=step, checkpoint=kept[0] if kept else None, precision=config.engine.precision))

@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate as a function of the step. Knows parameters; not models, losses or DeepSpeed."""
+"""Optimizer and learning-rate schedule: Adam(W), layer-wise decay, linear warm-up, cosine. Knows parameters; not models or DeepSpeed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker needs to train, in the words of the loop: the contract between whoever builds a model and the loop that trains it.
+"""Interfaces of the training loop (protocols): engine, objective, data loader, masking, validation. What a recipe builds, the loop uses.
 
 Knows tensors and names; not models, Ray or DeepSpeed. A recipe builds Parts on every worker.
 """
@@ -37,7 +37,7 @@ class Loss:
 
 
 class StepPlan(Protocol):
-    """Which samples each step sees."""
+    """The batch sampler: which samples each step sees."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -46,7 +46,7 @@ class StepPlan(Protocol):
 
 
 class BatchFeed(Protocol):
-    """The batches of one worker; a step's batch is a function of the step alone, so that a resumed run sees the same."""
+    """The data loader of one worker; a step's batch is a function of the step alone, so that a resumed run sees the same."""
 
     @property
     def plan(self) -> StepPlan:
@@ -70,7 +70,7 @@ class Masking(Protocol):
         ...
 
     def after(self, inputs: Tensors, text_A: torch.Tensor, features: Tensors) -> None:
-        """Keep what the step has shown."""
+        """Store what the step's features say of its texts."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -84,7 +84,7 @@ class Masking(Protocol):
 
 @dataclass(frozen=True)
 class Transfer:
-    """Another data set that is looked at after each validation, to be reported, never to choose by.
+    """Direct transfer: another data set that is scored after each validation, to be reported, never to select weights by.
 
     evaluate gives its numbers; every worker calls it, and rank 0's count.
     """
@@ -105,7 +105,7 @@ class Parts:
         manifest.json holds the facts under "facts". Called by rank 0 alone.
     masking: None if texts are taken as they are.
     validate: numbers of the validation split; every worker calls it, and rank 0's count. None keeps the last weights.
-    transfer: other data sets to look at after each validation.
+    transfer: other data sets to score after each validation.
     whole_model: whether `write` is given frozen weights too, or only those that train (an adapter).
     finish: what is left to do after the last step, on every worker.
     """

@@ -1,7 +1,7 @@
-"""A recipe: all that one kind of training brings to the train job, so that the job itself does not know what it trains.
+"""Recipe: the interface (protocol) between the train job and one kind of training, so that the job does not know what it trains.
 
 The job (reid_ray.train.run) takes care of the run's folder, resuming, Ray Train, logs and publishing; a recipe of inputs, preparation
-and the parts that a worker trains with. dual_encoder.py is one.
+and the parts that a worker trains with. There are two: DualEncoderRecipe (dual/job.py) and MllmRecipe (mllm/job.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DATA, START, NOISE = "data", "start", "noise"  # inside a run's folder: prepared
 
 @dataclass(frozen=True)
 class Selection:
-    """How weights are chosen.
+    """Model selection: by which validation score the best weights are chosen.
 
     split: whose images and texts are validated on.
     number: which of validate's numbers decides; the greatest wins.

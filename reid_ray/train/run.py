@@ -1,7 +1,7 @@
-"""The train job, whatever is trained: prepare once, hand the workers to Ray Train, publish the model.
+"""Training driver: prepares the data once, runs the workers under Ray Train's TorchTrainer, resumes after failures, publishes the model.
 
 A run works in a hidden folder beside its output, named after its configuration and input, until it is done. A driver that dies
-leaves it there, and the same command goes on from its newest checkpoint. What is prepared, trained and published is the recipe's.
+leaves it there, and the same command resumes from its newest checkpoint. What is prepared, trained and published is the recipe's.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from reid_ray.runtime import Need, ray_session, require_resources
 from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.terminal.own_lines import say
 from reid_ray.train.checkpoint.run_folders import OtherRun, Record, checkpoints_of, drop_run, newest_step, other_runs, write_record
-from reid_ray.train.config import OUTSIDE_THE_RUN
+from reid_ray.train.config import NOT_IN_RUN_FINGERPRINT
 from reid_ray.train.log.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
 from reid_ray.train.log.metrics_log import METRICS, read_metrics
 from reid_ray.train.recipe import BEST, Recipe, Selection
-from reid_ray.train.worker_errors import forget_stop, raise_lost, raise_stop
+from reid_ray.train.worker_errors import clear_stop, raise_lost_workers, raise_stop
 
 _RAY = "ray"
 
@@ -57,7 +57,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
             facts = recipe.prepare(folder, out.counts)
             out.timings["prepare_seconds"] = time.perf_counter() - clock
             clock = time.perf_counter()
-            forget_stop(folder)
+            clear_stop(folder)
             with _watched(folder, job, recipe.selection):
                 _fit(recipe, folder)
             out.timings["train_seconds"] = time.perf_counter() - clock
@@ -85,7 +85,7 @@ def _run_folder(recipe: Recipe, out: JobOutput) -> Iterator[tuple[Path, list[Oth
     is kept only if there is a run to go on. What is gone on with, and what is not, is said before anything starts.
     """
     storage = recipe.config.schedule.checkpoint_storage
-    record = Record(recipe.job, recipe.config.model_dump(mode="json", exclude=OUTSIDE_THE_RUN), out.provenance)
+    record = Record(recipe.job, recipe.config.model_dump(mode="json", exclude=NOT_IN_RUN_FINGERPRINT), out.provenance)
     folder = record.folder(out.path)
     others = other_runs(folder, out.path, storage=storage)
     if (step := newest_step(folder, storage)) is not None:
@@ -134,7 +134,7 @@ def _fit(recipe: Recipe, folder: Path) -> None:
         trainer.fit()
     except WorkerGroupError as error:
         raise_stop(folder)
-        raise_lost(error.worker_failures, max_failures=config.schedule.max_failures)
+        raise_lost_workers(error.worker_failures, max_failures=config.schedule.max_failures)
         raise
     raise_stop(folder)
 

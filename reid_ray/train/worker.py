@@ -1,4 +1,4 @@
-"""What each Ray Train worker does, whatever it trains: let the recipe build its parts, go on from the newest checkpoint, train."""
+"""Training worker, the function that Ray Train calls: builds the recipe's parts, resumes from the newest checkpoint, trains."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch.distributed as dist
 
 from reid_ray.errors import ReidRayError, TrainingError
 from reid_ray.redaction import redacted
-from reid_ray.train.checkpoint.best import recover_best
+from reid_ray.train.checkpoint.best import restore_best
 from reid_ray.train.checkpoint.checkpoint_place import Checkpoints
-from reid_ray.train.collectives import agreed
+from reid_ray.train.collectives import broadcast
 from reid_ray.train.log.metrics_log import RunLog
 from reid_ray.train.loop import train
 from reid_ray.train.recipe import Recipe
@@ -23,14 +23,14 @@ from reid_ray.train.worker_errors import is_stopped, stop_run
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Train as one of the workers. What a user can mend is left to the driver to say; a group that comes after it does nothing.
+    """Train as one of the workers. An error that a user can mend is handed to the driver (worker_errors), and later groups do nothing.
 
     Args:
         settings: {"recipe": Recipe, "folder": the run's folder, on storage that all nodes share, "filesystem" and "checkpoints":
             where checkpoints are}.
     """
     folder = Path(settings["folder"])
-    if agreed(is_stopped(folder)):
+    if broadcast(is_stopped(folder)):
         return
     try:
         _train(settings)
@@ -52,13 +52,13 @@ def _train(settings: dict[str, Any]) -> None:
     parts = recipe.parts(folder)
     checkpoints = Checkpoints(settings["filesystem"], settings["checkpoints"], keep=config.schedule.keep_checkpoints)
     progress = checkpoints.restore(parts)
-    progress = agreed(recover_best(folder, progress) if dist.get_rank() == 0 else progress)
+    progress = broadcast(restore_best(folder, progress) if dist.get_rank() == 0 else progress)
     each = parts.feed.plan.steps_per_epoch
     steps = config.schedule.epochs * each
     steps = min(steps, config.schedule.max_steps or steps)
     settings_shown = redacted(config.model_dump(mode="json"))  # they go to boards, which may be elsewhere
     log = RunLog(folder, config.log, start=progress.step, writes=dist.get_rank() == 0, settings=settings_shown)
-    log.event("start", step=progress.step, steps=steps, steps_per_epoch=each, workers=_who_is_here())
+    log.event("start", step=progress.step, steps=steps, steps_per_epoch=each, workers=_worker_places())
     train(
         parts,
         folder=folder,
@@ -74,7 +74,7 @@ def _train(settings: dict[str, Any]) -> None:
     log.close()
 
 
-def _who_is_here() -> list[dict[str, Any]]:
+def _worker_places() -> list[dict[str, Any]]:
     here = {"rank": dist.get_rank(), "host": socket.gethostname(), "pid": os.getpid()}
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, here)

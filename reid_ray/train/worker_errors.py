@@ -1,4 +1,4 @@
-"""How an error that a user can mend comes from a worker to the driver, and ends the run there instead of being tried again.
+"""Fatal errors of workers, passed to the driver: an error that a user can mend ends the run instead of being retried.
 
 Ray Train starts a group anew when a worker fails, which is right for a lost machine and in vain for a mistake in the data: the mistake
 is written into the run's folder, a group that finds it there does nothing, and the driver raises it. Lost workers that are lost again and
@@ -18,22 +18,22 @@ _STOPPED = "stopped.json"
 
 
 def stop_run(folder: Path, error: ReidRayError) -> None:
-    """Leave word of `error` for the driver, and for a group of workers that would start after this one."""
+    """Write `error` down for the driver, and for a group of workers that would start after this one."""
     write_json(folder / _STOPPED, {"error": str(error)})
 
 
 def is_stopped(folder: Path) -> bool:
-    """Whether a worker has left word of an error since the driver began."""
+    """Whether a worker has written a fatal error since the driver began."""
     return (folder / _STOPPED).is_file()
 
 
-def forget_stop(folder: Path) -> None:
-    """What stopped the run the last time may be mended now; the driver calls it before workers start."""
+def clear_stop(folder: Path) -> None:
+    """Remove the error of an earlier attempt, which may be mended now; the driver calls it before workers start."""
     (folder / _STOPPED).unlink(missing_ok=True)
 
 
 def raise_stop(folder: Path) -> None:
-    """On the driver, raise what a worker left word of, if one did.
+    """On the driver, raise the error that a worker wrote, if one did.
 
     Raises:
         TrainingError: in the worker's words.
@@ -42,7 +42,7 @@ def raise_stop(folder: Path) -> None:
         raise TrainingError(json.loads((folder / _STOPPED).read_text(encoding="utf-8"))["error"])
 
 
-def raise_lost(failures: Mapping[int, Exception], *, max_failures: int) -> None:
+def raise_lost_workers(failures: Mapping[int, Exception], *, max_failures: int) -> None:
     """On the driver, raise that workers died, if that is why the last group failed; an exception in one is not raised here.
 
     Args:

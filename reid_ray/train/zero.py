@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO behind four verbs: forward, step, gather, restore. The only file that knows DeepSpeed.
+"""DeepSpeed ZeRO engine: forward, optimizer step, gathering of sharded weights and moments, restore. The only file that knows DeepSpeed.
 
 Knows a module, an Adam optimizer and a loss tensor; not what they mean. Training state leaves and enters it weight by weight, whole, so
 that what one number of workers and one stage wrote another can read. DeepSpeed's own checkpoints cannot: they are bound to the number of

@@ -120,7 +120,7 @@ MUTATIONS = (
     Mutation(
         "each worker chooses weights by its own score",
         "reid_ray/train/loop.py",
-        "scores = agreed(validate())",
+        "scores = broadcast(validate())",
         "scores = validate()",
         _FINITE,
     ),

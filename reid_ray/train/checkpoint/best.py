@@ -1,8 +1,8 @@
-"""The best weights of a run on disk: replaced as better ones come, and brought back to what a checkpoint speaks of when a run goes on.
+"""Best weights so far (model selection): replaced atomically, and rolled back to the checkpoint when a run resumes.
 
-A checkpoint says at which step the best weights so far were found. Weights found after it are forgotten with the steps that are done again,
-so the ones before them stay until the next checkpoint is stored: a run that goes on compares with, and publishes, its own best and no
-other attempt's. Knows folders and steps; not models. Rank 0 alone calls these.
+A checkpoint names the step of the best weights. Better weights found after it belong to steps that a resumed run does again, so they are
+dropped then, and the ones before them are kept until the next checkpoint is stored. A resumed run thus compares with, and publishes, its
+own best and no other attempt's. Knows folders and steps; not models. Rank 0 alone calls these.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def replace_best(folder: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(_beside(folder, "gone"), ignore_errors=True)
 
 
-def settle_best(folder: Path) -> None:
-    """A checkpoint that speaks of the best weights at hand is stored, so those before them can go."""
+def drop_previous_best(folder: Path) -> None:
+    """Delete the best weights before the present ones: call once a checkpoint that names the present ones is stored."""
     shutil.rmtree(_beside(folder, "old"), ignore_errors=True)
 
 
-def recover_best(folder: Path, progress: Progress) -> Progress:
-    """Make the best weights those that `progress` speaks of, before training goes on from there.
+def restore_best(folder: Path, progress: Progress) -> Progress:
+    """Roll the best weights back to those that `progress` names, before training resumes from it.
 
     Returns:
         `progress`; without a best score if its weights are gone, so that the next validation chooses anew.

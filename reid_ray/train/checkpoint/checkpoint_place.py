@@ -1,4 +1,4 @@
-"""The checkpoints of a run: where they are stored, how each appears all at once, and which one a new group of workers starts from.
+"""Checkpoint storage: atomic writes to a local or remote file system, retention, and which checkpoint a new group of workers resumes from.
 
 Knows pyarrow's file systems; what is in a checkpoint is contents.py's. Ray Train is not asked which checkpoint is the newest: it learns
 of one a moment after it was written, and would lose it with a worker that dies in between. What is stored whole counts.
@@ -21,7 +21,7 @@ from reid_ray.errors import DataError
 from reid_ray.scratch import scratch_folder
 from reid_ray.storage import MANIFEST
 from reid_ray.train.checkpoint.contents import Progress, read_parts, seed_forward, write_parts
-from reid_ray.train.collectives import agreed
+from reid_ray.train.collectives import broadcast
 from reid_ray.train.parts import Parts
 from reid_ray.versions import check_manifest
 
@@ -29,7 +29,7 @@ _STEP = re.compile(r"step-(\d+)$")
 
 
 class Checkpoints:
-    """Those of one run, on every worker.
+    """The checkpoints of one run: restore the newest, save, delete old ones. One object on every worker.
 
     Args:
         filesystem: any of pyarrow's.
@@ -45,12 +45,12 @@ class Checkpoints:
 
         Without one the run starts anew: Progress(), and random numbers of each worker's own.
         """
-        newest = agreed(self.steps()[-1:])  # or a slow file system might tell workers different things
+        newest = broadcast(self.steps()[-1:])  # or a slow file system might tell workers different things
         if not newest:
             seed_forward(0, parts.engine.rank)
             return Progress()
-        with CheckpointPlace(self._filesystem, self._at(newest[0])).whole() as folder:
-            return agreed(read_parts(folder, parts.engine, parts.masking))
+        with CheckpointPlace(self._filesystem, self._at(newest[0])).as_local_folder() as folder:
+            return broadcast(read_parts(folder, parts.engine, parts.masking))
 
     def save(self, parts: Parts, progress: Progress) -> None:
         """Write a checkpoint and delete old ones; returns when it is stored. Every worker must call it."""
@@ -80,7 +80,7 @@ class Checkpoints:
 
 
 def refuse_newer(filesystem: pyarrow.fs.FileSystem, path: str) -> None:
-    """See, on the driver, that workers can go on from what lies in `path`: a worker that cannot would be started again and again.
+    """Check, on the driver, that workers can resume from what lies in `path`: a worker that cannot would be started again and again.
 
     Raises:
         DataError: a newer version of this package wrote the newest checkpoint.
@@ -92,7 +92,7 @@ def refuse_newer(filesystem: pyarrow.fs.FileSystem, path: str) -> None:
 
 
 class CheckpointPlace:
-    """The place of one checkpoint on a file system, local or not.
+    """One checkpoint on a file system, local or remote, written atomically.
 
     On a local file system (a disk, NFS, Lustre) workers write into a hidden folder that is renamed when all have. Object stores have no
     renaming of folders: there the manifest, written last, is what makes a checkpoint.
@@ -136,7 +136,7 @@ class CheckpointPlace:
             self._filesystem.move(self._staging, self._path)
 
     @contextmanager
-    def whole(self) -> Iterator[Path]:
+    def as_local_folder(self) -> Iterator[Path]:
         """The checkpoint as a local folder, to read from."""
         if self._local:
             yield Path(self._path)

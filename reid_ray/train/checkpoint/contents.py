@@ -1,4 +1,4 @@
-"""A checkpoint: one folder, whole or not there, from which any number of workers goes on.
+"""Checkpoint contents: weights, Adam's moments, random states and progress, resharded when the number of workers changes.
 
     manifest.json           written last; what there is, how large, and the step, which is where the sampler and the learning rate are
     model/                  the weights at hand, as the recipe publishes them: under transformers' own names
@@ -37,9 +37,9 @@ _PARTS = ("weight", "exp_avg", "exp_avg_sq")  # of each trained weight
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: steps done, and the best validation so far (best_step is 0 and best_score None before the first).
+    """Training progress: steps done, and the best validation so far (best_step is 0 and best_score None before the first).
 
-    without_better counts the validations since then.
+    without_better counts the validations since then (early stopping).
     """
 
     step: int = 0

@@ -1,4 +1,4 @@
-"""The hidden folders that runs work in beside their output: what each was started with, which others lie there, and how they are dropped.
+"""Working folders of runs, hidden beside their output: the record of each run, runs left unfinished, and their removal.
 
 A run's folder is named after its output and a fingerprint of its configuration and input, so the same command finds its own again, and
 a changed option starts in another one. Knows folders, files and configurations as JSON values; not Ray or what is trained.
@@ -29,7 +29,7 @@ _SHOWN = 6  # differences named in a sentence
 
 @dataclass(frozen=True)
 class Record:
-    """What makes a run that run.
+    """The identity of a run: its configuration and the content of its inputs, hashed into its folder's name.
 
     config: the job's configuration as JSON values, without what may differ when a run goes on.
     inputs: name of each input -> digest of its content (JobOutput.provenance).

@@ -1,4 +1,4 @@
-"""Direct transfer: how the dual encoder does on data sets that it was not trained on, while it trains and once at the end.
+"""Direct transfer (cross-dataset evaluation): the dual encoder on data sets that it was not trained on, during training and at the end.
 
 On val splits the workers score the weights at hand after each validation; on test splits the evaluate job scores the kept weights, once.
 Neither chooses anything. Knows the run's folder and the evaluate job; not the loop.

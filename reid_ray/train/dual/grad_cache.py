@@ -1,6 +1,6 @@
-"""A batch larger than its activations: features of all samples at once, activations of one chunk at a time.
+"""GradCache (Gao et al., RepL4NLP 2021): contrastive batches larger than memory, by encoding chunk after chunk and recomputing activations.
 
-GradCache (Gao et al., RepL4NLP 2021) encodes a batch in chunks without a graph, differentiates the loss with respect to the features,
+The paper encodes a batch in chunks without a graph, differentiates the loss with respect to the features,
 and encodes each chunk again to carry that gradient into the weights. Here torch.utils.checkpoint does the bookkeeping: one
 checkpoint per chunk, one backward pass. Against three explicit phases this keeps the training loop as it is, and each weight's gradient is
 complete once and then reduced over workers once, so DeepSpeed's ZeRO 1 to 3 and DDP see nothing unusual. Random numbers

@@ -1,5 +1,6 @@
-"""One split of another data set as files that validation maps: its captions are the queries, all its pictures the gallery.
+"""Held-out split of another data set, prepared for validation: its captions are the queries, all its pictures the gallery.
 
+Written as files that the workers memory-map.
 Knows tables; not models or scores. What cannot be used is counted by reason.
 """
 

@@ -1,4 +1,7 @@
-"""The recipe for dual encoders, on the driver: images and captions become files that workers map, weights a model folder to start from."""
+"""The train job for dual encoders, driver side: checks inputs, joins images and captions into memory-mapped files, opens initial weights.
+
+Knows the configuration and the order of preparation; the workers' side is worker_parts.py, the run itself reid_ray.train.run.
+"""
 
 from __future__ import annotations
 

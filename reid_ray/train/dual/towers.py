@@ -1,4 +1,4 @@
-"""What is trained: a dual encoder's model as a module that turns a batch into features, and back into a DualEncoder when it is saved.
+"""The module that trains: a dual encoder's two towers with the losses' own parameters, batch -> features, and back to a DualEncoder.
 
 Knows the dual encoder and the parameters that losses bring; not the losses, data or DeepSpeed. Another model trains in the same loop by
 bringing its own such module.
@@ -46,7 +46,7 @@ class PairCollate:
 
 
 class LossHeads(nn.Module):
-    """Parameters that losses bring: a classifier of identities, an encoder that predicts masked words, the sigmoid's scale and bias.
+    """Trainable parameters of the losses: identity classifier (ID), masked-token predictor (IRR), scale and bias (sigmoid loss).
 
     Args:
         config: terms of weight zero bring nothing.

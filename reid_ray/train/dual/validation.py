@@ -1,4 +1,4 @@
-"""Text-to-image retrieval on the validation split while training runs: the number that chooses the weights.
+"""Validation of a dual encoder: text-to-image R@1 and mAP on the validation split, by which the best weights are selected.
 
 Work is divided among the workers: each encodes its share of pictures and texts and scores its own texts against all pictures. Knows
 the prepared files and an engine; ranks and average precision are those of the final evaluation (reid_ray.retrieval).

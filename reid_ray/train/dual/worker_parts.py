@@ -1,4 +1,4 @@
-"""The recipe for dual encoders, on a worker: two towers, their losses, batches, masking and validation, put together for the loop."""
+"""The train job for dual encoders, worker side: builds towers, losses, data loader, masking and validation for the training loop."""
 
 from __future__ import annotations
 

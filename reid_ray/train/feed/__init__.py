@@ -1,1 +1,1 @@
-"""Training samples on their way to the device: pairs, batch plan, decoding, augmentation, prefetching."""
+"""Data loading for training: image-caption pairs, batch sampler, decoding, augmentation, prefetching."""

@@ -1,4 +1,7 @@
-"""Random changes to a training picture: colour, mirror, padded crop, erasing. On resized uint8 pixels; knows no files or models."""
+"""Image augmentation: colour jitter, horizontal flip, padded random crop, random erasing.
+
+On resized uint8 pixels; knows no files or models.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which samples each step sees: a plan that is a pure function of (seed, step), not of workers, time or what was read before.
+"""Batch sampler: which samples each step sees, shuffled or PK (P identities with K samples each), as a pure function of (seed, step).
 
-So a resumed run, and a run on another number of workers, draws the same global batches. Two orders: all samples shuffled, or P
-identities with K samples each. Knows counts and indices; not images, texts or Ray.
+It does not depend on workers, time or what was read before, so a resumed run, and a run on another number of workers, draws the same
+global batches. Knows counts and indices; not images, texts or Ray.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ShuffledOrder:
 
 
 class IdentityOrder:
-    """P identities with K samples each (Hermans et al. 2017), the samples of an identity side by side.
+    """PK sampling: P identities with K samples each (Hermans et al. 2017), the samples of an identity side by side.
 
     An epoch is a fresh permutation of the identities: each is drawn once before any is drawn again, and the last batch is filled up with
     the first identities of the permutation. An identity's K samples show K different pictures if it has as many, on as many cameras as
@@ -112,11 +112,11 @@ class IdentityOrder:
         slot_M = np.repeat(np.arange(len(person_P)), count_P)
         start_P = np.cumsum(count_P) - count_P
         member_M = self._members_S[np.arange(len(slot_M)) - start_P[slot_M] + self._first[person_P][slot_M]]
-        luck_M = np.random.default_rng([self._seed, _MEMBERS, step]).random(len(member_M))
+        draw_M = np.random.default_rng([self._seed, _MEMBERS, step]).random(len(member_M))
         # How many samples of the same picture, and then of the same camera, come before this one: new pictures first, new cameras next.
-        again_M = _turn(luck_M, slot_M, self._picture_S[member_M])
-        camera_turn_M = _turn(luck_M, slot_M, again_M, self._camera_S[member_M])
-        ranked_M = member_M[np.lexsort((luck_M, camera_turn_M, again_M, slot_M))]
+        repeat_M = _place_in_group(draw_M, slot_M, self._picture_S[member_M])
+        camera_turn_M = _place_in_group(draw_M, slot_M, repeat_M, self._camera_S[member_M])
+        ranked_M = member_M[np.lexsort((draw_M, camera_turn_M, repeat_M, slot_M))]
         taken_PK = start_P[:, None] + np.arange(self.unit)[None] % count_P[:, None]
         return ranked_M[taken_PK.reshape(-1)]
 
@@ -125,9 +125,9 @@ class IdentityOrder:
         return np.resize(order, self.steps_per_epoch * self._per_batch)
 
 
-def _turn(luck_M: np.ndarray, *keys: np.ndarray) -> np.ndarray:
-    """Per row, its place among the rows of equal `keys` when these are sorted by `luck_M`, from 0."""
-    order = np.lexsort((luck_M, *keys))
+def _place_in_group(draw_M: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """Per row, its rank by `draw_M` among the rows with equal `keys`, from 0."""
+    order = np.lexsort((draw_M, *keys))
     sorted_keys = np.stack([key[order] for key in keys])
     fresh = np.concatenate([[True], (sorted_keys[:, 1:] != sorted_keys[:, :-1]).any(axis=0)])
     place = np.arange(len(order))
@@ -162,8 +162,8 @@ class BatchPlan:
         rewrite_B = np.where(replaced_B, (draw_2B[1] * count_B).astype(np.int64), -1)
         return Batch(step, sample_B, rewrite_B, np.arange(self.size))
 
-    def share(self, step: int, *, rank: int, world: int) -> Batch:
-        """The part of `step`'s global batch that `rank` of `world` workers computes: a contiguous slice of whole identities."""
+    def shard(self, step: int, *, rank: int, world: int) -> Batch:
+        """The shard of `step`'s global batch that `rank` of `world` workers computes: a contiguous slice of whole identities."""
         if self.size % (world * self._order.unit):
             raise ValueError(f"a batch of {self.size} in groups of {self._order.unit} does not divide among {world} workers")
         whole, each = self.batch(step), self.size // world

@@ -1,4 +1,4 @@
-"""Configuration of what a training job learns from: images, captions, and what one step sees of them."""
+"""Configuration of training data: images, captions, batch sampler, augmentation and decoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training pictures by the number of their row: read, decoded, resized and augmented, the same wherever and whenever it is done.
+"""Decoding and augmentation of training pictures by row number: deterministic, so any process gives the same pixels.
 
 Knows the prepared file, augmentation and a function that resizes; not models, texts, threads or Ray.
 """
@@ -23,8 +23,8 @@ Resize = Callable[[Image.Image], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Pictures of one step: rows of PICTURES, and places in the global batch, which seed the augmentation."""
+class PictureRequest:
+    """The pictures that one step needs: rows of PICTURES, and places in the global batch, which seed the augmentation."""
 
     step: int
     row_A: np.ndarray
@@ -44,10 +44,10 @@ class Decoder:
     def __init__(self, path: Path, config: BatchesConfig, *, resize: Resize, fill: tuple[int, int, int]) -> None:
         self._pictures, self._config, self._resize, self._fill = PictureStore(path), config, resize, fill
 
-    def __call__(self, wanted: Wanted) -> list[np.ndarray]:
+    def __call__(self, request: PictureRequest) -> list[np.ndarray]:
         """Each picture as uint8 [H, W, 3], augmented by the draws that belong to its step and place."""
-        pairs = zip(wanted.row_A.tolist(), wanted.place_A.tolist(), strict=True)
-        return [self._picture(row, wanted.step, place) for row, place in pairs]
+        pairs = zip(request.row_A.tolist(), request.place_A.tolist(), strict=True)
+        return [self._picture(row, request.step, place) for row, place in pairs]
 
     def _picture(self, row: int, step: int, place: int) -> np.ndarray:
         return augment(

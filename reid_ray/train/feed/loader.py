@@ -1,4 +1,4 @@
-"""From the plan to tensors: each step's pictures are read, decoded, augmented and handed with their texts to a model's collate, ahead.
+"""Data loader with prefetching: each step's pictures are read, decoded, augmented and collated with their texts, ahead of the step.
 
 Knows the prepared files and the plan; not the model or losses. Pictures and texts become tensors by what the model brings, so pictures
 may differ in size if its collate takes that. The same step gives the same tensors on every run; threads here, or Ray Data's actors
@@ -21,28 +21,28 @@ import torch
 from reid_ray.config.common import PoolConfig
 from reid_ray.train.feed.batches import BatchPlan, IdentityOrder, Order, ShuffledOrder
 from reid_ray.train.feed.config import BatchesConfig
-from reid_ray.train.feed.decoding import Decoder, Resize, Wanted
+from reid_ray.train.feed.decoding import Decoder, PictureRequest, Resize
 from reid_ray.train.feed.pairs import IDS, PICTURES, SAMPLES, read_pairs
 from reid_ray.train.feed.ray_decoders import decoded_in_order
 from reid_ray.train.parts import TrainBatch
 
 # A samples' pictures, uint8 [H, W, 3] each, and their texts -> the module's inputs.
 Collate = Callable[[list[np.ndarray], list[str]], dict[str, torch.Tensor]]
-_PATIENCE_S = 600.0
+_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Share:
-    """A worker's share of one step, before pictures are read and texts become tokens."""
+class BatchShard:
+    """A worker's shard of one step, before pictures are read and texts become tokens."""
 
-    wanted: Wanted
+    request: PictureRequest
     texts: list[str]
     person_A: np.ndarray
     text_A: np.ndarray
 
 
 class Feed:
-    """The batches of one worker.
+    """The data loader of one worker: its shard of every global batch, prefetched.
 
     Args:
         folder: what prepare_pairs wrote.
@@ -101,19 +101,19 @@ class Feed:
         ]
 
     def batches(self, start: int, stop: int) -> Iterator[TrainBatch]:
-        """The batches of steps start .. stop - 1, prepared ahead.
+        """The batches of steps start .. stop - 1, prefetched.
 
         Raises:
             TimeoutError: decoding actors gave nothing for ten minutes.
         """
         if self._config.decoders is None:
             return self._by_threads(start, stop)
-        return _ahead(self._by_actors(start, stop, self._config.decoders))
+        return _prefetch(self._by_actors(start, stop, self._config.decoders))
 
     def make(self, step: int) -> TrainBatch:
         """The batch of one step."""
-        share = self._share(step)
-        return self._batch(share, self._decoder(share.wanted))
+        shard = self._shard(step)
+        return self._batch(shard, self._decoder(shard.request))
 
     def _by_threads(self, start: int, stop: int) -> Iterator[TrainBatch]:
         with ThreadPoolExecutor(self._config.threads, thread_name_prefix="feed") as pool:
@@ -130,40 +130,40 @@ class Feed:
                     future.cancel()
 
     def _by_actors(self, start: int, stop: int, pool: PoolConfig) -> Iterator[TrainBatch]:
-        asked: deque[Share] = deque()
+        asked: deque[BatchShard] = deque()
 
-        def wanted() -> Iterator[Wanted]:
+        def requests() -> Iterator[PictureRequest]:
             for step in range(start, stop):
-                asked.append(self._share(step))
-                yield asked[-1].wanted
+                asked.append(self._shard(step))
+                yield asked[-1].request
 
-        for pictures in decoded_in_order(wanted(), self._decoder, pool, world=self._world):
+        for pictures in decoded_in_order(requests(), self._decoder, pool, world=self._world):
             yield self._batch(asked.popleft(), pictures)
 
-    def _share(self, step: int) -> Share:
-        share = self.plan.share(step, rank=self._rank, world=self._world)
-        rows = self._samples.take(share.sample_B)
+    def _shard(self, step: int) -> BatchShard:
+        shard = self.plan.shard(step, rank=self._rank, world=self._world)
+        rows = self._samples.take(shard.sample_B)
         texts = [
             text if rewrite < 0 else rewrites[rewrite]
-            for text, rewrites, rewrite in zip(rows["text"].to_pylist(), rows["rewrites"].to_pylist(), share.rewrite_B, strict=True)
+            for text, rewrites, rewrite in zip(rows["text"].to_pylist(), rows["rewrites"].to_pylist(), shard.rewrite_B, strict=True)
         ]
-        text_A = np.where(share.rewrite_B < 0, share.sample_B, self._first_rewrite_S[share.sample_B] + share.rewrite_B)
-        return Share(Wanted(step, rows["picture"].to_numpy(), share.place_B), texts, self._person_S[share.sample_B], text_A)
+        text_A = np.where(shard.rewrite_B < 0, shard.sample_B, self._first_rewrite_S[shard.sample_B] + shard.rewrite_B)
+        return BatchShard(PictureRequest(step, rows["picture"].to_numpy(), shard.place_B), texts, self._person_S[shard.sample_B], text_A)
 
-    def _batch(self, share: Share, pictures: list[np.ndarray]) -> TrainBatch:
-        return TrainBatch(self._collate(pictures, share.texts), torch.from_numpy(share.person_A), torch.from_numpy(share.text_A))
+    def _batch(self, shard: BatchShard, pictures: list[np.ndarray]) -> TrainBatch:
+        return TrainBatch(self._collate(pictures, shard.texts), torch.from_numpy(shard.person_A), torch.from_numpy(shard.text_A))
 
 
-def _ahead(batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
+def _prefetch(batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
     """`batches`, drawn by a thread two steps before they are asked for."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
     try:
         drawn = deque(pool.submit(next, batches, None) for _ in range(2))
-        while (batch := drawn.popleft().result(timeout=_PATIENCE_S)) is not None:
+        while (batch := drawn.popleft().result(timeout=_TIMEOUT_S)) is not None:
             drawn.append(pool.submit(next, batches, None))
             yield batch
     except TimeoutError:
-        raise TimeoutError(f"batches.decoders: no picture in {_PATIENCE_S:g} s; is there room for the actors in the cluster?") from None
+        raise TimeoutError(f"batches.decoders: no picture in {_TIMEOUT_S:g} s; is there room for the actors in the cluster?") from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # a thread that waits for the cluster would be waited for in vain
 

@@ -1,4 +1,4 @@
-"""Images and captions joined once into files that every training worker maps: samples, validation set, encoded images.
+"""Image-caption pairs, joined once into memory-mapped Arrow files: training samples, validation set, encoded images.
 
 A worker opens them in milliseconds, shares their pages with its neighbours and reads any row by its number, which Parquet cannot
 do without decoding a row group. Knows tables and bytes; not models, batches or Ray. Every caption read ends as a sample, a rewrite

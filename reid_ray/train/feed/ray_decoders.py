@@ -1,4 +1,4 @@
-"""Ray Data's side of the feed: ids of pictures go to a pool of actors that decode and augment, and pixels come back in order.
+"""Decoding on a Ray Data actor pool: picture ids go out, decoded and augmented pixels come back in order.
 
 The actors may run on any node that sees the run's folder, also on those without a GPU. Ids flow to them in small blocks, pixels come back
 through the object store; nothing is shuffled or kept. Knows Ray Data and a Decoder; not texts, tensors or plans.
@@ -16,22 +16,22 @@ from reid_ray.config.common import PoolConfig
 from reid_ray.runtime import Need, object_store_bytes, pool_need
 from reid_ray.train.config import WorkersConfig
 from reid_ray.train.feed.config import BatchesConfig
-from reid_ray.train.feed.decoding import Decoder, Wanted
+from reid_ray.train.feed.decoding import Decoder, PictureRequest
 
 # Blocks of ids in one Ray dataset: each costs some KB in the worker, and actors live as long as their dataset.
 _SEGMENT = 2048
 
 
-def decoded_in_order(wanted: Iterator[Wanted], decoder: Decoder, pool: PoolConfig, *, world: int) -> Iterator[list[np.ndarray]]:
+def decoded_in_order(requests: Iterator[PictureRequest], decoder: Decoder, pool: PoolConfig, *, world: int) -> Iterator[list[np.ndarray]]:
     """The pictures of each step, read-only uint8 [H, W, 3].
 
     Args:
-        wanted: which pictures; drawn up to 2,048 blocks before they are decoded.
+        requests: which pictures; drawn up to 2,048 blocks before they are decoded.
         decoder: travels to the actors.
         pool: this worker's own actors; batch_size ids make a block, which one call decodes.
         world: how many workers do the same and share the object store.
     """
-    for steps in _segments(wanted, size=pool.batch_size, blocks=_SEGMENT):
+    for steps in _segments(requests, size=pool.batch_size, blocks=_SEGMENT):
         decoded = _decode([block for step in steps for block in step], decoder, pool, world)
         for step in steps:
             yield [picture for block in step for picture in _pictures(next(decoded), block)]
@@ -51,7 +51,7 @@ class _DecodeActor:
         self._decoder = decoder
 
     def __call__(self, ids: pa.Table) -> pa.Table:
-        pictures = self._decoder(Wanted(ids["step"][0].as_py(), ids["row"].to_numpy(), ids["place"].to_numpy()))
+        pictures = self._decoder(PictureRequest(ids["step"][0].as_py(), ids["row"].to_numpy(), ids["place"].to_numpy()))
         pixels = pa.array([picture.tobytes() for picture in pictures], pa.large_binary())
         return ids.append_column("height", [[len(picture) for picture in pictures]]).append_column("pixels", pixels)
 
@@ -74,10 +74,10 @@ def _decode(blocks: list[pa.Table], decoder: Decoder, pool: PoolConfig, world: i
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
 
-def _segments(wanted: Iterator[Wanted], *, size: int, blocks: int) -> Iterator[list[list[pa.Table]]]:
+def _segments(requests: Iterator[PictureRequest], *, size: int, blocks: int) -> Iterator[list[list[pa.Table]]]:
     """Steps, each a list of blocks of at most `size` ids, in segments of whole steps and about `blocks` blocks."""
     segment: list[list[pa.Table]] = []
-    for each in wanted:
+    for each in requests:
         ids = pa.table({"row": each.row_A, "step": np.full(len(each.row_A), each.step), "place": each.place_A})
         segment.append([ids.slice(start, size) for start in range(0, len(ids), size)])
         if sum(map(len, segment)) >= blocks:

@@ -1,1 +1,1 @@
-"""What a training run says while it goes: metrics.jsonl, boards, rates."""
+"""Experiment logging of a training run: metrics.jsonl, TensorBoard and other boards, throughput and MFU."""

@@ -1,4 +1,4 @@
-"""Where numbers are watched while a run goes: TensorBoard, Weights & Biases, MLflow. One class each; only rank 0 has any.
+"""Experiment trackers: TensorBoard, Weights & Biases, MLflow. One class each; only rank 0 has any.
 
 Knows names, numbers and steps; not what they mean. The last two are used if they are installed and asked for.
 """
@@ -18,7 +18,7 @@ TENSORBOARD, WANDB, MLFLOW = "tensorboard", "wandb", "mlflow"
 
 
 class Board(Protocol):
-    """One place where numbers are watched."""
+    """One experiment tracker."""
 
     def numbers(self, numbers: Mapping[str, float], *, step: int) -> None:
         """Names such as train/loss, after `step` steps."""

@@ -1,4 +1,4 @@
-"""What a log line says of its steps: means of the losses, rates, the share of time spent waiting for data, memory, and MFU.
+"""Step metrics of a log line: mean losses, throughput, share of time spent waiting for data, memory, MFU (model FLOPs utilisation).
 
 Knows clocks, counters and torch.distributed; not models, files or what the numbers mean. MFU is the share of the device's peak that the
 model's own operations use: three times those of the forward pass per sample, whatever is computed twice to save memory (as in PaLM).
@@ -70,15 +70,15 @@ class Meter:
         self._begin()
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def data_wait(self) -> Iterator[None]:
         """The time inside was spent waiting for data."""
         started = time.perf_counter()
         yield
         self._wait += time.perf_counter() - started
 
     @contextmanager
-    def elsewhere(self) -> Iterator[None]:
-        """The time inside is no training: a validation or a checkpoint enters no rate."""
+    def excluded(self) -> Iterator[None]:
+        """The time inside is left out of every rate: a validation or a checkpoint is no training."""
         started = time.perf_counter()
         yield
         self._since += time.perf_counter() - started

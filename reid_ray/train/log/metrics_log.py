@@ -1,4 +1,4 @@
-"""What a run writes while it goes: metrics.jsonl, one JSON object a line, and the same numbers for boards such as TensorBoard.
+"""Metrics log: metrics.jsonl, one JSON object a line, and the same numbers for experiment trackers such as TensorBoard.
 
 Knows files and numbers; not what they mean. Only rank 0 writes. A resumed run cuts off the lines of the steps it does again.
 """

@@ -1,1 +1,1 @@
-"""The loss terms, as pure functions of tensors, and the weighted objective made of them."""
+"""Loss functions as pure functions of tensors (SDM, InfoNCE, sigmoid, triplet, ID, IRR), and the weighted objective made of them."""

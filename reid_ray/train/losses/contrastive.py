@@ -1,8 +1,9 @@
-"""Contrastive losses that never hold the B x B matrix of similarities: it is computed tile by tile, and once more for the gradient.
+"""Blockwise distributed contrastive losses (SDM, InfoNCE, SigLIP's sigmoid): memory grows with the batch B, not with its square.
 
-What a tile leaves behind is a few running sums per picture and per text (a streaming log-sum-exp), so memory grows with B, not with
-its square. On several workers each one computes the rows of its own pictures against everybody's texts; the sums of the columns are
-added up over workers. The result is the loss of the whole batch on every worker, equal to reid_ray.train.losses.image_text on one process.
+The B x B matrix of similarities is never held: it is computed tile by tile, and once more for the gradient. A tile leaves behind a few
+running sums per picture and per text (a streaming log-sum-exp). On several workers each one computes the rows of its own pictures against
+everybody's texts; the sums of the columns are added up over workers. The result is the loss of the whole batch on every worker, equal to
+reid_ray.train.losses.image_text on one process.
 
 Gradients are scaled by the number of workers, as after a differentiable gather: averaging them over workers, which every
 data-parallel engine does, gives the gradient of one process with the whole batch. Knows tensors and torch.distributed; not models,

@@ -1,4 +1,4 @@
-"""Losses that know identities: cross-entropy over them, and the batch-hard triplet. Pure functions of tensors.
+"""Identity losses: ID cross-entropy, and batch-hard triplet (hard negative and hard positive mining). Pure functions of tensors.
 
 A is the number of anchors, C of candidates, K of identities, D of dimensions. On several workers each passes its own pairs as anchors and
 the pairs of all as candidates, as in reid_ray.train.losses.image_text: the mean over workers is the loss of the whole batch.
@@ -20,7 +20,10 @@ def id_loss(image_logits_AK: torch.Tensor, text_logits_AK: torch.Tensor, person_
         image_logits_AK: one classifier's answer to the picture's global feature (not normalised in IRRA).
         text_logits_AK: the same classifier's answer to the text's.
         person_A: identity of each pair, 0 to K - 1.
-        smoothing: share of the target that is spread evenly over all K (Szegedy et al. 2016); 0 in IRRA.
+        smoothing: label smoothing: share of the target that is spread evenly over all K (Szegedy et al. 2016), in [0, 1); 0 in IRRA.
+
+    Returns:
+        A scalar.
     """
     image, text = (
         functional.cross_entropy(logits.float(), person_A, label_smoothing=smoothing) for logits in (image_logits_AK, text_logits_AK)
@@ -40,7 +43,8 @@ def triplet_loss(
 ) -> torch.Tensor:
     """Batch-hard triplet loss across the modalities (Hermans et al. 2017, equation 5), the sum of both directions.
 
-    For each picture the farthest text of its identity and the nearest text of another; the same for each text. Distances are
+    For each picture the farthest text of its identity (hard positive) and the nearest text of another (hard negative); the same for each
+    text. Distances are
     Euclidean, in [0, 2] for unit vectors. An anchor without a candidate of another identity adds zero to the mean.
 
     Args:
@@ -51,6 +55,9 @@ def triplet_loss(
         text_CD: features of the candidates' texts.
         person_C: identity of each candidate.
         margin: >= 0, hinge at positive - negative + margin; None is the paper's soft margin, log(1 + exp(positive - negative)).
+
+    Returns:
+        A scalar.
     """
     same_AC = person_A[:, None] == person_C[None, :]
     hard = partial(_hardest, near_AC=same_AC, far_AC=~same_AC, margin=margin)
@@ -77,6 +84,9 @@ def batch_hard_loss(
         person_C: identity of each candidate.
         first: row of the first anchor among the candidates.
         margin: as in triplet_loss.
+
+    Returns:
+        A scalar.
     """
     same_AC = person_A[:, None] == person_C[None, :]
     own_AC = torch.arange(len(person_C), device=person_C.device) == first + torch.arange(len(person_A), device=person_A.device)[:, None]

@@ -1,4 +1,4 @@
-"""Losses between pictures and texts. Pure functions of tensors; they know no model, no workers, no configuration.
+"""Image-text losses: SDM and InfoNCE over the full similarity matrix. Pure functions of tensors; no model, no workers, no configuration.
 
 A is the number of anchors, C of candidates. On one process the anchors are the candidates. On several, each process passes its own
 pairs as anchors and the pairs of all as candidates: the mean over processes is then the loss of the whole batch.

@@ -1,8 +1,8 @@
-"""Implicit relation reasoning (Jiang and Ye, CVPR 2023): masked words are predicted from the picture.
+"""Implicit relation reasoning, IRR (Jiang and Ye, CVPR 2023): masked language modelling with cross-attention to the picture.
 
-Text tokens ask and image tokens answer in one cross-attention layer; four transformer blocks and a small head follow. torch's own
-components throughout. Knows features and token numbers; not the towers or how tokens were masked. N pairs, T text tokens, P image
-tokens (class token and patches), D dimensions of the joint space.
+Text tokens are the queries and image tokens the keys and values of one cross-attention layer; four transformer blocks and a small head
+follow. torch's own components throughout. Knows features and token numbers; not the towers or how tokens were masked. N pairs, T text
+tokens, P image tokens (class token and patches), D dimensions of the joint space.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _QuickGelu(nn.Module):
 class InteractionEncoder(nn.Module):
     """Predicts each masked token of a text from the text's other tokens and its picture.
 
-    forward(text_NTD, image_NPD, real_NT, wanted_NT) -> logits [W, vocab_size] of the W wanted positions, row by row.
+    forward(text_NTD, image_NPD, real_NT, masked_NT) -> logits [W, vocab_size] of the W masked positions, row by row.
 
     Args:
         dim: D, of both towers' projected tokens.
@@ -51,8 +51,8 @@ class InteractionEncoder(nn.Module):
         )
         self._initialise(dim, blocks)
 
-    def forward(self, text_NTD: torch.Tensor, image_NPD: torch.Tensor, real_NT: torch.Tensor, wanted_NT: torch.Tensor) -> torch.Tensor:
-        """Logits where `wanted_NT` (bool) holds; `real_NT` (bool) is False at padding, which no token attends to.
+    def forward(self, text_NTD: torch.Tensor, image_NPD: torch.Tensor, real_NT: torch.Tensor, masked_NT: torch.Tensor) -> torch.Tensor:
+        """Logits where `masked_NT` (bool) holds; `real_NT` (bool) is False at padding, which no token attends to.
 
         The published code lets padding take part. Without it the result does not depend on how far a batch is padded, so another
         division of a batch over workers gives the same loss.
@@ -61,7 +61,7 @@ class InteractionEncoder(nn.Module):
         states, _ = self.cross_attention(self.text_norm(text_NTD), image_NPD, image_NPD, need_weights=False)
         for block in self.blocks:
             states = block(states, src_key_padding_mask=~real_NT)
-        return self.head(self.output_norm(states[wanted_NT]))
+        return self.head(self.output_norm(states[masked_NT]))
 
     def _initialise(self, dim: int, blocks: int) -> None:
         # As the paper's release: a width-scaled normal everywhere, residual branches narrower with depth.
@@ -91,9 +91,9 @@ def irr_cost(logits_WV: torch.Tensor, target_NT: torch.Tensor) -> torch.Tensor:
         logits_WV: of InteractionEncoder, where target_NT is not IGNORED.
         target_NT: of irr_targets.
     """
-    wanted_NT = target_NT != IGNORED
-    cost_W = functional.cross_entropy(logits_WV.float(), target_NT[wanted_NT], reduction="none")
-    return cost_W.new_zeros(len(target_NT)).index_add(0, wanted_NT.nonzero()[:, 0], cost_W)
+    masked_NT = target_NT != IGNORED
+    cost_W = functional.cross_entropy(logits_WV.float(), target_NT[masked_NT], reduction="none")
+    return cost_W.new_zeros(len(target_NT)).index_add(0, masked_NT.nonzero()[:, 0], cost_W)
 
 
 def irr_loss(cost_A: torch.Tensor, count_A: torch.Tensor, *, total: torch.Tensor | None = None) -> torch.Tensor:

@@ -23,7 +23,9 @@ from reid_ray.train.parts import Loss
 
 
 class Pairs:
-    """The A pairs of this worker, and on demand all workers' C pairs; the own ones are rows first .. first + A - 1 of all.
+    """The batch as the loss terms see it: this worker's A pairs, and all workers' C pairs, gathered on demand.
+
+    The own pairs are rows first .. first + A - 1 of all.
 
     Args:
         features: what the module returned, each with A rows; whatever the terms ask for.
@@ -51,7 +53,7 @@ class Pairs:
         return self._gathered[name]
 
     @cached_property
-    def everyone(self) -> dict[str, torch.Tensor]:
+    def candidates(self) -> dict[str, torch.Tensor]:
         """The candidates: image_CD, text_CD (with gradient to every worker) and person_C."""
         return {"image_CD": self.all_of("image"), "text_CD": self.all_of("text"), "person_C": self.persons}
 
@@ -80,7 +82,7 @@ class SdmTerm:
         own = (pairs.image_AD, pairs.text_AD, pairs.person_A)
         if self._tile is not None:
             return blocked_sdm_loss(*own, temperature=self._temperature, tile=self._tile)
-        return sdm_loss(*own, **pairs.everyone, temperature=self._temperature)
+        return sdm_loss(*own, **pairs.candidates, temperature=self._temperature)
 
 
 class InfoNceTerm:
@@ -96,7 +98,7 @@ class InfoNceTerm:
         own = (pairs.image_AD, pairs.text_AD)
         if self._tile is not None:
             return blocked_infonce_loss(*own, temperature=self._temperature, tile=self._tile)
-        image_CD, text_CD = pairs.everyone["image_CD"], pairs.everyone["text_CD"]
+        image_CD, text_CD = pairs.candidates["image_CD"], pairs.candidates["text_CD"]
         return infonce_loss(*own, image_CD=image_CD, text_CD=text_CD, first=pairs.first, temperature=self._temperature)
 
 
@@ -124,7 +126,7 @@ class TripletTerm:
 
     def __call__(self, pairs: Pairs) -> torch.Tensor:
         """The unweighted value, a scalar."""
-        return triplet_loss(pairs.image_AD, pairs.text_AD, pairs.person_A, **pairs.everyone, margin=self._margin)
+        return triplet_loss(pairs.image_AD, pairs.text_AD, pairs.person_A, **pairs.candidates, margin=self._margin)
 
 
 class IdTerm:
@@ -198,7 +200,7 @@ def share_of_total(count_A: torch.Tensor) -> torch.Tensor:
 
 
 def gather_constant(values: torch.Tensor) -> torch.Tensor:
-    """Rows of all workers in the order of their ranks, without gradient; every worker must bring as many rows."""
+    """All-gather without gradient: [A, ...] -> [C, ...], rows of all workers in the order of ranks; each must bring as many rows."""
     if not _distributed():
         return values
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
@@ -207,7 +209,7 @@ def gather_constant(values: torch.Tensor) -> torch.Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all workers; the gradient of a row is the sum of what every worker's loss has to say about it.
+    """Differentiable all-gather: rows of all workers; a row's gradient is the sum of its gradients in every worker's loss.
 
     torch's own gathers with gradient are not used: one is deprecated, the other (functional collectives, torch 2.13) corrupted memory
     under gloo on a busy machine. dist.all_gather with the own rows put back, as often seen, drops the gradient to others' rows.
@@ -226,7 +228,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_rows(features: torch.Tensor) -> torch.Tensor:
-    """Rows of all workers in the order of their ranks; gradient flows to every worker, each of which must bring as many rows."""
+    """Differentiable all-gather: [A, ...] -> [C, ...], rows of all workers in the order of ranks; each must bring as many rows."""
     return _Gather.apply(features) if _distributed() else features
 
 

@@ -1,1 +1,1 @@
-"""Noise-aware masking of caption tokens: levels, their store, their table and their page."""
+"""Noise-aware masking of caption tokens (NAM): noise levels, their store, their table and their page."""

@@ -1,4 +1,4 @@
-"""Configuration of masking: which share of caption tokens the text tower does not see, and how they are chosen."""
+"""Configuration of token masking: none, equal probability (as in BERT), or noise-aware (NAM)."""
 
 from __future__ import annotations
 

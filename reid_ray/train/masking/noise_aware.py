@@ -1,4 +1,4 @@
-"""Noise-aware masking (Tan et al., CVPR 2024): how doubtful each token of a caption is, and which tokens the text tower does not see.
+"""Noise-aware masking, NAM (Tan et al., CVPR 2024): the noise level of each caption token, its masking probability, BERT's corruption.
 
 noise_levels compares tokens with patches; masking_probability turns last epoch's levels into probabilities; corrupt applies BERT's
 80/10/10. All pure: nothing here knows models, workers, files or what a caption says. N texts of T tokens, M patches, D dimensions.

@@ -1,4 +1,4 @@
-"""The noise levels of a store as a Parquet table: one row per caption, its words and tokens with their levels.
+"""Export of noise levels to a Parquet table: one row per caption, its words and tokens with their levels.
 
 Knows a store, a tokenizer and texts; not models or training.
 """

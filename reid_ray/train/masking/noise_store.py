@@ -1,4 +1,4 @@
-"""The noise level of every token of every caption, kept from one epoch to the next.
+"""Sharded store of noise levels: one byte for every token of every caption, kept from one epoch to the next.
 
 A level in [0, 2] is one byte, so 4 million captions of 77 tokens are 308 MB, cut over the workers: row t lies with worker t modulo
 their number. Saved as one .npy file per worker that any number of workers can load. Knows rows and numbers; not texts, models or

@@ -1,4 +1,4 @@
-"""A page that colours each word of each caption by how noisy training found it. Knows the NOISE table; not how it came to be.
+"""HTML page of noise levels: each word of each caption coloured by its level. Knows the NOISE table; not how it came to be.
 
     python -m reid_ray.train.masking.page runs/clip/noise noise.html
 

@@ -1,4 +1,4 @@
-"""Masking in the course of training: before a step the texts are corrupted, after it their noise levels are kept.
+"""Token masking inside the training loop: texts are corrupted before a step, their noise levels are stored after it.
 
 With kind nam a text's probabilities come from the levels of its last visit, which is the epoch before; a text never seen is masked
 equally. Each worker owns a part of the store, and everybody asks and tells all others about the texts of a step: a few bytes a token. Knows

@@ -1,1 +1,1 @@
-"""The memory job: what a training step needs per device, by arithmetic and by a dry run without values."""
+"""The memory job: GPU memory of a training step, predicted by arithmetic and a dry run on the meta device."""

@@ -1,4 +1,4 @@
-"""What a training step would hold in memory, found without the memory: the real module runs forward and backward on torch's meta device.
+"""Peak activation memory by a dry run: the real module runs forward and backward on torch's meta device, and allocations are tracked.
 
 Meta tensors have shapes and no values, so a model of billions of parameters takes seconds and no memory, and whatever a module, its
 adapters or activation checkpointing keep for the backward pass is counted as torch itself keeps it. Knows modules and tensors; not
@@ -58,22 +58,22 @@ def trace_step(
         vocabulary: tensors whose last dimension has this size are logits.
         keep_gradients: False frees the gradient of a weight as soon as it is there, as ZeRO from stage 2 on does.
     """
-    ledger = _Ledger(vocabulary)
+    tracker = _PeakTracker(vocabulary)
     handles = []
     for weight in module.parameters():
-        ledger.ignore(weight)
+        tracker.ignore(weight)
         if weight.requires_grad:
-            handles.append(weight.register_post_accumulate_grad_hook(ledger.gradient if keep_gradients else _forget))
+            handles.append(weight.register_post_accumulate_grad_hook(tracker.gradient if keep_gradients else _free_gradient))
     for buffer in module.buffers():
-        ledger.ignore(buffer)
+        tracker.ignore(buffer)
     try:
-        with _fused_attention(), ledger:
+        with _fused_attention(), tracker:
             step().backward()
     finally:
         for handle in handles:
             handle.remove()
         module.zero_grad(set_to_none=True)
-    return StepMemory(**{name: ledger.at_peak[name] for name in ("activations", "logits", "gradients")})
+    return StepMemory(**{name: tracker.at_peak[name] for name in ("activations", "logits", "gradients")})
 
 
 def parameter_sizes(module: nn.Module) -> tuple[list[int], list[int]]:
@@ -82,12 +82,12 @@ def parameter_sizes(module: nn.Module) -> tuple[list[int], list[int]]:
     return [w.numel() for w in weights if w.requires_grad], [w.numel() for w in weights if not w.requires_grad]
 
 
-def _forget(weight: nn.Parameter) -> None:
+def _free_gradient(weight: nn.Parameter) -> None:
     weight.grad = None
 
 
-class _Ledger(TorchDispatchMode):
-    """Counts the bytes of storages from their making to their end, and lets values on CPU and shapes on the meta device meet."""
+class _PeakTracker(TorchDispatchMode):
+    """Allocation tracker: counts the bytes of live storages and keeps the peak; tensors on CPU and on the meta device may mix."""
 
     def __init__(self, vocabulary: int | None) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ def _fused_attention() -> Iterator[None]:
 
 
 class _Attention(torch.autograd.Function):
-    """Keeps what fused kernels keep: queries, keys, values, the result and one float32 number per query and head."""
+    """Fused attention as to memory: keeps queries, keys, values, the result and one float32 log-sum-exp per query and head."""
 
     @staticmethod
     def forward(context: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

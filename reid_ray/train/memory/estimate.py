@@ -1,4 +1,4 @@
-"""How much memory a training step needs on each device, and which setting is the cheapest that fits: arithmetic, nothing is run.
+"""GPU memory estimate of a training step under ZeRO, offload and checkpointing, and the cheapest setting that fits. Nothing is run.
 
 Weights, gradients and optimizer state follow from their numbers and the ZeRO stage; what forward and backward pass hold beside them is
 measured without memory by dry_run.py and given here as numbers. Knows what DeepSpeed 0.19 allocates; not models or torch.
@@ -16,8 +16,8 @@ _MASTER, _MOMENTS = 4, 8  # bytes of an Adam weight: its float32 copy, and two f
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Elements of a module's parameters.
+class ParameterCounts:
+    """Number of parameters (elements) of a module.
 
     trained, frozen: those that train, and those that do not.
     whole: those of either kind in parameters so small that ZeRO-3 keeps them whole on every device.
@@ -29,8 +29,8 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Held:
-    """Bytes alive at the fullest moment of forward and backward pass, beside the weights; see reid_ray.train.memory.dry_run.StepMemory."""
+class PeakBytes:
+    """Peak bytes of a forward and backward pass, beside the weights; see reid_ray.train.memory.dry_run.StepMemory."""
 
     activations: int
     logits: int = 0
@@ -38,8 +38,8 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How training is spread over devices.
+class TrainingSetting:
+    """How training is sharded over devices, and what is offloaded or recomputed.
 
     zero_stage: 0 to 3.
     devices: that share the training state.
@@ -68,8 +68,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes on one device at its fullest moment, by what they are, and on the host for each device.
+class DeviceMemory:
+    """Peak bytes on one device, by what they are, and bytes on the host for each device.
 
     moment: backward, or step (of the optimizer, when activations are gone).
     """
@@ -94,7 +94,7 @@ class Memory:
         return {"total": round(self.device / 2**30, 3), **parts, "moment": self.moment}
 
 
-def predict(weights: Weights, held: Held, setting: Setting) -> Memory:
+def predict(weights: ParameterCounts, held: PeakBytes, setting: TrainingSetting) -> DeviceMemory:
     """Memory of one training step.
 
     Args:
@@ -119,7 +119,7 @@ def predict(weights: Weights, held: Held, setting: Setting) -> Memory:
         state = read = partition = 0
     bucket = setting.bucket * size if setting.zero_stage else 0
     kept = 0 if setting.frees_gradients else weights.trained * size
-    backward = Memory(
+    backward = DeviceMemory(
         weights=on_device,
         gradients=partition if setting.frees_gradients else held.gradients,
         optimizer=state,
@@ -142,8 +142,12 @@ def predict(weights: Weights, held: Held, setting: Setting) -> Memory:
 
 
 def cheapest_that_fits(
-    settings: Iterable[Setting], predicted: Callable[[Setting], Memory], *, device_bytes: int, host_bytes: int | None = None
-) -> tuple[Setting, Memory] | None:
+    settings: Iterable[TrainingSetting],
+    predicted: Callable[[TrainingSetting], DeviceMemory],
+    *,
+    device_bytes: int,
+    host_bytes: int | None = None,
+) -> tuple[TrainingSetting, DeviceMemory] | None:
     """The first setting that fits, from the fastest to the slowest; None if none does.
 
     Args:
@@ -152,15 +156,15 @@ def cheapest_that_fits(
         device_bytes: what a step may use on a device.
         host_bytes: what one device's part may use on the host; None does not ask.
     """
-    for setting in sorted(settings, key=price):
+    for setting in sorted(settings, key=relative_cost):
         memory = predicted(setting)
         if memory.device <= device_bytes and (host_bytes is None or memory.host <= host_bytes):
             return setting, memory
     return None
 
 
-def price(setting: Setting) -> tuple[float, int]:
-    """What a setting costs in time, relative: recomputing a third, sharded weights and offload their traffic; then larger batches first.
+def relative_cost(setting: TrainingSetting) -> tuple[float, int]:
+    """Relative cost of a setting in time: recomputing a third, sharded weights and offload their traffic; then larger batches first.
 
     Stages 0 to 2 send about as much as plain data-parallel training, stage 3 half as much again (Rajbhandari et al., ZeRO, 2020);
     the weights of offload are an order, not a measurement.

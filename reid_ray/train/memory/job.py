@@ -1,4 +1,4 @@
-"""The memory job: a training job's configuration -> a table of settings with the memory each needs, and the cheapest that fits.
+"""The memory job: a training job's configuration -> predicted GPU memory of each setting, and the cheapest that fits.
 
 Knows order and words; how a step is traced is in dry_run.py, the arithmetic in estimate.py, the modules in meta_steps.py.
 """
@@ -19,7 +19,16 @@ from reid_ray.storage import JobOutput, read_manifest, write_bytes, write_json
 from reid_ray.terminal.own_lines import say
 from reid_ray.train.config import TrainingJob
 from reid_ray.train.memory.config import MemoryJob
-from reid_ray.train.memory.estimate import Held, Memory, Setting, Stage, Weights, cheapest_that_fits, predict, price
+from reid_ray.train.memory.estimate import (
+    DeviceMemory,
+    ParameterCounts,
+    PeakBytes,
+    Stage,
+    TrainingSetting,
+    cheapest_that_fits,
+    predict,
+    relative_cost,
+)
 
 _NOT_READ = frozenset({"images", "captions", "output", "transfer", "schedule", "log"})  # sections of the planned job
 TABLE, NUMBERS = "memory.md", "memory.json"
@@ -29,10 +38,10 @@ TABLE, NUMBERS = "memory.md", "memory.json"
 class MemoryForecast:
     """What was predicted: the job's own setting first, then every other one."""
 
-    weights: Weights
-    own: tuple[Setting, Memory]
-    others: list[tuple[Setting, Memory]]
-    best: tuple[Setting, Memory] | None
+    weights: ParameterCounts
+    own: tuple[TrainingSetting, DeviceMemory]
+    others: list[tuple[TrainingSetting, DeviceMemory]]
+    best: tuple[TrainingSetting, DeviceMemory] | None
 
 
 def run_memory(config: MemoryJob) -> dict[str, Any]:
@@ -73,10 +82,10 @@ def plan_memory(config: MemoryJob, job: Any = None) -> MemoryForecast:
     own = _own_setting(config, job)
 
     @cache
-    def traced(batch: int, checkpointing: bool, keep: bool) -> tuple[Weights, Held]:
+    def traced(batch: int, checkpointing: bool, keep: bool) -> tuple[ParameterCounts, PeakBytes]:
         return make(job, config, batch=batch, checkpointing=checkpointing, keep_gradients=keep)
 
-    def predicted(setting: Setting) -> Memory:
+    def predicted(setting: TrainingSetting) -> DeviceMemory:
         weights, held = traced(setting.batch, setting.checkpointing, not setting.frees_gradients)
         return predict(weights if setting.zero_stage == 3 else replace(weights, whole=0), held, setting)
 
@@ -85,7 +94,7 @@ def plan_memory(config: MemoryJob, job: Any = None) -> MemoryForecast:
     host = int(config.host_gib * 2**30) if config.host_gib is not None else None
     best = cheapest_that_fits([own, *others], predicted, device_bytes=limit, host_bytes=host)
     weights, _ = traced(own.batch, own.checkpointing, not own.frees_gradients)
-    return MemoryForecast(weights, (own, predicted(own)), [(each, predicted(each)) for each in sorted(others, key=price)], best)
+    return MemoryForecast(weights, (own, predicted(own)), [(each, predicted(each)) for each in sorted(others, key=relative_cost)], best)
 
 
 def refuse_too_large(name: Literal["train", "tune"], job: TrainingJob) -> None:
@@ -143,14 +152,14 @@ def _job(config: MemoryJob) -> TrainingJob:
     return load_config(TuneJob, find_config(config.config), config.overrides)
 
 
-def _own_setting(config: MemoryJob, job: Any) -> Setting:
+def _own_setting(config: MemoryJob, job: Any) -> TrainingSetting:
     from reid_ray.train.zero import buffers
 
     engine, devices = job.engine, config.devices or job.workers.count
     if job.batches.size % devices:
         raise ConfigError(f"devices: {devices} do not divide batches.size {job.batches.size} of {config.config}; change one of them")
     bucket, live = buffers(engine)
-    return Setting(
+    return TrainingSetting(
         zero_stage=engine.zero_stage,
         devices=devices,
         batch=job.batches.size // devices,
@@ -163,7 +172,7 @@ def _own_setting(config: MemoryJob, job: Any) -> Setting:
     )
 
 
-def _settings(own: Setting, batches: list[int]) -> Iterator[Setting]:
+def _settings(own: TrainingSetting, batches: list[int]) -> Iterator[TrainingSetting]:
     """The settings around the job's own: every stage that may be, with and without checkpointing and offload."""
     stages: tuple[Stage, ...] = (0, 1, 2, 3)
     for stage, checkpointing, optimizer, parameters, batch in product(stages, (False, True), (False, True), (False, True), batches):
@@ -179,11 +188,11 @@ def _settings(own: Setting, batches: list[int]) -> Iterator[Setting]:
             )
 
 
-def _numbers(plan: tuple[Setting, Memory]) -> dict[str, Any]:
+def _numbers(plan: tuple[TrainingSetting, DeviceMemory]) -> dict[str, Any]:
     return {"setting": asdict(plan[0]), "bytes": asdict(plan[1]), "device": plan[1].device}
 
 
-def _words(setting: Setting) -> str:
+def _words(setting: TrainingSetting) -> str:
     offloaded = [what for what, moved in (("optimizer", setting.offload_optimizer), ("weights", setting.offload_parameters)) if moved]
     return ", ".join(
         [

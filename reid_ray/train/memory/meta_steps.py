@@ -1,4 +1,4 @@
-"""The training step of each job on the meta device: its real module, its real losses and a batch of the largest size, without values.
+"""Training steps on torch's meta device, one per job: the real module, the real losses and a batch of the largest size, without values.
 
 Knows how the jobs build their modules; not how memory is counted or shared.
 """
@@ -16,11 +16,13 @@ from reid_ray.model.recompute import checkpoint_layers
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.memory.config import MemoryJob
 from reid_ray.train.memory.dry_run import parameter_sizes, trace_step
-from reid_ray.train.memory.estimate import Held, Weights
+from reid_ray.train.memory.estimate import ParameterCounts, PeakBytes
 from reid_ray.train.mllm.config import TuneJob
 
 
-def train_step(config: TrainJob, plan: MemoryJob, *, batch: int, checkpointing: bool, keep_gradients: bool) -> tuple[Weights, Held]:
+def train_step(
+    config: TrainJob, plan: MemoryJob, *, batch: int, checkpointing: bool, keep_gradients: bool
+) -> tuple[ParameterCounts, PeakBytes]:
     """Weights and step of a dual encoder; texts as long as the model reads."""
     from reid_ray.model.dual.architectures import family_of
     from reid_ray.model.dual.clip import clip_from_scratch
@@ -69,7 +71,9 @@ def train_step(config: TrainJob, plan: MemoryJob, *, batch: int, checkpointing: 
     return _traced(module, step, config, vocabulary=text.vocab_size, keep_gradients=keep_gradients)
 
 
-def tune_step(config: TuneJob, plan: MemoryJob, *, batch: int, checkpointing: bool, keep_gradients: bool) -> tuple[Weights, Held]:
+def tune_step(
+    config: TuneJob, plan: MemoryJob, *, batch: int, checkpointing: bool, keep_gradients: bool
+) -> tuple[ParameterCounts, PeakBytes]:
     """Weights and step of a multimodal LLM: crops of plan's size, captions and answers as long as the configuration lets them be."""
     import transformers
 
@@ -120,11 +124,11 @@ def _text_of(tokens: int, chat: Any) -> str:
     return " ".join(words)
 
 
-def _traced(module: nn.Module, step: Any, config: Any, *, vocabulary: int, keep_gradients: bool) -> tuple[Weights, Held]:
+def _traced(module: nn.Module, step: Any, config: Any, *, vocabulary: int, keep_gradients: bool) -> tuple[ParameterCounts, PeakBytes]:
     held = trace_step(module, step, vocabulary=vocabulary, keep_gradients=keep_gradients)
     trained, frozen = parameter_sizes(module)
     whole = sum(size for size in (*trained, *frozen) if size < config.engine.persistence_threshold)
-    return Weights(sum(trained), sum(frozen), whole), Held(held.activations, held.logits, held.gradients)
+    return ParameterCounts(sum(trained), sum(frozen), whole), PeakBytes(held.activations, held.logits, held.gradients)
 
 
 def _dtype(config: Any) -> torch.dtype:

@@ -1,1 +1,1 @@
-"""Tuning of multimodal LLMs (MLLMReID): the recipe, its module, objective and batches."""
+"""Fine-tuning of multimodal LLMs for ReID (MLLMReID): the recipe, its module, objective and batches."""

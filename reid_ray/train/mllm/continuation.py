@@ -1,5 +1,6 @@
-"""What a multimodal LLM is to say after an image and after its caption: the same continuation, drawn from the captions at hand.
+"""Target texts of instruction tuning: the continuation that the model learns to say after an image and after its caption (MLLMReID).
 
+It is the same for both, drawn from the captions at hand.
 Knows samples and random draws; not tokens or models. A step's draws are a function of seed, step and place, not of workers.
 """
 
@@ -19,7 +20,7 @@ class Continuations:
 
     Args:
         samples: SAMPLES of reid_ray.train.feed.pairs.
-        sources: of config.tune, the first that a sample has is drawn from.
+        sources: captions.continuation of the tune job; the first that a sample has is drawn from.
     """
 
     def __init__(self, samples: pa.Table, sources: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
-"""From the plan to a multimodal LLM's inputs: pictures and captions, each followed by an instruction and the same continuation.
+"""Data loader of multimodal LLMs: chat turns of pictures and captions, each followed by an instruction and the same continuation.
 
-The plan, reading ahead and pictures are the feed's of dual encoders. Knows samples and chat turns; not the model, losses or Ray.
+Batch sampler, prefetching and pictures are those of reid_ray.train.feed. Knows samples and chat turns; not the model, losses or Ray.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from reid_ray.model.mllm.inputs import Chat
-from reid_ray.train.feed.loader import Feed, Share
+from reid_ray.train.feed.loader import BatchShard, Feed
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.mllm.continuation import Continuations, draws
 from reid_ray.train.mllm.module import CAPTION, IMAGE, inputs_of
@@ -21,7 +21,7 @@ from reid_ray.train.parts import TrainBatch
 
 
 class InstructionFeed(Feed):
-    """The batches of one worker.
+    """The data loader of one worker: turns of pictures and captions with target texts.
 
     Args:
         folder: what prepare_pairs wrote.
@@ -45,9 +45,9 @@ class InstructionFeed(Feed):
         self._job, self._chat = config, chat
         self._continuations = Continuations(self._samples, config.captions.continuation)
 
-    def _batch(self, share: Share, pictures: list[np.ndarray]) -> TrainBatch:
-        job, sample_A = self._job, share.text_A
-        draw_A2 = draws(job.batches.seed, share.wanted.step, share.wanted.place_A)
+    def _batch(self, shard: BatchShard, pictures: list[np.ndarray]) -> TrainBatch:
+        job, sample_A = self._job, shard.text_A
+        draw_A2 = draws(job.batches.seed, shard.request.step, shard.request.place_A)
         asked = job.instruction.texts
         instructions = [asked[int(number * len(asked))] for number in draw_A2[:, 1]]
         answers = None
@@ -57,8 +57,8 @@ class InstructionFeed(Feed):
         if job.objective.reads_images or job.objective.has_visual:
             inputs |= inputs_of(self._chat.show_pictures([Image.fromarray(each) for each in pictures], instructions, answers), IMAGE)
         if job.objective.reads_captions:
-            inputs |= inputs_of(self._chat.show_captions(share.texts, instructions, answers), CAPTION)
-        return TrainBatch(inputs, torch.from_numpy(share.person_A), torch.from_numpy(sample_A))
+            inputs |= inputs_of(self._chat.show_captions(shard.texts, instructions, answers), CAPTION)
+        return TrainBatch(inputs, torch.from_numpy(shard.person_A), torch.from_numpy(sample_A))
 
 
 def mean_colour(processor: Any) -> tuple[int, int, int]:

@@ -1,4 +1,7 @@
-"""The recipe for multimodal LLMs (MLLMReID), on the driver: what cannot work is refused, images and captions become mapped files."""
+"""The tune job for multimodal LLMs (MLLMReID), driver side: checks inputs, joins images and captions into memory-mapped files.
+
+Knows the configuration and the order of preparation; the workers' side is worker_parts.py, the run itself reid_ray.train.run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is trained in tuning: a multimodal LLM with its heads, as one module that turns a batch into features and costs.
+"""The module that trains (MLLMReID, SyncReID): a multimodal LLM with its ReID heads, batch -> features and language-model losses.
 
 One pass over images gives the visual feature, the latent feature and the answers' costs; one over captions the text latents and theirs.
 Which passes are made is fixed by the objective, so all workers run the same modules, as ZeRO-3 needs. Knows the model and the heads;

@@ -1,4 +1,4 @@
-"""The terms of tuning: language-model losses of answers, and the same pair of identity losses on the latent and on the visual feature.
+"""The objective of tuning: language-model loss of answers; ID and triplet loss on the latent and on the visual feature (SyncReID).
 
 Knows features by name and weights; not models or data. SDM is the dual encoder's own term, on the latents.
 """
@@ -17,7 +17,7 @@ from reid_ray.train.mllm.module import CAPTION, IMAGE
 
 
 class AnswerTerm:
-    """-log p of the answers to one side, the mean over the tokens of all workers."""
+    """Language-model loss: -log p of the answers to one side (image or caption), the mean over the tokens of all workers."""
 
     def __init__(self, side: str, weight: float) -> None:
         self.name, self.weight, self._side = f"lm_{side}", weight, side
@@ -29,7 +29,7 @@ class AnswerTerm:
 
 
 class ClassTerm:
-    """Cross-entropy over identities of one feature."""
+    """ID loss: cross-entropy over identities of one feature."""
 
     def __init__(self, feature: str, config: TuneIdConfig) -> None:
         self.name, self.weight, self._feature, self._smoothing = f"{feature}_id", config.weight, feature, config.smoothing

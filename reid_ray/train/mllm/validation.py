@@ -1,4 +1,4 @@
-"""Image retrieval on the validation split while a multimodal LLM is tuned: the number that chooses the weights.
+"""Validation of a multimodal LLM: image-to-image mAP and R@1 on the validation split, by which the best weights are selected.
 
 Every picture of the split is a query against all others; those of its own identity on its own camera are left out, as Market-1501 has it.
 Both features are scored, and captions against pictures where captions have latents. Work is divided among the workers.

@@ -1,4 +1,4 @@
-"""The recipe for multimodal LLMs, on a worker: model, heads, losses, batches and validation, put together for the loop."""
+"""The tune job for multimodal LLMs, worker side: builds model, heads, losses, data loader and validation for the training loop."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from reid_ray.config.base import load_config
 from reid_ray.errors import TrainingError
 from reid_ray.retrieval.metrics import GroundTruth
 from reid_ray.train.checkpoint.contents import Progress
-from reid_ray.train.collectives import agreed, raised_anywhere
+from reid_ray.train.collectives import all_reduce_any, broadcast
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.validation import ranked
 from reid_ray.train.finite import NORM, not_finite
@@ -199,7 +199,7 @@ def _worker(rank: int, folder: Path) -> None:
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    said = {"agreed": agreed(0.1 + rank), "raised": raised_anywhere([rank == 1, False], device=CPU)}
+    said = {"broadcast": broadcast(0.1 + rank), "raised": all_reduce_any([rank == 1, False], device=CPU)}
     # The second validation is as good as the first on worker 0, and better by the last bit on worker 1; the third the other way round.
     mine = ([0.5, 0.5, math.nextafter(0.5, 1), 0.1], [0.5, math.nextafter(0.5, 1), 0.5, 0.1])[rank]
     progress, _ = run(folder, mine)
@@ -226,7 +226,7 @@ def test_two_workers_take_one_decision_whatever_each_has_computed(tmp_path):
             process.kill()
     one, other = (json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in range(2))
     assert one == other
-    assert one["agreed"] == 0.1
+    assert one["broadcast"] == 0.1
     assert one["raised"] == [True, False]
     assert one["best"] == [3, math.nextafter(0.5, 1), 1]
     assert one["stopped"] == 3

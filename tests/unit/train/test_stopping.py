@@ -8,7 +8,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from reid_ray.errors import DataError, ResourceError, TrainingError
 from reid_ray.train import worker
-from reid_ray.train.worker_errors import forget_stop, is_stopped, raise_lost, raise_stop
+from reid_ray.train.worker_errors import clear_stop, is_stopped, raise_lost_workers, raise_stop
 
 
 def fails(error):
@@ -32,7 +32,7 @@ def test_the_driver_raises_what_a_worker_found_and_the_next_group_does_nothing(t
     worker.train_worker(settings)
     with pytest.raises(TrainingError, match=str(error)):
         raise_stop(tmp_path)
-    forget_stop(tmp_path)
+    clear_stop(tmp_path)
     assert not is_stopped(tmp_path)
     raise_stop(tmp_path)
 
@@ -47,5 +47,5 @@ def test_what_a_user_cannot_mend_is_left_to_ray_train(tmp_path, monkeypatch):
 def test_workers_that_died_are_named_and_an_exception_in_one_is_not_taken_for_a_death():
     died = WorkerHealthCheckFailedError("worker", RayActorError())
     with pytest.raises(ResourceError, match=r"rank 1, 3 died, and 2 groups .*schedule\.max_failures.*the same command goes on"):
-        raise_lost({3: died, 0: RuntimeError("Connection closed by peer"), 1: died}, max_failures=2)
-    raise_lost({0: RuntimeError("a bug")}, max_failures=2)
+        raise_lost_workers({3: died, 0: RuntimeError("Connection closed by peer"), 1: died}, max_failures=2)
+    raise_lost_workers({0: RuntimeError("a bug")}, max_failures=2)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reid_ray.train.checkpoint import best
-from reid_ray.train.checkpoint.best import recover_best, replace_best, settle_best
+from reid_ray.train.checkpoint.best import drop_previous_best, replace_best, restore_best
 from reid_ray.train.checkpoint.contents import Progress, seed_forward
 from reid_ray.train.recipe import BEST
 
@@ -35,11 +35,11 @@ def at(step: int, best_step: int) -> Progress:
 
 def test_weights_found_after_the_checkpoint_are_forgotten_with_its_steps(tmp_path):
     keep(tmp_path, 2)
-    settle_best(tmp_path)  # the checkpoint of step 3 is stored
+    drop_previous_best(tmp_path)  # the checkpoint of step 3 is stored
     keep(tmp_path, 4)
     keep(tmp_path, 5)
     assert kept(tmp_path) == 5
-    assert recover_best(tmp_path, at(3, 2)) == at(3, 2)
+    assert restore_best(tmp_path, at(3, 2)) == at(3, 2)
     assert kept(tmp_path) == 2
     assert [path.name for path in tmp_path.iterdir()] == [BEST]
 
@@ -48,24 +48,24 @@ def test_weights_that_the_checkpoint_speaks_of_stay(tmp_path):
     keep(tmp_path, 2)
     keep(tmp_path, 4)
     # A checkpoint of step 4 was stored, but the run was cut off before it could be settled.
-    assert recover_best(tmp_path, at(4, 4)) == at(4, 4)
+    assert restore_best(tmp_path, at(4, 4)) == at(4, 4)
     assert kept(tmp_path) == 4
 
 
 def test_a_run_that_starts_anew_has_no_weights_of_an_attempt_before(tmp_path):
     keep(tmp_path, 3)
-    assert recover_best(tmp_path, Progress()) == Progress()
+    assert restore_best(tmp_path, Progress()) == Progress()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_last_weights_of_a_run_without_validation_stay(tmp_path):
     keep(tmp_path, 8)
-    assert recover_best(tmp_path, at(8, 0)) == at(8, 0)
+    assert restore_best(tmp_path, at(8, 0)) == at(8, 0)
     assert kept(tmp_path) == 8
 
 
 def test_where_the_best_weights_are_lost_the_score_is_lost_with_them(tmp_path):
-    recovered = recover_best(tmp_path, at(6, 4))
+    recovered = restore_best(tmp_path, at(6, 4))
     assert (recovered.step, recovered.best_step, recovered.best_score) == (6, 0, None)
 
 
@@ -92,7 +92,7 @@ def test_killed_anywhere_while_weights_are_replaced_the_run_goes_on_with_its_own
                 patched.setattr(best.shutil, "rmtree", dies(shutil.rmtree))
                 with contextlib.suppress(KeyboardInterrupt):
                     keep(folder, 5)
-            assert recover_best(folder, at(3, 2)) == at(3, 2)
+            assert restore_best(folder, at(3, 2)) == at(3, 2)
             assert kept(folder) == 2, (earlier, deadly)
             assert [path.name for path in folder.iterdir()] == [BEST]
 

@@ -8,7 +8,7 @@ import pytest
 
 from reid_ray.config.base import load_config
 from reid_ray.train.checkpoint.run_folders import Record, differences, drop_run, other_runs, write_record
-from reid_ray.train.config import OUTSIDE_THE_RUN
+from reid_ray.train.config import NOT_IN_RUN_FINGERPRINT
 from reid_ray.train.dual.config import TrainJob
 
 NEEDED = ["images.path=x", "captions.paths=[x]", "workers.count=1"]
@@ -16,7 +16,7 @@ NEEDED = ["images.path=x", "captions.paths=[x]", "workers.count=1"]
 
 def record(out: Path, *overrides: str, inputs=(("images.path", "1"),)) -> Record:
     config = load_config(TrainJob, None, [*NEEDED, f"output.path={out}", *overrides])
-    return Record("train", config.model_dump(mode="json", exclude=OUTSIDE_THE_RUN), dict(inputs))
+    return Record("train", config.model_dump(mode="json", exclude=NOT_IN_RUN_FINGERPRINT), dict(inputs))
 
 
 def begun(out: Path, made: Record, *steps: int) -> Path:

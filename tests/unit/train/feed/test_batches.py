@@ -29,7 +29,7 @@ def test_any_number_of_workers_draws_the_same_global_batches(plan, workers):
     alone = plan()
     for step in range(20):
         whole = alone.batch(step)
-        shares = [plan().share(step, rank=rank, world=workers) for rank in range(workers)]
+        shares = [plan().shard(step, rank=rank, world=workers) for rank in range(workers)]
         for name in ("sample_B", "rewrite_B", "place_B"):
             assert np.array_equal(np.concatenate([getattr(share, name) for share in shares]), getattr(whole, name))
 
@@ -125,10 +125,10 @@ def test_a_batch_that_cannot_be_drawn_or_divided_is_refused():
     with pytest.raises(ValueError, match="cannot be drawn"):
         plan(samples=5)
     with pytest.raises(ValueError, match="does not divide"):
-        plan().share(0, rank=0, world=5)
+        plan().shard(0, rank=0, world=5)
     with pytest.raises(ValueError, match="14 identities cannot be drawn from 13"):
         identity_plan(per_batch=14)
     with pytest.raises(ValueError, match="no multiple of 5"):
         IdentityOrder(PERSON_S, PICTURE_S, CAMERA_S, size=12, per_identity=5, seed=0)
     with pytest.raises(ValueError, match="groups of 3 does not divide among 3 workers"):
-        identity_plan().share(0, rank=0, world=3)
+        identity_plan().shard(0, rank=0, world=3)

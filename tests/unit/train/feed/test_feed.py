@@ -126,7 +126,7 @@ def test_actors_that_the_cluster_cannot_place_are_an_error_not_an_endless_wait(p
         yield from ()
 
     monkeypatch.setattr(feed, "decoded_in_order", never)
-    monkeypatch.setattr(feed, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(feed, "_TIMEOUT_S", 0.1)
     with pytest.raises(TimeoutError, match=r"batches\.decoders: no picture in 0\.1 s"):
         next(_feed(prepared, "batches.decoders={}").batches(0, 3))
     released.set()

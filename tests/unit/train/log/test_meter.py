@@ -48,9 +48,9 @@ def test_mfu_is_three_forward_passes_per_sample_over_time_and_peak():
 
 def test_time_elsewhere_slows_no_rate_and_waiting_is_a_share():
     meter = Meter(device=CPU, peak=None)
-    with meter.elsewhere():
+    with meter.excluded():
         time.sleep(0.5)
-    with meter.waiting():
+    with meter.data_wait():
         time.sleep(0.05)
     meter.add(_loss(1.0), norm=3.0, samples=4)
     meter.add(_loss(2.0), norm=5.0, samples=4)

@@ -16,7 +16,7 @@ from reid_ray.model.mllm.model_folder import open_mllm
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.memory.config import MemoryJob
 from reid_ray.train.memory.dry_run import parameter_sizes, trace_step
-from reid_ray.train.memory.estimate import Held, Setting, Weights, cheapest_that_fits, predict
+from reid_ray.train.memory.estimate import ParameterCounts, PeakBytes, TrainingSetting, cheapest_that_fits, predict
 from reid_ray.train.memory.job import refuse_too_large, run_memory
 from reid_ray.train.memory.meta_steps import tune_step
 from reid_ray.train.mllm.config import TuneJob
@@ -52,28 +52,34 @@ def test_where_everything_trains_in_bf16_the_states_are_deepspeeds_own_estimate(
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
-    weights, nothing = Weights(trained=7_000_000_000, frozen=0), Held(0)
-    two = predict(weights, nothing, Setting(2, devices=8, batch=1, weight_bytes=2, bucket=0))
+    weights, nothing = ParameterCounts(trained=7_000_000_000, frozen=0), PeakBytes(0)
+    two = predict(weights, nothing, TrainingSetting(2, devices=8, batch=1, weight_bytes=2, bucket=0))
     assert two.device == estimate_zero2_model_states_mem_needs(weights.trained, 8, 1, cpu_offload=False)[1]
-    three = predict(weights, nothing, Setting(3, devices=8, batch=1, weight_bytes=2, bucket=0, live=0))
+    three = predict(weights, nothing, TrainingSetting(3, devices=8, batch=1, weight_bytes=2, bucket=0, live=0))
     # DeepSpeed counts 18 bytes a weight; gradients in bf16 and their copy in float32 stand side by side, which makes 20.
     estimated = estimate_zero3_model_states_mem_needs(weights.trained, 0, 8, 1, cpu_offload=False)[1]
     assert three.device == pytest.approx(estimated * 20 / 18)
 
 
 def test_frozen_weights_cost_their_size_and_adapters_their_state():
-    lora = predict(Weights(trained=1_000, frozen=1_000_000), Held(0), Setting(2, devices=2, batch=1, weight_bytes=2, bucket=0))
+    lora = predict(
+        ParameterCounts(trained=1_000, frozen=1_000_000), PeakBytes(0), TrainingSetting(2, devices=2, batch=1, weight_bytes=2, bucket=0)
+    )
     assert (lora.weights, lora.optimizer, lora.gradients, lora.moment) == (2 * 1_001_000, 12 * 500, 6 * 500, "step")
-    busy = predict(Weights(1_000, 1_000_000), Held(50_000, 7_000), Setting(2, devices=2, batch=1, weight_bytes=2, bucket=100))
+    busy = predict(
+        ParameterCounts(1_000, 1_000_000), PeakBytes(50_000, 7_000), TrainingSetting(2, devices=2, batch=1, weight_bytes=2, bucket=100)
+    )
     assert (busy.moment, busy.activations, busy.logits, busy.communication) == ("backward", 50_000, 7_000, 200)
 
 
 def test_the_fastest_setting_that_fits_is_named_and_none_where_none_does():
-    weights = Weights(trained=10**9, frozen=0)
-    settings = [Setting(stage, devices=8, batch=1, checkpointing=c, bucket=0, live=10**8) for stage in (0, 2, 3) for c in (False, True)]
+    weights = ParameterCounts(trained=10**9, frozen=0)
+    settings = [
+        TrainingSetting(stage, devices=8, batch=1, checkpointing=c, bucket=0, live=10**8) for stage in (0, 2, 3) for c in (False, True)
+    ]
 
     def predicted(setting):
-        return predict(weights, Held(10**9 if setting.checkpointing else 8 * 10**9, gradients=0), setting)
+        return predict(weights, PeakBytes(10**9 if setting.checkpointing else 8 * 10**9, gradients=0), setting)
 
     def best(gigabytes):
         found = cheapest_that_fits(settings, predicted, device_bytes=gigabytes * 10**9)

@@ -10,7 +10,7 @@ from torch.multiprocessing import get_context, spawn
 
 from reid_ray.train.config import DeepSpeedConfig
 from reid_ray.train.memory.dry_run import parameter_sizes, trace_step
-from reid_ray.train.memory.estimate import Held, Setting, Weights, predict
+from reid_ray.train.memory.estimate import ParameterCounts, PeakBytes, TrainingSetting, predict
 
 # With ZeRO-3 all weights count as gathered at once, which is too much where checkpointing lets DeepSpeed let go of some.
 TOLERANCE = {0: 0.15, 2: 0.15, 3: 0.3}
@@ -29,7 +29,7 @@ def test_two_sharded_workers_hold_what_was_predicted():
         vocabulary = model.config.text_config.vocab_size
         held = trace_step(model, lambda model=model: loss_of(model, "meta"), vocabulary=vocabulary, keep_gradients=stage < 2)
         trained, frozen = (sum(sizes) for sizes in parameter_sizes(model))
-        setting = Setting(stage, devices=2, batch=ROWS, bucket=BUCKET)
-        predicted = predict(Weights(trained, frozen), Held(held.activations, held.logits, held.gradients), setting).device
+        setting = TrainingSetting(stage, devices=2, batch=ROWS, bucket=BUCKET)
+        predicted = predict(ParameterCounts(trained, frozen), PeakBytes(held.activations, held.logits, held.gradients), setting).device
         reserved = 4 * BUCKET if stage else 0
         assert predicted - reserved == pytest.approx(found.get() - reserved, rel=TOLERANCE[stage]), f"stage {stage}"
