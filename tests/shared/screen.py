@@ -3,10 +3,13 @@
 import fcntl
 import os
 import pty
+import select
+import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,29 +26,20 @@ class Screen:
     log: Path | None  # that the last line names
 
 
-def run_on(kind, script, *arguments, folder, timeout=600):
+def run_on(kind, script, *arguments, folder, cwd=None, timeout=600):
     """Run a Python script with arguments: kind "terminal" gives it one as its standard output and error, kind "file" a file."""
-    record, output = folder / "record", folder / "output"
+    record, logs = folder / "record", folder / "logs"
     command = [sys.executable, RECORDED, record, script, *arguments]
-    environment = {**os.environ, "REID_RAY_LOGS": str(folder / "logs")}
+    options = {"env": {**os.environ, "REID_RAY_LOGS": str(logs)}, "cwd": cwd, "stdin": subprocess.DEVNULL}
     if kind == "terminal":
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
-        process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True, close_fds=True
-        )
-        os.close(theirs)
-        seen = _all_of(ours)
-        code = process.wait(timeout=timeout)
+        code, seen = _on_terminal(command, timeout, options)
     else:
-        with output.open("wb") as file:
-            code = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, timeout=timeout, check=False
-            ).returncode
-        seen = output.read_bytes()
+        with (folder / "output").open("w+b") as file:
+            code = subprocess.run(command, stdout=file, stderr=file, timeout=timeout, check=False, **options).returncode
+            file.seek(0)
+            seen = file.read()
     text, said = (_plain(each) for each in (seen, record.read_bytes() if record.exists() else b""))
     last = text.rstrip("\n").rpartition("\n")[2].rpartition(" ")[2]
-    logs = folder / "logs"
     return Screen(code, text, said, Path(last) if last.startswith(str(logs)) else None)
 
 
@@ -53,15 +47,27 @@ def _plain(written):
     return written.replace(b"\r\n", b"\n").decode()
 
 
-def _all_of(terminal):
+def _on_terminal(command, timeout, options):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, start_new_session=True, **options)
+    os.close(theirs)
+    try:
+        seen = _all_of(ours, time.monotonic() + timeout)
+        return process.wait(timeout=10), seen
+    finally:
+        os.close(ours)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _all_of(terminal, deadline):
+    """What is written until nobody has the terminal open any more."""
     pieces = []
-    while True:
+    while select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
         try:
-            piece = os.read(terminal, 1 << 16)
-        except OSError:  # EIO: the last one who had it open is gone
-            break
-        if not piece:
-            break
-        pieces.append(piece)
-    os.close(terminal)
-    return b"".join(pieces)
+            pieces.append(os.read(terminal, 1 << 16))
+        except OSError:  # EIO: the last one is gone
+            return b"".join(pieces)
+    raise AssertionError(f"not done in time; so far: {b''.join(pieces)[-2000:]!r}")

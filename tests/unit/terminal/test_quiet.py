@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from screen import run_on
@@ -143,8 +144,6 @@ def test_a_process_that_outlives_the_job_may_go_on_printing_and_does_not_keep_it
 
 
 def _wait_for(happened):
-    import time
-
     for _ in range(200):
         if happened():
             return
