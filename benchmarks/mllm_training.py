@@ -43,7 +43,7 @@ from reid_ray.model.mllm.lora import set_trainable
 from reid_ray.model.mllm.model_folder import locate_base, processor_of, shape_of
 from reid_ray.train.config import DeepSpeedConfig, OptimizerConfig
 from reid_ray.train.log.meter import counted_flops, peak_tflops
-from reid_ray.train.losses.objective import first_row, gather_rows
+from reid_ray.train.losses.across_workers import first_row, gather_rows
 from reid_ray.train.memory.dry_run import parameter_sizes, trace_step
 from reid_ray.train.memory.estimate import ParameterCounts, PeakBytes, Stage, TrainingSetting, predict
 from reid_ray.train.mllm.config import TuneObjective

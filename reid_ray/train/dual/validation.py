@@ -22,7 +22,7 @@ from reid_ray.retrieval.ranking.blocks import BLOCK_BYTES
 from reid_ray.retrieval.ranking.exact_torch import rank_on_device
 from reid_ray.train.dual.held_out import GALLERY
 from reid_ray.train.feed.pairs import PICTURES, VALIDATION, PictureStore, read_pairs
-from reid_ray.train.losses.objective import gather_constant
+from reid_ray.train.losses.across_workers import gather_constant
 
 Forward = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 

@@ -1,65 +1,119 @@
-"""Configuration of a dual encoder's objective: the weight and the parameters of each loss term."""
+"""Configuration of a dual encoder's objective: the weight, the parameters and the formula of each loss term.
+
+A new term is one file beside this one, which holds its class, and one line in ObjectiveConfig (docs/extending.md). Its configuration, its
+weight, its lines in the log and its share of the memory estimate follow. The formulas are pure functions of the modules that `value` names.
+"""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
+from reid_ray.train.losses.term import LossTerm
+
+if TYPE_CHECKING:
+    import torch
+
+    from reid_ray.train.losses.across_workers import Pairs
 
 
-class SdmConfig(Section):
+class SdmTerm(LossTerm):
     """Similarity distribution matching (IRRA)."""
 
     weight: float = Field(1.0, ge=0, description="weight in the total loss; 0 leaves the term out")
     temperature: float = Field(0.02, gt=0, description="softmax temperature (0.02 as in IRRA)")
 
+    def value(self, pairs: Pairs) -> torch.Tensor:
+        """In tiles if pairs.tile is given."""
+        from reid_ray.train.losses.contrastive import blocked_sdm_loss
+        from reid_ray.train.losses.image_text import sdm_loss
 
-class InfoNceConfig(Section):
+        own = (pairs.image_AD, pairs.text_AD, pairs.person_A)
+        if pairs.tile is not None:
+            return blocked_sdm_loss(*own, temperature=self.temperature, tile=pairs.tile)
+        return sdm_loss(*own, **pairs.candidates, temperature=self.temperature)
+
+
+class InfoNceTerm(LossTerm):
     """CLIP's contrastive loss, as LLM-DA uses it."""
 
-    weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
     temperature: float = Field(0.07, gt=0, description="softmax temperature (0.07, where CLIP's own starts)")
 
+    def value(self, pairs: Pairs) -> torch.Tensor:
+        """In tiles if pairs.tile is given."""
+        from reid_ray.train.losses.contrastive import blocked_infonce_loss
+        from reid_ray.train.losses.image_text import infonce_loss
 
-class SigmoidConfig(Section):
+        own = (pairs.image_AD, pairs.text_AD)
+        if pairs.tile is not None:
+            return blocked_infonce_loss(*own, temperature=self.temperature, tile=pairs.tile)
+        image_CD, text_CD = pairs.candidates["image_CD"], pairs.candidates["text_CD"]
+        return infonce_loss(*own, image_CD=image_CD, text_CD=text_CD, first=pairs.first, temperature=self.temperature)
+
+
+class SigmoidTerm(LossTerm):
     """SigLIP's loss: a yes-or-no question per picture and text; its scale and bias are learnt from log 10 and -10 on."""
 
-    weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
+    def value(self, pairs: Pairs) -> torch.Tensor:
+        """Always in tiles: its cells share nothing."""
+        from reid_ray.train.losses.contrastive import TILE, blocked_sigmoid_loss
+
+        log_scale, bias = pairs.features["sigmoid"]
+        tile = TILE if pairs.tile is None else pairs.tile
+        return blocked_sigmoid_loss(pairs.image_AD, pairs.text_AD, pairs.person_A, log_scale=log_scale, bias=bias, tile=tile)
 
 
-class TripletConfig(Section):
+class TripletTerm(LossTerm):
     """Batch-hard triplet across the modalities; asks for batches that hold identities more than once."""
 
-    weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
     margin: float | None = Field(0.3, ge=0, description="Euclidean distance of unit vectors, 0 to 2; null is the soft margin")
 
+    def value(self, pairs: Pairs) -> torch.Tensor:
+        """Mean over the anchors of both modalities."""
+        from reid_ray.train.losses.identity import triplet_loss
 
-class IdConfig(Section):
+        return triplet_loss(pairs.image_AD, pairs.text_AD, pairs.person_A, **pairs.candidates, margin=self.margin)
+
+
+class IdTerm(LossTerm):
     """Cross-entropy over the training identities on both global features (IRRA)."""
 
-    weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing (0 in IRRA)")
 
+    def value(self, pairs: Pairs) -> torch.Tensor:
+        """Of the classifier's logits, which the module gives."""
+        from reid_ray.train.losses.identity import id_loss
 
-class IrrConfig(Section):
+        image_AK, text_AK = pairs.features["image_identity"], pairs.features["text_identity"]
+        return id_loss(image_AK, text_AK, pairs.person_A, smoothing=self.smoothing)
+
+
+class IrrTerm(LossTerm):
     """Masked words predicted from the picture (IRRA's implicit relation reasoning); needs masking."""
 
-    weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
     blocks: int = Field(4, ge=1, description="transformer blocks after the cross-attention (4 in IRRA)")
     heads: int = Field(8, ge=1, description="attention heads; must divide the joint space's dimensions (8 of 512 in IRRA)")
+
+    def value(self, pairs: Pairs) -> torch.Tensor:
+        """The mean over the masked words of all workers."""
+        from reid_ray.train.losses.across_workers import share_of_total
+        from reid_ray.train.losses.irr import irr_loss
+
+        count_A = pairs.features["irr_count"]
+        return irr_loss(pairs.features["irr_cost"], count_A, total=share_of_total(count_A))
 
 
 class ObjectiveConfig(Section):
     """The loss: a weighted sum of named terms."""
 
-    sdm: SdmConfig = SdmConfig()
-    infonce: InfoNceConfig = InfoNceConfig()
-    sigmoid: SigmoidConfig = SigmoidConfig()
-    triplet: TripletConfig = TripletConfig()
-    id: IdConfig = IdConfig()
-    irr: IrrConfig = IrrConfig()
+    sdm: SdmTerm = SdmTerm()
+    infonce: InfoNceTerm = InfoNceTerm()
+    sigmoid: SigmoidTerm = SigmoidTerm()
+    triplet: TripletTerm = TripletTerm()
+    id: IdTerm = IdTerm()
+    irr: IrrTerm = IrrTerm()
     tile: int | None = Field(
         None,
         ge=16,
@@ -67,9 +121,13 @@ class ObjectiveConfig(Section):
         "batch of about 4,096 on); null computes a worker's rows at once",
     )
 
+    @property
+    def terms(self) -> dict[str, LossTerm]:
+        """The terms by name."""
+        return {name: term for name in type(self).model_fields if isinstance(term := getattr(self, name), LossTerm)}
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
-        terms = (self.sdm, self.infonce, self.sigmoid, self.triplet, self.id, self.irr)
-        if not any(term.weight for term in terms):
+        if not any(term.weight for term in self.terms.values()):
             raise ValueError("the weights of all terms are 0, so there is nothing to learn; set sdm.weight to 1")
         return self

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from reid_ray.train.losses.across_workers import gather_constant
 from reid_ray.train.losses.irr import irr_targets
-from reid_ray.train.losses.objective import gather_constant
 from reid_ray.train.masking.config import MaskingConfig
 from reid_ray.train.masking.noise_aware import Vocabulary, corrupt, masking_draws, masking_probability, real_tokens
 from reid_ray.train.masking.noise_store import NoiseStore, decode, encode

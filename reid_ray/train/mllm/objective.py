@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from reid_ray.train.losses.config import SdmConfig
+from reid_ray.train.losses.across_workers import Pairs, share_of_total
+from reid_ray.train.losses.config import SdmTerm
 from reid_ray.train.losses.identity import batch_hard_loss
 from reid_ray.train.losses.irr import irr_loss
-from reid_ray.train.losses.objective import Objective, Pairs, SdmTerm, Term, share_of_total
+from reid_ray.train.losses.objective import Objective
 from reid_ray.train.mllm.config import TuneIdConfig, TuneObjective, TuneTripletConfig
 from reid_ray.train.mllm.module import CAPTION, IMAGE
 
@@ -20,9 +21,9 @@ class AnswerTerm:
     """Language-model loss: -log p of the answers to one side (image or caption), the mean over the tokens of all workers."""
 
     def __init__(self, side: str, weight: float) -> None:
-        self.name, self.weight, self._side = f"lm_{side}", weight, side
+        self.weight, self._side = weight, side
 
-    def __call__(self, pairs: Pairs) -> torch.Tensor:
+    def value(self, pairs: Pairs) -> torch.Tensor:
         """The unweighted value, a scalar."""
         count_A = pairs.features[f"{self._side}_count"]
         return irr_loss(pairs.features[f"{self._side}_cost"], count_A, total=share_of_total(count_A))
@@ -32,9 +33,9 @@ class ClassTerm:
     """ID loss: cross-entropy over identities of one feature."""
 
     def __init__(self, feature: str, config: TuneIdConfig) -> None:
-        self.name, self.weight, self._feature, self._smoothing = f"{feature}_id", config.weight, feature, config.smoothing
+        self.weight, self._feature, self._smoothing = config.weight, feature, config.smoothing
 
-    def __call__(self, pairs: Pairs) -> torch.Tensor:
+    def value(self, pairs: Pairs) -> torch.Tensor:
         """The unweighted value, a scalar."""
         logits_AK = pairs.features[f"{self._feature}_identity"]
         return functional.cross_entropy(logits_AK, pairs.person_A, label_smoothing=self._smoothing)
@@ -44,15 +45,14 @@ class BatchHardTerm:
     """Batch-hard triplet of one feature over the images of all workers.
 
     Args:
-        feature: for the term's name.
         key: of the unit vectors among the module's features.
         config: weight and margin.
     """
 
-    def __init__(self, feature: str, key: str, config: TuneTripletConfig) -> None:
-        self.name, self.weight, self._key, self._margin = f"{feature}_triplet", config.weight, key, config.margin
+    def __init__(self, key: str, config: TuneTripletConfig) -> None:
+        self.weight, self._key, self._margin = config.weight, key, config.margin
 
-    def __call__(self, pairs: Pairs) -> torch.Tensor:
+    def value(self, pairs: Pairs) -> torch.Tensor:
         """The unweighted value, a scalar."""
         return batch_hard_loss(
             pairs.features[self._key],
@@ -65,14 +65,15 @@ class BatchHardTerm:
 
 
 def build_tune_objective(config: TuneObjective) -> Objective:
-    """The terms of `config` whose weight is not zero."""
-    terms: list[Term] = [
-        AnswerTerm(IMAGE, config.lm_image.weight),
-        AnswerTerm(CAPTION, config.lm_caption.weight),
-        ClassTerm("latent", config.latent_id),
-        BatchHardTerm("latent", "image", config.latent_triplet),
-        ClassTerm("visual", config.visual_id),
-        BatchHardTerm("visual", "visual", config.visual_triplet),
-        SdmTerm(SdmConfig(weight=config.sdm.weight, temperature=config.sdm.temperature), None),
-    ]
-    return Objective([term for term in terms if term.weight])
+    """The objective of a multimodal LLM."""
+    return Objective(
+        {
+            "lm_image": AnswerTerm(IMAGE, config.lm_image.weight),
+            "lm_caption": AnswerTerm(CAPTION, config.lm_caption.weight),
+            "latent_id": ClassTerm("latent", config.latent_id),
+            "latent_triplet": BatchHardTerm("image", config.latent_triplet),
+            "visual_id": ClassTerm("visual", config.visual_id),
+            "visual_triplet": BatchHardTerm("visual", config.visual_triplet),
+            "sdm": SdmTerm(weight=config.sdm.weight, temperature=config.sdm.temperature),
+        }
+    )

@@ -16,7 +16,7 @@ from reid_ray.model.mllm.inputs import Chat
 from reid_ray.retrieval.metrics import GroundTruth, QueryResults
 from reid_ray.train.dual.validation import Forward, ranked
 from reid_ray.train.feed.pairs import PICTURES, VALIDATION, PictureStore, read_pairs
-from reid_ray.train.losses.objective import gather_constant
+from reid_ray.train.losses.across_workers import gather_constant
 from reid_ray.train.mllm.config import TuneObjective
 from reid_ray.train.mllm.module import CAPTION, IMAGE, inputs_of
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.mllm.model_folder import OpenMllm, open_mllm, save_mllm
-from reid_ray.train.losses.objective import first_row, gather_rows
+from reid_ray.train.losses.across_workers import first_row, gather_rows
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.mllm.feed import InstructionFeed
 from reid_ray.train.mllm.module import SyncReid
