@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.paths import LocalPath
 
-Format = Literal[
-    "cuhk_pedes",
-    "icfg_pedes",
-    "rstpreid",
-    "market1501",
-    "dukemtmc",
-    "msmt17",
-    "cuhk03",
-    "luperson",
-    "luperson_mllm",
-    "folder",
-    "webdataset",
-    "parquet",
-]
+# The formats, and of each the function that reads it, in a module beside this one: a new data set is one file and one line here.
+READERS = {
+    "cuhk_pedes": "cuhk_pedes.read_cuhk_pedes",
+    "icfg_pedes": "icfg_pedes.read_icfg_pedes",
+    "rstpreid": "rstpreid.read_rstpreid",
+    "market1501": "market1501.read_market1501",
+    "dukemtmc": "market1501.read_dukemtmc",
+    "msmt17": "msmt17.read_msmt17",
+    "cuhk03": "cuhk03.read_cuhk03",
+    "luperson": "luperson.read_luperson",
+    "luperson_mllm": "luperson_mllm.read_luperson_mllm",
+    "folder": "folder.read_folder",
+    "webdataset": "webdataset.read_webdataset",
+    "parquet": "parquet.read_parquet",
+}
+if TYPE_CHECKING:
+    Format: TypeAlias = str
+else:
+    Format = Literal[tuple(READERS)]
 # Formats whose images are no files of their own: nothing could be read by path later.
 WITHOUT_FILES = frozenset({"webdataset", "parquet"})
 

@@ -1,41 +1,23 @@
-"""Which reader reads which format. A new data set is one file beside this one and one line in READERS."""
+"""A source's format -> the reader that reads it, and what readers give. The table of readers is READERS in config.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from reid_ray.data.containers.image_names import restored
-from reid_ray.data.formats.config import Format, SourceConfig
-from reid_ray.data.formats.cuhk03 import read_cuhk03
-from reid_ray.data.formats.cuhk_pedes import read_cuhk_pedes
-from reid_ray.data.formats.folder import read_folder
-from reid_ray.data.formats.icfg_pedes import read_icfg_pedes
-from reid_ray.data.formats.luperson import read_luperson
-from reid_ray.data.formats.luperson_mllm import read_luperson_mllm
-from reid_ray.data.formats.market1501 import read_dukemtmc, read_market1501
-from reid_ray.data.formats.msmt17 import read_msmt17
-from reid_ray.data.formats.parquet import read_parquet
-from reid_ray.data.formats.rstpreid import read_rstpreid
-from reid_ray.data.formats.webdataset import read_webdataset
+from reid_ray.data.formats.config import READERS, Format, SourceConfig
 from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped
 from reid_ray.data.store import Store, open_store
 
-__all__ = ["READERS", "Caption", "ImageRecord", "Records", "Skipped", "read_source"]
+__all__ = ["Caption", "ImageRecord", "Records", "Skipped", "read_source", "reader_of"]
 
-READERS: dict[Format, Callable[[Store, SourceConfig], Records]] = {
-    "cuhk_pedes": read_cuhk_pedes,
-    "icfg_pedes": read_icfg_pedes,
-    "rstpreid": read_rstpreid,
-    "market1501": read_market1501,
-    "dukemtmc": read_dukemtmc,
-    "msmt17": read_msmt17,
-    "cuhk03": read_cuhk03,
-    "luperson": read_luperson,
-    "luperson_mllm": read_luperson_mllm,
-    "folder": read_folder,
-    "webdataset": read_webdataset,
-    "parquet": read_parquet,
-}
+
+def reader_of(format: Format) -> Callable[[Store, SourceConfig], Records]:
+    """The function that reads a format, from its module beside this one."""
+    module, _, function = READERS[format].rpartition(".")
+    reader: Callable[[Store, SourceConfig], Records] = getattr(import_module(f"{__package__}.{module}"), function)
+    return reader
 
 
 def read_source(source: SourceConfig) -> Records:
@@ -45,4 +27,4 @@ def read_source(source: SourceConfig) -> Records:
         DataError: the address or the layout cannot be used at all.
     """
     store = open_store(source.path)
-    yield from restored(READERS[source.format](store, source), store)
+    yield from restored(reader_of(source.format)(store, source), store)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pyarrow import fs
 
-from reid_ray.data.formats.config import SourceConfig
-from reid_ray.data.formats.registry import READERS, ImageRecord, Skipped, read_source
+from reid_ray.data.formats.config import READERS, SourceConfig
+from reid_ray.data.formats.registry import ImageRecord, Skipped, read_source, reader_of
 from reid_ray.data.store import Store, open_file_store, open_store
 from reid_ray.errors import DataError
 
@@ -289,13 +289,16 @@ def test_a_file_uri_and_a_filesystem_that_is_not_local_read_as_a_path_does(trees
     by_uri = [(image.image_id, data_of(image)) for image in read_source(config.model_copy(update={"path": folder.as_uri()}))]
     elsewhere = Store(fs.SubTreeFileSystem(str(trees.root), fs.LocalFileSystem()), "ICFG-PEDES", uri="mock://bucket/ICFG-PEDES")
     assert not elsewhere.is_local
-    remote = list(READERS["icfg_pedes"](elsewhere, config))
+    remote = list(reader_of("icfg_pedes")(elsewhere, config))
     assert plain == by_uri == [(image.image_id, data_of(image)) for image in remote]
     assert remote[0].path == f"mock://bucket/ICFG-PEDES/imgs/{remote[0].image_id}"
     market = trees.market1501().name
     away = Store(fs.SubTreeFileSystem(str(trees.root), fs.LocalFileSystem()), market)
     here = open_store(trees.root / market)
-    assert [row.image_id for row in READERS["market1501"](away, config)] == [row.image_id for row in READERS["market1501"](here, config)]
+    read = reader_of("market1501")
+    assert [row.image_id for row in read(away, config)] == [row.image_id for row in read(here, config)]
+        row.image_id for row in reader_of("market1501")(here, config)
+    ]
     assert list(away.walk()) == list(here.walk())
 
 
@@ -322,3 +325,8 @@ def test_addresses_that_do_not_work_are_named(tmp_path):
 def test_options_that_contradict_the_format_are_refused(options):
     with pytest.raises(ValueError, match=r"belongs to format|regular expression|must name groups"):
         SourceConfig(path="x", **options)
+
+
+@pytest.mark.parametrize("format", READERS)
+def test_every_format_has_a_reader(format):
+    assert callable(reader_of(format))
