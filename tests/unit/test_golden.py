@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch_workers import start_workers
 
 from reid_ray.caption.config import CaptionJob
 from reid_ray.caption.ledger.missing import settle
@@ -216,7 +217,7 @@ def test_noise_levels_are_taken_over(golden):
 
 def test_training_goes_on_from_a_checkpoint_where_it_was(golden, tmp_path):
     assert check(golden / STEP)["progress"]["step"] == 2
-    torch.multiprocessing.spawn(_go_on, (golden, tmp_path), nprocs=1)
+    start_workers(_go_on, (golden, tmp_path), 1)
     state = torch.load(tmp_path / "state.pt")
     assert state["step"] == 2
     assert state["weights"] == CONTENTS["tensors"][f"{STEP}/training/00000.safetensors"]

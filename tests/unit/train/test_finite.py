@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from torch_workers import start_workers
 
 from reid_ray.config.base import load_config
 from reid_ray.errors import TrainingError
@@ -216,7 +217,7 @@ def _worker(rank: int, folder: Path) -> None:
 
 
 def test_two_workers_take_one_decision_whatever_each_has_computed(tmp_path):
-    context = torch.multiprocessing.spawn(_worker, (tmp_path,), nprocs=2, join=False)
+    context = start_workers(_worker, (tmp_path,), 2, join=False)
     try:
         ended = time.time() + 300
         while not context.join(timeout=5):  # one of them has ended

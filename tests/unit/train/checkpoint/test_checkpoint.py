@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch_workers import start_workers
 
 from reid_ray.errors import DataError
 from reid_ray.storage import write_json
@@ -135,7 +136,7 @@ def _norms(rank: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_norm_of_gradients_is_known_at_each_stage_also_when_it_is_no_number(tmp_path):
-    torch.multiprocessing.spawn(_norms, (tmp_path,), nprocs=1)
+    start_workers(_norms, (tmp_path,), 1)
 
 
 def _keep(rank, state, path):
@@ -155,7 +156,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 
 
 def _spawn(world: int, folder: Path, source: Path | None) -> None:
-    torch.multiprocessing.spawn(_worker, (world, folder, source), nprocs=world)
+    start_workers(_worker, (world, folder, source), world)
 
 
 @pytest.mark.slow

@@ -2,12 +2,11 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from torch_workers import outputs_of
 
 from reid_ray.train.losses.contrastive import blocked_infonce_loss, blocked_sdm_loss, blocked_sigmoid_loss
 from reid_ray.train.losses.image_text import infonce_loss, sdm_loss
@@ -150,15 +149,7 @@ print(json.dumps(result))
 
 @pytest.mark.slow
 def test_two_processes_give_the_loss_and_gradient_of_one(tmp_path):
-    def start(rank, world):
-        command = [sys.executable, "-c", TWO_PROCESSES, str(rank), str(world), str(tmp_path / "store")]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    outputs = []
-    processes = [start(0, 1), start(0, 2), start(1, 2)]
-    for process in processes:
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
-        outputs.append(np.concatenate([np.array(row) for row in json.loads(out)]))
+    printed = outputs_of(TWO_PROCESSES, [(rank, world, tmp_path / "store") for rank, world in ((0, 1), (0, 2), (1, 2))], tmp_path)
+    outputs = [np.concatenate([np.array(row) for row in json.loads(out)]) for out in printed]
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-10)
     np.testing.assert_allclose(outputs[2], outputs[0], rtol=1e-10)

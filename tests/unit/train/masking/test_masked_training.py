@@ -1,12 +1,11 @@
 """All terms with noise-aware masking: two processes, encoding in chunks, give the losses, weights and noise levels of one."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from torch_workers import outputs_of
 
 from reid_ray.train.masking.config import MaskingConfig
 from reid_ray.train.masking.noise_aware import Vocabulary, masking_draws
@@ -83,18 +82,11 @@ print(json.dumps({"losses": losses, "weights": weights, "codes": codes.tolist()}
 @pytest.mark.slow
 @pytest.mark.parametrize("tile", [None, 16])
 def test_two_processes_in_chunks_train_like_one(tmp_path, tile):
-    def start(rank, world, chunk):
-        folder = tmp_path / f"{world}"
-        folder.mkdir(exist_ok=True)
-        command = [sys.executable, "-c", TRAIN, str(rank), str(world), str(folder), json.dumps(chunk), json.dumps(tile)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    results = []
-    for process in [start(0, 1, None), start(0, 2, 2), start(1, 2, 2)]:
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
-        results.append(json.loads(out))
-    one, *two = results
+    for world in (1, 2):
+        (tmp_path / f"{world}").mkdir()
+    cases = [(0, 1, None), (0, 2, 2), (1, 2, 2)]
+    arguments = [(rank, world, tmp_path / f"{world}", json.dumps(chunk), json.dumps(tile)) for rank, world, chunk in cases]
+    one, *two = map(json.loads, outputs_of(TRAIN, arguments, tmp_path))
     assert one["losses"][-1] < one["losses"][0]
     for other in two:
         np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)

@@ -6,7 +6,8 @@ import socket
 
 import pytest
 from qwen_step import ROWS, loss_of, qwen, worker
-from torch.multiprocessing import get_context, spawn
+from torch.multiprocessing import get_context
+from torch_workers import start_workers
 
 from reid_ray.train.config import DeepSpeedConfig
 from reid_ray.train.memory.dry_run import parameter_sizes, trace_step
@@ -22,8 +23,8 @@ def test_two_sharded_workers_hold_what_was_predicted():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    found = get_context("spawn").SimpleQueue()
-    spawn(worker, (port, found), nprocs=2)
+    found = get_context("forkserver").SimpleQueue()
+    start_workers(worker, (port, found), 2)
     for stage in (0, 2, 3):
         model = qwen("meta", lora=True, checkpointing=stage == 3)
         vocabulary = model.config.text_config.vocab_size

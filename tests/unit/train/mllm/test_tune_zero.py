@@ -1,10 +1,9 @@
 """Two DeepSpeed processes tune a multimodal LLM as one plain torch process does, on both families and stages."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from torch_workers import outputs_of
 from tune_reference import assert_same, job, plain_torch_run, weights_in, write_people
 
 from reid_ray.model.tiny.tiny_llava import build_tiny_llava
@@ -57,13 +56,7 @@ def test_two_zero_workers_equal_plain_torch_on_both_families(tmp_path):
         (tmp_path / name).mkdir()
         expected[name] = plain_torch_run(config, tmp_path / name)
     jobs = json.dumps([[config.model_dump(mode="json", exclude_unset=True), str(tmp_path / name)] for name, config in configs.items()])
-    processes = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store"), jobs], stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors[-3000:]
+    outputs_of(WORKER, [(rank, tmp_path / "store", jobs) for rank in range(2)], tmp_path)
     for name in cases:
         losses = json.loads((tmp_path / name / "losses.json").read_text())
         assert_same((losses, weights_in(tmp_path / name / "model")), expected[name])
