@@ -15,10 +15,17 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("REID_RAY_LOGS", "show")  # what a job that fails here said is in the test's report
 
 ROOT = Path(__file__).resolve().parents[1]
+# The part of the soak tests that tries what the other tests say of random inputs on many more of them.
+PROPERTIES = "properties"
 
 
 def pytest_addoption(parser):
     parser.addoption("--soak", metavar="PART", help="run this part of the soak tests, or all of them, and nothing else")
+
+
+def pytest_configure(config):
+    if config.getoption("--soak") == PROPERTIES:
+        os.environ["TEST_EXAMPLES_TIMES"] = "20"
 
 
 @pytest.hookimpl(trylast=True)
@@ -28,6 +35,8 @@ def pytest_collection_modifyitems(config, items):
     chosen, left = [], []
     for item in items:
         part = soak_part(item)
+        if wanted == PROPERTIES and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            part = PROPERTIES
         (chosen if (part is None if wanted is None else part is not None and wanted in (part, "all")) else left).append(item)
     config.hook.pytest_deselected(items=left)
     items[:] = chosen

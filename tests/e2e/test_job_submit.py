@@ -109,13 +109,13 @@ def test_caption_and_train_run_by_ray_job_submit(cluster, root, tmp_path):
         "jobs/caption.py",
         "images.source=parquet",
         f"images.path={people}/images",
-        "images.limit=24",
-        "rewriter.share=0.1",
+        "images.limit=8",
+        "rewriter.share=0",
         f"output.path={captions}",
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     counts = read_manifest(captions)["counts"]
-    assert counts["read"] == counts["written"] + sum(counts["failed"].values()) == 24
+    assert counts["read"] == counts["written"] + sum(counts["failed"].values()) == 8
 
     model = tmp_path / "model"
     done = submit(

@@ -91,6 +91,7 @@ def test_every_image_of_a_folder_ends_in_a_caption_or_a_reason_and_rewrites_are_
     assert {"counts": returned["counts"], "facts": returned["facts"]} == {"counts": manifest["counts"], "facts": facts}
 
 
+@pytest.mark.soak("street")
 def test_real_crops_get_static_and_dynamic_captions_or_reasons(local_ray, street, tmp_path):
     job = CaptionJob.model_validate(
         {

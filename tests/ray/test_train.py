@@ -255,6 +255,7 @@ def test_a_driver_killed_on_the_way_goes_on_with_one_worker_of_another_stage(loc
     assert_same(trained(tmp_path / "out"), expected)
 
 
+@pytest.mark.soak("kills")
 def test_losing_a_node_goes_on_with_the_workers_that_are_left(root, people, tmp_path, expected):
     command = [sys.executable, __file__, str(people), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root / "tests/shared"), os.environ.get("PYTHONPATH")]))}

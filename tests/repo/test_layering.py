@@ -86,6 +86,7 @@ def test_parts_import_only_what_the_picture_allows(path):
             assert str(path.relative_to(PACKAGE)).startswith(ONLY_IN[root]), f"{root} is imported outside {ONLY_IN[root]}"
 
 
+@pytest.mark.slow
 def test_no_module_imports_itself_by_way_of_others():
     imports = {name: {other for other in _imports(path) if other in MODULES} - {name} for name, path in MODULES.items()}
     done = set()
@@ -141,6 +142,7 @@ def test_no_two_classes_have_one_name():
     "module",
     ["reid_ray", "reid_ray.records", "reid_ray.config.reference", "reid_ray.runtime", "reid_ray.caption.prompts", "reid_ray.demo.config"],
 )
+@pytest.mark.slow
 def test_light_modules_import_no_engine(module):
     heavy = ("torch", "ray", "vllm", "transformers", "deepspeed", "faiss")
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"

@@ -51,7 +51,10 @@ def _parts() -> dict[str, list[Path]]:
     """The files in which each part has tests."""
     found = defaultdict(list)
     for file in sorted((_ROOT / "tests").rglob("test_*.py")):
-        said = set(_MARK.findall(file.read_text(encoding="utf-8")))
+        text = file.read_text(encoding="utf-8")
+        said = set(_MARK.findall(text))
+        if "from hypothesis import" in text:
+            found["properties"].append(file)
         for part in said or ({file.stem.removeprefix("test_")} if file.parent == _HERE else set()):
             found[part].append(file)
     return dict(found)

@@ -6,6 +6,7 @@ import json
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
@@ -194,6 +195,7 @@ def test_numbers_anchors_and_merged_sections_work_in_a_file(tmp_path):
         + "".join(f"  a{n}: &a{n} [{','.join([f'*a{n - 1}' if n else '*a'] * 10)}]\n" for n in range(8)),
     ],
 )
+@pytest.mark.slow
 def test_what_a_file_cannot_say_is_one_sentence_that_names_it(tmp_path, yaml):
     (tmp_path / "box.yaml").write_text(yaml)
     with pytest.raises(ConfigError, match=r"box\.yaml: ") as caught:
@@ -226,15 +228,16 @@ def test_every_problem_is_named_at_once():
 LINES = st.one_of(st.text(max_size=30), st.text("[]{},:'\"&*!#-~0123456789.enull \\\n", max_size=30))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from(sorted(Box.model_fields)), st.sampled_from(["", ".a", ".lives", ".main.lives"]), LINES)
 def test_no_override_raises_anything_but_a_config_error(field, rest, text):
     with contextlib.suppress(ConfigError):
         load_config(Box, None, [f"{field}{rest}={text}"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.one_of(LINES.map(str.encode), LINES.map(lambda text: f"extra: {text}".encode(errors="surrogatepass")), st.binary(max_size=40)))
+@pytest.mark.slow
 def test_no_file_raises_anything_but_a_config_error(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(data)
@@ -271,6 +274,7 @@ def _leaves(section, prefix="", inside=()):
 
 
 @pytest.mark.parametrize("job", JOBS)
+@pytest.mark.slow
 def test_whatever_a_field_of_a_job_is_given_is_taken_or_refused_in_one_line(job):
     for name in _leaves(job_model(job)):
         for text in ("", "[[1]]", "{a: 1}", "nan", "\0", "s3://a@b/"):

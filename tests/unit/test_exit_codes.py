@@ -66,6 +66,7 @@ def test_a_signal_unwinds_the_job_and_ends_it_with_its_own_code(tmp_path, number
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
     job = _start(tmp_path, "time.sleep(3)", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     _wait_for(tmp_path / "out")

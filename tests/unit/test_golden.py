@@ -215,6 +215,7 @@ def test_noise_levels_are_taken_over(golden):
     np.testing.assert_array_equal(store.read(np.arange(len(codes_NT))), codes_NT)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_checkpoint_where_it_was(golden, tmp_path):
     assert check(golden / STEP)["progress"]["step"] == 2
     start_workers(_go_on, (golden, tmp_path), 1)

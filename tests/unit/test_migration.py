@@ -269,6 +269,7 @@ def test_a_folder_that_holds_anything_newer_is_left_as_it_is(outputs, name):
 
 
 @pytest.mark.parametrize("exchange", [True, False], ids=["names are exchanged", "names are changed one by one"])
+@pytest.mark.slow
 def test_a_kill_before_any_call_leaves_the_old_output_or_the_new_one_and_a_second_migration_ends_it(exchange, tmp_path):
     found = outcomes("outputs_to_migrate", "migrate", tmp_path, exchange=exchange)
     assert len(found) >= 20

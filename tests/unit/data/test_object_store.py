@@ -62,6 +62,7 @@ def images_of(out):
 
 
 @pytest.mark.parametrize("format", ["rstpreid", "msmt17"])
+@pytest.mark.slow
 def test_a_data_set_reads_from_s3_as_it_does_from_disk(trees, tmp_path, s3, format):
     folder = getattr(trees, format)()
     here = ingest(format, folder, tmp_path / "here")

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shards import shard
@@ -25,7 +26,7 @@ from reid_ray.data.lint.page import as_html, as_json
 from reid_ray.data.lint.perceptual_hash import perceptual_hash
 from reid_ray.errors import ReidRayError
 
-FUZZ = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+FUZZ = settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 TREES = [
     "cuhk_pedes",
     "icfg_pedes",
@@ -131,6 +132,7 @@ def make_odd(file, kind, junk):
 
 
 @pytest.mark.parametrize("format", TREES)
+@pytest.mark.slow
 def test_odd_things_in_the_place_of_any_file(trees, people, tmp_path, format):
     folder = tree(trees, people, format)
     files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -9,6 +9,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -79,7 +80,7 @@ def marks_in(tokenizer, text):
 
 @pytest.mark.parametrize("name", NAMES)
 @given(parts=st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=5)), max_size=8))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_text_holds_a_mark(tokenizers, name, parts):
     text = "".join(parts)
     assert not marks_in(tokenizers[name], text)

@@ -72,6 +72,7 @@ def embeddings(path, kind: str, seed: int) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_jobs_do_their_work_without_a_network_and_do_not_try_to_reach_one(tmp_path, attempts):
     made, tables = tmp_path / "made", tmp_path / "tables"
     run_synthesize(load_config(SynthesizeJob, None, ["people.identities=6", f"output.path={made}"]))
@@ -102,6 +103,7 @@ print(usage_stats_enabled(), HF_HUB_DISABLE_TELEMETRY, vllm.envs.VLLM_NO_USAGE_S
 """
 
 
+@pytest.mark.slow
 def test_the_libraries_that_report_their_use_are_silent_in_every_process_that_imports_the_package():
     clean = {name: value for name, value in os.environ.items() if name not in SILENT}
     done = subprocess.run([sys.executable, "-c", LOOK % [*SILENT]], env=clean, capture_output=True, text=True, check=True, timeout=300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ def test_image_to_image_removes_the_same_person_from_the_same_camera_only():
         GroundTruth.image_to_image([1], [1, 1], query_camera_Q=[0], gallery_camera_G=[0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6))
 def test_chance_is_the_mean_r1_over_all_orders(matches, others):
     """Each of the items is first equally often, so R@1 over all orders is exact, not sampled."""

@@ -68,6 +68,7 @@ def test_a_lock_is_held_once_and_leaves_nothing(kind, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_lock_of_a_process_that_was_killed_is_taken_over(kind, tmp_path):
     process = holder(tmp_path / "out", kind)
     with pytest.raises(DataError, match=f"other, process {process.pid}"):

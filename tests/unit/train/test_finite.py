@@ -216,6 +216,7 @@ def _worker(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_workers_take_one_decision_whatever_each_has_computed(tmp_path):
     context = start_workers(_worker, (tmp_path,), 2, join=False)
     try:

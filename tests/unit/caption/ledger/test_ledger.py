@@ -190,6 +190,7 @@ def _until_done(ledger: Ledger, log: str, numbers: list[int], deadly: set[int], 
 @pytest.mark.parametrize(
     ("deadly", "hanging", "most"), [({17}, set(), 4), (set(), {3}, 4), ({1, 2, 30}, {9}, 1 + 2 + 2 * 4), (set(), set(), 0)]
 )
+@pytest.mark.slow
 def test_rows_that_kill_are_found_and_the_others_are_done_once(tmp_path, deadly, hanging, most):
     log = str(tmp_path / "log")
     with open_ledger(tmp_path / "out") as ledger:
@@ -207,6 +208,7 @@ def test_rows_that_kill_are_found_and_the_others_are_done_once(tmp_path, deadly,
         assert asked == Counter(dict.fromkeys(deadly | hanging | {5}, 1))
 
 
+@pytest.mark.slow
 def test_an_engine_that_dies_on_everything_ends_the_job(tmp_path):
     with open_ledger(tmp_path / "out") as ledger:
         deaths, code = _until_done(ledger, str(tmp_path / "log"), list(range(24)), set(range(24)), set())

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def streamed(folder, data: bytes, how=stream_list):
@@ -32,6 +33,7 @@ def streamed(folder, data: bytes, how=stream_list):
 
 @QUICK
 @given(st.lists(VALUES, max_size=6), st.sampled_from([None, 1]), st.booleans(), st.sampled_from([1, 2, 7, 1 << 20]))
+@pytest.mark.slow
 def test_a_list_streams_to_what_json_reads(tmp_path, items, indent, ascii_only, chunk):
     text = json.dumps(items, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass" if ascii_only else "replace")
     with pytest.MonkeyPatch.context() as patch:

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
@@ -22,7 +23,7 @@ def saved(content, **options):
     return buffer.getvalue()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.integers(0, 100), max_size=40), st.sampled_from(TYPES), st.lists(NAMES, max_size=20), st.booleans())
 def test_numbers_and_names_come_as_scipy_wrote_them(numbers, kind, names, packed):
     cells = np.empty((len(names), 1), dtype=object)
@@ -46,7 +47,7 @@ GOOD = {
 }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=12)), min_size=1, max_size=6),
     st.sampled_from([0, 1]),

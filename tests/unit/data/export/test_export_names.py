@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -54,7 +55,7 @@ IDS = st.lists(st.lists(PARTS, min_size=1, max_size=4).map("/".join), unique=Tru
 @example(ids=[*ODD, "half \ud800.jpg"], flat=False, keys=False)
 @example(ids=[*ODD, "half \ud800.jpg"], flat=True, keys=False)
 @example(ids=[*ODD, "half \ud800.jpg"], flat=False, keys=True)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_names_are_unique_and_possible_and_give_the_ids_back(tmp_path_factory, ids, flat, keys):
     names = names_of(ids, flat=flat, keys=keys)
     folder = tmp_path_factory.mktemp("names")

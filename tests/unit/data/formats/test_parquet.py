@@ -6,6 +6,7 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -162,7 +163,7 @@ def test_a_split_that_is_a_category_selects_its_rows(tmp_path, people):
     assert [row["image_id"] for row in of_source(tmp_path / "t", split="train")] == ["0", "2"]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.floats(0, 0.9999), st.binary(min_size=1, max_size=40)), min_size=1, max_size=6), st.floats(0, 1))
 def test_any_damage_ends_in_rows_or_one_sentence(tmp_path, people, damage, keep):
     write(tmp_path / "good", image=pa.array([{"bytes": people[0][0][:600], "path": "é"}] * 3, STRUCT), person_id=["1", "2", "3"])

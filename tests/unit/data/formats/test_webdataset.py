@@ -10,6 +10,7 @@ import tracemalloc
 from collections import Counter
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shards import shard
@@ -273,7 +274,7 @@ def test_what_is_no_tar_is_a_counted_row(tmp_path, content):
     assert reasons(skipped) == [("1.tar", "broken_shard"), ("2.tar", "broken_shard")]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.integers(0, 30_000), st.binary(min_size=1, max_size=600)), min_size=1, max_size=8), st.booleans(), st.booleans()
 )

@@ -179,6 +179,7 @@ def test_a_killed_job_leaves_no_output_folder(people, tmp_path, root):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_is_answered_by_the_job_and_not_by_its_workers(tmp_path, root):
     (tmp_path / "crops").mkdir()
     Image.effect_noise((1200, 1200), 100).save(tmp_path / "noise.png")

@@ -263,6 +263,7 @@ def test_what_cannot_work_is_refused_by_name_before_weights_are_loaded(bases, tm
         Chat(opened.processor, context=40).show_captions(["word " * 60], ["Continue."], ["Yes."])
 
 
+@pytest.mark.slow
 def test_a_text_longer_than_the_context_is_cut_and_measured(opened):
     encoder = MllmEncoder(opened)
     encoder.reads_texts = True

@@ -123,6 +123,7 @@ def test_text_to_image_from_parquet_to_report(toy):
     assert WRONG in colours
 
 
+@pytest.mark.slow
 def test_image_to_image_removes_and_skips(toy, tmp_path):
     gallery = toy["config"]["gallery_embeddings"]
     output = evaluate(toy, "images", protocol="image_to_image", query_embeddings=gallery)

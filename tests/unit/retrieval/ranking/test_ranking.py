@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,8 +66,9 @@ def truth_of(query_person, gallery_person, camera):
     return GroundTruth.image_to_image(query_person, gallery_person, query_camera_Q=camera[0], gallery_camera_G=camera[1])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(problems(), st.integers(1, 50), st.sampled_from([1, 2, 512]), st.integers(1, 3), st.data())
+@pytest.mark.slow
 def test_every_path_equals_brute_force(problem, rows, counted_group, threads, data):
     query_QD, gallery_GD, query_person, gallery_person, camera = problem
     truth = truth_of(query_person, gallery_person, camera)
@@ -122,6 +124,7 @@ def test_equal_scores_rank_in_gallery_order_across_chunks():
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64, 300])
+@pytest.mark.slow
 def test_blocks_do_not_change_a_result_on_real_valued_features(rows):
     rng = np.random.default_rng(5)
     query_QD = unit_rows(rng.standard_normal((300, 96), dtype=np.float32), what="q")

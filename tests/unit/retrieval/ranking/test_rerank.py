@@ -47,6 +47,7 @@ def people(seed, queries=20, gallery=110, persons=15, dim=12, noise=0.6):
 
 @pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (7, 3, 0.0), (5, 1, 0.5), (1, 1, 1.0), (11, 20, 0.3)])
 @pytest.mark.parametrize("rows", [1, 17, 1000])
+@pytest.mark.slow
 def test_sparse_equals_dense(k1, k2, lambda_value, rows):
     query_QD, gallery_GD = people(seed=k1)
     expected_QG = dense_reranking(query_QD, gallery_GD, k1, k2, lambda_value)

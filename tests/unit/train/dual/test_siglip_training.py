@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 from PIL import Image
 from siglip_folder import CONTEXT, WIDTH, write_siglip
@@ -31,6 +32,7 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(np.repeat(row[:, None], 32, axis=1).astype(np.uint8)) for row in rows]
 
 
+@pytest.mark.slow
 def test_siglip_learns_masked_with_sigmoid_and_irr_and_what_was_saved_is_searched(tmp_path):
     torch.set_num_threads(1)
     write_siglip(tmp_path / "published", TEXTS)

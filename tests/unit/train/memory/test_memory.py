@@ -38,6 +38,7 @@ def most_bytes_alive(run) -> int:
 
 @pytest.mark.parametrize("lora", [True, False], ids=["adapters", "everything trains"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
+@pytest.mark.slow
 def test_a_step_without_memory_holds_what_a_real_step_holds(lora, checkpointing):
     torch.set_num_threads(1)
     model = qwen("meta", lora=lora, checkpointing=checkpointing)
