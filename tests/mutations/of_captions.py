@@ -63,8 +63,8 @@ MUTATIONS = (
     Mutation(
         "a dead driver's actor writes down places",
         "reid_ray/caption/ledger/write_ahead_log.py",
-        '        """Add to the digest cache which content was found where (DIGEST_CACHE rows)."""\n        self._check_owned()\n',
-        '        """Add to the digest cache which content was found where (DIGEST_CACHE rows)."""\n',
+        '        """Write down which content was found where (SEEN rows)."""\n        self._check_owned()\n',
+        '        """Write down which content was found where (SEEN rows)."""\n',
         _LEDGER_TESTS,
     ),
     Mutation(
@@ -75,7 +75,7 @@ MUTATIONS = (
         _LEDGER_TESTS,
     ),
     Mutation(
-        "an image that nobody saw gets a fallback",
+        "an image that nobody saw gets a substitute",
         "reid_ray/caption/ledger/write_ahead_log.py",
         'pc.equal(table["tries"], 0)',
         'pc.equal(table["tries"], -1)',
@@ -106,21 +106,21 @@ MUTATIONS = (
     Mutation(
         "a key without the largest picture that is decoded",
         "reid_ray/caption/ledger/wanted.py",
-        "exclude=excluded), max_pixels)",
-        "exclude=excluded))",
+        "exclude=harmless), max_pixels)",
+        "exclude=harmless))",
         _KEYS,
     ),
     Mutation(
         "a captioner's key without the version of the rules",
         "reid_ray/caption/ledger/wanted.py",
-        'digest("captioner", RULES_VERSION, ',
+        'digest("captioner", RULES, ',
         'digest("captioner", ',
         _KEYS,
     ),
     Mutation(
         "a rewriter's key without the version of the rules",
         "reid_ray/caption/ledger/wanted.py",
-        'digest("rewriter", RULES_VERSION, ',
+        'digest("rewriter", RULES, ',
         'digest("rewriter", ',
         _KEYS,
     ),

@@ -5,7 +5,10 @@ commands above it on its page wrote: that is checked from its configuration here
 """
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from functools import cache
 
 import pytest
@@ -16,10 +19,11 @@ from reid_ray.config import load_config
 from reid_ray.config.base import Section
 from reid_ray.config.paths import named_places
 from reid_ray.config.reference import JOBS, job_model
+from reid_ray.config.shipped import find_config
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [command for page in PAGES for command in commands_of(page)]
-RUN_JOBS = [command for command in COMMANDS if command.job in JOBS]
+RUN_JOBS = [command for command in COMMANDS if command.job in JOBS and command.job != "demo"]
 # What a reader is expected to have, or is told to get; anything else in a block is a job, a target of make, or a mistake.
 TOOLS = {
     "ray",
@@ -40,7 +44,7 @@ TOOLS = {
     "chmod",
     "mkdir",
 }
-OWN = {"setup", "configs"}  # of reid-ray beside its jobs
+OWN = {"setup", "configs", "constraints"}  # of reid-ray beside its jobs
 MODELS = {"model", "init", "base", "tokenizer"}  # fields that take a hub's name
 HUB_NAME = re.compile(r"(?!runs/|data/|jobs/|demo/)[A-Za-z][\w-]*/[\w.-]+")
 CLUSTER = ROOT / "cluster" / "README.md"
@@ -52,6 +56,10 @@ def test_the_readme_is_short():
 
 def test_every_job_is_in_the_readme():
     assert [job for job in JOBS if f"`{job}`" not in README] == []
+
+
+def test_the_readme_leads_to_every_page():
+    assert [page.name for page in PAGES if page.parent == ROOT / "docs" and f"](docs/{page.name})" not in README] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -119,10 +127,10 @@ def test_a_command_is_a_job_a_target_or_a_tool(command):
         assert first in TOOLS
 
 
-@pytest.mark.parametrize("command", [command for command in RUN_JOBS if command.job != "demo"], ids=str)
+@pytest.mark.parametrize("command", RUN_JOBS, ids=str)
 def test_the_configuration_of_a_command_loads_and_its_needs_are_said(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config = load_config(job_model(command.job), command.config, command.overrides)
+    config = load_config(job_model(command.job), command.config and find_config(command.config), command.overrides)
     said = command.needs or ("a cluster, GPUs, a hub and your data" if command.page == CLUSTER else "")
     needs = needs_of(command, config)
     assert [need for need in needs if need not in said] == [], f"says that it needs: {said or 'nothing'}"
@@ -146,7 +154,7 @@ def needs_of(command: Command, config: Section) -> set[str]:
 def inputs_that_nothing_wrote(command: Command, config: Section) -> list[str]:
     """The inputs of a command that are neither files of the repository nor outputs of commands above it on its page."""
     before = COMMANDS[: next(at for at, other in enumerate(COMMANDS) if other is command)]
-    made = [written_by(other) for other in before if other.page == command.page and other.job in JOBS and not other.needs]
+    made = [written_by(other) for other in before if other.page == command.page and other in RUN_JOBS and not other.needs]
     places = {key: place.partition("#")[0] for key, place in named_places(config).items() if not place.startswith("builtin:")}
     return [
         f"{key}={place}"
@@ -160,8 +168,27 @@ def inputs_that_nothing_wrote(command: Command, config: Section) -> list[str]:
 @cache
 def written_by(command: Command) -> str:
     """The folder that a job writes, in full."""
-    config = load_config(job_model(command.job), command.config and ROOT / command.config, command.overrides)
+    config = load_config(job_model(command.job), command.config and find_config(command.config), command.overrides)
     return config.output.path if hasattr(config, "output") else "/no/output"
+
+
+@pytest.mark.slow
+def test_a_few_commands_of_the_page_run(tmp_path):
+    """Those that start no engine, on fewer people."""
+    (tmp_path / "jobs").symlink_to(ROOT / "jobs")
+    ran = []
+    for command in COMMANDS:
+        if command.page.name == "commands.md" and not command.needs and command.job in {"synthesize", "lint", "export", "configs"}:
+            small = ["people.identities=20", "people.images_per_identity=2"] if command.job == "synthesize" else []
+            arguments = [command.job, *command.words[2:], *small]
+            words = [sys.executable, "-c", "import sys; from reid_ray.cli.main import main; sys.exit(main())", *arguments]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+            assert done.returncode == 0, done.stderr
+            ran.append((command.job, done.stdout))
+    assert [job for job, _ in ran] == ["configs", "synthesize", "lint", "export"]
+    assert "caption_folder.yaml" in ran[0][1]
+    assert (tmp_path / "runs" / "export" / "cuhk_pedes" / "reid_raw.json").is_file()
 
 
 def leaves(value, name=""):

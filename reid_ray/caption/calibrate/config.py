@@ -1,4 +1,4 @@
-"""Configuration of the calibrate job: threshold calibration of the faithfulness filters."""
+"""Configuration of the calibration job: which threshold a faithfulness filter needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled pairs for calibration: (original, rewrite) with the truth of whether an attribute changed.
+"""Pairs (original, rewrite) of which it is known whether an attribute changed: what a faithfulness threshold is calibrated on.
 
 Made from synthetic people, whose truth is known, by the annotators that write their human captions and, for real rewrites, by the
 judge of synthetic captions; neither shares code with the attribute reader that is calibrated. Knows texts and truth; no model.

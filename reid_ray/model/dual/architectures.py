@@ -55,11 +55,7 @@ class Architecture(Protocol):
         ...
 
 
-# By the model_type of transformers' configuration. A new one is a file beside this one and a line here (docs/extending.md).
-FAMILIES: dict[str, Architecture] = {
-    "clip": CLIP,
-    "siglip": SIGLIP,
-}
+FAMILIES: dict[str, Architecture] = {family.model_type: family for family in (CLIP, SIGLIP)}
 
 
 def family_of(model: Any) -> Architecture:

@@ -2,8 +2,8 @@
 
 Python imports a module of this name when it starts, so that Ray's worker processes, which inherit both variables, are traced too. Every
 function of reid_ray is given one statement more as its module is loaded; what runs while a module is being imported is not counted.
-Compiled kernels (numba) are left as they are. A line of the trace is a JSON list: nanoseconds of the machine's monotonic clock,
-the process and, in an actor of Ray, its id, the file within reid_ray, the function.
+Compiled kernels (numba) are left as they are. A line of the trace is a JSON list: nanoseconds of the machine's monotonic clock, driver,
+task or actor, the id of the latter two, the file within reid_ray, the function.
 """
 
 import ast
@@ -21,20 +21,33 @@ _local = threading.local()
 
 
 def called(file, function):
-    """Note the first call into `file` of each process and actor."""
+    """Note the first call into `file` of a driver's job, of each task and of each actor."""
     if getattr(_local, "importing", 0):
         return
-    worker = sys.modules.get("ray._private.worker")
-    actor = worker.global_worker.actor_id.hex() if worker is not None and worker.global_worker.mode == worker.WORKER_MODE else None
-    where = (
-        "driver" if worker is None or worker.global_worker.mode != worker.WORKER_MODE else "task" if set(actor or "f") == {"f"} else actor
-    )
-    if (where, file) in _seen:
-        return
-    _seen.add((where, file))
-    line = json.dumps([time.monotonic_ns(), os.getpid(), where, file, function]) + "\n"
+    where = _where()
+    if (where, file) not in _seen:
+        _seen.add((where, file))
+        _write([time.monotonic_ns(), *where, file, function])
+
+
+def begin(job):
+    """A driver's next job: what it calls into is noted anew."""
+    _seen.clear()
+    _write([time.monotonic_ns(), "begin", None, job, None])
+
+
+def _where():
+    """("driver" | "task" | "actor", which of them)."""
+    ray = sys.modules.get("ray._private.worker")
+    if ray is None or ray.global_worker.mode != ray.WORKER_MODE:
+        return "driver", None
+    actor = ray.global_worker.actor_id
+    return ("task", ray.global_worker.current_task_id.hex()) if actor.is_nil() else ("actor", actor.hex())
+
+
+def _write(values):
     handle = os.open(TRACE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(handle, line.encode())
+    os.write(handle, (json.dumps(values) + "\n").encode())
     os.close(handle)
 
 
