@@ -22,6 +22,7 @@ from reid_ray.caption.live_metrics import StageMetrics
 from reid_ray.caption.prompts import Instruction, dynamic_instruction, laid_out, static_instruction
 from reid_ray.caption.rows import WHO, reason_code, staged_table
 from reid_ray.data.images import BadImageError, decode_image
+from reid_ray.data.pieces import UNREAD
 from reid_ray.setup.model_files import resolve_model
 
 
@@ -117,7 +118,7 @@ class Captioner:
     def _drafts(self, row: dict[str, Any]) -> _ImageDrafts:
         data = row.pop("image")
         try:
-            picture = decode_image(data, max_pixels=self._max_pixels)
+            picture = decode_image(data, max_pixels=self._max_pixels, unread=row.pop(UNREAD.name, None))
         except BadImageError as error:
             reason = f"{error} ({row['path']})" if data is None and row["path"] else str(error)
             return _ImageDrafts([_Draft(row, instruction, None, reason=reason) for instruction in self._instructions(row)])

@@ -20,7 +20,8 @@ from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.tally import Tally, run_facts
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
-from reid_ray.data.sources import SETTLED_S, ImageListing, image_listing
+from reid_ray.data.pieces import SETTLED_S
+from reid_ray.data.sources import ImageListing, image_listing
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from reid_ray.caption.config import CaptionerConfig, CaptionJob, RewriterConfig
 from reid_ray.caption.engines.vllm_engine import ChatEngine, engine_environment
-from reid_ray.caption.ledger.missing import MissingOnly, Pass, orders_per_image, plan_pass, rows_with, some_pieces, survey
+from reid_ray.caption.ledger.missing import MissingOnly, Pass, orders_per_image, plan_pass, renewed, rows_with, some_pieces, survey
 from reid_ray.caption.ledger.publish import published_rows
 from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import Index, Ledger, read_index
@@ -95,6 +95,8 @@ class CaptionRun:
         before, made = self._index(), 0
         for number in range(_ROUNDS + 1):
             left = 0
+            if number:
+                self.listing = renewed(self.listing, self._ledger)
             for name in self.names:
                 view, index = survey(self.listing, self._ledger), self._index()
                 plan = plan_pass(view, self._recipes[name], self._rewrites, index)

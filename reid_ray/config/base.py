@@ -19,6 +19,7 @@ from reid_ray.config.flow import is_flow, read_flow
 from reid_ray.config.typed import Reader, Unreadable
 from reid_ray.config.written import Tree, Written, read_yaml
 from reid_ray.errors import ConfigError
+from reid_ray.redaction import without_secrets
 
 
 class Section(BaseModel):
@@ -109,5 +110,5 @@ def _explained(error: ValidationError) -> list[str]:
         elif item["type"] == "missing":
             found.append(f"{dotted}: required, but not given")
         elif not isinstance(item["input"], Unreadable):
-            found.append(f"{dotted}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"[:400])
+            found.append(f"{dotted}: {item['msg'].removeprefix('Value error, ')} (got {without_secrets(repr(item['input']))})"[:400])
     return found

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.paths import LocalPath, WrittenPath
+from reid_ray.config.paths import PathOrAddress, WrittenPath
 
 
 class SyntheticConfig(Section):
@@ -34,13 +34,20 @@ class ImagesConfig(Section):
     """Where a job's images come from."""
 
     source: Literal["synthetic", "folder", "parquet"] = Field("synthetic", description="kind of source")
-    path: LocalPath | None = Field(None, description="folder of images, or Parquet file/folder in the IMAGES schema; not for synthetic")
+    path: PathOrAddress | None = Field(
+        None,
+        description="folder of images, or Parquet file/folder in the IMAGES schema: a local path or a URI (s3://, gs://, ...); not for "
+        "synthetic",
+    )
     synthetic: SyntheticConfig = SyntheticConfig()
     split: str | None = Field(None, description="only rows of this split (train, val, test); null takes all")
     limit: int | None = Field(None, ge=1, description="at most this many images, in the source's order; null takes all")
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
     readers: int = Field(
-        2, ge=1, description="Ray tasks that read or generate at the same time, 1 CPU each; more for many GPUs or a slow file system"
+        2,
+        ge=1,
+        description="Ray tasks that read or generate at the same time, 1 CPU each, 16 files each from an object store; more for many GPUs "
+        "or a slow file system",
     )
 
     @model_validator(mode="after")

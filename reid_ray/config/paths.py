@@ -7,6 +7,7 @@ what a result was made from is found by them (storage.provenance), and a test wa
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args
 
@@ -49,11 +50,23 @@ def _kept(text: str) -> str:
     return text
 
 
+def _without_credentials(address: str) -> str:
+    if re.match(r"\w+://[^/?]*@", address):
+        raise ValueError(
+            "holds credentials, which would be written into the manifest; give them to the environment instead "
+            "(for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+        )
+    return address
+
+
 LocalPath = Annotated[str, AfterValidator(_place), _Place()]
 """A file or folder, on this machine or on storage that every node sees; or an address where the field says so."""
 
 WrittenPath = Annotated[str, AfterValidator(_place), AfterValidator(_kept), _Place()]
 """A LocalPath that a job writes to. Inputs may come with a submitted working directory; what is written there would be lost with it."""
+
+PathOrAddress = Annotated[str, AfterValidator(_place), AfterValidator(_without_credentials), _Place()]
+"""What is read from this machine or storage that every node sees, or from any URI that pyarrow reaches (s3://, gs://, abfs://, hdfs://)."""
 
 PathOrName = Annotated[str, AfterValidator(_place), _Place()]
 """A folder, or a name that is no path: builtin:NAME, a hub name, FOLDER#feature."""

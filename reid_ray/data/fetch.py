@@ -1,8 +1,8 @@
 """Fetching and checking the images of records, in order, in parallel, within bounded memory.
 
 Knows records and bytes; what is learnt from the bytes is the caller's `inspect`. On a local disk the work is decoding, which holds
-Python's global lock, so processes do it; from an object store the work is waiting, so threads do. A few images make one task, few
-tasks are in flight, and each stops reading at a byte budget, so that large pictures cannot pile up.
+Python's global lock, so processes do it; from an object store the work is waiting, so threads do, an image each. On a disk a few images
+make one task; few tasks are in flight, and each stops reading at a byte budget, so that large pictures cannot pile up.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from reid_ray.data.image_records import ImageRecord, Skipped, skipped
 from reid_ray.data.images import BadImageError
 from reid_ray.data.ingest.config import LoadConfig
-from reid_ray.data.regular_files import raise_if_system
-from reid_ray.data.store import Store
 from reid_ray.errors import DataError
+from reid_ray.storage.regular_files import raise_if_system
+from reid_ray.storage.store import Store
 
 _TASK_ROWS = 64
 _TASK_BYTES = 8 << 20
@@ -78,13 +78,13 @@ def load_all(
         DataError: a worker process died.
         OSError: the system has no descriptor or memory left; that is no fault of the file that was next.
     """
-    tasks = _tasks(iter(records))
+    tasks = _tasks(iter(records), 1 if remote else _TASK_ROWS)
     started = time.monotonic()
-    while time.monotonic() - started < _INLINE_S and (task := next(tasks, None)) is not None:
+    while not remote and time.monotonic() - started < _INLINE_S and (task := next(tasks, None)) is not None:
         yield from _finish(task, [], inspect, max_bytes)
     # A generator may be dropped half-way: the stack then closes the pool.
     with ExitStack() as stack:
-        executor, workers = _executor(load, remote, stack)
+        executor, in_flight = _executor(load, remote, stack)
         if executor is None:
             for task in tasks:
                 yield from _finish(task, [], inspect, max_bytes)
@@ -93,7 +93,7 @@ def load_all(
         stack.callback(lambda: [future.cancel() for _, future in waiting])
         try:
             while True:
-                for task in islice(tasks, workers + 2 - len(waiting)):
+                for task in islice(tasks, in_flight - len(waiting)):
                     with _signals_held():
                         waiting.append((task, executor.submit(_fetch_some, _wanted(task), inspect, max_bytes)))
                 if not waiting:
@@ -107,14 +107,15 @@ def load_all(
 
 
 def _executor(load: LoadConfig, remote: bool, stack: ExitStack) -> tuple[Executor | None, int]:
+    """Who fetches, and how many tasks it is given at a time; None: this thread."""
     if remote:
-        return stack.enter_context(ThreadPoolExecutor(load.threads, thread_name_prefix="load")), load.threads
+        return stack.enter_context(ThreadPoolExecutor(load.threads, thread_name_prefix="load")), 2 * load.threads
     processes = len(os.sched_getaffinity(0)) if load.processes is None else load.processes
     if not processes:
         return None, 0
     # spawn: the job may run threads of Ray or pyarrow, and a forked child can hang on their locks
     context = multiprocessing.get_context("spawn")
-    return stack.enter_context(ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)), processes
+    return stack.enter_context(ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)), processes + 2
 
 
 @contextmanager
@@ -161,14 +162,14 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _tasks(records: Iterator[ImageRecord | Skipped]) -> Iterator[list[ImageRecord | Skipped]]:
+def _tasks(records: Iterator[ImageRecord | Skipped], rows: int) -> Iterator[list[ImageRecord | Skipped]]:
     """Records in tasks; the bytes that some carry count against the budget here already."""
     task: list[ImageRecord | Skipped] = []
     held = 0
     for record in records:
         task.append(record)
         held += len(record.data) if isinstance(record, ImageRecord) and record.data else 0
-        if len(task) == _TASK_ROWS or held >= _TASK_BYTES:
+        if len(task) == rows or held >= _TASK_BYTES:
             yield task
             task, held = [], 0
     if task:
@@ -235,5 +236,5 @@ def _bytes_of(image: _Wanted, max_bytes: int) -> bytes:
             raise_if_system(error)
             raise BadImageError("unreadable_file", str(error)) from None
     if len(data) > max_bytes:
-        raise BadImageError("too_many_bytes", f"the file has more than {max_bytes} bytes (source.max_file_mb)")
+        raise BadImageError("too_many_bytes", f"the file has more than {max_bytes} bytes, the most that is read of one")
     return data

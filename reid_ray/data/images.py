@@ -7,6 +7,7 @@ decompression bomb costs nothing.
 from __future__ import annotations
 
 import io
+import posixpath
 import struct
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 from reid_ray.errors import plain_reason
 
+# Files of other names (notes, archives, labels) are no images.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 DEFAULT_MAX_PIXELS = 50_000_000
 # Pillow knows many more, some of which run other programs (EPS starts Ghostscript) on a file from anywhere. JPEG includes MPO.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -42,16 +45,29 @@ class BadImageError(Exception):
         super().__init__(f"{reason}: {self.detail}")
 
 
-def decode_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+def is_image_name(name: str) -> bool:
+    """Whether a file's suffix, in any case, is one of an image."""
+    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def decode_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS, unread: str | None = None) -> Image.Image:
     """Decode a JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF file into an upright 8-bit RGB picture.
 
     EXIF rotation is applied, 16-bit grey and floats from 0 to 1 are scaled (not clipped), CMYK and palettes are converted, transparency is
     laid on white.
 
+    Args:
+        data: the file's bytes.
+        max_pixels: an image whose header claims more is not decoded.
+        unread: why there are no bytes, as "reason: detail", where whoever tried to read them knows.
+
     Raises:
-        BadImageError: reason is missing (no bytes at all: the file could not be read), empty, not_an_image, too_many_pixels,
+        BadImageError: reason is that of `unread`, missing (no bytes, and nobody says why), empty, not_an_image, too_many_pixels,
             truncated or unreadable.
     """
+    if data is None and unread is not None:
+        reason, _, detail = unread.partition(": ")
+        raise BadImageError(reason, detail)
     picture = open_checked(data, max_pixels=max_pixels)
     turn = _TURNS.get(_orientation(picture))
     load_pixels(picture)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from reid_ray.config.common import PoolConfig
 from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image, encode_jpeg
+from reid_ray.data.pieces import UNREAD
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.plain_text import CutTexts
@@ -47,9 +48,10 @@ class ImageEmbedder:
         """Embed a batch; rows stay in order. Reasons: those of decode_image, not_finite and zero_vector."""
         pictures: dict[int, Image.Image] = {}
         reasons: dict[int, str] = {}
+        unread = images[UNREAD.name].to_pylist() if UNREAD.name in images.column_names else [None] * images.num_rows
         for row, data in enumerate(images["image"].to_pylist()):
             try:
-                pictures[row] = decode_image(data, max_pixels=self._max_pixels)
+                pictures[row] = decode_image(data, max_pixels=self._max_pixels, unread=unread[row])
             except BadImageError as error:
                 reasons[row] = str(error)
         vectors = _encode(self._encoder.encode_images, pictures, reasons)

@@ -3,14 +3,17 @@
 output.py       a job's output: counts, facts, manifest, reuse
 place.py        the folder's life: lock, staging, commit, what dead runs left (lock.py, listing.py, rename.py)
 provenance.py   what a result was made from, by content
-tables.py       Parquet tables        files.py  single files        environment.py  hardware, versions, commit
+tables.py       Parquet tables and (table_files.py) their files
+store.py        a folder to read, on a local disk or at an address; store_errors.py  what an object store says when it is at fault
+files.py        single files to write; regular_files.py  to read        environment.py  hardware, versions, commit
 """
 
 from reid_ray.storage.environment import environment
 from reid_ray.storage.files import sha256_of, write_bytes, write_durably, write_json
 from reid_ray.storage.output import Counts, JobOutput
 from reid_ray.storage.provenance import MANIFEST, read_manifest, run_of
-from reid_ray.storage.tables import TableWriter, iter_table, parquet_files, read_table
+from reid_ray.storage.table_files import parquet_files
+from reid_ray.storage.tables import TableWriter, iter_table, read_table
 
 __all__ = [
     "MANIFEST",

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and are on the disk when they do.
 
-Knows bytes, names and fsync; not folders of results (place.py) or tables (tables.py). What brings data to the disk raises an audit
+Knows bytes, names and fsync; not folders of results (place.py), tables (tables.py) or what else may lie where a file should
+(regular_files.py). What brings data to the disk raises an audit
 event (sys.audit) named reid_ray.fsync, so that an order of writing can be recorded.
 """
 
@@ -10,15 +11,14 @@ import errno
 import hashlib
 import json
 import os
-import stat
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from io import BufferedReader
+from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+
+from reid_ray.storage.regular_files import open_regular
 
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO)  # there is no regular file of that name
 _SYNCED_ONE_BY_ONE = 2_000  # files; of more, the whole file system is synced in one call
@@ -51,20 +51,6 @@ def write_durably(path: str | Path, write: Callable[[Path], None]) -> None:
     finally:
         hidden.unlink(missing_ok=True)
     sync(path.parent)
-
-
-@contextmanager
-def open_regular(path: Path) -> Iterator[BufferedReader]:
-    """A file to read, if it is one: a named pipe would be waited for, a device never ends.
-
-    Raises:
-        OSError: it is missing, cannot be read, or is no regular file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
-        yield file
 
 
 def read_json(path: Path) -> Any:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.errors import DataError
-from reid_ray.storage.files import NO_FILE, open_regular
+from reid_ray.storage.files import NO_FILE
+from reid_ray.storage.regular_files import open_regular
 from reid_ray.versions import check_json, numbered
 
 MARK = ".reid_ray"

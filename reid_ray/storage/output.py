@@ -103,7 +103,7 @@ class JobOutput:
     def provenance(self) -> dict[str, str]:
         """Dotted key -> digest of what lies there when this is first asked for: at `finished`, or when the work begins."""
         found = {key: content_of(path) for key, path in self._read.items() if key not in self._contents}
-        remote = {key: content_at(address) for key, address in remote_inputs(self._config).items()}
+        remote = {key: content_at(address) for key, address in remote_inputs(self._config).items() if key not in self._contents}
         return dict(sorted({**found, **remote, **self._contents}.items()))
 
     def finished(self) -> dict[str, Any] | None:

@@ -14,9 +14,8 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reid_ray.config.paths import expanded
-from reid_ray.errors import DataError
 from reid_ray.records import conform
+from reid_ray.storage.table_files import parquet_files
 from reid_ray.versions import check_table
 
 
@@ -63,38 +62,15 @@ class TableWriter:
             self.flush()
 
 
-def parquet_files(path: str | Path) -> list[Path]:
-    """The Parquet files of a table: the file itself, or every *.parquet below a folder in sorted order.
-
-    Raises:
-        DataError: the path does not exist or holds no Parquet file.
-    """
-    path = Path(expanded(str(path)))
-    if path.is_file():
-        return [path]
-    if not path.exists():
-        raise DataError(f"{path}: does not exist; give a Parquet file or a folder of them")
-    files = sorted(f for f in path.rglob("*.parquet") if not any(part.startswith(".") for part in f.relative_to(path).parts))
-    files = [file for file in files if not file.is_dir()]  # some programs write a table as a folder of that name
-    if not files:
-        raise DataError(f"{path}: holds no *.parquet file")
-    if odd := next((file for file in files if not file.is_file()), None):
-        raise DataError(f"{odd}: is no regular file, but a broken link or a pipe; take it out of the table's folder")
-    return files
-
-
 def iter_table(path: str | Path, schema: pa.Schema, *, columns: list[str] | None = None, batch_rows: int = 8192) -> Iterator[pa.Table]:
-    """Stream a Parquet table in batches, conformed to `schema` (or to its `columns`), without holding it whole."""
+    """Stream a Parquet table, at a path or an address, in batches conformed to `schema` (or to its `columns`); never held whole."""
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     for file in parquet_files(path):
-        try:
-            with pq.ParquetFile(file) as parquet:
-                check_table(parquet.schema_arrow.metadata, origin=file)
-                present = [name for name in wanted.names if name in parquet.schema_arrow.names]
-                for batch in parquet.iter_batches(batch_size=batch_rows, columns=present):
-                    yield conform(pa.Table.from_batches([batch]), wanted, origin=str(file))
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{file}: is not a readable Parquet file ({error}); write it again") from None
+        with file.open() as parquet:
+            check_table(parquet.schema_arrow.metadata, origin=file)
+            present = [name for name in wanted.names if name in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(batch_size=batch_rows, columns=present):
+                yield conform(pa.Table.from_batches([batch]), wanted, origin=str(file))
 
 
 def read_table(path: str | Path, schema: pa.Schema, *, columns: list[str] | None = None) -> pa.Table:

@@ -21,23 +21,23 @@ MUTATIONS = (
     ),
     Mutation(
         "a reader out of file descriptors blames the file",
-        "reid_ray/data/regular_files.py",
+        "reid_ray/storage/regular_files.py",
         "_SYSTEM = frozenset({errno.EMFILE, errno.ENFILE, ",
         "_SYSTEM = frozenset({",
         _SOURCES,
     ),
     Mutation(
         "a file of this second is known for good",
-        "reid_ray/data/sources.py",
-        "recent = time.time() - stat.st_mtime < SETTLED_S",
+        "reid_ray/data/pieces.py",
+        "recent = time.time() - changed / 1e9 < SETTLED_S",
         "recent = False",
         _SOURCES,
     ),
     Mutation(
         "a file is known without its time of change",
-        "reid_ray/data/sources.py",
-        "{stat.st_size} {stat.st_mtime_ns}",
-        "{stat.st_size}",
+        "reid_ray/data/pieces.py",
+        '{size} {changed}"',
+        '{size}"',
         _SOURCES,
     ),
     Mutation(
@@ -49,9 +49,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a file far too large is read whole",
-        "reid_ray/data/sources.py",
-        "None if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES else file.read()",
-        "file.read()",
+        "reid_ray/data/fetch.py",
+        "image.store.read_bytes(image.name, limit=max_bytes + 1)",
+        "image.store.read_bytes(image.name, limit=max_bytes)",
         _SOURCES,
     ),
     # --- what a data set's files say
@@ -82,7 +82,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a link's name stands for the folder's own",
-        "reid_ray/data/store.py",
+        "reid_ray/storage/store.py",
         "stack.pop() if stack else links.popleft()",
         "links.popleft() if links else stack.pop()",
         (_DATA + "test_files.py",),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reid_ray.data.sources import MAX_FILE_BYTES
+from reid_ray.data.pieces import MAX_FILE_BYTES
 
 
 def encoded(picture: Image.Image, kind: str, **options) -> bytes:
@@ -93,7 +93,8 @@ def seed(folder: Path, person: Image.Image) -> dict[str, str]:
     os.mkfifo(folder / "pipe.png")
     with (folder / "huge.tif").open("wb") as huge:
         huge.truncate(MAX_FILE_BYTES + 1)
-    expected |= {"linked.jpg": "ok", "dangling.jpg": "missing", "loop.jpg": "missing", "pipe.png": "missing", "huge.tif": "missing"}
+    expected |= {"linked.jpg": "ok", "dangling.jpg": "missing", "loop.jpg": "unreadable_file", "pipe.png": "unreadable_file"}
+    expected["huge.tif"] = "too_many_bytes"
     # Not image files by name, so not listed: no row, no failure.
     (folder / "notes.txt").write_text("taken on Monday")
     (folder / ".hidden.jpg").write_bytes(b"")

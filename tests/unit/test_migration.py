@@ -26,7 +26,6 @@ from reid_ray.data.failures import FAILURES
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.parquet import read_parquet
 from reid_ray.data.sources import image_listing
-from reid_ray.data.store import open_store
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.data.synthetic.job import run_synthesize
 from reid_ray.errors import DataError
@@ -43,6 +42,7 @@ from reid_ray.retrieval.index.gallery import GalleryIndex
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.storage.listing import MARK, differences, read_mark
 from reid_ray.storage.lock import OutputLock
+from reid_ray.storage.store import open_store
 from reid_ray.train.checkpoint.checkpoint_place import refuse_newer
 from reid_ray.train.checkpoint.contents import check
 from reid_ray.train.checkpoint.run_folders import Record, other_runs

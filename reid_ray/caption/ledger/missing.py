@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from reid_ray.caption.ledger.wanted import Ask, CaptionRecipe, RewriteRecipe, key_of
 from reid_ray.caption.ledger.write_ahead_log import KEYS, SEEN, Index, Ledger, as_keys, find
 from reid_ray.caption.rows import WHO
-from reid_ray.data.sources import ImageListing, Piece
+from reid_ray.data.pieces import Piece
+from reid_ray.data.sources import ImageListing
 
 if TYPE_CHECKING:
     import ray
@@ -72,6 +73,19 @@ def survey(listing: ImageListing, ledger: Ledger) -> Survey:
         lengths.append(len(places))
     row_N = np.concatenate(row_P) if row_P else np.empty(0, np.int64)
     return Survey(listing, seen, row_N, np.cumsum([0, *lengths])[:-1])
+
+
+def renewed(listing: ImageListing, ledger: Ledger) -> ImageListing:
+    """At a store, the listing with the states of now wherever a place is unknown: those files changed since they were listed."""
+    if not listing.at_store:
+        return listing  # whose files' states are asked for each time
+    view = survey(listing, ledger)
+    stops = [*view.starts[1:], len(view.row_N)]
+    pieces = [
+        piece.renewed() if (view.row_N[start:stop] < 0).any() else piece
+        for piece, start, stop in zip(listing.pieces, view.starts, stops, strict=True)
+    ]
+    return replace(listing, pieces=tuple(pieces))
 
 
 def place_key(place: str) -> bytes:
@@ -217,14 +231,14 @@ class MissingOnly:
             yield table.append_column(MISSING, missing).filter(pc.not_equal(missing, ""))
         if self._record:
             # A file that changed under the reader's hands is nobody's: the next look finds its place unknown.
-            after = piece.places(self._ledger.run)
+            after = piece.renewed().places(self._ledger.run)
             rows = [row | {"place": place_key(a)} for row, a, b in zip(seen, before, after, strict=True) if a == b]
             self._ledger.commit_seen(pa.Table.from_pylist(rows, schema=SEEN))
 
 
 def some_pieces(listing: ImageListing, pieces: Sequence[Piece]) -> ImageListing:
     """The listing of a part of a source."""
-    return replace(listing, pieces=tuple(pieces), count=sum(len(piece.places("")) for piece in pieces))
+    return replace(listing, pieces=tuple(pieces), count=sum(piece.rows for piece in pieces))
 
 
 def rows_with(file: str, keys: np.ndarray) -> pa.Table:

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from reid_ray.data.regular_files import raise_if_system
-from reid_ray.data.store import Store
 from reid_ray.errors import DataError
+from reid_ray.storage.regular_files import raise_if_system
+from reid_ray.storage.store import Store
 
 _CHUNK = 1 << 20
 MAX_RECORD = 64 << 20  # characters: a longer record is a quotation mark that is missing

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from reid_ray.data.image_records import Records
-from reid_ray.data.store import Store
 from reid_ray.errors import DataError
 from reid_ray.scratch import scratch_table
+from reid_ray.storage.store import Store
 
 FILE = "image_names.jsonl"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from reid_ray.data.regular_files import open_regular, raise_if_system
 from reid_ray.errors import DataError
+from reid_ray.storage.regular_files import open_regular, raise_if_system
 
 _META = struct.Struct(
     "<II QQ 48s IHH QQQQQ QQ"

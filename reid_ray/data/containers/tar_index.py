@@ -21,8 +21,8 @@ from itertools import groupby, islice
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, NamedTuple, Self
 
-from reid_ray.data.regular_files import raise_if_system
 from reid_ray.scratch import scratch_table
+from reid_ray.storage.regular_files import raise_if_system
 
 Kind = Literal["file", "sparse", "hard link", "symbolic link", "other"]
 _BLOCK = 512

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import PathOrAddress
 
 ExportFormat = Literal[
     "cuhk_pedes",
@@ -28,8 +28,8 @@ ExportFormat = Literal[
 class ExportJob(Section):
     """Job export."""
 
-    tables: LocalPath = Field(description="folder with images/ and captions/, as the jobs ingest and synthesize write it")
-    captions: LocalPath | None = Field(
+    tables: PathOrAddress = Field(description="folder with images/ and captions/, as the jobs ingest and synthesize write it")
+    captions: PathOrAddress | None = Field(
         None, description="captions table that lies elsewhere, as the job caption writes it; null takes captions/"
     )
     format: ExportFormat = Field(

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from hashlib import blake2b
 
-from reid_ray.data.store import is_image_name
+from reid_ray.data.images import is_image_name
 
 # ext4, NTFS and APFS take 255 bytes a part; the rest is room for the .json of a WebDataset sample. macOS takes 1,024 bytes a path.
 _PART_BYTES, _PATH_BYTES = 250, 1000

@@ -19,10 +19,10 @@ from reid_ray.data.formats.registry import Caption, Skipped, read_source
 from reid_ray.data.images import image_size
 from reid_ray.data.ingest.config import LoadConfig
 from reid_ray.data.ingest.job import admit
-from reid_ray.data.store import is_remote
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.storage import JobOutput, read_manifest
+from reid_ray.storage.store import is_remote
 from reid_ray.terminal.own_lines import say
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import LocalPath, PathOrAddress
 
 # The formats, and of each the function that reads it, in a module beside this one: a new data set is one file and one line here.
 READERS = {
@@ -37,14 +37,14 @@ class SourceConfig(Section):
     """A data set to read."""
 
     format: Format = Field(description="published layout of the data set; see reid_ray/data/formats for each one's files")
-    path: LocalPath = Field(
+    path: PathOrAddress = Field(
         description="folder of the data set: a local path or any URI that pyarrow reaches (file://, s3://, gs://, hdfs://)"
     )
     name: str | None = Field(None, description="data set name in the tables; null takes the format's own (folder: the folder's name)")
     annotations: LocalPath | None = Field(
         None, description="caption file of cuhk_pedes, icfg_pedes, rstpreid, relative to path; null takes the published name"
     )
-    images: LocalPath | None = Field(
+    images: PathOrAddress | None = Field(
         None, description="luperson_mllm only: folder or LMDB of the images, relative to path or an address; null takes LUPerson-MLLM/"
     )
     boxes: Literal["detected", "labeled"] = Field("detected", description="cuhk03 only: boxes of a detector, or drawn by hand")
@@ -58,7 +58,7 @@ class SourceConfig(Section):
     )
     each_its_own: bool = Field(False, description="folder only: every image is an identity of its own, numbered in order of the paths")
     columns: dict[str, str] = Field({}, description="parquet only: IMAGES column -> name in the file, for tables of other origin")
-    captions: LocalPath | None = Field(
+    captions: PathOrAddress | None = Field(
         None, description="parquet only: address of a captions table that lies elsewhere; null takes captions/ beside images/, if any"
     )
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels fails, undecoded")
@@ -79,16 +79,6 @@ class SourceConfig(Section):
         for option, formats in owners.items():
             if option in self.model_fields_set and self.format not in formats:
                 raise ValueError(f"{option} belongs to format {' or '.join(sorted(formats))}, but format is {self.format}; drop it")
-        return self
-
-    @model_validator(mode="after")
-    def _addresses_hold_no_secret(self) -> Self:
-        for option, address in (("path", self.path), ("images", self.images), ("captions", self.captions)):
-            if address and re.match(r"\w+://[^/?]*@", address):
-                raise ValueError(
-                    f"{option} holds credentials, which would be written into the manifest; give them to the environment instead "
-                    "(for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
-                )
         return self
 
     @model_validator(mode="after")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.json_captions import JsonLayout, find_annotations, read_json_captions
 from reid_ray.data.image_records import Records
-from reid_ray.data.store import Store
 from reid_ray.errors import DataError
+from reid_ray.storage.store import Store
 
 DATASET = "CUHK-PEDES"
 ANNOTATIONS = "reid_raw.json"

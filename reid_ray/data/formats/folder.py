@@ -11,7 +11,8 @@ import re
 from reid_ray.data.containers.values import split_name, whole
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import ImageRecord, Records, Skipped
-from reid_ray.data.store import Store, is_image_name
+from reid_ray.data.images import is_image_name
+from reid_ray.storage.store import Store
 
 
 def read_folder(store: Store, source: SourceConfig) -> Records:

@@ -12,8 +12,9 @@ import re
 from reid_ray.data.containers.lmdb_pages import LmdbFile
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import ImageRecord, Records, Skipped
-from reid_ray.data.store import Store, is_image_name
+from reid_ray.data.images import is_image_name
 from reid_ray.errors import DataError
+from reid_ray.storage.store import Store
 
 DATASET = "LUPerson"
 KEY = re.compile(r"^\d{2}_\d{2}_\d{4}_\d{8}$")

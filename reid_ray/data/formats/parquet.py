@@ -17,11 +17,10 @@ from reid_ray.data.containers.values import split_name, whole
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, caption_of
-from reid_ray.data.parquet_errors import reading_parquet
-from reid_ray.data.regular_files import raise_if_system
-from reid_ray.data.store import Store, open_file_store, open_store
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES, conform
+from reid_ray.storage.store import Store, open_file_store, open_store
+from reid_ray.storage.table_files import TableFile
 from reid_ray.versions import check_table
 
 _IDS = ("person_id", "camera_id")
@@ -71,9 +70,8 @@ def _record(row: dict[str, Any], captions: tuple[Caption, ...], renamed: str | N
     if row["image"] is None and path:
         try:
             store, name = open_file_store(path)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise_if_system(error)
-            return Skipped(image_id, dataset, "unreadable_file", f"{path}: {error}", split, person_id, camera_id, path, captions)
+        except DataError as error:
+            return Skipped(image_id, dataset, "unreadable_file", str(error), split, person_id, camera_id, path, captions)
     return ImageRecord(
         image_id,
         dataset,
@@ -104,12 +102,10 @@ def _rows(store: Store, schema: pa.Schema, renames: dict[str, str], columns: lis
     if unknown:
         raise DataError(f"source.columns names {', '.join(sorted(unknown))}, which are no columns of the images table: {wanted.names}")
     for path in files:
-        origin = f"{store}/{path}"
-        with reading_parquet(origin), store.open(path) as stream:
-            for row in _file_rows(pq.ParquetFile(stream), wanted, renames, origin):
-                kept = row.get("path")
-                if kept and "://" not in kept and not kept.startswith("/"):  # relative to the Parquet file
-                    row["path"] = store.locate(f"{path.rpartition('/')[0]}/{kept}".lstrip("/"))
+        with TableFile(store, path).open() as file:
+            for row in _file_rows(file, wanted, renames, f"{store}/{path}"):
+                if row.get("path"):
+                    row["path"] = store.locate_beside(path, row["path"])
                 yield row
 
 

@@ -24,12 +24,12 @@ from reid_ray.data.formats.registry import Caption, ImageRecord, Skipped, read_s
 from reid_ray.data.image_records import skipped
 from reid_ray.data.images import image_size, verify_image
 from reid_ray.data.ingest.config import IngestJob
-from reid_ray.data.regular_files import printable
-from reid_ray.data.store import is_remote
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
+from reid_ray.storage.regular_files import printable
+from reid_ray.storage.store import is_remote
 from reid_ray.terminal.own_lines import say
 
 _BATCH_ROWS = 512

@@ -16,7 +16,7 @@ from reid_ray.data.failures import Failures
 from reid_ray.data.fetch import Loaded
 from reid_ray.data.formats.registry import Caption, ImageRecord, Skipped
 from reid_ray.data.lint.caption_text import caption_fault, least_tokens, normalised
-from reid_ray.data.regular_files import printable
+from reid_ray.storage.regular_files import printable
 
 UNKNOWN = -(1 << 62)  # in place of a person_id that is null
 

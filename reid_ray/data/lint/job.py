@@ -20,11 +20,11 @@ from reid_ray.data.lint.config import LintJob
 from reid_ray.data.lint.gather import Rows
 from reid_ray.data.lint.page import as_html, as_json, table_text
 from reid_ray.data.lint.perceptual_hash import perceptual_hash
-from reid_ray.data.regular_files import printable
-from reid_ray.data.store import is_remote
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.storage import JobOutput, read_manifest, write_bytes, write_json
+from reid_ray.storage.regular_files import printable
+from reid_ray.storage.store import is_remote
 from reid_ray.terminal.own_lines import say
 
 _THUMBNAIL = (128, 128)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig, OutputConfig, PoolConfig, RayConfig
-from reid_ray.config.paths import LocalPath, PathOrName
+from reid_ray.config.paths import PathOrAddress, PathOrName
 
 
 class EmbedJob(Section):
@@ -18,7 +18,7 @@ class EmbedJob(Section):
         description="folder of a trained encoder (the model/ folder that the train job writes); every node must see it"
     )
     images: ImagesConfig | None = Field(None, description="images to embed; or give captions")
-    captions: LocalPath | None = Field(None, description="CAPTIONS table to embed; or give images")
+    captions: PathOrAddress | None = Field(None, description="CAPTIONS table to embed; or give images")
     caption_kinds: list[Literal["human", "static", "dynamic", "rewrite"]] = Field(
         ["human"], min_length=1, description="kinds of captions to embed; a benchmark's own are human"
     )

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from reid_ray.errors import DataError
 from reid_ray.model.plain_text import CutTexts
@@ -126,7 +125,10 @@ def read_features(path: str, *, kind: str, split: str | None, drop_unknown_perso
     Raises:
         DataError: as collect_features; or the table holds another kind than asked for.
     """
-    capacity = sum(pq.read_metadata(file).num_rows for file in parquet_files(path))
+    capacity = 0
+    for file in parquet_files(path):
+        with file.open() as parquet:
+            capacity += parquet.metadata.num_rows
 
     def tables() -> Iterable[pa.Table]:
         for table in iter_table(path, EMBEDDINGS):
@@ -145,7 +147,7 @@ def _fingerprints(path: str) -> frozenset[str]:
     """Distinct encoders of a table on disk; the column is no part of EMBEDDINGS, so it may be absent."""
     found: set[str] = set()
     for file in parquet_files(path):
-        with pq.ParquetFile(file) as parquet:
+        with file.open() as parquet:
             if ENCODER.name in parquet.schema_arrow.names:
                 found.update(pc.unique(parquet.read(columns=[ENCODER.name])[ENCODER.name].drop_null()).to_pylist())
     return frozenset(found)
@@ -155,7 +157,7 @@ def _texts_cut(path: str, split: str | None) -> CutTexts | None:
     """Of the texts of this split; None if a file does not say, as images' do not."""
     cut = CutTexts()
     for file in parquet_files(path):
-        with pq.ParquetFile(file) as parquet:
+        with file.open() as parquet:
             if TOKENS.name not in parquet.schema_arrow.names:
                 return None
             table = parquet.read(columns=[TOKENS.name, TRUNCATED.name, "split"])

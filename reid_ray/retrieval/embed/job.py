@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.sources import image_listing, read_images
 from reid_ray.errors import DataError
@@ -33,14 +31,16 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
     """
     origin = config.captions if config.images is None else config.images.path
     inputs = {"encoder": config.encoder, "rows": origin}
-    output = JobOutput("embed", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
+    listing = None if config.images is None else image_listing(config.images)
+    contents = {} if listing is None else listing.contents()
+    output = JobOutput("embed", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents=contents)
     if (earlier := output.kept()) is not None:
         return earlier
     require_encoder_folder(config.encoder)
     with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=600):
         require_resources([pool_need("embed", config.embed)])
         if config.images is not None:
-            images = read_images(config.images, listing=image_listing(config.images))
+            images = read_images(config.images, listing=listing)
             rows = embed_images(images, config.encoder, config.embed, max_pixels=config.images.max_pixels)
         else:
             captions = read_captions(str(config.captions), kinds=config.caption_kinds, split=config.split)
@@ -61,8 +61,9 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
 def _count(output: JobOutput, folder: str) -> CutTexts:
     cut = CutTexts()
     for file in parquet_files(folder):
-        further = [name for name in (TOKENS.name, TRUNCATED.name) if name in pq.read_schema(file).names]
-        table = pq.read_table(file, columns=["status", "reason", *further])
+        with file.open() as parquet:
+            further = [name for name in (TOKENS.name, TRUNCATED.name) if name in parquet.schema_arrow.names]
+            table = parquet.read(columns=["status", "reason", *further])
         if further:
             count_cut_texts(cut, table)
         for status, reason in zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig, PoolConfig, RayConfig
-from reid_ray.config.paths import LocalPath, PathOrName
+from reid_ray.config.paths import PathOrAddress, PathOrName
 
 
 class RerankConfig(Section):
@@ -34,15 +34,17 @@ class EvaluateJob(Section):
         None,
         description="folder of a trained encoder, as jobs/index.py takes it; with embeddings optional: tells what weights were selected on",
     )
-    images: LocalPath | None = Field(
+    images: PathOrAddress | None = Field(
         None, description="IMAGES table: gallery, and image queries; with gallery_embeddings optional, and shown on the picture"
     )
-    captions: LocalPath | None = Field(None, description="CAPTIONS table: the text queries")
+    captions: PathOrAddress | None = Field(None, description="CAPTIONS table: the text queries")
     caption_kinds: list[Literal["human", "static", "dynamic", "rewrite"]] = Field(
         ["human"], min_length=1, description="kinds of captions that are queries; a benchmark's own are human"
     )
-    query_embeddings: LocalPath | None = Field(None, description="EMBEDDINGS table of the queries, in place of captions or query images")
-    gallery_embeddings: LocalPath | None = Field(None, description="EMBEDDINGS table of the gallery, in place of images")
+    query_embeddings: PathOrAddress | None = Field(
+        None, description="EMBEDDINGS table of the queries, in place of captions or query images"
+    )
+    gallery_embeddings: PathOrAddress | None = Field(None, description="EMBEDDINGS table of the gallery, in place of images")
     split: str | None = Field("test", description="gallery: images of this split; null takes all")
     query_split: str | None = Field(
         None, description="queries of this split; null: the same as split. Image benchmarks use split gallery and query_split query"

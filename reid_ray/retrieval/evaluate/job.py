@@ -318,6 +318,7 @@ def evaluated_queries(folder: str | Path) -> pa.Table:
     """queries.parquet of an evaluate job's output folder."""
     read_result(folder)
     file = parquet_files(Path(folder) / QUERIES)[0]
-    table = pq.read_table(file)
+    with file.open() as parquet:
+        table = parquet.read()
     check_table(table.schema.metadata, origin=file)
     return table

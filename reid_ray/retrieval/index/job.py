@@ -42,17 +42,18 @@ def run_index(config: IndexJob) -> dict[str, Any]:
         DataError: no image, no encoder, or not a single image could be embedded.
         ResourceError: the cluster cannot hold the embedding actors.
     """
+    listing = image_listing(config.images)
     output = JobOutput(
         "index",
         config.output.path,
         config,
         if_exists=config.output.if_exists,
         inputs={"images": config.images.path, "encoder": config.encoder},
+        contents=listing.contents(),
     )
     if (earlier := output.kept()) is not None:
         return earlier
     require_encoder_folder(config.encoder)
-    listing = image_listing(config.images)
     with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=600):
         require_resources([pool_need("embed", config.embed)])
         rows = embed_images(

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import PathOrAddress
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.train.feed.config import PairTrainingJob, TrainCaptions
 from reid_ray.train.losses.config import ObjectiveConfig
@@ -18,8 +18,8 @@ class TransferSet(Section):
     """Another data set, by the text-to-image protocol: val after each validation, test once at the end with the kept weights."""
 
     name: str = Field(pattern=r"^[\w.-]+$", description="as the log and the manifest shall name it, such as ICFG-PEDES")
-    images: LocalPath = Field(description="its IMAGES table")
-    captions: LocalPath = Field(description="its CAPTIONS table")
+    images: PathOrAddress = Field(description="its IMAGES table")
+    captions: PathOrAddress = Field(description="its CAPTIONS table")
     caption_kinds: list[Literal["human", "static", "dynamic"]] = Field(["human"], min_length=1, description="kinds of captions that query")
     val_split: str | None = Field("val", description="split looked at while training; null if it has none")
     test_split: str | None = Field("test", description="split scored once at the end; null leaves it out")

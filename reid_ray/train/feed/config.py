@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import PoolConfig
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import PathOrAddress
 from reid_ray.train.config import TrainingJob
 
 
 class TrainImages(Section):
     """Which images are learnt from, and which choose the weights."""
 
-    path: LocalPath = Field(description="Parquet file or folder in the IMAGES schema (jobs/synthesize.py and jobs/ingest.py write it)")
+    path: PathOrAddress = Field(description="Parquet file or folder in the IMAGES schema (jobs/synthesize.py and jobs/ingest.py write it)")
     train_split: str = Field("train", description="images of this split are learnt from")
     val_split: str | None = Field(
         "val", description="the weights with the best score on this split are kept; null keeps the last weights. Never test"
@@ -35,7 +35,9 @@ class TrainImages(Section):
 class TrainCaptions(Section):
     """Which captions are learnt from."""
 
-    paths: list[LocalPath] = Field(min_length=1, description="Parquet files or folders in the CAPTIONS schema; all of them are learnt from")
+    paths: list[PathOrAddress] = Field(
+        min_length=1, description="Parquet files or folders in the CAPTIONS schema; all of them are learnt from"
+    )
     kinds: list[Literal["human", "static", "dynamic"]] = Field(
         ["human", "static", "dynamic"], min_length=1, description="kinds of captions to take; each caption is one sample per epoch"
     )

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.images import BadImageError, decode_image
+from reid_ray.data.pieces import UNREAD
 from reid_ray.data.sources import iter_images
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
@@ -192,9 +193,9 @@ def pack_pictures(images: str, wanted: pa.Array, path: Path, *, max_pixels: int)
     schema = pa.schema([pa.field("image", pa.binary())])
     source = ImagesConfig(source="parquet", path=images, max_pixels=max_pixels)
 
-    def reason(data: bytes | None) -> str | None:
+    def reason(data: bytes | None, unread: str | None) -> str | None:
         try:
-            decode_image(data, max_pixels=max_pixels)
+            decode_image(data, max_pixels=max_pixels, unread=unread)
         except BadImageError as error:
             return error.reason
         return None
@@ -203,7 +204,7 @@ def pack_pictures(images: str, wanted: pa.Array, path: Path, *, max_pixels: int)
         for piece in iter_images(source):
             table = piece.filter(pc.is_in(piece["image_id"], wanted))
             data, ids = table["image"].to_pylist(), table["image_id"].to_pylist()
-            bad = list(pool.map(reason, data))
+            bad = list(pool.map(reason, data, table[UNREAD.name].to_pylist()))
             reasons.update({name: why for name, why in zip(ids, bad, strict=True) if why is not None})
             good = [row for row, why in enumerate(bad) if why is None]
             if good:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import PathOrAddress
 from reid_ray.model.mllm.config import MllmConfig
 from reid_ray.train.feed.config import BatchesConfig, PairTrainingJob
 
@@ -17,7 +17,7 @@ Source = Literal["rewrite", "image", "identity", "caption"]
 class TuneCaptions(Section):
     """Which captions are shown, and what the model is to say after them."""
 
-    paths: list[LocalPath] = Field(
+    paths: list[PathOrAddress] = Field(
         min_length=1, description="Parquet files or folders in the CAPTIONS schema, from the caption job or from people"
     )
     kinds: list[Literal["human", "static", "dynamic"]] = Field(

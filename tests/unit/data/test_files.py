@@ -16,12 +16,12 @@ from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.registry import ImageRecord, read_source
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.job import run_ingest
-from reid_ray.data.regular_files import read_regular
 from reid_ray.data.sources import image_listing
-from reid_ray.data.store import open_store
 from reid_ray.errors import DataError
 from reid_ray.records import IMAGES
 from reid_ray.storage import read_table
+from reid_ray.storage.regular_files import read_regular
+from reid_ray.storage.store import open_store
 
 
 def ingest(path, out, format="folder", **options):

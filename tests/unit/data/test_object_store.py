@@ -1,55 +1,38 @@
 """Object stores over the wire: every read goes through pyarrow's S3 client and HTTP to a server on this machine (moto's)."""
 
-import logging
 import shutil
+import time
 from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote
+from threading import Thread
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from pyarrow import fs
+from bucket import s3_server
 
-from reid_ray.config.common import OutputConfig
+from reid_ray.config.common import ImagesConfig, OutputConfig
 from reid_ray.data.export.config import ExportJob
 from reid_ray.data.export.job import run_export
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.job import run_ingest
+from reid_ray.data.pieces import MAX_FILE_BYTES, SETTLED_S, FilePiece
+from reid_ray.data.sources import image_listing, iter_images
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
-from reid_ray.storage import read_table
+from reid_ray.storage import read_table, store
+from reid_ray.storage.store import Store, open_store, store_at
 
 SAME = ["image_id", "image", "image_sha256", "width", "height", "dataset", "split", "person_id", "camera_id"]  # all but the path
 
 
-class S3:
-    """A bucket `data` on an S3 server: puts local folders into it and says the address of what it holds."""
-
-    def __init__(self, endpoint: str) -> None:
-        self.options = f"?endpoint_override={endpoint}&scheme=http&region=us-east-1"
-        self.filesystem = fs.S3FileSystem(endpoint_override=endpoint, scheme="http", region="us-east-1", allow_bucket_creation=True)
-        self.filesystem.create_dir("data")
-
-    def put(self, folder, key: str) -> str:
-        fs.copy_files(str(folder), f"data/{key}", source_filesystem=fs.LocalFileSystem(), destination_filesystem=self.filesystem)
-        return self.address(key)
-
-    def address(self, key: str) -> str:
-        return f"s3://data/{quote(key)}{self.options}"
-
-
 @pytest.fixture(scope="module")
 def s3():
-    server = pytest.importorskip("moto.server", reason="no S3 server here: make setup installs moto")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request otherwise
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    running.start()
-    with pytest.MonkeyPatch.context() as environment:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # credentials come from the environment, never from the address
-            environment.setenv(name, "test")
-        yield S3("{}:{}".format(*running.get_host_and_port()))
-    running.stop()
+    with s3_server() as bucket:
+        yield bucket
 
 
 def ingest(format, path, out, *, images="bytes", **source):
@@ -135,3 +118,201 @@ def test_a_result_of_shards_at_an_address_is_kept_until_a_shard_changes(s3, tmp_
     assert ingest(s3.address("watched")) == first
     shutil.copy(tmp_path / "crops" / "b.jpg", tmp_path / "crops" / "c.jpg")
     assert ingest(s3.put(tmp_path / "crops", "watched")) != first
+
+
+# --- the jobs that read images piece by piece
+
+
+def tree(folder: Path, people, names) -> Path:
+    for index, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(people[index % len(people)][0])
+    return folder
+
+
+def sourced(source: str, path, **options) -> list[dict]:
+    return pa.concat_tables(iter_images(ImagesConfig(source=source, path=str(path), **options))).to_pylist()
+
+
+def without_path(rows: list[dict]) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != "path"} for row in rows]
+
+
+NAMES = [
+    "b.jpg",
+    "a.jpg",
+    "cam 1/p2/50%.jpg",
+    "cam 1/p1/é.JPEG",
+    "cam 1/z.png",
+    "cam-0/x.jpg",
+    "notes.txt",
+    ".hidden/x.jpg",
+    "cam-0/.x.jpg",
+]
+
+
+def test_a_folder_gives_the_same_rows_from_s3_as_from_disk_and_as_ingest_reads_it(people, tmp_path, s3):
+    folder = tree(tmp_path / "crops", people, NAMES)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    address = s3.put(folder, "rows/crops")
+    here, there = sourced("folder", folder), sourced("folder", address)
+    assert [row["image_id"] for row in here] == [
+        "a.jpg", "b.jpg", "broken.jpg", "cam 1/z.png", "cam 1/p1/é.JPEG", "cam 1/p2/50%.jpg", "cam-0/x.jpg",
+    ]  # fmt: skip
+    assert without_path(there) == without_path(here)
+    assert [sourced("folder", address, limit=2)[at]["path"] for at in (0, 1)] == [row["path"] for row in there[:2]]
+    ingest("folder", address, tmp_path / "ingested")
+    ingested = read_table(tmp_path / "ingested" / "images", IMAGES).to_pylist()
+    readable = [row for row in there if row["image_id"] != "broken.jpg"]
+    assert [row | {"unread": None} for row in ingested] == readable
+
+
+def test_a_table_gives_the_same_rows_from_s3_as_from_disk_whole_or_by_path(trees, tmp_path, s3):
+    market = trees.market1501()
+    ingest("market1501", market, tmp_path / "bytes")
+    ingest("market1501", s3.put(market, "market"), tmp_path / "paths", images="path")
+    addresses = {name: s3.put(tmp_path / name / "images", f"table/{name}") for name in ("bytes", "paths")}
+    for split in (None, "train", "query"):
+        here = sourced("parquet", tmp_path / "bytes" / "images", split=split)
+        assert here
+        assert sourced("parquet", addresses["bytes"], split=split) == here
+        assert without_path(sourced("parquet", addresses["paths"], split=split)) == without_path(here)
+    one = addresses["bytes"].replace("?", "/part-00000.parquet?")
+    assert sourced("parquet", one, limit=5) == sourced("parquet", addresses["bytes"])[:5]
+    assert read_table(addresses["bytes"], IMAGES).equals(read_table(tmp_path / "bytes" / "images", IMAGES))
+    with pytest.raises(DataError, match=r"s3://data/table/none\?.*does not exist"):
+        sourced("parquet", s3.address("table/none"))
+
+
+def test_an_object_that_is_gone_frozen_or_far_too_large_is_a_row_with_its_reason(people, tmp_path, s3, monkeypatch):
+    boto3 = pytest.importorskip("boto3")
+    config = ImagesConfig(source="folder", path=s3.put(tree(tmp_path / "crops", people, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]), "gone"))
+    listing = image_listing(config)
+    s3.filesystem.delete_file("data/gone/b.jpg")
+    client = boto3.client("s3", endpoint_url=f"http://{s3.endpoint}", region_name="us-east-1")
+    client.put_object(Bucket="data", Key="gone/c.jpg", Body=people[0][0], StorageClass="GLACIER")
+    monkeypatch.setattr("reid_ray.data.pieces.MAX_FILE_BYTES", len(people[0][0]) + 1)
+    s3.write("gone/d.jpg", people[0][0] + b"...")
+    rows = pa.concat_tables(iter_images(config, listing=listing)).to_pylist()
+    assert [(row["unread"] or "").partition(":")[0] for row in rows] == ["", "missing", "unreadable_file", "too_many_bytes"]
+    assert [row["image"] is None for row in rows] == [False, True, True, True]
+    assert MAX_FILE_BYTES > 64 << 20
+
+
+def test_an_object_is_known_by_what_its_listing_told_and_a_change_is_seen_where_it_is_looked_for(people, tmp_path, s3):
+    config = ImagesConfig(source="folder", path=s3.put(tree(tmp_path / "crops", people, ["a.jpg", "b.jpg"]), "states"))
+    young = image_listing(config)
+    assert not set(young.places("one")[0]) & set(young.places("two")[0])
+    time.sleep(SETTLED_S + 0.1)
+    s3.requests.clear()
+    (before,) = young.places("one")
+    assert before == young.places("two")[0]
+    assert not s3.requests
+    s3.write("states/b.jpg", b"another content")
+    s3.filesystem.delete_file("data/states/a.jpg")
+    (piece,) = young.pieces
+    assert piece.places("one") == before  # as it was listed
+    now = piece.renewed().places("one")
+    assert not set(now) & set(before)
+    assert young.contents() != image_listing(config).contents()
+
+
+def test_listing_costs_a_request_a_thousand_objects_and_once(people, tmp_path, s3):
+    names = [f"{folder}/{person}/{index}.jpg" for folder in ("cam1", "cam2") for person in range(30) for index in range(2)]
+    address = s3.put(tree(tmp_path / "crops", people, names), "many")
+    folder = store_at(address)
+    s3.requests.clear()
+    listing = image_listing(ImagesConfig(source="folder", path=address))
+    assert listing.count == 120
+    listing.places("one")
+    listing.contents()
+    assert s3.requests["LIST"] <= 2 + 3  # is it there, and what lies in it and in each camera's folder
+    assert s3.requests["GET"] == 0
+    in_order = list(folder.walk())
+    assert in_order == list(open_store(tmp_path / "crops").walk())
+    s3.requests.clear()
+    assert pa.concat_tables(iter_images(ImagesConfig(source="folder", path=address), listing=listing)).num_rows == 120
+    assert s3.requests == {"HEAD": 120, "GET": 120}
+
+
+def test_many_folders_are_listed_in_one_go(people, tmp_path, s3, monkeypatch):
+    names = ["top.jpg", *(f"p{person:02d}/{index}.jpg" for person in range(20) for index in range(2))]
+    address = s3.put(tree(tmp_path / "crops", people, names), "broad")
+    apart = list(store_at(address).walk_states())
+    monkeypatch.setattr(store, "_LISTED_APART", 5)
+    s3.requests.clear()
+    assert list(store_at(address).walk_states()) == apart
+    assert s3.requests["LIST"] == 2
+
+
+@contextmanager
+def answering(status: int, code: str):
+    """A server that answers every request so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b"" if self.command == "HEAD" else f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"?endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=us-east-1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (403, "InvalidAccessKeyId"), (400, "ExpiredToken")])
+def test_a_store_that_does_not_let_this_user_in_is_one_sentence(status, code):
+    with answering(status, code) as options:
+        for source in ("folder", "parquet"):
+            with pytest.raises(DataError, match="give credentials that may read there") as error:
+                image_listing(ImagesConfig(source=source, path=f"s3://data/{code}{options}"))
+            assert f"s3://data/{code}" in str(error.value)
+
+
+class OneAnswer:
+    """A filesystem elsewhere that answers every request alike."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer, self.asked = answer, 0
+
+    def open_input_stream(self, *_, **__):
+        self.asked += 1
+        raise OSError(self.answer)
+
+
+# As pyarrow words them; the name that is asked for may hold any word.
+_ASKED = "When reading information for key 'x/SLOW_DOWN expired.jpg' in bucket 'data': AWS Error "
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked", "words"),
+    [
+        ("UNKNOWN (HTTP status 503) during HeadObject operation: No response body.", 3, "fewer readers"),
+        ("SLOW_DOWN during GetObject operation: reduce your rate", 3, "fewer readers"),
+        ("NETWORK_CONNECTION during HeadObject operation: curlCode: 6, Could not resolve hostname", 3, "check the address and the network"),
+        ("UNKNOWN (HTTP status 400) during HeadObject operation: No response body.", 1, "does not accept the credentials"),
+        ("ACCESS_DENIED during HeadObject operation: No response body.", 1, None),
+    ],
+)
+def test_a_store_in_trouble_is_asked_again_and_then_one_sentence_but_one_forbidden_object_is_a_row(monkeypatch, answer, asked, words):
+    monkeypatch.setattr(store, "_WAITS_S", (0.01, 0.01))
+    filesystem = OneAnswer(_ASKED + answer)
+    piece = FilePiece(Store(filesystem, "data/x", uri="s3://data/x"), ("SLOW_DOWN expired.jpg",), 10_000)
+    if words is None:
+        (table,) = piece.tables()
+        assert table["unread"][0].as_py().startswith("unreadable_file: ")
+    else:
+        with pytest.raises(DataError, match=words):
+            list(piece.tables())
+    assert filesystem.asked == asked

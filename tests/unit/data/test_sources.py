@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from reid_ray.config.common import ImagesConfig, SyntheticConfig
-from reid_ray.data.sources import MAX_FILE_BYTES, SETTLED_S, count_images, image_listing, iter_images
+from reid_ray.data.pieces import MAX_FILE_BYTES, SETTLED_S, SOURCED
+from reid_ray.data.sources import count_images, image_listing, iter_images
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import IMAGES, table_of
@@ -29,11 +30,11 @@ def _write_jpeg(path: Path, seed: int = 0) -> bytes:
 
 def _rows(config: ImagesConfig) -> list[dict]:
     tables = list(iter_images(config))
-    assert all(table.schema.equals(IMAGES) for table in tables)
+    assert all(table.schema.equals(SOURCED) for table in tables)
     return pa.concat_tables(tables).to_pylist()
 
 
-def test_a_folder_gives_every_image_file_below_it_in_sorted_order(tmp_path):
+def test_a_folder_gives_every_image_file_below_it_a_folders_files_by_name_and_then_its_folders(tmp_path):
     crops = tmp_path / "crops"
     data = {name: _write_jpeg(crops / name, seed) for seed, name in enumerate(["b.jpg", "a/z.JPEG", "a/b/c.jpg", "a.jpg"])}
     for other in ["notes.txt", ".hidden.jpg", ".cache/x.jpg", "labels.json"]:
@@ -41,7 +42,7 @@ def test_a_folder_gives_every_image_file_below_it_in_sorted_order(tmp_path):
         (crops / other).write_bytes(b"no image")
     config = ImagesConfig(source="folder", path=str(crops))
     rows = _rows(config)
-    assert [row["image_id"] for row in rows] == sorted(data)
+    assert [row["image_id"] for row in rows] == ["a.jpg", "b.jpg", "a/z.JPEG", "a/b/c.jpg"]
     assert count_images(config) == len(data)
     for row in rows:
         assert row["image"] == data[row["image_id"]]
@@ -58,8 +59,10 @@ def test_a_file_that_cannot_be_read_is_a_row_without_bytes(tmp_path):
     (tmp_path / "text.jpg").write_text("not a picture")
     rows = {row["image_id"]: row for row in _rows(ImagesConfig(source="folder", path=str(tmp_path)))}
     assert len(rows) == 5
-    assert rows["broken_link.jpg"]["image"] is None
-    assert rows["pipe.png"]["image"] is None
+    assert {name: row["unread"].partition(":")[0] for name, row in rows.items() if row["image"] is None} == {
+        "broken_link.jpg": "missing",
+        "pipe.png": "unreadable_file",
+    }
     assert rows["empty.jpg"]["image"] == b""
     assert rows["text.jpg"]["image"] == b"not a picture"
     assert rows["text.jpg"]["width"] is None
@@ -80,7 +83,7 @@ def test_names_that_are_not_unicode_and_links_that_loop_are_survived(tmp_path):
     os.link(tmp_path / "a" / "plain.jpg", os.fsencode(tmp_path) + b"/caf\xe9.jpg")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     rows = _rows(ImagesConfig(source="folder", path=str(tmp_path)))
-    assert [row["image_id"] for row in rows] == ["a/plain.jpg", "caf\\xe9.jpg"]
+    assert [row["image_id"] for row in rows] == ["caf\\xe9.jpg", "a/plain.jpg"]
     assert all(row["image"] for row in rows)
 
 
@@ -169,7 +172,7 @@ def test_synthetic_people_come_as_the_generator_makes_them(split, limit):
     people = SyntheticConfig(identities=20, images_per_identity=4)
     whole = [row for row in SyntheticPeople(people).image_table().to_pylist() if split in (None, row["split"])][:limit]
     config = ImagesConfig(synthetic=people, split=split, limit=limit)
-    assert _rows(config) == whole
+    assert _rows(config) == [row | {"unread": None} for row in whole]
     assert count_images(config) == len(whole)
 
 

@@ -176,7 +176,7 @@ def test_home_is_home_for_tables_and_manifests_that_are_named_in_python(tmp_path
     monkeypatch.setenv("HOME", str(tmp_path))
     with JobOutput("test", "~/out", Config()) as out, TableWriter(out.folder / "t", IMAGES) as table:
         table.append(_rows(0, 1))
-    assert [file.parent for file in parquet_files("~/out/t")] == [tmp_path / "out" / "t"]
+    assert [file.store.local_path() for file in parquet_files("~/out/t")] == [tmp_path / "out" / "t"]
     assert run_of("~/out/t") == read_manifest("~/out")["run_id"] is not None
 
 

@@ -15,8 +15,8 @@ from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.registry import ImageRecord, read_source
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.job import run_ingest
-from reid_ray.data.store import open_store
 from reid_ray.errors import DataError
+from reid_ray.storage.store import open_store
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

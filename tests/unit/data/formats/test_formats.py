@@ -12,8 +12,8 @@ from pyarrow import fs
 
 from reid_ray.data.formats.config import READERS, SourceConfig
 from reid_ray.data.formats.registry import ImageRecord, Skipped, read_source, reader_of
-from reid_ray.data.store import Store, open_file_store, open_store
 from reid_ray.errors import DataError
+from reid_ray.storage.store import Store, open_file_store, open_store
 
 
 def read(format, path, **options):
@@ -305,7 +305,7 @@ def test_an_address_with_options_and_odd_names_stands_alone():
     assert store.child("a b").locate("50%.jpg") == "s3://bucket/crops/a%20b/50%25.jpg?region=eu-west-1"
     assert str(store) == "s3://bucket/crops?region=eu-west-1"
     assert open_file_store("/data/a b/50%.jpg")[1] == "50%.jpg"
-    with pytest.raises(ValueError, match="path holds credentials"):
+    with pytest.raises(ValueError, match="holds credentials"):
         SourceConfig(format="folder", path="s3://key:secret@bucket/crops")
 
 
