@@ -1,28 +1,17 @@
 """output.if_exists=reuse is heard by every job that has it: its run function asks for a finished result before it works."""
 
-import ast
 import importlib
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 
 from reid_ray.config.common import OutputConfig
 from reid_ray.config.reference import JOBS, job_model
+from reid_ray.jobs import JOBS as TABLE
+from reid_ray.jobs import named
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "jobs"
 WRITERS = [job for job in JOBS if getattr(job_model(job).model_fields.get("output"), "annotation", None) is OutputConfig]
-
-
-def _run_function(job):
-    """The function that the job's script hands to run_job."""
-    tree = ast.parse((SCRIPTS / f"{job}.py").read_text())
-    name = next(call.args[2].id for call in ast.walk(tree) if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "run_job")
-    module = next(
-        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names)
-    )
-    return getattr(importlib.import_module(module), name)
 
 
 def test_all_jobs_but_those_that_write_no_output_are_looked_at():
@@ -31,7 +20,7 @@ def test_all_jobs_but_those_that_write_no_output_are_looked_at():
 
 @pytest.mark.parametrize("job", WRITERS)
 def test_a_job_asks_for_a_finished_result_before_it_works(job):
-    source = inspect.getsource(_run_function(job))
+    source = inspect.getsource(named(TABLE[job].run))
     if "run_recipe(" in source:
         source = inspect.getsource(importlib.import_module("reid_ray.train.run").run_recipe)
     asked, worked = source.find(".kept("), re.search(r"\n +with .*\bout(put)?\b", source).start()
