@@ -17,11 +17,11 @@ export HF_HUB_OFFLINE ?= 1
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints-$(STACK).txt $(wildcard reid_ray/setup/*.py)
+$(STAMP): pyproject.toml reid_ray/setup/constraints-$(STACK).txt $(wildcard reid_ray/setup/*.py)
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "reid_ray runs on Python 3.11 to 3.13; run: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints-$(STACK).txt --editable ".[$(STACK),dev]"
+	$(BIN)/pip install --quiet --constraint reid_ray/setup/constraints-$(STACK).txt --editable ".[$(STACK),dev]"
 	$(BIN)/reid-ray setup
 	touch $@
 
@@ -59,9 +59,9 @@ reference: $(STAMP)
 	$(BIN)/python -m reid_ray.config.reference > jobs/configs/REFERENCE.md
 
 constraints: $(STAMP)
-	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints-cpu.txt
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > reid_ray/setup/constraints-cpu.txt
 	uv pip compile -q pyproject.toml --extra gpu --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-	  --no-annotate --no-header -o constraints-gpu.txt
+	  --no-annotate --no-header -o reid_ray/setup/constraints-gpu.txt
 
 clean:
 	rm -rf $(VENV) build demo runs

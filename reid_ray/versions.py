@@ -1,7 +1,7 @@
 """The format number of everything that one run writes and a later one reads: which numbers there are, and what to do with each.
 
 Whoever writes something of a kind puts today's number into it (`stamp`, `number_of`), whoever reads it asks `check` first: a number above
-ours is refused in a sentence, one below is read as it is as long as that is right, and needs a migration (jobs/migrate.py) after that.
+ours is refused in a sentence, one below is read as it is as long as that is right, and needs a migration (the migrate job) after that.
 What has no number is of format 0: it was written before numbers were, or by other people's programs. Knows numbers and words; no files.
 
 To change a layout: add a line to its Format here, a step to reid_ray.migrate, and the layout to tests/shared/layouts.json.
@@ -100,7 +100,7 @@ def check(kind: str, found: Any, *, origin: Any) -> int:
     known, found = FORMATS[kind], refuse_newer(kind, found, origin=origin)
     if found < known.oldest:
         raise DataError(
-            f"{origin}: is {known.what} of format {found}, which this reid_ray reads only after a migration; run python jobs/migrate.py "
+            f"{origin}: is {known.what} of format {found}, which this reid_ray reads only after a migration; run reid-ray migrate "
             "path=FOLDER on the folder that holds it"
         )
     return found

@@ -169,7 +169,7 @@ class FaithfulnessConfig(Section):
         ge=0,
         le=1,
         description="least attribute agreement of rewrite and original (1: every attribute kept, 0: one contradicted; English only); "
-        "null, as published, asks for none, but a cosine hardly sees a changed colour: see jobs/calibrate.py",
+        "null, as published, asks for none, but a cosine hardly sees a changed colour: see the calibrate job",
     )
     max_tries: int = Field(3, ge=1, description="generations per rewrite before the original stands alone")
 

@@ -38,7 +38,7 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
 
     folder, feature = split_encoder(path)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give the model folder that jobs/train.py or jobs/tune.py wrote (its output's model/)")
+        raise DataError(f"{folder}: no such folder; give the model folder that the train or the tune job wrote (its output's model/)")
     if (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
         raise DataError(f"{folder}: is a training run, not a model; give {folder / 'model'}")
     kind = read_manifest(folder).get("kind") if (folder / MANIFEST).is_file() else KIND
@@ -48,7 +48,7 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
         return load_mllm_encoder(folder, feature=feature or LATENT, device=device, batch_size=batch_size)
     if kind != KIND:
         raise DataError(
-            f"{folder / MANIFEST}: kind is {kind!r}, but an encoder is {KIND!r} or 'mllm'; give a model folder of jobs/train.py or tune.py"
+            f"{folder / MANIFEST}: kind is {kind!r}, but an encoder is {KIND!r} or 'mllm'; give a model folder of the train or the tune job"
         )
     if feature is not None:
         raise DataError(f"{path}: a dual encoder has one feature; drop #{feature}")

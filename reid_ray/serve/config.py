@@ -105,7 +105,7 @@ class ServeJob(Section):
 
     index: LocalPath = Field(description="folder that the index job wrote")
     encoder: PathOrName | None = Field(
-        None, description="folder of the encoder, as jobs/index.py takes it; null takes the one that the index remembers"
+        None, description="folder of the encoder, as the index job takes it; null takes the one that the index remembers"
     )
     serve: ServeConfig = ServeConfig()
     searcher: SearcherConfig = SearcherConfig()

@@ -1,21 +1,15 @@
-"""The pinned versions that ship with the package: constraints-cpu.txt and constraints-gpu.txt, for pip's --constraint.
-
-In a checkout they lie at its top; a wheel carries them as reid_ray/constraints.
-"""
+"""The pinned versions that ship with the package: constraints-cpu.txt and constraints-gpu.txt beside this file, for pip's --constraint."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 STACKS = ("cpu", "gpu")
-_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def constraints_file(stack: str) -> Path:
     """The file of a stack, cpu or gpu."""
-    name = f"constraints-{stack}.txt"
-    installed = _PACKAGE / "constraints" / name
-    return installed if installed.is_file() else _PACKAGE.parent / name
+    return Path(__file__).resolve().with_name(f"constraints-{stack}.txt")
 
 
 def pin_of(distribution: str, stack: str) -> str:

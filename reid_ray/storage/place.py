@@ -155,9 +155,7 @@ class OutputPlace:
             if entry is None:
                 return None
             if is_legacy_output(self.path):
-                return (
-                    f"was written by an older reid_ray, which kept no list of its files; python jobs/migrate.py path={self.path} makes one"
-                )
+                return f"was written by an older reid_ray, which kept no list of its files; reid-ray migrate path={self.path} makes one"
             return f"holds {entry}, and no mark of a job's output"
         if mark["job"] != self._job:
             return f"is the output of the job {mark['job']}, not of {self._job}"

@@ -122,7 +122,7 @@ class WorkersConfig(Section):
     num_cpus: float = Field(1.0, gt=0, description="logical CPUs per worker")
     num_gpus: float = Field(0.0, ge=0, le=1, description="GPUs per worker: 1, or 0 to train on CPU")
     device_gib: float | None = Field(
-        None, gt=0, description="memory of a GPU that training may use, GiB: a job that jobs/memory.py predicts to need more is refused"
+        None, gt=0, description="memory of a GPU that training may use, GiB: a job that the memory job predicts to need more is refused"
     )
     torch_threads: int = Field(1, ge=1, description="threads of torch per worker on CPU")
 

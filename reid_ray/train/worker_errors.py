@@ -60,6 +60,6 @@ def raise_lost_workers(failures: Mapping[int, Exception], *, max_failures: int) 
     if lost:
         raise ResourceError(
             f"workers: rank {', '.join(lost)} died, and {max_failures} groups of workers had been lost before (schedule.max_failures); the "
-            "newest checkpoint is kept, and the same command goes on from it: see whether memory ran out (jobs/memory.py predicts what is "
+            "newest checkpoint is kept, and the same command goes on from it: see whether memory ran out (the memory job predicts what is "
             "needed), lower batches.size or add memory"
         ) from None

@@ -38,7 +38,7 @@ def test_what_has_no_number_is_of_format_0():
 
 def test_a_format_that_is_read_no_more_names_the_migration(monkeypatch):
     monkeypatch.setitem(versions.FORMATS, "index", versions.Format("a gallery index", ("one", "two"), oldest=2))
-    with pytest.raises(DataError, match=r"^there: .* format 1, .*jobs/migrate.py"):
+    with pytest.raises(DataError, match=r"^there: .* format 1, .*reid-ray migrate"):
         versions.check("index", 1, origin="there")
 
 

@@ -171,7 +171,7 @@ def _layers(place: Path, ranks: set[int], *, field: str) -> dict[str, tuple[int,
 
 
 def _refuse_half_of_a_tune(adapter: Path, model: Path, *, field: str) -> None:
-    """Beside an adapter that jobs/tune.py wrote, or in the folder above, a manifest knows its base and what else was trained."""
+    """Beside an adapter that the tune job wrote, or in the folder above, a manifest knows its base and what else was trained."""
     place = adapter if (adapter / MANIFEST).is_file() else adapter.parent
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
@@ -183,7 +183,7 @@ def _refuse_half_of_a_tune(adapter: Path, model: Path, *, field: str) -> None:
     if whole:
         raise ConfigError(
             f"{field}: {adapter} is a part of what was trained; the rest is weights of projector or visual encoder, which are no adapter; "
-            f"merge the tuned folder with jobs/merge.py and give its output as {_model(field)}"
+            f"merge the tuned folder with the merge job and give its output as {_model(field)}"
         )
     if model.is_dir() and weights_digest(model) != digest:
         raise ConfigError(f"{field}: {adapter} was trained on {base['model']}; give that as {_model(field)}")
@@ -220,7 +220,7 @@ def _read_config(model: Path) -> dict[str, Any]:
 
 
 def _merge(field: str) -> str:
-    return f"merge it into its base (jobs/merge.py, or PEFT's merge_and_unload) and give the result as {_model(field)}"
+    return f"merge it into its base (the merge job, or PEFT's merge_and_unload) and give the result as {_model(field)}"
 
 
 def _model(field: str) -> str:

@@ -13,7 +13,7 @@ class RefilterJob(Section):
     """The output folder of a caption job in, the same captions with new statuses out."""
 
     run: LocalPath = Field(description="output folder of a caption or refilter job: captions/*.parquet and manifest.json")
-    alpha: float = Field(0.6, ge=-1, le=1, description="least cosine of rewrite and original; jobs/calibrate.py finds it for an encoder")
+    alpha: float = Field(0.6, ge=-1, le=1, description="least cosine of rewrite and original; the calibrate job finds it for an encoder")
     min_agreement: float | None = Field(
         None,
         ge=0,

@@ -9,7 +9,7 @@ from reid_ray.config.common import OutputConfig, SyntheticConfig
 
 
 class SynthesizeJob(Section):
-    """jobs/synthesize.py."""
+    """The synthesize job: people, and where their tables go."""
 
     people: SyntheticConfig = SyntheticConfig()
     output: OutputConfig

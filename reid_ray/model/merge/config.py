@@ -14,7 +14,7 @@ from reid_ray.config.paths import PathOrName
 class MergeJob(Section):
     """Multiply adapters into their base and write a plain transformers checkpoint, which the caption job loads into vLLM."""
 
-    model: PathOrName = Field(description="model folder that jobs/tune.py wrote (its output has it as model/)")
+    model: PathOrName = Field(description="model folder that the tune job wrote (its output has it as model/)")
     base: PathOrName | None = Field(
         None, description="where the base's weights lie now; null takes the place named in the model's manifest"
     )

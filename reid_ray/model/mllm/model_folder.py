@@ -220,9 +220,9 @@ def read_tuned(folder: Path, *, field: str) -> dict[str, Any]:
     try:
         manifest = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        raise DataError(f"{field}: {folder} holds no readable {MANIFEST}; give a model folder that jobs/tune.py wrote") from None
+        raise DataError(f"{field}: {folder} holds no readable {MANIFEST}; give a model folder that the tune job wrote") from None
     if manifest.get("kind") != KIND:
-        raise DataError(f"{field}: {folder} is of kind {manifest.get('kind')!r}, not {KIND!r}; give a model folder that jobs/tune.py wrote")
+        raise DataError(f"{field}: {folder} is of kind {manifest.get('kind')!r}, not {KIND!r}; give a model folder that the tune job wrote")
     check_json("mllm", manifest, origin=folder / MANIFEST)
     return manifest
 

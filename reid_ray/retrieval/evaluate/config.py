@@ -32,7 +32,7 @@ class EvaluateJob(Section):
     )
     encoder: PathOrName | None = Field(
         None,
-        description="folder of a trained encoder, as jobs/index.py takes it; with embeddings optional: tells what weights were selected on",
+        description="folder of a trained encoder, as the index job takes it; with embeddings optional: tells what weights were selected on",
     )
     images: PathOrAddress | None = Field(
         None, description="IMAGES table: gallery, and image queries; with gallery_embeddings optional, and shown on the picture"

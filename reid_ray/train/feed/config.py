@@ -15,7 +15,7 @@ from reid_ray.train.config import TrainingJob
 class TrainImages(Section):
     """Which images are learnt from, and which choose the weights."""
 
-    path: PathOrAddress = Field(description="Parquet file or folder in the IMAGES schema (jobs/synthesize.py and jobs/ingest.py write it)")
+    path: PathOrAddress = Field(description="Parquet file or folder in the IMAGES schema (the synthesize and the ingest job write it)")
     train_split: str = Field("train", description="images of this split are learnt from")
     val_split: str | None = Field(
         "val", description="the weights with the best score on this split are kept; null keeps the last weights. Never test"

@@ -147,7 +147,7 @@ class TuneBatches(BatchesConfig):
 class TuneJob(PairTrainingJob):
     """Fine-tune a multimodal LLM for re-identification: common instruction and SyncReID (Yang and Zhang 2024), LoRA, DeepSpeed.
 
-    Only what trains is written: adapters, projector, heads. jobs/merge.py makes a plain checkpoint of it.
+    Only what trains is written: adapters, projector, heads. The merge job makes a plain checkpoint of it.
     """
 
     captions: TuneCaptions
