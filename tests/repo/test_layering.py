@@ -13,6 +13,7 @@ PACKAGE = ROOT / "reid_ray"
 
 # Each part may import itself, the leaves and the parts listed here: jobs -> workloads -> data, model -> leaves.
 LEAVES = {
+    "attributes",
     "errors",
     "config",
     "records",

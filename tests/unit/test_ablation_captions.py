@@ -32,10 +32,10 @@ def test_a_quarter_of_the_attributes_makes_a_quarter_of_their_words_wrong(captio
     assert not wrong[~attribute].any()
 
 
-def test_an_independent_reader_finds_wrong_claims_in_just_the_captions_with_wrong_words(captions):
+def test_the_parser_of_attributes_finds_wrong_claims_in_just_the_captions_with_wrong_words(captions):
     truth = [attributes for attributes in PEOPLE.attributes() for _ in range(2)]
     agree = [bool(score_caption(c.text, person).wrong) == bool(c.wrong_W.any()) for c, person in zip(captions[0.25], truth, strict=True)]
-    assert np.mean(agree) > 0.97  # shoes without a kind are no claim to that reader
+    assert np.mean(agree) > 0.97  # shoes without a kind are no claim to it
     assert not any(score_caption(c.text, person).wrong for c, person in zip(captions[0.0], truth, strict=True))
 
 

@@ -1,7 +1,9 @@
 """Pairs (original, rewrite) of which it is known whether an attribute changed: what a faithfulness threshold is calibrated on.
 
-Made from synthetic people, whose truth is known, by the annotators that write their human captions and, for real rewrites, by the
-judge of synthetic captions; neither shares code with the attribute reader that is calibrated. Knows texts and truth; no model.
+Made from synthetic people, whose truth is known. Of human pairs the annotator says which attributes a caption names and which of them is
+changed, so these labels owe nothing to the parser of attributes that the calibrated filter reads by. A language model's rewrite is read by
+that parser and compared with the person, where the filter compares it with the original: what the parser misreads goes unseen there.
+Knows texts and truth; no model.
 """
 
 from __future__ import annotations
@@ -49,8 +51,7 @@ def human_pairs(config: SyntheticConfig) -> Iterator[Pair]:
     for person, truth in enumerate(SyntheticPeople(config).attributes()):
         rng = random.Random(f"{config.seed} pairs {person}")
         seed = rng.getrandbits(32)
-        original = Annotator(random.Random(seed)).write(truth)
-        named = _named(original)
+        original, named = Annotator(random.Random(seed)).write_and_name(truth)
         candidates = sorted(name for name in named if truth.get(name, NONE) not in (NONE, "plain"))
         if not candidates:
             continue
@@ -65,8 +66,8 @@ def human_pairs(config: SyntheticConfig) -> Iterator[Pair]:
         if reworded is not None:
             yield Pair(original, reworded, CHANGED, "human", person, note)
         # The same stream of random numbers words the changed person the same way, but for the attribute.
-        edited = Annotator(random.Random(seed)).write(changed)
-        if edited != original and _named(edited) == named and _one_change(original, edited):
+        edited, also_named = Annotator(random.Random(seed)).write_and_name(changed)
+        if edited != original and also_named == named and _one_change(original, edited):
             yield Pair(original, edited, CHANGED, "edit", person, note)
 
 
@@ -115,8 +116,8 @@ def halves(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
 
 def _worded(attributes: Mapping[str, str], named: frozenset[str], original: str, rng: random.Random) -> str | None:
     for _ in range(_WORDINGS):
-        text = Annotator(random.Random(rng.getrandbits(32))).write(attributes)
-        if text != original and _named(text) == named and not score_caption(text, attributes).wrong:
+        text, also_named = Annotator(random.Random(rng.getrandbits(32))).write_and_name(attributes)
+        if text != original and also_named == named:
             return text
     return None
 

@@ -1,6 +1,6 @@
 """How faithfully one caption repeats the attributes of another: what is contradicted, lost and invented, and one score.
 
-Pure, over attributes.py. This is the attribute-aware companion of the sentence encoder's cosine: a sentence encoder hardly notices
+Pure, over reid_ray.attributes. This is the attribute-aware companion of the sentence encoder's cosine: a sentence encoder hardly notices
 that a red jacket became black, this does; it in turn knows only the words of the lexicon.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from reid_ray.caption.filters.attributes import Reading, Thing, read_attributes
-from reid_ray.caption.filters.lexicon import ALWAYS_THERE, SOFT_FACETS, SOFT_VALUES, Values
+from reid_ray.attributes.lexicon import ALWAYS_THERE, SOFT_FACETS, SOFT_VALUES, Values
+from reid_ray.attributes.parser import Reading, Thing, read_attributes
 
 # One contradiction ends a rewrite; an invention may be a misread word; dropping all attributes is as bad as two inventions.
 CONTRADICTED_COSTS, INVENTED_COSTS, LOSING_ALL_COSTS = 1.0, 0.5, 1.0

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reid_ray.caption.filters.attributes import phrase_spans
+from reid_ray.attributes.lexicon import AGE, GENDER, modifier_of, noun_of, tokens_of, word_set
+from reid_ray.attributes.parser import phrase_spans
 from reid_ray.caption.filters.config import ValidationConfig
-from reid_ray.caption.filters.lexicon import AGE, GENDER, modifier_of, noun_of, tokens_of, word_set
 from reid_ray.caption.filters.validation import Failure, check_caption, words_of
 from reid_ray.caption.prompts import SLOTS
 from reid_ray.config.typed import Reader

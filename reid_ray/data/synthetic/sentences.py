@@ -1,7 +1,7 @@
 """Writes sentences about synthetic people from the truth, in many wordings, as different annotators would.
 
 Knows words and the attribute vocabulary; not pixels or tables. What a picture hides is not mentioned, and each annotator leaves some
-things out. Every word that names an attribute is one that synthetic_score can read back.
+things out. Every word that names an attribute is one that the parser of attributes knows (reid_ray.attributes).
 """
 
 from __future__ import annotations
@@ -56,10 +56,16 @@ class Annotator:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        self._named: set[str] = set()  # by the caption that is being written
 
     def write(self, attributes: Mapping[str, str], hidden: Collection[str] = ()) -> str:
         """A caption of one to three sentences. `hidden` names the slots (see SLOTS) that the picture does not show."""
+        return self.write_and_name(attributes, hidden)[0]
+
+    def write_and_name(self, attributes: Mapping[str, str], hidden: Collection[str] = ()) -> tuple[str, frozenset[str]]:
+        """As write, and the attributes whose values the caption names: known from writing it, so that no parser has to be believed."""
         rng = self._rng
+        self._named = {"gender"}
         slots = [slot for slot in SLOTS if slot not in hidden and attributes.get(slot) != NONE]
         brief = rng.random() < 0.25
         kept = [slot for slot in slots if rng.random() < (0.55 if brief else 0.93)]
@@ -67,7 +73,7 @@ class Annotator:
             kept.append(rng.choice(["upper", "lower"]))
         phrases = {slot: self._phrase(slot, attributes) for slot in kept}
         style: Callable[[dict[str, str], str], str] = rng.choice([self._flowing, self._two_sentences, self._fronted, self._clipped])
-        return _tidy(style(phrases, attributes["gender"]))
+        return _tidy(style(phrases, attributes["gender"])), frozenset(self._named)
 
     def _flowing(self, phrases: dict[str, str], gender: str) -> str:
         """A woman with long hair wearing a red coat, blue jeans and white shoes, carrying a bag."""
@@ -154,14 +160,19 @@ class Annotator:
         rng = self._rng
         value = attributes[slot]
         color = self._word(attributes[f"{slot}_color"]) if rng.random() < 0.95 else ""
+        self._named |= {f"{slot}_color"} if color else set()
         if slot == "hair":
+            self._named.add(slot)
             return self._hair(value, color)
         noun = self._word(value)
+        self._named |= {slot} if noun != "shoes" else set()  # which may mean any footwear
         if slot == "upper" and attributes["upper_pattern"] != "plain" and rng.random() < 0.9:
             pattern = self._word(attributes["upper_pattern"])
             noun = f"{noun} with stripes" if pattern == "stripy" else f"{pattern} {noun}"
+            self._named.add("upper_pattern")
         if slot == "upper" and attributes["upper_pattern"] == "plain" and rng.random() < 0.08:
             noun = f"plain {noun}"
+            self._named.add("upper_pattern")
         words = f"{color} {noun}".strip()
         if value in _PLURAL:
             return f"a pair of {words}" if slot == "lower" and rng.random() < 0.15 else words

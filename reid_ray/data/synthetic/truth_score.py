@@ -1,21 +1,32 @@
-"""Reads captions back: which attribute words a text says, and whether they are true of a person.
+"""Judges a caption by the truth about a synthetic person: which attribute words it says, and whether they are true.
 
-Knows English words for the attribute vocabulary of synthetic_traits; not who wrote the text or how. It reads noun phrases ("a red striped
-shirt", "his shoes are white", "without a hat"), not arbitrary prose; a thing no synthetic person wears counts as said and wrong.
+Knows what the parser of attributes makes of a caption, and the attribute vocabulary of traits.py; not who wrote the text or how. A thing
+that no synthetic person wears counts as said and wrong.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from reid_ray.data.synthetic.sentences import SLOTS, WORDS
-from reid_ray.data.synthetic.traits import ATTRIBUTES, COLORS, NONE
+from reid_ray.attributes.lexicon import Values
+from reid_ray.attributes.parser import Thing, read_attributes
+from reid_ray.data.synthetic.sentences import SLOTS
+from reid_ray.data.synthetic.traits import ATTRIBUTES, NONE
+
+_MAY_LACK = ("bag", "hat")
+# Facets that the truth has a value for: (slot, facet) -> attribute. What else a caption says (shade, sleeves, curls) is no claim.
+_FACETS = {
+    ("hair", "length"): "hair",
+    ("hair", "tied"): "hair",
+    ("upper", "pattern"): "upper_pattern",
+    **{(slot, "color"): f"{slot}_color" for slot in SLOTS},
+}
+_UNMARKED = {NONE, "plain", "shoes"}  # what goes without saying; "shoes" itself may mean any footwear and is no claim
 
 
 class AttributeClaim(NamedTuple):
-    """One attribute word of a text: `attribute` has one of `accepts`; `word` is how the text puts it."""
+    """One attribute word of a text: `attribute` has one of `accepts`; `word` names the noun, or the values of the adjective."""
 
     attribute: str
     accepts: frozenset[str]
@@ -30,69 +41,6 @@ class Score(NamedTuple):
     claims: tuple[AttributeClaim, ...]
     wrong: tuple[AttributeClaim, ...]
     missed: tuple[str, ...]  # attributes that the person has and the text does not speak of
-
-
-# Several words that name one thing, read as one; the longest first.
-_JOINED = {
-    "button-up shirt": "shirt", "button up shirt": "shirt", "dress shirt": "shirt", "long-sleeved shirt": "shirt",
-    "long sleeved shirt": "shirt",
-    "short-sleeved shirt": "t-shirt", "hooded sweatshirt": "hoodie", "t shirt": "t-shirt", "tee shirt": "t-shirt", "denim jeans": "jeans",
-    "shoulder bag": "shoulderbag", "crossbody bag": "shoulderbag", "cross-body bag": "shoulderbag", "messenger bag": "shoulderbag",
-    "hand bag": "handbag", "back pack": "backpack", "baseball cap": "cap", "knit hat": "beanie", "knitted hat": "beanie",
-    "woolly hat": "beanie",
-    "sun hat": "sunhat", "wide-brimmed hat": "sunhat", "wide brimmed hat": "sunhat", "straw hat": "sunhat", "long coat": "coat",
-    "navy blue": "blue", "tied back": "bun",
-}  # fmt: skip
-
-# Noun -> (slot, values it may stand for); an empty set accepts nothing, None says nothing about the kind.
-_NOUNS: dict[str, tuple[str, frozenset[str] | None]] = {
-    "tshirt": ("upper", frozenset({"t-shirt"})), "top": ("upper", None), "sweatshirt": ("upper", frozenset({"hoodie"})),
-    "hair": ("hair", None), "hairstyle": ("hair", None), "bun": ("hair", frozenset({"bun"})), "ponytail": ("hair", frozenset()),
-    "shoulderbag": ("bag", frozenset({"shoulder bag"})), "bag": ("bag", frozenset(ATTRIBUTES["bag"][1:])),
-    "sunhat": ("hat", frozenset({"sun hat"})),
-    "hat": ("hat", frozenset(ATTRIBUTES["hat"][1:])),
-    "footwear": ("shoes", None), "shoes": ("shoes", None), "sandals": ("shoes", frozenset()),
-    **{word: ("upper", frozenset()) for word in ("sweater", "vest", "dress", "blouse", "suit", "jumper")},
-    "leggings": ("lower", frozenset()), "shoe": ("shoes", None), "boot": ("shoes", frozenset({"boots"})),
-    **{word: ("other", frozenset()) for word in ("scarf", "umbrella", "glasses", "sunglasses", "suitcase", "gloves", "tie", "belt")},
-}  # fmt: skip
-_PEOPLE: dict[str, str | None] = {
-    "he": "man", "his": "man", "him": "man", "she": "woman", "her": "woman", "hers": "woman", "boy": "man", "girl": "woman",
-    "person": None, "pedestrian": None, "individual": None, "they": None, "their": None,
-}  # fmt: skip
-_COLORS = {
-    "navy": "blue", "scarlet": "red", "crimson": "red", "violet": "purple", "beige": "brown", "tan": "brown", "khaki": "brown",
-    "silver": "grey",
-    "golden": "blond", "ginger": "red", "orange": "orange", "gold": "yellow", "cyan": "cyan", "teal": "teal", "maroon": "red",
-}  # fmt: skip
-_PATTERNS = {
-    "plain": "plain",
-    "solid": "plain",
-    "stripes": "striped",
-    "stripe": "striped",
-    "checks": "checked",
-    "floral": "floral",
-    "dotted": "dotted",
-}
-_LENGTHS = {"short": "short", "long": "long", "bald": "bald", "shoulder-length": "shoulder-length"}
-_FILLERS = {
-    "a", "an", "the", "his", "her", "their", "pair", "of", "and", "dark", "light", "bright", "very", "is", "are", "in", "that", "with",
-    "colored", "coloured", "color", "tied", "open", "large", "small", "any",
-}  # fmt: skip
-_ADJECTIVES = {"a", "an", "and", "dark", "light", "bright", "any", "open", "large", "small", "colored", "coloured", "pair", "of"}
-_LINKS = {"is", "are", "was", "were", "in", "that", "with", "which", "of", "tied"}
-_DENIALS = {"no", "without"}
-_UNMARKED = {NONE, "plain", "shoes"}  # what goes without saying; "shoes" itself may mean any footwear and is no claim
-for _slot in SLOTS:
-    for _value in ATTRIBUTES[_slot]:
-        for _word in WORDS.get(_value, (_value,)):
-            if _slot != "hair" and _value != NONE and " " not in _word:
-                _NOUNS.setdefault(_word, (_slot, frozenset({_value})))
-for _value in ("striped", "checked"):
-    _PATTERNS.update(dict.fromkeys(WORDS[_value], _value))
-for _value in ("man", "woman"):
-    _PEOPLE.update(dict.fromkeys(WORDS[_value], _value))
-_COLORS.update({word: value for value in (*COLORS, "blond") for word in WORDS.get(value, (value,))})
 
 
 def score_caption(text: str, attributes: Mapping[str, str], hidden: Collection[str] = ()) -> Score:
@@ -114,85 +62,30 @@ def score_caption(text: str, attributes: Mapping[str, str], hidden: Collection[s
 
 
 def read_claims(text: str) -> list[AttributeClaim]:
-    """The attribute words of a text, in order of appearance, each distinct claim once."""
-    text = text.lower()
-    for phrase, noun in sorted(_JOINED.items(), key=lambda item: -len(item[0])):
-        text = re.sub(rf"\b{phrase}\b", noun, text)
-    words = re.findall(r"[a-z]+(?:-[a-z]+)*|[.,;:!?]", text)
-    claims: dict[tuple[str, frozenset[str] | str], AttributeClaim] = {}
-    for at, word in enumerate(words):
-        for claim in _claims_at(words, at, word):
-            claims.setdefault((claim.attribute, claim.accepts or claim.word), claim)
-    return list(claims.values())
+    """What a text says in the terms of ATTRIBUTES, each distinct claim once; accepts is empty for what no synthetic person has."""
+    reading = read_attributes(text)
+    claims = [AttributeClaim("gender", frozenset({gender}), gender) for gender in sorted(reading.gender)]
+    for thing in reading.things:
+        claims += _claims_of(thing)
+    return list({(claim.attribute, claim.accepts or claim.word): claim for claim in reversed(claims)}.values())[::-1]
 
 
-def _claims_at(words: list[str], at: int, word: str) -> list[AttributeClaim]:
-    if word in _PEOPLE:
-        gender = _PEOPLE[word]
-        return [AttributeClaim("gender", frozenset({gender}), word)] if gender else []
-    if word not in _NOUNS:
-        return []
-    slot, values = _NOUNS[word]
-    before = _before(words, at)
-    if _DENIALS & set(before):
-        return [AttributeClaim(slot, frozenset({NONE}), f"no {word}")] if slot in ("bag", "hat") else []
-    claims = [] if values is None else [AttributeClaim(slot, values, word)]
-    for modifier in [*before, *_after(words, at)]:
-        attribute, value = None, ""
-        if modifier in _COLORS and slot in SLOTS:
-            attribute, value = f"{slot}_color", _COLORS[modifier]
-            value = "yellow" if value == "blond" and slot != "hair" else value
-        elif modifier in _PATTERNS and slot == "upper":
-            attribute, value = "upper_pattern", _PATTERNS[modifier]
-        elif modifier in _LENGTHS and slot == "hair":
-            attribute, value = "hair", _LENGTHS[modifier]
-        if attribute:
-            claims.append(AttributeClaim(attribute, frozenset({value}), modifier))
-    return claims
+def _claims_of(thing: Thing) -> Iterator[AttributeClaim]:
+    slot = "upper" if thing.slot == "full" else thing.slot  # a dress is worn instead of what a synthetic person has there
+    if thing.denied:
+        if slot in _MAY_LACK:
+            yield AttributeClaim(slot, frozenset({NONE}), f"no {thing.word}")
+        return
+    if slot not in SLOTS or thing.kinds:
+        yield AttributeClaim(slot, _accepted(slot, thing.kinds), thing.word)
+    elif slot in _MAY_LACK:
+        yield AttributeClaim(slot, frozenset(ATTRIBUTES[slot]) - {NONE}, thing.word)
+    for facet, words in thing.said.items():
+        attribute = _FACETS.get((slot, facet))
+        if attribute is not None:
+            yield from (AttributeClaim(attribute, _accepted(attribute, values), "/".join(sorted(values))) for values in words)
 
 
-def _is_modifier(word: str) -> bool:
-    return word in _COLORS or word in _PATTERNS or word in _LENGTHS
-
-
-def _before(words: list[str], at: int) -> list[str]:
-    """The modifiers that stand before the noun at `at`: "a red and white striped" before shirt."""
-    found = []
-    for word in reversed(words[:at]):
-        if _is_modifier(word) or word in _DENIALS:
-            found.append(word)
-        elif word not in (
-            "a",
-            "an",
-            "and",
-            "dark",
-            "light",
-            "bright",
-            "any",
-            "open",
-            "large",
-            "small",
-            "colored",
-            "coloured",
-            "pair",
-            "of",
-        ):
-            break
-    # "black trousers and red shoes": the walk stops at the noun; "and" alone joins colours of one noun only.
-    return found
-
-
-def _after(words: list[str], at: int) -> list[str]:
-    """The modifiers that follow the noun at `at` and belong to no later noun: "hair that is long", "shoes are white"."""
-    found: list[str] = []
-    linked = False
-    for word in words[at + 1 :]:
-        if _is_modifier(word) and linked:
-            found.append(word)
-        elif word in _NOUNS:
-            return [] if word != "bun" or words[at] != "hair" else ["bun"]
-        elif word in _LINKS:
-            linked = True
-        elif word not in _FILLERS:
-            break
-    return found
+def _accepted(attribute: str, values: Values) -> frozenset[str]:
+    """Those of a word's values that a synthetic person can have."""
+    return values & frozenset(ATTRIBUTES.get(attribute, ()))

@@ -1,6 +1,7 @@
 """Synthetic people: the same everywhere, told apart by seed, shown as said, described as shown."""
 
 import io
+import random
 import re
 from collections import Counter
 
@@ -14,6 +15,7 @@ from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.data.synthetic.job import run_synthesize
 from reid_ray.data.synthetic.people import SyntheticPeople, score_caption
 from reid_ray.data.synthetic.scene import Scene
+from reid_ray.data.synthetic.sentences import Annotator
 from reid_ray.data.synthetic.traits import ATTRIBUTES, COLORS, VIEWS
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
@@ -104,6 +106,15 @@ def test_captions_say_only_what_is_true(crowd):
     words = [text for texts in crowd.captions() for text in texts]
     assert len(set(words)) > 980
     assert len({" ".join(text.split()[:3]) for text in words}) > 60
+
+
+def test_what_annotators_name_is_what_is_read():
+    """The parser is told nothing of what was meant: attribute by attribute, over every style and synonym."""
+    rng = random.Random(4)
+    for truth in SyntheticPeople(SMALL.model_copy(update={"identities": 500})).attributes():
+        text, named = Annotator(rng).write_and_name(truth)
+        read = {(claim.attribute, *claim.accepts) for claim in score_caption(text, truth).claims}
+        assert read == {(name, truth[name]) for name in named}, text
 
 
 def test_a_changed_attribute_is_caught(crowd):

@@ -1,6 +1,6 @@
 """The words in which captions describe pedestrians: garments, shoes, hair, bags, hats, things carried, colours, patterns, people.
 
-Pure tables, general pedestrian English; not how words are bound to each other (see attributes.py). A word stands for a set of values,
+Pure tables, general pedestrian English; not how words are bound to each other (see parser.py). A word stands for a set of values,
 and two words contradict each other only if their sets are disjoint: khaki is {beige, green}, so it agrees with either. Generic nouns
 (top, bag, hat, footwear) have the empty set and agree with every kind of their slot. Jeans against trousers, T-shirt against shirt and
 boots against sneakers count as different garments, as human annotators use them; that rejects a few harmless rewrites and no caption.

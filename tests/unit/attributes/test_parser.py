@@ -2,8 +2,8 @@
 
 import pytest
 
-from reid_ray.caption.filters.attributes import phrase_spans, read_attributes
-from reid_ray.caption.filters.lexicon import MODIFIERS, NOUNS, tokens_of
+from reid_ray.attributes.lexicon import MODIFIERS, NOUNS, tokens_of
+from reid_ray.attributes.parser import phrase_spans, read_attributes
 
 
 def said(text):
@@ -85,3 +85,8 @@ def test_no_word_is_both_noun_and_modifier():
 def test_any_text_can_be_read():
     for text in ("", "...", "and and and", "a " * 50, "red " * 50, "hat " * 50, "no no no hat", "é漢字 🙂", "of of of shoes"):
         read_attributes(text)
+
+
+def test_the_camera_that_took_the_picture_is_not_worn():
+    assert [thing.slot for thing in read_attributes("A man in a red shirt faces the camera.").things] == ["upper"]
+    assert [thing.slot for thing in read_attributes("The camera caught a man who holds a black camera.").things] == ["camera"]

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from reid_ray.caption.filters.lexicon import AGE, ANY, GENDER, STYLE_NOUNS, Noun, Values, modifier_of, noun_of, tokens_of, word_set
+from reid_ray.attributes.lexicon import AGE, ANY, GENDER, STYLE_NOUNS, Noun, Values, modifier_of, noun_of, tokens_of, word_set
 
 _DETERMINERS = word_set("a an the his her their its this that these those some one two both pair")
 _DENIALS = word_set("no without neither nor")
@@ -114,6 +114,8 @@ def phrase_spans(tokens: list[str]) -> list[Span]:
 def _nouns(tokens: list[str]) -> Iterator[tuple[int, Noun]]:
     for at, token in enumerate(tokens):
         noun = noun_of(token)
+        if token == "camera" and tokens[max(0, at - 1)] == "the":
+            continue  # "facing the camera", "the camera caught": the one that took the picture
         # "hair in a bun", "shirt with stripes": a style noun right before hair is an adjective ("ponytail hair").
         if noun is not None and not (token in STYLE_NOUNS and at + 1 < len(tokens) and noun_of(tokens[at + 1]) == noun):
             yield at, noun
