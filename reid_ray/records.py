@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 from reid_ray.errors import DataError
 from reid_ray.versions import stamp
 
-# Who is on the picture and where it was taken; shared by every table that speaks of an image.
-_WHO: list[pa.Field] = [
+# Identity and camera labels, with the data set and split; shared by every table that speaks of an image.
+_IDENTITY_FIELDS: list[pa.Field] = [
     pa.field("dataset", pa.string()),  # name of the data set the image comes from
     pa.field("split", pa.string()),  # train | val | test | query | gallery; null: unsplit
     pa.field("person_id", pa.int64()),  # identity; null: unknown
     pa.field("camera_id", pa.int32()),  # camera; null: unknown
 ]
+IDENTITY_COLUMNS = tuple(field.name for field in _IDENTITY_FIELDS)
 
 IMAGES = pa.schema(
     [
@@ -31,7 +32,7 @@ IMAGES = pa.schema(
         pa.field("image_sha256", pa.string()),  # hex digest of the encoded bytes: the image's content identity
         pa.field("width", pa.int32()),  # pixels, after EXIF rotation; null if unreadable
         pa.field("height", pa.int32()),
-        *_WHO,
+        *_IDENTITY_FIELDS,
         pa.field("attributes", pa.string()),  # JSON object {attribute: value} where the truth is known, else null
     ],
     metadata=stamp("images"),
@@ -39,7 +40,7 @@ IMAGES = pa.schema(
 
 CAPTIONS = pa.schema(
     [
-        pa.field("caption_id", pa.string(), nullable=False),  # digest of image content, instruction, model, sampling: see caption.identity
+        pa.field("caption_id", pa.string(), nullable=False),  # digest of image content, instruction, model, sampling: see content_keys.py
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("image_sha256", pa.string()),
         pa.field("parent_id", pa.string()),  # caption_id of the caption that a rewrite rewrites, else null
@@ -56,7 +57,7 @@ CAPTIONS = pa.schema(
         pa.field("instruction_id", pa.string()),  # which instruction or template
         pa.field("prompt_fingerprint", pa.string()),  # digest of instruction text and sampling
         pa.field("seed", pa.int64()),
-        *_WHO,
+        *_IDENTITY_FIELDS,
     ],
     metadata=stamp("captions"),
 )
@@ -70,7 +71,7 @@ EMBEDDINGS = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("image_id", pa.string()),  # the image, or the image that a text describes
         pa.field("text", pa.string()),  # the text, for kind text
-        *_WHO,
+        *_IDENTITY_FIELDS,
     ],
     metadata=stamp("embeddings"),
 )

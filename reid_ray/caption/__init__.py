@@ -1,1 +1,1 @@
-"""From images to captions, rewrites and faithfulness scores (LUPerson-MLLM, LLM-DA)."""
+"""Caption generation: images -> captions by a multimodal LLM, LLM rewrites, faithfulness filtering (LUPerson-MLLM, LLM-DA)."""

@@ -49,7 +49,7 @@ class VllmConfig(Section):
 
 
 class StructureConfig(Section):
-    """What an answer must look like; vLLM lets no other token pass. Exactly one of the four."""
+    """Structured output (constrained decoding): vLLM lets no token pass that breaks the form. Exactly one of the four."""
 
     choice: tuple[str, ...] | None = Field(None, min_length=1, description="one of these texts")
     regex: str | None = Field(None, description="a regular expression that the whole answer matches")
@@ -70,7 +70,7 @@ class StructureConfig(Section):
 
 
 class SamplingConfig(Section):
-    """How tokens are drawn."""
+    """Sampling parameters of decoding."""
 
     temperature: float = Field(0.0, ge=0, le=2, description="0 takes the likeliest token; higher varies more and invents more")
     top_p: float = Field(1.0, gt=0, le=1, description="smallest set of tokens with this much probability")
@@ -135,7 +135,7 @@ class CaptionerConfig(Section):
 
 
 class RewriterConfig(Section):
-    """The language model that says a caption again in other words (LLM-DA)."""
+    """The language model that paraphrases captions (LLM-DA)."""
 
     share: float = Field(0.1, ge=0, le=1, description="share of captions that are rewritten, picked by digest; 0 starts no rewriter")
     count: int = Field(1, ge=1, description="rewrites per picked caption")
@@ -159,7 +159,7 @@ class RewriterConfig(Section):
 
 
 class FaithfulnessConfig(Section):
-    """The text faithfulness filter (LLM-DA): a rewrite that strays from its original is drawn again, then set aside."""
+    """The text faithfulness filter (LLM-DA): a rewrite too unlike its original is sampled again, then rejected."""
 
     model: PathOrName = Field("builtin:minilm-l6-v2", description="sentence encoder: builtin:NAME, a folder of weights, or a hub name")
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")

@@ -1,4 +1,4 @@
-"""Images -> captions by a multimodal model: decode, instruct, generate, clean; every image ends in a caption or a reason.
+"""Captioner: images -> captions by a multimodal LLM (decode, prompt, generate, clean); every image ends in a caption or a reason.
 
 Knows instructions and what a failed caption is; not where images come from or what becomes of captions. `Captioner` is what each
 Ray Data actor holds; tests call it directly, with a scripted engine or a real one.
@@ -19,10 +19,11 @@ from reid_ray.caption.engines.vllm_engine import ChatEngine, Conversation, Engin
 from reid_ray.caption.filters.cleaning import BadAnswerError, clean_answer
 from reid_ray.caption.ledger.content_keys import caption_id, prompt_fingerprint
 from reid_ray.caption.live_metrics import StageMetrics
-from reid_ray.caption.prompts import Instruction, dynamic_instruction, laid_out, static_instruction
-from reid_ray.caption.rows import WHO, reason_code, staged_table
+from reid_ray.caption.prompts import Instruction, dynamic_instruction, fingerprint_text, static_instruction
+from reid_ray.caption.rows import reason_code, staged_table
 from reid_ray.data.images import BadImageError, decode_image
 from reid_ray.data.pieces import UNREAD
+from reid_ray.records import IDENTITY_COLUMNS
 from reid_ray.setup.model_files import resolve_model
 
 
@@ -218,7 +219,7 @@ class Captioner:
             "tokens": draft.tokens,
             "prompt_tokens": draft.prompt_tokens,
             "cached_tokens": draft.cached_tokens,
-            **{name: draft.image[name] for name in WHO},
+            **{name: draft.image[name] for name in IDENTITY_COLUMNS},
         }
 
     def _id(self, draft: _Draft) -> str:
@@ -236,7 +237,9 @@ class Captioner:
         return f"{self._id(draft)} {draft.tries}" if draft.tries else self._id(draft)
 
     def _prompt(self, instruction: Instruction) -> str:
-        return prompt_fingerprint(laid_out(instruction.text, instruction_first=self._config.instruction_first), self._config.sampling)
+        return prompt_fingerprint(
+            fingerprint_text(instruction.text, instruction_first=self._config.instruction_first), self._config.sampling
+        )
 
 
 def _rejected(draft: _Draft) -> bool:

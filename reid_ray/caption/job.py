@@ -1,4 +1,4 @@
-"""The caption job: for each captioner, read -> caption -> rewrite -> keep the faithful -> write; all into one table.
+"""The caption job: for each captioner, read -> caption -> rewrite -> filter by faithfulness -> write; all into one table.
 
 Knows the order of the stages and what is counted; each stage knows the rest. Every image ends in a caption or in a failed row with
 a reason, and the manifest says how many of each.

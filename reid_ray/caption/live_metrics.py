@@ -1,4 +1,4 @@
-"""A caption run's numbers on Ray's dashboard and Prometheus endpoints, counted where they arise: in each actor, batch by batch.
+"""Prometheus metrics of a caption run (Ray's dashboard and endpoints), counted in each actor, batch by batch.
 
 Knows STAGED rows and Ray's metrics; not how rows were made. The names below carry Ray's prefix `ray_` (and counters the suffix
 `_total`) once scraped; Ray adds node and worker, and sends new values every ten seconds. Outside Ray nothing is recorded.

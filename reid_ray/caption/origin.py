@@ -1,4 +1,4 @@
-"""Where captions come from: the manifest of the job that made them, and of the caption job behind a refilter job.
+"""Provenance of captions: the manifest of the job that made them, and of the caption job behind a refilter job.
 
 Knows manifests of jobs that write CAPTIONS from images; not the captions.
 """

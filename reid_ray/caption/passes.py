@@ -1,6 +1,6 @@
-"""One run of the caption job: what is missing is made, captioner by captioner, until nothing is.
+"""The Ray Data pipeline of a caption run: one pass per captioner over what is missing, repeated until nothing is.
 
-Knows the stages' order and their actors; what is missing is missing.py's to say, and where rows go the ledger's.
+Knows the stages' order and their actors; what is missing is found by missing.py, and rows go to the ledger.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ import pyarrow.compute as pc
 
 from reid_ray.caption.config import CaptionerConfig, CaptionJob, RewriterConfig
 from reid_ray.caption.engines.vllm_engine import ChatEngine, engine_environment
-from reid_ray.caption.ledger.missing import MissingOnly, Pass, orders_per_image, plan_pass, renewed, rows_with, some_pieces, survey
+from reid_ray.caption.ledger.missing import (
+    MissingFilter,
+    PassPlan,
+    look_up_listing,
+    orders_per_image,
+    plan_pass,
+    renewed,
+    rows_with,
+    some_pieces,
+)
 from reid_ray.caption.ledger.publish import published_rows
 from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import Index, Ledger, read_index
@@ -29,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     import ray.data
 
-_ROUNDS = 3  # a source that changes while it is read may need a second look
+_MAX_ROUNDS = 3  # a source that changes while it is read may need a second look
 _COMPACT_EVERY = 512  # blocks
 _COMPACT_AFTER_S = 300.0  # an actor that lost its answer looks for its block by name
 
@@ -78,7 +87,7 @@ class CaptionRun:
             )
             for name, captioner in config.captioners.items()
         }
-        _refuse_twins(config, self._recipes)
+        _refuse_duplicates(config, self._recipes)
 
     @property
     def names(self) -> list[str]:
@@ -93,16 +102,16 @@ class CaptionRun:
         """
         self._ledger.compact()
         before, made = self._index(), 0
-        for number in range(_ROUNDS + 1):
+        for number in range(_MAX_ROUNDS + 1):
             left = 0
             if number:
                 self.listing = renewed(self.listing, self._ledger)
             for name in self.names:
-                view, index = survey(self.listing, self._ledger), self._index()
+                view, index = look_up_listing(self.listing, self._ledger), self._index()
                 plan = plan_pass(view, self._recipes[name], self._rewrites, index)
                 if plan.done:
                     continue
-                if number == _ROUNDS:
+                if number == _MAX_ROUNDS:
                     raise DataError(f"{self.listing.origin}: changes while it is being read; run the command again when it has settled")
                 left += 1
                 made += self._execute(name, plan, index, record=bool(view.unknown))
@@ -113,7 +122,7 @@ class CaptionRun:
 
     def rows(self, name: str) -> Iterator[pa.Table]:
         """The result of one captioner's pass as STAGED tables, in the images' order; call after make()."""
-        view = survey(self.listing, self._ledger)
+        view = look_up_listing(self.listing, self._ledger)
         plan = plan_pass(view, self._recipes[name], self._rewrites, self._index())
         stride = orders_per_image(self._rewrites)
         return published_rows(self._ledger, view, plan, stride=stride, captioner=name)
@@ -121,7 +130,7 @@ class CaptionRun:
     def _index(self) -> Index:
         return read_index(self._ledger, retry_failed=self._config.ledger.retry_failed)
 
-    def _execute(self, name: str, plan: Pass, index: Index, *, record: bool) -> int:
+    def _execute(self, name: str, plan: PassPlan, index: Index, *, record: bool) -> int:
         """Run one pass over what it lacks; returns the rows made."""
         files = frozenset(self._ledger.row_files())
         captions = self._captions(name, plan, index, record=record)
@@ -130,7 +139,7 @@ class CaptionRun:
         tally, made, since = Tally(), 0, 0
         assert captions is not None  # a plan that is not done has one or the other
         with progress_bar(f"caption {name}", self.listing.count, initial=self.listing.count - plan.images) as bar:
-            for table in _plain_errors(captions.iter_batches(batch_size=None, batch_format="pyarrow")):
+            for table in _unwrapped_errors(captions.iter_batches(batch_size=None, batch_format="pyarrow")):
                 bar.update(tally.add(table))
                 bar.set_postfix_str(f"{tally.images - tally.outcomes['ok']} failed, {tally.kinds['rewrite ok']} rewrites")
                 made += pc.sum(pc.equal(table["run"], self._ledger.run)).as_py() or 0
@@ -141,14 +150,14 @@ class CaptionRun:
         self.throughput[name] = tally.throughput()
         return made
 
-    def _captions(self, name: str, plan: Pass, index: Index, *, record: bool) -> ray.data.Dataset | None:
+    def _captions(self, name: str, plan: PassPlan, index: Index, *, record: bool) -> ray.data.Dataset | None:
         if not plan.unread:
             return None
         import ray
 
         config = self._config.captioners[name]
         recipe = self._recipes[name]
-        claim = MissingOnly(self._ledger, recipe, ray.put(index), record=record)
+        claim = MissingFilter(self._ledger, recipe, ray.put(index), record=record)
         images = read_images(self._config.images, listing=some_pieces(self.listing, plan.unread), through=claim)
         arguments = {
             "name": name,
@@ -197,8 +206,8 @@ class CaptionRun:
         return rows.repartition(target_num_rows_per_block=self._config.rewriter.pool.batch_size)
 
 
-def _plain_errors(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same tables; what an actor says to the user is raised as it said it, without Ray's wrappings."""
+def _unwrapped_errors(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables; an actor's error for the user is raised as itself, without Ray's wrappings."""
     try:
         yield from tables
     except Exception as error:
@@ -212,14 +221,14 @@ def _plain_errors(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         raise type(said)(str(said).partition("\n")[0]) from None  # one sentence; Ray Data appends advice of its own
 
 
-def _refuse_twins(config: CaptionJob, recipes: Mapping[str, CaptionRecipe]) -> None:
+def _refuse_duplicates(config: CaptionJob, recipes: Mapping[str, CaptionRecipe]) -> None:
     first: dict[tuple[str, str], str] = {}
     for name, recipe in recipes.items():
         for kind in config.captioners[name].instructions:
-            twin = first.setdefault((recipe.stage, kind), name)
-            if twin != name:
+            other = first.setdefault((recipe.stage, kind), name)
+            if other != name:
                 raise ConfigError(
-                    f"captioners.{name}: asks for the same {kind} captions as captioners.{twin}; drop one, or give it another model, "
+                    f"captioners.{name}: asks for the same {kind} captions as captioners.{other}; drop one, or give it another model, "
                     "sampling or seed"
                 )
 

@@ -1,4 +1,4 @@
-"""What the models are asked: the captioning instructions, the templates, the rewriting instruction.
+"""Prompts: the static and dynamic captioning instructions, their templates, the rewriting instruction.
 
 Pure text and digests; imports no engine. The two captioning instructions and the slots are those of Tan et al. (CVPR 2024,
 "Harnessing the Power of MLLMs for Transferable Text-to-Image Person ReID"); the templates are this project's own wording. The
@@ -38,7 +38,7 @@ SLOT_PATTERN = re.compile(r"\[[^\]]*\]")
 
 @dataclass(frozen=True)
 class Instruction:
-    """One question to the captioner. `id` is stored with the caption: "static", or "dynamic/" and the template's id."""
+    """One prompt to the captioner. `id` is stored with the caption: "static", or "dynamic/" and the template's id."""
 
     id: str
     kind: Literal["static", "dynamic"]
@@ -69,8 +69,8 @@ def rewrite_request(caption: str, *, instruction_first: bool = False) -> str:
     return f"{REWRITE}\n{caption}" if instruction_first else f"{caption}\n{REWRITE}"
 
 
-def laid_out(instruction: str, *, instruction_first: bool) -> str:
-    """The instruction as a prompt fingerprint names it: which of instruction and subject stands first changes the answers."""
+def fingerprint_text(instruction: str, *, instruction_first: bool) -> str:
+    """The text that a prompt fingerprint hashes: the instruction, and whether it stands first, which changes the answers."""
     return f"{instruction}\n{{subject}}" if instruction_first else instruction
 
 

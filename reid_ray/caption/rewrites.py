@@ -1,5 +1,6 @@
-"""Captions -> the same captions and rewrites of some: ask, score, ask again if unfaithful, and let the original stand (LLM-DA).
+"""Rewriter (LLM-DA): paraphrases of captions by a language model, with rejection sampling by faithfulness; originals pass through.
 
+A rewrite is generated, scored, and generated again if it is unfaithful; after the last try the original stands alone.
 Knows captions as rows; not images. `Rewriter` is what each Ray Data actor holds; tests call it directly, with a scripted engine and
 scorer or with real ones. Original rows pass through untouched.
 """
@@ -20,8 +21,9 @@ from reid_ray.caption.filters.cleaning import BadAnswerError, clean_answer
 from reid_ray.caption.filters.faithfulness import FaithfulnessScorer, SentenceEncoder
 from reid_ray.caption.ledger.content_keys import falls_in_share, prompt_fingerprint, rewrite_id
 from reid_ray.caption.live_metrics import StageMetrics
-from reid_ray.caption.prompts import REWRITE, laid_out, rewrite_request
-from reid_ray.caption.rows import WHO, staged_table
+from reid_ray.caption.prompts import REWRITE, fingerprint_text, rewrite_request
+from reid_ray.caption.rows import staged_table
+from reid_ray.records import IDENTITY_COLUMNS
 from reid_ray.setup.model_files import resolve_model
 
 REWRITE_INSTRUCTION_ID = "llm-da"
@@ -79,7 +81,7 @@ class Rewriter:
         self._scorer = scorer or SentenceEncoder(
             resolve_model(faithfulness.model, field="faithfulness.model"), revision=faithfulness.revision
         )
-        self._prompt = prompt_fingerprint(laid_out(REWRITE, instruction_first=config.instruction_first), config.sampling)
+        self._prompt = prompt_fingerprint(fingerprint_text(REWRITE, instruction_first=config.instruction_first), config.sampling)
         self._metrics = StageMetrics("rewriter")
         self._startup: float | None = time.perf_counter() - clock
 
@@ -165,5 +167,5 @@ class Rewriter:
             "prompt_tokens": rewrite.prompt_tokens,
             "cached_tokens": rewrite.cached_tokens,
             "seconds": seconds,
-            **{name: rewrite.parent[name] for name in WHO},
+            **{name: rewrite.parent[name] for name in IDENTITY_COLUMNS},
         }

@@ -1,4 +1,4 @@
-"""A caption on its way through the pipeline: a CAPTIONS row and, beside it, what the manifest will count.
+"""Schema of rows between the pipeline's stages: a CAPTIONS row and, beside it, what the manifest will count.
 
 Knows the private columns between the stages; they never reach the table on disk.
 """
@@ -23,7 +23,6 @@ STAGED = pa.schema(
         pa.field("startup_seconds", pa.float64()),  # on the first row an actor makes: what loading its models took; null elsewhere
     ]
 )
-WHO = ("dataset", "split", "person_id", "camera_id")
 
 
 def staged_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

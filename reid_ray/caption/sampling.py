@@ -1,4 +1,4 @@
-"""A few images drawn at random from a source of any size, read in this process. Knows image sources; not what the images are for."""
+"""Random sample of images from a source of any size, read in this process. Knows image sources; not what the images are for."""
 
 from __future__ import annotations
 

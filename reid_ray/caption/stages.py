@@ -1,6 +1,6 @@
-"""The stages of a caption run as Ray Data actors hold them: Captioner and Rewriter, each behind the ledger and its attempts.
+"""Ray Data actors of a caption run: Captioner and Rewriter, each behind the write-ahead log and the poison-row guard.
 
-Knows which rows a batch is about and what becomes of one that is given up; captioning and rewriting know the rest.
+Knows which rows a batch is about and how a quarantined one is recorded; captioning and rewriting know the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from reid_ray.caption.engines.vllm_engine import ChatEngine
 from reid_ray.caption.image_captions import Captioner
 from reid_ray.caption.ledger.content_keys import digest
 from reid_ray.caption.ledger.missing import MISSING
-from reid_ray.caption.ledger.quarantine import Attempts
+from reid_ray.caption.ledger.quarantine import PoisonRowGuard
 from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import LEDGER, Ledger, ledger_table
 from reid_ray.caption.rewrites import Rewriter
@@ -40,9 +40,9 @@ class CaptionStage:
         self, captioner: dict[str, Any], config: CaptionerConfig, *, recipe: CaptionRecipe, ledger: Ledger, timeout_s: float
     ) -> None:
         self._arguments, self._config, self._recipe, self._ledger = captioner, config, recipe, ledger
-        self._attempts = Attempts(ledger, stage=f"caption {recipe.stage}", timeout_s=timeout_s)
+        self._guard = PoisonRowGuard(ledger, stage=f"caption {recipe.stage}", timeout_s=timeout_s)
         self._captioners: dict[tuple[str, ...], Captioner] = {}
-        with self._attempts.starting():
+        with self._guard.starting():
             self._engine: ChatEngine = self._captioner(config.instructions).engine
 
     def __call__(self, images: pa.Table) -> pa.Table:
@@ -62,7 +62,7 @@ class CaptionStage:
                 staged = captioner(part.set_column(column, "image", pa.nulls(part.num_rows, pa.binary())))
                 return self._ledger_rows(_with_reason(staged, why))
 
-            done.append(self._attempts.run(rows, names, work=work, give_up=give_up))
+            done.append(self._guard.run(rows, names, work=work, give_up=give_up))
         return pa.concat_tables(done)
 
     def _captioner(self, kinds: tuple[str, ...]) -> Captioner:
@@ -93,8 +93,8 @@ class RewriteStage:
 
     def __init__(self, rewriter: dict[str, Any], *, recipe: RewriteRecipe, ledger: Ledger, timeout_s: float) -> None:
         self._arguments, self._recipe, self._ledger = rewriter, recipe, ledger
-        self._attempts = Attempts(ledger, stage=f"rewrite {recipe.stage}", timeout_s=timeout_s)
-        with self._attempts.starting():
+        self._guard = PoisonRowGuard(ledger, stage=f"rewrite {recipe.stage}", timeout_s=timeout_s)
+        with self._guard.starting():
             self._rewriter = Rewriter(**rewriter)
 
     def __call__(self, captions: pa.Table) -> pa.Table:
@@ -105,7 +105,7 @@ class RewriteStage:
         if not parents.num_rows:
             return captions
         names = [key.hex() for key in parents["key"].to_pylist()]
-        return pa.concat_tables([captions, self._attempts.run(parents, names, work=self._work, give_up=self._give_up)])
+        return pa.concat_tables([captions, self._guard.run(parents, names, work=self._work, give_up=self._give_up)])
 
     def _work(self, parents: pa.Table) -> pa.Table:
         return self._ledger_rows(parents, self._rewriter(parents.select(STAGED.names)))

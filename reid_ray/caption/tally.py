@@ -1,4 +1,4 @@
-"""What a caption run made, summed table by table for its manifest: outcomes, reasons, rewrites, rates, prefix-cache hits.
+"""Run statistics of a caption job, summed table by table for its manifest: outcomes, reasons, rewrites, rates, prefix-cache hits.
 
 Knows STAGED rows; not how they were made or where they go. An image is counted once for each captioner that was asked about it.
 """

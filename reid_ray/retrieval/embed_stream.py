@@ -21,14 +21,13 @@ from reid_ray.data.pieces import UNREAD
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.plain_text import CutTexts
-from reid_ray.records import CAPTIONS, EMBEDDINGS
+from reid_ray.records import CAPTIONS, EMBEDDINGS, IDENTITY_COLUMNS
 from reid_ray.storage import read_table
 
 if TYPE_CHECKING:
     import ray.data
     from PIL import Image
 
-WHO = ("dataset", "split", "person_id", "camera_id")
 # Columns that embed_images adds on request; they are for whoever builds an index, not part of the EMBEDDINGS contract.
 THUMBNAIL = pa.field("thumbnail", pa.binary())  # JPEG; null where status is failed
 ENCODER = pa.field("encoder_fingerprint", pa.string())  # which encoder made the vector
@@ -240,7 +239,7 @@ def _embeddings(
         "reason": pa.array([reasons.get(row) for row in rows], pa.string()),
         "image_id": source["image_id"],
         "text": texts if texts is not None else pa.nulls(len(rows), pa.string()),
-        **{name: source[name] for name in WHO},
+        **{name: source[name] for name in IDENTITY_COLUMNS},
     }
     table = pa.table([columns[field.name] for field in EMBEDDINGS], schema=EMBEDDINGS)
     return table.append_column(ENCODER, pa.array([fingerprint] * len(rows), pa.string()))

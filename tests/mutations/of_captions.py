@@ -63,8 +63,8 @@ MUTATIONS = (
     Mutation(
         "a dead driver's actor writes down places",
         "reid_ray/caption/ledger/write_ahead_log.py",
-        '        """Write down which content was found where (SEEN rows)."""\n        self._check_owned()\n',
-        '        """Write down which content was found where (SEEN rows)."""\n',
+        '        """Add to the digest cache which content was found where (DIGEST_CACHE rows)."""\n        self._check_owned()\n',
+        '        """Add to the digest cache which content was found where (DIGEST_CACHE rows)."""\n',
         _LEDGER_TESTS,
     ),
     Mutation(
@@ -75,7 +75,7 @@ MUTATIONS = (
         _LEDGER_TESTS,
     ),
     Mutation(
-        "an image that nobody saw gets a substitute",
+        "an image that nobody saw gets a fallback",
         "reid_ray/caption/ledger/write_ahead_log.py",
         'pc.equal(table["tries"], 0)',
         'pc.equal(table["tries"], -1)',
@@ -106,21 +106,21 @@ MUTATIONS = (
     Mutation(
         "a key without the largest picture that is decoded",
         "reid_ray/caption/ledger/wanted.py",
-        "exclude=harmless), max_pixels)",
-        "exclude=harmless))",
+        "exclude=excluded), max_pixels)",
+        "exclude=excluded))",
         _KEYS,
     ),
     Mutation(
         "a captioner's key without the version of the rules",
         "reid_ray/caption/ledger/wanted.py",
-        'digest("captioner", RULES, ',
+        'digest("captioner", RULES_VERSION, ',
         'digest("captioner", ',
         _KEYS,
     ),
     Mutation(
         "a rewriter's key without the version of the rules",
         "reid_ray/caption/ledger/wanted.py",
-        'digest("rewriter", RULES, ',
+        'digest("rewriter", RULES_VERSION, ',
         'digest("rewriter", ',
         _KEYS,
     ),

@@ -61,14 +61,14 @@ def test_nine_of_ten_attribute_words_are_right_on_people_never_seen(engine):
 def test_it_looks_at_the_picture(engine):
     """The same questions with the pictures exchanged must be answered wrongly: what it says is seen, not guessed."""
     from reid_ray.caption.prompts import STATIC
-    from reid_ray.caption.tiny.job import ask, judge
+    from reid_ray.caption.tiny.job import generate_captions, judge_captions
     from reid_ray.data.synthetic.people import SyntheticPeople
 
     people = SyntheticPeople(HELD_OUT)
     pictures = [Image.fromarray(pixels) for pixels in people.pictures(0, 64)]
-    texts = ask(engine, pictures, [STATIC] * 64)
+    texts = generate_captions(engine, pictures, [STATIC] * 64)
     truth, hidden = people.attributes(0, 64), people.hidden(0, 64)
-    assert judge(texts, truth, hidden)["share"] - judge(np.roll(texts, 1).tolist(), truth, hidden)["share"] > 0.4
+    assert judge_captions(texts, truth, hidden)["share"] - judge_captions(np.roll(texts, 1).tolist(), truth, hidden)["share"] > 0.4
 
 
 def test_vllm_decodes_the_tokens_that_transformers_decodes(engine):
@@ -76,7 +76,7 @@ def test_vllm_decodes_the_tokens_that_transformers_decodes(engine):
     from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
     from reid_ray.caption.prompts import STATIC, dynamic_instruction
-    from reid_ray.caption.tiny.job import ask
+    from reid_ray.caption.tiny.job import generate_captions
     from reid_ray.data.synthetic.people import SyntheticPeople
     from reid_ray.model.tiny.training import collate
 
@@ -93,7 +93,7 @@ def test_vllm_decodes_the_tokens_that_transformers_decodes(engine):
         with torch.inference_mode():
             generated = model.generate(**inputs, do_sample=False, max_new_tokens=96)
         expected.append(tokenizer.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-    assert ask(engine, pictures, questions) == expected
+    assert generate_captions(engine, pictures, questions) == expected
 
 
 def test_training_for_a_few_steps_writes_a_loadable_model_and_lowers_the_loss(tmp_path):

@@ -109,7 +109,7 @@ def test_the_tuned_model_becomes_the_next_captioner(qwen_run, tmp_path):
 
     from reid_ray.caption.config import SamplingConfig, VllmConfig
     from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
-    from reid_ray.caption.tiny.job import ask
+    from reid_ray.caption.tiny.job import generate_captions
     from reid_ray.config.common import PoolConfig
 
     config, _ = qwen_run
@@ -140,7 +140,7 @@ def test_the_tuned_model_becomes_the_next_captioner(qwen_run, tmp_path):
             return ray.get(actor.chat.remote(conversations, keys))
 
     try:
-        assert ask(Remote(), pictures, questions) == expected
+        assert generate_captions(Remote(), pictures, questions) == expected
     finally:
         ray.kill(actor)
     untuned = MllmEncoder(open_mllm(config.model.model_copy(update={"adapter": None}))).encode_images(pictures)

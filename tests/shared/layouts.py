@@ -22,7 +22,7 @@ from reid_ray import versions
 from reid_ray.caption.calibrate.config import CalibrateJob
 from reid_ray.caption.calibrate.job import calibrate
 from reid_ray.caption.calibrate.labelled_pairs import CHANGED, SAME, Pair
-from reid_ray.caption.ledger.write_ahead_log import LEDGER, SEEN, open_ledger
+from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, LEDGER, open_ledger
 from reid_ray.caption.mine.job import _as_yaml
 from reid_ray.caption.mine.patterns import Pattern
 from reid_ray.config.base import Section
@@ -181,7 +181,7 @@ def _ledger(folder: Path) -> list[str]:
     folder.mkdir()
     with open_ledger(folder / "out"):
         there = sorted(path.name for path in (folder / ".out.ledger").iterdir())
-    return [*there, *(f"rows: {column}" for column in _columns(LEDGER)), *(f"images: {column}" for column in _columns(SEEN))]
+    return [*there, *(f"rows: {column}" for column in _columns(LEDGER)), *(f"images: {column}" for column in _columns(DIGEST_CACHE))]
 
 
 def _index(folder: Path) -> list[str]:

@@ -16,9 +16,9 @@ import torch
 from torch_workers import start_workers
 
 from reid_ray.caption.config import CaptionJob
-from reid_ray.caption.ledger.missing import settle
+from reid_ray.caption.ledger.missing import caption_states
 from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
-from reid_ray.caption.ledger.write_ahead_log import LEDGER, SEEN, as_keys, open_ledger, read_index
+from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, LEDGER, as_keys, open_ledger, read_index
 from reid_ray.caption.refilter.config import RefilterJob
 from reid_ray.caption.refilter.job import run_refilter
 from reid_ray.caption.report.config import ReportJob
@@ -174,7 +174,7 @@ def test_a_ledger_takes_over_the_rows_of_its_earlier_runs(golden):
     with open_ledger(golden / "caption") as ledger:
         index = read_index(ledger, retry_failed=True)
         rows = [row for file in ledger.row_files() for row in pq.read_table(file, schema=LEDGER).to_pylist()]
-        seen = [row for file in ledger.seen_files() for row in pq.read_table(file, schema=SEEN).to_pylist()]
+        seen = [row for file in ledger.digest_files() for row in pq.read_table(file, schema=DIGEST_CACHE).to_pylist()]
     assert [plain(row) for row in rows] == rows_of("ledger/rows")
     assert [plain(row) for row in seen] == rows_of("ledger/images")
     assert set(index.ok) == set(as_keys([row["key"] for row in rows if row["status"] != "failed"]))
@@ -199,7 +199,7 @@ def test_todays_keys_are_those_of_the_rows_that_a_ledger_has(golden):
         made = keys[row["caption_id"]] if row["kind"] != "rewrite" else rewrites.keys(row["parent_id"], keys[row["parent_id"]])[0]
         assert made == row["key"]
     images = sorted({(row["image_id"], row["image_sha256"]) for row in rows})
-    assert [each.missing for each in settle(images, captions, index)] == [[]] * len(images)
+    assert [each.missing for each in caption_states(images, captions, index)] == [[]] * len(images)
 
 
 def test_prepared_data_are_taken_over(golden):

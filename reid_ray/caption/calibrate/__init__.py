@@ -1,1 +1,1 @@
-"""The calibrate job: which threshold a faithfulness filter needs."""
+"""The calibrate job: threshold calibration of the faithfulness filters on labelled pairs (ROC)."""

@@ -1,4 +1,4 @@
-"""Configuration of the calibration job: which threshold a faithfulness filter needs."""
+"""Configuration of the calibrate job: threshold calibration of the faithfulness filters."""
 
 from __future__ import annotations
 

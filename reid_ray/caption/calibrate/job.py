@@ -1,4 +1,4 @@
-"""The calibration job: labelled pairs -> scores of both filters -> thresholds chosen on one half, reported on the other.
+"""The calibrate job: labelled pairs -> scores of both filters -> thresholds chosen on one half, reported on the held-out other.
 
 Knows the order and the report; pairs, numbers and pictures are labelled_pairs.py's, thresholds.py's and results.py's.
 """

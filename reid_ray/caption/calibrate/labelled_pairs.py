@@ -1,4 +1,4 @@
-"""Pairs (original, rewrite) of which it is known whether an attribute changed: what a faithfulness threshold is calibrated on.
+"""Labelled pairs for calibration: (original, rewrite) with the truth of whether an attribute changed.
 
 Made from synthetic people, whose truth is known. Of human pairs the annotator says which attributes a caption names and which of them is
 changed, so these labels owe nothing to the parser of attributes that the calibrated filter reads by. A language model's rewrite is read by

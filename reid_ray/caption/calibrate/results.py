@@ -1,4 +1,4 @@
-"""A calibration's result as Markdown and as a picture. Knows numbers and words; measures nothing."""
+"""Calibration report: Markdown, and a figure of ROC curves and score histograms. Knows numbers and words; measures nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which threshold separates true paraphrases from rewrites with a changed attribute: ROC, choice of alpha, and both filters together.
+"""ROC analysis and threshold selection: true paraphrases against rewrites with a changed attribute, for one filter or both (Pareto front).
 
 Pure arrays. `same_N` says which pairs are true paraphrases; a filter keeps a pair whose score reaches its threshold. "kept" is the share
 of paraphrases kept, "removed" the share of changed rewrites removed.
@@ -94,7 +94,7 @@ def choose_threshold(curve: Roc, choice: Choice, *, target_removed: float, targe
 
 @dataclass(frozen=True)
 class Frontier:
-    """For each share removed the best share kept of two filters that both must pass, and the thresholds that give it."""
+    """Pareto front of two filters that both must pass: for each share removed the best share kept, and the thresholds that give it."""
 
     first_F: np.ndarray
     second_F: np.ndarray

@@ -1,1 +1,1 @@
-"""vLLM: one engine behind a call that loses no request, its LoRA adapters, and the checks before one starts."""
+"""vLLM inference: the engine wrapper, its LoRA adapters, and the preflight checks before one starts."""

@@ -1,4 +1,4 @@
-"""A LoRA adapter beside a model: whether vLLM serves the two as PEFT would.
+"""LoRA adapter checks: whether vLLM would serve a base model with an adapter exactly as PEFT applies it.
 
 vLLM leaves out in silence, or with a warning, what it does not know of an adapter. Here every part of one is served or refused by the
 names and shapes of its tensors and by what PEFT wrote about them, before an engine starts. Knows files and names; starts nothing.
@@ -95,7 +95,7 @@ def check_adapter(folder: str | Path, model: Path, *, field: str = "adapter") ->
     """
     adapter = read_adapter(folder, field=field)
     place = Path(folder).expanduser().resolve()
-    _refuse_half_of_a_tune(place, model, field=field)
+    _refuse_partial_tune(place, model, field=field)
     if not model.is_dir():
         return adapter
     config = _read_config(model)
@@ -170,7 +170,7 @@ def _layers(place: Path, ranks: set[int], *, field: str) -> dict[str, tuple[int,
     return {layer: (sides["B"].shape[0], sides["A"].shape[1]) for layer, sides in found.items()}
 
 
-def _refuse_half_of_a_tune(adapter: Path, model: Path, *, field: str) -> None:
+def _refuse_partial_tune(adapter: Path, model: Path, *, field: str) -> None:
     """Beside an adapter that the tune job wrote, or in the folder above, a manifest knows its base and what else was trained."""
     place = adapter if (adapter / MANIFEST).is_file() else adapter.parent
     try:

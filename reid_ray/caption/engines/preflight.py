@@ -1,4 +1,4 @@
-"""What vLLM cannot serve, found out before Ray or an engine starts: block sizes, chat templates, adapters.
+"""Preflight checks of vLLM models, before Ray or an engine starts: block sizes, chat templates, adapters.
 
 Knows the configuration and the files of local models; of a hub's, only what its configuration says. Starts nothing.
 """

@@ -1,4 +1,4 @@
-"""One vLLM engine behind a call that loses no request: conversations in, one reply or one error each out.
+"""vLLM engine wrapper: chat conversations in, one reply or one error for each out, so that no request is lost.
 
 The only file that imports vLLM. Knows engine arguments, sampling and what vLLM rejects; not images' origin, captions or Ray. The
 same class runs a 2 M parameter model on a laptop's CPU and Qwen2.5-VL on GPUs: only the configuration differs.
@@ -31,7 +31,7 @@ Conversation = list[dict[str, Any]]  # chat messages in OpenAI's form; a picture
 
 @dataclass(frozen=True)
 class Reply:
-    """What a request came to: a text, or an error in one line."""
+    """The result of one request: a text, or an error in one line."""
 
     text: str | None
     error: str | None = None
@@ -42,7 +42,7 @@ class Reply:
 
 
 class ChatEngine(Protocol):
-    """What captioning and rewriting ask of an engine."""
+    """Interface (protocol) of a chat engine, as captioning and rewriting use it."""
 
     def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
         """One reply per conversation, in order; `keys` name the requests and seed their random streams."""

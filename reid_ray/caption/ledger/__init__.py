@@ -1,1 +1,1 @@
-"""The write-ahead log of a captioning run: content keys, what is missing, poison rows, publishing."""
+"""The ledger, the write-ahead log of a captioning run: content-addressed keys, incremental work, poison-row quarantine, publishing."""

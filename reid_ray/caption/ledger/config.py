@@ -1,4 +1,4 @@
-"""How a caption run remembers what it has done, and how long it waits for an engine; shared by the jobs that caption."""
+"""Configuration of the ledger (write-ahead log): resuming, retries of failed rows, batch timeout. Shared by the jobs that caption."""
 
 from __future__ import annotations
 

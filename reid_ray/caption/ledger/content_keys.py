@@ -1,4 +1,4 @@
-"""What makes a caption the caption it is: digests of image, instruction, model and sampling.
+"""Content-addressed ids of captions: a content hash of image, instruction, model and sampling. A row is made anew only if one changes.
 
 Pure; knows no engine. Two runs that would generate the same caption give it the same id, so runs can be compared, resumed and
 merged; the image's id is part of it, so that two files with the same content have two captions.
@@ -33,10 +33,10 @@ def rewrite_id(*, parent_id: str, number: int, model: str, revision: str, prompt
 
 
 def derived_seed(seed: int, *about: object) -> int:
-    """A seed of its own for each request, below 2**31: in a batch that shares one seed, all samples would be alike."""
+    """A seed for each request, derived by hash, below 2**31: in a batch that shares one seed, all samples would be alike."""
     return int(digest("seed", seed, *about)[:8], 16) >> 1
 
 
 def falls_in_share(key: str, share: float) -> bool:
-    """Whether `key` belongs to a random but fixed `share` of all keys; a larger share contains every smaller one."""
+    """Hash sampling: whether `key` belongs to a random but fixed `share` of all keys; a larger share contains every smaller one."""
     return int(digest("share", key)[:8], 16) < share * 2**32

@@ -1,7 +1,7 @@
-"""What a run still has to do: which images lack captions, which captions lack rewrites, and which rows are the result.
+"""Incremental work: which images lack captions, which captions lack rewrites, and which rows make up the result.
 
-Knows listings, recipes and the ledger's keys; starts nothing. An image whose file is as it was when it was last read is known by its
-digest and not read again; any other is read by a Ray task, and what it lacks is decided there, from the digest of what was read.
+Knows listings, recipes and the ledger's keys; starts nothing. An image whose file is as it was when it was last read is found in the
+digest cache and not read again; any other is read by a Ray task, and what it lacks is decided there, from the digest of what was read.
 """
 
 from __future__ import annotations
@@ -15,45 +15,45 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reid_ray.caption.ledger.wanted import Ask, CaptionRecipe, RewriteRecipe, key_of
-from reid_ray.caption.ledger.write_ahead_log import KEYS, SEEN, Index, Ledger, as_keys, find
-from reid_ray.caption.rows import WHO
+from reid_ray.caption.ledger.wanted import CaptionRecipe, CaptionRequest, RewriteRecipe, key_of
+from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, KEYS, Index, Ledger, as_keys, find
 from reid_ray.data.pieces import Piece
 from reid_ray.data.sources import ImageListing
+from reid_ray.records import IDENTITY_COLUMNS
 
 if TYPE_CHECKING:
     import ray
 
 MISSING = "missing"  # column beside IMAGES: the kinds of instruction that an image still lacks, joined by "+"
-_SLOTS = 3  # static, dynamic, substitute
+_SLOTS = 3  # static, dynamic, fallback
 _CHUNK = 20_000
 
 
 @dataclass(frozen=True)
-class Seen:
-    """SEEN rows by place, one per place."""
+class DigestCache:
+    """The digest cache: which content an image file has, by place (its location, size and time of change); one row per place."""
 
     places: np.ndarray  # sorted
     table: pa.Table  # in the order of `places`
 
 
-def read_seen(ledger: Ledger) -> Seen:
-    """What the ledger knows of images' places."""
-    files = ledger.seen_files()
-    table = pa.concat_tables([pq.read_table(file, schema=SEEN) for file in files]) if files else SEEN.empty_table()
+def read_digest_cache(ledger: Ledger) -> DigestCache:
+    """Read the ledger's digest cache."""
+    files = ledger.digest_files()
+    table = pa.concat_tables([pq.read_table(file, schema=DIGEST_CACHE) for file in files]) if files else DIGEST_CACHE.empty_table()
     places, first = np.unique(as_keys(table["place"]), return_index=True)
-    return Seen(places, table.take(pa.array(first)))
+    return DigestCache(places, table.take(pa.array(first)))
 
 
 @dataclass(frozen=True)
-class Survey:
-    """Each listed image as the ledger knows it, without reading one.
+class CachedListing:
+    """A listing joined with the digest cache: each image's content digest where it is known, without reading an image.
 
-    row_N holds each image's row in `seen`, -1 where its place is new; starts holds where each piece's images begin.
+    row_N holds each image's row in `cache`, -1 where its place is new; starts holds where each piece's images begin.
     """
 
     listing: ImageListing
-    seen: Seen
+    cache: DigestCache
     row_N: np.ndarray
     starts: np.ndarray
 
@@ -63,23 +63,23 @@ class Survey:
         return int((self.row_N < 0).sum())
 
 
-def survey(listing: ImageListing, ledger: Ledger) -> Survey:
-    """Look up every listed image's place."""
-    seen = read_seen(ledger)
+def look_up_listing(listing: ImageListing, ledger: Ledger) -> CachedListing:
+    """Join a listing with the digest cache."""
+    cache = read_digest_cache(ledger)
     row_P, lengths = [], []
     for piece in listing.pieces:
         places = piece.places(ledger.run)
-        row_P.append(find(as_keys([place_key(place) for place in places]), seen.places))
+        row_P.append(find(as_keys([place_key(place) for place in places]), cache.places))
         lengths.append(len(places))
     row_N = np.concatenate(row_P) if row_P else np.empty(0, np.int64)
-    return Survey(listing, seen, row_N, np.cumsum([0, *lengths])[:-1])
+    return CachedListing(listing, cache, row_N, np.cumsum([0, *lengths])[:-1])
 
 
 def renewed(listing: ImageListing, ledger: Ledger) -> ImageListing:
     """At a store, the listing with the states of now wherever a place is unknown: those files changed since they were listed."""
     if not listing.at_store:
         return listing  # whose files' states are asked for each time
-    view = survey(listing, ledger)
+    view = look_up_listing(listing, ledger)
     stops = [*view.starts[1:], len(view.row_N)]
     pieces = [
         piece.renewed() if (view.row_N[start:stop] < 0).any() else piece
@@ -89,22 +89,22 @@ def renewed(listing: ImageListing, ledger: Ledger) -> ImageListing:
 
 
 def place_key(place: str) -> bytes:
-    """A place's key."""
+    """The digest cache's key of a place."""
     return key_of("place", place)
 
 
 @dataclass
-class Pass:
-    """What one captioner's pass has and lacks.
+class PassPlan:
+    """The plan of one captioner's pass: the pieces to read, the captions to rewrite, and the rows of the result.
 
-    want_key and want_order name the rows of the result and their order: image, caption, rewrite.
+    result_key and result_order name the rows of the result and their order: image, caption, rewrite.
     """
 
     unread: list[Piece] = field(default_factory=list)  # pieces to read
     images: int = 0  # that an engine must look at, or that must be read to know
     pending: np.ndarray = field(default_factory=lambda: np.empty(0, KEYS))  # captions there are, of which rewrites are missing
-    want_key: np.ndarray = field(default_factory=lambda: np.empty(0, KEYS))
-    want_order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    result_key: np.ndarray = field(default_factory=lambda: np.empty(0, KEYS))
+    result_order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def done(self) -> bool:
@@ -113,25 +113,25 @@ class Pass:
 
 
 def orders_per_image(rewrites: RewriteRecipe | None) -> int:
-    """How many order numbers an image takes up in want_order."""
+    """How many order numbers an image takes up in result_order."""
     return _SLOTS * (1 + (rewrites.count if rewrites is not None else 0))
 
 
-def plan_pass(view: Survey, captions: CaptionRecipe, rewrites: RewriteRecipe | None, index: Index) -> Pass:
-    """Compare what a captioner's pass wants with what the ledger holds."""
-    plan, lacking = Pass(), view.row_N < 0
+def plan_pass(view: CachedListing, captions: CaptionRecipe, rewrites: RewriteRecipe | None, index: Index) -> PassPlan:
+    """Compare the rows that a captioner's pass needs with those that the ledger holds."""
+    plan, lacking = PassPlan(), view.row_N < 0
     parts = [_Part()]
-    names, digests = view.seen.table["image_id"], view.seen.table["image_sha256"]
+    names, digests = view.cache.table["image_id"], view.cache.table["image_sha256"]
     stride = orders_per_image(rewrites)
     for start in range(0, len(view.row_N), _CHUNK):
         at = np.flatnonzero(view.row_N[start : start + _CHUNK] >= 0) + start
         row = pa.array(view.row_N[at])
         images = list(zip(names.take(row).to_pylist(), digests.take(row).to_pylist(), strict=True))
         parts.append(_Part())
-        for position, settled in zip(at.tolist(), settle(images, captions, index), strict=True):
+        for position, settled in zip(at.tolist(), caption_states(images, captions, index), strict=True):
             lacking[position] = bool(settled.missing)
-            for slot, (ask, key, ok) in enumerate(settled.rows):
-                wanted = rewrites.keys(ask.caption_id, key) if ok and rewrites is not None else []
+            for slot, (request, key, ok) in enumerate(settled.rows):
+                wanted = rewrites.keys(request.caption_id, key) if ok and rewrites is not None else []
                 parts[-1].add(key, wanted, position * stride + slot * (stride // _SLOTS))
         parts[-1].close(index)
     for piece, start, stop in zip(view.listing.pieces, view.starts, [*view.starts[1:], len(view.row_N)], strict=True):
@@ -139,8 +139,8 @@ def plan_pass(view: Survey, captions: CaptionRecipe, rewrites: RewriteRecipe | N
             plan.unread.append(piece)
     plan.images = int(lacking.sum())
     plan.pending = np.unique(np.concatenate([part.pending for part in parts]))
-    plan.want_key = np.concatenate([part.key for part in parts])
-    plan.want_order = np.concatenate([part.order for part in parts])
+    plan.result_key = np.concatenate([part.key for part in parts])
+    plan.result_order = np.concatenate([part.order for part in parts])
     return plan
 
 
@@ -168,43 +168,43 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """What the ledger has of an image's captions: (ask, key, whether it is a text) for each, and the kinds that are missing."""
+class CaptionState:
+    """An image's captions in the ledger: (request, key, whether it is a text) for each one there, and the kinds that are missing."""
 
-    rows: list[tuple[Ask, bytes, bool]]
+    rows: list[tuple[CaptionRequest, bytes, bool]]
     missing: list[str]
 
 
-def settle(images: Sequence[tuple[str, str | None]], recipe: CaptionRecipe, index: Index) -> list[Settled]:
-    """For (image_id, image_sha256) each: which captions are there, and which are to be made."""
-    asked = [(recipe.asks(*image), recipe.substitute(*image)) for image in images]
-    keys = as_keys([key for asks, extra in asked for ask in (*asks, extra) if ask is not None for key in ask.keys])
+def caption_states(images: Sequence[tuple[str, str | None]], recipe: CaptionRecipe, index: Index) -> list[CaptionState]:
+    """For each (image_id, image_sha256): which captions are in the ledger, and which are to be made."""
+    asked = [(recipe.requests(*image), recipe.fallback(*image)) for image in images]
+    keys = as_keys([key for requests, extra in asked for request in (*requests, extra) if request is not None for key in request.keys])
     ok, failed, unasked = (find(keys, known) >= 0 for known in (index.ok, index.failed, index.unasked))
     at, settled = 0, []
-    for asks, substitute in asked:
-        rows: list[tuple[Ask, bytes, bool]] = []
+    for requests, fallback in asked:
+        rows: list[tuple[CaptionRequest, bytes, bool]] = []
         missing: list[str] = []
-        substitute_due = False
-        for ask in (*asks, substitute):
-            if ask is None:
+        fallback_due = False
+        for request in (*requests, fallback):
+            if request is None:
                 continue
-            span = slice(at, at + len(ask.keys))
-            at += len(ask.keys)
-            if ask is substitute and not substitute_due:
+            span = slice(at, at + len(request.keys))
+            at += len(request.keys)
+            if request is fallback and not fallback_due:
                 continue
             if ok[span].any():
-                rows.append((ask, ask.keys[int(np.argmax(ok[span]))], True))
+                rows.append((request, request.keys[int(np.argmax(ok[span]))], True))
             elif failed[span][-1]:
-                rows.append((ask, ask.keys[-1], False))
-                substitute_due |= not unasked[span][-1]
+                rows.append((request, request.keys[-1], False))
+                fallback_due |= not unasked[span][-1]
             else:
-                missing.append(ask.kind)
-        settled.append(Settled(rows, missing))
+                missing.append(request.kind)
+        settled.append(CaptionState(rows, missing))
     return settled
 
 
-class MissingOnly:
-    """Runs where a piece is read: passes on the images that lack something, and writes down what lies where.
+class MissingFilter:
+    """Filter inside the reading task: passes on the images that lack a caption, and adds what was read to the digest cache.
 
     Args:
         ledger: of this run.
@@ -224,16 +224,16 @@ class MissingOnly:
         before = piece.places(self._ledger.run)
         seen: list[dict[str, Any]] = []
         for table in piece.tables():
-            rows = table.select(["image_id", "image_sha256", *WHO]).to_pylist()
+            rows = table.select(["image_id", "image_sha256", *IDENTITY_COLUMNS]).to_pylist()
             seen += rows
-            settled = settle([(row["image_id"], row["image_sha256"]) for row in rows], self._recipe, index)
+            settled = caption_states([(row["image_id"], row["image_sha256"]) for row in rows], self._recipe, index)
             missing = pa.array(["+".join(each.missing) for each in settled], pa.string())
             yield table.append_column(MISSING, missing).filter(pc.not_equal(missing, ""))
         if self._record:
             # A file that changed under the reader's hands is nobody's: the next look finds its place unknown.
             after = piece.renewed().places(self._ledger.run)
             rows = [row | {"place": place_key(a)} for row, a, b in zip(seen, before, after, strict=True) if a == b]
-            self._ledger.commit_seen(pa.Table.from_pylist(rows, schema=SEEN))
+            self._ledger.commit_digests(pa.Table.from_pylist(rows, schema=DIGEST_CACHE))
 
 
 def some_pieces(listing: ImageListing, pieces: Sequence[Piece]) -> ImageListing:

@@ -1,4 +1,4 @@
-"""The ledger's rows -> the output's CAPTIONS table: those that are wanted, each once, in the images' order.
+"""Publishing: the ledger's rows -> the output's CAPTIONS table, deduplicated and sorted in the images' order by an external bucket sort.
 
 Knows keys and order numbers; makes nothing. Rows lie in the ledger as they were finished. They are put in order bucket by bucket, so
 that memory holds one bucket's texts and 24 bytes for each row of the result, however large it is.
@@ -16,19 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reid_ray.caption.ledger.missing import Pass, Survey
+from reid_ray.caption.ledger.missing import CachedListing, PassPlan
 from reid_ray.caption.ledger.write_ahead_log import LEDGER, Ledger, as_keys, find
-from reid_ray.caption.rows import STAGED, WHO
+from reid_ray.caption.rows import STAGED
 from reid_ray.errors import DataError
+from reid_ray.records import IDENTITY_COLUMNS
 
 _BUCKET_ROWS = 200_000
 _ORDER = pa.field("order", pa.int64())
 
 
-def published_rows(ledger: Ledger, view: Survey, wanted: Pass, *, stride: int, captioner: str) -> Iterator[pa.Table]:
+def published_rows(ledger: Ledger, view: CachedListing, wanted: PassPlan, *, stride: int, captioner: str) -> Iterator[pa.Table]:
     """A captioner's pass as STAGED tables in order.
 
-    Who is on the picture is taken from the images as they are listed now, and `image_outcome` from the rows of the result.
+    The identity columns are taken from the images as they are listed now, and `image_outcome` from the rows of the result.
 
     Args:
         ledger: holds every row that `wanted` names.
@@ -40,8 +41,8 @@ def published_rows(ledger: Ledger, view: Survey, wanted: Pass, *, stride: int, c
     Raises:
         DataError: a wanted row is not there.
     """
-    keys, first = np.unique(wanted.want_key, return_index=True)  # a name that is listed twice with the same content is one image
-    orders = wanted.want_order[first]
+    keys, first = np.unique(wanted.result_key, return_index=True)  # a name that is listed twice with the same content is one image
+    orders = wanted.result_order[first]
     buckets = max(1, -(-len(keys) // _BUCKET_ROWS))
     span = max(1, -(-len(view.row_N) // buckets)) * stride
     spill = ledger.folder / "publishing"
@@ -75,7 +76,7 @@ def _bucket_file(spill: Path, bucket: int) -> Path:
     return spill / f"{bucket}.parquet"
 
 
-def _in_order(file: Path, expected: int, view: Survey, stride: int, captioner: str) -> pa.Table:
+def _in_order(file: Path, expected: int, view: CachedListing, stride: int, captioner: str) -> pa.Table:
     table = pq.read_table(file)
     failed = pc.equal(table["status"], "failed")
     # One row per order number: a text before a failure, then the one that was there first, on which rewrites may rest.
@@ -86,8 +87,8 @@ def _in_order(file: Path, expected: int, view: Survey, stride: int, captioner: s
     if table.num_rows != expected:
         raise DataError(f"{file.parent.parent}: lacks {expected - table.num_rows} rows that it held before; run the command again")
     image = order // stride
-    who = view.seen.table.take(pa.array(view.row_N[image]))
-    columns = {name: table[name] for name in STAGED.names} | {name: who[name] for name in WHO}
+    who = view.cache.table.take(pa.array(view.row_N[image]))
+    columns = {name: table[name] for name in STAGED.names} | {name: who[name] for name in IDENTITY_COLUMNS}
     columns["captioner"] = pa.array([captioner] * table.num_rows, pa.string())
     columns["image_outcome"] = pa.array(_outcomes(image, table), pa.string())
     return pa.table([columns[name] for name in STAGED.names], schema=STAGED)

@@ -1,12 +1,12 @@
-"""Work that may kill its process: who was at work when it died, and which row is to blame.
+"""Poison-row quarantine: a row that kills its process is found by bisection, given up with the reason, and not retried for ever.
 
-Knows batches, marks on disk and deaths; not what the work is. Ray restarts an actor that dies and hands it the same rows, for ever if
-one of them is what kills it. So a mark is written before each call and removed after it, and whoever finds a mark knows that the
-last attempt died there: a batch is then divided into halves, a half into single rows, and a row that dies twice on its own is given
-up with the reason. One such row costs four restarts, and its neighbours are done as if it were not there.
+Knows batches, attempt markers on disk and deaths; not what the work is. Ray restarts an actor that dies and hands it the same rows, for
+ever if one of them is what kills it. So a marker is written before each call and removed after it, and an actor that finds a marker knows
+that the last attempt died there: a batch is then divided into halves, a half into single rows, and a row that dies twice on its own is
+quarantined. One such row costs four restarts, and its neighbours are done as if it were not there.
 
-A call that hangs dies as well: Python's faulthandler ends the process when its time is up, from a thread of its own that needs no
-interpreter lock, and its traceback, which is the reason, lies beside the mark.
+A call that hangs is ended by a watchdog: Python's faulthandler ends the process when its time is up, from a thread of its own that needs
+no interpreter lock, and its traceback, which is the reason, lies beside the marker.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ Work = Callable[[pa.Table], pa.Table]
 GiveUp = Callable[[pa.Table, str], pa.Table]
 
 
-class Attempts:
-    """Runs batches so that a row which kills the process is found and given up.
+class PoisonRowGuard:
+    """Runs batches so that a poison row, one that kills the process, is found and quarantined.
 
     Args:
-        ledger: where blocks are committed and marks lie.
-        stage: names this stage's marks and blocks; another model is another stage.
+        ledger: where blocks are committed and attempt markers lie.
+        stage: names this stage's markers and blocks; another model is another stage.
         timeout_s: what one call may take.
     """
 
@@ -55,12 +55,12 @@ class Attempts:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Around the engine's start.
+        """Guard the engine's start: crashes of it are counted.
 
         Raises:
             EngineDownError: it died in its last starts, all of them.
         """
-        mark = _Mark(self._ledger, digest(self._stage, "start"), of_run=True)
+        mark = _AttemptMarker(self._ledger, digest(self._stage, "start"), of_run=True)
         deaths = mark.deaths()
         if len(deaths) >= _STARTS:
             raise EngineDownError(f"an engine died in each of its last {len(deaths)} starts; the last time: {deaths[-1]}")
@@ -77,8 +77,8 @@ class Attempts:
             work: rows -> LEDGER rows; may raise or die.
             give_up: one row and the reason -> its failed LEDGER rows; must not touch an engine.
         """
-        # A row that an earlier run gave up must not take others with it. (One of this run stays: other rows in a batch, another mark.)
-        suspects = [at for at, name in enumerate(names) if rows.num_rows > 1 and self._mark([name]).given_up_before()]
+        # A row that an earlier run gave up must not take others with it. (One of this run stays: other rows in a batch, another marker.)
+        suspects = [at for at, name in enumerate(names) if rows.num_rows > 1 and self._marker([name]).given_up_before()]
         others = sorted(set(range(rows.num_rows)) - set(suspects))
         parts = [[at] for at in suspects] + ([others] if others else [])
         return pa.concat_tables(
@@ -88,9 +88,9 @@ class Attempts:
     def _part(self, rows: pa.Table, names: Sequence[str], *, depth: int, work: Work, give_up: GiveUp) -> pa.Table:
         block = digest(self._ledger.run, self._stage, *names)
         earlier = self._ledger.committed(block)
-        if earlier is not None:  # it was done, and only the word of it was lost
+        if earlier is not None:  # it was committed, and the process died before it said so
             return earlier
-        mark = self._mark(names)
+        mark = self._marker(names)
         if rows.num_rows == 1:
             # A row that an earlier run gave up gets one more try.
             deaths = mark.deaths()
@@ -103,7 +103,7 @@ class Attempts:
         elif mark.exists():
             size = -(-rows.num_rows // 2) if depth == 0 else 1
             starts = range(0, rows.num_rows, size)
-            # The mark stays: should a later part kill the process, this one must not be tried whole again.
+            # The marker stays: should a later part kill the process, this one must not be tried whole again.
             return pa.concat_tables(
                 [self._part(rows.slice(at, size), names[at : at + size], depth=depth + 1, work=work, give_up=give_up) for at in starts]
             )
@@ -114,7 +114,7 @@ class Attempts:
         self._streak.unlink(missing_ok=True)
         return table
 
-    def _watched(self, rows: pa.Table, mark: _Mark, work: Work) -> pa.Table:
+    def _watched(self, rows: pa.Table, mark: _AttemptMarker, work: Work) -> pa.Table:
         with mark.traceback.open("w") as traceback:
             faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=traceback)
             try:
@@ -128,8 +128,8 @@ class Attempts:
             finally:
                 faulthandler.cancel_dump_traceback_later()
 
-    def _mark(self, names: Sequence[str]) -> _Mark:
-        return _Mark(self._ledger, digest(self._stage, *names), of_run=len(names) > 1, timeout_s=self._timeout_s)
+    def _marker(self, names: Sequence[str]) -> _AttemptMarker:
+        return _AttemptMarker(self._ledger, digest(self._stage, *names), of_run=len(names) > 1, timeout_s=self._timeout_s)
 
     @property
     def _streak(self) -> Path:
@@ -145,14 +145,14 @@ class Attempts:
 
 
 def _texts(rows: pa.Table) -> list[str]:
-    """What an engine was told about people in this batch, and may quote when it fails."""
+    """The private texts of a batch, which an engine's error message may quote and a log must not."""
     return [text for text in rows["text"].to_pylist() if text] if "text" in rows.column_names else []
 
 
-class _Mark:
-    """Word on disk that work has begun. Left behind, it tells of a death, and how the process died if that is known.
+class _AttemptMarker:
+    """Attempt marker: a file that says that an attempt has begun. Left behind, it means that the process died, and may say how.
 
-    Marks of batches are of one run, which divides its images as it likes; marks of single rows outlive it.
+    Markers of batches belong to one run, which divides its images as it likes; markers of single rows outlive it.
     """
 
     def __init__(self, ledger: Ledger, name: str, *, of_run: bool, timeout_s: float = 0.0) -> None:
@@ -174,7 +174,7 @@ class _Mark:
 
     def set(self) -> None:
         """Begin an attempt."""
-        # Not brought to the disk at once: a mark must outlive its process, not the machine's power.
+        # No fsync: a marker must outlive its process, not the machine's power.
         self._write(self._state() | {"open": self._run})
 
     def explain(self, reason: str) -> None:

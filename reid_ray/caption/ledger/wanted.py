@@ -1,8 +1,8 @@
-"""Which rows an image should end in, each by a key that changes with whatever its text depends on.
+"""Content-addressed cache keys of the rows that an image should end in: a key changes with whatever the row's text depends on.
 
-Pure; knows configuration, identity and instructions, no engine and no disk. The ledger finds a row again by its key alone, so a key
+Pure; knows configuration, ids and instructions, no engine and no disk. The ledger finds a row again by its key alone, so a key
 covers more than caption_id does: the sections of the configuration that shape an answer (all of them but those listed below as
-harmless, so that an option added later counts until it is listed), and the whole chain of templates that were tried.
+not part of a key, so that an option added later counts until it is listed), and the whole chain of templates that were tried.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.ledger.content_keys import caption_id, digest, falls_in_share, prompt_fingerprint, rewrite_id
-from reid_ray.caption.prompts import REWRITE, Instruction, dynamic_instruction, laid_out, static_instruction
+from reid_ray.caption.prompts import REWRITE, Instruction, dynamic_instruction, fingerprint_text, static_instruction
 
 KEY_BYTES = 16
 # Raise it when other answers pass for captions, or other rewrites for faithful ones, than before: cleaning, validation, agreement.
-RULES = 1
+RULES_VERSION = 1
 # What an answer does not depend on, or what a row's own identity holds already.
-_HARMLESS: dict[str, Any] = {
+_NOT_IN_KEY: dict[str, Any] = {
     "engine": {
         "max_model_len",
         "max_num_seqs",
@@ -45,8 +45,8 @@ def key_of(*parts: object) -> bytes:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A caption asked for: its id, and the keys under which the ledger may hold it.
+class CaptionRequest:
+    """A caption that the configuration asks for: its id, and the keys under which the ledger may hold it.
 
     A dynamic caption that the k-th template gave lies under keys[k - 1], one that no template gave under the last key.
     """
@@ -58,7 +58,7 @@ class Ask:
 
 
 class CaptionRecipe:
-    """What one captioner is to make of an image.
+    """The captions that one captioner is to make of an image, as requests with keys.
 
     Args:
         config: the captioner's section.
@@ -69,18 +69,18 @@ class CaptionRecipe:
 
     def __init__(self, config: CaptionerConfig, *, revision: str, templates: Mapping[str, str] | None, max_pixels: int) -> None:
         self._config, self._revision, self._templates = config, revision, templates
-        harmless = {**_HARMLESS, "instructions": True, "templates": True, "template_tries": True}
-        self.digest = digest("captioner", RULES, config.model_dump(mode="json", exclude=harmless), max_pixels)
+        excluded = {**_NOT_IN_KEY, "instructions": True, "templates": True, "template_tries": True}
+        self.digest = digest("captioner", RULES_VERSION, config.model_dump(mode="json", exclude=excluded), max_pixels)
         self.stage = digest(self.digest, config.model, revision, config.sampling.model_dump(mode="json"))  # one engine's work
         self._prompts: dict[str, str] = {}  # instruction id -> prompt fingerprint; computing it anew would cost most of the time
 
-    def asks(self, image_id: str, image_sha256: str | None) -> list[Ask]:
+    def requests(self, image_id: str, image_sha256: str | None) -> list[CaptionRequest]:
         """One caption per kind of instruction, in the configuration's order."""
-        return [self._ask(kind, image_id, image_sha256) for kind in self._config.instructions]
+        return [self._request(kind, image_id, image_sha256) for kind in self._config.instructions]
 
-    def substitute(self, image_id: str, image_sha256: str | None) -> Ask | None:
-        """The static caption that takes a failed dynamic one's place; None where a static one is asked for anyway."""
-        return None if "static" in self._config.instructions else self._ask("static", image_id, image_sha256)
+    def fallback(self, image_id: str, image_sha256: str | None) -> CaptionRequest | None:
+        """The static caption that stands in for a failed dynamic one; None where a static one is asked for anyway."""
+        return None if "static" in self._config.instructions else self._request("static", image_id, image_sha256)
 
     def key_of_row(self, row: Mapping[str, Any]) -> bytes:
         """The ledger's key of a caption that this captioner made.
@@ -88,12 +88,12 @@ class CaptionRecipe:
         Raises:
             LookupError: this recipe asks for no such caption.
         """
-        ask = self._ask(row["kind"], row["image_id"], row["image_sha256"])
-        if ask.caption_id != row["caption_id"]:
+        request = self._request(row["kind"], row["image_id"], row["image_sha256"])
+        if request.caption_id != row["caption_id"]:
             raise LookupError(f"caption {row['caption_id']} of {row['image_id']} is none that the configuration asks for")
-        return ask.keys[ask.instruction_ids.index(row["instruction_id"])] if row["status"] == "ok" else ask.keys[-1]
+        return request.keys[request.instruction_ids.index(row["instruction_id"])] if row["status"] == "ok" else request.keys[-1]
 
-    def _ask(self, kind: str, image_id: str, image_sha256: str | None) -> Ask:
+    def _request(self, kind: str, image_id: str, image_sha256: str | None) -> CaptionRequest:
         chain = [static_instruction()] if kind == "static" else self._chain(image_id, image_sha256)
         prompts = [self._prompt(instruction) for instruction in chain]
         name = caption_id(
@@ -105,7 +105,7 @@ class CaptionRecipe:
             prompt=prompts[0],
         )
         keys = tuple(key_of(name, self.digest, prompts[: k + 1]) for k in range(len(chain)))
-        return Ask(kind, name, tuple(instruction.id for instruction in chain), keys)
+        return CaptionRequest(kind, name, tuple(instruction.id for instruction in chain), keys)
 
     def _chain(self, image_id: str, image_sha256: str | None) -> list[Instruction]:
         drawn_by = f"{self._config.sampling.seed} {image_sha256 or image_id}"
@@ -118,13 +118,13 @@ class CaptionRecipe:
     def _prompt(self, instruction: Instruction) -> str:
         if instruction.id not in self._prompts:
             self._prompts[instruction.id] = prompt_fingerprint(
-                laid_out(instruction.text, instruction_first=self._config.instruction_first), self._config.sampling
+                fingerprint_text(instruction.text, instruction_first=self._config.instruction_first), self._config.sampling
             )
         return self._prompts[instruction.id]
 
 
 class RewriteRecipe:
-    """What the rewriter is to make of a caption: nothing, or `count` rewrites.
+    """The rewrites that are to be made of a caption, with their keys: none, or `count`.
 
     The thresholds of faithfulness belong to a rewrite's key: under others another try would have been kept. Captions do not depend
     on them.
@@ -132,11 +132,11 @@ class RewriteRecipe:
 
     def __init__(self, config: RewriterConfig, faithfulness: FaithfulnessConfig, *, revision: str, scorer_revision: str) -> None:
         self._config, self._revision = config, revision
-        harmless = {**_HARMLESS, "share": True, "count": True}
-        section = config.model_dump(mode="json", exclude=harmless)
-        self.digest = digest("rewriter", RULES, section, faithfulness.model_dump(mode="json"), scorer_revision)
+        excluded = {**_NOT_IN_KEY, "share": True, "count": True}
+        section = config.model_dump(mode="json", exclude=excluded)
+        self.digest = digest("rewriter", RULES_VERSION, section, faithfulness.model_dump(mode="json"), scorer_revision)
         self.stage = digest(self.digest, config.model, revision, config.sampling.model_dump(mode="json"))
-        self._prompt = prompt_fingerprint(laid_out(REWRITE, instruction_first=config.instruction_first), config.sampling)
+        self._prompt = prompt_fingerprint(fingerprint_text(REWRITE, instruction_first=config.instruction_first), config.sampling)
 
     @property
     def count(self) -> int:

@@ -1,13 +1,13 @@
-"""The ledger of a caption run: every finished row on disk at once, found again by its key, whatever dies afterwards.
+"""Write-ahead log (the ledger) of a caption run: each finished row is durable at once and found again by its key after any crash.
 
 Knows files, keys and locks; not what a caption is. It lies in a hidden folder beside the output (.NAME.ledger), which must be on
 storage that all nodes see, as the output is:
 
     rows/*.parquet      LEDGER rows. An actor writes a block per batch (hidden name, fsync, rename); the driver merges blocks to parts.
-    images/*.parquet    SEEN rows: which content lay where when it was last read, so that an unchanged file need not be read again.
-    attempts/           what actors were doing when they died (see quarantine.py).
+    images/*.parquet    DIGEST_CACHE rows: which content lay where when it was last read, so that an unchanged file need not be read again.
+    attempts/           attempt markers: what actors were doing when they died (see quarantine.py).
     format.json         the number of all this layout (reid_ray.versions).
-    lock, owner         one driver at a time; actors of a dead driver that still run find another owner and stop.
+    lock, owner         one driver at a time (flock); `owner` is a fencing token: actors of a dead driver find another one there and stop.
 
 Rows are never changed or removed: those of another prompt, template, model or sampling have other keys, stay out of the output, and
 are there again when the configuration returns. Ray Data 2.60 has checkpoints of its own, and they are not used here: they know a row
@@ -36,10 +36,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reid_ray.caption.ledger.wanted import KEY_BYTES
-from reid_ray.caption.rows import STAGED, WHO
+from reid_ray.caption.rows import STAGED
 from reid_ray.data.images import DAMAGE
 from reid_ray.errors import DataError
-from reid_ray.records import IMAGES
+from reid_ray.records import IDENTITY_COLUMNS, IMAGES
 from reid_ray.storage import write_bytes, write_durably, write_json
 from reid_ray.versions import check_json, number_of, numbered
 
@@ -47,17 +47,17 @@ KEYS = np.dtype(f"S{KEY_BYTES}")
 LEDGER = pa.schema(
     [
         *STAGED,
-        pa.field("key", pa.binary(KEY_BYTES), nullable=False),  # see caption.wanted
+        pa.field("key", pa.binary(KEY_BYTES), nullable=False),  # see wanted.py
         pa.field("run", pa.string(), nullable=False),  # which run of the driver made the row
         pa.field("made", pa.float64(), nullable=False),  # when, seconds since 1970
     ]
 )
-SEEN = pa.schema(
+DIGEST_CACHE = pa.schema(
     [
         pa.field("place", pa.binary(KEY_BYTES), nullable=False),  # digest of where an image lies, its size and its time of change
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("image_sha256", pa.string()),  # null: could not be read
-        *[IMAGES.field(name) for name in WHO],
+        *[IMAGES.field(name) for name in IDENTITY_COLUMNS],
     ]
 )
 ROWS, _IMAGES, _ATTEMPTS = "rows", "images", "attempts"
@@ -74,11 +74,11 @@ class Ledger:
 
     @property
     def attempts(self) -> Path:
-        """Where actors leave word of what they are about to do."""
+        """Where actors keep their attempt markers."""
         return self.folder / _ATTEMPTS
 
     def owned(self) -> bool:
-        """Whether this run still is the one that may write."""
+        """Whether this run still is the one that may write: the fencing token is its own."""
         return (self.folder / "owner").read_text(encoding="ascii") == self.run
 
     def committed(self, name: str) -> pa.Table | None:
@@ -95,22 +95,22 @@ class Ledger:
         self._check_owned()
         write_durably(self._block(name), lambda hidden: pq.write_table(table.cast(LEDGER), hidden, compression="zstd"))
 
-    def commit_seen(self, table: pa.Table) -> None:
-        """Write down which content was found where (SEEN rows)."""
+    def commit_digests(self, table: pa.Table) -> None:
+        """Add to the digest cache which content was found where (DIGEST_CACHE rows)."""
         self._check_owned()
         path = self.folder / _IMAGES / f"block-{uuid.uuid4().hex}.parquet"
-        write_durably(path, lambda hidden: pq.write_table(table.cast(SEEN), hidden, compression="zstd"))
+        write_durably(path, lambda hidden: pq.write_table(table.cast(DIGEST_CACHE), hidden, compression="zstd"))
 
     def row_files(self) -> list[Path]:
         """Every file of rows, the oldest kind of name first."""
         return sorted((self.folder / ROWS).glob("[bp]*.parquet"))
 
-    def seen_files(self) -> list[Path]:
-        """Every file that says which content lies where."""
+    def digest_files(self) -> list[Path]:
+        """Every file of the digest cache."""
         return sorted((self.folder / _IMAGES).glob("[bp]*.parquet"))
 
     def compact(self, *, keep: frozenset[Path] = frozenset(), older_than_s: float = 0.0) -> None:
-        """Merge small files into large ones, so that a million batches do not leave a million files.
+        """Compaction: merge small files into large ones, so that a million batches do not leave a million files.
 
         A driver that dies between the new name and the old ones' removal leaves rows twice; readers take one row per key.
 
@@ -119,7 +119,7 @@ class Ledger:
             older_than_s: younger ones stay: an actor that does its batch over looks for its block by name.
         """
         youngest = time.time() - older_than_s
-        for folder, schema in ((self.folder / ROWS, LEDGER), (self.folder / _IMAGES, SEEN)):
+        for folder, schema in ((self.folder / ROWS, LEDGER), (self.folder / _IMAGES, DIGEST_CACHE)):
             small = [file for file in sorted(folder.glob("[bp]*.parquet")) if file not in keep]
             stats = [(file, file.stat()) for file in small]
             merged, size = [], 0
@@ -174,7 +174,7 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
         try:
             yield ledger
         finally:
-            if not ledger.row_files() and not ledger.seen_files():  # nothing was done, so there is nothing to go on from
+            if not ledger.row_files() and not ledger.digest_files():  # nothing was done, so there is nothing to go on from
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -195,7 +195,7 @@ def delete_ledger(ledger: Ledger) -> None:
 
 @dataclass(frozen=True)
 class Index:
-    """Which keys need not be made: 16 bytes a row, sorted; no texts."""
+    """In-memory index of the ledger: the keys of rows that need not be made, sorted, 16 bytes each; no texts."""
 
     ok: np.ndarray  # made; a rewrite that is unfaithful is made, too
     failed: np.ndarray  # failed for good, as far as this run goes

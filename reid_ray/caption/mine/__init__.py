@@ -1,1 +1,1 @@
-"""The mine job: sentence templates out of captions."""
+"""The mine job: template mining, sentence templates out of captions."""

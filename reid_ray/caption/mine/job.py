@@ -1,4 +1,4 @@
-"""The mining job: captions -> patterns -> variants by rule and by a language model -> checked, distinct templates and a report.
+"""The mine job (template mining): captions -> patterns -> variants by rule and by a language model -> distinct templates, a report.
 
 Knows the order, the actor and the files. A small language model mostly breaks the slots; everything it returns is checked and counted,
 and the templates of the rules stand without it.

@@ -1,7 +1,7 @@
-"""Sentence patterns out of captions: attribute phrases become slots, patterns are varied, checked and made distinct.
+"""Template extraction: attribute phrases of captions become slots; the patterns are varied, checked and deduplicated.
 
 Pure text; the slots are those of prompts.py, the phrases those of attributes.py. The rules here give usable templates from any
-readable captions; a language model may reword them further (template_mining.py), and what it returns passes the same checks.
+readable captions; a language model may reword them further (job.py), and what it returns passes the same checks.
 """
 
 from __future__ import annotations

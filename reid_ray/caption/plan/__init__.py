@@ -1,1 +1,1 @@
-"""The plan job: hours and GPU-hours of a captioning run."""
+"""The plan job: capacity planning, hours and GPU-hours of a captioning run."""

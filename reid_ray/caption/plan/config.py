@@ -1,4 +1,4 @@
-"""Configuration of the planner: hours and GPU-hours of a captioning run."""
+"""Configuration of the plan job: hours and GPU-hours of a captioning run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a captioning run of N images takes, from measured rates: hours, GPU-hours, and which stage is the bottleneck.
+"""Throughput model of a captioning run of N images, from measured rates: hours, GPU-hours, and the bottleneck stage.
 
 Pure arithmetic over what a run's manifest says; measures nothing. Captioners take their turns, each in a pass of its own; the stages
 of a pass run at the same time, so the slowest sets the pace, and the actors of the others wait, but hold their GPUs.

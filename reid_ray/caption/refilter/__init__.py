@@ -1,1 +1,1 @@
-"""The refilter job: other thresholds over captions that are made already."""
+"""The refilter job: applies other faithfulness thresholds to captions that exist; generates nothing."""

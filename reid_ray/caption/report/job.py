@@ -1,4 +1,4 @@
-"""The report job: a caption run's folder -> one HTML page and its numbers as JSON.
+"""The report job: a caption run's folder -> one HTML report and its statistics as JSON.
 
 Knows where a run's table, manifest and images are, and which images to show; the page is page.py's.
 """

@@ -1,4 +1,4 @@
-"""What a captioning run produced, in numbers: one pass over its CAPTIONS table.
+"""Statistics of a captioning run (outcomes, lengths, diversity, scores), in one pass over its CAPTIONS table.
 
 Knows the table's columns; not pictures, HTML or how captions were made. Streams: memory does not grow with the run but for eight bytes a
 caption.

@@ -1,1 +1,1 @@
-"""The captioner job: the built-in tiny captioner is trained, and measured through vLLM."""
+"""The captioner job: trains the built-in tiny captioner and evaluates it through vLLM."""

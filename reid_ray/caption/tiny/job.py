@@ -1,4 +1,4 @@
-"""The captioner job: trains the tiny multimodal model that ships with this repository and measures it through vLLM.
+"""The captioner job: trains the tiny multimodal LLM that ships with this repository and evaluates it through vLLM.
 
 Knows which instructions the caption job asks and how answers are judged; not architecture, loss or drawing.
 """
@@ -67,16 +67,16 @@ def measure_captioner(engine: ChatEngine, people: SyntheticConfig, images: int) 
     asked = {"static": [STATIC] * images, "dynamic": [dynamic_instruction(f"held out {n}").text for n in range(images)]}
     result = {}
     for kind, instructions in asked.items():
-        texts = ask(engine, pictures, instructions)
+        texts = generate_captions(engine, pictures, instructions)
         expected = [answer(text, attributes, unseen) for text, attributes, unseen in zip(instructions, truth, hidden, strict=True)]
-        result[kind] = judge(texts, truth, hidden) | {
+        result[kind] = judge_captions(texts, truth, hidden) | {
             "as_asked": round(sum(text == wanted for text, wanted in zip(texts, expected, strict=True)) / images, 4),
             "samples": texts[:3],
         }
     return result
 
 
-def ask(engine: ChatEngine, pictures: Sequence[Image.Image], instructions: Sequence[str]) -> list[str]:
+def generate_captions(engine: ChatEngine, pictures: Sequence[Image.Image], instructions: Sequence[str]) -> list[str]:
     """One answer per picture and instruction; "" where the engine gave none."""
     texts: list[str] = []
     for start in range(0, len(pictures), _BATCH):
@@ -86,7 +86,7 @@ def ask(engine: ChatEngine, pictures: Sequence[Image.Image], instructions: Seque
     return texts
 
 
-def judge(texts: Sequence[str], truth: Sequence[Mapping[str, str]], hidden: Sequence[Collection[str]]) -> dict[str, Any]:
+def judge_captions(texts: Sequence[str], truth: Sequence[Mapping[str, str]], hidden: Sequence[Collection[str]]) -> dict[str, Any]:
     """Attribute words right and said over all texts, in all and by attribute."""
     said: Counter[str] = Counter()
     wrong: Counter[str] = Counter()

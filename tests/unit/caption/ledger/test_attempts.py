@@ -11,7 +11,7 @@ import multiprocessing
 import pyarrow as pa
 import pytest
 
-from reid_ray.caption.ledger.quarantine import Attempts, EngineDownError
+from reid_ray.caption.ledger.quarantine import EngineDownError, PoisonRowGuard
 from reid_ray.caption.ledger.wanted import key_of
 from reid_ray.caption.ledger.write_ahead_log import Ledger, ledger_table, open_ledger
 from reid_ray.caption.rows import staged_table
@@ -26,7 +26,7 @@ class Batch:
 
     def __init__(self, ledger: Ledger, deadly: dict[int, int] | None = None) -> None:
         self.ledger, self.deadly, self.worked = ledger, dict(deadly or {}), []
-        self.attempts = Attempts(ledger, stage="test", timeout_s=60)
+        self.attempts = PoisonRowGuard(ledger, stage="test", timeout_s=60)
 
     def run(self, *numbers: int) -> list[str | None]:
         """Try until the batch comes to its end; the reasons of its rows."""
@@ -57,7 +57,7 @@ class Batch:
 
 def start(ledger: Ledger, *, dies: bool) -> None:
     """An engine's start."""
-    with contextlib.suppress(Death), Attempts(ledger, stage="test", timeout_s=1).starting():
+    with contextlib.suppress(Death), PoisonRowGuard(ledger, stage="test", timeout_s=1).starting():
         if dies:
             raise Death
 

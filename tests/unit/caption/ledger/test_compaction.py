@@ -11,7 +11,7 @@ import pytest
 
 from reid_ray.caption.ledger.missing import place_key
 from reid_ray.caption.ledger.wanted import key_of
-from reid_ray.caption.ledger.write_ahead_log import LEDGER, SEEN, Ledger, ledger_table, open_ledger, read_index
+from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, LEDGER, Ledger, ledger_table, open_ledger, read_index
 from reid_ray.caption.rows import staged_table
 from reid_ray.errors import DataError
 
@@ -53,12 +53,12 @@ def test_an_actor_of_a_dead_driver_writes_down_neither_rows_nor_places(tmp_path)
     with open_ledger(tmp_path / "out") as dead:
         commit(dead, 1)
     with open_ledger(tmp_path / "out") as ledger:
-        place = pa.Table.from_pylist([{"place": place_key("a"), "image_id": "a", "image_sha256": "s"}], schema=SEEN)
-        for late in (lambda: commit(dead, 2), lambda: dead.commit_seen(place)):
+        place = pa.Table.from_pylist([{"place": place_key("a"), "image_id": "a", "image_sha256": "s"}], schema=DIGEST_CACHE)
+        for late in (lambda: commit(dead, 2), lambda: dead.commit_digests(place)):
             with pytest.raises(DataError, match="another run writes here now"):
                 late()
         assert ids(ledger) == ["1"]
-        assert ledger.seen_files() == []
+        assert ledger.digest_files() == []
 
 
 def test_a_failure_that_no_engine_saw_is_told_from_one_that_an_engine_gave(tmp_path):

@@ -27,7 +27,7 @@ def rewrites(config: dict[str, Any] | None = None, faithful: dict[str, Any] | No
 
 
 def caption_key(recipe: CaptionRecipe) -> tuple[bytes, ...]:
-    return recipe.asks("i", "s")[0].keys
+    return recipe.requests("i", "s")[0].keys
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_each_part_of_a_rewrites_key_changes_it(change):
 @pytest.mark.parametrize("recipe", [lambda: captions().digest, lambda: rewrites().digest], ids=["captions", "rewrites"])
 def test_new_rules_make_every_row_again(recipe, monkeypatch):
     before = recipe()
-    monkeypatch.setattr(wanted, "RULES", wanted.RULES + 1)
+    monkeypatch.setattr(wanted, "RULES_VERSION", wanted.RULES_VERSION + 1)
     assert recipe() != before
 
 
@@ -81,9 +81,9 @@ def test_marks_of_another_models_weights_or_sampling_are_of_another_stage(recipe
 
 def test_a_template_that_was_tried_before_is_part_of_a_later_ones_key():
     three = {"template_tries": 3}
-    names = captions(three).asks("i", "s")[0].instruction_ids
+    names = captions(three).requests("i", "s")[0].instruction_ids
     tried = names[1].removeprefix("dynamic/")
     other = TEMPLATES | {tried: TEMPLATES[tried] + " It rains."}
-    before, after = captions(three).asks("i", "s")[0], captions(three, templates=other).asks("i", "s")[0]
+    before, after = captions(three).requests("i", "s")[0], captions(three, templates=other).requests("i", "s")[0]
     assert after.instruction_ids == names
     assert [a == b for a, b in zip(before.keys, after.keys, strict=True)] == [True, False, False]

@@ -16,8 +16,8 @@ import pytest
 from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.engines.vllm_engine import Reply
 from reid_ray.caption.image_captions import Captioner
-from reid_ray.caption.ledger.missing import settle
-from reid_ray.caption.ledger.quarantine import Attempts, EngineDownError
+from reid_ray.caption.ledger.missing import caption_states
+from reid_ray.caption.ledger.quarantine import EngineDownError, PoisonRowGuard
 from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe, key_of
 from reid_ray.caption.ledger.write_ahead_log import KEYS, Ledger, as_keys, find, ledger_table, open_ledger, read_index
 from reid_ray.caption.prompts import TEMPLATES
@@ -53,7 +53,7 @@ def test_a_captioners_rows_lie_under_the_keys_that_its_recipe_asks_for():
     table = images(6)
     rows = Captioner("main", config, revision="r", max_pixels=10_000, engine=FailsFirst())(table).to_pylist()
     keys = [recipe.key_of_row(row) for row in rows]
-    asks = [ask for row in table.to_pylist() for ask in recipe.asks(row["image_id"], row["image_sha256"])]
+    asks = [ask for row in table.to_pylist() for ask in recipe.requests(row["image_id"], row["image_sha256"])]
     assert len(set(keys)) == len(rows) == len(asks)
     for row, key, ask in zip(rows, keys, asks, strict=True):
         assert row["caption_id"] == ask.caption_id
@@ -66,7 +66,7 @@ def test_only_images_that_drew_a_changed_template_get_other_keys():
     other = {**TEMPLATES, "t07": TEMPLATES["t07"] + " It rains."}
     one, two = (CaptionRecipe(config, **{**SECOND, "templates": templates}) for templates in (dict(TEMPLATES), other))
     for number in range(300):
-        (before,), (after,) = (recipe.asks(f"{number}", sha256_of(f"{number}".encode())) for recipe in (one, two))
+        (before,), (after,) = (recipe.requests(f"{number}", sha256_of(f"{number}".encode())) for recipe in (one, two))
         assert before.instruction_ids == after.instruction_ids
         same = [a == b for a, b in zip(before.keys, after.keys, strict=True)]
         changed = [name == "dynamic/t07" for name in before.instruction_ids]
@@ -77,7 +77,7 @@ def test_only_images_that_drew_a_changed_template_get_other_keys():
     "change", [{"max_side": 99}, {"limits": {"min_words": 2}}, {"sampling": {"seed": 1}}, {"engine": {"dtype": "auto"}}]
 )
 def test_what_shapes_an_answer_changes_its_key(change):
-    keys = {CaptionRecipe(CaptionerConfig(**values), **SECOND).asks("i", "s")[0].keys for values in ({}, change)}
+    keys = {CaptionRecipe(CaptionerConfig(**values), **SECOND).requests("i", "s")[0].keys for values in ({}, change)}
     assert len(keys) == 2
 
 
@@ -136,13 +136,13 @@ def test_finding_keys_agrees_with_a_dictionary():
 
 def test_a_failed_dynamic_caption_asks_for_its_substitute_unless_nobody_saw_the_image(tmp_path):
     recipe = CaptionRecipe(CaptionerConfig(instructions=("dynamic",)), **SECOND)
-    (dynamic,), static = recipe.asks("i", "s"), recipe.substitute("i", "s")
+    (dynamic,), static = recipe.requests("i", "s"), recipe.fallback("i", "s")
     with open_ledger(tmp_path / "out") as ledger:
-        assert settle([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0].missing == ["dynamic"]
+        assert caption_states([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0].missing == ["dynamic"]
         ledger.commit("a", ledger_rows(ledger, (dynamic.keys[-1], "failed", "markup: <")))
-        assert settle([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0].missing == ["static"]
+        assert caption_states([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0].missing == ["static"]
         ledger.commit("b", ledger_rows(ledger, (static.keys[0], "ok", None)))
-        settled = settle([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0]
+        settled = caption_states([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0]
         assert [(ask.kind, ok) for ask, _, ok in settled.rows] == [("dynamic", False), ("static", True)]
         assert settled.missing == []
 
@@ -166,7 +166,7 @@ def _work(ledger: Ledger, log: str, numbers: list[int], deadly: set[int], hangin
     def give_up(rows: pa.Table, why: str) -> pa.Table:
         return ledger_rows(ledger, *((key_of(number), "failed", f"quarantined: {why}") for number in rows["number"].to_pylist()))
 
-    attempts = Attempts(ledger, stage="test", timeout_s=0.5)
+    attempts = PoisonRowGuard(ledger, stage="test", timeout_s=0.5)
     try:
         done = attempts.run(pa.table({"number": numbers}), [str(number) for number in numbers], work=work, give_up=give_up)
     except EngineDownError:

@@ -10,7 +10,7 @@ import ray
 from pyarrow import fs
 
 from reid_ray.caption.config import CaptionerConfig
-from reid_ray.caption.ledger.missing import MissingOnly, place_key, renewed
+from reid_ray.caption.ledger.missing import MissingFilter, place_key, renewed
 from reid_ray.caption.ledger.wanted import CaptionRecipe
 from reid_ray.caption.ledger.write_ahead_log import Ledger, open_ledger, read_index
 from reid_ray.data.pieces import FilePiece, packed_states
@@ -32,8 +32,8 @@ class TouchedPiece(FilePiece):
 def written_down(ledger: Ledger, piece: FilePiece, monkeypatch) -> set[bytes]:
     index = read_index(ledger, retry_failed=True)
     monkeypatch.setattr(ray, "get", lambda given: given)  # in this process there is no object store to get it from
-    assert sum(table.num_rows for table in MissingOnly(ledger, RECIPE, index, record=True)(piece)) == len(piece.names)
-    return {place for file in ledger.seen_files() for place in pq.read_table(file)["place"].to_pylist()}
+    assert sum(table.num_rows for table in MissingFilter(ledger, RECIPE, index, record=True)(piece)) == len(piece.names)
+    return {place for file in ledger.digest_files() for place in pq.read_table(file)["place"].to_pylist()}
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_written_down_and_its_neighbour_is(tmp_path, monkeypatch):

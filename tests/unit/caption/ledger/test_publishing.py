@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from reid_ray.caption.ledger import publish as publishing
-from reid_ray.caption.ledger.missing import Pass, Seen, Survey, place_key
+from reid_ray.caption.ledger.missing import CachedListing, DigestCache, PassPlan, place_key
 from reid_ray.caption.ledger.wanted import key_of
-from reid_ray.caption.ledger.write_ahead_log import SEEN, Ledger, as_keys, ledger_table, open_ledger
+from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, Ledger, as_keys, ledger_table, open_ledger
 from reid_ray.caption.rows import staged_table
 from reid_ray.data.sources import ImageListing
 from reid_ray.errors import DataError
@@ -34,9 +34,9 @@ def test_rows_come_once_each_in_the_images_order_whatever_the_ledger_looks_like(
             {"place": place_key(f"{image}"), "image_id": f"i{image}", "image_sha256": "s", "person_id": 100 + image}
             for image in range(IMAGES)
         ],
-        schema=SEEN,
+        schema=DIGEST_CACHE,
     )
-    view = Survey(ImageListing(IMAGES, "here", ()), Seen(as_keys(seen["place"]), seen), np.arange(IMAGES), np.array([0]))
+    view = CachedListing(ImageListing(IMAGES, "here", ()), DigestCache(as_keys(seen["place"]), seen), np.arange(IMAGES), np.array([0]))
     with open_ledger(tmp_path / "out") as ledger:
         for at in range(0, len(written), 7):
             block = written[at : at + 7]
@@ -54,9 +54,9 @@ def test_rows_come_once_each_in_the_images_order_whatever_the_ledger_looks_like(
                 for (image, slot), failed in block
             ]
             ledger.commit(f"{at}", ledger_table(staged_table(rows), [key_of(image, slot) for (image, slot), _ in block], ledger.run))
-        plan = Pass(
-            want_key=as_keys([key_of(image, slot) for image, slot in wanted]),
-            want_order=np.array([image * STRIDE + slot for image, slot in wanted]),
+        plan = PassPlan(
+            result_key=as_keys([key_of(image, slot) for image, slot in wanted]),
+            result_order=np.array([image * STRIDE + slot for image, slot in wanted]),
         )
         tables = list(publishing.published_rows(ledger, view, plan, stride=STRIDE, captioner="new"))
         assert not (ledger.folder / "publishing").exists()
@@ -72,10 +72,10 @@ def test_rows_come_once_each_in_the_images_order_whatever_the_ledger_looks_like(
         assert [row["image_outcome"] for _, row in mine] == ["ok" if good else codes[-1], *[None] * (len(mine) - 1)]
 
 
-def _survey(images: int) -> Survey:
+def _survey(images: int) -> CachedListing:
     rows = [{"place": place_key(f"{image}"), "image_id": f"i{image}", "image_sha256": "s"} for image in range(images)]
-    seen = pa.Table.from_pylist(rows, schema=SEEN)
-    return Survey(ImageListing(images, "here", ()), Seen(as_keys(seen["place"]), seen), np.arange(images), np.array([0]))
+    seen = pa.Table.from_pylist(rows, schema=DIGEST_CACHE)
+    return CachedListing(ImageListing(images, "here", ()), DigestCache(as_keys(seen["place"]), seen), np.arange(images), np.array([0]))
 
 
 def _commit(ledger: Ledger, image: int, text: str, *, made: float) -> None:
@@ -86,7 +86,7 @@ def _commit(ledger: Ledger, image: int, text: str, *, made: float) -> None:
 
 
 def _published(ledger: Ledger, images: int) -> list[str]:
-    plan = Pass(want_key=as_keys([key_of(image) for image in range(images)]), want_order=np.arange(images) * STRIDE)
+    plan = PassPlan(result_key=as_keys([key_of(image) for image in range(images)]), result_order=np.arange(images) * STRIDE)
     tables = publishing.published_rows(ledger, _survey(images), plan, stride=STRIDE, captioner="new")
     return pa.concat_tables(tables)["text"].to_pylist()
 
