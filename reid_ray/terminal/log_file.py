@@ -26,33 +26,40 @@ KEPT = 10  # newest files, this one among them
 LARGEST = 8 << 20  # bytes of one file; in the middle the rest is left out, for the first and the last lines tell most
 _LINE = 1 << 16  # a line is cut here, bytes
 _PATIENCE_S = 1.0  # for the rest of a line that has begun
-_SETTLE_S = 2.0  # for processes that end with the job
+_ANSWER_S = 5.0  # until what has been written so far must be in the file
+_END = b"\0end of the job\0"  # after it the process answers with one of:
+_NOTHING, _WRITTEN, _LOST = b"0", b"1", b"2"
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from reid_ray.terminal.log_file import fill; sys.exit(fill(0, 1, path=sys.argv[2]))"
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from reid_ray.terminal.log_file import fill; "
+    "fill(0, 1, path=sys.argv[2], answer=int(sys.argv[3]))"
+)
 
 
 @dataclass(frozen=True)
 class LogFile:
-    """A log file and the process that fills it from `pipe`, the descriptor to write to."""
+    """A log file, and a process that fills it until nobody has `pipe` open any more.
+
+    `pipe` is the descriptor to write to, `answer` the one from which the process is heard; both are this process's alone.
+    """
 
     path: Path
     pipe: int
+    answer: int
     process: subprocess.Popen[bytes]
 
-    def close(self) -> str | None:
-        """Once nobody here writes any more: what a user is to know about the file, or None if nothing was written.
-
-        A process that outlives the job may go on writing; it is not waited for longer than a moment.
-        """
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=_SETTLE_S)
+    def sentence(self) -> str | None:
+        """What a user is to know about what has been written so far, once it is in the file; None if there was nothing."""
         try:
-            size = self.path.stat().st_size
-        except FileNotFoundError:
-            size = 0
-        if self.process.returncode:
-            return f"what libraries printed could not all be kept in {self.path}; see that its disk has room"
-        return f"what libraries printed is in {self.path}" if size else None
+            os.write(self.pipe, _END)
+            said = os.read(self.answer, 1) if select.select([self.answer], [], [], _ANSWER_S)[0] else _WRITTEN
+        except BrokenPipeError:  # somebody has ended the process
+            said = _LOST
+        if said == _NOTHING:
+            return None
+        if said == _WRITTEN:
+            return f"what libraries printed is in {self.path}"
+        return f"what libraries printed could not all be kept in {self.path}; see that its disk has room"
 
 
 def log_folder() -> Path:
@@ -82,27 +89,35 @@ def open_log(job: str) -> LogFile:
     try:
         # Held as long as the process lives, which keeps the file from being removed as an old one.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        reader, writer = os.pipe()
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, str(Path(__file__).resolve().parents[2]), str(path)],
-                stdin=reader,
-                stdout=file,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                start_new_session=True,  # what a terminal sends to the job is none of its business
-            )
-        except OSError:
-            os.close(writer)
-            raise
-        finally:
-            os.close(reader)
+        return _filled(path, file)
     except OSError:
         path.unlink(missing_ok=True)
         raise
     finally:
         os.close(file)
-    return LogFile(path, writer, process)
+
+
+def _filled(path: Path, file: int) -> LogFile:
+    """Start the process."""
+    (reader, writer), (answer, answering) = os.pipe(), os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _START, str(Path(__file__).resolve().parents[2]), str(path), str(answering)],
+            stdin=reader,
+            stdout=file,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[answering],
+            cwd="/",
+            start_new_session=True,  # what a terminal sends to the job is none of its business
+        )
+    except OSError:
+        os.close(writer)
+        os.close(answer)
+        raise
+    finally:
+        os.close(reader)
+        os.close(answering)
+    return LogFile(path, writer, answer, process)
 
 
 def _remove_old(folder: Path) -> None:
@@ -116,34 +131,43 @@ def _remove_old(folder: Path) -> None:
             continue
 
 
-def fill(source: int, target: int, *, path: str, largest: int = LARGEST) -> int:
+def fill(source: int, target: int, *, path: str, answer: int, largest: int = LARGEST) -> None:
     """Copy a pipe into a file until nobody writes any more; a file that stays empty is removed.
 
     Args:
         source: descriptor of the pipe.
         target: descriptor of the file, for reading too.
         path: of the file.
+        answer: descriptor to which it is said, once the job is at its end, what has become of its words.
         largest: bytes of the file at most, but for a sentence in its middle.
-
-    Returns:
-        0, or 1 if something could not be written.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends when everybody has said their last words
-    log, rest = _Bounded(target, largest), b""
-    while True:
+    log, rest, open_ = _Bounded(target, largest), b"", True
+    while open_:
         ready = select.select([source], [], [], _PATIENCE_S if rest else None)[0]
         piece = os.read(source, _LINE) if ready else b""
-        rest += piece
-        cut = len(rest) if not piece or len(rest) >= _LINE else max(rest.rfind(b"\n"), rest.rfind(b"\r")) + 1
-        if cut:
-            log.add(without_secrets(_COLOUR.sub("", rest[:cut].decode("utf-8", "replace"))).encode())
-            rest = rest[cut:]
-        if ready and not piece:
-            break
+        open_ = bool(piece) or not ready
+        before, ended, after = (rest + piece).partition(_END)
+        if ended:
+            log.add(_plain(before))
+            with contextlib.suppress(BrokenPipeError):
+                os.write(answer, _LOST if log.failed else _WRITTEN if log.size else _NOTHING)
+            before = after
+        cut = _whole(before) if piece else len(before)
+        log.add(_plain(before[:cut]))
+        rest = before[cut:]
     if not log.size:
         Path(path).unlink(missing_ok=True)
-    return int(log.failed)
+
+
+def _whole(said: bytes) -> int:
+    """How many bytes of it are whole lines; of a line without end, all but what may be the beginning of _END."""
+    return len(said) - len(_END) if len(said) >= _LINE else max(said.rfind(b"\n"), said.rfind(b"\r")) + 1
+
+
+def _plain(said: bytes) -> bytes:
+    return without_secrets(_COLOUR.sub("", said.decode("utf-8", "replace"))).encode()
 
 
 class _Bounded:

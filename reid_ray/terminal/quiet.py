@@ -7,6 +7,7 @@ importing or calling a job from Python leaves the streams as they are.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import os
@@ -50,7 +51,7 @@ def quiet_terminal(job: str) -> Iterator[None]:
         except Exception:  # noqa: BLE001 - a fault of the program is told as Python would tell it, but before the last line
             failed = True
             traceback.print_exc(file=standard_error())
-    said = log.close()
+    said = log.sentence()
     if said is not None:
         with contextlib.suppress(OSError):  # nobody reads any more: the job has said so already
             say(said)
@@ -77,28 +78,25 @@ def _folder_in_words() -> str:
 
 @contextlib.contextmanager
 def _diverted(log: LogFile) -> Iterator[None]:
-    """Descriptors 1 and 2 lead to the log, here and in processes that are started inside; own_lines leads where they led before."""
-    _flush()
+    """Descriptors 1 and 2 lead to the log, here and in processes that are started inside; own_lines leads where they led before.
+
+    When the process itself ends they lead to the log once more: libraries have last words too.
+    """
     output, error = OwnStream(os.dup(1), sys.stdout.encoding), OwnStream(os.dup(2), sys.stderr.encoding)
-    for descriptor in (1, 2):
-        os.dup2(log.pipe, descriptor)
-    os.close(log.pipe)
-    dumps = not faulthandler.is_enabled()
-    if dumps:
+    if not faulthandler.is_enabled():
         faulthandler.enable(error.fileno(), all_threads=False)  # a crash of the process is no library's chatter
+    _lead(log.pipe, log.pipe)
     try:
         with kept_apart(output, error):
             yield
     finally:
-        if dumps:
-            faulthandler.disable()
-        _flush()
-        for stream, descriptor in ((output, 1), (error, 2)):
-            os.dup2(stream.fileno(), descriptor)
-            os.close(stream.fileno())
+        _lead(output.fileno(), error.fileno())
+        atexit.register(_lead, log.pipe, log.pipe)
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+def _lead(output: int, error: int) -> None:
+    """What has been printed is written, and what comes goes to these descriptors."""
+    for stream, descriptor, to in ((sys.stdout, 1, output), (sys.stderr, 2, error)):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+        os.dup2(to, descriptor)

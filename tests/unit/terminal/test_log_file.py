@@ -24,7 +24,7 @@ def _signals(monkeypatch):
 
 
 def _filled(pieces, path, **options):
-    """What fill leaves in `path` of pieces that arrive one by one."""
+    """Fill `path` with pieces that arrive one by one; what is answered."""
     reader, writer = os.pipe()
 
     def write():
@@ -35,13 +35,15 @@ def _filled(pieces, path, **options):
     thread = threading.Thread(target=write)
     thread.start()
     target = os.open(path, os.O_RDWR | os.O_CREAT)
+    answer, answering = os.pipe()
     try:
-        code = fill(reader, target, path=str(path), **options)
+        fill(reader, target, path=str(path), answer=answering, **options)
     finally:
         thread.join()
-        os.close(target)
-        os.close(reader)
-    return code
+        for descriptor in (target, reader, answering):
+            os.close(descriptor)
+    with open(answer, "rb") as file:
+        return file.read()
 
 
 def test_a_log_is_readable_by_its_user_alone_and_has_no_secret_in_it_however_it_arrives(folder):
@@ -49,23 +51,30 @@ def test_a_log_is_readable_by_its_user_alone_and_has_no_secret_in_it_however_it_
     said = b"user https://me:CANARY@hub/x\nhf_tok"
     os.write(log.pipe, said)
     os.write(log.pipe, b"en=CANARY and \x1b[36mcolour\x1b[0m\n")
-    os.close(log.pipe)
-    assert str(log.path) in log.close()
+    assert str(log.path) in log.sentence()
     assert log.path.read_text() == "user https://***@hub/x\nhf_token=*** and colour\n"
     assert "-train-" in log.path.name
     assert [oct(path.stat().st_mode & 0o777) for path in (folder, log.path)] == ["0o700", "0o600"]
+    _end(log)
 
 
 def test_nothing_said_leaves_nothing(folder):
     log = open_log("train")
-    os.close(log.pipe)
-    assert log.close() is None
+    assert log.sentence() is None
+    _end(log)
     assert list(folder.iterdir()) == []
+
+
+def _end(log):
+    """As where the job's process ends."""
+    os.close(log.pipe)
+    os.close(log.answer)
+    log.process.wait(timeout=30)
 
 
 def test_a_log_never_grows_beyond_its_size_and_holds_the_first_and_the_last_lines(tmp_path):
     lines = [f"line {number:06}\n".encode() for number in range(2000)]
-    assert _filled([b"".join(lines[at : at + 20]) for at in range(0, 2000, 20)], tmp_path / "log", largest=4000) == 0
+    assert _filled([b"".join(lines[at : at + 20]) for at in range(0, 2000, 20)], tmp_path / "log", largest=4000) == b""
     kept = (tmp_path / "log").read_bytes()
     assert len(kept) <= 4000 + 100
     assert kept.startswith(b"".join(lines[:100]))
@@ -75,7 +84,7 @@ def test_a_log_never_grows_beyond_its_size_and_holds_the_first_and_the_last_line
 
 def test_a_full_disk_is_said_at_the_end_and_stops_nobody(tmp_path):
     (tmp_path / "log").symlink_to("/dev/full")
-    assert _filled([b"x" * 60_000 + b"\n"] * 10, tmp_path / "log") == 1
+    assert _filled([b"x" * 60_000 + b"\n"] * 10 + [log_file._END, b"y" * 60_000], tmp_path / "log") == log_file._LOST
 
 
 def test_only_the_newest_logs_are_kept_but_one_that_is_being_written_stays(folder):
@@ -86,9 +95,8 @@ def test_only_the_newest_logs_are_kept_but_one_that_is_being_written_stays(folde
     with old[0].open() as alive:
         fcntl.flock(alive, fcntl.LOCK_EX)
         log = open_log("index")
-    os.close(log.pipe)
+    _end(log)
     assert sorted(path.name for path in folder.iterdir() if path != log.path) == [old[0].name, *(p.name for p in old[4:]), "notes.txt"]
-    log.close()
 
 
 def test_a_log_that_its_process_still_fills_is_not_taken_for_an_old_one(folder, monkeypatch):
@@ -98,12 +106,10 @@ def test_a_log_that_its_process_still_fills_is_not_taken_for_an_old_one(folder, 
     second = open_log("index")
     assert first.path.exists()
     for log in (first, second):
-        os.close(log.pipe)
-        log.close()
+        _end(log)
     third = open_log("index")
     assert not first.path.exists()
-    os.close(third.pipe)
-    third.close()
+    _end(third)
 
 
 def test_what_fills_a_log_starts_quickly_and_knows_nothing_of_the_jobs():

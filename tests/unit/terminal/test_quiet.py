@@ -14,12 +14,13 @@ from reid_ray.progress import progress_bar
 from reid_ray.terminal.own_lines import say
 
 JOB = """
-import ctypes, logging, os, subprocess, sys, threading, time, warnings
+import atexit, ctypes, logging, os, subprocess, sys, threading, time, warnings
 from reid_ray.cli.run_job import run_job
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.progress import progress_bar
 from reid_ray.terminal.own_lines import say
 
+atexit.register(lambda: os.write(2, b"theirs: exit\\n"))
 early = logging.StreamHandler()
 logging.getLogger("early").addHandler(early)
 logging.getLogger("early").propagate = False
@@ -90,16 +91,17 @@ def test_only_our_own_lines_are_seen_and_the_log_holds_the_rest(kind, end, code,
     assert ("Traceback" in screen.said) is (code == 1)
     assert ("error: " in screen.said) is (code == 2)
     assert ("\rwork" in screen.said) is (kind == "terminal")
+    _wait_for(lambda: "theirs: exit" in screen.log.read_text())
     kept = screen.log.read_text()
     assert [way for way in WAYS if f"theirs: {way}" not in kept] == []
 
 
 def test_a_job_whose_libraries_keep_silent_leaves_no_log_and_names_none(tmp_path):
     script = tmp_path / "job.py"
-    script.write_text(JOB.replace("            chatter()\n", "").replace("{end}", "pass"))
+    script.write_text(JOB.replace("            chatter()\n", "").replace("atexit.register", "str").replace("{end}", "pass"))
     screen = run_on("file", script, tmp_path / "out", folder=tmp_path)
     assert (screen.code, screen.seen, screen.log) == (0, screen.said, None)
-    assert list((tmp_path / "logs").iterdir()) == []
+    _wait_for(lambda: list((tmp_path / "logs").iterdir()) == [])
 
 
 def _run(script, tmp_path, **variables):
