@@ -193,7 +193,7 @@ _JOBS = {
         purpose="Predict a training job's memory on each device and which setting fits; no device is needed",
         config="reid_ray.train.memory.config:MemoryJob",
         run="reid_ray.train.memory.job:run_memory",
-        engines="search",
+        engines="all",
         examples=(
             "--config train/memory.yaml",
             "--config train/memory.yaml config=train/train_clip_b16_8gpu.yaml device_gib=24 batches=[16,32]",

@@ -1,7 +1,7 @@
 """Where reid_ray runs: which systems, machines and Pythons, and with which engines.
 
-vLLM and DeepSpeed are asked for on Linux on x86-64 alone; the core and search (torch, transformers, Ray, FAISS) run wherever those
-publish builds. pyproject.toml says the same in the markers of its extras, and a test compares the two.
+vLLM and DeepSpeed are asked for on Linux on x86-64 alone; the core and search (torch, transformers, Ray, FAISS) are offered on arm64 and
+macOS too, where all of those publish builds. pyproject.toml says the same in the markers of its extras, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class UnsupportedPlatformError(ImportError):
 
 
 def support(system: str, machine: str, python: tuple[int, int]) -> Support:
-    """What runs on a platform: "all", or "search" where vLLM and DeepSpeed have no builds.
+    """What runs on a platform: "all", or "search" where vLLM and DeepSpeed are not asked for.
 
     Args:
         system: sys.platform, such as linux or darwin.
