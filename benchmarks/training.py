@@ -21,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import multiprocessing
@@ -41,7 +42,8 @@ from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.towers import PairCollate, TwoTowers
 from reid_ray.train.feed.decoding import Decoder, PictureRequest
 from reid_ray.train.feed.loader import Feed
-from reid_ray.train.feed.pairs import PICTURES, SAMPLES, prepare_pairs, read_pairs
+from reid_ray.train.feed.pairs import prepare_pairs
+from reid_ray.train.feed.prepared import PICTURES, SAMPLES, RowFile
 from reid_ray.train.parts import TrainBatch
 
 WORKERS = 2
@@ -298,7 +300,7 @@ def loader_rivals(folder: Path, *, steps: int) -> dict[str, Callable[[], Iterato
     """What yields batches of 64 of the tables in `folder`: the train job's feed and torch's DataLoader, both over the same files."""
     config = loader_job(folder)
     prepare_pairs(config, folder, Counts())
-    samples = read_pairs(folder / SAMPLES)
+    samples = RowFile(folder / SAMPLES)
     transform = ImageTransform(384, 128)
     tokenizer = train_tokenizer(read_table(folder / "captions", CAPTIONS)["text"].to_pylist(), vocab_size=1000, context=64)
     collate = PairCollate(transform, tokenizer, context=64)
@@ -319,7 +321,7 @@ def loader_rivals(folder: Path, *, steps: int) -> dict[str, Callable[[], Iterato
 
     def plain(workers: int) -> Callable[[], Iterator[Any]]:
         decoder = Decoder(folder / PICTURES, config.batches, resize=transform.resize, fill=transform.mean_colour)
-        dataset = SampleDataset(decoder, samples["picture"].to_numpy(), samples["text"].to_pylist())
+        dataset = SampleDataset(decoder, samples.column("picture"), samples.take(np.arange(len(samples)))["text"].to_pylist())
         loader = torch.utils.data.DataLoader(
             dataset,
             batch_size=64,

@@ -37,7 +37,7 @@ from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.train.checkpoint.contents import check, read_parts
 from reid_ray.train.dual.config import TrainJob
-from reid_ray.train.feed.pairs import SAMPLES, read_pairs, read_prepared
+from reid_ray.train.feed.prepared import SAMPLES, RowFile, read_prepared, texts_of
 from reid_ray.train.masking.noise_export import NOISE
 from reid_ray.train.masking.noise_store import NoiseStore
 
@@ -205,7 +205,7 @@ def test_todays_keys_are_those_of_the_rows_that_a_ledger_has(golden):
 def test_prepared_data_are_taken_over(golden):
     assert read_prepared(golden / "run" / "data")["facts"]["samples"] == 12
     texts = [row["text"] for row in rows_of("people/captions") if row["split"] == "train"]
-    assert sorted(read_pairs(golden / "run" / "data" / SAMPLES)["text"].to_pylist()) == sorted(texts)
+    assert sorted(texts_of(RowFile(golden / "run" / "data" / SAMPLES))) == sorted(texts)
 
 
 def test_noise_levels_are_taken_over(golden):

@@ -46,7 +46,7 @@ from reid_ray.storage.store import open_store
 from reid_ray.train.checkpoint.checkpoint_place import refuse_newer
 from reid_ray.train.checkpoint.contents import check
 from reid_ray.train.checkpoint.run_folders import Record, other_runs
-from reid_ray.train.feed.pairs import read_prepared
+from reid_ray.train.feed.prepared import read_prepared
 from reid_ray.train.masking.noise_export import NOISE
 from reid_ray.train.masking.noise_store import NoiseStore
 

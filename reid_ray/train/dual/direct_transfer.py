@@ -14,7 +14,7 @@ from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.transfer.job import known_overlap
 from reid_ray.train.dual.config import TrainJob, TransferSet
 from reid_ray.train.dual.held_out import prepare_held_out, require_split
-from reid_ray.train.feed.pairs import FACTS, read_prepared
+from reid_ray.train.feed.prepared import FACTS, read_prepared
 from reid_ray.train.log.metrics_log import read_metrics
 
 _FOLDER = "transfer"

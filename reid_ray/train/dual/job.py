@@ -17,7 +17,8 @@ from reid_ray.runtime import Need
 from reid_ray.storage import MANIFEST, Counts, parquet_files, read_manifest
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.direct_transfer import prepare_transfer, transfer_results
-from reid_ray.train.feed.pairs import FACTS, SAMPLES, VALIDATION, prepare_pairs, read_pairs, read_prepared, texts_of
+from reid_ray.train.feed.pairs import prepare_pairs
+from reid_ray.train.feed.prepared import FACTS, SAMPLES, VALIDATION, RowFile, read_prepared, texts_of
 from reid_ray.train.feed.ray_decoders import decoder_needs
 from reid_ray.train.masking.page import write_noise_page
 from reid_ray.train.recipe import DATA, NOISE, START, Selection
@@ -48,7 +49,7 @@ class DualEncoderRecipe:
     @property
     def selection(self) -> Selection | None:
         """By R@1 or mAP on the validation split."""
-        split, number = self.config.images.val_split, self.config.images.select_by
+        split, number = self.config.images.watched, self.config.images.select_by
         return Selection(split, number, {"r1": "text-to-image R@1", "map": "text-to-image mAP"}[number]) if split is not None else None
 
     def inputs(self) -> dict[str, Any]:
@@ -89,10 +90,10 @@ class DualEncoderRecipe:
 
             model = self.config.model
             if model.init is None:
-                encoder = build_dual_encoder(model, texts_of(read_pairs(data / SAMPLES)), seed=self.config.batches.seed)
+                encoder = build_dual_encoder(model, texts_of(RowFile(data / SAMPLES)), seed=self.config.batches.seed)
             else:
                 encoder = open_pretrained(model)
-            texts = chain(texts_of(read_pairs(data / SAMPLES)), texts_of(read_pairs(data / VALIDATION)))
+            texts = chain(texts_of(RowFile(data / SAMPLES)), texts_of(RowFile(data / VALIDATION)))
             cut = count_cut(encoder.tokenizer, texts, context=encoder.context)
             encoder.save(start, {"init": model.init or "from scratch", "texts_cut": cut.facts()})
         # A run that an older version prepared does not say.

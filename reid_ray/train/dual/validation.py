@@ -21,7 +21,8 @@ from reid_ray.retrieval.metrics import GroundTruth, QueryResults
 from reid_ray.retrieval.ranking.blocks import BLOCK_BYTES
 from reid_ray.retrieval.ranking.exact_torch import rank_on_device
 from reid_ray.train.dual.held_out import GALLERY
-from reid_ray.train.feed.pairs import PICTURES, VALIDATION, PictureStore, read_pairs
+from reid_ray.train.feed.pictures import PictureStore
+from reid_ray.train.feed.prepared import PICTURES, VALIDATION, RowFile
 from reid_ray.train.losses.across_workers import gather_constant
 
 Forward = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
@@ -43,7 +44,7 @@ class Validation:
     def __init__(
         self, folder: Path, *, transform: ImageTransform, tokenizer: Any, context: int, batch_size: int, rank: int, world: int
     ) -> None:
-        self._pairs, self._pictures = read_pairs(folder / VALIDATION), PictureStore(folder / PICTURES)
+        self._pairs, self._pictures = RowFile(folder / VALIDATION), PictureStore(folder / PICTURES)
         self._transform, self._tokenizer, self._context = transform, tokenizer, context
         self._batch_size, self._rank, self._world = batch_size, rank, world
         self._picture_G, self._person_G = self._gallery(folder)
@@ -52,7 +53,7 @@ class Validation:
     def __call__(self, forward: Forward) -> dict[str, float]:
         """{"r1", "map"} in [0, 1]; every worker must call it. NaN if a feature is NaN or infinite: its rank would mean nothing."""
         gallery_row, _ = self._share(len(self._picture_G))
-        query_row, real_Q = self._share(self._pairs.num_rows)
+        query_row, real_Q = self._share(len(self._pairs))
         images = [
             forward({"pixel_values": self._pixels(self._picture_G[rows])})["image"]
             for rows in np.split(gallery_row, range(self._batch_size, len(gallery_row), self._batch_size))
@@ -76,10 +77,10 @@ class Validation:
     def _gallery(self, folder: Path) -> tuple[np.ndarray, np.ndarray]:
         """Row and person of each picture."""
         if (folder / GALLERY).is_file():
-            person_G = read_pairs(folder / GALLERY)["person"].to_numpy()
+            person_G = RowFile(folder / GALLERY).column("person")
             return np.arange(len(person_G)), person_G
-        pictures, first = np.unique(self._pairs["picture"].to_numpy(), return_index=True)
-        return pictures, self._pairs["person"].to_numpy()[first]
+        pictures, first = np.unique(self._pairs.column("picture"), return_index=True)
+        return pictures, self._pairs.column("person")[first]
 
     def _share(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of this worker, as many on every worker (ZeRO-3 needs equal numbers of forward passes), and which of them are real."""

@@ -79,7 +79,7 @@ def build_parts(config: TrainJob, folder: Path) -> Parts:
         feed,
         write,
         masking=masker,
-        validate=validation(folder / DATA) if config.images.val_split is not None else None,
+        validate=validation(folder / DATA) if config.images.watched is not None else None,
         transfer=[
             Transfer(other.name, other.val_split, validation(transfer_folder(folder, other)))
             for other in config.transfer

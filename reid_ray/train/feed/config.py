@@ -16,20 +16,45 @@ class TrainImages(Section):
     """Which images are learnt from, and which choose the weights."""
 
     path: PathOrAddress = Field(description="Parquet file or folder in the IMAGES schema (the synthesize and the ingest job write it)")
-    train_split: str = Field("train", description="images of this split are learnt from")
+    train_split: str | None = Field(
+        "train", description="images of this split are learnt from; null takes those that have none, as LUPerson's and a folder's"
+    )
     val_split: str | None = Field(
         "val", description="the weights with the best score on this split are kept; null keeps the last weights. Never test"
+    )
+    val_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the identities of train_split that is held out to choose the weights, for sets without a val split (0.1 for "
+        "ICFG-PEDES); needs val_split null. 0 holds none out",
+    )
+    val_seed: int = Field(0, ge=0, description="which identities val_share holds out; one keeps its side when others are added")
+    identity: Literal["person", "image", "caption"] = Field(
+        "person",
+        description="what counts as one identity in the losses: a person (an image without person_id is one of its own), each image, or "
+        "each caption with its image, so that two captions of one image are negatives of each other",
     )
     select_by: Literal["r1", "map"] = Field("r1", description="text-to-image score that chooses: R@1, or mAP as in LLM-DA")
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
 
     @model_validator(mode="after")
     def _splits_differ(self) -> Self:
-        if self.val_split == self.train_split:
+        if self.val_share and self.val_split is not None:
+            raise ValueError(
+                f"val_share {self.val_share} holds identities of train_split out and val_split is {self.val_split!r}; "
+                "set val_split to null to use val_share, or val_share to 0"
+            )
+        if self.val_split is not None and self.val_split == self.train_split:
             raise ValueError(f"val_split and train_split are both {self.train_split!r}; weights must be chosen on unseen identities")
         if self.val_split == "test":
             raise ValueError("val_split is 'test'; weights chosen on the test split make its score worthless, so choose another")
         return self
+
+    @property
+    def watched(self) -> str | None:
+        """What chooses the weights, as manifests call it: the validation split, held_out, or None."""
+        return "held_out" if self.val_share else self.val_split
 
 
 class TrainCaptions(Section):
@@ -127,6 +152,8 @@ class PairTrainingJob(TrainingJob):
 
     @model_validator(mode="after")
     def _patience_needs_scores(self) -> Self:
-        if self.schedule.patience is not None and self.images.val_split is None:
-            raise ValueError("schedule.patience counts validations, but images.val_split is null; set it, or patience to null")
+        if self.schedule.patience is not None and self.images.watched is None:
+            raise ValueError(
+                "schedule.patience counts validations, but images.val_split is null and val_share 0; set one, or patience to null"
+            )
         return self

@@ -16,7 +16,7 @@ from reid_ray.data.images import decode_image
 from reid_ray.train.feed.augment import augment
 from reid_ray.train.feed.batches import augmentation
 from reid_ray.train.feed.config import BatchesConfig
-from reid_ray.train.feed.pairs import PictureStore
+from reid_ray.train.feed.pictures import PictureStore
 
 # An RGB picture of any size -> uint8 [H, W, 3]; H and W may differ from picture to picture if the model takes that.
 Resize = Callable[[Image.Image], np.ndarray]

@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from reid_ray.config.common import PoolConfig
 from reid_ray.train.feed.batches import BatchPlan, IdentityOrder, Order, ShuffledOrder
 from reid_ray.train.feed.config import BatchesConfig
 from reid_ray.train.feed.decoding import Decoder, PictureRequest, Resize
-from reid_ray.train.feed.pairs import IDS, PICTURES, SAMPLES, read_pairs
+from reid_ray.train.feed.prepared import IDS, PICTURES, SAMPLES, RowFile
 from reid_ray.train.feed.ray_decoders import decoded_in_order
 from reid_ray.train.parts import TrainBatch
 
@@ -67,34 +65,38 @@ class Feed:
         rank: int,
         world: int,
     ) -> None:
-        self._folder, self._samples = folder, read_pairs(folder / SAMPLES)
+        self._folder, self._samples = folder, RowFile(folder / SAMPLES)
         self._decoder = Decoder(folder / PICTURES, config, resize=resize, fill=fill)
         self._config, self._collate, self._rank, self._world = config, collate, rank, world
-        rewrites_S = pc.list_value_length(self._samples["rewrites"]).to_numpy()
+        rewrites_S = self._samples.lengths("rewrites")
         # Texts are numbered as texts_of gives them: captions first, then each caption's rewrites.
         self._first_rewrite_S = len(rewrites_S) + np.cumsum(rewrites_S) - rewrites_S
         self.texts = len(rewrites_S) + int(rewrites_S.sum())
         # Identities of the training split alone, counted from 0, as a classifier wants them.
-        persons, self._person_S = np.unique(self._samples["person"].to_numpy(), return_inverse=True)
+        persons, self._person_S = np.unique(self._samples.column("person"), return_inverse=True)
         self.persons = len(persons)
         self.plan = BatchPlan(rewrites_S, _order(config, self._samples), rewrite_share=rewrite_share, seed=config.seed)
 
     def texts_at(self, rows: np.ndarray) -> list[str]:
         """The texts of rows in the numbering of TrainBatch.text_A."""
-        captions = len(self._samples)
-        rewrites = pc.list_flatten(self._samples["rewrites"]) if rows.max(initial=0) >= captions else None
+        sample = self._sample_of(rows)
+        rewrite = np.where(rows < len(self._samples), -1, rows - self._first_rewrite_S[sample])
+        found = self._samples.take(sample)
         return [
-            (self._samples["text"][row] if row < captions or rewrites is None else rewrites[row - captions]).as_py()
-            for row in rows.tolist()
+            text if number < 0 else rewrites[number]
+            for text, rewrites, number in zip(found["text"].to_pylist(), found["rewrites"].to_pylist(), rewrite.tolist(), strict=True)
         ]
+
+    def _sample_of(self, rows: np.ndarray) -> np.ndarray:
+        """The sample that each row in the numbering of TrainBatch.text_A belongs to."""
+        return np.where(rows < len(self._samples), rows, np.searchsorted(self._first_rewrite_S, rows, side="right") - 1)
 
     def names_of(self, rows: np.ndarray) -> list[str]:
         """Which caption and image rows in the numbering of TrainBatch.text_A are, for messages."""
-        captions = len(self._samples)
-        sample = np.where(rows < captions, rows, np.searchsorted(self._first_rewrite_S, rows, side="right") - 1)
+        captions, sample = len(self._samples), self._sample_of(rows)
         if not (self._folder / IDS).is_file():  # prepared by an older version
             return [f"sample {row}" for row in sample.tolist()]
-        ids = read_pairs(self._folder / IDS).take(sample)
+        ids = RowFile(self._folder / IDS).take(sample)
         return [
             f"{'caption' if row < captions else 'a rewrite of caption'} {caption} of image {image}"
             for row, caption, image in zip(rows.tolist(), ids["caption_id"].to_pylist(), ids["image_id"].to_pylist(), strict=True)
@@ -168,8 +170,8 @@ def _prefetch(batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
         pool.shutdown(wait=False, cancel_futures=True)  # a thread that waits for the cluster would be waited for in vain
 
 
-def _order(config: BatchesConfig, samples: pa.Table) -> Order:
+def _order(config: BatchesConfig, samples: RowFile) -> Order:
     if config.sampler == "shuffle":
         return ShuffledOrder(len(samples), size=config.size, seed=config.seed)
-    person_S, picture_S, camera_S = (samples[name].to_numpy() for name in ("person", "picture", "camera"))
+    person_S, picture_S, camera_S = (samples.column(name) for name in ("person", "picture", "camera"))
     return IdentityOrder(person_S, picture_S, camera_S, size=config.size, per_identity=config.samples_per_identity, seed=config.seed)

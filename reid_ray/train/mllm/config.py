@@ -189,6 +189,6 @@ class TuneJob(PairTrainingJob):
 
     @model_validator(mode="after")
     def _selection_is_trained(self) -> Self:
-        if self.select == "latent" and not self.objective.reads_images and self.images.val_split is not None:
+        if self.select == "latent" and not self.objective.reads_images and self.images.watched is not None:
             raise ValueError("select is latent, but no term of the objective runs the language model over images; set select to visual")
         return self

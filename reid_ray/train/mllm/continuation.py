@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+
+from reid_ray.train.feed.prepared import RowFile
 
 _DRAWS = 4  # this stream's number beside those of reid_ray.train.feed.batches
 
@@ -19,20 +19,20 @@ class Continuations:
     """The continuations of samples.
 
     Args:
-        samples: SAMPLES of reid_ray.train.feed.pairs.
+        samples: the file SAMPLES (reid_ray.train.feed.prepared).
         sources: captions.continuation of the tune job; the first that a sample has is drawn from.
     """
 
-    def __init__(self, samples: pa.Table, sources: Sequence[str]) -> None:
-        self._text, self._rewrites, self._sources = samples["text"], samples["rewrites"], sources
-        self._rewrites_S = pc.list_value_length(samples["rewrites"]).to_numpy()
-        self._picture_S = samples["picture"].to_numpy()
-        self._groups = {"image": _Groups(self._picture_S), "identity": _Groups(samples["person"].to_numpy())}
+    def __init__(self, samples: RowFile, sources: Sequence[str]) -> None:
+        self._samples, self._sources = samples, sources
+        self._rewrites_S = samples.lengths("rewrites")
+        self._picture_S = samples.column("picture")
+        self._groups = {"image": _Groups(self._picture_S), "identity": _Groups(samples.column("person"))}
 
     def available(self) -> np.ndarray:
         """Which samples have a continuation, bool [S]."""
-        rows = range(len(self._text))
-        return np.fromiter((any(len(self._others(row, source)) for source in self._sources) for row in rows), bool, len(self._text))
+        rows = range(len(self._samples))
+        return np.fromiter((any(len(self._others(row, source)) for source in self._sources) for row in rows), bool, len(self._samples))
 
     def draw(self, row: int, number: float) -> str:
         """One continuation of sample `row`; `number` in [0, 1) chooses among those of its first source."""
@@ -40,7 +40,8 @@ class Continuations:
             others = self._others(row, source)
             if len(others):
                 chosen = int(others[int(number * len(others))])
-                return str(self._rewrites[row][chosen].as_py() if source == "rewrite" else self._text[chosen].as_py())
+                found = self._samples.take(np.array([row if source == "rewrite" else chosen]))
+                return str(found["rewrites"][0][chosen].as_py() if source == "rewrite" else found["text"][0].as_py())
         raise ValueError(f"sample {row} has no continuation among {self._sources}")
 
     def _others(self, row: int, source: str) -> np.ndarray:

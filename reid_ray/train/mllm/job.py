@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from reid_ray.errors import ConfigError
 from reid_ray.runtime import Need
 from reid_ray.storage import Counts, parquet_files
-from reid_ray.train.feed.pairs import FACTS, prepare_pairs, read_prepared
+from reid_ray.train.feed.pairs import prepare_pairs
+from reid_ray.train.feed.prepared import FACTS, read_prepared
 from reid_ray.train.feed.ray_decoders import decoder_needs
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.recipe import DATA, Selection
@@ -41,7 +42,7 @@ class MllmRecipe:
     @property
     def selection(self) -> Selection | None:
         """By mAP on the validation split."""
-        split, select = self.config.images.val_split, self.config.select
+        split, select = self.config.images.watched, self.config.select
         return Selection(split, f"{select}_map", f"image-to-image mAP of the {select} feature") if split is not None else None
 
     def inputs(self) -> dict[str, Any]:

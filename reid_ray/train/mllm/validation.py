@@ -15,7 +15,8 @@ from reid_ray.data.images import decode_image
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.retrieval.metrics import GroundTruth, QueryResults
 from reid_ray.train.dual.validation import Forward, ranked
-from reid_ray.train.feed.pairs import PICTURES, VALIDATION, PictureStore, read_pairs
+from reid_ray.train.feed.pictures import PictureStore
+from reid_ray.train.feed.prepared import PICTURES, VALIDATION, RowFile
 from reid_ray.train.losses.across_workers import gather_constant
 from reid_ray.train.mllm.config import TuneObjective
 from reid_ray.train.mllm.module import CAPTION, IMAGE, inputs_of
@@ -34,10 +35,10 @@ class ImageValidation:
     """
 
     def __init__(self, folder: Path, *, chat: Chat, objective: TuneObjective, batch_size: int, rank: int, world: int) -> None:
-        self._pairs, self._pictures = read_pairs(folder / VALIDATION), PictureStore(folder / PICTURES)
+        self._pairs, self._pictures = RowFile(folder / VALIDATION), PictureStore(folder / PICTURES)
         self._chat, self._objective, self._batch_size, self._rank, self._world = chat, objective, batch_size, rank, world
-        self._picture_G, first = np.unique(self._pairs["picture"].to_numpy(), return_index=True)
-        self._person_G, self._camera_G = (self._pairs[name].to_numpy()[first] for name in ("person", "camera"))
+        self._picture_G, first = np.unique(self._pairs.column("picture"), return_index=True)
+        self._person_G, self._camera_G = (self._pairs.column(name)[first] for name in ("person", "camera"))
 
     @torch.no_grad()
     def __call__(self, forward: Forward) -> dict[str, float]:
@@ -49,8 +50,8 @@ class ImageValidation:
             if key in features:
                 scores |= _scores(name, ranked(features[key], features[key], others))
         if self._objective.sdm.weight:
-            text_QD = self._encode(forward, "text", np.arange(self._pairs.num_rows))["text"]
-            truth = GroundTruth.text_to_image(self._pairs["person"].to_numpy(), self._person_G)
+            text_QD = self._encode(forward, "text", np.arange(len(self._pairs)))["text"]
+            truth = GroundTruth.text_to_image(self._pairs.column("person"), self._person_G)
             scores |= _scores("text", ranked(text_QD, features["image"], truth))
         return scores
 

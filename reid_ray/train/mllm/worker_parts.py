@@ -49,7 +49,7 @@ def build_parts(config: TuneJob, folder: Path) -> Parts:
     def validation() -> ImageValidation:
         return ImageValidation(folder / DATA, chat=chat, objective=config.objective, batch_size=max(share, 8), rank=rank, world=world)
 
-    validate = validation() if config.images.val_split is not None else None
+    validate = validation() if config.images.watched is not None else None
     return Parts(
         engine,
         build_tune_objective(config.objective),

@@ -12,7 +12,11 @@ from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import Counts, TableWriter
 from reid_ray.train.dual.config import TrainJob
-from reid_ray.train.feed.pairs import PICTURES, SAMPLES, VALIDATION, PictureStore, prepare_pairs, read_pairs, texts_of
+from reid_ray.train.feed import join, pairs
+from reid_ray.train.feed.key_index import hashes
+from reid_ray.train.feed.pairs import prepare_pairs
+from reid_ray.train.feed.pictures import PictureStore
+from reid_ray.train.feed.prepared import PICTURES, SAMPLES, VALIDATION, RowFile, texts_of
 
 
 def jpeg(shade: int) -> bytes:
@@ -101,8 +105,8 @@ def test_every_caption_is_used_or_counted(tables, tmp_path):
 
 def test_rows_keep_text_rewrites_person_and_bytes(tables, tmp_path):
     prepare_pairs(tables(), tmp_path, Counts())
-    samples, pictures = read_pairs(tmp_path / SAMPLES), PictureStore(tmp_path / PICTURES)
-    rows = {row["text"]: row for row in samples.to_pylist()}
+    samples, pictures = RowFile(tmp_path / SAMPLES), PictureStore(tmp_path / PICTURES)
+    rows = {row["text"]: row for row in samples.take(np.arange(len(samples))).to_pylist()}
     assert {text: row["rewrites"] for text, row in rows.items()} == {
         "one": ["one again", "one once more"],
         "two": [],
@@ -112,7 +116,7 @@ def test_rows_keep_text_rewrites_person_and_bytes(tables, tmp_path):
     assert len({row["person"] for row in rows.values()}) == 4
     assert {text: row["camera"] for text, row in rows.items()} == {"one": 3, "two": -1, "three": -1, "four": -1}
     assert [pictures[rows[text]["picture"]] for text in ("one", "two", "three", "four")] == [jpeg(s) for s in (10, 20, 30, 40)]
-    assert read_pairs(tmp_path / VALIDATION)["text"].to_pylist() == ["validation"]
+    assert list(texts_of(RowFile(tmp_path / VALIDATION))) == ["validation"]
     assert len(pictures) == 5  # neither the broken, nor the test, nor the unused one
     assert sorted(texts_of(samples)) == ["four", "one", "one again", "one once more", "three", "three again", "two"]
     with pytest.raises(IndexError):
@@ -131,7 +135,8 @@ def test_a_store_of_many_pieces_finds_every_row(tables, tmp_path):
     captions = [caption(f"c{n}", f"i{n}", text=str(n)) for n in reversed(range(100))]
     prepare_pairs(tables(images, captions, "images.val_split=null"), tmp_path, Counts())
     pictures = PictureStore(tmp_path / PICTURES)
-    assert all(pictures[row["picture"]] == jpeg(int(row["text"])) for row in read_pairs(tmp_path / SAMPLES).to_pylist())
+    samples = RowFile(tmp_path / SAMPLES)
+    assert all(pictures[row["picture"]] == jpeg(int(row["text"])) for row in samples.take(np.arange(100)).to_pylist())
 
 
 def test_what_cannot_be_trained_on_is_refused_with_the_reasons(tables, tmp_path):
@@ -154,7 +159,7 @@ def test_identity_sampling_counts_whose_pictures_repeat_and_refuses_what_it_cann
     facts = prepare_pairs(tables(images, captions, *IDENTITY, "batches.samples_per_identity=4"), tmp_path, Counts())
     assert (facts["persons_with_one_picture"], facts["persons_with_repeated_pictures"]) == (1, 3)
     twice = [*captions, *(caption(f"d{n}", f"i{n}") for n in range(6))]
-    with pytest.raises(DataError, match=r"has 3 identities with captions, fewer than the 4 of a batch"):
+    with pytest.raises(DataError, match=r"3 identities of split .train. have captions, fewer than the 4 of a batch"):
         prepare_pairs(tables(images, twice, *IDENTITY, "batches.size=8"), tmp_path, Counts())
     strangers = [{**row, "person_id": None} for row in images]
     with pytest.raises(DataError, match=r"each of the 6 identities of split 'train' has one picture"):
@@ -177,3 +182,74 @@ def test_selection_on_test_or_train_is_refused():
         load_config(TrainJob, None, [*needed, "images.val_split=train"])
     with pytest.raises(ConfigError, match=r"not a multiple of workers\.count 3"):
         load_config(TrainJob, None, [*needed, "batches.size=64", "workers.count=3"])
+
+
+def texts(path):
+    return sorted(texts_of(RowFile(path)))
+
+
+def test_images_without_a_split_are_learnt_from_where_none_is_asked_for(tables, tmp_path):
+    """As LUPerson's and a folder's are; with the usual split asked for, the message says how."""
+    images = [image(f"i{n}", None, None, jpeg(n)) for n in range(8)] + [image("t", "test", None, jpeg(9))]
+    captions = [caption(f"c{n}", f"i{n}", text=f"text {n}") for n in range(8)] + [caption("ct", "t")]
+    counts = Counts()
+    facts = prepare_pairs(tables(images, captions, "images.train_split=null", "images.val_split=null"), tmp_path, counts)
+    assert (facts["samples"], facts["validation_queries"], dict(counts.failed)) == (8, 0, {"other_split": 1})
+    with pytest.raises(DataError, match=r"8 images have no split: set images\.train_split to null"):
+        prepare_pairs(tables(images, captions), tmp_path, Counts())
+
+
+HELD_OUT = ("images.val_split=null", "images.val_share=0.3")
+
+
+def test_a_share_of_the_identities_is_held_out_whole_and_stays_held_out_when_others_come(tables, tmp_path):
+    people = [(f"i{n}", n // 4) for n in range(160)]
+    images = [image(name, "train", person, jpeg(10)) for name, person in people]
+    captions = [caption(f"c{name}", name, text=f"{person}") for name, person in people]
+    facts = prepare_pairs(tables(images, captions, *HELD_OUT), tmp_path, Counts())
+    learnt, watched = set(texts(tmp_path / SAMPLES)), set(texts(tmp_path / VALIDATION))
+    assert not learnt & watched
+    assert learnt | watched == {str(person) for _, person in people}
+    assert 4 <= len(watched) <= 20  # 40 identities, 12 expected
+    assert facts["samples"] + facts["validation_queries"] == 160
+    more = [image(f"j{n}", "train", 1000 + n, jpeg(10)) for n in range(40)]
+    added = [caption(f"cj{n}", f"j{n}", text=f"{1000 + n}") for n in range(40)]
+    prepare_pairs(tables([*more, *reversed(images)], [*added, *captions], *HELD_OUT), tmp_path, Counts())
+    assert set(texts(tmp_path / VALIDATION)) >= watched
+    assert not set(texts(tmp_path / SAMPLES)) & watched
+    prepare_pairs(tables(images, captions, *HELD_OUT, "images.val_seed=1"), tmp_path, Counts())
+    assert set(texts(tmp_path / VALIDATION)) != watched
+
+
+@pytest.mark.parametrize(("identity", "persons"), [("person", 2), ("image", 3), ("caption", 6)])
+def test_what_counts_as_one_identity_is_a_choice(tables, tmp_path, identity, persons):
+    images = [image("a", "train", 1, jpeg(1)), image("b", "train", 1, jpeg(2)), image("c", "train", None, jpeg(3))]
+    captions = [caption(f"{name}{n}", name) for name in "abc" for n in range(2)]
+    facts = prepare_pairs(tables(images, captions, "images.val_split=null", f"images.identity={identity}"), tmp_path, Counts())
+    assert facts["persons"] == persons
+
+
+def test_images_are_found_by_their_names_and_not_by_a_hash_that_others_share(tables, tmp_path, monkeypatch):
+    images = [image(f"i{n}", "train", n, jpeg(n)) for n in range(50)]
+    captions = [caption(f"c{n}", f"i{n}", text=str(n)) for n in range(50)] + [caption("cx", "nobody")]
+    whole = hashes
+    monkeypatch.setattr(join, "hashes", lambda keys: whole(keys) % 7)
+    counts = Counts()
+    prepare_pairs(tables(images, captions, "images.val_split=null", "captions.rewrite_share=0"), tmp_path, counts)
+    samples, pictures = RowFile(tmp_path / SAMPLES), PictureStore(tmp_path / PICTURES)
+    assert counts.failed == {"image_unknown": 1}
+    assert all(pictures[row["picture"]] == jpeg(int(row["text"])) for row in samples.take(np.arange(50)).to_pylist())
+
+
+def test_a_table_that_changes_while_it_is_read_is_refused(tables, tmp_path, monkeypatch):
+    job = tables()
+    accept = pairs.accept_captions
+
+    def then_write_the_images_anew(*arguments, **options):
+        found = accept(*arguments, **options)
+        tables([IMAGES_ROWS[1], IMAGES_ROWS[0], *IMAGES_ROWS[2:]])
+        return found
+
+    monkeypatch.setattr(pairs, "accept_captions", then_write_the_images_anew)
+    with pytest.raises(DataError, match="changed while it was read"):
+        prepare_pairs(job, tmp_path, Counts())

@@ -7,6 +7,7 @@ import pytest
 from reid_ray.config.base import load_config
 from reid_ray.errors import ConfigError
 from reid_ray.train.feed.pairs import PAIRS
+from reid_ray.train.feed.prepared import RowFile, write_rows
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.mllm.continuation import Continuations, draws
 
@@ -21,8 +22,8 @@ ROWS = [
 ]
 
 
-def samples():
-    return pa.table(
+def samples(path):
+    table = pa.table(
         {
             "text": [row[2] for row in ROWS],
             "rewrites": pa.array([row[3] for row in ROWS], pa.list_(pa.string())),
@@ -32,6 +33,8 @@ def samples():
         },
         schema=PAIRS,
     )
+    write_rows(path, table.schema, [table])
+    return RowFile(path)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +45,8 @@ def samples():
         (["image", "caption"], ["b", "a", "c", "e", "d", "f"]),
     ],
 )
-def test_each_sample_is_continued_by_its_first_source(sources, expected):
-    continuations = Continuations(samples(), sources)
+def test_each_sample_is_continued_by_its_first_source(tmp_path, sources, expected):
+    continuations = Continuations(samples(tmp_path / "samples.arrow"), sources)
     assert continuations.available().tolist() == [bool(text) for text in expected]
     for row, texts in enumerate(expected):
         if texts:

@@ -1,0 +1,81 @@
+"""Which images a training job learns from, which choose its weights, and who is on them: by split, or by a held-out share of identities.
+
+Knows the columns of an IMAGES table and the section `images` of a training job; not captions, pixels or models. N images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reid_ray.train.feed.config import TrainImages
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What each image is for.
+
+    train_N: bool, learnt from.
+    val_N: bool, chooses the weights; no image is both, and with val_share no identity is.
+    person_N: int64, a dense number per identity.
+    """
+
+    train_N: np.ndarray
+    val_N: np.ndarray
+    person_N: np.ndarray
+
+
+def roles_of(images: pa.Table, config: TrainImages) -> Roles:
+    """The roles of the images of a table.
+
+    Args:
+        images: columns image_id, dataset, split and person_id of the IMAGES schema, N rows.
+        config: which splits, which share is held out, and what counts as one identity.
+    """
+    split = images["split"]
+    train_N = _is_split(split, config.train_split)
+    person_N = person_numbers(images) if config.identity == "person" else np.arange(images.num_rows)
+    if config.val_share:
+        val_N = train_N & _held_out(images, train_N, config)
+        return Roles(train_N & ~val_N, val_N, person_N)
+    val_N = np.zeros(images.num_rows, bool) if config.val_split is None else _is_split(split, config.val_split)
+    return Roles(train_N, val_N, person_N)
+
+
+def person_numbers(images: pa.Table) -> np.ndarray:
+    """A dense number per identity: (dataset, person_id); an image without a person_id is an identity of its own. int64 [N]."""
+    known_N = pc.is_valid(images["person_id"]).to_numpy()
+    dataset = pc.fill_null(images["dataset"], "").combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    person = pc.fill_null(images["person_id"], 0).to_numpy()
+    first = np.where(known_N, dataset, -1)
+    second = np.where(known_N, person, np.arange(images.num_rows))
+    order = np.lexsort((second, first))
+    fresh = np.concatenate([[True], (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)])[: len(order)]
+    number_N = np.empty(len(order), np.int64)
+    number_N[order] = np.cumsum(fresh) - 1
+    return number_N
+
+
+def _is_split(split: pa.ChunkedArray, name: str | None) -> np.ndarray:
+    return pc.is_null(split).to_numpy() if name is None else pc.fill_null(pc.equal(split, name), False).to_numpy()
+
+
+def _held_out(images: pa.Table, train_N: np.ndarray, config: TrainImages) -> np.ndarray:
+    """Whose identity's digest falls below val_share. An identity keeps its side when others are added, removed or reordered."""
+    limit = int(config.val_share * 2**64)
+    rows = np.flatnonzero(train_N)
+    here = images.select(["image_id", "dataset", "person_id"]).take(rows)
+    val_N = np.zeros(images.num_rows, bool)
+    by_person = config.identity == "person"
+    start = 0
+    for batch in here.to_batches(max_chunksize=65_536):
+        for image_id, dataset, person in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            who = f"{dataset or ''}\0{person}" if by_person and person is not None else f"\0{image_id}"
+            digest = hashlib.blake2b(f"{config.val_seed}\0{who}".encode(), digest_size=8).digest()
+            val_N[rows[start]] = int.from_bytes(digest, "big") < limit
+            start += 1
+    return val_N

@@ -1,0 +1,68 @@
+"""Rows of an Arrow file by their number, against the whole table in memory."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from reid_ray.train.feed.prepared import RowFile, texts_of, write_rows
+
+SCHEMA = pa.schema([("text", pa.string()), ("rewrites", pa.list_(pa.string())), ("number", pa.int64()), ("flag", pa.bool_())])
+
+
+@pytest.fixture
+def table():
+    rows = range(700)
+    return pa.table(
+        [[str(n) for n in rows], [[f"{n} again"] * (n % 3) for n in rows], list(rows), [n % 2 == 0 for n in rows]], schema=SCHEMA
+    )
+
+
+@pytest.fixture
+def file(table, tmp_path):
+    """In batches of uneven sizes, one of them empty."""
+    sizes = [1, 0, 99, 300, 250, 50]
+    starts = np.cumsum([0, *sizes])
+    assert (
+        write_rows(
+            tmp_path / "t.arrow", SCHEMA, (table.slice(start, size) for start, size in zip(starts[:-1].tolist(), sizes, strict=True))
+        )
+        == 700
+    )
+    return RowFile(tmp_path / "t.arrow")
+
+
+def test_any_rows_in_any_order_are_those_of_the_table(file, table):
+    draw = np.random.default_rng(0)
+    for count in (0, 1, 5, 700, 2000):
+        rows = draw.integers(0, 700, count)
+        assert file.take(rows).to_pylist() == table.take(pa.array(rows)).to_pylist()
+    assert file.take(np.arange(700)[::-1]).to_pylist() == table.to_pylist()[::-1]
+
+
+def test_columns_and_lengths_are_the_tables(file, table):
+    assert len(file) == 700
+    assert file.column("number").tolist() == table["number"].to_pylist()
+    assert file.column("flag").tolist() == table["flag"].to_pylist()
+    assert file.lengths("rewrites").tolist() == [len(row) for row in table["rewrites"].to_pylist()]
+    assert list(texts_of(file)) == [*table["text"].to_pylist(), *(text for row in table["rewrites"].to_pylist() for text in row)]
+
+
+@pytest.mark.parametrize("row", [-1, 700])
+def test_a_row_that_is_not_there_is_an_error(file, row):
+    with pytest.raises(IndexError):
+        file.take(np.array([3, row]))
+
+
+def test_a_file_sent_to_another_process_is_its_path(file):
+    assert pickle.loads(pickle.dumps(file)).take(np.array([5]))["number"].to_pylist() == [5]
+    assert len(pickle.dumps(file)) < 400
+
+
+def test_a_file_without_rows_has_none(tmp_path):
+    assert write_rows(tmp_path / "none.arrow", SCHEMA, []) == 0
+    none = RowFile(tmp_path / "none.arrow")
+    assert (len(none), none.take(np.zeros(0, np.int64)).num_rows, none.column("number").tolist()) == (0, 0, [])
