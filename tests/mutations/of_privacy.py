@@ -5,8 +5,10 @@ from __future__ import annotations
 from mutation import Mutation
 
 _PRIVACY = ("tests/unit/privacy/test_left_behind.py",)
+_PAGES = ("tests/unit/pages/test_pages.py",)
 
 MUTATIONS = (
+    Mutation("a page runs what a caption holds", "reid_ray/pages/__init__.py", "autoescape=True", "autoescape=False", _PAGES),
     # --- what is left behind
     Mutation(
         "a reason quotes what an engine was told",

@@ -143,6 +143,20 @@ MUTATIONS = (
     Mutation(
         "NaN is written as a metric", "reid_ray/train/finite.py", " if value is not None and math.isfinite(value) else None", "", _FINITE
     ),
+    Mutation(
+        "a picture of unknown camera leaves out the others of its person",
+        "reid_ray/train/mllm/validation.py",
+        "np.where(camera_G >= 0, camera_G, -1 - np.arange(len(camera_G)))",
+        "camera_G",
+        ("tests/unit/train/mllm/test_image_validation.py",),
+    ),
+    Mutation(
+        "a term is added without its weight",
+        "reid_ray/train/losses/objective.py",
+        "self._terms[name].weight * value",
+        "value",
+        ("tests/unit/train/losses/test_losses.py",),
+    ),
     # --- runs beside a run
     Mutation(
         "another input is the same run",
