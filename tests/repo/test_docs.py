@@ -104,6 +104,12 @@ def test_the_architecture_page_draws_who_may_import_whom():
     }
 
 
+def test_the_architecture_page_says_what_every_folder_knows():
+    rows = [line for line in (ROOT / "docs" / "architecture.md").read_text().splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)/`", row.split("|")[1])}
+    assert named == {path.parent.name for path in (ROOT / "reid_ray").glob("*/__init__.py")}
+
+
 def test_the_measured_page_names_results_that_exist():
     page = (ROOT / "docs" / "measured.md").read_text()
     assert [name for name in re.findall(r"`([\w-]+\.json)`", page) if not (ROOT / "benchmarks" / "results" / name).is_file()] == []
