@@ -13,7 +13,7 @@ from reid_ray.config.paths import WrittenPath, expanded
 
 
 class OptimizerConfig(Section):
-    """Adam with a linear warm-up and a cosine decay to zero."""
+    """Adam with a linear warm-up and a cosine decay to zero, both in steps."""
 
     name: Literal["adam", "adamw"] = Field("adam", description="adam couples weight decay to the gradient, adamw does not")
     lr: float = Field(1e-5, gt=0, description="peak learning rate (1e-5 for CLIP's weights)")
@@ -29,7 +29,15 @@ class OptimizerConfig(Section):
         "are usual for fine-tuning",
     )
     heads_factor: float = Field(5.0, gt=0, description="rate of what the losses bring anew (id, irr, sigmoid), times lr (5 as in IRRA)")
-    warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps in which the rate rises from zero")
+    bias_factor: float | None = Field(
+        None,
+        gt=0,
+        description="rate of biases, times lr, but for those of the classifiers of identities and words (2 as in IRRA's code); null: as "
+        "the weights beside them",
+    )
+    decay_norms: bool = Field(False, description="weight decay of the scales of norms, too (IRRA's code); biases never have any")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps in which the rate rises (5 of 60 epochs in IRRA)")
+    warmup_from: float = Field(0.0, ge=0, le=1, description="where the rise begins, times lr (0.1 in IRRA)")
     clip_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this global norm; 0 is off")
 
 

@@ -11,26 +11,30 @@ from torch import nn
 
 from reid_ray.train.config import OptimizerConfig
 
+_CLASSIFIERS = ("heads.classify.", "heads.interaction.head.")  # of identities and of words, whose biases learn as their weights do
 _LAYER = re.compile(r"^(.*?)\.(?:layers|blocks)\.(\d+)\.")
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over what trains; vectors (norms, biases) without weight decay. The rate is set before every step.
+    """Adam or AdamW over what trains; biases without weight decay, and norms unless config.decay_norms. The rate is set before every step.
 
     Each group has a "factor" that the rate is multiplied by: config.heads_factor for the parameters below "heads.", else what
-    layer_factors gives.
+    layer_factors gives; config.bias_factor takes its place for biases.
     """
     named = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
     factors = layer_factors([name for name, _ in named], decay=config.layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, weight in named:
         factor = config.heads_factor if name.startswith("heads.") else factors[name]
-        groups.setdefault((factor, weight.ndim >= 2), []).append(weight)
+        bias = name.endswith("bias")
+        if bias and config.bias_factor is not None and not name.startswith(_CLASSIFIERS):
+            factor = config.bias_factor
+        groups.setdefault((factor, weight.ndim >= 2 or (config.decay_norms and not bias)), []).append(weight)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(
         [
-            {"params": weights, "weight_decay": config.weight_decay if matrices else 0.0, "factor": factor}
-            for (factor, matrices), weights in groups.items()
+            {"params": weights, "weight_decay": config.weight_decay if decays else 0.0, "factor": factor}
+            for (factor, decays), weights in groups.items()
         ],
         lr=config.lr,
         betas=(config.beta1, config.beta2),
@@ -59,8 +63,8 @@ def layer_factors(names: Sequence[str], *, decay: float) -> dict[str, float]:
 
 
 def learning_rate(step: int, *, steps: int, config: OptimizerConfig) -> float:
-    """The rate of `step` of `steps` (from 0): a linear rise to config.lr over the warm-up, then half a cosine down to zero."""
+    """The rate of `step` of `steps` (from 0): a linear rise from config.warmup_from to 1 times config.lr, then half a cosine to zero."""
     warmup = round(config.warmup_share * steps)
     if step < warmup:
-        return config.lr * (step + 1) / warmup
+        return config.lr * (config.warmup_from + (1 - config.warmup_from) * (step + 1) / warmup)
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

@@ -16,6 +16,10 @@ class MaskingConfig(Section):
         "none", description="equal: every token with `probability`; nam: noise-aware, the doubtful ones more often (Tan et al. 2024)"
     )
     probability: float = Field(0.15, gt=0, lt=1, description="mean probability of masking a token (0.15 as in BERT; 0.10 to 0.30 work)")
+    at_least_one: bool = Field(
+        True,
+        description="a caption of which chance masks nothing gets its first word masked, as in the authors' code; false leaves it whole",
+    )
     depth: float = Field(
         0.83,
         gt=0,

@@ -82,8 +82,18 @@ def masking_draws(seed: int, epoch: int, text_N: Sequence[int] | np.ndarray, tok
     return np.stack(draws) if draws else np.zeros((0, tokens, 3))
 
 
-def corrupt(ids_NT: np.ndarray, probability_NT: np.ndarray, draw_NT3: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+def corrupt(
+    ids_NT: np.ndarray, probability_NT: np.ndarray, draw_NT3: np.ndarray, vocabulary: Vocabulary, *, spare_none: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose each token with its probability; a chosen one becomes the mask 80 %, a random ordinary token 10 %, itself 10 %.
+
+    Args:
+        ids_NT: tokens.
+        probability_NT: of choosing each.
+        draw_NT3: of masking_draws.
+        vocabulary: the mask, and what may replace a token.
+        spare_none: the real tokens, bool [N, T]: of a text of which chance chooses none, the first becomes the mask (IRRA's and NAM's
+            code); None leaves such a text whole.
 
     Returns:
         (ids after corruption, bool: which tokens were chosen), both [N, T].
@@ -92,4 +102,10 @@ def corrupt(ids_NT: np.ndarray, probability_NT: np.ndarray, draw_NT3: np.ndarray
     fate_NT = draw_NT3[..., 1]
     random_NT = vocabulary.ordinary_V[(draw_NT3[..., 2] * len(vocabulary.ordinary_V)).astype(np.int64)]
     replacement_NT = np.where(fate_NT < 0.8, vocabulary.mask_id, np.where(fate_NT < 0.9, random_NT, ids_NT))
-    return np.where(chosen_NT, replacement_NT, ids_NT), chosen_NT
+    out_NT = np.where(chosen_NT, replacement_NT, ids_NT)
+    if spare_none is not None:
+        spared_N = np.flatnonzero(~chosen_NT.any(axis=1) & spare_none.any(axis=1))
+        first_N = spare_none[spared_N].argmax(axis=1)
+        chosen_NT[spared_N, first_N] = True
+        out_NT[spared_N, first_N] = vocabulary.mask_id
+    return out_NT, chosen_NT

@@ -63,7 +63,8 @@ class Masker:
         real_AT = real_tokens(ids_AT, self._vocabulary)
         probability_AT = masking_probability(self._last_levels(text_A, real_AT), real_AT, mean=self._config.probability)
         draw_AT3 = masking_draws(self._seed, step // self._steps_per_epoch, text_A.numpy(), ids_AT.shape[1])
-        masked_AT, chosen_AT = corrupt(ids_AT, probability_AT, draw_AT3, self._vocabulary)
+        spare_none = real_AT if self._config.at_least_one else None
+        masked_AT, chosen_AT = corrupt(ids_AT, probability_AT, draw_AT3, self._vocabulary, spare_none=spare_none)
         result = {**inputs, "input_ids": torch.from_numpy(masked_AT)}
         if self._config.kind == "nam":
             result["full_ids"] = inputs["input_ids"]

@@ -43,6 +43,36 @@ def test_each_layer_learns_slower_than_the_one_above_it_in_each_tower():
     assert all((decay[id(weight)] > 0) == (weight.ndim > 1) for weight in weights.values())
 
 
+def test_irras_groups_are_those_of_its_code():
+    """Biases at twice the rate and without decay, norms with decay, classifiers at five times with their biases (Jiang and Ye's code)."""
+    module = nn.Module()
+    module.text_model = tower(1)
+    module.heads = nn.Module()
+    module.heads.classify = nn.Linear(2, 3)
+    module.heads.interaction = nn.Module()
+    module.heads.interaction.norm, module.heads.interaction.head = nn.LayerNorm(2), nn.Linear(2, 3)
+    config = OptimizerConfig(heads_factor=5, bias_factor=2, decay_norms=True, weight_decay=4e-5)
+    groups = build_optimizer(module, config).param_groups
+    found = {id(weight): (group["factor"], group["weight_decay"]) for group in groups for weight in group["params"]}
+    expected = {
+        "text_model.embeddings.weight": (1.0, 4e-5),
+        "text_model.pre_layrnorm.weight": (1.0, 4e-5),
+        "text_model.pre_layrnorm.bias": (2.0, 0.0),
+        "text_model.encoder.layers.0.bias": (2.0, 0.0),
+        "heads.interaction.norm.weight": (5.0, 4e-5),
+        "heads.interaction.norm.bias": (2.0, 0.0),
+        "heads.interaction.head.bias": (5.0, 0.0),
+        "heads.classify.bias": (5.0, 0.0),
+    }
+    weights = dict(module.named_parameters())
+    assert {name: found[id(weights[name])] for name in expected} == expected
+
+
+def test_the_rise_begins_where_it_is_told():
+    config = OptimizerConfig(lr=2.0, warmup_share=0.4, warmup_from=0.1)
+    assert [round(learning_rate(step, steps=10, config=config), 6) for step in range(4)] == [0.65, 1.1, 1.55, 2.0]
+
+
 def test_without_decay_or_layers_every_weight_has_the_same_rate():
     assert layer_factors(["clip.text_model.encoder.layers.0.mlp.weight", "embed.weight"], decay=1.0) == {
         "clip.text_model.encoder.layers.0.mlp.weight": 1.0,

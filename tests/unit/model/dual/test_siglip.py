@@ -124,7 +124,7 @@ def test_masking_spares_siglips_end_mark_and_padding_and_masks_with_the_unknown_
     real = real_tokens(ids, vocabulary)
     assert real.sum(axis=1).tolist() == [len(words(text)["input_ids"]) - 1 for text in TEXTS]
     assert real[:, 0].all()
-    masked, chosen = corrupt(ids, np.where(real, 0.9, 0.0), masking_draws(0, 0, [0, 1, 2], CONTEXT), vocabulary)
+    masked, chosen = corrupt(ids, np.where(real, 0.9, 0.0), masking_draws(0, 0, [0, 1, 2], CONTEXT), vocabulary, spare_none=None)
     assert np.array_equal(masked[~real], ids[~real])
     assert (masked[chosen] == words.unk_token_id).mean() > 0.5
 

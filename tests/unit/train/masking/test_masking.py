@@ -62,7 +62,7 @@ def test_draws_depend_on_seed_epoch_and_text_and_not_on_batch_or_padding():
 def test_a_chosen_token_becomes_mask_random_or_itself_in_the_shares_of_bert():
     count = 200_000
     ids = np.random.default_rng(0).integers(0, 98, (count // 50, 50))
-    out, chosen = corrupt(ids, np.full(ids.shape, 0.15), masking_draws(0, 0, range(count // 50), 50), VOCABULARY)
+    out, chosen = corrupt(ids, np.full(ids.shape, 0.15), masking_draws(0, 0, range(count // 50), 50), VOCABULARY, spare_none=None)
     assert (out[~chosen] == ids[~chosen]).all()
     total = chosen.sum()
     assert total / count == pytest.approx(0.15, abs=4 * math.sqrt(0.15 * 0.85 / count))
@@ -77,9 +77,22 @@ def test_a_chosen_token_becomes_mask_random_or_itself_in_the_shares_of_bert():
 
 def test_probability_zero_and_one_are_certain():
     ids = np.array([[1, 2, 3, 4]])
-    out, chosen = corrupt(ids, np.array([[0.0, 1.0, 0.0, 1.0]]), masking_draws(0, 0, [0], 4), VOCABULARY)
+    out, chosen = corrupt(ids, np.array([[0.0, 1.0, 0.0, 1.0]]), masking_draws(0, 0, [0], 4), VOCABULARY, spare_none=None)
     assert chosen.tolist() == [[False, True, False, True]]
     assert out[0, [0, 2]].tolist() == [1, 3]
+
+
+def test_a_caption_of_which_chance_chooses_nothing_has_its_first_word_masked():
+    real = np.array([[False, True, True, False], [False, True, True, True], [False, False, False, False]])
+    ids = np.array([[1, 5, 6, 2], [1, 5, 6, 7], [1, 2, 2, 2]])
+    draws = np.full((3, 4, 3), 0.99)
+    draws[1, 2] = 0.0
+    probability = np.where(real, 0.15, 0.0)
+    probability[0, 1] = 0.0  # a word that is certain is masked all the same
+    out, chosen = corrupt(ids, probability, draws, VOCABULARY, spare_none=real)
+    assert chosen.tolist() == [[False, True, False, False], [False, False, True, False], [False] * 4]
+    assert out[0, 1] == out[1, 2] == VOCABULARY.mask_id
+    assert (out == ids).sum() == 10
 
 
 def test_the_mask_token_of_clip_is_its_start_mark_and_random_tokens_are_never_marks():
