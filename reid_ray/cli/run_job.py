@@ -17,7 +17,7 @@ from reid_ray.config.shipped import RULE, find_config
 from reid_ray.exit_codes import ended
 from reid_ray.jobs import JOBS, Job, named
 from reid_ray.setup.engines import require_engines
-from reid_ray.terminal.quiet import quiet_terminal
+from reid_ray.terminal.quiet import HELP, quiet_terminal
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -55,7 +55,9 @@ def run_job(
     called: str | None = None,
 ) -> int:
     """Parse the command line, load the job's configuration and run it. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog=called, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=called, description=description, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", metavar="FILE", help=f"YAML: {RULE}")
     parser.add_argument(
         "overrides",

@@ -11,6 +11,7 @@ from reid_ray.cli.run_job import run_job, run_prepared
 from reid_ray.config.shipped import RULE
 from reid_ray.demo.config import DemoJob
 from reid_ray.jobs import JOBS
+from reid_ray.terminal.quiet import HELP
 
 CONFIG = "demo.yaml"
 
@@ -19,7 +20,9 @@ def main(argv: Sequence[str] | None, called: str) -> int:
     """Run the demo by a command line; `called` is what was typed before it. Returns the exit code."""
     job = JOBS["demo"]
     description = job.usage(called)
-    parser = argparse.ArgumentParser(prog=called, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=called, description=description, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", metavar="DIR", help="search your own crops: any folder of pictures")
     parser.add_argument("--keep-serving", action="store_true", help="leave the service up until Ctrl-C")
     parser.add_argument("--config", metavar="FILE", default=CONFIG, help=f"YAML: {RULE}; default: {CONFIG}")

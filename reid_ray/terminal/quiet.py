@@ -19,6 +19,8 @@ from reid_ray.exit_codes import FAULT
 from reid_ray.terminal.log_file import SHOW, VARIABLE, LogFile, log_folder, open_log
 from reid_ray.terminal.own_lines import OwnStream, are_kept_apart, kept_apart, say, standard_error
 
+HELP = f"What libraries print goes to a log, which the last line names; {VARIABLE}={SHOW} shows it here."
+
 
 @contextlib.contextmanager
 def quiet_terminal(job: str) -> Iterator[None]:

@@ -37,6 +37,7 @@ def cluster(tmp_path_factory):
     gcs, dashboard, agent, client = free_ports(4)
     temporary = Path("/tmp") / f"rr{os.getpid()}"  # Ray's sockets need a short path
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
+    environment["REID_RAY_LOGS"] = str(tmp_path_factory.mktemp("logs"))
     environment["PATH"] = f"{RAY.parent}{os.pathsep}{environment['PATH']}"  # the entrypoint's python is the environment's, as on a node
     environment.pop("RAY_ADDRESS", None)
     log = (tmp_path_factory.mktemp("head") / "head.log").open("w+")
@@ -102,10 +103,12 @@ def test_caption_and_train_run_by_ray_job_submit(cluster, root, tmp_path):
         timeout=120,
     )
 
-    captions = tmp_path / "captions"
+    captions, record = tmp_path / "captions", tmp_path / "record"
     done = submit(
         cluster,
         root,
+        "tests/shared/recorded.py",
+        str(record),
         "jobs/caption.py",
         "images.source=parquet",
         f"images.path={people}/images",
@@ -116,6 +119,8 @@ def test_caption_and_train_run_by_ray_job_submit(cluster, root, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     counts = read_manifest(captions)["counts"]
     assert counts["read"] == counts["written"] + sum(counts["failed"].values()) == 8
+    assert "caption: read 8" in record.read_text()
+    assert f"{record.read_text()}what libraries printed is in {cluster['REID_RAY_LOGS']}/" in done.stdout  # and nothing between
 
     model = tmp_path / "model"
     done = submit(
