@@ -164,8 +164,8 @@ def train(
         shown = rng.integers(2, size=len(chosen))
         captions = [people.captions[row][n] for row, n in zip(chosen, shown, strict=True)]
         answers = [people.captions[row][1 - n] for row, n in zip(chosen, shown, strict=True)]
-        batch = inputs_of(chat.show_pictures(people.crops(chosen), instructions, answers), IMAGE)
-        batch |= inputs_of(chat.show_captions(captions, instructions, answers), CAPTION)
+        batch = inputs_of(chat.picture_turns(people.crops(chosen), instructions, answers), IMAGE)
+        batch |= inputs_of(chat.caption_turns(captions, instructions, answers), CAPTION)
         loss = objective(module(**batch), torch.from_numpy(person_S[sample_B]))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps=size.steps, config=config) * group["factor"]
@@ -185,7 +185,7 @@ def evaluate(module: SyncReid, chat: Chat, people: People) -> dict[str, float]:
     found: dict[str, list[torch.Tensor]] = {"visual": [], "image": []}
     for start in range(0, len(rows), 32):
         part = rows[start : start + 32]
-        features = module(**inputs_of(chat.show_pictures(people.crops(part), [""] * len(part)), IMAGE))
+        features = module(**inputs_of(chat.picture_turns(people.crops(part), [""] * len(part)), IMAGE))
         for name, kept in found.items():
             kept.append(features[name])
     who, where = people.person_N[rows], people.camera_N[rows]

@@ -123,7 +123,7 @@ def batch_of(chat: Chat, rows: int, step: int) -> tuple[dict[str, torch.Tensor],
     crops = [Image.new("RGB", (64, 128), colour) for colour in colours]
     captions = [f"The person {row} of step {step} wears a red coat, black trousers and white shoes." for row in range(rows)]
     asked = ["Continue the description of the person:"] * rows
-    batch = inputs_of(chat.show_pictures(crops, asked, captions), IMAGE) | inputs_of(chat.show_captions(captions, asked, captions), CAPTION)
+    batch = inputs_of(chat.picture_turns(crops, asked, captions), IMAGE) | inputs_of(chat.caption_turns(captions, asked, captions), CAPTION)
     return batch, torch.arange(rows) // 2 % PERSONS
 
 

@@ -1,1 +1,1 @@
-"""Models and their checkpoints: the dual encoder, the tiny multimodal model. No training loop, no Ray."""
+"""Models and their weights: dual encoders, multimodal LLMs, the tiny models built here. No training loop, no Ray."""

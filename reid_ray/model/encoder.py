@@ -1,4 +1,4 @@
-"""What index, evaluation and serving ask of a model: pictures and texts in, unit vectors out.
+"""Encoder interface (protocol) for index, evaluation and serving: pictures and texts in, unit vectors out.
 
 The dual encoder implements it; so can any other model. Callers depend on this file, not on a model class.
 """

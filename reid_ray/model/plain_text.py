@@ -1,8 +1,8 @@
-"""Text is text: every call of a tokenizer goes through here, so that no caption or query is taken for a model's control marks.
+"""Special-token escaping: every call of a tokenizer goes through here, so that no caption or query injects a model's control tokens.
 
-A text that spells a mark (<|endoftext|>, <|image_pad|>, [SEP]) would end the text, stand for a picture or open another turn. Such a mark is
-broken by a space behind its first character (< |endoftext|>), which every tokenizer reads as ordinary characters; all other text is left as
-it is. Also counts how long a text was before it was cut. Knows tokenizers; not models or prompts.
+A text that spells a special token, or mark (<|endoftext|>, <|image_pad|>, [SEP]), would end the text, stand for a picture or open another
+turn. Such a mark is broken by a space behind its first character (< |endoftext|>), which every tokenizer reads as ordinary characters; all
+other text is left as it is. Also counts how long a text was before it was truncated. Knows tokenizers; not models or prompts.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-_SHAPE = re.compile(r"<.+>|\[.+\]", re.DOTALL)  # of a mark, among entries that were added to a vocabulary
+_LOOKS_SPECIAL = re.compile(r"<.+>|\[.+\]", re.DOTALL)  # which entries that were added to a vocabulary are special
 
 
 def plain_text(tokenizer: Any, text: str, *, marks: Iterable[str] = ()) -> str:
-    """The text without a mark of the tokenizer in it; itself, in almost all cases.
+    """The text with every special token in it escaped; itself, in almost all cases.
 
     Args:
         tokenizer: of transformers or vLLM.
         text: what a person or a model wrote.
-        marks: further ones, such as the word that a processor replaces by a picture's tokens.
+        marks: further special tokens, such as the word that a processor replaces by a picture's tokens.
     """
-    return _broken(text, _marks_of(tokenizer, frozenset(marks)))
+    return _escaped(text, _special_tokens_of(tokenizer, frozenset(marks)))
 
 
 def plain_texts(tokenizer: Any, texts: Iterable[str], *, marks: Iterable[str] = ()) -> list[str]:
     """plain_text of each text."""
-    known = _marks_of(tokenizer, frozenset(marks))
-    return [_broken(text, known) for text in texts]
+    known = _special_tokens_of(tokenizer, frozenset(marks))
+    return [_escaped(text, known) for text in texts]
 
 
 def plain_tokens(tokenizer: Any, texts: Sequence[str], **options: Any) -> Any:
-    """The tokens of texts, of which none is a mark but those that the tokenizer adds itself.
+    """Tokenise texts with special tokens escaped: none is in the result but those that the tokenizer adds itself.
 
     Args:
         tokenizer: of transformers.
@@ -50,13 +50,13 @@ def plain_tokens(tokenizer: Any, texts: Sequence[str], **options: Any) -> Any:
     return tokenizer(plain_texts(tokenizer, texts), **options)
 
 
-def marked_tokens(tokenizer: Any, text: str, **options: Any) -> Any:
-    """The tokens of a rendered chat, whose marks are marks; what people wrote in it went through plain_text before. A BatchEncoding."""
+def chat_tokens(tokenizer: Any, text: str, **options: Any) -> Any:
+    """Tokenise a rendered chat, whose special tokens count; texts in it must have gone through plain_text before. A BatchEncoding."""
     return tokenizer(text, **options)
 
 
 def full_lengths(encoded: Any) -> np.ndarray:
-    """How many tokens each of N texts has, marks included, before plain_tokens cut it (truncation=True): int64 [N].
+    """How many tokens each of N texts has, special ones included, before plain_tokens truncated it (truncation=True): int64 [N].
 
     Args:
         encoded: of a fast tokenizer, padded, with its attention_mask.
@@ -69,8 +69,8 @@ def full_lengths(encoded: Any) -> np.ndarray:
 
 
 @dataclass
-class CutTexts:
-    """How many of the texts that a model read it could not read to their end, and the tokens of the longest."""
+class TruncationCounts:
+    """Truncation statistics: how many texts were longer than the model's context, of how many, and the tokens of the longest."""
 
     truncated: int = 0
     of: int = 0
@@ -91,8 +91,8 @@ class CutTexts:
         return f"; {self.truncated} of {self.of} texts cut, the longest has {self.longest} tokens" if self.truncated else ""
 
 
-class _Marks:
-    """The marks of a tokenizer as patterns."""
+class _SpecialTokens:
+    """The special tokens of a tokenizer as patterns."""
 
     def __init__(self, marks: Iterable[str], *, folds_case: bool) -> None:
         spelled = sorted({mark for mark in marks if len(mark.strip()) > 1}, key=lambda mark: (-len(mark), mark))
@@ -104,24 +104,24 @@ class _Marks:
 
 
 _COMPATIBLE = (*range(0xFE10, 0xFE70), *range(0xFF00, 0xFFF0))  # presentation forms, full and half width
-_KNOWN: WeakKeyDictionary[Any, dict[tuple[int, frozenset[str]], _Marks]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Any, dict[tuple[int, frozenset[str]], _SpecialTokens]] = WeakKeyDictionary()
 
 
-def _marks_of(tokenizer: Any, further: frozenset[str]) -> _Marks:
+def _special_tokens_of(tokenizer: Any, further: frozenset[str]) -> _SpecialTokens:
     known = _KNOWN.setdefault(tokenizer, {})
     key = (len(tokenizer), further)  # entries may be added later
     if key not in known:
-        added = {mark for mark in tokenizer.get_added_vocab() if _SHAPE.fullmatch(mark)}
+        added = {mark for mark in tokenizer.get_added_vocab() if _LOOKS_SPECIAL.fullmatch(mark)}
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("A MAN IN RED", "a man in red")]
-        known[key] = _Marks({*tokenizer.all_special_tokens, *added, *further}, folds_case=ids[0] == ids[1])
+        known[key] = _SpecialTokens({*tokenizer.all_special_tokens, *added, *further}, folds_case=ids[0] == ids[1])
     return known[key]
 
 
-def _broken(text: str, marks: _Marks) -> str:
+def _escaped(text: str, marks: _SpecialTokens) -> str:
     if marks.first is None or not marks.first.search(text):
         return text
-    while (broken := marks.any.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text)) != text:
-        text = broken
+    while (escaped := marks.any.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text)) != text:
+        text = escaped
     if not text.isascii() and marks.any.search(unicodedata.normalize("NFKC", text)):
         return marks.first.sub(lambda letter: f"{letter[0]} ", text)
     return text

@@ -1,4 +1,4 @@
-"""A folder or hub name -> an encoder. Looks into the folder to see what it holds; the model files know how to use it.
+"""Loading of pretrained encoders: a folder or hub name -> an Encoder, by what the folder holds.
 
 Understood are the folders that training and tuning write (manifest.json), transformers' CLIP and SigLIP checkpoints, and open_clip's
 CLIP. A tuned multimodal LLM has two features: FOLDER#latent and FOLDER#visual name one, FOLDER alone the latent. Everything that can be

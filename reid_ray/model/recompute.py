@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 # torch would compare recomputed shapes with the saved ones, but ZeRO-3 frees weights, so a saved one has no shape.
-CHECK = "none"
+DETERMINISM_CHECK = "none"
 
 
 def checkpoint_layers(model: Any) -> None:
@@ -16,4 +16,4 @@ def checkpoint_layers(model: Any) -> None:
     Raises:
         ValueError: the model's class cannot (transformers says so).
     """
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False, "determinism_check": CHECK})
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False, "determinism_check": DETERMINISM_CHECK})

@@ -1,4 +1,4 @@
-"""Files of weights: names, shapes and tensors, whatever the format, under the model's own names.
+"""Reading of weight files (safetensors, PyTorch): names, shapes and tensors under the model's own names.
 
 Names that DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`) left behind are stripped wherever they stand. No code in
 a file is run. Knows files; not models.

@@ -1,4 +1,4 @@
-"""Weights from disk into a model: every name and shape that the model needs, none that it does not know, every number finite.
+"""Strict loading of weights into a model: every name and shape that it needs, none that it does not know, every number finite.
 
 The only file that loads a model. transformers draws at random what a file lacks and leaves out what the model does not know, with a word
 in a log at most; here both are refused by name. The tests on names read headers; that on numbers reads every weight once, 0.1 to 0.3 s
@@ -57,7 +57,7 @@ def load_pretrained(
         model_class = getattr(model_class, "_model_mapping", {type(config): model_class})[type(config)]  # of an Auto class
         source = {"pretrained_model_name_or_path": None, "state_dict": state, "config": config}
     try:
-        with no_progress_bars(), _no_word_of_differences():
+        with no_progress_bars(), _silenced_loading_report():
             loaded, info = model_class.from_pretrained(**source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     except torch.OutOfMemoryError:
         raise
@@ -156,7 +156,7 @@ def check_names(folder: Path, *, stripped: bool = False) -> None:
         return
     state = {plain_name(name) if stripped else name: torch.empty(shape, device="meta") for name, shape in found.items()}
     options = {"state_dict": state, "config": config, "device_map": {"": "meta"}, "dtype": torch.float32}
-    with no_progress_bars(), _no_word_of_differences():
+    with no_progress_bars(), _silenced_loading_report():
         _, info = model_class.from_pretrained(None, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     if info["missing_keys"] or info["mismatched_keys"]:
         _refuse(str(folder), info)
@@ -215,8 +215,8 @@ def _take_generation_config(model: Any, folder: Path) -> None:
 
 
 @contextmanager
-def _no_word_of_differences() -> Iterator[None]:
-    """Without transformers' table of names that are missing or left over: it is an error here, and says so in a sentence."""
+def _silenced_loading_report() -> Iterator[None]:
+    """Silence transformers' report of missing and unexpected names: both are errors here, raised in a sentence."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -1,1 +1,1 @@
-"""Search and its score: FAISS index, metrics, evaluation protocols."""
+"""Retrieval: embedding, FAISS index, exact ranking, metrics (CMC, mAP, mINP), evaluation protocols."""

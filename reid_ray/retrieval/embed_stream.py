@@ -1,4 +1,4 @@
-"""Images or texts -> unit vectors, by a pool of Ray Data actors that each hold one encoder.
+"""Batch embedding of images or texts: a pool of Ray Data actors, each with one encoder, -> unit vectors.
 
 Knows tables and the encoder interface; not what becomes of the vectors. The work is in plain classes (ImageEmbedder, TextEmbedder)
 that take and give Arrow tables; the actors only load an encoder and call them. Every input row gives one output row: one that
@@ -20,7 +20,7 @@ from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image
 from reid_ray.data.pieces import UNREAD
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
-from reid_ray.model.plain_text import CutTexts
+from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.records import CAPTIONS, EMBEDDINGS, IDENTITY_COLUMNS
 from reid_ray.storage import read_table
 
@@ -108,7 +108,7 @@ class TextEmbedder:
         return table.append_column(TOKENS, pa.array(measured, TOKENS.type)).append_column(TRUNCATED, pa.array(cut, TRUNCATED.type))
 
 
-def count_cut_texts(cut: CutTexts, table: pa.Table) -> None:
+def add_truncation_counts(cut: TruncationCounts, table: pa.Table) -> None:
     """Count the rows of a table that has TOKENS and TRUNCATED."""
     cut.of += table.num_rows - table[TOKENS.name].null_count
     cut.truncated += pc.sum(table[TRUNCATED.name]).as_py() or 0

@@ -1,4 +1,4 @@
-"""Which encoder lies in a folder, found out as cheaply as possible: from its manifest, else by loading it."""
+"""Fingerprint (content hash) and dimension of the encoder in a folder: from its manifest, else by loading it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search over a gallery: an encoder and its index answering batches of text and image queries.
+"""Search engine: an encoder and its gallery index, answering batches of text and image queries.
 
 Knows encoding, the index and what a row is; not HTTP, Ray or who asks. One bad query is refused by itself and never fails the
 batch it came in.

@@ -136,7 +136,7 @@ def test_marks_of_the_chat_in_what_is_asked_are_text(engines):
     replies, _ = engines.ask(SamplingConfig(max_tokens=4), [marked, "A man."])
     assert [reply.error for reply in replies] == [None] * 16
     chat, picture = Chat(AutoProcessor.from_pretrained(FOLDER), context=4096), Image.new("RGB", (64, 128))
-    longer = [chat.show_pictures([picture], [text]).input_ids.shape[1] for text in (marked, "A man.")]
+    longer = [chat.picture_turns([picture], [text]).input_ids.shape[1] for text in (marked, "A man.")]
     assert (
         replies[0].prompt_tokens - replies[1].prompt_tokens
         == longer[0] - longer[1]

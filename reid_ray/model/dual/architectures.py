@@ -1,4 +1,4 @@
-"""What the dual encoder asks of a model class: CLIP and SigLIP differ in pooling, projections and padding, and nowhere else.
+"""Adapter interface (protocol) of dual-encoder architectures: CLIP and SigLIP differ in pooling, projections and padding, nowhere else.
 
 A family is a handful of facts and functions beside transformers' own model; it holds no weights. Both models have vision_model,
 text_model, get_image_features and get_text_features, whose pooler_output is the feature in the joint space. N samples, P positions of a

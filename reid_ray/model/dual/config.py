@@ -1,4 +1,4 @@
-"""The dual encoder's part of a configuration: which weights it starts from, the size of its pictures, its shape if built anew."""
+"""Configuration of the dual encoder: initial weights, picture size, and its shape if it is built from scratch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dual encoder: pictures and texts into one space, by transformers' own CLIP or SigLIP classes.
+"""Dual encoder (two-tower model): pictures and texts embedded into one space by transformers' own CLIP or SigLIP classes.
 
 DualEncoder is what index, evaluation and serving use, and one folder on disk: config.json and model.safetensors under transformers'
 names, tokenizer, preprocessor and manifest.json. Knows weights, tokens and pictures; not training, Ray or tables.
@@ -23,7 +23,7 @@ from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.grid import image_size_of, stride_of
 from reid_ray.model.dual.preprocess import ImageTransform
 from reid_ray.model.dual.tokenizer import pads_to_context, train_tokenizer
-from reid_ray.model.plain_text import CutTexts, full_lengths, plain_tokens
+from reid_ray.model.plain_text import TruncationCounts, full_lengths, plain_tokens
 from reid_ray.model.weights import no_progress_bars
 from reid_ray.storage import MANIFEST, environment, write_json
 from reid_ray.versions import numbered
@@ -147,9 +147,9 @@ def tokenise_and_measure(tokenizer: Any, texts: Sequence[str], *, context: int) 
     return encoded["input_ids"], np.array([len(row) for row in plain_tokens(tokenizer, texts)["input_ids"]], np.int64)
 
 
-def count_cut(tokenizer: Any, texts: Iterable[str], *, context: int) -> CutTexts:
+def count_truncated(tokenizer: Any, texts: Iterable[str], *, context: int) -> TruncationCounts:
     """How many texts a model of this tokenizer and context cannot read to their end; a pass over all of them."""
-    cut, rest = CutTexts(), iter(texts)
+    cut, rest = TruncationCounts(), iter(texts)
     while batch := list(islice(rest, _COUNTED_AT_A_TIME)):
         cut.add(tokenise_and_measure(tokenizer, batch, context=context)[1], context)
     return cut
@@ -190,7 +190,7 @@ def _preprocessor(transform: ImageTransform) -> dict[str, Any]:
 
 
 def encoder_digest(model: Any, tokenizer: Any, transform: ImageTransform) -> str:
-    """What identifies an encoder: 16 digits that change with any weight, the vocabulary or the preprocessing; a second for each GB."""
+    """Content hash of an encoder: 16 digits that change with any weight, the vocabulary or the preprocessing; a second for each GB."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""Patches of pictures that are not square, or that overlap: their grid, and the position embeddings that belong to it.
+"""Patch grids of pictures that are not square, or whose patches overlap (stride), and interpolation of position embeddings.
 
 transformers' vision towers know one image_size and cut it into patches side by side. AnyGrid replaces their table of position
 embeddings by one entry per patch of a height x width, cut every patch_stride pixels, and nothing else, so that every published weight

@@ -1,4 +1,4 @@
-"""open_clip's published checkpoints -> transformers' CLIPModel.
+"""Weight conversion: open_clip's published checkpoints -> transformers' CLIPModel.
 
 Knows the two naming schemes and what a plain ViT and text transformer of open_clip may configure; every other architecture is
 refused by name. The activation cannot be told from the weights: OpenAI's and some others need QuickGELU (x * sigmoid(1.702 x)), most

@@ -1,4 +1,4 @@
-"""A decoded picture -> the numbers a vision transformer reads. One place, so that training, indexing and serving cannot differ."""
+"""Image preprocessing: resize and normalise. One place, so that training, indexing and serving cannot differ."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class AnyGridSiglipModel(SiglipModel):
 
 
 class SiglipFamily:
-    """reid_ray.model.dual.architectures.Family of SigLIP.
+    """reid_ray.model.dual.architectures.Architecture of SigLIP.
 
     Its towers have no projection matrix for single positions. A patch's place in the joint space is defined as what the MAP head gives
     for a picture of that patch alone: attention over one key is that key's value, so the head is one function of one patch. A token's is

@@ -1,4 +1,4 @@
-"""Features of single patches and single tokens in the joint space, after layer l of a dual encoder's towers.
+"""Patch and token features in the joint space (as NAM compares them), after layer l of a dual encoder's towers.
 
 The pictures' come from the same forward pass that trains; the texts' from a run of the first l layers without gradient, because the
 pass that trains sees masked text. Both go through their tower's final norm and projection (for SigLIP: siglip.py).

@@ -1,4 +1,4 @@
-"""Tokenizers of the dual encoder: published ones, opened; or a byte-level BPE trained on a data set's own captions, for one built anew.
+"""Tokenizers of the dual encoder: published ones, or a byte-level BPE trained on a data set's own captions for a model from scratch.
 
 The trained one's marks sit where CLIP's do: start and end are the last two entries, and the end mark pads, because transformers' CLIP
 pools the text at the first end mark. Byte-level: any text has tokens, emoji and other scripts too, and there is no unknown token.

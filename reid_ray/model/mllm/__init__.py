@@ -1,1 +1,1 @@
-"""Multimodal LLMs for re-identification: families, LoRA, inputs, hidden states, pooled features, and the folder they are saved in."""
+"""Multimodal LLMs for re-identification: architectures, LoRA, chat inputs, hidden states, pooled features, and their model folder."""

@@ -1,4 +1,4 @@
-"""The multimodal LLM's part of a configuration: which weights, how it sees person crops, and which of its parameters train."""
+"""Configuration of the multimodal LLM: base weights, crop resolution, LoRA, and which parameters train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between the multimodal LLMs of transformers: names of parts, the visual encoder's own feature, how crops keep their shape.
+"""Architectures of multimodal LLMs in transformers (LLaVA, Qwen-VL): module names, the visual encoder's feature, aspect-ratio handling.
 
 One dict names the families; everything else about them is transformers' business. Knows modules and processors; not weights on
 disk, losses or training.
@@ -19,7 +19,7 @@ from reid_ray.model.mllm.config import MllmConfig
 
 @dataclass(frozen=True)
 class MllmFamily:
-    """One architecture.
+    """One multimodal architecture and its differences.
 
     model_class: of transformers.
     visual, projector, language: dotted names below that class; the projector may lie inside the visual encoder.

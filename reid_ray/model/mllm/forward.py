@@ -1,7 +1,8 @@
-"""A multimodal LLM for re-identification: pictures -> visual features and projected tokens -> hidden states -> losses of answers.
+"""Forward pass of a multimodal LLM: pictures -> visual features and projected tokens -> hidden states -> language-model loss of answers.
 
-A small interface over transformers' own classes, used as they are: `look` runs visual encoder and projector once, `read` runs the language
-model over tokens, with or without what was seen, `answer_cost` scores answers. Knows tensors; not chat, people or DeepSpeed.
+A small interface over transformers' own classes, used as they are: `encode_pictures` runs visual encoder and projector once,
+`hidden_states` runs the language model over tokens, with or without image tokens, `answer_cost` scores answers. Knows tensors; not chat,
+people or DeepSpeed.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from torch import nn
 
 from reid_ray.model.mllm.families import MllmFamily, family_of
 
-IGNORED = -100  # a label that no loss looks at
+IGNORED = -100  # label that the loss skips (cross_entropy's ignore_index)
 PICTURE_INPUTS = ("pixel_values", "image_grid_thw")
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What the visual side makes of A pictures, each with its own number of image tokens.
+class VisualFeatures:
+    """Visual encoder and projector output for A pictures, each with its own number of image tokens.
 
-    visual_AV: the visual encoder's own feature.
+    visual_AV: the visual encoder's own feature, pooled, [A, V].
     token_list: projected image tokens of each picture, [N_a, D], as they enter the language model.
-    output: transformers' output, which `read` hands back to the model.
+    output: transformers' output, which `hidden_states` hands back to the model.
+    grid: rows and columns of patches of each picture (Qwen), [A, 3] with the time axis first; None where the model has none.
     """
 
     visual_AV: torch.Tensor
@@ -70,8 +72,8 @@ class Mllm(nn.Module):
         """Tokens the language model can read."""
         return int(self.model.config.text_config.max_position_embeddings)
 
-    def look(self, pictures: dict[str, torch.Tensor]) -> Sight:
-        """Visual encoder and projector.
+    def encode_pictures(self, pictures: dict[str, torch.Tensor]) -> VisualFeatures:
+        """Run the visual encoder and the projector once.
 
         Args:
             pictures: PICTURE_INPUTS as the processor made them.
@@ -80,22 +82,24 @@ class Mllm(nn.Module):
         visual = self.family.part(self.model, self.family.visual)
         given["pixel_values"] = given["pixel_values"].to(visual.dtype)
         output = self.model.model.get_image_features(**given, return_dict=True)
-        return Sight(self.family.feature(visual, output, given), output, given.get("image_grid_thw"))
+        return VisualFeatures(self.family.feature(visual, output, given), output, given.get("image_grid_thw"))
 
-    def read(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, sight: Sight | None = None) -> torch.Tensor:
+    def hidden_states(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, visual_features: VisualFeatures | None = None
+    ) -> torch.Tensor:
         """The language model's last hidden states [A, T, D], after its final norm.
 
         Args:
             input_ids: [A, T], padded on the right.
             attention_mask: [A, T], 1 where there is a token.
-            sight: of the pictures whose image tokens stand in input_ids, in their order; None for text alone.
+            visual_features: of the pictures whose image tokens stand in input_ids, in their order; None for text alone.
         """
-        seen: dict[str, Any] = {}
-        if sight is not None:
-            seen["mm_encoder_outputs"] = {"image": sight.output}
-            if sight.grid is not None:
-                seen |= {"image_grid_thw": sight.grid, "mm_token_type_ids": (input_ids == self.image_token).int()}
-        output = self.model.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **seen)
+        vision_arguments: dict[str, Any] = {}
+        if visual_features is not None:
+            vision_arguments["mm_encoder_outputs"] = {"image": visual_features.output}
+            if visual_features.grid is not None:
+                vision_arguments |= {"image_grid_thw": visual_features.grid, "mm_token_type_ids": (input_ids == self.image_token).int()}
+        output = self.model.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **vision_arguments)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
     def answer_cost(self, hidden_ATD: torch.Tensor, label_AT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,23 +108,23 @@ class Mllm(nn.Module):
         Logits are computed at labelled positions alone: with a vocabulary of 150,000 they would else outweigh everything.
 
         Args:
-            hidden_ATD: what `read` gave.
+            hidden_ATD: what `hidden_states` gave.
             label_AT: the token that stands at each position where it is to be predicted, else IGNORED.
         """
         target_AT = label_AT[:, 1:]
-        wanted_AT = target_AT != IGNORED
-        logits = self.model.get_output_embeddings()(hidden_ATD[:, :-1][wanted_AT]).float()
-        cost = nn.functional.cross_entropy(logits, target_AT[wanted_AT], reduction="none")
-        row = wanted_AT.nonzero()[:, 0]
+        labelled_AT = target_AT != IGNORED
+        logits = self.model.get_output_embeddings()(hidden_ATD[:, :-1][labelled_AT]).float()
+        cost = nn.functional.cross_entropy(logits, target_AT[labelled_AT], reduction="none")
+        row = labelled_AT.nonzero()[:, 0]
         cost_A = torch.zeros(len(label_AT), dtype=cost.dtype, device=cost.device).index_add(0, row, cost)
-        return cost_A, wanted_AT.sum(dim=1)
+        return cost_A, labelled_AT.sum(dim=1)
 
 
 def pool(hidden_ATD: torch.Tensor, mask_AT: torch.Tensor, *, how: str, query_D: torch.Tensor | None = None) -> torch.Tensor:
-    """One vector per row out of the hidden states where `mask_AT` holds, [A, D] in float32.
+    """Pool hidden states where `mask_AT` holds: one vector per row, [A, D] in float32.
 
     Args:
-        hidden_ATD: hidden states.
+        hidden_ATD: hidden states, [A, T, D].
         mask_AT: which positions count; each row has at least one.
         how: mean; last (the last such position); attention (weights softmax(h . query / sqrt(D))).
         query_D: with attention, what is asked for.

@@ -1,8 +1,8 @@
-"""Pictures, captions and instructions -> token ids and masks, through the processor's own chat template.
+"""Chat inputs: pictures, captions and instructions -> token ids, attention masks and labels, through the processor's own chat template.
 
 A turn is what is shown (a picture, or a caption) followed by an instruction; the answer follows as the assistant's. What is shown comes
-first, so that in a causal model its hidden states cannot depend on the instruction. A mark of the chat in a caption, an instruction or an
-answer is text (see plain_text.py). Knows chat and tokens; not models or losses.
+first, so that in a causal model its hidden states cannot depend on the instruction. A special token spelt in a caption, an instruction or
+an answer is text (see plain_text.py). Knows chat and tokens; not models or losses.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from PIL import Image
 
 from reid_ray.errors import DataError
 from reid_ray.model.mllm.forward import IGNORED, PICTURE_INPUTS
-from reid_ray.model.plain_text import marked_tokens, plain_text
+from reid_ray.model.plain_text import chat_tokens, plain_text
 
 _PROBE = "A person."
 
 
 @dataclass(frozen=True)
 class Turns:
-    """A rows of tokens, padded on the right to the longest.
+    """A batch of A tokenised chat turns, padded on the right to the longest.
 
     input_ids, attention_mask: [A, T].
     shown: [A, T], whether a token is of what is shown: an image token, or a token of the caption.
@@ -72,8 +72,8 @@ class Chat:
         # How far into a turn a caption starts: its own words may stand in the template too.
         self._caption_at = caption.index(_PROBE)
 
-    def show_pictures(self, pictures: Sequence[Image.Image], instructions: Sequence[str], answers: Sequence[str] | None = None) -> Turns:
-        """Turns that show a picture each.
+    def picture_turns(self, pictures: Sequence[Image.Image], instructions: Sequence[str], answers: Sequence[str] | None = None) -> Turns:
+        """Turns with a picture each.
 
         Args:
             pictures: A RGB pictures of any size.
@@ -91,8 +91,8 @@ class Chat:
         inputs = {name: value if isinstance(value, torch.Tensor) else torch.stack(list(value)) for name, value in seen.items()}
         return self._pad(rows, shown, answer_tokens, inputs)
 
-    def show_captions(self, captions: Sequence[str], instructions: Sequence[str], answers: Sequence[str] | None = None) -> Turns:
-        """Turns that show a caption each, on a line of its own, then the instruction."""
+    def caption_turns(self, captions: Sequence[str], instructions: Sequence[str], answers: Sequence[str] | None = None) -> Turns:
+        """Turns with a caption each, on a line of its own, then the instruction; arguments as in picture_turns."""
         captions = [self._plain(caption.strip()) for caption in captions]
         asked = [
             self._render([self._turn(_text_part(f"{caption}\n"), text)], generate=True)
@@ -104,7 +104,7 @@ class Chat:
             first = self._caption_at
             if not prompt.startswith(caption, first):
                 raise DataError(f"the chat template does not show a caption as it is written: {caption[:60]!r}")
-            tokens = marked_tokens(self._tokenizer, text, return_offsets_mapping=True, add_special_tokens=self._special([text]))
+            tokens = chat_tokens(self._tokenizer, text, return_offsets_mapping=True, add_special_tokens=self._special([text]))
             rows.append(torch.tensor(tokens["input_ids"]))
             of_caption = [start < first + len(caption) and end > first for start, end in tokens["offset_mapping"]]
             shown.append(torch.tensor(of_caption))
@@ -117,7 +117,7 @@ class Chat:
         room = self._room
         if len(caption.encode()) <= room or room <= 0:  # no token is less than a byte
             return caption, 0
-        tokens = marked_tokens(self._tokenizer, caption, return_offsets_mapping=True, add_special_tokens=False)
+        tokens = chat_tokens(self._tokenizer, caption, return_offsets_mapping=True, add_special_tokens=False)
         over = len(tokens["input_ids"]) - room
         return (caption, 0) if over <= 0 else (caption[: tokens["offset_mapping"][room - 1][1]], over)
 
@@ -128,7 +128,7 @@ class Chat:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text alone."""
-        return len(marked_tokens(self._tokenizer, self._plain(text), add_special_tokens=False)["input_ids"])
+        return len(chat_tokens(self._tokenizer, self._plain(text), add_special_tokens=False)["input_ids"])
 
     def _turn(self, shown: dict[str, str], instruction: str) -> dict[str, Any]:
         return _message("user", [shown, _text_part(self._plain(instruction))])
@@ -151,7 +151,7 @@ class Chat:
         return start is None or not texts[0].startswith(start)
 
     def _tokens(self, text: str) -> list[int]:
-        return list(marked_tokens(self._tokenizer, text, add_special_tokens=self._special([text]))["input_ids"])
+        return list(chat_tokens(self._tokenizer, text, add_special_tokens=self._special([text]))["input_ids"])
 
     def _prefix(self, text: str, prompt: str) -> int:
         """Tokens of `prompt`, which must be the first of `text` too: what is asked is asked in the same tokens when nothing is answered."""

@@ -1,4 +1,4 @@
-"""Which parameters of a multimodal LLM train: PEFT's adapters on chosen layers, projector and visual encoder in full, nothing else.
+"""LoRA and trainable parameters of a multimodal LLM: PEFT adapters on chosen layers, projector and visual encoder in full, else frozen.
 
 Knows module names and PEFT; not training, losses or DeepSpeed.
 """

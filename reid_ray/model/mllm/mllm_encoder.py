@@ -1,4 +1,4 @@
-"""A multimodal LLM as an encoder: pictures, and texts, to unit vectors, by one of its two features.
+"""Encoder over a multimodal LLM: pictures, and texts, to unit vectors, by its visual or its latent feature.
 
 "visual" is the visual encoder's own feature (fast; pictures only), "latent" the pooled hidden states of the language model at image or
 caption tokens. Knows how to batch; not Ray, indexes or training.
@@ -59,12 +59,12 @@ class MllmEncoder:
         for start in range(0, len(pictures), self._batch_size):
             part = pictures[start : start + self._batch_size]
             # Nothing after the picture can change its hidden states, so nothing is asked.
-            turns = self._chat.show_pictures(part, [""] * len(part))
-            sight = self._mllm.look({name: value.to(self._device) for name, value in turns.pictures.items()})
+            turns = self._chat.picture_turns(part, [""] * len(part))
+            visual_features = self._mllm.encode_pictures({name: value.to(self._device) for name, value in turns.pictures.items()})
             if self._feature == "visual":
-                batches.append(self._unit(sight.visual_AV.float()))
+                batches.append(self._unit(visual_features.visual_AV.float()))
                 continue
-            hidden = self._mllm.read(turns.input_ids.to(self._device), turns.attention_mask.to(self._device), sight)
+            hidden = self._mllm.hidden_states(turns.input_ids.to(self._device), turns.attention_mask.to(self._device), visual_features)
             batches.append(self._unit(self._pool(hidden, turns.shown.to(self._device))))
         return np.concatenate(batches)
 
@@ -87,10 +87,10 @@ class MllmEncoder:
         batches, lengths = [np.zeros((0, self.dim), np.float32)], [np.zeros(0, np.int64)]
         for start in range(0, len(texts), self._batch_size):
             fitted = [self._chat.fit(text) for text in texts[start : start + self._batch_size]]
-            turns = self._chat.show_captions([caption for caption, _ in fitted], [""] * len(fitted))
+            turns = self._chat.caption_turns([caption for caption, _ in fitted], [""] * len(fitted))
             tokens_B, over_B = turns.attention_mask.sum(dim=1).numpy(), np.array([over for _, over in fitted])
             lengths.append(np.where(over_B > 0, np.maximum(tokens_B + over_B, self.context + 1), tokens_B))
-            hidden = self._mllm.read(turns.input_ids.to(self._device), turns.attention_mask.to(self._device))
+            hidden = self._mllm.hidden_states(turns.input_ids.to(self._device), turns.attention_mask.to(self._device))
             batches.append(self._unit(self._pool(hidden, turns.shown.to(self._device))))
         return np.concatenate(batches), np.concatenate(lengths)
 

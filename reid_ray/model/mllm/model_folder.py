@@ -1,4 +1,4 @@
-"""A multimodal LLM from disk and back: the base with what trains, the folder that training leaves, and a plain checkpoint out of both.
+"""Loading, saving and merging of multimodal LLMs: base and adapters, the tuned folder, and a plain merged checkpoint.
 
 A tuned folder holds only what trained: adapter/ (PEFT's format), trained.safetensors (projector, visual encoder), heads.safetensors, the
 processor and manifest.json, which names the base and the digest of its weights. Knows files, transformers and PEFT; not training.

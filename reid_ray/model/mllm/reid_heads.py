@@ -1,4 +1,4 @@
-"""What re-identification adds to a multimodal LLM: pooling of hidden states, and a batch-norm neck with a classifier per feature.
+"""ReID heads of a multimodal LLM: pooling of hidden states, and a batch-norm neck (BNNeck) with an identity classifier per feature.
 
 Knows tensors; how a batch is gathered from all workers is handed in. Losses are elsewhere.
 """
@@ -46,7 +46,7 @@ class Neck(nn.Module):
 
 
 class IdentityHead(nn.Module):
-    """Neck and a linear classifier of K identities, without bias as in BNNeck."""
+    """Identity classifier: BNNeck and a linear layer to K identities, without bias (Luo et al. 2019)."""
 
     def __init__(self, dim: int, persons: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class IdentityHead(nn.Module):
 
 
 class Pool(nn.Module):
-    """Hidden states -> one float32 vector per row: mean, last, or attention with a learnt query (from zero on, which is the mean)."""
+    """Pooling layer: hidden states -> one float32 vector per row: mean, last, or attention with a learnt query (starts at zero: mean)."""
 
     def __init__(self, how: str, dim: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Pool(nn.Module):
 
 
 class ReidHeads(nn.Module):
-    """The parameters beside the model.
+    """All trainable heads beside the model: pooling, and an identity classifier per feature.
 
     Args:
         pooling: mean, last or attention.

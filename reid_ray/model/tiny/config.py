@@ -1,4 +1,4 @@
-"""Configuration of jobs/captioner.py: how the built-in tiny captioner is made and measured."""
+"""Configuration of the training of the tiny multimodal LLM: length, learning rate, synthetic people."""
 
 from __future__ import annotations
 

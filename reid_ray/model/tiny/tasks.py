@@ -1,4 +1,4 @@
-"""What the tiny multimodal model is taught to answer: pairs of an instruction and the caption it should give.
+"""Instruction-tuning data of the tiny multimodal LLM: pairs of an instruction and its target caption.
 
 Knows sentences; not weights or pixels. An instruction with a template in it (slots such as [clothing description]) is answered by the
 template filled in; any other by one plain description. Captions are written from the truth, less what the picture hides.
@@ -35,7 +35,7 @@ def answer(instruction: str, attributes: Mapping[str, str], hidden: Collection[s
     Args:
         instruction: the text beside the picture; a quoted template with [slots] in it is filled in.
         attributes: the truth, as in the attributes JSON of a synthetic image.
-        hidden: slots of synthetic_captions.SLOTS that the picture does not show.
+        hidden: slots of sentences.SLOTS (data/synthetic) that the picture does not show.
     """
     found = _TEMPLATE.search(instruction)
     return fill(found.group(1), attributes, hidden) if found else describe(attributes, hidden)
@@ -58,7 +58,9 @@ def fill(template: str, attributes: Mapping[str, str], hidden: Collection[str] =
     return re.sub(r"(^|\. )([a-z])", lambda start: start.group(1) + start.group(2).upper(), filled)
 
 
-def lesson(rng: random.Random, attributes: Mapping[str, str], hidden: Collection[str], instructions: Sequence[str]) -> tuple[str, str]:
+def training_pair(
+    rng: random.Random, attributes: Mapping[str, str], hidden: Collection[str], instructions: Sequence[str]
+) -> tuple[str, str]:
     """An (instruction, answer) pair: one of `instructions` three times in four, else one of PLAIN_INSTRUCTIONS."""
     pool = instructions if instructions and rng.random() < 0.75 else PLAIN_INSTRUCTIONS
     instruction = rng.choice(pool)

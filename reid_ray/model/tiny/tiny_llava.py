@@ -1,4 +1,4 @@
-"""A LLaVA of about half a million random parameters in transformers' own class: what tests and rehearsals load as they load LLaVA-1.5.
+"""Tiny LLaVA: half a million random parameters in transformers' own class, loaded by tests and rehearsals as LLaVA-1.5 is.
 
 Its tokenizer is the tiny Qwen2.5-VL's, its chat template LLaVA-1.5's order of roles. Untrained: for the shape of things, not for captions.
 """

@@ -1,7 +1,7 @@
-"""A Qwen2.5-VL of about two million parameters, in transformers' own class, with a tokenizer trained here.
+"""Tiny Qwen2.5-VL: about two million parameters in transformers' own class, with a tokenizer trained here.
 
 Builds the folder that transformers and vLLM load as they load the real one: configuration, random weights, tokenizer with chat template,
-image preprocessing. Knows architecture and files; training is in tiny_mllm_training.
+image preprocessing. Knows architecture and files; training is in training.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
-from reid_ray.model.tiny.tasks import PLAIN_INSTRUCTIONS, lesson
+from reid_ray.model.tiny.tasks import PLAIN_INSTRUCTIONS, training_pair
 
 IMAGE_TOKENS = "<|vision_start|><|image_pad|><|vision_end|>"
 VOCABULARY = 768  # 256 bytes, 8 special tokens, and about every word of captions and instructions whole
@@ -149,6 +149,6 @@ def _corpus(seed: int, instructions: Sequence[str]) -> Iterator[str]:
     rng = random.Random(seed)
     for captions, attributes, hidden in zip(people.captions(), people.attributes(), people.hidden(), strict=True):
         yield from captions
-        yield lesson(rng, attributes, hidden, instructions)[1]
+        yield training_pair(rng, attributes, hidden, instructions)[1]
     for instruction in (*instructions, *PLAIN_INSTRUCTIONS):
         yield from [f"user\n{instruction}\nassistant\n"] * 30

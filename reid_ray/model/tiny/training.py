@@ -1,8 +1,8 @@
-"""Teaches the tiny multimodal model to describe synthetic people, from an endless stream of new people.
+"""Training of the tiny multimodal LLM on an endless stream of synthetic people: supervised vision pre-training, then instruction tuning.
 
-First the vision part alone learns to tell attributes, then the whole model learns to answer: the way of large models in small, and
-needed, since next-token loss alone leaves the pictures unread for thousands of steps. Knows lessons, preprocessing and loops; not
-where the result is stored or how vLLM serves it.
+First the vision encoder alone learns to classify attributes, then the whole model learns to answer. The first phase is needed, since
+next-token loss alone leaves the pictures unread for thousands of steps. Knows training pairs, preprocessing and loops; not where the
+result is stored or how vLLM serves it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.images import decode_image, encode_jpeg
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.data.synthetic.traits import ATTRIBUTES, draw_people
-from reid_ray.model.plain_text import marked_tokens, plain_tokens
+from reid_ray.model.plain_text import chat_tokens, plain_tokens
 from reid_ray.model.tiny.config import TinyMllmTrainingConfig
 from reid_ray.model.tiny.tasks import PLAIN_INSTRUCTIONS, answer
 from reid_ray.model.tiny.tiny_mllm import build_tiny_mllm
 from reid_ray.progress import progress_bar
 
 _IGNORED = -100  # a label that the loss skips
-_SIGHT_SEEDS = 500_000  # how far from the lessons' people those of the first phase are
+_PRETRAINING_SEEDS = 500_000  # offset of the pre-training's people from those of instruction tuning, so that none is in both
 _LARGE_EVERY = 6  # one set in six is drawn larger, so that another grid of image tokens is no surprise
 
 
@@ -38,7 +38,7 @@ def train_tiny_mllm(
     Args:
         folder: see build_tiny_mllm.
         config: length, rate and people.
-        seed: of weights, tokenizer and lessons.
+        seed: of weights, tokenizer and training pairs.
         instructions: long prompts to answer besides PLAIN_INSTRUCTIONS; those with a template in them by filling it in.
 
     Returns:
@@ -53,17 +53,17 @@ def train_tiny_mllm(
     folder = build_tiny_mllm(folder, seed, instructions)
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
     model = load_pretrained(Qwen2_5_VLForConditionalGeneration, folder, dtype=torch.float32, attn_implementation="sdpa").train()
-    _learn_to_see(model.model.visual, config, seed, processor)
-    sight = list(model.model.visual.parameters())
-    seeing = {id(parameter) for parameter in sight}
+    _pretrain_vision(model.model.visual, config, seed, processor)
+    vision = list(model.model.visual.parameters())
+    of_vision = {id(parameter) for parameter in vision}
     groups = [
-        {"params": [parameter for parameter in model.parameters() if id(parameter) not in seeing], "lr": config.learning_rate},
-        {"params": sight, "lr": config.learning_rate / 4},
+        {"params": [parameter for parameter in model.parameters() if id(parameter) not in of_vision], "lr": config.learning_rate},
+        {"params": vision, "lr": config.learning_rate / 4},
     ]
-    run = _Descent(groups, config.steps)
+    run = _OneCycleAdamW(groups, config.steps)
     history: list[tuple[int, float]] = []
     recent: list[float] = []
-    batches = _lessons(config, seed, instructions, tokenizer, processor)
+    batches = _batches(config, seed, instructions, tokenizer, processor)
     with progress_bar("answer", config.steps, unit="step") as bar:
         for step, batch in zip(range(1, config.steps + 1), batches, strict=False):
             recent.append(run.step(model(**batch).loss))
@@ -76,7 +76,7 @@ def train_tiny_mllm(
     return history
 
 
-class _Descent:
+class _OneCycleAdamW:
     """AdamW under a one-cycle schedule, gradients clipped at norm 1."""
 
     def __init__(self, groups: list[dict[str, Any]], steps: int) -> None:
@@ -97,8 +97,8 @@ class _Descent:
         return float(loss.detach())
 
 
-def _learn_to_see(visual: Any, config: TinyMllmTrainingConfig, seed: int, processor: Any) -> None:
-    """Train the vision part in place so that its image tokens, side by side, tell every attribute linearly; the classifiers are dropped."""
+def _pretrain_vision(visual: Any, config: TinyMllmTrainingConfig, seed: int, processor: Any) -> None:
+    """Supervised pre-training of the vision encoder, in place: linear classifiers of all attributes over its image tokens, then dropped."""
     import torch
 
     if not config.sight_steps:
@@ -107,10 +107,10 @@ def _learn_to_see(visual: Any, config: TinyMllmTrainingConfig, seed: int, proces
     tokens = (140 // 28) * (56 // 28)  # what the preprocessing makes of a 128x64 crop
     width = visual.config.out_hidden_size * tokens
     heads = torch.nn.ModuleDict({name: torch.nn.Linear(width, len(values)) for name, values in ATTRIBUTES.items()})
-    run = _Descent([{"params": [*visual.parameters(), *heads.parameters()], "lr": config.learning_rate}], config.sight_steps)
+    run = _OneCycleAdamW([{"params": [*visual.parameters(), *heads.parameters()], "lr": config.learning_rate}], config.sight_steps)
     step, recent = 0, []
     with progress_bar("see", config.sight_steps, unit="step") as bar:
-        for pictures, people in _sets(config, first_seed=config.first_seed + _SIGHT_SEEDS, large_every=0):
+        for pictures, people in _sets(config, first_seed=config.first_seed + _PRETRAINING_SEEDS, large_every=0):
             code = draw_people(people.config.seed, people.shots().person_N).codes
             for first in range(0, len(pictures), config.batch_size):
                 rows = slice(first, first + config.batch_size)
@@ -136,7 +136,7 @@ def _sets(config: TinyMllmTrainingConfig, *, first_seed: int, large_every: int) 
         yield [decode_image(encode_jpeg(Image.fromarray(pixels))) for pixels in people.pictures()], people
 
 
-def _lessons(
+def _batches(
     config: TinyMllmTrainingConfig, seed: int, instructions: Sequence[str], tokenizer: Any, processor: Any
 ) -> Iterator[dict[str, Any]]:
     """Endless batches for the model's forward: every picture is seen once."""
@@ -168,7 +168,7 @@ def collate(
         content = [{"type": "image"}, {"type": "text", "text": text}]
         prompt = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         prompt = prompt.replace("<|image_pad|>", "<|image_pad|>" * (int(grid.prod()) // merge))
-        prompt_ids = marked_tokens(tokenizer, prompt).input_ids
+        prompt_ids = chat_tokens(tokenizer, prompt).input_ids
         reply_ids = [*plain_tokens(tokenizer, [reply]).input_ids[0], tokenizer.eos_token_id]
         rows.append(torch.tensor(prompt_ids + reply_ids))
         labels.append(torch.tensor([_IGNORED] * len(prompt_ids) + reply_ids))

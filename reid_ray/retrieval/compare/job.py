@@ -1,4 +1,4 @@
-"""Is one run better than another? Paired bootstrap intervals of the differences in R@1 and mAP over the same queries.
+"""The compare job: paired bootstrap intervals of the differences in R@1 and mAP between two runs over the same queries.
 
 Knows per-query results; not models. Both runs are resampled together, query by query or person by person, so what makes a query
 hard cancels out. Queries of one person are not independent: drawing whole persons gives the wider, honest interval.
@@ -60,7 +60,7 @@ def paired_bootstrap(
 
 
 def compare_queries(baseline: pa.Table, candidate: pa.Table, *, names: tuple[str, str], config: CompareJob) -> dict[str, Difference]:
-    """{"r1": ..., "map": ...} of two per-query tables (evaluation.query_table); rows may be in any order.
+    """{"r1": ..., "map": ...} of two per-query tables (query_table of the evaluate job); rows may be in any order.
 
     Raises:
         DataError: the queries differ, or the same query has other matches or another gallery in the two runs; says which.

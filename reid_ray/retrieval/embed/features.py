@@ -1,4 +1,4 @@
-"""EMBEDDINGS tables -> what ranking takes: one matrix of unit vectors with ids, persons and cameras beside it.
+"""Feature matrices for ranking, from EMBEDDINGS tables: unit vectors [N, D] with ids, persons and cameras beside them.
 
 Knows the table and the matrix; not what is scored. Rows that failed, and rows that a protocol cannot use, are counted by reason.
 """
@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.errors import DataError
-from reid_ray.model.plain_text import CutTexts
+from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.records import EMBEDDINGS
-from reid_ray.retrieval.embed_stream import ENCODER, TOKENS, TRUNCATED, count_cut_texts
+from reid_ray.retrieval.embed_stream import ENCODER, TOKENS, TRUNCATED, add_truncation_counts
 from reid_ray.retrieval.metrics import UNKNOWN, unit_rows
 from reid_ray.storage import iter_table, parquet_files
 
@@ -26,14 +26,14 @@ _ITEM = [name for name in EMBEDDINGS.names if name not in {"embedding", "status"
 
 @dataclass(frozen=True)
 class Features:
-    """Unit vectors [N, D] and, row by row, who they are. Unknown persons are UNKNOWN, unknown cameras NO_CAMERA."""
+    """Unit vectors [N, D] with each row's id, person and camera. Unknown persons are UNKNOWN, unknown cameras NO_CAMERA."""
 
     origin: str
     vector_ND: np.ndarray
     items: pa.Table  # columns item_id, image_id, text, dataset, split, person_id, camera_id
     failed: Counter[str]  # rows left out, by reason
     encoder_fingerprints: frozenset[str]  # of the encoders that made them, where the table says
-    texts_cut: CutTexts | None = None  # of texts, where the table says
+    texts_cut: TruncationCounts | None = None  # of texts, where the table says
 
     def __len__(self) -> int:
         """Rows."""
@@ -73,7 +73,7 @@ def collect_features(
     """Gather EMBEDDINGS rows into one matrix.
 
     Args:
-        tables: EMBEDDINGS tables; the further columns of embed.TextEmbedder are understood.
+        tables: EMBEDDINGS tables; the further columns of TextEmbedder (embed_stream.py) are understood.
         origin: where they come from, for messages.
         capacity: at least the number of rows: the matrix is allocated once, so that memory holds it once.
         split: rows of another split are left out uncounted, they are another data set.
@@ -86,7 +86,7 @@ def collect_features(
     items: list[pa.Table] = []
     failed: Counter[str] = Counter()
     fingerprints: set[str] = set()
-    cut: CutTexts | None = None
+    cut: TruncationCounts | None = None
     rows = 0
     for table in tables:
         kept = table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False))
@@ -109,7 +109,7 @@ def collect_features(
         if ENCODER.name in kept.column_names:
             fingerprints.update(kept[ENCODER.name].to_pylist())
         if TOKENS.name in kept.column_names:
-            count_cut_texts(cut := cut or CutTexts(), kept)
+            add_truncation_counts(cut := cut or TruncationCounts(), kept)
     if vector_ND is None:
         wanted = f"of split {split!r} " if split is not None else ""
         raise DataError(f"{origin}: holds no usable row {wanted}(left out: {dict(failed) or 'none'}); check the path and the split")
@@ -153,15 +153,15 @@ def _fingerprints(path: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _texts_cut(path: str, split: str | None) -> CutTexts | None:
+def _texts_cut(path: str, split: str | None) -> TruncationCounts | None:
     """Of the texts of this split; None if a file does not say, as images' do not."""
-    cut = CutTexts()
+    cut = TruncationCounts()
     for file in parquet_files(path):
         with file.open() as parquet:
             if TOKENS.name not in parquet.schema_arrow.names:
                 return None
             table = parquet.read(columns=[TOKENS.name, TRUNCATED.name, "split"])
-            count_cut_texts(cut, table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False)))
+            add_truncation_counts(cut, table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False)))
     return cut
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.sources import image_listing, read_images
 from reid_ray.errors import DataError
-from reid_ray.model.plain_text import CutTexts
+from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.retrieval.embed.config import EmbedJob
-from reid_ray.retrieval.embed_stream import TOKENS, TRUNCATED, caption_rows, count_cut_texts, embed_images, embed_texts, read_captions
+from reid_ray.retrieval.embed_stream import TOKENS, TRUNCATED, add_truncation_counts, caption_rows, embed_images, embed_texts, read_captions
 from reid_ray.retrieval.encoder_digest import encoder_identity, require_encoder_folder
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, parquet_files, read_manifest
@@ -58,14 +58,14 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
     return read_manifest(config.output.path)
 
 
-def _count(output: JobOutput, folder: str) -> CutTexts:
-    cut = CutTexts()
+def _count(output: JobOutput, folder: str) -> TruncationCounts:
+    cut = TruncationCounts()
     for file in parquet_files(folder):
         with file.open() as parquet:
             further = [name for name in (TOKENS.name, TRUNCATED.name) if name in parquet.schema_arrow.names]
             table = parquet.read(columns=["status", "reason", *further])
         if further:
-            count_cut_texts(cut, table)
+            add_truncation_counts(cut, table)
         for status, reason in zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True):
             output.counts.read += 1
             if status == "ok":

@@ -1,7 +1,7 @@
 """The evaluate job: queries and gallery -> exact ranking -> result.json, per-query results, hits, report and pictures.
 
 Knows the order of work and what a result must state: protocol, split, what the weights were selected on, seeds, versions. The
-embedding is in encoding.py, ranking in ranking/, definitions in metrics.py, words in page.py.
+embedding is in embed_stream.py, ranking in ranking/, definitions in metrics.py, words in page.py.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ MAX_RANK = 50  # of the CMC curve
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What was scored: both sides and the ranking."""
+class RankedQueries:
+    """Features of queries and gallery, and the ranking of one against the other."""
 
     queries: Features
     gallery: Features
@@ -77,7 +77,7 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
             queries, gallery = _features(config)
         output.timings["features_seconds"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        scored = Scored(queries, gallery, _rank(config, queries, gallery))
+        scored = RankedQueries(queries, gallery, _rank(config, queries, gallery))
         output.timings["rank_seconds"] = time.perf_counter() - clock
         result = result_of(config, scored)
         _count(output.counts, scored)
@@ -94,7 +94,7 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
     return read_manifest(config.output.path)
 
 
-def result_of(config: EvaluateJob, scored: Scored) -> dict[str, Any]:
+def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
     """The content of result.json: numbers in 0..1, and everything that must be known to believe them."""
     results = scored.ranking.results
     fingerprints = sorted(scored.queries.encoder_fingerprints | scored.gallery.encoder_fingerprints)
@@ -120,7 +120,7 @@ def result_of(config: EvaluateJob, scored: Scored) -> dict[str, Any]:
     }
 
 
-def query_table(scored: Scored) -> pa.Table:
+def query_table(scored: RankedQueries) -> pa.Table:
     """One row per query: what two runs are compared by. ap is null and the ranks are 0 for a query without a match."""
     results = scored.ranking.results
     return pa.table(
@@ -254,7 +254,7 @@ def _selection(config: EvaluateJob) -> dict[str, Any]:
     return known
 
 
-def _count(counts: Counts, scored: Scored) -> None:
+def _count(counts: Counts, scored: RankedQueries) -> None:
     """Queries read end as written or failed; a query without a match is a failed row by reason no_match."""
     results = scored.ranking.results
     counts.written = int(results.counted.sum())
@@ -264,7 +264,7 @@ def _count(counts: Counts, scored: Scored) -> None:
     counts.read = counts.written + sum(counts.failed.values())
 
 
-def _write_hits(folder: Path, scored: Scored, top_k: int) -> None:
+def _write_hits(folder: Path, scored: RankedQueries, top_k: int) -> None:
     """HITS rows of all queries, in blocks: correct is null where a person is unknown."""
     ranking, queries, gallery = scored.ranking, scored.queries.items, scored.gallery.items
     person_G, camera_G, ids = (

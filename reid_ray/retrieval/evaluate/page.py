@@ -1,4 +1,4 @@
-"""What an evaluation says of itself: report.md, the CMC curve, and a sheet of ranked results.
+"""Evaluation report: report.md, the CMC curve, and a sheet of ranked results.
 
 Knows the evaluate job's own files; scores nothing.
 """

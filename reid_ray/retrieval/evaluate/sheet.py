@@ -1,4 +1,4 @@
-"""Pictures of a ranking: a sheet of queries with their hits, right and wrong marked, and CMC curves.
+"""Figures of a ranking: a contact sheet of queries with their hits, right and wrong marked, and CMC curves.
 
 Knows pictures and scores; not tables or models. draw_sheet takes a list of SheetQuery, so a service's answers are drawn as easily as
 an evaluation's.

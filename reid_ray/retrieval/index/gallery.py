@@ -1,6 +1,6 @@
-"""The gallery index: unit vectors in FAISS, and what each row is. The only file that imports FAISS.
+"""The gallery index: nearest-neighbour search over unit vectors in FAISS, with each row's item. The only file that imports FAISS.
 
-Knows vectors, rows and the columns that say who is on a picture; not images, models, Ray or HTTP. A row number is the identity of
+Knows vectors, rows and identity columns; not images, models, Ray or HTTP. A row number is the identity of
 an item: row i of FAISS is row i of `items` and of the thumbnails. An index remembers which encoder made its vectors and refuses any
 other, because cosines between two models' spaces mean nothing.
 """

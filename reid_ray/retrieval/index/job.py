@@ -1,6 +1,6 @@
 """The index job: images -> embedding actors -> FAISS index, items and thumbnails in one folder.
 
-Knows the order of work and the counts; the embedding is in encoding.py, the index in gallery.py. Vectors are collected in this process
+Knows the order of work and the counts; the embedding is in embed_stream.py, the index in gallery.py. Vectors are collected in this process
 (4 bytes x dim each, so 2 GB for a million of 512); pictures are not: thumbnails go to disk as they come.
 """
 

@@ -1,4 +1,4 @@
-"""Small pictures of a gallery, one JPEG a row in one Parquet file, written as a stream and read one at a time.
+"""Thumbnail store of a gallery: one JPEG a row in one Parquet file, written as a stream and read by random access.
 
 Knows rows and bytes; not vectors or HTTP. Row groups are small, so that reading one picture touches a few hundred kilobytes of a
 file that may be far larger than memory.

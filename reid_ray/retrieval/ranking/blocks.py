@@ -1,4 +1,4 @@
-"""What ranking on the CPU and on a device share: how many queries are ranked at once, and what a ranking is."""
+"""Block size, result type and person groups, shared by ranking on the CPU and on a device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Groups:
+class PersonGroups:
     """Gallery rows by person: order_G[start_Q[q] : stop_Q[q]] are the rows of query q's person, ascending."""
 
     order_G: np.ndarray
@@ -30,7 +30,7 @@ class Groups:
     stop_Q: np.ndarray
 
     @classmethod
-    def of(cls, truth: GroundTruth) -> Groups:
+    def of(cls, truth: GroundTruth) -> PersonGroups:
         """Group the gallery once, then look up every query."""
         order_G = np.argsort(truth.gallery_person_G, kind="stable")
         sorted_G = truth.gallery_person_G[order_G]

@@ -17,7 +17,7 @@ import numpy as np
 
 from reid_ray.errors import DataError
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth, QueryResults
-from reid_ray.retrieval.ranking.blocks import BLOCK_BYTES, Groups, Ranking, block_rows
+from reid_ray.retrieval.ranking.blocks import BLOCK_BYTES, PersonGroups, Ranking, block_rows
 
 _GOOD_ROWS = 64  # rows from which on a product runs at three quarters of its best speed
 _COUNTED_GROUP = 512  # persons with more gallery images than this are ranked by sorting the row, which is cheaper from there on
@@ -109,7 +109,7 @@ def product_with(gallery_GD: Any) -> Callable[[Any], Any]:
 def _rank_blocks(
     scores_of: Callable[[slice], np.ndarray], truth: GroundTruth, *, top_k: int, rows: int, pool: ThreadPoolExecutor
 ) -> Ranking:
-    groups = Groups.of(truth)
+    groups = PersonGroups.of(truth)
     count = len(truth.query_person_Q)
     top_index_QK = np.full((count, top_k), -1, dtype=np.int64)
     top_score_QK = np.full((count, top_k), -np.inf, dtype=np.float32)
@@ -123,7 +123,7 @@ def _rank_blocks(
 
 
 def _rank_rows(  # noqa: PLR0917
-    score_BG: np.ndarray, rows: slice, truth: GroundTruth, groups: Groups, top_index_BK: np.ndarray, top_score_BK: np.ndarray
+    score_BG: np.ndarray, rows: slice, truth: GroundTruth, groups: PersonGroups, top_index_BK: np.ndarray, top_score_BK: np.ndarray
 ) -> QueryResults:
     """One block: ranks of the matches, then the best few."""
     from reid_ray.retrieval.ranking.exact_kernels import rank_rows, top_rows

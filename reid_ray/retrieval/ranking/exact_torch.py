@@ -1,4 +1,4 @@
-"""The ranking of reid_ray.retrieval.ranking.exact in torch operations, for features that lie on a CUDA (or any other torch) device.
+"""Exact ranking on a CUDA (or any other torch) device: that of reid_ray.retrieval.ranking.exact in torch operations.
 
 Each score becomes a 64-bit key, score first and gallery place second, so that keys are never equal and a plain comparison holds
 the rule for ties. Binary search then counts the keys above each match.
@@ -12,7 +12,7 @@ import numpy as np
 
 from reid_ray.errors import DataError
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth, QueryResults
-from reid_ray.retrieval.ranking.blocks import Groups, Ranking, block_rows
+from reid_ray.retrieval.ranking.blocks import PersonGroups, Ranking, block_rows
 
 _BYTES_PER_SCORE = 4 + 8 + 8 + 8  # the score, its key, its place among the matches, and scratch
 
@@ -21,7 +21,7 @@ def rank_on_device(query_QD: Any, gallery_GD: Any, truth: GroundTruth, *, top_k:
     """rank_queries on the device that holds the features; see there for arguments and errors."""
     import torch
 
-    groups = Groups.of(truth)
+    groups = PersonGroups.of(truth)
     rows = block_rows(len(gallery_GD), bytes_per_score=_BYTES_PER_SCORE, block_bytes=block_bytes)
     parts, top_index, top_score = [], [], []
     with torch.no_grad():
@@ -39,7 +39,9 @@ def rank_on_device(query_QD: Any, gallery_GD: Any, truth: GroundTruth, *, top_k:
     return Ranking(QueryResults.concatenate(parts), np.concatenate(top_index), np.concatenate(top_score))
 
 
-def _rank_block(score_BG: Any, block: slice, truth: GroundTruth, groups: Groups, top_k: int) -> tuple[QueryResults, np.ndarray, np.ndarray]:
+def _rank_block(
+    score_BG: Any, block: slice, truth: GroundTruth, groups: PersonGroups, top_k: int
+) -> tuple[QueryResults, np.ndarray, np.ndarray]:
     import torch
 
     if not bool(torch.isfinite(score_BG).all()):
@@ -87,7 +89,7 @@ def _count_above(limit_BP: Any, key_BN: Any) -> Any:
     return histogram.flip(1).cumsum(1).flip(1)[:, 1:]
 
 
-def _members(truth: GroundTruth, groups: Groups, block: slice) -> tuple[np.ndarray, np.ndarray]:
+def _members(truth: GroundTruth, groups: PersonGroups, block: slice) -> tuple[np.ndarray, np.ndarray]:
     """Gallery rows of each query's matches and of its removed items, int64 [B, most of them], padded with -1."""
     positives, removals = [], []
     for query in range(block.start, block.stop):

@@ -1,1 +1,1 @@
-"""The transfer job: trained on A, tested on B, as one table."""
+"""The transfer job: a cross-dataset table, trained on A and tested on B."""

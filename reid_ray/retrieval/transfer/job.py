@@ -1,4 +1,7 @@
-"""Cross-dataset tables: trained on A, tested on B. A number is worth less where A and B share pictures, so the table says where they do."""
+"""The transfer job: cross-dataset tables, trained on A and tested on B.
+
+A number is worth less where A and B share pictures, so the table says where they do.
+"""
 
 from __future__ import annotations
 

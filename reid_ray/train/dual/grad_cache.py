@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from reid_ray.model.recompute import CHECK
+from reid_ray.model.recompute import DETERMINISM_CHECK
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -42,5 +42,5 @@ def in_chunks(encode: Callable[[Tensors], dict[str, torch.Tensor]], batch: Tenso
     parts = []
     for start in range(0, count, size):
         chunk = {name: value[start : start + size] for name, value in batch.items()}
-        parts.append(checkpoint(encode, chunk, use_reentrant=False, determinism_check=CHECK))
+        parts.append(checkpoint(encode, chunk, use_reentrant=False, determinism_check=DETERMINISM_CHECK))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

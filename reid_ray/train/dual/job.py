@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reid_ray.model.plain_text import CutTexts
+from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.model.pretrained import locate
 from reid_ray.runtime import Need
 from reid_ray.storage import MANIFEST, Counts, parquet_files, read_manifest
@@ -85,7 +85,7 @@ class DualEncoderRecipe:
         counts.failed.update(prepared["counts"]["failed"])
         prepare_transfer(self.config, folder)
         if not (start / MANIFEST).is_file():
-            from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_cut
+            from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_truncated
             from reid_ray.model.pretrained import open_pretrained
 
             model = self.config.model
@@ -94,7 +94,7 @@ class DualEncoderRecipe:
             else:
                 encoder = open_pretrained(model)
             texts = chain(texts_of(RowFile(data / SAMPLES)), texts_of(RowFile(data / VALIDATION)))
-            cut = count_cut(encoder.tokenizer, texts, context=encoder.context)
+            cut = count_truncated(encoder.tokenizer, texts, context=encoder.context)
             encoder.save(start, {"init": model.init or "from scratch", "texts_cut": cut.facts()})
         # A run that an older version prepared does not say.
         return {**prepared["facts"], "texts_cut": read_manifest(start)["facts"].get("texts_cut")}
@@ -117,5 +117,5 @@ class DualEncoderRecipe:
 
     def sentence(self, facts: dict[str, Any]) -> str:
         """Samples and persons."""
-        cut = CutTexts(**facts["texts_cut"]).sentence() if facts["texts_cut"] else ""
+        cut = TruncationCounts(**facts["texts_cut"]).sentence() if facts["texts_cut"] else ""
         return f"{facts['samples']} samples of {facts['persons']} persons{cut}"

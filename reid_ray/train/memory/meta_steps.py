@@ -103,9 +103,9 @@ def tune_step(
     crops = [Image.new("RGB", (plan.crop_width, plan.crop_height))] * batch
     texts, asked = [caption] * batch, [instruction] * batch
     answers = texts if config.objective.answers else None
-    inputs = inputs_of(chat.show_pictures(crops, asked, answers), IMAGE)
+    inputs = inputs_of(chat.picture_turns(crops, asked, answers), IMAGE)
     if config.objective.reads_captions:
-        inputs |= inputs_of(chat.show_captions(texts, asked, answers), CAPTION)
+        inputs |= inputs_of(chat.caption_turns(texts, asked, answers), CAPTION)
     inputs = {name: value.to("meta") if value.is_floating_point() else value for name, value in inputs.items()}
 
     def step() -> torch.Tensor:

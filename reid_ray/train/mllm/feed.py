@@ -55,9 +55,9 @@ class InstructionFeed(Feed):
             answers = [self._continuations.draw(int(row), number) for row, number in zip(sample_A, draw_A2[:, 0], strict=True)]
         inputs: dict[str, torch.Tensor] = {}
         if job.objective.reads_images or job.objective.has_visual:
-            inputs |= inputs_of(self._chat.show_pictures([Image.fromarray(each) for each in pictures], instructions, answers), IMAGE)
+            inputs |= inputs_of(self._chat.picture_turns([Image.fromarray(each) for each in pictures], instructions, answers), IMAGE)
         if job.objective.reads_captions:
-            inputs |= inputs_of(self._chat.show_captions(shard.texts, instructions, answers), CAPTION)
+            inputs |= inputs_of(self._chat.caption_turns(shard.texts, instructions, answers), CAPTION)
         return TrainBatch(inputs, torch.from_numpy(shard.person_A), torch.from_numpy(sample_A))
 
 

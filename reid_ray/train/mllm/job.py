@@ -115,9 +115,9 @@ class MllmRecipe:
         chat = Chat(processor, context=1 << 30, origin=f"model.base {self.config.model.base}")
         limit, asked = self.config.captions.max_tokens, self.config.instruction.texts
         longest = max(asked, key=chat.count_tokens)
-        turn = chat.show_pictures([Image.new("RGB", (64, 128))], [longest], [""])
+        turn = chat.picture_turns([Image.new("RGB", (64, 128))], [longest], [""])
         image = turn.input_ids.shape[1] - int(turn.shown.sum()) + image_tokens + limit
-        caption = chat.show_captions(["a"], [longest], [""]).input_ids.shape[1] + 2 * limit
+        caption = chat.caption_turns(["a"], [longest], [""]).input_ids.shape[1] + 2 * limit
         if max(image, caption) > context:
             raise ConfigError(
                 f"captions.max_tokens {limit}: an image turn may have {image} tokens and a caption turn {caption}, but the model reads "

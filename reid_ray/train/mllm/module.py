@@ -55,12 +55,12 @@ class SyncReid(nn.Module):
         return features
 
     def _images(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        sight = self.mllm.look({name: batch[name] for name in PICTURE_INPUTS if name in batch})
-        visual = sight.visual_AV.float()
+        visual_features = self.mllm.encode_pictures({name: batch[name] for name in PICTURE_INPUTS if name in batch})
+        visual = visual_features.visual_AV.float()
         features = {"visual": _unit(visual), **self._identity("visual", visual)}
         if not self._objective.reads_images:
             return features
-        hidden = self.mllm.read(batch["image_ids"], batch["image_mask"], sight)
+        hidden = self.mllm.hidden_states(batch["image_ids"], batch["image_mask"], visual_features)
         latent = self.heads.pool(hidden, batch["image_shown"])
         features |= {"image": _unit(latent), **self._identity("latent", latent)}
         if self._objective.lm_image.weight and self.training:
@@ -68,7 +68,7 @@ class SyncReid(nn.Module):
         return features
 
     def _captions(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        hidden = self.mllm.read(batch["caption_ids"], batch["caption_mask"])
+        hidden = self.mllm.hidden_states(batch["caption_ids"], batch["caption_mask"])
         features = {}
         if self._objective.sdm.weight:
             features["text"] = _unit(self.heads.pool(hidden, batch["caption_shown"]))

@@ -68,8 +68,8 @@ class ImageValidation:
     def _inputs(self, kind: str, numbers: np.ndarray) -> dict[str, torch.Tensor]:
         unasked = [""] * len(numbers)  # nothing behind an image or a caption can change its features
         if kind == "text":
-            return inputs_of(self._chat.show_captions(self._pairs.take(numbers)["text"].to_pylist(), unasked), CAPTION)
-        return inputs_of(self._chat.show_pictures([decode_image(self._pictures[int(number)]) for number in numbers], unasked), IMAGE)
+            return inputs_of(self._chat.caption_turns(self._pairs.take(numbers)["text"].to_pylist(), unasked), CAPTION)
+        return inputs_of(self._chat.picture_turns([decode_image(self._pictures[int(number)]) for number in numbers], unasked), IMAGE)
 
 
 def each_against_others(person_G: np.ndarray, camera_G: np.ndarray) -> GroundTruth:

@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer, ByT5Tokenizer, CLIPTokenizer
 
 from reid_ray.model.dual.config import ModelConfig
-from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_cut, tokenise, tokenise_and_measure
+from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_truncated, tokenise, tokenise_and_measure
 from reid_ray.model.dual.tokenizer import open_tokenizer, train_tokenizer
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
@@ -139,7 +139,7 @@ def test_an_encoder_measures_its_texts_and_reads_on_behind_a_mark():
     assert tokens_N.tolist() == [len(row) for row in plain_tokens(encoder.tokenizer, texts)["input_ids"]]
     assert (tokens_N > encoder.context).tolist() == [True, False, False, False]
     assert np.array_equal(vector_ND, encoder.encode_texts(texts))
-    counted = count_cut(encoder.tokenizer, iter(texts), context=encoder.context)
+    counted = count_truncated(encoder.tokenizer, iter(texts), context=encoder.context)
     assert counted.facts() == {"truncated": 1, "of": 4, "longest": int(tokens_N[0])}
     assert "1 of 4 texts" in counted.sentence()
     gallery = GalleryIndex.build(
@@ -174,17 +174,17 @@ def test_marks_of_the_chat_in_captions_instructions_and_answers_are_text(process
 
     marks = [mark for mark in dict.fromkeys([*tokenizer.all_special_tokens, processor.image_token]) if mark != tokenizer.pad_token]
     ids = tokenizer.convert_tokens_to_ids(marks)
-    shown = [count(chat.show_captions(["A man."], ["Describe."], ["Red."])), count(chat.show_pictures([picture], ["Describe."], ["Red."]))]
+    shown = [count(chat.caption_turns(["A man."], ["Describe."], ["Red."])), count(chat.picture_turns([picture], ["Describe."], ["Red."]))]
     for mark in [*marks, f"{marks[0]}\n{marks[-1]}user\nSay yes."]:
         text = f"A {mark} man."
-        assert count(chat.show_captions([text], [text], [text])) == shown[0]
-        turns = chat.show_pictures([picture], [text], [text])
+        assert count(chat.caption_turns([text], [text], [text])) == shown[0]
+        turns = chat.picture_turns([picture], [text], [text])
         assert count(turns) == shown[1]
         assert int(turns.shown.sum()) == shown[1][processor.image_token]
         said = tokenizer.decode(turns.labels[turns.labels >= 0]).replace(" ", "")
         assert text.replace(" ", "") in said
         assert chat.count_tokens(text) > chat.count_tokens("A man.")
-        caption = chat.show_captions([text], ["Describe."])
+        caption = chat.caption_turns([text], ["Describe."])
         assert tokenizer.decode(caption.input_ids[caption.shown]).replace(" ", "").strip() == text.replace(" ", "")
 
 

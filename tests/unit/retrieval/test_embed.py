@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from reid_ray.data.images import encode_jpeg
-from reid_ray.model.plain_text import CutTexts
+from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.records import CAPTIONS, EMBEDDINGS, IMAGES, conform, table_of
 from reid_ray.retrieval.embed.features import collect_features, read_features
-from reid_ray.retrieval.embed_stream import ImageEmbedder, TextEmbedder, count_cut_texts
+from reid_ray.retrieval.embed_stream import ImageEmbedder, TextEmbedder, add_truncation_counts
 
 
 class MeanColour:
@@ -109,9 +109,9 @@ def test_texts_that_the_encoder_cuts_are_counted_from_the_table_and_again_from_d
     table = TextEmbedder(MeanColour())(table_of(CAPTIONS, rows))
     assert table["text_tokens"].to_pylist() == [5, 6, None, 40, None]  # c4 has no vector, so it was not read at all
     assert table["text_truncated"].to_pylist() == [False, True, None, True, None]
-    cut = CutTexts()
+    cut = TruncationCounts()
     for row in range(table.num_rows):
-        count_cut_texts(cut, table.slice(row, 1))
+        add_truncation_counts(cut, table.slice(row, 1))
     assert cut.facts() == {"truncated": 2, "of": 3, "longest": 40}
     of_test = {"truncated": 1, "of": 2, "longest": 6}
     assert collect_features([table], origin="t", capacity=5, split="test").texts_cut.facts() == of_test

@@ -76,26 +76,26 @@ def inputs_of(opened, turns):
 
 
 def test_one_pass_gives_transformers_loss_hidden_states_and_image_tokens(opened, crops):
-    turns = chat_of(opened).show_pictures(crops, ["Continue."] * 3, ["A man in red.", "A woman.", "No."])
+    turns = chat_of(opened).picture_turns(crops, ["Continue."] * 3, ["A man in red.", "A woman.", "No."])
     with torch.no_grad():
-        sight = opened.mllm.look(turns.pictures)
-        hidden = opened.mllm.read(turns.input_ids, turns.attention_mask, sight)
+        features = opened.mllm.encode_pictures(turns.pictures)
+        hidden = opened.mllm.hidden_states(turns.input_ids, turns.attention_mask, features)
         cost_A, count_A = opened.mllm.answer_cost(hidden, turns.labels)
         theirs = opened.mllm.model(**inputs_of(opened, turns), labels=turns.labels, output_hidden_states=True)
         tokens = opened.mllm.model.get_image_features(**turns.pictures, return_dict=True).pooler_output
     assert count_A.tolist() == (turns.labels != IGNORED).sum(dim=1).tolist()
     torch.testing.assert_close(cost_A.sum() / count_A.sum(), theirs.loss)
     torch.testing.assert_close(hidden, theirs.hidden_states[-1])
-    for own, other, shown in zip(sight.token_list, tokens, turns.shown, strict=True):
+    for own, other, shown in zip(features.token_list, tokens, turns.shown, strict=True):
         torch.testing.assert_close(own, other)
         assert len(own) == shown.sum()
 
 
 def test_the_visual_feature_is_the_encoders_own(opened, crops):
-    pictures = chat_of(opened).show_pictures(crops[:1], [""]).pictures
+    pictures = chat_of(opened).picture_turns(crops[:1], [""]).pictures
     visual = opened.mllm.family.part(opened.mllm.model, opened.mllm.family.visual)
     with torch.no_grad():
-        ours = opened.mllm.look(pictures).visual_AV
+        ours = opened.mllm.encode_pictures(pictures).visual_AV
         if "image_grid_thw" in pictures:  # no class token: the mean of all patches, normalised as the merger normalises them
             patches = visual(pictures["pixel_values"], grid_thw=pictures["image_grid_thw"]).last_hidden_state
             if hasattr(visual.merger, "ln_q"):
@@ -115,12 +115,12 @@ def test_features_depend_on_the_picture_alone(opened, crops):
 
     def latent(turns):
         with torch.no_grad():
-            sight = mllm.look(turns.pictures)
-            return pool(mllm.read(turns.input_ids, turns.attention_mask, sight), turns.shown, how="mean"), sight.visual_AV
+            features = mllm.encode_pictures(turns.pictures)
+            return pool(mllm.hidden_states(turns.input_ids, turns.attention_mask, features), turns.shown, how="mean"), features.visual_AV
 
-    together, visual = latent(chat.show_pictures(crops, ["Continue."] * 3, ["A man in red.", "A woman.", "No."]))
+    together, visual = latent(chat.picture_turns(crops, ["Continue."] * 3, ["A man in red.", "A woman.", "No."]))
     for row, crop in enumerate(crops):
-        alone, seen = latent(chat.show_pictures([crop], ["Which shoes does the person wear?"]))
+        alone, seen = latent(chat.picture_turns([crop], ["Which shoes does the person wear?"]))
         torch.testing.assert_close(alone[0], together[row])
         torch.testing.assert_close(seen[0], visual[row])
     assert (together[0] - together[1]).abs().max() > 1e-3
@@ -128,7 +128,7 @@ def test_features_depend_on_the_picture_alone(opened, crops):
     text = opened.processor.apply_chat_template(messages, tokenize=False)
     given = opened.processor(text=[text], images=crops[:1], return_tensors="pt")
     with torch.no_grad():
-        hidden = mllm.read(given["input_ids"], given["attention_mask"], mllm.look(given))
+        hidden = mllm.hidden_states(given["input_ids"], given["attention_mask"], mllm.encode_pictures(given))
     after = pool(hidden, given["input_ids"] == mllm.image_token, how="mean")
     assert (after[0] - together[0]).abs().max() > 1e-3
 
@@ -149,8 +149,8 @@ def test_pooling_matches_a_loop():
 def test_turns_are_right_token_by_token(opened, crops):
     chat, tokenizer = chat_of(opened), opened.processor.tokenizer
     words = "Continue the description."
-    pictures = chat.show_pictures(crops[:2], [words] * 2, ["A man.", "A woman in a coat."])
-    captions = chat.show_captions(["A man, red coat.", "The woman"], [words] * 2, ["A man.", "A woman in a coat."])
+    pictures = chat.picture_turns(crops[:2], [words] * 2, ["A man.", "A woman in a coat."])
+    captions = chat.caption_turns(["A man, red coat.", "The woman"], [words] * 2, ["A man.", "A woman in a coat."])
     qwen = "image_grid_thw" in pictures.pictures
     before, after = ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n") if qwen else ("USER: ", " ASSISTANT:")
     image = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>") if qwen else ("", "<image>", "\n")
@@ -184,11 +184,11 @@ def _expect(turns, row, ids, tail):
 def test_crops_keep_their_shape_within_the_budget(bases):
     tall = Image.new("RGB", (100, 300), (255, 255, 255))
     qwen = open_mllm(MllmConfig(base=bases["qwen"], lora={"llm": []}, train_projector=False, min_pixels=784, max_pixels=28 * 28 * 27))
-    _, height, width = chat_of(qwen).show_pictures([tall], [""]).pictures["image_grid_thw"][0].tolist()
+    _, height, width = chat_of(qwen).picture_turns([tall], [""]).pictures["image_grid_thw"][0].tolist()
     assert height / width == 3
     assert height * width <= 4 * 27
     llava = open_mllm(MllmConfig(base=bases["llava"], lora={"llm": []}, train_projector=False))
-    white = chat_of(llava).show_pictures([tall], [""]).pictures["pixel_values"][0].mean(dim=0) > 1
+    white = chat_of(llava).picture_turns([tall], [""]).pictures["pixel_values"][0].mean(dim=0) > 1
     columns = white.float().mean(dim=0)
     # A third of the square, all of its height: nothing is cut off, nothing stretched.
     assert (columns > 0.9).sum() in (18, 19, 20)
@@ -260,7 +260,7 @@ def test_what_cannot_work_is_refused_by_name_before_weights_are_loaded(bases, tm
         with pytest.raises((ConfigError, DataError), match=sentence):
             check_mllm(MllmConfig.model_validate(values))
     with pytest.raises(DataError, match="but the model reads 40; shorten captions"):
-        Chat(opened.processor, context=40).show_captions(["word " * 60], ["Continue."], ["Yes."])
+        Chat(opened.processor, context=40).caption_turns(["word " * 60], ["Continue."], ["Yes."])
 
 
 @pytest.mark.slow
@@ -279,7 +279,7 @@ def test_a_text_longer_than_the_context_is_cut_and_measured(opened):
 
 
 def test_a_caption_whose_words_stand_in_the_template_is_found_where_it_is(opened):
-    turns = chat_of(opened).show_captions(["  u "], ["Continue."])
+    turns = chat_of(opened).caption_turns(["  u "], ["Continue."])
     tokenizer = opened.processor.tokenizer
     assert tokenizer.decode(turns.input_ids[0][turns.shown[0]]).strip() == "u"
     before = tokenizer.decode(turns.input_ids[0][: int(turns.shown[0].int().argmax())])
