@@ -1,4 +1,4 @@
-"""The errors a user can cause, and what is kept of an error that a library raised.
+"""Exception types for errors that a user can mend, and sanitised reasons of errors that a library raised.
 
 Each message of a ReidRayError names the file or field at fault and the remedy, in one sentence.
 """

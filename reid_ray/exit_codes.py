@@ -1,4 +1,4 @@
-"""How a job ends: its exit code, its last words, and that it cleans up whatever ends it. The table is docs/exit_codes.md.
+"""Exit codes and signal handling of jobs: error messages, and unwinding (clean-up) on every signal. The table is docs/exit_codes.md.
 
 0: done. 2: something a user can mend, in one sentence. 1: a fault of the program, with its traceback. 130, 143, 129: Ctrl-C, SIGTERM and
 a closed terminal, all of which unwind the job like an error, so that what it has not finished is removed. Knows signals and exit codes;
@@ -32,15 +32,15 @@ class StoppedError(KeyboardInterrupt):
         self.number = number
 
 
-def ended(
-    work: Callable[[], Any], *, place: Callable[[], str | None] = lambda: None, theirs: Callable[[], Sequence[str]] = lambda: ()
+def exit_code_of(
+    work: Callable[[], Any], *, place: Callable[[], str | None] = lambda: None, user_paths: Callable[[], Sequence[str]] = lambda: ()
 ) -> int:
     """Do a job's work and return its exit code, with what went wrong on standard error.
 
     Args:
         work: the job.
         place: where it writes, once that is known; for an error that names no file.
-        theirs: what the names of the user's files begin with, once they are known; see system_errors.sentence_of.
+        user_paths: what the names of the user's files begin with, once they are known; see system_errors.sentence_of.
 
     Raises:
         Exception: what no user can mend.
@@ -54,7 +54,7 @@ def ended(
         _say(f"stopped by {_NAMES[signal.Signals(number)]}; an older result at the output stays as it was")
         return 128 + number
     except Exception as error:
-        sentence = sentence_of(error, place=place(), theirs=theirs())
+        sentence = sentence_of(error, place=place(), user_paths=user_paths())
         if sentence is None:
             raise
         _say(f"error: {sentence}")

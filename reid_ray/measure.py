@@ -1,4 +1,4 @@
-"""How much memory a process and everything it started hold, sampled while a block runs.
+"""Peak memory (resident set size) of a process and everything it started, sampled while a block runs.
 
 Knows processes; not what they do. The sum of resident sizes counts shared pages once per process, so it is an upper bound.
 """

@@ -1,4 +1,4 @@
-"""The Arrow schemas of the tables that pass between jobs: the only contract between workloads.
+"""Arrow schemas of the tables that pass between jobs (IMAGES, CAPTIONS, EMBEDDINGS, HITS): the only contract between workloads.
 
 Every job reads and writes Parquet in these schemas. A column that a source does not know is null, never a made-up value. A schema's
 metadata holds the number of its format, and a file inherits it (reid_ray.versions): who changes a schema raises the number.

@@ -1,4 +1,4 @@
-"""What must not be written down: secrets in configurations and command lines, and texts about people in what a library says.
+"""Redaction of secrets in configurations and command lines, and of texts about people in a library's messages.
 
 Pure functions of text; they know no file and no log. A manifest keeps what ran, so it is where a key that was given as a value would
 stay for ever. What an exception quotes is taken out by errors.reason_of; here, what it repeats without quotes.
@@ -25,7 +25,7 @@ _RUN = 3  # words in a row that nobody writes by chance
 
 
 def redacted(value: Any, *, name: str = "") -> Any:
-    """A JSON value without its secrets: values under names such as hf_token or password, and users and passwords in addresses."""
+    """Redact a JSON value: values under names such as hf_token or password, and users and passwords in addresses."""
     if isinstance(value, Mapping):
         return {key: redacted(each, name=str(key)) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -51,7 +51,7 @@ def without_texts(said: str, private: Iterable[str]) -> str:
     return said if end == len(said) else f"{said[:end].rstrip()} ..."
 
 
-def where(error: BaseException) -> str:
+def error_location(error: BaseException) -> str:
     """The kind of an exception and the line of code that raised it; nothing of its message."""
     frames = traceback.extract_tb(error.__traceback__)
     return type(error).__name__ + (f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "")

@@ -1,4 +1,4 @@
-"""Room on the disk for the time of a block, readable by this user alone, that does not outlive its process for long.
+"""Private temporary folders and tables, readable by this user alone, removed at the end of a block or after their process died.
 
 Knows locks, folders and SQLite; not what is put there. A table has no name, so it is gone with its process. A folder needs one, and a
 process that is killed cannot clean up: the next one that needs a scratch folder on the same machine removes what the dead have left, a

@@ -1,4 +1,4 @@
-"""What a system or a library says when a disk is full, a place is closed or a file is damaged: in one sentence, with file and remedy.
+"""Translation of operating-system and library errors (disk full, permission denied, damaged file) into one sentence with file and remedy.
 
 Knows error numbers, and how Ray, Ray Train, pyarrow and others wrap them; not jobs. What is in no table here is taken for a fault of
 this program: it keeps its traceback.
@@ -58,19 +58,19 @@ _DAMAGED = re.compile(
 )
 
 
-def sentence_of(error: BaseException, *, place: str | None = None, theirs: Sequence[str] = ()) -> str | None:
+def sentence_of(error: BaseException, *, place: str | None = None, user_paths: Sequence[str] = ()) -> str | None:
     """What a user can mend about an error, in one sentence; None if it is a fault of the program.
 
     Args:
         error: what ended a job.
         place: named where the error names no file: where the job writes.
-        theirs: what the names of a user's files begin with, absolute. One of them that is missing was moved or removed while the job ran;
-            any other missing file is a fault of the program.
+        user_paths: what the names of a user's files begin with, absolute. One of them that is missing was moved or removed while the job
+            ran; any other missing file is a fault of the program.
     """
     for link in _links(error):
         if isinstance(link, ReidRayError) and not _is_rays(link):
             return str(link)
-        sentence = _of_link(link, place, theirs)
+        sentence = _of_link(link, place, user_paths)
         if sentence is not None:
             return sentence
     for link in _links(error, contexts=True):
@@ -98,14 +98,14 @@ def _links(error: BaseException, *, contexts: bool = False) -> Iterator[BaseExce
         waiting += [each for each in inner if isinstance(each, BaseException)]
 
 
-def _of_link(link: BaseException, place: str | None, theirs: Sequence[str]) -> str | None:
+def _of_link(link: BaseException, place: str | None, user_paths: Sequence[str]) -> str | None:
     said = _said_in_traceback(str(link), place) if _is_rays(link) else None
     number = _number_of(link)
     if said is None and number is not None and number in _SENTENCES:
         said = _told(link, number, place)
     if said is None and isinstance(link, FileNotFoundError):
         missing = _path_of(link)
-        if missing is not None and os.path.abspath(missing).startswith(tuple(theirs)):
+        if missing is not None and os.path.abspath(missing).startswith(tuple(user_paths)):
             said = f"{missing}: is not there any more; leave a job's files in place until it is done, and run it again"
     if said is None and isinstance(link, MemoryError):
         said = f"{place or 'the job'}: {_SENTENCES[errno.ENOMEM]}"

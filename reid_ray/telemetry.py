@@ -1,4 +1,4 @@
-"""Libraries that report to their makers who uses them, and how, are told not to: in every process that imports this package.
+"""Opt-out of the libraries' usage telemetry, in every process that imports this package.
 
 Knows environment variables; imports nothing. A variable that is set already stays as it is, so whoever wants a library to report sets
 it to something else. Boards that a configuration asks for (log.to) are no reports: they are written to as asked.

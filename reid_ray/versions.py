@@ -1,4 +1,4 @@
-"""The format number of everything that one run writes and a later one reads: which numbers there are, and what to do with each.
+"""Format versioning: the number of every format that one run writes and a later one reads, and whether a found number can be read.
 
 Whoever writes something of a kind puts today's number into it (`stamp`, `number_of`), whoever reads it asks `check` first: a number above
 ours is refused in a sentence, one below is read as it is as long as that is right, and needs a migration (the migrate job) after that.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reid_ray.config.shipped import configs_folder, shipped_configs
 from reid_ray.errors import ConfigError
-from reid_ray.exit_codes import ended
+from reid_ray.exit_codes import exit_code_of
 from reid_ray.setup.pins import STACKS, constraints_file
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
@@ -32,7 +32,7 @@ def setup_command(argv: Sequence[str]) -> int:
         set_up()
 
     with quiet_terminal("setup"):
-        return ended(work)
+        return exit_code_of(work)
 
 
 def constraints_command(argv: Sequence[str]) -> int:
@@ -43,7 +43,7 @@ def constraints_command(argv: Sequence[str]) -> int:
     )
     parser.add_argument("stack", choices=STACKS, help="the extra that is installed with them")
     arguments = parser.parse_args(argv)
-    return ended(lambda: say(str(constraints_file(arguments.stack))))
+    return exit_code_of(lambda: say(str(constraints_file(arguments.stack))))
 
 
 def configs_command(argv: Sequence[str]) -> int:
@@ -58,8 +58,8 @@ def configs_command(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     if arguments.action == "copy":
-        return ended(lambda: say(str(copied(arguments.name, Path(arguments.place)))))
-    return ended(lambda: say("\n".join(listing())))
+        return exit_code_of(lambda: say(str(copied(arguments.name, Path(arguments.place)))))
+    return exit_code_of(lambda: say("\n".join(listing())))
 
 
 def unknown_command(name: str, known: Sequence[str]) -> int:
@@ -70,7 +70,7 @@ def unknown_command(name: str, known: Sequence[str]) -> int:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"{name} is neither a job nor a command of reid-ray; {hint}`reid-ray --help` lists them")
 
-    return ended(work)
+    return exit_code_of(work)
 
 
 def listing() -> list[str]:

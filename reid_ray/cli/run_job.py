@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from reid_ray.config.base import Section, load_config
 from reid_ray.config.paths import named_places
 from reid_ray.config.shipped import RULE, find_config
-from reid_ray.exit_codes import ended
+from reid_ray.exit_codes import exit_code_of
 from reid_ray.jobs import JOBS, Job, named
 from reid_ray.setup.engines import require_engines
 from reid_ray.terminal.quiet import HELP, quiet_terminal
@@ -73,7 +73,9 @@ def run_job(
         run(loaded[0])
 
     with quiet_terminal(model.__name__.removesuffix("Job").lower()):
-        return ended(work, place=lambda: output_of(loaded[0]) if loaded else None, theirs=lambda: files_of(loaded[0]) if loaded else ())
+        return exit_code_of(
+            work, place=lambda: output_of(loaded[0]) if loaded else None, user_paths=lambda: files_of(loaded[0]) if loaded else ()
+        )
 
 
 def output_of(config: Section) -> str | None:

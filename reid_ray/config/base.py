@@ -1,4 +1,4 @@
-"""How a configuration is loaded: YAML file, then `section.key=value` overrides, then one frozen pydantic model.
+"""Configuration loading: YAML file, then `section.key=value` overrides, then one frozen pydantic model.
 
 Knows dotted names and what is wrong with them; not what any job does. A value is typed by its field, never by how YAML would guess.
 Unknown keys, wrong types and contradictions are refused together, each by its dotted name, before anything starts. Defaults live in
@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reid_ray.config.flow import is_flow, read_flow
-from reid_ray.config.typed import Reader, Unreadable
-from reid_ray.config.written import Tree, Written, read_yaml
+from reid_ray.config.typed import InvalidValue, TypedReader
+from reid_ray.config.written import RawScalar, Tree, read_yaml
 from reid_ray.errors import ConfigError
 from reid_ray.redaction import without_secrets
 
@@ -42,9 +42,9 @@ def load_config(model: type[ConfigT], path: str | Path | None = None, overrides:
     """
     tree = read_yaml(Path(path)) if path is not None else {}
     for dotted, text in parse_overrides(overrides):
-        _set_dotted(tree, dotted, Written(text, null=text == "null", whole=True))
+        _set_dotted(tree, dotted, RawScalar(text, null=text == "null", whole=True))
     origin = str(path) if path is not None else "the command line"
-    reader = Reader()
+    reader = TypedReader()
     try:
         config = model.model_validate(reader.section(model, tree))
     except ValidationError as error:
@@ -74,22 +74,22 @@ def fingerprint(config: BaseModel | Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _set_dotted(tree: dict[str, Tree], dotted: str, value: Written) -> None:
+def _set_dotted(tree: dict[str, Tree], dotted: str, value: RawScalar) -> None:
     *parents, leaf = dotted.split(".")
     node = tree
     for depth, key in enumerate(parents):
         child = node.get(key)
-        if child is None or (isinstance(child, Written) and child.null):
+        if child is None or (isinstance(child, RawScalar) and child.null):
             child = node[key] = {}
-        elif isinstance(child, Written) and child.whole and is_flow(child.text):
-            child = node[key] = _opened(child.text, ".".join(parents[: depth + 1]))
+        elif isinstance(child, RawScalar) and child.whole and is_flow(child.text):
+            child = node[key] = _parsed_flow(child.text, ".".join(parents[: depth + 1]))
         if not isinstance(child, dict):
             raise ConfigError(f"override {dotted}: {'.'.join(parents[: depth + 1])} is a value, not a section")
         node = child
     node[leaf] = value
 
 
-def _opened(text: str, dotted: str) -> Tree:
+def _parsed_flow(text: str, dotted: str) -> Tree:
     try:
         return read_flow(text)
     except ConfigError as error:
@@ -109,6 +109,6 @@ def _explained(error: ValidationError) -> list[str]:
             found.append(f"{dotted}: unknown key; remove it or check its spelling")
         elif item["type"] == "missing":
             found.append(f"{dotted}: required, but not given")
-        elif not isinstance(item["input"], Unreadable):
+        elif not isinstance(item["input"], InvalidValue):
             found.append(f"{dotted}: {item['msg'].removeprefix('Value error, ')} (got {without_secrets(repr(item['input']))})"[:400])
     return found

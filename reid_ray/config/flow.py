@@ -1,4 +1,4 @@
-"""Lists and sections on the command line: JSON, or the short form [a, b] and {key: value} whose texts need no quotes.
+"""Parser of lists and sections in overrides: JSON, or a flow style [a, b] and {key: value} whose texts need no quotes.
 
 The short form is that of YAML without its traps: an item is the text between two commas, so `[/x/crops #2, 0012, *.jpg]` are three
 texts. An item may hold brackets that it closes itself: `[captions.paths=[a, b]]` is one text. Quotes ("..." with JSON's escapes, '...' with
@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from reid_ray.config.written import Tree, Written
+from reid_ray.config.written import RawScalar, Tree
 from reid_ray.errors import ConfigError
 
 _DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -55,8 +55,8 @@ def read_flow(text: str) -> Tree:
         raise ConfigError("is nested too deeply") from None
 
 
-def _plain(text: str) -> Written:
-    return Written(text)
+def _plain(text: str) -> RawScalar:
+    return RawScalar(text)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -73,11 +73,11 @@ def _json_tree(value: Any) -> Tree:
         return {key: _json_tree(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_json_tree(item) for item in value]
-    if isinstance(value, Written):
+    if isinstance(value, RawScalar):
         return value
     if isinstance(value, str):
-        return Written(value, quoted=True)
-    return Written({None: "null", True: "true", False: "false"}[value], null=value is None)
+        return RawScalar(value, quoted=True)
+    return RawScalar({None: "null", True: "true", False: "false"}[value], null=value is None)
 
 
 class _Flow:
@@ -101,9 +101,9 @@ class _Flow:
             return self._mapping()
         quoted = self._quoted()
         if quoted is not None:
-            return Written(quoted, quoted=True)
+            return RawScalar(quoted, quoted=True)
         text = self._plain()
-        return Written(text, null=text == "null")
+        return RawScalar(text, null=text == "null")
 
     def _plain(self) -> str:
         """The text up to the comma or bracket that ends the item; brackets that it opens itself belong to it."""

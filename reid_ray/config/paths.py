@@ -1,4 +1,4 @@
-"""The types of a configuration's texts that name places: `~` is home, once and for all, when the configuration is read.
+"""Path types of configuration fields: local paths, and paths or hub names; `~` is expanded once, when the configuration is read.
 
 Knows text and where home is; does not look at the disk. Every field that may name a local file or folder has one of these types, for
 what a result was made from is found by them (storage.provenance), and a test walks over all fields.

@@ -1,4 +1,4 @@
-"""What the texts of a configuration mean: each is read by the field that takes it.
+"""Type coercion of configuration values: each raw text is parsed by the type of the field that takes it.
 
 A text field takes the text as it is; a number is a decimal number, finite, and never a yes or a no. Knows annotations and words; not
 where the texts come from, nor ranges and contradictions, which pydantic judges afterwards.
@@ -16,23 +16,26 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from reid_ray.config.flow import is_flow, read_flow, unquoted
-from reid_ray.config.written import Tree, Written
+from reid_ray.config.written import RawScalar, Tree
 from reid_ray.errors import ConfigError
 
 _BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_ENDLESS = re.compile(r"[-+]?\.?(inf|infinity|nan)", re.IGNORECASE)
+_NOT_FINITE = re.compile(r"[-+]?\.?(inf|infinity|nan)", re.IGNORECASE)
 _WHOLE_FRACTION = re.compile(r"([-+]?\d[\d_]*)\.0*", re.ASCII)
 _LEADING_ZERO = re.compile(r"[-+]?0[\d_]", re.ASCII)
 _LONGEST_NUMBER = 400
 _CONTAINERS = (list, tuple, set, frozenset, dict)
 
 
-class Unreadable:
-    """Stands where a text cannot be read as its field asks; the problem is noted by its dotted name."""
+class InvalidValue:
+    """Placeholder of a text that cannot be parsed as its field asks; the problem is noted by its dotted name."""
 
 
-class Reader:
-    """Turns a tree into values for a model. `problems` maps the dotted name of each text that cannot be read to what is wrong."""
+class TypedReader:
+    """Parses a tree of raw texts into values for a pydantic model.
+
+    `problems` maps the dotted name of each text that cannot be read to what is wrong.
+    """
 
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}
@@ -60,24 +63,24 @@ class Reader:
     def value(self, annotation: Any, tree: Tree, where: str, default: Any = None) -> Any:
         """One value as its annotation asks; `default` stands where it is a section and leaves keys out."""
         kinds = _kinds(annotation)
-        if isinstance(tree, Written) and tree.whole:
-            tree = self._opened(kinds, tree, where)
+        if isinstance(tree, RawScalar) and tree.whole:
+            tree = self._parsed_flow(kinds, tree, where)
         if isinstance(tree, dict):
             return self._mapping(kinds, tree, where, default)
         if isinstance(tree, list):
             return self._list(kinds, tree, where)
         return self._scalar(kinds, tree, where)
 
-    def _opened(self, kinds: list[Any], written: Written, where: str) -> Tree:
+    def _parsed_flow(self, kinds: list[Any], written: RawScalar, where: str) -> Tree:
         """An override that is a list or a section, read as one; else a scalar without the quotes around it."""
         if str not in kinds and is_flow(written.text):
             try:
                 return read_flow(written.text)
             except ConfigError as error:
                 self.problems[where] = f"{written.text!r} {error}"
-                return Written(written.text, quoted=True)
+                return RawScalar(written.text, quoted=True)
         inner = unquoted(written.text)
-        return written if inner is None else Written(inner, quoted=True)
+        return written if inner is None else RawScalar(inner, quoted=True)
 
     def _mapping(self, kinds: list[Any], tree: dict[str, Tree], where: str, default: Any) -> Any:
         sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
@@ -97,14 +100,14 @@ class Reader:
         items = arguments if len(arguments) == len(tree) else (arguments[:1] or (Any,)) * len(tree)
         return [self.value(item, value, f"{where}.{at}") for at, (item, value) in enumerate(zip(items, tree, strict=True))]
 
-    def _scalar(self, kinds: list[Any], written: Written, where: str) -> Any:
+    def _scalar(self, kinds: list[Any], written: RawScalar, where: str) -> Any:
         text = written.text
         if written.null and (type(None) in kinds or not (written.whole and str in kinds)):
             return None
         if where not in self.problems and not _is_unicode(text):
             self.problems[where] = f"is not Unicode text: {text!r}"
         if where in self.problems:
-            return Unreadable()
+            return InvalidValue()
         if Any in kinds:
             return self._untyped(written, where)
         texts_last = sorted(kinds, key=lambda kind: kind is str and not written.quoted)  # what can be a number is one
@@ -113,14 +116,14 @@ class Reader:
             return text if value is None else value  # pydantic lists the choices
         hint = "; drop the leading zero" if _LEADING_ZERO.match(text) and {int, float} & set(kinds) else ""
         self.problems[where] = f"must be {_expected(kinds)}, but is {text!r}{hint}"
-        return Unreadable()
+        return InvalidValue()
 
-    def _untyped(self, written: Written, where: str) -> Any:
+    def _untyped(self, written: RawScalar, where: str) -> Any:
         """A value that goes on to a library as it is: what JSON would make of it, and YAML's words for true and false."""
         text = written.text
         if written.quoted:
             return text
-        if _ENDLESS.fullmatch(text):
+        if _NOT_FINITE.fullmatch(text):
             self.problems[where] = f"must be finite, but is {text!r}; quote it if it is a text"
             return None
         return next((value for kind in (bool, int, float) if (value := _as(kind, text)) is not None), text)
@@ -154,7 +157,7 @@ def _fit(section: type[BaseModel], tree: dict[str, Tree]) -> int:
     fields = section.model_fields
     for key, value in tree.items():
         choices = get_args(fields[key].annotation) if key in fields and get_origin(fields[key].annotation) is Literal else ()
-        if choices and isinstance(value, Written) and (unquoted(value.text) or value.text) not in choices:
+        if choices and isinstance(value, RawScalar) and (unquoted(value.text) or value.text) not in choices:
             return 0
     return 1 + len(fields.keys() & tree.keys())
 

@@ -1,4 +1,4 @@
-"""What stands in a configuration file, as a tree of texts: mappings, lists, and scalars as they are written.
+"""YAML parsing without type guessing: a configuration file as a tree of mappings, lists and raw scalars, each its text as written.
 
 Knows encodings and YAML's grammar; not what a scalar means. That is for the field that takes it (reid_ray.config.typed): YAML alone
 would make 10 of `0012`, false of `no` and a date of `2024-01-01`.
@@ -30,8 +30,8 @@ _MAX_VALUES = 100_000
 
 
 @dataclass(frozen=True)
-class Written:
-    """A scalar as it is written.
+class RawScalar:
+    """A raw scalar: its text as it is written, not yet typed.
 
     Args:
         text: its characters, without quotes.
@@ -46,7 +46,7 @@ class Written:
     whole: bool = False
 
 
-Tree: TypeAlias = "Written | list[Tree] | dict[str, Tree]"
+Tree: TypeAlias = "RawScalar | list[Tree] | dict[str, Tree]"
 
 
 def read_config_text(path: Path) -> str:
@@ -84,7 +84,7 @@ def read_yaml(path: Path) -> dict[str, Tree]:
         raise ConfigError(f"{path}: is nested too deeply, or holds itself by an alias; write it out") from None
     finally:
         loader.dispose()  # type: ignore[no-untyped-call]
-    if isinstance(tree, Written) and tree.null:
+    if isinstance(tree, RawScalar) and tree.null:
         return {}
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{path}: must hold a mapping of sections, but holds a {'list' if isinstance(tree, list) else 'scalar'}")
@@ -109,7 +109,7 @@ class _YamlTree:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node)
         plain = isinstance(node, yaml.ScalarNode) and node.style is None
-        return Written(node.value, quoted=not plain, null=plain and node.value in _NULLS)
+        return RawScalar(node.value, quoted=not plain, null=plain and node.value in _NULLS)
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Tree]:
         if id(node) not in self._checked:

@@ -1,1 +1,1 @@
-"""Bringing what older versions wrote to today's formats."""
+"""Format migration: outputs of older versions -> today's formats."""

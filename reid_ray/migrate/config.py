@@ -1,4 +1,4 @@
-"""Configuration of the migrate job: an output of an older version is brought to today's formats."""
+"""Configuration of the migrate job (format migration of older versions' outputs)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What in a folder has a format, and the same as of today's format, file by file.
+"""File-level format migration: finds the files of a folder that have a format number, and rewrites each in today's format.
 
 Knows which file is of which kind, JSON, YAML and Parquet; not where the new files go. Files without a format (weights, vectors, pictures,
 arrays) belong to the manifest or the facts beside them.
@@ -43,8 +43,8 @@ _TABLE_AT = {
 
 
 @dataclass(frozen=True)
-class Dated:
-    """A file that has a format: where it lies in the folder, its kind and its number."""
+class VersionedFile:
+    """A file with a format number: where it lies in the folder, its kind and its number."""
 
     name: str
     kind: str
@@ -56,14 +56,14 @@ class Dated:
         return self.number < number_of(self.kind)
 
 
-def dated_files(folder: Path) -> list[Dated]:
+def versioned_files(folder: Path) -> list[VersionedFile]:
     """Every file in `folder` that has a format, checkpoints' manifests last: they know the sizes of other files.
 
     Raises:
         DataError: a file is of a newer format, or cannot be read.
     """
-    found = [dated for file in _files(folder) for dated in _dated(folder, file)]
-    return sorted(found, key=lambda dated: (dated.kind == "checkpoint", dated.name))
+    found = [versioned for file in _files(folder) for versioned in _versioned(folder, file)]
+    return sorted(found, key=lambda versioned: (versioned.kind == "checkpoint", versioned.name))
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -75,30 +75,30 @@ def read_json(file: Path) -> dict[str, Any]:
     return _read(file, json.loads)
 
 
-def write_todays(dated: Dated, source: Path, target: Path) -> None:
-    """Write the file `dated` of folder `source` into folder `target`, as of today's format."""
-    before, after = source / dated.name, target / dated.name
-    if dated.name.endswith(".parquet"):
-        _write_table(dated, before, after)
-    elif dated.kind == "templates":
-        value = migrated_json(dated.kind, _read(before, _texts), dated.number)
+def write_current(versioned: VersionedFile, source: Path, target: Path) -> None:
+    """Write the file `versioned` of folder `source` into folder `target`, in today's format."""
+    before, after = source / versioned.name, target / versioned.name
+    if versioned.name.endswith(".parquet"):
+        _write_table(versioned, before, after)
+    elif versioned.kind == "templates":
+        value = migrated_json(versioned.kind, _read(before, _texts), versioned.number)
         text = yaml.safe_dump(
-            {**numbered(dated.kind), **{name: each for name, each in value.items() if name != FIELD}},
+            {**numbered(versioned.kind), **{name: each for name, each in value.items() if name != FIELD}},
             sort_keys=False,
             allow_unicode=True,
             width=200,
         )
         after.write_text(text, encoding="utf-8")
     else:
-        value = migrated_json(dated.kind, _read(before, json.loads) if before.is_file() else {}, dated.number)
-        if dated.kind == "checkpoint":
+        value = migrated_json(versioned.kind, _read(before, json.loads) if before.is_file() else {}, versioned.number)
+        if versioned.kind == "checkpoint":
             value = {**value, "files": dict(sorted((name, size) for name, size in files_below(after.parent) if name != MANIFEST))}
-        write_json(after, {**numbered(dated.kind), **{name: each for name, each in value.items() if name != FIELD}})
+        write_json(after, {**numbered(versioned.kind), **{name: each for name, each in value.items() if name != FIELD}})
     if before.is_file():
         shutil.copymode(before, after)
 
 
-def _dated(folder: Path, file: Path) -> Iterator[Dated]:
+def _versioned(folder: Path, file: Path) -> Iterator[VersionedFile]:
     """What `file` says of its own format; nothing if it has none. The first part of a noise store speaks for the store."""
     name = file.relative_to(folder).as_posix()
     kind: str | None
@@ -117,7 +117,7 @@ def _dated(folder: Path, file: Path) -> Iterator[Dated]:
     else:
         return
     if kind is not None:
-        yield Dated(name, kind, refuse_newer(kind, number, origin=folder / name))
+        yield VersionedFile(name, kind, refuse_newer(kind, number, origin=folder / name))
 
 
 def _table_format(file: Path, name: str) -> tuple[str | None, int]:
@@ -131,16 +131,16 @@ def _table_format(file: Path, name: str) -> tuple[str | None, int]:
     return (places[-1], 0) if places else (None, 0)
 
 
-def _write_table(dated: Dated, before: Path, after: Path) -> None:
+def _write_table(versioned: VersionedFile, before: Path, after: Path) -> None:
     """Row group by row group, compressed as before; a part is some 64 MiB, so a row group is no more."""
     with pq.ParquetFile(before) as parquet:
         groups = range(parquet.metadata.num_row_groups)
         compression = parquet.metadata.row_group(0).column(0).compression.lower() if groups else "zstd"
-        metadata = {**(parquet.schema_arrow.metadata or {}), **stamp(dated.kind)}
-        empty = migrated_table(dated.kind, parquet.schema_arrow.empty_table(), dated.number)
+        metadata = {**(parquet.schema_arrow.metadata or {}), **stamp(versioned.kind)}
+        empty = migrated_table(versioned.kind, parquet.schema_arrow.empty_table(), versioned.number)
         with pq.ParquetWriter(after, empty.schema.with_metadata(metadata), compression=compression) as writer:
             for group in groups:
-                table = migrated_table(dated.kind, parquet.read_row_group(group), dated.number)
+                table = migrated_table(versioned.kind, parquet.read_row_group(group), versioned.number)
                 writer.write_table(table.replace_schema_metadata(metadata), row_group_size=max(1, table.num_rows))
 
 

@@ -1,4 +1,4 @@
-"""One step for each kind and number: what brings it to the next number.
+"""Migration steps: for each kind and format number the function to the next number.
 
 Pure functions: of a JSON file the object, of a table a piece of it, its old columns in, its new ones out. The number itself is written by
 whoever calls. Knows layouts, old and new; no files.
@@ -25,9 +25,11 @@ def _same_table(table: pa.Table) -> pa.Table:
     return table
 
 
-MADE_ANEW = ("mark", "service")  # never read to be changed
+REGENERATED = ("mark", "service")  # never read to be changed
 # (kind, number before) -> step. Number 1 differs from 0 by saying so.
-JSON_STEPS: dict[tuple[str, int], JsonStep] = {(kind, 0): _same_object for kind in FORMATS if kind not in TABLES and kind not in MADE_ANEW}
+JSON_STEPS: dict[tuple[str, int], JsonStep] = {
+    (kind, 0): _same_object for kind in FORMATS if kind not in TABLES and kind not in REGENERATED
+}
 TABLE_STEPS: dict[tuple[str, int], TableStep] = {(kind, 0): _same_table for kind in TABLES}
 
 

@@ -1,7 +1,7 @@
-"""The migrate job: what an older version wrote -> the same in today's formats, in its place.
+"""The migrate job (format migration): an older version's output -> the same in today's formats, replaced atomically in its place.
 
 A folder is made anew beside the old one, of which unchanged files become hard links, and takes its place as any output of a job does: the
-old one or the new one whole. Knows the order of work; what becomes of a file is in rewrite.py, how a folder takes another's place in
+old one or the new one whole. Knows the order of work; what becomes of a file is in file_upgrades.py, how a folder takes another's place in
 reid_ray.storage.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from reid_ray.errors import DataError
 from reid_ray.migrate.config import MigrateJob
-from reid_ray.migrate.file_upgrades import Dated, dated_files, read_json, write_todays
+from reid_ray.migrate.file_upgrades import VersionedFile, read_json, versioned_files, write_current
 from reid_ray.migrate.unmarked import own_files
 from reid_ray.storage import MANIFEST
 from reid_ray.storage.listing import MARK, files_below, read_mark, write_mark
@@ -46,20 +46,20 @@ def run_migrate(config: MigrateJob) -> dict[str, Any]:
     if not folder.is_dir():
         raise DataError(f"path: {folder} is no folder; give the output folder of a job, a model, a checkpoint or a ledger")
     found = _migrate_ledger(folder) if _is_ledger(folder) else _migrate_folder(folder)
-    migrated = Counter(dated.kind for dated in found if dated.older)
-    current = sum(not dated.older for dated in found)
+    migrated = Counter(versioned.kind for versioned in found if versioned.older)
+    current = sum(not versioned.older for versioned in found)
     words = ", ".join(f"{count} x {FORMATS[kind].what} to format {number_of(kind)}" for kind, count in sorted(migrated.items()))
     say(f"migrate: {folder}: {words or 'nothing to do'}; {current} were of today's format already")
     return {"path": str(folder), "migrated": dict(sorted(migrated.items())), "current": current}
 
 
-def _migrate_folder(folder: Path) -> list[Dated]:
+def _migrate_folder(folder: Path) -> list[VersionedFile]:
     job = _writer_of(folder)
     place = OutputPlace(folder, job, if_exists="replace", inputs={})
     with place.hold(), _held_run(folder):
-        found = dated_files(folder)
+        found = versioned_files(folder)
         marked = read_mark(folder) is not None
-        if marked and not any(dated.older for dated in found):
+        if marked and not any(versioned.older for versioned in found):
             return [*found, *_migrate_ledger_of(folder)]
         _refuse_torn(folder, found)
         facts = {"run_id": _manifest_in(folder).get("run_id")}
@@ -69,14 +69,14 @@ def _migrate_folder(folder: Path) -> list[Dated]:
         place.check(files=True)
         place.begin(facts)
         try:
-            _link_tree(folder, place.folder, without={dated.name for dated in found if dated.older} | {MARK})
-            for dated in found:
-                if dated.older:
-                    write_todays(dated, folder, place.folder)
+            _link_tree(folder, place.folder, without={versioned.name for versioned in found if versioned.older} | {MARK})
+            for versioned in found:
+                if versioned.older:
+                    write_current(versioned, folder, place.folder)
             place.commit(facts)
         finally:
             place.drop()
-        return [*found, *([] if marked else [Dated(MARK, "mark", 0)]), *_migrate_ledger_of(folder)]
+        return [*found, *([] if marked else [VersionedFile(MARK, "mark", 0)]), *_migrate_ledger_of(folder)]
 
 
 def _writer_of(folder: Path) -> str:
@@ -138,11 +138,11 @@ def _held_run(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _refuse_torn(folder: Path, found: list[Dated]) -> None:
+def _refuse_torn(folder: Path, found: list[VersionedFile]) -> None:
     """A checkpoint that is not whole must not be written down as one."""
-    for dated in found:
-        if dated.kind == "checkpoint" and dated.older:
-            place = (folder / dated.name).parent
+    for versioned in found:
+        if versioned.kind == "checkpoint" and versioned.older:
+            place = (folder / versioned.name).parent
             for name, size in read_json(place / MANIFEST)["files"].items():
                 if not (place / name).is_file() or (place / name).stat().st_size != size:
                     raise DataError(f"{place / name}: is missing or not {size} bytes long, so the checkpoint is not whole; remove {place}")
@@ -172,15 +172,15 @@ def _is_ledger(folder: Path) -> bool:
     return folder.name.startswith(".") and folder.name.endswith(".ledger")
 
 
-def _migrate_ledger_of(output: Path) -> list[Dated]:
+def _migrate_ledger_of(output: Path) -> list[VersionedFile]:
     ledger = output.parent / f".{output.name}.ledger"
     return _migrate_ledger(ledger) if ledger.is_dir() else []
 
 
-def _migrate_ledger(folder: Path) -> list[Dated]:
+def _migrate_ledger(folder: Path) -> list[VersionedFile]:
     """Opening a ledger checks it, and numbers it: its rows are read as they are."""
     from reid_ray.caption.ledger.write_ahead_log import FORMAT, ledger_format, open_ledger
 
-    found = Dated(FORMAT, "ledger", ledger_format(folder))
+    found = VersionedFile(FORMAT, "ledger", ledger_format(folder))
     with open_ledger(folder.parent / folder.name.removeprefix(".").removesuffix(".ledger")):
         return [found]

@@ -1,5 +1,6 @@
-"""Outputs of format 0: which files in one are the job's own. Since format 1 an output lists its files in a mark (reid_ray.storage.listing).
+"""File patterns of format-0 outputs: which files in one are the job's own.
 
+Since format 1 an output lists its files in a mark (reid_ray.storage.listing).
 What these patterns do not name, somebody else put there, and no job may ever delete it.
 """
 

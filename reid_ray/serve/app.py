@@ -1,4 +1,4 @@
-"""The HTTP side of the search service: a FastAPI application in front of whatever can answer a Query.
+"""HTTP API of the search service: a FastAPI application in front of a SearchBackend.
 
 Knows routes, status codes and the page; not models, indexes or Ray Serve: those stand behind the SearchBackend protocol.
 """
@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from reid_ray import __version__
 from reid_ray.pages import render
-from reid_ray.redaction import where
+from reid_ray.redaction import error_location
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.retrieval.search import Answer, Query
 from reid_ray.serve.config import ServeConfig
@@ -58,7 +58,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 class SearchBackend(Protocol):
-    """What the application asks of whatever stands behind it."""
+    """Interface (protocol) of the search backend that the application calls."""
 
     def search(self, query: Query) -> Awaitable[Answer]:
         """Answer one query."""
@@ -163,7 +163,7 @@ async def _in_time(answer: Awaitable[Any], timeout_s: float) -> Any:
     except OverloadedError:
         raise HTTPException(503, "too many queries are waiting; try again later", {"Retry-After": "1"}) from None
     except Exception as error:  # noqa: BLE001 - whatever stands behind may fail in any way, and quote the query when it does
-        _LOG.error("a query failed: %s", where(error))
+        _LOG.error("a query failed: %s", error_location(error))
         raise HTTPException(500, "the query failed inside the service; its log says where") from None
 
 

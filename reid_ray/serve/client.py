@@ -1,4 +1,4 @@
-"""A client of the search service: the few lines that a script needs to ask it.
+"""HTTP client of the search service, for scripts.
 
 Knows the routes and the token; not Ray, models or indexes.
 """

@@ -27,7 +27,7 @@ def is_loopback(host: str) -> bool:
 
 
 class ServeConfig(Section):
-    """The HTTP side: where it listens, who may ask, how large a question may be."""
+    """The HTTP API: where it listens, authentication, request limits."""
 
     host: str = Field("127.0.0.1", description="address to bind; one beyond loopback needs token_env")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one")

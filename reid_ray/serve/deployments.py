@@ -1,4 +1,4 @@
-"""The service as Ray Serve deployments: Searcher replicas with encoder and index, Front replicas that speak HTTP.
+"""Ray Serve deployments of the search service: Searcher replicas with encoder and index, Front replicas as HTTP ingress.
 
 Knows Ray Serve; the work is in plain classes: retrieval.search.SearchEngine and serve.app.make_api. Queries that arrive together are
 encoded and searched together.
@@ -14,7 +14,7 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from reid_ray.errors import DataError
-from reid_ray.redaction import where
+from reid_ray.redaction import error_location
 from reid_ray.retrieval.encoder_digest import encoder_identity
 from reid_ray.retrieval.index.gallery import read_facts, refuse_other_encoder
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader
@@ -76,9 +76,9 @@ class Searcher:
     async def search(self, query: Query) -> Answer:
         """Answer one query, together with those that arrived while the last batch was answered."""
         try:
-            return await self._batcher.ask(query)
+            return await self._batcher.submit(query)
         except Exception as error:  # noqa: BLE001 - Ray Serve writes its message into the replica's log, and it may quote the query
-            raise QueryFailedError(where(error)) from None
+            raise QueryFailedError(error_location(error)) from None
 
     async def describe(self) -> dict[str, Any]:
         """What can be searched."""
@@ -87,10 +87,10 @@ class Searcher:
 
 @serve.ingress()
 class Front:
-    """A replica that speaks HTTP."""
+    """HTTP ingress: a replica that checks requests, serves the page and thumbnails, and forwards queries to searchers."""
 
     def __init__(self, searcher: DeploymentHandle, index: str, limits: ServeConfig, token_digest: bytes | None) -> None:
-        self._searcher, self._limits, self._token_digest = _Behind(searcher), limits, token_digest
+        self._searcher, self._limits, self._token_digest = _DeploymentBackend(searcher), limits, token_digest
         self._thumbnails = ThumbnailReader(index)
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -98,8 +98,8 @@ class Front:
         return make_api(self._searcher, self._thumbnails, self._limits, token_digest=self._token_digest)
 
 
-class _Behind:
-    """A Searcher deployment as serve.app.Searcher."""
+class _DeploymentBackend:
+    """A Searcher deployment's handle as serve.app.SearchBackend."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle

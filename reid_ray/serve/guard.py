@@ -1,4 +1,4 @@
-"""Who may ask, and how much they may send: an ASGI layer in front of the application.
+"""ASGI middleware for authentication (bearer token) and request size limits, in front of the application.
 
 Knows headers, addresses and byte counts; not what is asked. A body that is too large is refused by its Content-Length, or, if it
 has none, as soon as the limit is passed: it is never held whole.
@@ -58,15 +58,15 @@ class Guard:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path not in OPEN_PATHS:
-            stranger = _stranger(scope.get("client"), headers) if self._token_digest is None else None
-            if stranger is not None:
+            remote = _why_remote(scope.get("client"), headers) if self._token_digest is None else None
+            if remote is not None:
                 await _refuse(
                     send,
                     403,
-                    f"this service has no token set, so it answers only its own machine, {stranger}; set serve.token_env to open it",
+                    f"this service has no token set, so it answers only its own machine, {remote}; set serve.token_env to open it",
                 )
                 return
-            if self._token_digest is not None and not self._knows(headers.get(b"authorization", "")):
+            if self._token_digest is not None and not self._authenticated(headers.get(b"authorization", "")):
                 challenge = [
                     (b"www-authenticate", b"Bearer"),
                     (b"www-authenticate", b'Basic realm="reid_ray: any user, token as password"'),
@@ -80,7 +80,7 @@ class Guard:
             return
         await self._app(scope, _capped(receive, limit), send)
 
-    def _knows(self, authorization: str) -> bool:
+    def _authenticated(self, authorization: str) -> bool:
         scheme, _, credentials = authorization.partition(" ")
         given = credentials.strip()
         if scheme.lower() == "basic":
@@ -100,8 +100,8 @@ class Guard:
         return self._limits.max_text_chars * 12 + _FORM_OVERHEAD  # JSON may write a character as two \uXXXX
 
 
-def _stranger(client: Any, headers: Mapping[bytes, str]) -> str | None:
-    """Why a request may come from elsewhere; None if it comes from this machine."""
+def _why_remote(client: Any, headers: Mapping[bytes, str]) -> str | None:
+    """Why a request may come from another machine; None if it comes from this one."""
     if not _from_this_machine(client, headers.get(b"host", "")):
         return "by its own name"
     trace = next((name for name in headers if _PROXY.fullmatch(name)), None)

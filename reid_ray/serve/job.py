@@ -1,4 +1,4 @@
-"""Starting and stopping the search service.
+"""The serve job: starts the search service on Ray Serve, waits for its health, and stops it.
 
 Knows Ray Serve's life cycle, ports and signals; the service itself is in deployments.py. Everything that can be refused is refused
 before Serve starts, and a service that does not come up is an error with Serve's own words, not an endless wait.

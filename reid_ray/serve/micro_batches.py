@@ -1,8 +1,8 @@
-"""Answering questions together that arrive together, without making a lone one wait.
+"""Dynamic batching: requests that arrive together are answered together, and a lone one does not wait.
 
 Knows asyncio and batches; not what is asked. While a batch is being answered, whatever arrives waits and forms the next one: an idle
 service answers at once, a busy one in batches as large as its load. Ray Serve's own @serve.batch closes a batch when a timer runs
-out, also while an earlier one is still at work, so that small batches queue up just when large ones would help, and a lone question
+out, also while an earlier one is still at work, so that small batches queue up just when large ones would help, and a lone request
 pays the timer; benchmarks/serving.py measures both.
 """
 
@@ -13,51 +13,51 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 
-class Batcher(Generic[Question, Answer]):
-    """Calls `answer` in a thread, one batch at a time; all calls of `ask` must come from one event loop.
+class Batcher(Generic[Request, Response]):
+    """Dynamic batcher: calls `answer` in a thread, one batch at a time; all calls of `submit` must come from one event loop.
 
     Args:
-        answer: questions -> as many answers, in order. If it raises, every question of the batch is tried alone, so that only the
+        answer: requests -> as many answers, in order. If it raises, every request of the batch is tried alone, so that only the
             one at fault fails.
-        max_batch_size: most questions in a batch.
+        max_batch_size: most requests in a batch.
     """
 
-    def __init__(self, answer: Callable[[list[Question]], Sequence[Answer]], *, max_batch_size: int) -> None:
+    def __init__(self, answer: Callable[[list[Request]], Sequence[Response]], *, max_batch_size: int) -> None:
         self._answer, self._max_batch_size = answer, max_batch_size
-        self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[tuple[Request, asyncio.Future[Response]]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    async def ask(self, question: Question) -> Answer:
-        """The answer to one question; raises what `answer` raises for it."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
+    async def submit(self, request: Request) -> Response:
+        """The answer to one request; raises what `answer` raises for it."""
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await future
 
     async def _work(self) -> None:
         while self._waiting:
-            batch: list[tuple[Question, asyncio.Future[Answer]]] = []
+            batch: list[tuple[Request, asyncio.Future[Response]]] = []
             while self._waiting and len(batch) < self._max_batch_size:
-                question, future = self._waiting.popleft()
+                request, future = self._waiting.popleft()
                 if not future.done():  # else whoever asked has gone
-                    batch.append((question, future))
+                    batch.append((request, future))
             if batch:
-                await self._settle(batch)
+                await self._resolve(batch)
 
-    async def _settle(self, batch: list[tuple[Question, asyncio.Future[Answer]]]) -> None:
+    async def _resolve(self, batch: list[tuple[Request, asyncio.Future[Response]]]) -> None:
         try:
-            answers = await asyncio.to_thread(self._answer, [question for question, _ in batch])
+            answers = await asyncio.to_thread(self._answer, [request for request, _ in batch])
             if len(answers) != len(batch):
-                raise RuntimeError(f"{len(batch)} questions got {len(answers)} answers")
+                raise RuntimeError(f"{len(batch)} requests got {len(answers)} answers")
         except Exception as error:  # noqa: BLE001 - handed to whoever asked
             if len(batch) > 1:
                 for pair in batch:
-                    await self._settle([pair])
+                    await self._resolve([pair])
             elif not batch[0][1].done():
                 batch[0][1].set_exception(error)
             return

@@ -1,4 +1,4 @@
-"""What goes over the wire: questions and answers of the search service, and how large a question may be.
+"""Request and response schemas of the search service's HTTP API, and their limits.
 
 Knows their shape; not HTTP, Ray or models. Limits that are configured are checked by `checked_text` and `checked_k`, so that the
 message can name them.

@@ -1,4 +1,4 @@
-"""Storage: one owner of an output's life, tables in Parquet, files that appear whole.
+"""Storage: atomic outputs with lock and manifest, Parquet tables, atomic and durable files, provenance.
 
 output.py       a job's output: counts, facts, manifest, reuse
 place.py        the folder's life: lock, staging, commit, what dead runs left (lock.py, listing.py, rename.py)

@@ -1,4 +1,4 @@
-"""The birth certificate of a result: hardware, versions, commit and command."""
+"""Run environment for reproducibility: hardware, library versions, commit and command, as every manifest records them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _VERSIONED = (
 
 
 def environment() -> dict[str, Any]:
-    """Hardware, versions and commit: the birth certificate of every number."""
+    """Hardware, library versions, commit and command of this process, as a JSON object."""
     versions = {}
     for name in _VERSIONED:
         try:

@@ -1,4 +1,4 @@
-"""Outputs of versions that kept no mark (format 0): how they are told from a stranger's folder."""
+"""Detection of format-0 outputs, whose versions kept no mark: they are told from anybody else's folder by their manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mark of an output: a hidden file that says which run wrote the folder, and every file of it with its size.
+"""File inventory of an output (its mark): a hidden file with the run that wrote the folder, and every file of it with size and digest.
 
 What the mark does not list, we did not write. Knows names, sizes and digests; not what is in the files. First line: JSON of the run; then
 a line for each file: its size, for a text file also its digest (who mends a digit keeps the size), a tab and its name as JSON, in the order

@@ -1,6 +1,6 @@
-"""Who may write an output: one process at a time, told apart from one that has died.
+"""Advisory lock of an output (flock), with a lease where the file system has none: one writer at a time, taken over from a dead one.
 
-The lock is a file beside the output (.NAME.lock) that says whose it is. It is held by flock(2): the kernel lets go of it when the
+The lock is a file beside the output (.NAME.lock) that names its owner. It is held by flock(2): the kernel releases it when the
 process dies, however it dies, and a network file system's server when the host does. Where a file system has no flock, the file itself
 is the lock (a lease): its owner renews its time of change, and it is taken over from a process that is gone from this host, or from
 another host that has not renewed it for LEASE_S. Knows names and processes; not what is written.
@@ -30,7 +30,7 @@ _descriptors: set[int] = set()
 
 
 class OutputLock:
-    """The right to write one output.
+    """Exclusive advisory lock of one output.
 
     Args:
         output: the output's folder; the lock lies beside it.
@@ -56,7 +56,7 @@ class OutputLock:
             OSError: the folder cannot be written to.
         """
         while True:
-            descriptor = self._opened()
+            descriptor = self._open()
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -89,7 +89,7 @@ class OutputLock:
         _descriptors.discard(descriptor)
         os.close(descriptor)
 
-    def _opened(self) -> int:
+    def _open(self) -> int:
         try:
             return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except OSError as error:
@@ -140,7 +140,7 @@ def lock_path(output: Path) -> Path:
 
 
 class _Lease:
-    """A lock file that its owner renews."""
+    """A lease: a lock file that its owner renews by a heartbeat."""
 
     def __init__(self, path: Path, job: str) -> None:
         self._path, self._text = path, json.dumps({**_owner(job), "lease": uuid.uuid4().hex})

@@ -1,6 +1,6 @@
-"""What a job does with its output: `with JobOutput(...) as out:` writes files, a clean exit lets them appear, with a manifest.
+"""Job outputs as transactions: `with JobOutput(...) as out:` writes files, a clean exit commits them atomically, with a manifest.
 
-Knows counts, configurations and manifests; the folder's life is place.py's, what a result was made from provenance.py's. A reader
+Knows counts, configurations and manifests; lock, staging and commit are place.py's, what a result was made from provenance.py's. A reader
 never sees half an output, and a killed job leaves the old one untouched.
 """
 

@@ -1,4 +1,4 @@
-"""The one owner of an output's life on a file system: who may write it, where it is made, how it appears, what is cleared away.
+"""Atomic commit of an output folder: lock, staging, publish by an exchange of names, crash recovery.
 
 Knows folders, marks and locks; not jobs or what they write. The protocol, in the order of a run:
 
@@ -44,7 +44,7 @@ _LONGEST = len(".") + len(".xxxxxxxx.partial")  # bytes that the longest hidden 
 
 
 class OutputPlace:
-    """Where one output lies.
+    """The transaction of one output folder: check, hold, begin, commit or drop.
 
     Args:
         path: the output's folder; `~` and links are resolved here, once.
@@ -80,7 +80,7 @@ class OutputPlace:
             raise DataError(f"{self.path}: exists already; set output.if_exists to replace or reuse, or choose another output.path")
         if os.path.ismount(self.path):
             raise DataError(f"{self.path}: is a mount point, which cannot be exchanged; let output.path name a folder below it")
-        if (stranger := self._stranger(files=files)) is not None:
+        if (stranger := self._why_not_ours(files=files)) is not None:
             raise DataError(f"{self.path}: {stranger}; it will not be replaced: choose another output.path, or move what is yours away")
 
     @contextmanager
@@ -96,7 +96,7 @@ class OutputPlace:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
         try:
-            self._clear_after_the_dead()
+            self._recover_crashed_runs()
             yield
         finally:
             self._lock.release()
@@ -124,7 +124,7 @@ class OutputPlace:
         sync(self.folder)
         try:
             self.check(files=True)
-            self._appear()
+            self._publish()
         except (DataError, FileExistsError) as error:
             kept = self.path.parent / f"{self.path.name}.kept-{uuid.uuid4().hex[:8]}"
             rename_to_free_name(self.folder, kept)
@@ -132,7 +132,7 @@ class OutputPlace:
             raise DataError(f"{reason} (it was not there when the job began; the finished result is kept at {kept})") from None
         sync(self.path.parent)
 
-    def _appear(self) -> None:
+    def _publish(self) -> None:
         old = None
         if not os.path.lexists(self.path):
             rename_to_free_name(self.folder, self.path)
@@ -147,7 +147,7 @@ class OutputPlace:
         if old is not None:
             self._remove(old)
 
-    def _stranger(self, *, files: bool) -> str | None:
+    def _why_not_ours(self, *, files: bool) -> str | None:
         """Why what lies at the place is not this job's to replace, or None."""
         mark = read_mark(self.path)
         if mark is None:
@@ -181,9 +181,9 @@ class OutputPlace:
         if not os.access(above, os.W_OK | os.X_OK):
             raise DataError(f"{self.path}: {above} is read-only here; choose another output.path, or ask for the right to write there")
 
-    def _clear_after_the_dead(self) -> None:
-        """Called with the lock held: whoever made these folders is gone."""
-        left = [self.path.parent / name for name in names_in(self.path.parent) if self._left_here(name)]
+    def _recover_crashed_runs(self) -> None:
+        """Crash recovery, with the lock held: restore or remove the folders that dead runs left."""
+        left = [self.path.parent / name for name in names_in(self.path.parent) if self._is_leftover(name)]
         for folder in left:
             if folder.suffix == ".old" and not os.path.lexists(self.path) and read_mark(folder) is not None:
                 rename_to_free_name(folder, self.path)
@@ -192,7 +192,7 @@ class OutputPlace:
             else:
                 self._remove(folder)
 
-    def _left_here(self, name: str) -> bool:
+    def _is_leftover(self, name: str) -> bool:
         match = _HIDDEN.match(name)
         return match is not None and match["name"] == self.path.name and match["kind"] is not None
 

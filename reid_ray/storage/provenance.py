@@ -1,4 +1,4 @@
-"""What a result was made from, by content: a digest for every local path that a configuration names.
+"""Provenance by content hash: what a result was made from, as a digest for every path that a configuration names.
 
 Two runs of one configuration are one result only if these digests are equal, too. They are, by what the path is:
 

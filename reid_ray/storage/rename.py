@@ -1,4 +1,4 @@
-"""The two renames that POSIX lacks and Linux has: exchange two names, and rename only where nothing is.
+"""Atomic renames of Linux (renameat2) that POSIX lacks: RENAME_EXCHANGE of two names, and RENAME_NOREPLACE.
 
 renameat2(2) is called through ctypes, for Python has no name for it. Where the kernel or the file system lacks it (NFS, some FUSE),
 the caller is told and does without. Each call raises an audit event (sys.audit) first, as Python's own renames do.

@@ -1,4 +1,4 @@
-"""Tables between jobs: Parquet in numbered parts, written whole, read in batches, held to their schema.
+"""Parquet tables between jobs: numbered parts written atomically, read in batches, conformed to their schema.
 
 Knows Arrow and Parquet; not what a row means, nor the folder's life (output.py).
 """

@@ -28,7 +28,7 @@ MUTATIONS = (
     Mutation(
         "an infinite number goes on to a library",
         "reid_ray/config/typed.py",
-        "        if _ENDLESS.fullmatch(text):",
+        "        if _NOT_FINITE.fullmatch(text):",
         "        if False:",
         _VALUES,
     ),
@@ -63,7 +63,7 @@ MUTATIONS = (
     Mutation(
         "a missing file of the program is taken for the user's",
         "reid_ray/system_errors.py",
-        ".startswith(tuple(theirs))",
+        ".startswith(tuple(user_paths))",
         '.startswith("/")',
         _SYSTEM,
     ),

@@ -77,8 +77,8 @@ MUTATIONS = (
     Mutation(
         "what appeared while the job ran is replaced",
         "reid_ray/storage/place.py",
-        "            self.check(files=True)\n            self._appear()\n",
-        "            self._appear()\n",
+        "            self.check(files=True)\n            self._publish()\n",
+        "            self._publish()\n",
         _PLACE,
     ),
     Mutation(

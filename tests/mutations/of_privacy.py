@@ -27,15 +27,15 @@ MUTATIONS = (
     Mutation(
         "a failed query is written into the log",
         "reid_ray/serve/app.py",
-        '_LOG.error("a query failed: %s", where(error))',
+        '_LOG.error("a query failed: %s", error_location(error))',
         '_LOG.error("a query failed: %s", error)',
         _PRIVACY,
     ),
     Mutation(
         "a replica hands its exception to the cluster's log",
         "reid_ray/serve/deployments.py",
-        "raise QueryFailedError(where(error)) from None",
-        "raise QueryFailedError(where(error)) from error",
+        "raise QueryFailedError(error_location(error)) from None",
+        "raise QueryFailedError(error_location(error)) from error",
         _PRIVACY,
     ),
     Mutation(

@@ -60,7 +60,7 @@ MUTATIONS = (
     Mutation(
         "a migrated checkpoint keeps the sizes of before",
         "reid_ray/migrate/file_upgrades.py",
-        '        if dated.kind == "checkpoint":\n',
+        '        if versioned.kind == "checkpoint":\n',
         "        if False:\n",
         _WHOLE,
     ),

@@ -11,7 +11,7 @@ import pytest
 from reid_ray.cli.run_job import run_job
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.errors import DataError
-from reid_ray.exit_codes import ended
+from reid_ray.exit_codes import exit_code_of
 
 JOB = """
 import sys, time
@@ -114,7 +114,7 @@ def test_an_error_that_names_its_remedy_is_said_as_it_is(capsys):
     def work():
         raise DataError("/t: cannot be read; write it again")
 
-    assert ended(work) == 2
+    assert exit_code_of(work) == 2
     assert capsys.readouterr().err == "error: /t: cannot be read; write it again\n"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -134,9 +134,9 @@ def test_a_second_signal_ends_a_job_that_cleans_up_for_too_long(tmp_path):
 def test_a_service_that_is_told_to_stop_is_done(number):
     code = """
 import sys
-from reid_ray.exit_codes import ended
+from reid_ray.exit_codes import exit_code_of
 from reid_ray.serve.job import Service, run_until_stopped
-sys.exit(ended(lambda: run_until_stopped(Service("http://127.0.0.1:1", owns_serve=True))))
+sys.exit(exit_code_of(lambda: run_until_stopped(Service("http://127.0.0.1:1", owns_serve=True))))
 """
     job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=_default_signals)  # noqa: PLW1509 - no thread here
     assert "open http://127.0.0.1:1/" in job.stdout.readline()

@@ -31,8 +31,8 @@ from reid_ray.data.synthetic.job import run_synthesize
 from reid_ray.errors import DataError
 from reid_ray.migrate import job as migration
 from reid_ray.migrate.config import MigrateJob
-from reid_ray.migrate.file_upgrades import dated_files
-from reid_ray.migrate.format_steps import JSON_STEPS, MADE_ANEW, TABLE_STEPS
+from reid_ray.migrate.file_upgrades import versioned_files
+from reid_ray.migrate.format_steps import JSON_STEPS, REGENERATED, TABLE_STEPS
 from reid_ray.migrate.job import run_migrate
 from reid_ray.model.mllm.model_folder import read_tuned
 from reid_ray.model.pretrained import load_encoder
@@ -133,7 +133,7 @@ def test_every_kind_that_is_read_again_is_refused_when_newer():
 
 
 def test_each_kind_has_a_step_from_each_number_to_the_next():
-    steps = {(kind, number) for kind, known in versions.FORMATS.items() for number in range(known.current) if kind not in MADE_ANEW}
+    steps = {(kind, number) for kind, known in versions.FORMATS.items() for number in range(known.current) if kind not in REGENERATED}
     assert set(JSON_STEPS) | set(TABLE_STEPS) == steps
 
 
@@ -142,11 +142,11 @@ def test_all_that_has_a_format_is_of_todays_and_other_files_are_the_same(outputs
     folder = tmp_path / "alone"  # no part of an output
     (outputs / name).rename(folder)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    dated = {folder / each.name for each in dated_files(folder)}
+    dated = {folder / each.name for each in versioned_files(folder)}
     done = run_migrate(MigrateJob(path=str(folder)))
     assert sum(done["migrated"].values()) == len(dated) + 1  # and the list of files
     assert list(differences(folder)) == []
-    assert not [each for each in dated_files(folder) if each.older]
+    assert not [each for each in versioned_files(folder) if each.older]
     assert {file: file.read_bytes() for file in before if file not in dated} == {f: b for f, b in before.items() if f not in dated}
     assert {file for file in folder.rglob("*") if file.is_file()} == set(before) | dated | {folder / MARK}
     assert [path for path in folder.parent.iterdir() if path.name.startswith(f".{folder.name}.")] == []
@@ -288,8 +288,8 @@ def test_what_dies_half_way_leaves_the_old_folder(outputs, monkeypatch):
             raise OSError(28, "No space left on device")
         return write(dated, source, target)
 
-    write = migration.write_todays
-    monkeypatch.setattr(migration, "write_todays", dies)
+    write = migration.write_current
+    monkeypatch.setattr(migration, "write_current", dies)
     with pytest.raises(OSError, match="No space"):
         run_migrate(MigrateJob(path=str(outputs / "people")))
     (outputs / "people" / MARK).unlink()

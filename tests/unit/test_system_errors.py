@@ -206,5 +206,7 @@ def test_a_fault_of_the_program_is_no_sentence(fault):
 def test_a_file_of_the_user_that_is_gone_is_one_sentence_and_any_other_is_a_fault(tmp_path):
     for read in (lambda path: path.read_bytes(), lambda path: pq.read_table(str(path), filesystem=LocalFileSystem())):
         error = _raised(lambda read=read: read(tmp_path / "table" / "part-0.parquet"))
-        assert sentence_of(error, theirs=[str(tmp_path / "table")]).startswith(f"{tmp_path}/table/part-0.parquet: is not there any more; ")
-        assert sentence_of(error, theirs=[str(tmp_path / "other")]) is None
+        assert sentence_of(error, user_paths=[str(tmp_path / "table")]).startswith(
+            f"{tmp_path}/table/part-0.parquet: is not there any more; "
+        )
+        assert sentence_of(error, user_paths=[str(tmp_path / "other")]) is None

@@ -21,8 +21,8 @@ from reid_ray.attributes.parser import phrase_spans
 from reid_ray.caption.filters.config import ValidationConfig
 from reid_ray.caption.filters.validation import Failure, check_caption, words_of
 from reid_ray.caption.prompts import SLOTS
-from reid_ray.config.typed import Reader
-from reid_ray.config.written import Written, read_yaml
+from reid_ray.config.typed import TypedReader
+from reid_ray.config.written import RawScalar, read_yaml
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.versions import FIELD, check
 
@@ -133,14 +133,14 @@ def load_templates(path: str | Path) -> dict[str, str]:
         tree = read_yaml(Path(path))
     except ConfigError as error:
         raise DataError(f"{error}; templates.yaml of a mine job shows what is meant") from None
-    check("templates", Reader().value(Any, tree[FIELD], FIELD) if FIELD in tree else None, origin=path)
+    check("templates", TypedReader().value(Any, tree[FIELD], FIELD) if FIELD in tree else None, origin=path)
     entries = tree.get("templates")
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: must hold a list named templates with at least one entry")
     templates: dict[str, str] = {}
     for number, entry in enumerate(entries, 1):
         name, text = (entry.get("id"), entry.get("text")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(name, Written) or not isinstance(text, Written) or not name.text or not text.text:
+        if not isinstance(name, RawScalar) or not isinstance(text, RawScalar) or not name.text or not text.text:
             raise DataError(f"{path}: entry {number} needs an id and a text")
         failure = check_template(text.text)
         if failure is not None:

@@ -1,6 +1,6 @@
-"""Paints synthetic people part by part, from the shadow to the hat, and mixes the colours of each part.
+"""Renderer of synthetic people: body parts and garments as label maps, from the shadow to the hat, and the colours of each part.
 
-Knows anatomy and dress in body units (see synthetic_canvas.Frame); not backgrounds, light or words. Every attribute shows: the kinds of
+Knows anatomy and dress in body units (see canvas.Frame); not backgrounds, light or words. Every attribute shows: the kinds of
 garment differ in cut (sleeves, hem, hood, open front), not in colour alone.
 """
 

@@ -1,4 +1,4 @@
-"""A batch of label maps on which body parts are painted as row spans, for a whole batch of people at once.
+"""Batch rasteriser: label maps on which body parts are painted as row spans, for a whole batch of people at once.
 
 Knows shapes and how body units map to pixels; not what a shape means. A shape is, for every pixel row, a left and a right edge:
 one integer comparison per pixel decides, which is what makes thousands of crops a second possible in numpy.

@@ -1,6 +1,6 @@
 """The synthesize job: synthetic people, streamed to Parquet.
 
-Knows order and counts; what people look like is in synthetic. Memory is bounded by one part, whatever the size of the set.
+Knows order and counts; what people look like is in people.py and below. Memory is bounded by one part, whatever the size of the set.
 """
 
 from __future__ import annotations

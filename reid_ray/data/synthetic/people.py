@@ -1,7 +1,7 @@
-"""Synthetic people as tables: pedestrian crops with known attributes, and human-like captions of them.
+"""Synthetic ReID data set with ground-truth attributes: pedestrian crops and human-like captions of them, as tables.
 
-The embedded data set and testbed. Knows tables and ranges; how people look is in synthetic_body, cameras in synthetic_scene, words in
-synthetic_captions. Every row is a pure function of (configuration, index): any range can be made alone, so a set of any size streams.
+The embedded data set and testbed. Knows tables and ranges; how people look is in body.py, cameras in scene.py, words in
+sentences.py. Every row is a pure function of (configuration, index): any range can be made alone, so a set of any size streams.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SyntheticPeople:
         return draw_people(self.config.seed, self.shots(start, stop).person_N).attributes()
 
     def hidden(self, start: int = 0, stop: int | None = None) -> list[frozenset[str]]:
-        """The slots (synthetic_captions.SLOTS) that each image does not show."""
+        """The slots (sentences.SLOTS) that each image does not show."""
         return [frozenset({"shoes"}) if hides else frozenset() for hides in self.shots(start, stop).hides_shoes_N]
 
     def image_table(self, start: int = 0, stop: int | None = None) -> pa.Table:
@@ -67,7 +67,7 @@ class SyntheticPeople:
                 "image_sha256": [sha256_of(data) for data in jpegs],
                 "width": [self.config.width] * count,
                 "height": [self.config.height] * count,
-                **self._who(shots),
+                **self._identity_columns(shots),
                 "attributes": [json.dumps(attributes) for attributes in truth],
             }
             tables.append(pa.table(columns, schema=IMAGES))
@@ -86,7 +86,7 @@ class SyntheticPeople:
             "status": ["ok"] * count,
             "tries": [1] * count,
             "seed": [self.config.seed] * count,
-            **{name: _twice(values) for name, values in self._who(shots).items()},
+            **{name: _twice(values) for name, values in self._identity_columns(shots).items()},
         }
         nulls = {field.name: pa.nulls(count, field.type) for field in CAPTIONS if field.name not in columns}
         return pa.table({name: {**columns, **nulls}[name] for name in CAPTIONS.names}, schema=CAPTIONS)
@@ -126,7 +126,7 @@ class SyntheticPeople:
         rows = zip(shots.person_N, shots.camera_N, shots.shot_N, strict=True)
         return [f"{DATASET}/{person:07d}_c{camera + 1}_{shot:02d}.jpg" for person, camera, shot in rows]
 
-    def _who(self, shots: Shots) -> dict[str, list]:
+    def _identity_columns(self, shots: Shots) -> dict[str, list]:
         return {
             "dataset": [DATASET] * len(shots.index_N),
             "split": self._splits[shots.person_N].tolist(),

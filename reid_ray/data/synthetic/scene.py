@@ -1,4 +1,4 @@
-"""From label maps to pictures: each camera's background, light, haze, blur and noise.
+"""Camera simulation: label maps -> pictures, with each camera's background, light, haze, blur and noise (domain gap between cameras).
 
 Knows cameras and pixels; not body parts, sentences or tables. A camera is a handful of numbers and one long strip of street
 drawn once; a picture is a window on that strip with a person laid over it.

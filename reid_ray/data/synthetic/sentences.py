@@ -1,4 +1,4 @@
-"""Writes sentences about synthetic people from the truth, in many wordings, as different annotators would.
+"""Caption generator of synthetic people: sentences from the ground-truth attributes, in many wordings, as different annotators would.
 
 Knows words and the attribute vocabulary; not pixels or tables. What a picture hides is not mentioned, and each annotator leaves some
 things out. Every word that names an attribute is one that the parser of attributes knows (reid_ray.attributes).

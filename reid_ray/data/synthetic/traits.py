@@ -1,4 +1,4 @@
-"""Who the synthetic people are: the attribute vocabulary, and every random choice as a pure function of (seed, index).
+"""Attribute sampling of synthetic people: the attribute vocabulary, and counter-based random choices as pure functions of (seed, index).
 
 Knows numbers and names; not pixels, sentences or tables. Randomness is counter-based (a hash of seed, purpose and index), so row
 17 of a million can be drawn without the sixteen before it.

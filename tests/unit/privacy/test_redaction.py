@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reid_ray.redaction import HIDDEN, redacted, where, without_secrets, without_texts
+from reid_ray.redaction import HIDDEN, error_location, redacted, without_secrets, without_texts
 
 CAPTION = "A man in a canary coat carries a green umbrella."
 
@@ -64,6 +64,6 @@ def test_where_an_exception_comes_from_is_told_without_its_message():
     try:
         raise ValueError(CAPTION)
     except ValueError as error:
-        said = where(error)
+        said = error_location(error)
     assert said.startswith("ValueError in test_redaction.py, line ")
     assert "canary" not in said
