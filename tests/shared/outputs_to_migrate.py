@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from reid_ray.migrate.config import MigrateJob
-from reid_ray.migrate.file_upgrades import dated_files
+from reid_ray.migrate.file_upgrades import versioned_files
 from reid_ray.migrate.job import run_migrate
 from reid_ray.storage import place as places
 from reid_ray.storage.listing import MARK, differences, read_mark
@@ -40,4 +40,4 @@ def state(out):
         return "old"
     mark = read_mark(out)
     whole = mark is not None and mark["whole"] and not list(differences(out))
-    return "new" if whole and not any(dated.older for dated in dated_files(out)) else "torn"
+    return "new" if whole and not any(dated.older for dated in versioned_files(out)) else "torn"
