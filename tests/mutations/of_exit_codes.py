@@ -77,7 +77,7 @@ MUTATIONS = (
     Mutation(
         "what is printed last is not looked at",
         "reid_ray/exit_codes.py",
-        "            work()\n            sys.stdout.flush()",
+        "            work()\n            standard_output().flush()",
         "            work()",
         _ENDINGS,
     ),

@@ -83,7 +83,7 @@ MUTATIONS = (
     Mutation(
         "usage is reported",
         "reid_ray/__init__.py",
-        "\n\nreport_nothing()\n",
+        "\nreport_nothing()\n",
         "\n",
         ("tests/unit/privacy/test_connections.py",),
     ),
