@@ -114,7 +114,7 @@ def until_given_up(make: Callable[[], Callable[[pa.Table], pa.Table]], rows: pa.
 
 
 def parent(ledger: Ledger, recipe: CaptionRecipe) -> pa.Table:
-    (ask,) = recipe.asks("0.png", "s")
+    (ask,) = recipe.requests("0.png", "s")
     row = {"caption_id": ask.caption_id, "image_id": "0.png", "image_sha256": "s", "kind": "static", "text": CAPTION, "status": "ok"}
     return ledger_table(staged_table([row]), [ask.keys[0]], ledger.run)
 
