@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _MAX_PIECES = 20_000  # of a large source: more tasks than this cost the scheduler more than they give
 _FOOTERS = 16  # read at the same time
+_STORE_ROWS = 128  # of a piece: its last files keep only some of the threads waiting
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _list_folder(config: ImagesConfig) -> ImageListing:
     if not found:
         held = f"{others} files but none with an image extension ({', '.join(sorted(IMAGE_SUFFIXES))})" if others else "no file at all"
         raise DataError(f"{store}: holds {held}; set images.path to a folder of images")
-    rows = _piece_rows(len(found))
+    rows = _piece_rows(len(found), at_store=not store.is_local)
     pieces = []
     for at in range(0, len(found), rows):
         names, states = zip(*found[at : at + rows], strict=True)
@@ -231,5 +232,5 @@ def _listed(piece: Piece) -> object:
     return (piece.file.name, piece.file.listed, piece.row_group, piece.rows) if isinstance(piece, TablePiece) else None
 
 
-def _piece_rows(count: int) -> int:
-    return max(TABLE_ROWS, -(-count // _MAX_PIECES))
+def _piece_rows(count: int, *, at_store: bool = False) -> int:
+    return max(_STORE_ROWS if at_store else TABLE_ROWS, -(-count // _MAX_PIECES))

@@ -23,13 +23,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import fs
 from pydantic import BaseModel
 
 from reid_ray.config.paths import expanded, named_places
 from reid_ray.errors import DataError
 from reid_ray.storage.files import NO_FILE, read_json
+from reid_ray.storage.store import State, Store, store_at
 from reid_ray.versions import check_manifest
 
 MANIFEST = "manifest.json"
@@ -66,14 +65,21 @@ def remote_inputs(config: BaseModel) -> dict[str, str]:
 
 
 def content_at(address: str) -> str:
-    """As `content_of`, of what an address names: pyarrow's file systems list it."""
+    """As `content_of`, of what an address names: the store lists it, in an order that is always the same."""
     try:
-        filesystem, path = fs.FileSystem.from_uri(address)
-        info = filesystem.get_file_info(path)
-        found = filesystem.get_file_info(fs.FileSelector(path, recursive=True)) if info.type == fs.FileType.Directory else [info]
-    except (pa.ArrowException, OSError, ValueError):
+        store = store_at(address)
+        files = store.walk_states() if store.is_folder() else [("", store.state())]
+        return _digest((name, *_told(store, name, state)) for name, state in files)
+    except (DataError, OSError):
         return uuid.uuid4().hex[:16]  # whoever reads it says why it cannot be read
-    return _digest(sorted((each.path, each.size, each.mtime_ns) for each in found if each.is_file))
+
+
+def _told(store: Store, name: str, listed: State | None) -> State:
+    """A file's state by its listing, or asked for."""
+    state = listed or store.state(name)
+    if state is None:
+        raise FileNotFoundError(f"{store.locate(name)}: its state is not told")
+    return state
 
 
 def content_of(path: Path) -> str:

@@ -20,6 +20,29 @@ MUTATIONS = (
         (_CAPTION + "ledger/test_places.py",),
     ),
     Mutation(
+        "an object that changed after it was listed is taken for seen",
+        "reid_ray/caption/ledger/missing.py",
+        "after = piece.renewed().places(",
+        "after = piece.places(",
+        (_CAPTION + "ledger/test_places.py",),
+    ),
+    Mutation(
+        "a busy store makes failed rows",
+        "reid_ray/storage/store.py",
+        "trouble = None if isinstance(error, FileNotFoundError) else trouble_of(error)",
+        "trouble = None",
+        (_DATA + "test_object_store.py",),
+    ),
+    Mutation(
+        "a name that was asked for is taken for the store's answer",
+        "reid_ray/storage/store_errors.py",
+        """    text = _answer(error)
+    if _BUSY""",
+        """    text = str(error)
+    if _BUSY""",
+        (_DATA + "test_object_store.py",),
+    ),
+    Mutation(
         "a reader out of file descriptors blames the file",
         "reid_ray/storage/regular_files.py",
         "_SYSTEM = frozenset({errno.EMFILE, errno.ENFILE, ",
