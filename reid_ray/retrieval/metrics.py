@@ -96,7 +96,10 @@ class QueryResults:
 
     @classmethod
     def from_ranks(cls, rank_P: np.ndarray, relevant_Q: np.ndarray, candidates_Q: np.ndarray) -> Self:
-        """From the ranks of all matches, query after query, ascending within each (`relevant_Q` of them per query)."""
+        """From the ranks of all matches, query after query, ascending within each (`relevant_Q` of them per query).
+
+        The one definition of average precision: evaluation, validation while training, and benchmarks come here with their ranks.
+        """
         relevant_Q = relevant_Q.astype(np.int64)
         found_Q = relevant_Q > 0
         stop_F = np.cumsum(relevant_Q)[found_Q]
@@ -164,13 +167,6 @@ class QueryResults:
                 "(person_id) and, for image_to_image, from more than one camera"
             )
         return self.counted
-
-
-def results_of_match(ranked_match_N: Sequence[bool] | np.ndarray) -> QueryResults:
-    """Result of one query from its match mask in ranked order (removed items left out already)."""
-    match_N = np.asarray(ranked_match_N, dtype=bool)
-    rank_P = np.flatnonzero(match_N) + 1
-    return QueryResults.from_ranks(rank_P, np.array([len(rank_P)]), np.array([len(match_N)]))
 
 
 def unit_rows(feature_ND: np.ndarray, *, what: str, names: RowNames | None = None) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_ray.errors import DataError
-from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth, results_of_match, unit_rows
+from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth, QueryResults, unit_rows
 
 
 def test_image_to_image_removes_the_same_person_from_the_same_camera_only():
@@ -27,7 +27,7 @@ def test_image_to_image_removes_the_same_person_from_the_same_camera_only():
 def test_chance_is_the_mean_r1_over_all_orders(matches, others):
     """Each of the items is first equally often, so R@1 over all orders is exact, not sampled."""
     firsts = [place < matches for place in range(matches + others)]
-    results = results_of_match([True] * matches + [False] * others)
+    results = QueryResults.from_ranks(np.arange(1, matches + 1), np.array([matches]), np.array([matches + others]))
     assert results.chance_r1() == pytest.approx(np.mean(firsts))
 
 

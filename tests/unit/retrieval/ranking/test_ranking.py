@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_ray.errors import DataError
-from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth, results_of_match, unit_rows
+from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth, QueryResults, unit_rows
 from reid_ray.retrieval.ranking import exact as ranking_module
 from reid_ray.retrieval.ranking.exact import rank_queries, rank_scores
 
@@ -177,8 +177,8 @@ def test_memory_stays_within_a_block():
     assert peak < 8 << 20  # beside the block: ranks and groups; the whole matrix would be 32 MB
 
 
-def test_results_of_a_match_mask_by_hand():
-    results = results_of_match([False, True, False, True, True])
+def test_results_of_ranks_by_hand():
+    results = QueryResults.from_ranks(np.array([2, 4, 5]), np.array([3]), np.array([5]))
     assert results.ap_Q[0] == pytest.approx((1 / 2 + 2 / 4 + 3 / 5) / 3)
     assert (results.first_rank_Q[0], results.last_rank_Q[0]) == (2, 5)
     assert results.mean_inp() == pytest.approx(3 / 5)
