@@ -49,17 +49,25 @@ class OwnStream(io.TextIOBase):
         return True
 
 
+class _Nowhere(io.TextIOBase):
+    """Where lines go of a process that was started with a stream closed."""
+
+    def write(self, text: str, /) -> int:
+        """Nothing is written."""
+        return len(text)
+
+
 _kept: tuple[OwnStream, OwnStream] | None = None
 
 
 def standard_output() -> TextIO:
     """Where this program's lines go."""
-    return sys.stdout if _kept is None else cast(TextIO, _kept[0])
+    return cast(TextIO, _kept[0] if _kept is not None else sys.stdout or _Nowhere())
 
 
 def standard_error() -> TextIO:
     """Where this program's errors and bars go."""
-    return sys.stderr if _kept is None else cast(TextIO, _kept[1])
+    return cast(TextIO, _kept[1] if _kept is not None else sys.stderr or _Nowhere())
 
 
 def say(text: str = "") -> None:

@@ -35,6 +35,7 @@ def quiet_terminal(job: str) -> Iterator[None]:
     Raises:
         SystemExit: for an exception that the block lets through: its traceback is on standard error already, before the last line.
     """
+    _occupy_closed()
     if are_kept_apart() or os.environ.get(VARIABLE) == SHOW or not _streams_are_pythons_own():
         yield
         return
@@ -42,7 +43,10 @@ def quiet_terminal(job: str) -> Iterator[None]:
         log = open_log(job)
     except (OSError, RuntimeError) as error:
         why = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
-        print(f"{_folder_in_words()}: no log can be kept there ({why}), so what libraries print is shown here; {_REMEDY}", file=sys.stderr)
+        print(
+            f"{_folder_in_words()}: no log can be kept there ({why}), so what libraries print is shown here; {_REMEDY}",
+            file=standard_error(),
+        )
         yield
         return
     failed = False
@@ -66,9 +70,18 @@ _REMEDY = f"set {VARIABLE} to a folder that can be written to, or to {SHOW} for 
 
 def _streams_are_pythons_own() -> bool:
     for stream, original, descriptor in ((sys.stdout, sys.__stdout__, 1), (sys.stderr, sys.__stderr__, 2)):
-        if stream is None or original is None or stream is not original or original.fileno() != descriptor:
+        if stream is not original or (original is not None and original.fileno() != descriptor):
             return False
     return True
+
+
+def _occupy_closed() -> None:
+    """A standard descriptor that is closed would be the next file's, and what is printed would end in that."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
 
 
 def _folder_in_words() -> str:
@@ -84,7 +97,10 @@ def _diverted(log: LogFile) -> Iterator[None]:
 
     When the process itself ends they lead to the log once more: libraries have last words too.
     """
-    output, error = OwnStream(os.dup(1), sys.stdout.encoding), OwnStream(os.dup(2), sys.stderr.encoding)
+    output, error = (
+        OwnStream(os.dup(descriptor), "utf-8" if stream is None else stream.encoding)
+        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr))
+    )
     if not faulthandler.is_enabled():
         faulthandler.enable(error.fileno(), all_threads=False)  # a crash of the process is no library's chatter
     _lead(log.pipe, log.pipe)
@@ -100,5 +116,6 @@ def _lead(output: int, error: int) -> None:
     """What has been printed is written, and what comes goes to these descriptors."""
     for stream, descriptor, to in ((sys.stdout, 1, output), (sys.stderr, 2, error)):
         with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+            if stream is not None:  # closed when the process started
+                stream.flush()
         os.dup2(to, descriptor)

@@ -121,6 +121,19 @@ def test_everything_is_shown_where_asked_or_where_no_log_can_be_kept(job, tmp_pa
     assert cannot.stderr.count(str(tmp_path / "file")) == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("logs", ["show", None])
+def test_a_job_that_is_started_with_a_stream_closed_does_its_work(closed, logs, job, tmp_path):
+    end = "pathlib.Path(config.output.path).write_text('result'); chatter()"
+    command = f'"{sys.executable}" "{job("import pathlib; " + end)}" "{tmp_path}/out" {closed}'
+    environment = {**os.environ, "REID_RAY_LOGS": logs or str(tmp_path / "logs")}
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").read_text() == "result"
+    if logs is None:
+        assert "theirs" not in done.stdout + done.stderr
+
+
 def test_without_a_variable_the_log_is_among_the_users_state(job, tmp_path):
     done = _run(job(), tmp_path, REID_RAY_LOGS="", XDG_STATE_HOME=str(tmp_path / "state"))
     (log,) = (tmp_path / "state" / "reid_ray" / "logs").iterdir()
