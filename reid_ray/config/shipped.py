@@ -1,4 +1,4 @@
-"""The configurations that ship with the package: where they lie, and how one is found by its name.
+"""Shipped configurations: where those of the package lie, and how one is found by its name.
 
 In a checkout they are jobs/configs; a wheel carries them as reid_ray/configs. A file that exists where the user stands always wins over
 a shipped one of its name.

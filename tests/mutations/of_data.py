@@ -118,12 +118,18 @@ MUTATIONS = (
         (_DATA + "containers/test_lmdb_pages.py",),
     ),
     # --- tables for training
-    Mutation("captions drop out uncounted", "reid_ray/train/feed/pairs.py", "    counts.failed.update(reasons)\n", "", _PAIRS),
+    Mutation(
+        "captions drop out uncounted",
+        "reid_ray/train/feed/join.py",
+        "        counts.failed.update(otherwise.filter(gone).to_pylist())\n",
+        "        pass\n",
+        _PAIRS,
+    ),
     Mutation(
         "people of two data sets are one person",
-        "reid_ray/train/feed/pairs.py",
-        "np.where(known, dataset, -1)",
-        "np.where(known, 0, -1)",
+        "reid_ray/train/feed/splits.py",
+        "np.where(known_N, dataset, -1)",
+        "np.where(known_N, 0, -1)",
         _PAIRS,
     ),
     Mutation(

@@ -1,4 +1,4 @@
-"""Vertical bars as coordinates, which the template parts.html.jinja draws as inline SVG. Knows numbers and labels; not HTML."""
+"""Bar charts as coordinates, which the template parts.html.jinja draws as inline SVG. Knows numbers and labels; not HTML."""
 
 from __future__ import annotations
 

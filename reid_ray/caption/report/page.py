@@ -1,4 +1,4 @@
-"""What a report of a captioning run says: numbers, charts, and sampled images with their captions and rewrites.
+"""HTML report of a captioning run: numbers, charts, and sampled images with their captions and rewrites.
 
 Knows statistics, a manifest and pictures; measures nothing. The page itself is the template report.html.jinja of reid_ray.pages.
 """

@@ -1,1 +1,1 @@
-"""Checkpoints of a run: what is in one, where they are kept, which weights are the best so far."""
+"""Checkpointing: contents, atomic storage, the best weights so far, and the working folders of runs."""

@@ -1,4 +1,4 @@
-"""The join of captions with their images and of rewrites with their captions, in passes over files, each linear in the rows.
+"""External hash join of captions with their images and of rewrites with their captions, in passes over files, each linear in the rows.
 
 Texts stream from file to file; what is held is numbers, about 50 bytes a caption, and the ids of the images. Knows tables, roles of
 images and reasons; not pixels or models. Every caption read ends as a sample, a rewrite or a counted reason.

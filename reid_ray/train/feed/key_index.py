@@ -1,4 +1,4 @@
-"""Finding rows by a text key in bounded memory: a sorted array of 64-bit hashes, 16 bytes a row whatever the keys' length.
+"""Hash index of text keys in bounded memory: a sorted array of 64-bit hashes, 16 bytes a row whatever the keys' length.
 
 Two keys may share a hash (about once in a million sets of 4 M keys), so whoever joins compares the keys themselves afterwards.
 """

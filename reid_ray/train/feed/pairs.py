@@ -1,4 +1,4 @@
-"""The preparation of a training run: image-caption pairs joined once into memory-mapped Arrow files, for every worker.
+"""Data preparation of a training run: image-caption pairs joined once into memory-mapped Arrow files, for every worker.
 
 Each pass streams (join.py, pictures.py); what is held is numbers. Knows the order of the passes and what is left of them; not models,
 batches or Ray.

@@ -1,4 +1,4 @@
-"""Which images a training job learns from, which choose its weights, and who is on them: by split, or by a held-out share of identities.
+"""Train and validation split of the images, by their column or by held-out identities, and dense identity labels.
 
 Knows the columns of an IMAGES table and the section `images` of a training job; not captions, pixels or models. N images.
 """

@@ -1,4 +1,4 @@
-"""What a loss term is given: the features of this worker's pairs, and on demand those of all workers.
+"""Batch of a loss term across workers: this worker's pairs as anchors, all workers' pairs as candidates (differentiable all-gather).
 
 Knows how to gather with gradients; not losses, weights or models. Without torch.distributed one process is everybody.
 """
@@ -18,8 +18,8 @@ class Pairs:
     The own pairs are rows first .. first + A - 1 of all.
 
     Args:
-        features: what the module returned, each with A rows; whatever the terms ask for.
-        person_A: identity of each pair.
+        features: what the module returned, each with A rows: "image" [A, D] and "text" [A, D] are unit vectors.
+        person_A: identity of each pair, integers.
         tile: side of the tiles that a loss may be computed in; None computes this worker's rows at once.
     """
 
@@ -45,12 +45,15 @@ class Pairs:
 
     @cached_property
     def candidates(self) -> dict[str, torch.Tensor]:
-        """The candidates: image_CD, text_CD (with gradient to every worker) and person_C."""
+        """All workers' pairs: image_CD, text_CD (with gradient to every worker) and person_C."""
         return {"image_CD": self.all_of("image"), "text_CD": self.all_of("text"), "person_C": self.persons}
 
 
 def share_of_total(count_A: torch.Tensor) -> torch.Tensor:
-    """The sum of counts over all workers by the number of workers: sums of costs over it average to the mean of the whole batch."""
+    """Normaliser of a loss that is summed per worker, a scalar: the sum of counts over all workers by the number of workers.
+
+    Each worker's sum of costs over it, averaged over workers, is the mean of the whole batch.
+    """
     total = count_A.sum().float()
     if _distributed():
         dist.all_reduce(total)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SdmTerm(LossTerm):
-    """Similarity distribution matching (IRRA)."""
+    """Similarity distribution matching, SDM (IRRA; Jiang and Ye, CVPR 2023)."""
 
     weight: float = Field(1.0, ge=0, description="weight in the total loss; 0 leaves the term out")
     temperature: float = Field(0.02, gt=0, description="softmax temperature (0.02 as in IRRA)")
@@ -37,7 +37,7 @@ class SdmTerm(LossTerm):
 
 
 class InfoNceTerm(LossTerm):
-    """CLIP's contrastive loss, as LLM-DA uses it."""
+    """InfoNCE, CLIP's contrastive loss (Radford et al. 2021), as LLM-DA uses it."""
 
     temperature: float = Field(0.07, gt=0, description="softmax temperature (0.07, where CLIP's own starts)")
 
@@ -54,7 +54,7 @@ class InfoNceTerm(LossTerm):
 
 
 class SigmoidTerm(LossTerm):
-    """SigLIP's loss: a yes-or-no question per picture and text; its scale and bias are learnt from log 10 and -10 on."""
+    """SigLIP's sigmoid loss (Zhai et al., ICCV 2023): binary classification of each picture and text; learnt scale and bias."""
 
     def value(self, pairs: Pairs) -> torch.Tensor:
         """Always in tiles: its cells share nothing."""
@@ -66,7 +66,7 @@ class SigmoidTerm(LossTerm):
 
 
 class TripletTerm(LossTerm):
-    """Batch-hard triplet across the modalities; asks for batches that hold identities more than once."""
+    """Batch-hard triplet across the modalities (Hermans et al. 2017); asks for batches that hold identities more than once."""
 
     margin: float | None = Field(0.3, ge=0, description="Euclidean distance of unit vectors, 0 to 2; null is the soft margin")
 
@@ -78,7 +78,7 @@ class TripletTerm(LossTerm):
 
 
 class IdTerm(LossTerm):
-    """Cross-entropy over the training identities on both global features (IRRA)."""
+    """ID loss: cross-entropy over the training identities on both global features (IRRA)."""
 
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing (0 in IRRA)")
 
@@ -91,7 +91,7 @@ class IdTerm(LossTerm):
 
 
 class IrrTerm(LossTerm):
-    """Masked words predicted from the picture (IRRA's implicit relation reasoning); needs masking."""
+    """Implicit relation reasoning, IRR (IRRA): masked words predicted from the picture; needs masking."""
 
     blocks: int = Field(4, ge=1, description="transformer blocks after the cross-attention (4 in IRRA)")
     heads: int = Field(8, ge=1, description="attention heads; must divide the joint space's dimensions (8 of 512 in IRRA)")

@@ -1,4 +1,4 @@
-"""What a loss term is: a weight, and a value that is computed from pairs of pictures and texts.
+"""Loss term interface: a weight, and a value that is computed from pairs of pictures and texts.
 
 A dual encoder's term is a section of the configuration, so one class in one file states its keys, their defaults and its formula. The
 configuration is read where no torch is: a term imports it inside `value`.
