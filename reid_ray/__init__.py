@@ -5,9 +5,9 @@ does not run on is refused (see setup/platforms.py). See docs/architecture.md fo
 """
 
 from reid_ray.setup.platforms import support_here
-from reid_ray.telemetry import report_nothing
+from reid_ray.telemetry import opt_out_of_telemetry
 
 __version__ = "0.1.0"
 
 support_here()
-report_nothing()
+opt_out_of_telemetry()

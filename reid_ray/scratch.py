@@ -21,7 +21,7 @@ _PREFIX, _LOCK = "reid-ray-scratch-", "lock"
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """An empty folder in TMPDIR with the rights 0700, gone at the end of the block."""
-    _remove_dead()
+    _remove_stale()
     home = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         with (home / _LOCK).open("w") as lock:
@@ -40,7 +40,7 @@ def scratch_table() -> sqlite3.Connection:
     return sql
 
 
-def _remove_dead() -> None:
+def _remove_stale() -> None:
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
             with (home / _LOCK).open("r") as lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-SILENT = {
+OPT_OUT = {
     "DO_NOT_TRACK": "1",  # vLLM, huggingface_hub, MLflow and others that honour it
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
@@ -18,7 +18,7 @@ SILENT = {
 }
 
 
-def report_nothing() -> None:
-    """Set the variables of SILENT that are not set."""
-    for name, value in SILENT.items():
+def opt_out_of_telemetry() -> None:
+    """Set the variables of OPT_OUT that are not set."""
+    for name, value in OPT_OUT.items():
         os.environ.setdefault(name, value)

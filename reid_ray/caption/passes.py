@@ -24,7 +24,7 @@ from reid_ray.caption.ledger.missing import (
     some_pieces,
 )
 from reid_ray.caption.ledger.publish import published_rows
-from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import Index, Ledger, read_index
 from reid_ray.caption.stages import CaptionStage, RewriteStage
 from reid_ray.caption.tally import Tally

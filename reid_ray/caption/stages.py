@@ -16,7 +16,7 @@ from reid_ray.caption.image_captions import Captioner
 from reid_ray.caption.ledger.content_keys import digest
 from reid_ray.caption.ledger.missing import MISSING
 from reid_ray.caption.ledger.quarantine import PoisonRowGuard
-from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import LEDGER, Ledger, ledger_table
 from reid_ray.caption.rewrites import Rewriter
 from reid_ray.caption.rows import STAGED

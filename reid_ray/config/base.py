@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reid_ray.config.flow import is_flow, read_flow
 from reid_ray.config.typed import InvalidValue, TypedReader
-from reid_ray.config.written import RawScalar, Tree, read_yaml
+from reid_ray.config.yaml_tree import RawScalar, Tree, read_yaml
 from reid_ray.errors import ConfigError
 from reid_ray.redaction import without_secrets
 

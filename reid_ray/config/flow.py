@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from reid_ray.config.written import RawScalar, Tree
+from reid_ray.config.yaml_tree import RawScalar, Tree
 from reid_ray.errors import ConfigError
 
 _DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from reid_ray.config.flow import is_flow, read_flow, unquoted
-from reid_ray.config.written import RawScalar, Tree
+from reid_ray.config.yaml_tree import RawScalar, Tree
 from reid_ray.errors import ConfigError
 
 _BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

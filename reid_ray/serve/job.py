@@ -91,7 +91,7 @@ def run_serve(config: ServeJob) -> dict[str, Any]:
     """Serve until Ctrl-C or SIGTERM, then shut down in order."""
     config.serve.token()  # one that is missing is refused before Ray starts
     with contextlib.ExitStack() as stack:
-        with _hidden(config.serve.token_env):
+        with _without_variable(config.serve.token_env):
             stack.enter_context(ray_session(config.ray))
         service = stack.enter_context(start_service(config))
         run_until_stopped(service)
@@ -99,7 +99,7 @@ def run_serve(config: ServeJob) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _hidden(variable: str | None) -> Iterator[None]:
+def _without_variable(variable: str | None) -> Iterator[None]:
     """Processes that are started inside do not inherit the token; what the service needs of it is its digest."""
     value = os.environ.pop(variable, None) if variable is not None else None
     try:
@@ -179,12 +179,12 @@ def _wait_until_running(deadline: float) -> None:
         if overview is not None and overview.status == ApplicationStatus.RUNNING:
             return
         if overview is not None and overview.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-            raise ResourceError(f"the service does not start: {_why(overview)}")
+            raise ResourceError(f"the service does not start: {_failure_reason(overview)}")
         time.sleep(0.2)
     raise ResourceError("the service is not up in time; raise start_timeout_s, or see Ray Serve's logs for what keeps it")
 
 
-def _why(overview: Any) -> str:
+def _failure_reason(overview: Any) -> str:
     messages = [overview.message, *(deployment.message for deployment in overview.deployments.values())]
     longest = max(messages, key=len)  # the one that holds the replica's traceback
     lines = [line for line in longest.splitlines() if line.strip()]

@@ -101,7 +101,7 @@ class OutputLock:
         """A lock file is ours: a regular file with no second name, empty or with an owner in it. Anything else is somebody's."""
         there = os.fstat(descriptor)
         text = os.pread(descriptor, _LONGEST, 0).decode("utf-8", "replace") if stat.S_ISREG(there.st_mode) else "?"
-        if there.st_nlink > 1 or (text and _as_owner(text) is None):
+        if there.st_nlink > 1 or (text and _parsed_owner(text) is None):
             os.close(descriptor)
             raise self._foreign()
 
@@ -122,14 +122,14 @@ class OutputLock:
                 self._lease = _Lease(self._path, self._job)
                 return
             except FileExistsError:
-                if (text := _text(self._path)) and _as_owner(text) is None:
+                if (text := _text(self._path)) and _parsed_owner(text) is None:
                     raise self._foreign() from None
-                if not _removed_if_dead(self._path):
+                if not _removed_if_stale(self._path):
                     raise self._refusal() from None
         raise self._refusal()
 
     def _refusal(self) -> DataError:
-        owner = _as_owner(_text(self._path))
+        owner = _parsed_owner(_text(self._path))
         who = f" ({owner['job']}, process {owner['pid']} on {owner['host']}, since {owner['since']})" if owner else ""
         return DataError(f"{self._output}: another run writes this output now{who}; wait for its end, or choose another output.path")
 
@@ -164,19 +164,19 @@ def _owner(job: str) -> dict[str, Any]:
     return {
         "job": job,
         "host": socket.gethostname(),
-        "boot": _boot(),
+        "boot": _boot_id(),
         "pid": os.getpid(),
-        "started": _started(os.getpid()),
+        "started": _start_time(os.getpid()),
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def _removed_if_dead(path: Path) -> bool:
+def _removed_if_stale(path: Path) -> bool:
     """Remove a lease whose owner is gone; False if it lives. Two that find it dead do not remove each other's new one."""
     text = _text(path)
     if text is None:
         return True
-    if not _dead(path, text):
+    if not _is_stale(path, text):
         return False
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -191,11 +191,11 @@ def _removed_if_dead(path: Path) -> bool:
     return True
 
 
-def _dead(path: Path, text: str) -> bool:
+def _is_stale(path: Path, text: str) -> bool:
     """Whether a lease's owner is gone: its process from this host, or its sign of life by the file system's own clock."""
-    owner = _as_owner(text)
+    owner = _parsed_owner(text)
     if owner is not None and owner["host"] == socket.gethostname():
-        return bool(owner.get("boot") != _boot() or owner.get("started") != _started(owner["pid"]))
+        return bool(owner.get("boot") != _boot_id() or owner.get("started") != _start_time(owner["pid"]))
     probe = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         probe.touch()
@@ -213,7 +213,7 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _as_owner(text: str | None) -> dict[str, Any] | None:
+def _parsed_owner(text: str | None) -> dict[str, Any] | None:
     try:
         owner = json.loads(text or "")
     except (ValueError, RecursionError):
@@ -221,14 +221,14 @@ def _as_owner(text: str | None) -> dict[str, Any] | None:
     return owner if isinstance(owner, dict) and owner.keys() >= {"job", "host", "pid", "since"} else None
 
 
-def _boot() -> str | None:
+def _boot_id() -> str | None:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return None
 
 
-def _started(pid: int) -> str | None:
+def _start_time(pid: int) -> str | None:
     """When a process of this host started, in clock ticks since boot: tells it from a later one of the same number. None: there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]

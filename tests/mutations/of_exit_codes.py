@@ -34,7 +34,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a tag of YAML's own is dropped in silence",
-        "reid_ray/config/written.py",
+        "reid_ray/config/yaml_tree.py",
         "        if node.tag not in _TAGS:",
         "        if False:",
         _VALUES,

@@ -105,14 +105,14 @@ MUTATIONS = (
     Mutation(
         "a process of the same number is the dead owner",
         "reid_ray/storage/lock.py",
-        'owner.get("boot") != _boot() or owner.get("started") != _started(owner["pid"])',
-        '_started(owner["pid"]) is None',
+        'owner.get("boot") != _boot_id() or owner.get("started") != _start_time(owner["pid"])',
+        '_start_time(owner["pid"]) is None',
         ("tests/unit/storage/test_lock.py",),
     ),
     # --- configuration
     Mutation(
         "a repeated key of a file keeps the last value",
-        "reid_ray/config/written.py",
+        "reid_ray/config/yaml_tree.py",
         "if key.value in seen:",
         "if key.value in ():",
         ("tests/unit/test_config.py",),
@@ -127,7 +127,7 @@ MUTATIONS = (
     Mutation(
         "a lock takes anybody's file of its name",
         "reid_ray/storage/lock.py",
-        "if there.st_nlink > 1 or (text and _as_owner(text) is None):",
+        "if there.st_nlink > 1 or (text and _parsed_owner(text) is None):",
         "if there.st_nlink > 1:",
         ("tests/unit/storage/test_place.py",),
     ),

@@ -62,7 +62,7 @@ MUTATIONS = (
     Mutation(
         "what a dead process left in scratch stays",
         "reid_ray/scratch.py",
-        "    _remove_dead()\n    home",
+        "    _remove_stale()\n    home",
         "    home",
         _PRIVACY,
     ),
@@ -83,7 +83,7 @@ MUTATIONS = (
     Mutation(
         "usage is reported",
         "reid_ray/__init__.py",
-        "\nreport_nothing()\n",
+        "\nopt_out_of_telemetry()\n",
         "\n",
         ("tests/unit/privacy/test_connections.py",),
     ),

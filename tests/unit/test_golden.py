@@ -17,7 +17,7 @@ from torch_workers import start_workers
 
 from reid_ray.caption.config import CaptionJob
 from reid_ray.caption.ledger.missing import caption_states
-from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, LEDGER, as_keys, open_ledger, read_index
 from reid_ray.caption.refilter.config import RefilterJob
 from reid_ray.caption.refilter.job import run_refilter

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.config.written import read_config_text
+from reid_ray.config.yaml_tree import read_config_text
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.data.synthetic.sentences import Annotator
 from reid_ray.data.synthetic.traits import ATTRIBUTES, NONE

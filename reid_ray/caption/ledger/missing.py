@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reid_ray.caption.ledger.wanted import CaptionRecipe, CaptionRequest, RewriteRecipe, key_of
+from reid_ray.caption.ledger.row_keys import CaptionRecipe, CaptionRequest, RewriteRecipe, key_of
 from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, KEYS, Index, Ledger, as_keys, find
 from reid_ray.data.pieces import Piece
 from reid_ray.data.sources import ImageListing

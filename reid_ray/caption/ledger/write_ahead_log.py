@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reid_ray.caption.ledger.wanted import KEY_BYTES
+from reid_ray.caption.ledger.row_keys import KEY_BYTES
 from reid_ray.caption.rows import STAGED
 from reid_ray.data.images import DAMAGE
 from reid_ray.errors import DataError
@@ -47,7 +47,7 @@ KEYS = np.dtype(f"S{KEY_BYTES}")
 LEDGER = pa.schema(
     [
         *STAGED,
-        pa.field("key", pa.binary(KEY_BYTES), nullable=False),  # see wanted.py
+        pa.field("key", pa.binary(KEY_BYTES), nullable=False),  # see row_keys.py
         pa.field("run", pa.string(), nullable=False),  # which run of the driver made the row
         pa.field("made", pa.float64(), nullable=False),  # when, seconds since 1970
     ]

@@ -22,7 +22,7 @@ from reid_ray.caption.filters.config import ValidationConfig
 from reid_ray.caption.filters.validation import Failure, check_caption, words_of
 from reid_ray.caption.prompts import SLOTS
 from reid_ray.config.typed import TypedReader
-from reid_ray.config.written import RawScalar, read_yaml
+from reid_ray.config.yaml_tree import RawScalar, read_yaml
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.versions import FIELD, check
 

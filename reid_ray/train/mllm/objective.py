@@ -29,7 +29,7 @@ class AnswerTerm:
         return irr_loss(pairs.features[f"{self._side}_cost"], count_A, total=share_of_total(count_A))
 
 
-class ClassTerm:
+class IdentityTerm:
     """ID loss: cross-entropy over identities of one feature."""
 
     def __init__(self, feature: str, config: TuneIdConfig) -> None:
@@ -70,9 +70,9 @@ def build_tune_objective(config: TuneObjective) -> Objective:
         {
             "lm_image": AnswerTerm(IMAGE, config.lm_image.weight),
             "lm_caption": AnswerTerm(CAPTION, config.lm_caption.weight),
-            "latent_id": ClassTerm("latent", config.latent_id),
+            "latent_id": IdentityTerm("latent", config.latent_id),
             "latent_triplet": BatchHardTerm("image", config.latent_triplet),
-            "visual_id": ClassTerm("visual", config.visual_id),
+            "visual_id": IdentityTerm("visual", config.visual_id),
             "visual_triplet": BatchHardTerm("visual", config.visual_triplet),
             "sdm": SdmTerm(weight=config.sdm.weight, temperature=config.sdm.temperature),
         }

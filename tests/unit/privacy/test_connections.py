@@ -25,7 +25,7 @@ from reid_ray.retrieval.compare.config import CompareJob
 from reid_ray.retrieval.compare.job import run_compare
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
-from reid_ray.telemetry import SILENT
+from reid_ray.telemetry import OPT_OUT
 
 
 @pytest.fixture
@@ -105,10 +105,10 @@ print(usage_stats_enabled(), HF_HUB_DISABLE_TELEMETRY, vllm.envs.VLLM_NO_USAGE_S
 
 @pytest.mark.slow
 def test_the_libraries_that_report_their_use_are_silent_in_every_process_that_imports_the_package():
-    clean = {name: value for name, value in os.environ.items() if name not in SILENT}
-    done = subprocess.run([sys.executable, "-c", LOOK % [*SILENT]], env=clean, capture_output=True, text=True, check=True, timeout=300)
+    clean = {name: value for name, value in os.environ.items() if name not in OPT_OUT}
+    done = subprocess.run([sys.executable, "-c", LOOK % [*OPT_OUT]], env=clean, capture_output=True, text=True, check=True, timeout=300)
     first, second = done.stdout.strip().splitlines()[-2:]
-    assert first == str(SILENT)
+    assert first == str(OPT_OUT)
     assert second == "False True True True"
 
 

@@ -25,7 +25,7 @@ from reid_ray.caption.config import CaptionerConfig, CaptionJob, FaithfulnessCon
 from reid_ray.caption.engines.vllm_engine import Reply
 from reid_ray.caption.image_captions import Captioner
 from reid_ray.caption.ledger.missing import MISSING
-from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import Ledger, ledger_table, open_ledger
 from reid_ray.caption.rows import staged_table
 from reid_ray.caption.stages import CaptionStage, RewriteStage

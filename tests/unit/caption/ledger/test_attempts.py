@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from reid_ray.caption.ledger.quarantine import EngineDownError, PoisonRowGuard
-from reid_ray.caption.ledger.wanted import key_of
+from reid_ray.caption.ledger.row_keys import key_of
 from reid_ray.caption.ledger.write_ahead_log import Ledger, ledger_table, open_ledger
 from reid_ray.caption.rows import staged_table
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reid_ray.caption.ledger.missing import place_key
-from reid_ray.caption.ledger.wanted import key_of
+from reid_ray.caption.ledger.row_keys import key_of
 from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, LEDGER, Ledger, ledger_table, open_ledger, read_index
 from reid_ray.caption.rows import staged_table
 from reid_ray.errors import DataError

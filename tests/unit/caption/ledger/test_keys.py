@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig
-from reid_ray.caption.ledger import wanted
-from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe
+from reid_ray.caption.ledger import row_keys
+from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.prompts import TEMPLATES
 
 CAPTION: dict[str, Any] = {"revision": "r", "templates": None, "max_pixels": 10_000}
@@ -69,7 +69,7 @@ def test_each_part_of_a_rewrites_key_changes_it(change):
 @pytest.mark.parametrize("recipe", [lambda: captions().digest, lambda: rewrites().digest], ids=["captions", "rewrites"])
 def test_new_rules_make_every_row_again(recipe, monkeypatch):
     before = recipe()
-    monkeypatch.setattr(wanted, "RULES_VERSION", wanted.RULES_VERSION + 1)
+    monkeypatch.setattr(row_keys, "RULES_VERSION", row_keys.RULES_VERSION + 1)
     assert recipe() != before
 
 

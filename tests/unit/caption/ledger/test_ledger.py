@@ -18,7 +18,7 @@ from reid_ray.caption.engines.vllm_engine import Reply
 from reid_ray.caption.image_captions import Captioner
 from reid_ray.caption.ledger.missing import caption_states
 from reid_ray.caption.ledger.quarantine import EngineDownError, PoisonRowGuard
-from reid_ray.caption.ledger.wanted import CaptionRecipe, RewriteRecipe, key_of
+from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe, key_of
 from reid_ray.caption.ledger.write_ahead_log import KEYS, Ledger, as_keys, find, ledger_table, open_ledger, read_index
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.rows import staged_table

@@ -11,7 +11,7 @@ from pyarrow import fs
 
 from reid_ray.caption.config import CaptionerConfig
 from reid_ray.caption.ledger.missing import MissingFilter, place_key, renewed
-from reid_ray.caption.ledger.wanted import CaptionRecipe
+from reid_ray.caption.ledger.row_keys import CaptionRecipe
 from reid_ray.caption.ledger.write_ahead_log import Ledger, open_ledger, read_index
 from reid_ray.data.pieces import FilePiece, packed_states
 from reid_ray.data.sources import ImageListing

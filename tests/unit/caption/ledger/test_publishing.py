@@ -10,7 +10,7 @@ import pytest
 
 from reid_ray.caption.ledger import publish as publishing
 from reid_ray.caption.ledger.missing import CachedListing, DigestCache, PassPlan, place_key
-from reid_ray.caption.ledger.wanted import key_of
+from reid_ray.caption.ledger.row_keys import key_of
 from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, Ledger, as_keys, ledger_table, open_ledger
 from reid_ray.caption.rows import staged_table
 from reid_ray.data.sources import ImageListing
