@@ -1,7 +1,9 @@
 """The application as Ray Serve's own command line starts it.
 
-serve run reid_ray.serve.build:build index=runs/index
-serve build reid_ray.serve.build:build        # then set args in the YAML: the fields of ServeJob
+serve run reid_ray.serve.build:build index=runs/index          # on this machine
+serve deploy --address http://HEAD:8265 cluster/serve.yaml     # on a cluster; its args are the fields of ServeJob
+
+`serve build` takes applications, not builders: it has no way to give one arguments.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ RUN_JOBS = [command for command in COMMANDS if command.job in JOBS and command.j
 # What a reader is expected to have, or is told to get; anything else in a block is a job, a target of make, or a mistake.
 TOOLS = {
     "ray",
+    "serve",
+    "bash",
     "curl",
     "pip",
     "git",
