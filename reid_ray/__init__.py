@@ -4,10 +4,10 @@ Nothing happens at import: no Ray, no torch, no files; only reports of use are s
 does not run on is refused (see setup/platforms.py). See docs/architecture.md for the map of the package.
 """
 
-from reid_ray.setup.platforms import support_here
+from reid_ray.setup.platforms import refuse_other_platforms
 from reid_ray.telemetry import opt_out_of_telemetry
 
 __version__ = "0.1.0"
 
-support_here()
+refuse_other_platforms()
 opt_out_of_telemetry()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from reid_ray import __version__
 from reid_ray.jobs import JOBS, named
+from reid_ray.setup.platforms import UnsupportedPlatformError, support_here
 from reid_ray.terminal.own_lines import say
 
 _RULE = """\
@@ -24,6 +25,11 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line names. Returns the exit code."""
+    try:
+        support_here()
+    except UnsupportedPlatformError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         say(overview())

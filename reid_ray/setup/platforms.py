@@ -6,10 +6,13 @@ macOS too, where all of those publish builds. pyproject.toml says the same in th
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Literal
 
 Support = Literal["all", "search"]
 
+COMMAND = "reid-ray"
 OLDEST, NEWEST = (3, 11), (3, 13)
 _X86, _ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
 
@@ -45,16 +48,23 @@ def support(system: str, machine: str, python: tuple[int, int]) -> Support:
 
 
 def support_here() -> Support:
-    """support() of this process. Imports nothing that takes time, for every import of reid_ray asks.
+    """support() of this process.
 
     Raises:
         UnsupportedPlatformError: see support.
     """
-    import os
-    import sys
-
     machine = os.uname().machine if hasattr(os, "uname") else ""
     return support(sys.platform, machine, (sys.version_info[0], sys.version_info[1]))
+
+
+def refuse_other_platforms() -> None:
+    """What every import of reid_ray asks; the command `reid-ray` asks for itself, for it says so without a traceback.
+
+    Raises:
+        UnsupportedPlatformError: see support.
+    """
+    if not os.path.basename(sys.argv[0] if sys.argv else "").startswith(COMMAND):
+        support_here()
 
 
 def _dotted(python: tuple[int, int]) -> str:

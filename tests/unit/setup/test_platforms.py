@@ -47,11 +47,22 @@ def test_others_are_refused_in_a_sentence_that_says_which_run(system, machine, p
     assert "\n" not in str(error.value)
 
 
+def _ended_on_windows(code):
+    code = f"import sys; sys.platform = 'win32'; {code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+
 def test_importing_the_package_where_it_does_not_run_is_refused():
-    code = "import sys; sys.platform = 'win32'; import reid_ray"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1
-    assert "UnsupportedPlatformError: reid_ray runs on Linux" in done.stderr.splitlines()[-1]
+    ended = _ended_on_windows("import reid_ray")
+    assert ended.returncode == 1
+    assert "UnsupportedPlatformError: reid_ray runs on Linux" in ended.stderr.splitlines()[-1]
+
+
+def test_the_command_says_so_without_a_traceback():
+    ended = _ended_on_windows("sys.argv[:] = ['/there/reid-ray', 'setup']; from reid_ray.cli.main import main; sys.exit(main())")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: reid_ray runs on Linux")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_the_metadata_allows_the_same_pythons_and_asks_for_the_same_engines():
