@@ -140,7 +140,8 @@ def test_caption_and_train_run_by_ray_job_submit(cluster, root, tmp_path):
 
 
 def test_a_job_that_a_user_can_mend_fails_the_submission_with_one_sentence(cluster, root):
-    done = submit(cluster, root, "jobs/caption.py", "images.sorce=folder", "output.path=/tmp/never")
+    done = submit(cluster, root, "jobs/caption.py", "images.sorce=folder", "output.path=runs/never")
     assert done.returncode != 0
     assert "images.sorce: unknown key" in done.stdout + done.stderr
+    assert "output.path: is relative to the working directory" in done.stdout + done.stderr  # Ray unpacks and deletes it
     assert "Traceback" not in done.stdout.split("images.sorce")[0]
