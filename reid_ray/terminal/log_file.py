@@ -29,6 +29,7 @@ _PATIENCE_S = 1.0  # for the rest of a line that has begun
 _ANSWER_S = 5.0  # until what has been written so far must be in the file
 _END = b"\0end of the job\0"  # after it the process answers with one of:
 _NOTHING, _WRITTEN, _LOST = b"0", b"1", b"2"
+_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-\w+-\d+\.log")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from reid_ray.terminal.log_file import fill; "
@@ -70,8 +71,8 @@ def log_folder() -> Path:
     """
     told = os.environ.get(VARIABLE)
     if told:
-        return Path(told).expanduser()
-    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "reid_ray" / "logs"
+        return Path(told).expanduser().absolute()
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser().absolute() / "reid_ray" / "logs"
 
 
 def open_log(job: str) -> LogFile:
@@ -122,7 +123,8 @@ def _filled(path: Path, file: int) -> LogFile:
 
 def _remove_old(folder: Path) -> None:
     """Remove all but the newest KEPT - 1 logs, as their names say; one that is still being written stays."""
-    for path in sorted(folder.glob("*T*-*.log"), reverse=True)[KEPT - 1 :]:
+    logs = sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+    for path in logs[KEPT - 1 :]:
         try:
             with path.open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

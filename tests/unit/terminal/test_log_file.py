@@ -58,6 +58,15 @@ def test_a_log_is_readable_by_its_user_alone_and_has_no_secret_in_it_however_it_
     _end(log)
 
 
+def test_a_folder_may_be_named_from_where_the_job_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REID_RAY_LOGS", "here")
+    log = open_log("train")
+    assert log.path.parent == tmp_path / "here"
+    _end(log)
+    assert list((tmp_path / "here").iterdir()) == []
+
+
 def test_nothing_said_leaves_nothing(folder):
     log = open_log("train")
     assert log.sentence() is None
@@ -87,16 +96,20 @@ def test_a_full_disk_is_said_at_the_end_and_stops_nobody(tmp_path):
     assert _filled([b"x" * 60_000 + b"\n"] * 10 + [log_file._END, b"y" * 60_000], tmp_path / "log") == log_file._LOST
 
 
-def test_only_the_newest_logs_are_kept_but_one_that_is_being_written_stays(folder):
+def test_only_the_newest_logs_are_kept_but_what_is_being_written_or_none_of_ours_stays(folder):
     folder.mkdir()
     old = [folder / f"2020-01-01T00-00-{number:02}-caption-1.log" for number in range(KEPT + 3)]
-    for path in [*old, folder / "notes.txt"]:
+    for path in [*old, folder / "2020-Trip-1.log"]:
         path.write_text("said")
     with old[0].open() as alive:
         fcntl.flock(alive, fcntl.LOCK_EX)
         log = open_log("index")
     _end(log)
-    assert sorted(path.name for path in folder.iterdir() if path != log.path) == [old[0].name, *(p.name for p in old[4:]), "notes.txt"]
+    assert sorted(path.name for path in folder.iterdir() if path != log.path) == [
+        old[0].name,
+        *(p.name for p in old[4:]),
+        "2020-Trip-1.log",
+    ]
 
 
 def test_a_log_that_its_process_still_fills_is_not_taken_for_an_old_one(folder, monkeypatch):
