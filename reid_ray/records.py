@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from reid_ray.errors import DataError
 from reid_ray.versions import stamp
 
-# Identity and camera labels, with the data set and split; shared by every table that speaks of an image.
+# Identity and camera labels, with the data set and split; shared by every table with rows about an image.
 _IDENTITY_FIELDS: list[pa.Field] = [
     pa.field("dataset", pa.string()),  # name of the data set the image comes from
     pa.field("split", pa.string()),  # train | val | test | query | gallery; null: unsplit

@@ -178,7 +178,7 @@ def _as(kind: Any, text: str) -> Any:
 
 
 def _integer(text: str) -> int | None:
-    """A whole number, as 64, 64.0, 1_000 or 0x40 say it. A leading zero is no number: 52, 64 or a name, who knows."""
+    """A whole number, as 64, 64.0, 1_000 or 0x40 say it. A leading zero is refused: octal, decimal or an id, it does not say."""
     whole = _WHOLE_FRACTION.fullmatch(text) if len(text) <= _LONGEST_NUMBER else None
     if not text.isascii() or len(text) > _LONGEST_NUMBER:
         return None

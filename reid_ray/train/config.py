@@ -42,7 +42,7 @@ class OptimizerConfig(Section):
 
 
 class DeepSpeedConfig(Section):
-    """DeepSpeed."""
+    """DeepSpeed engine: ZeRO stage, precision, offload."""
 
     zero_stage: Literal[0, 1, 2, 3] = Field(
         2, description="what is sharded over the workers: 0 nothing, 1 optimizer, 2 and gradients, 3 and weights"
@@ -79,7 +79,7 @@ class DeepSpeedConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """How long, and what happens on the way."""
+    """Schedule: epochs, validation, early stopping, checkpoints, failures."""
 
     epochs: int = Field(
         30, ge=1, description="passes over all samples, or over all identities with sampler identity (30 as in LUPerson-MLLM)"
@@ -161,7 +161,7 @@ class WorkersConfig(Section):
 
 
 class LogConfig(Section):
-    """Where the run is watched. Every number also goes to metrics.jsonl."""
+    """Experiment trackers. Every number also goes to metrics.jsonl."""
 
     to: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
         ["tensorboard"], description="boards; wandb and mlflow must be installed where the workers run"

@@ -82,7 +82,7 @@ def _run_folder(recipe: Recipe, out: JobOutput) -> Iterator[tuple[Path, list[Oth
     """The hidden folder of this configuration on this input, and the runs of others beside it; the output's lock is held.
 
     Where and on how many machines a run works is not part of its name, so it can go on elsewhere and on more or fewer workers. The folder
-    is kept only if there is a run to go on. What is gone on with, and what is not, is said before anything starts.
+    is kept only if there is a run to resume. Which run is resumed, and which are not, is printed before anything starts.
     """
     storage = recipe.config.schedule.checkpoint_storage
     record = Record(recipe.job, recipe.config.model_dump(mode="json", exclude=NOT_IN_RUN_FINGERPRINT), out.provenance)

@@ -2,7 +2,7 @@
 
 Knows a module, an Adam optimizer and a loss tensor; not what they mean. Training state leaves and enters it weight by weight, whole, so
 that what one number of workers and one stage wrote another can read. DeepSpeed's own checkpoints cannot: they are bound to the number of
-workers, and reading only the weights of one under ZeRO-3 with another number gives wrong ones without a word.
+workers, and reading only the weights of one under ZeRO-3 with another number silently gives wrong ones.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ZeroEngine:
     def step(self, loss: torch.Tensor, *, lr: float) -> float:
         """Backward pass, gradients averaged over workers, clipped, one optimizer step. Returns the gradient's norm before clipping.
 
-        Where the norm is NaN or infinite DeepSpeed may leave the step out without a word, so the caller must look at it.
+        Where the norm is NaN or infinite DeepSpeed may skip the step silently, so the caller must check it.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["factor"]
@@ -198,7 +198,7 @@ class ZeroEngine:
 
 
 def deepspeed_config(config: DeepSpeedConfig, *, clip_norm: float, batch_size: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration. Every default that bites is written out."""
+    """DeepSpeed's own configuration. Every default that would change results or memory is written out."""
     zero: dict[str, Any] = {"stage": config.zero_stage, "reduce_bucket_size": config.reduce_bucket}
     to_cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if config.zero_stage == 3:

@@ -230,7 +230,7 @@ class MissingFilter:
             missing = pa.array(["+".join(each.missing) for each in settled], pa.string())
             yield table.append_column(MISSING, missing).filter(pc.not_equal(missing, ""))
         if self._record:
-            # A file that changed under the reader's hands is nobody's: the next look finds its place unknown.
+            # A file that changed while it was read is not cached: the next lookup finds its place unknown, and it is read again.
             after = piece.renewed().places(self._ledger.run)
             rows = [row | {"place": place_key(a)} for row, a, b in zip(seen, before, after, strict=True) if a == b]
             self._ledger.commit_digests(pa.Table.from_pylist(rows, schema=DIGEST_CACHE))

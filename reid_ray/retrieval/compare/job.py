@@ -1,7 +1,7 @@
 """The compare job: paired bootstrap intervals of the differences in R@1 and mAP between two runs over the same queries.
 
 Knows per-query results; not models. Both runs are resampled together, query by query or person by person, so what makes a query
-hard cancels out. Queries of one person are not independent: drawing whole persons gives the wider, honest interval.
+hard cancels out. Queries of one person are not independent: drawing whole persons (cluster bootstrap) gives the wider interval.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
 
 
 def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
-    """The content of result.json: numbers in 0..1, and everything that must be known to believe them."""
+    """The content of result.json: scores in 0..1, and the facts that they rest on: protocol, split, model selection, seeds, versions."""
     results = scored.ranking.results
     fingerprints = sorted(scored.queries.encoder_fingerprints | scored.gallery.encoder_fingerprints)
     selection = _selection(config)

@@ -81,7 +81,7 @@ class TrainCaptions(Section):
 
 
 class BatchesConfig(Section):
-    """What one step sees."""
+    """Batches: size, sampler, augmentation and decoding."""
 
     size: int = Field(512, ge=2, description="samples per step over all workers; must be a multiple of workers.count")
     sampler: Literal["shuffle", "identity"] = Field(

@@ -167,7 +167,7 @@ def _prefetch(batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
     except TimeoutError:
         raise TimeoutError(f"batches.decoders: no picture in {_TIMEOUT_S:g} s; is there room for the actors in the cluster?") from None
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # a thread that waits for the cluster would be waited for in vain
+        pool.shutdown(wait=False, cancel_futures=True)  # a thread that waits for the cluster may never end
 
 
 def _order(config: BatchesConfig, samples: RowFile) -> Order:

@@ -46,7 +46,7 @@ def prepare_pairs(
         folder: where the files go; must exist.
         counts: of captions: read, written (samples, rewrites and validation queries), failed by reason.
         fits: whether the model can read a text; one that it cannot is counted as too_long.
-        answered: of the training samples, which have a text to learn to say; others are counted as no_continuation.
+        answered: of the training samples, which have a target text (tune); others are counted as no_continuation.
 
     Returns:
         Facts for the manifest: samples, rewrites, persons, pictures, validation queries and pictures, names of the data sets.

@@ -2,7 +2,7 @@
 
 Knows clocks, counters and torch.distributed; not models, files or what the numbers mean. MFU is the share of the device's peak that the
 model's own operations use: three times those of the forward pass per sample, whatever is computed twice to save memory (as in PaLM).
-Passes without gradient, such as that of noise levels, count as if they had one, so MFU is a little flattering there.
+Passes without gradient, such as that of noise levels, count as if they had one, so MFU is a little too high there.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Meter:
         """The numbers since the last line; every worker must ask for it, and all get the same losses and memory.
 
         loss, each term and weighted_<term>; grad_norm before clipping; steps_per_second and images_per_second over all workers;
-        data_wait_share of this worker's time; memory_peak_mb of the fattest worker, cuda_peak_mb of the fullest GPU (None without);
+        data_wait_share of this worker's time; memory_peak_mb, the largest of all workers, MiB; cuda_peak_mb, of all GPUs (None without);
         mfu (None where the peak is unknown).
         """
         seconds, steps = time.perf_counter() - self._since, len(self._rows)

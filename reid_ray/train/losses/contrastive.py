@@ -2,7 +2,7 @@
 
 The B x B matrix of similarities is never held: it is computed tile by tile, and once more for the gradient. A tile leaves behind a few
 running sums per picture and per text (a streaming log-sum-exp). On several workers each one computes the rows of its own pictures against
-everybody's texts; the sums of the columns are added up over workers. The result is the loss of the whole batch on every worker, equal to
+all workers' texts; the sums of the columns are added up over workers. The result is the loss of the whole batch on every worker, equal to
 reid_ray.train.losses.image_text on one process.
 
 Gradients are scaled by the number of workers, as after a differentiable gather: averaging them over workers, which every

@@ -49,7 +49,7 @@ class NoiseStore:
         return np.arange(self.rank, self.texts, self.world)
 
     def read(self, text_N: np.ndarray) -> np.ndarray:
-        """Codes (see encode) of rows: uint8 [N, tokens], 0 in rows of other workers; the sum over workers is everybody's answer."""
+        """Codes (see encode) of rows: uint8 [N, tokens], 0 in rows of other workers; an all-reduce sum gives all rows."""
         text_N = self._checked(text_N)
         codes_NT = np.zeros((len(text_N), self.tokens), np.uint8)
         own_N = text_N % self.world == self.rank

@@ -1,7 +1,7 @@
 """Token masking inside the training loop: texts are corrupted before a step, their noise levels are stored after it.
 
 With kind nam a text's probabilities come from the levels of its last visit, which is the epoch before; a text never seen is masked
-equally. Each worker owns a part of the store, and everybody asks and tells all others about the texts of a step: a few bytes a token. Knows
+equally. Each worker owns a shard of the store; the levels of a step's texts are exchanged by collectives, a few bytes a token. Knows
 batches, the store and how workers talk; not models or losses.
 """
 

@@ -163,7 +163,7 @@ def _without_masks(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
 def _fused_attention() -> Iterator[None]:
     """On the meta device torch takes attention apart into matrices; devices that train have kernels that never hold them.
 
-    A TorchFunctionMode would be the gentler way, but torch suspends it during backward, where checkpointed layers run again.
+    A TorchFunctionMode would need no patching, but torch suspends it during backward, where checkpointed layers run again.
     """
     exact = functional.scaled_dot_product_attention
 

@@ -15,7 +15,7 @@ Source = Literal["rewrite", "image", "identity", "caption"]
 
 
 class TuneCaptions(Section):
-    """Which captions are shown, and what the model is to say after them."""
+    """Captions, and the target texts (continuations) that the model learns to say after them."""
 
     paths: list[PathOrAddress] = Field(
         min_length=1, description="Parquet files or folders in the CAPTIONS schema, from the caption job or from people"
@@ -38,7 +38,7 @@ class TuneCaptions(Section):
 
 
 class InstructionConfig(Section):
-    """What is asked after an image or a caption."""
+    """Instructions: what is asked after an image or a caption."""
 
     kind: Literal["common", "specific"] = Field(
         "common", description="common: one instruction for all (MLLMReID); specific: one of several per sample, the ablation's other arm"
@@ -134,7 +134,7 @@ class TuneObjective(Section):
 
 
 class TuneBatches(BatchesConfig):
-    """What one step sees."""
+    """Batches: size and sampler; one step sees images and captions of each sample."""
 
     size: int = Field(64, ge=2, description="samples per step over all workers, P x K with sampler identity (16 x 4)")
     sampler: Literal["shuffle", "identity"] = Field(
