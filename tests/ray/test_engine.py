@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from reid_ray.caption.config import CaptionerConfig, SamplingConfig, VllmConfig
+from reid_ray.caption.engines import vllm_engine
 from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
 from reid_ray.caption.image_captions import Captioner
 from reid_ray.caption.prompts import DYNAMIC, STATIC, TEMPLATES
@@ -26,15 +28,26 @@ CONFIG = VllmConfig(kv_cache_mb=16)
 
 
 class Engines:
-    """Builds engines in a process of its own and asks them."""
+    """Builds engines in a process of its own and asks them. What vLLM would build with the same arguments again is built once."""
 
     def __init__(self):
-        self.kept = []  # an engine that goes takes vLLM's process groups along, the next engine's too
+        os.environ.setdefault("VLLM_LOGGING_CONFIG_PATH", str(vllm_engine._LOGGING))  # read when vLLM is imported
+        import vllm
+
+        build, self.kept = vllm.LLM, {}  # an engine that goes takes vLLM's process groups along, the next engine's too
+
+        def build_once(**arguments):
+            key = repr((sorted(arguments.items()), self.adapter))
+            if key not in self.kept:
+                self.kept[key] = build(**arguments)
+            return self.kept[key]
+
+        vllm.LLM = build_once
 
     def ask(self, sampling, questions, *, adapter=None, engine=CONFIG, folder=FOLDER):
         """(replies to every picture with every question; vLLM's own count of prefix-cache queries and hits, where it keeps one)."""
+        self.adapter = adapter
         self.engine = Engine(folder, revision=None, config=engine, sampling=sampling, images=1, pool=PoolConfig(), adapter=adapter)
-        self.kept.append(self.engine)
         return self.again(questions), self.counted() if engine.extra else None
 
     def again(self, questions):
@@ -57,14 +70,13 @@ class Engines:
 
     def said_at_a_failure(self):
         """Everything that this process writes to its error stream while a batch fails in the midst of the model."""
-        import os
         import tempfile
 
         def fail(*_, **__):
             raise RuntimeError("a kernel failed")
 
         runner = self.engine._llm.llm_engine.model_executor.driver_worker.worker.model_runner
-        runner.execute_model = fail
+        runner.execute_model = fail  # of an engine that nobody asks again
         with tempfile.TemporaryFile() as file:
             kept = os.dup(2)
             os.dup2(file.fileno(), 2)
@@ -325,7 +337,7 @@ def test_an_engine_that_cannot_start_is_refused_in_a_sentence(engines, tmp_path)
 
 
 def test_a_batch_that_fails_in_the_model_leaves_no_pixels_and_no_prompt_in_the_log(engines):
-    engines.ask(SamplingConfig(max_tokens=4), [STATIC])
+    engines.ask(SamplingConfig(max_tokens=4), [STATIC], engine=VllmConfig(kv_cache_mb=17))
     said = engines.said_at_a_failure()
     assert "a kernel failed" in said
     for trace in ("Dumping", "tensor(", "NewRequestData", "pixel_values", STATIC[:20]):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from ray import serve
+from refusals import refused
 
 from reid_ray.config.common import PoolConfig
 from reid_ray.data.execution import ray_data_execution
@@ -234,13 +235,13 @@ def test_a_service_that_cannot_start_says_so_before_it_starts(local_ray, gallery
     with pytest.raises(DataError, match="holds no index"):
         start_service(ServeJob(index=str(tmp_path)))
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
-    with pytest.raises(ConfigError, match="NO_SUCH_VARIABLE is not set"):
+    with refused(ConfigError, "NO_SUCH_VARIABLE"):
         start_service(ServeJob.model_validate({"index": str(gallery[0]), "serve": {"host": "0.0.0.0", "token_env": "NO_SUCH_VARIABLE"}}))
 
 
 def test_the_builder_for_rays_own_tools_takes_nested_and_dotted_fields_and_refuses_unknown_ones(gallery):
     assert isinstance(build({"index": str(gallery[0]), "searcher": {"replicas": 2}, "serve.max_k": "70"}), serve.Application)
-    with pytest.raises(ConfigError, match=r"searcher\.replica: unknown key"):
+    with refused(ConfigError, "searcher.replica"):
         build({"index": str(gallery[0]), "searcher.replica": 2})
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 import torch
 from kills import kill_driver_after, lines_of, saved, wait_for
+from refusals import refused
 from safetensors.torch import load_file
 
 from reid_ray.config.base import load_config
@@ -292,7 +293,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_at_once_and_keeps_the_checkpoi
     diverging = ["optimizer={lr: 1.0e+30, warmup_share: 0}", "schedule.checkpoint_every=1", "workers.count=1"]
     config = job(people, tmp_path / "out", *diverging)
     for checkpoint in (1, 1):  # the same command ends the same way
-        with pytest.raises(TrainingError, match=r"step 2: .*not finite.*the checkpoint of step 1 is kept: the same command goes on from"):
+        with refused(TrainingError, "step 2", "checkpoint of step 1", "the same command"):
             run_train(config)
         (run,) = tmp_path.glob(".out.*.run")
         assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{checkpoint:08d}"]

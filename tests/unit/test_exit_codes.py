@@ -56,6 +56,7 @@ def _wait_for(path):
     ("number", "code", "words"),
     [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "the end of its terminal")],
 )
+@pytest.mark.slow
 def test_a_signal_unwinds_the_job_and_ends_it_with_its_own_code(tmp_path, number, code, words):
     job = _start(tmp_path, "time.sleep(60)")
     _wait_for(tmp_path / "out")
@@ -84,6 +85,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
         ("raise ValueError('bug')", 1, "ValueError: bug", True),
     ],
 )
+@pytest.mark.slow
 def test_the_exit_code_tells_what_a_user_can_mend_from_a_fault(tmp_path, body, code, said, traceback):
     job = _start(tmp_path, body)
     _, words = job.communicate(timeout=30)
@@ -94,6 +96,7 @@ def test_the_exit_code_tells_what_a_user_can_mend_from_a_fault(tmp_path, body, c
 
 @pytest.mark.parametrize("logs", [None, "show"])
 @pytest.mark.parametrize(("target", "words"), [("closed", "standard output"), ("/dev/full", "disk is full")])
+@pytest.mark.slow
 def test_an_output_that_nobody_reads_or_that_is_full_is_one_sentence(tmp_path, target, words, logs):
     command = [sys.executable, "-c", JOB.format(body="say('x' * 10)"), str(tmp_path / "out")]
     if target == "closed":

@@ -133,6 +133,7 @@ def test_an_encoder_gives_the_vectors_that_it_gave(golden):
     assert GalleryIndex.load(golden / "index", encoder).encoder_fingerprint == encoder.fingerprint
 
 
+@pytest.mark.slow
 def test_a_tuned_model_opens_on_its_base_with_the_weights_that_were_trained(golden):
     from reid_ray.model.mllm.model_folder import load_mllm
 

@@ -70,6 +70,7 @@ def test_a_folder_without_images_is_refused_and_the_job_ends_with_2(tmp_path, cr
     assert capsys.readouterr().err.startswith(f"error: {crops}: holds no file")
 
 
+@pytest.mark.slow
 def test_a_model_without_a_chat_template_ends_the_job_with_2_before_ray(tmp_path, crops, capsys):
     (_weights(tmp_path) / "chat_template.jinja").unlink()
     arguments = [f"images.path={crops}", f"output.path={tmp_path / 'out'}", f"captioners.main.model={tmp_path / 'weights'}"]

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from refusals import refused
 
 from reid_ray.config.common import ImagesConfig, SyntheticConfig
 from reid_ray.data.pieces import MAX_FILE_BYTES, SETTLED_S, SOURCED
@@ -161,7 +162,7 @@ def test_a_table_in_folders_is_read_and_what_is_no_file_is_refused_and_never_wai
     assert count_images(config) == 1
     for make in (os.mkfifo, lambda path: os.symlink("nowhere", path)):
         make(tmp_path / "x.parquet")
-        with pytest.raises(DataError, match=r"x.parquet: is no regular file"):
+        with refused(DataError, "x.parquet"):
             count_images(config)
         (tmp_path / "x.parquet").unlink()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast, CLIPModel
 
@@ -71,6 +72,7 @@ WRAPPINGS = {
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS.values(), ids=WRAPPINGS)
 @pytest.mark.parametrize("layout", ["safetensors", "sharded", "bin", "checkpoint"])
+@pytest.mark.slow
 def test_wrapped_names_are_read_as_the_models_own_in_every_format(good, tmp_path, wrapping, layout):
     folder, want = good
     copy = changed(folder, tmp_path / "copy", renamed(wrapping), manifest=True)
@@ -157,7 +159,7 @@ def test_a_name_that_is_there_twice_once_unwrapped_is_refused(good, tmp_path):
     for number, name in enumerate(("text_projection.weight", "module.text_projection.weight")):
         twice = {name: torch.ones(16, 64)}
         copy = changed(good[0], tmp_path / f"{number}", lambda state, more=twice: renamed(WRAPPINGS["both"])(state) | more)
-        with pytest.raises(DataError, match=r"text_projection\.weight twice"):
+        with refused(DataError, "text_projection.weight"):
             load_encoder(copy)
 
 
@@ -182,7 +184,7 @@ def test_an_adapter_in_a_models_folder_is_neither_applied_nor_left_out_in_silenc
     copy = changed(good[0], tmp_path / "copy", dict)
     (copy / "adapter_config.json").write_text("{}")
     for load in (*both_ways(copy), lambda: check_names(copy)):
-        with pytest.raises(DataError, match=r"adapter_config\.json, so it is an adapter"):
+        with refused(DataError, "adapter_config.json"):
             load()
 
 
@@ -290,6 +292,7 @@ def tuned(tmp_path_factory):
 
 @pytest.mark.parametrize("file", ["adapter/adapter_model.safetensors", "trained.safetensors", "heads.safetensors"])
 @pytest.mark.parametrize("damage", ["less", "other", "shape", "wrapped"])
+@pytest.mark.slow
 def test_a_tuned_folder_gives_its_own_weights_or_is_refused(tuned, tmp_path, file, damage):
     folder, trained = tuned
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -327,6 +330,7 @@ def sentences(tmp_path_factory):
 
 
 @pytest.mark.parametrize("change", [renamed(WRAPPINGS["DataParallel"]), renamed(lambda name: f"bert.{name}"), without("pooler."), dict])
+@pytest.mark.slow
 def test_a_sentence_encoder_scores_as_its_file_says(sentences, tmp_path, change):
     copy = changed(sentences, tmp_path / "copy", change)
     np.testing.assert_allclose(SentenceEncoder(str(copy)).encode(TEXTS), SentenceEncoder(str(sentences)).encode(TEXTS), atol=1e-6)

@@ -9,6 +9,7 @@ import httpx
 import pyarrow as pa
 import pytest
 from pydantic import ValidationError
+from refusals import refused
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader, ThumbnailWriter
@@ -254,6 +255,7 @@ PROXIES = {
 
 @pytest.mark.parametrize("header", PROXIES)
 @pytest.mark.parametrize(("method", "path"), [("POST", "/search/text"), ("GET", "/"), ("GET", "/thumbnails/0"), ("GET", "/info")])
+@pytest.mark.slow
 def test_without_a_token_what_came_through_a_proxy_is_refused_and_told_why(send, method, path, header):
     headers = {header: PROXIES[header]}
     refused = send(method, path, headers=headers, json={"text": "a"})
@@ -311,7 +313,7 @@ def test_a_service_open_to_the_network_needs_a_token_and_a_long_one(monkeypatch)
     for host in ("127.0.0.1", "localhost", "::1"):
         assert ServeConfig(host=host).token() is None
     config = ServeConfig(host="0.0.0.0", token_env="SEARCH_TOKEN_OF_THE_TEST")
-    with pytest.raises(ConfigError, match="SEARCH_TOKEN_OF_THE_TEST is not set"):
+    with refused(ConfigError, "SEARCH_TOKEN_OF_THE_TEST"):
         config.token()
     monkeypatch.setenv("SEARCH_TOKEN_OF_THE_TEST", "short")
     with pytest.raises(ConfigError, match="has 5 characters"):

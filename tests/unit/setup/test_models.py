@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from refusals import refused
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.setup import model_files as models
@@ -29,7 +30,7 @@ def test_a_folder_resolves_to_itself_and_a_hub_name_passes_through(tmp_path, mon
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "../nothing", "~/nothing-here", "nothing", "a/b/c", "runs/captioner/"])
 def test_a_missing_path_is_refused_with_its_field(name):
-    with pytest.raises(ConfigError, match=r"captioner\.model") as error:
+    with refused(ConfigError, "captioner.model") as error:
         resolve_model(name, field="captioner.model")
     assert name in str(error.value)
 
@@ -91,7 +92,7 @@ def test_a_digest_does_not_depend_on_the_place_but_on_every_part(tmp_path):
 
 def test_a_hub_model_that_cannot_be_had_is_refused_with_its_field(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(DataError, match=r"rewriter\.model: nobody/nothing.*hf download"):
+    with refused(DataError, "rewriter.model", "nobody/nothing", "hf download"):
         model_revision("nobody/nothing", field="rewriter.model")
 
 
@@ -102,5 +103,5 @@ def test_a_folder_of_ours_whose_weights_are_not_those_of_its_manifest_is_refused
         (folder / "manifest.json").write_text(manifest)
         models.refuse_other_weights(folder, field="model.base")
     (folder / "model.safetensors").write_bytes(os.urandom(3 << 20))
-    with pytest.raises(DataError, match=r"^model\.base: the weights in .* were changed since"):
+    with refused(DataError, "model.base"):
         models.refuse_other_weights(folder, field="model.base")

@@ -2,6 +2,7 @@ import json
 
 import pyarrow as pa
 import pytest
+from refusals import refused
 
 from reid_ray.config import Section
 from reid_ray.config.common import OutputConfig, RayConfig
@@ -122,9 +123,9 @@ def test_a_folder_that_is_no_job_output_is_never_replaced(tmp_path):
 def test_tables_are_held_to_their_schema(tmp_path):
     with pytest.raises(DataError, match="colour"):
         table_of(IMAGES, [{"image_id": "a", "colour": "red"}])
-    with pytest.raises(DataError, match="image_id must not be null"):
+    with refused(DataError, "image_id"):
         table_of(IMAGES, [{"person_id": 1}])
-    with pytest.raises(DataError, match=r"there: column person_id should be int64"):
+    with refused(DataError, "there", "person_id", "int64"):
         conform(pa.table({"image_id": ["a"], "person_id": ["x"]}), IMAGES, origin="there")
     with pytest.raises(DataError, match="query_id is missing"):
         conform(pa.table({"rank": [1]}), HITS, origin="there")

@@ -82,6 +82,7 @@ def job(tmp_path):
 @pytest.mark.parametrize(
     ("end", "code"), [("pass", 0), ("raise OSError(28, 'No space left on device')", 2), ("raise ValueError('bug')", 1)]
 )
+@pytest.mark.slow
 def test_only_our_own_lines_are_seen_and_the_log_holds_the_rest(kind, end, code, job, tmp_path):
     screen = run_on(kind, job(end), tmp_path / "out", folder=tmp_path, timeout=60)
     last = f"what libraries printed is in {screen.log}\n"

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from refusals import refused
 from torch_workers import start_workers
 
 from reid_ray.config.base import load_config
@@ -182,7 +183,7 @@ def test_a_score_that_is_not_a_number_is_never_better_and_is_said(tmp_path):
 
 
 def test_a_run_without_any_score_keeps_nothing(tmp_path):
-    with pytest.raises(TrainingError, match=r"none of the validations gave a number for R@1 on val"):
+    with refused(TrainingError, "R@1", "val"):
         run(tmp_path, [NAN] * 4)
     assert not (tmp_path / BEST).exists()
 
@@ -191,7 +192,7 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path):
     engine = Engine()
     engine.forward = lambda inputs: {"image": inputs["x"], "text": inputs["x"]}
     engine.weight = torch.tensor([NAN])
-    with pytest.raises(TrainingError, match=r"step 1: trained weights are not finite"):
+    with refused(TrainingError, "step 1", "weights"):
         run(tmp_path, [0.5] * 4, engine=engine)
     assert not (tmp_path / BEST).exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from refusals import refused
 
 from reid_ray.errors import DataError, ResourceError, TrainingError
 from reid_ray.train import worker
@@ -46,6 +47,6 @@ def test_what_a_user_cannot_mend_is_left_to_ray_train(tmp_path, monkeypatch):
 
 def test_workers_that_died_are_named_and_an_exception_in_one_is_not_taken_for_a_death():
     died = WorkerHealthCheckFailedError("worker", RayActorError())
-    with pytest.raises(ResourceError, match=r"rank 1, 3 died, and 2 groups .*schedule\.max_failures.*the same command goes on"):
+    with refused(ResourceError, "rank 1, 3", "2 groups", "schedule.max_failures", "the same command"):
         raise_lost_workers({3: died, 0: RuntimeError("Connection closed by peer"), 1: died}, max_failures=2)
     raise_lost_workers({0: RuntimeError("a bug")}, max_failures=2)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from refusals import refused
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -78,6 +79,7 @@ def test_an_adapter_that_can_be_served_tells_the_engine_what_it_needs(tmp_path, 
         ({"init_lora_weights": "pissa"}, "init_lora_weights: pissa"),
     ],
 )
+@pytest.mark.slow
 def test_what_vllm_would_leave_out_is_refused(tmp_path, options, words):
     folder = saved(tmp_path / "adapter", **options)
     with pytest.raises(ConfigError, match=words) as error:
@@ -143,7 +145,7 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no LoRA adapter"):
         read_adapter(tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8}))
-    with pytest.raises(ConfigError, match=r"adapter_model\.safetensors"):
+    with refused(ConfigError, "adapter_model.safetensors"):
         read_adapter(tmp_path)
 
 
@@ -152,7 +154,7 @@ def test_a_visual_adapter_of_an_architecture_that_was_not_tried_is_refused(tmp_p
     other = tmp_path / "model"
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"model_type": "idefics3"}))
-    with pytest.raises(ConfigError, match=r"visual\.blocks\.0\.attn\.qkv.* idefics3; merge it"):
+    with refused(ConfigError, "visual.blocks.0.attn.qkv", "idefics3", "merge it"):
         check_adapter(folder, other)
 
 
@@ -161,7 +163,7 @@ def test_half_of_a_tune_is_refused_wherever_its_manifest_lies(plain, tmp_path, w
     adapter = shutil.copytree(plain, tmp_path / "tuned" / "adapter")
     manifest = {"trained": {"whole": 5}, "base": {"model": str(MODEL), "digest": "any"}}
     ((adapter.parent if where == "beside" else adapter) / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ConfigError, match=r"captioners\.main\.adapter: .* part of what was trained; .* give its output as captioners"):
+    with refused(ConfigError, "captioners.main.adapter", "merge"):
         model_facts(CaptionerConfig(adapter=str(adapter)), "captioners.main.model")
     manifest["trained"]["whole"] = 0
     ((adapter.parent if where == "beside" else adapter) / "manifest.json").write_text(json.dumps(manifest))

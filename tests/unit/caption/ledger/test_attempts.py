@@ -9,7 +9,7 @@ import contextlib
 import multiprocessing
 
 import pyarrow as pa
-import pytest
+from refusals import refused
 
 from reid_ray.caption.ledger.quarantine import EngineDownError, PoisonRowGuard
 from reid_ray.caption.ledger.row_keys import key_of
@@ -69,7 +69,7 @@ def test_an_engine_may_die_seven_times_at_its_start_and_not_eight(tmp_path):
         start(ledger, dies=False)  # the eighth comes up, and what was before is forgotten
         for _ in range(8):
             start(ledger, dies=True)
-        with pytest.raises(EngineDownError, match="died in each of its last 8 starts"):
+        with refused(EngineDownError, "8 starts"):
             start(ledger, dies=False)
 
 
@@ -88,7 +88,7 @@ def test_sixteen_rows_given_up_in_a_row_are_borne_and_a_good_one_begins_the_coun
         assert batch.run(99) == [None]
         for number in range(16, 32):
             assert batch.run(number) != [None]
-        with pytest.raises(EngineDownError, match="16 rows in a row ended their engine"):
+        with refused(EngineDownError, "16 rows"):
             batch.run(33)
 
 

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pyarrow as pa
-import pytest
+from refusals import refused
 
 from reid_ray.caption.ledger import publish as publishing
 from reid_ray.caption.ledger.missing import CachedListing, DigestCache, PassPlan, place_key
@@ -102,5 +102,5 @@ def test_a_row_that_is_there_no_longer_is_an_error_and_no_gap(tmp_path):
     with open_ledger(tmp_path / "out") as ledger:
         for image in (0, 2):
             _commit(ledger, image, "text", made=1.0)
-        with pytest.raises(DataError, match="lacks 1 rows that it held before"):
+        with refused(DataError, "1 rows"):
             _published(ledger, 3)

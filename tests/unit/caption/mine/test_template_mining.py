@@ -6,6 +6,7 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 import yaml
+from refusals import refused
 
 from reid_ray.caption.engines.vllm_engine import Reply
 from reid_ray.caption.mine.config import MineJob, PatternWriterConfig
@@ -47,7 +48,7 @@ def test_rules_alone_give_usable_templates_and_every_caption_is_counted(captions
 
 
 def test_no_captions_of_the_wanted_kind_is_an_error(captions, tmp_path):
-    with pytest.raises(DataError, match="holds no caption with status ok of kind static"):
+    with refused(DataError, "status ok", "static"):
         run_mine(job(captions, tmp_path, kinds=("static",)))
 
 
@@ -55,7 +56,7 @@ def test_captions_that_give_no_template_are_no_success(tmp_path):
     with TableWriter(tmp_path / "captions", CAPTIONS) as writer:
         rows = SyntheticPeople(SyntheticConfig(identities=4, images_per_identity=1)).caption_table().to_pylist()
         writer.append(table_of(CAPTIONS, [row | {"text": "Nothing to see here, move along."} for row in rows]))
-    with pytest.raises(DataError, match="none of its 8 captions gives a new template"):
+    with refused(DataError, "8 captions"):
         run_mine(job(str(tmp_path / "captions"), tmp_path))
     assert not (tmp_path / "out").exists()
 

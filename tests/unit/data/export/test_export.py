@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from refusals import refused
 
 from reid_ray.data.export.config import ExportJob
 from reid_ray.data.export.job import run_export
@@ -107,7 +108,7 @@ def test_luperson_goes_round_as_lmdb(trees, tmp_path):
 
 def test_rows_that_a_layout_cannot_express_are_counted(trees, tmp_path):
     ingest("market1501", trees.market1501(), tmp_path / "tables")
-    with pytest.raises(DataError, match=r"no row can be written as cuhk_pedes .*no_caption 24, no_image_file 1, split_not_in_layout 26"):
+    with refused(DataError, "cuhk_pedes", "no_caption 24", "no_image_file 1", "split_not_in_layout 26"):
         export(tmp_path / "tables", "cuhk_pedes", tmp_path / "back")
     assert not (tmp_path / "back").exists()
     ingest("luperson_mllm", trees.luperson_mllm(), tmp_path / "mllm")

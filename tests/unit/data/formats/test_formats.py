@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pyarrow import fs
+from refusals import refused
 
 from reid_ray.data.formats.config import READERS, SourceConfig
 from reid_ray.data.formats.registry import ImageRecord, Skipped, read_source, reader_of
@@ -46,7 +47,7 @@ def test_cuhk_pedes_reads_every_caption_of_every_image(trees, people):
 def test_caption_all_without_split_is_refused_by_name(trees):
     folder = trees.cuhk_pedes()
     (folder / "reid_raw.json").unlink()
-    with pytest.raises(DataError, match=r"caption_all.json has the same captions without the split"):
+    with refused(DataError, "caption_all.json"):
         read("cuhk_pedes", folder)
     with pytest.raises(DataError, match="no key split"):
         read("cuhk_pedes", folder, annotations="caption_all.json")
@@ -70,11 +71,11 @@ def test_rstpreid_reads_img_path_and_the_camera_in_the_name(trees):
 
 def test_a_caption_file_of_another_data_set_is_named(trees):
     cuhk, rstp = trees.cuhk_pedes(), trees.rstpreid()
-    with pytest.raises(DataError, match="key file_path belongs to CUHK-PEDES"):
+    with refused(DataError, "file_path", "CUHK-PEDES"):
         read("rstpreid", cuhk, annotations="reid_raw.json")
-    with pytest.raises(DataError, match="key img_path belongs to RSTPReid"):
+    with refused(DataError, "img_path", "RSTPReid"):
         read("cuhk_pedes", rstp, annotations="data_captions.json")
-    with pytest.raises(DataError, match=r"holds no ICFG-PEDES.json or ICFG_PEDES.json"):
+    with refused(DataError, "ICFG-PEDES.json", "ICFG_PEDES.json"):
         read("icfg_pedes", rstp)
 
 
@@ -165,7 +166,7 @@ def test_cuhk03_reads_three_layouts_alike(trees, people, layout, boxes):
 
 def test_cuhk03_names_what_is_missing(trees):
     folder = trees.cuhk03("release")
-    with pytest.raises(DataError, match=r"cuhk03_new_protocol_config_detected.mat beside"):
+    with refused(DataError, "cuhk03_new_protocol_config_detected.mat"):
         read("cuhk03", folder, boxes="detected")
     (folder / "cuhk03_release" / "cuhk-03.mat").write_bytes(b"no HDF5")
     with pytest.raises(DataError, match="not the CUHK03 release"):
@@ -312,7 +313,7 @@ def test_an_address_with_options_and_odd_names_stands_alone():
 def test_addresses_that_do_not_work_are_named(tmp_path):
     with pytest.raises(DataError, match="is not a folder"):
         open_store(tmp_path / "nothing")
-    with pytest.raises(DataError, match="nosuch://bucket: pyarrow cannot open"):
+    with refused(DataError, "nosuch://bucket"):
         open_store("nosuch://bucket")
 
 

@@ -9,6 +9,7 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.formats.config import SourceConfig
@@ -61,7 +62,7 @@ def test_images_without_ids_are_named_by_their_struct(tmp_path, people):
     assert [row.image_id for row in rows] == [f"{index}.jpg" if index % 50 else f"train-0.parquet#{index}" for index in range(150)]
     assert {row.person_id for row in rows} == {3}
     pq.write_table(pa.table({"image": [people[0][0]]}), tmp_path / "train-0.parquet")
-    with pytest.raises(DataError, match="column image_id is missing"):
+    with refused(DataError, "image_id"):
         read(tmp_path)
 
 
@@ -75,7 +76,7 @@ def test_a_struct_of_bytes_is_known_by_its_tables_state_and_one_of_paths_is_not(
 def test_a_struct_that_is_no_image_or_null_is_refused_or_counted(tmp_path, people):
     write(tmp_path / "other", image=pa.array([{"height": 3}] * 3))
     for reader in (read, of_source):
-        with pytest.raises(DataError, match="column image should be binary"):
+        with refused(DataError, "column image ", "binary"):
             reader(tmp_path / "other")
     write(tmp_path / "null", image=pa.array([None, {"bytes": None, "path": None}, {"bytes": people[0][0], "path": None}], STRUCT))
     assert [row.data is None for row in read(tmp_path / "null")[0]] == [True, True, False]
@@ -116,7 +117,7 @@ def test_floats_with_gaps_are_numbers_to_every_reader_and_half_ones_are_refused(
     write(tmp_path / "t", image=[people[0][0]] * 3, person_id=[1.0, math.nan, 3.0], width=[32.0, None, math.nan])
     assert [row["person_id"] for row in of_source(tmp_path / "t")] == [1, None, 3]
     write(tmp_path / "t", image=[people[0][0]] * 3, person_id=[1.0, 1.5, 3.0])
-    with pytest.raises(DataError, match=r"column person_id should be int64: .*1.5"):
+    with refused(DataError, "person_id", "int64", "1.5"):
         of_source(tmp_path / "t")
 
 
@@ -136,7 +137,7 @@ def test_a_column_that_is_there_twice_is_refused_by_name(tmp_path, people):
     table = pa.table([["0"], [people[0][0]], [1], [2]], names=["image_id", "image", "person_id", "person_id"])
     pq.write_table(table, tmp_path / "0.parquet")
     for reader in (read, of_source):
-        with pytest.raises(DataError, match=r"0.parquet: has the column person_id more than once"):
+        with refused(DataError, "0.parquet", "person_id"):
             reader(tmp_path)
 
 

@@ -299,6 +299,7 @@ def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path):
     assert reasons(skipped) == [("0.tar", "broken_shard")]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_shard(tmp_path):
     def peak(samples):
         shard(tmp_path / f"{samples}" / "0.tar", ((f"{n:07d}.{s}", b"x" * 100) for n in range(samples) for s in ("jpg", "txt")))

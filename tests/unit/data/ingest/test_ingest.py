@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from refusals import refused
 
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.fetch import load_all
@@ -77,7 +78,7 @@ def test_a_foreign_table_with_other_column_names_and_relative_paths(people, tmp_
     images, _, _ = tables(tmp_path / "out")
     assert images["image"].to_pylist() == [people[0][0], people[1][0]]
     assert images["person_id"].to_pylist() == [3, 4]
-    with pytest.raises(DataError, match=r"has no column id, which source.columns names"):
+    with refused(DataError, "column id", "source.columns"):
         ingest("parquet", tmp_path, tmp_path / "no", source={"columns": {"image_id": "id"}})
 
 
@@ -147,7 +148,7 @@ def test_numbers_that_no_column_holds_are_counted(people, tmp_path):
 def test_a_source_without_a_usable_image_is_refused_and_leaves_nothing(tmp_path):
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops" / "a.jpg").write_text("no image")
-    with pytest.raises(DataError, match=r"no image can be used .*not_an_image 1"):
+    with refused(DataError, "not_an_image 1"):
         ingest("folder", tmp_path / "crops", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["crops"]
 
@@ -164,6 +165,7 @@ def test_an_exception_half_way_leaves_the_old_output(trees, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
 
 
+@pytest.mark.slow
 def test_a_killed_job_leaves_no_output_folder(people, tmp_path, root):
     folder = tmp_path / "crops"
     folder.mkdir()
@@ -220,6 +222,7 @@ def test_parts_are_bounded_by_bytes(trees, tmp_path):
     assert tables(tmp_path / "parts")[0].num_rows == 6
 
 
+@pytest.mark.slow
 def test_processes_give_what_one_process_gives_in_order(people, tmp_path, monkeypatch):
     monkeypatch.setattr("reid_ray.data.fetch._INLINE_S", 0)
     (tmp_path / "bad.jpg").write_text("no image")
@@ -251,5 +254,5 @@ def test_the_command_line_runs_a_shipped_config(trees, tmp_path, capsys):
     )
     run_ingest(config)
     assert "read 48, written 48" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"source.formt: unknown key"):
+    with refused(ConfigError, "source.formt"):
         load_config(IngestJob, None, ["source.formt=folder"])

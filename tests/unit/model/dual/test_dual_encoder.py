@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refused
 from transformers import AutoImageProcessor, CLIPModel
 
 from reid_ray.config.base import load_config
@@ -44,6 +45,7 @@ def test_embeddings_are_unit_vectors_and_do_not_depend_on_their_batch():
 
 
 @pytest.mark.parametrize("size", [(128, 64), (64, 64), (48, 80)])
+@pytest.mark.slow
 def test_folder_round_trips_at_any_size(tmp_path, size):
     encoder = tiny(*size)
     encoder.save(tmp_path, {"selected_on": "val"})
@@ -144,6 +146,7 @@ def open_clip_model(quick_gelu: bool):
 
 
 @pytest.mark.parametrize("quick_gelu", [False, True])
+@pytest.mark.slow
 def test_open_clip_folder_gives_the_embeddings_of_open_clip(tmp_path, quick_gelu):
     theirs, cfg = open_clip_model(quick_gelu)
     tiny().tokenizer.save_pretrained(tmp_path)
@@ -168,7 +171,7 @@ def test_open_clip_folder_without_its_configuration_or_of_another_architecture_i
         load_encoder(tmp_path)
     cfg["vision_cfg"]["timm_model_name"] = "convnext_base"
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg}))
-    with pytest.raises(DataError, match=r"vision_cfg\.timm_model_name"):
+    with refused(DataError, "vision_cfg.timm_model_name"):
         load_encoder(tmp_path)
 
 
@@ -190,7 +193,7 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "model" / "tokenizer.json").unlink()
     with pytest.raises(DataError, match="tokenizer"):
         load_encoder(tmp_path / "model")
-    with pytest.raises(DataError, match=r"model\.init /no/weights: no such folder"):
+    with refused(DataError, "model.init", "/no/weights"):
         locate("/no/weights")
     with pytest.raises(DataError, match="HF_HUB_OFFLINE"):
         locate("nobody/no-such-model")
@@ -199,9 +202,9 @@ def test_what_is_missing_is_named(tmp_path):
 def test_contradictory_model_sections_are_refused():
     with pytest.raises(ConfigError, match="init and scratch"):
         load_config(ModelConfig, None, ["init=openai/clip-vit-base-patch16", "scratch.vision_width=64"])
-    with pytest.raises(ConfigError, match="patch_size 16 does not divide"):
+    with refused(ConfigError, "patch_size"):
         load_config(ModelConfig, None, ["image_height=100"])
-    with pytest.raises(ConfigError, match="does not divide vision_width"):
+    with refused(ConfigError, "vision_width"):
         load_config(ModelConfig, None, ["scratch.vision_heads=7"])
 
 
@@ -233,6 +236,7 @@ def test_overlapping_patches_are_those_that_unfolding_cuts_and_their_stride_is_s
 
 
 @pytest.mark.parametrize(("name", "grid"), [("ViT-B-16", (24, 8)), ("ViT-B-32", (12, 4)), ("ViT-L-14", (27, 9))])
+@pytest.mark.slow
 def test_openais_published_shapes_have_a_place_in_transformers_model_at_384x128(name, grid):
     open_clip = pytest.importorskip("open_clip")
     with torch.device("meta"):  # shapes without memory

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from refusals import refused
 
 from reid_ray.config import load_config
 from reid_ray.data.images import encode_jpeg
@@ -157,11 +158,11 @@ def test_rows_that_cannot_be_scored_are_refused_by_name(toy):
             evaluate(toy, f"out-{name}", gallery_embeddings=path)
         assert not (root / f"out-{name}").exists()
     cameras = write(root / "no-camera", gallery, parts=1)
-    with pytest.raises(DataError, match=r"row 0 \(image-0\) and 23 more have no camera_id"):
+    with refused(DataError, "row 0", "image-0", "23", "camera_id"):
         evaluate(toy, "out-camera", protocol="image_to_image", query_embeddings=cameras, gallery_embeddings=cameras)
     with pytest.raises(ConfigError, match="device: cuda:77"):
         evaluate(toy, "out-device", device="cuda:77")
-    with pytest.raises(DataError, match="holds no usable row of split 'nowhere'"):
+    with refused(DataError, "split 'nowhere'"):
         evaluate(toy, "out-split", split="nowhere")
 
 
@@ -191,7 +192,7 @@ def test_comparing_a_run_with_itself_gives_zero_and_other_queries_are_refused(to
         assert (row["difference"], row["low"], row["high"], row["share_not_better"]) == (0, 0, 0, 1)
     fewer = write(toy["root"] / "fewer", rows("text", toy["queries"][:11], toy["person_Q"][:11].tolist()), parts=1)
     other = evaluate(toy, "other", query_embeddings=fewer)
-    with pytest.raises(DataError, match="not scored the same queries: 2 are in one only"):
+    with refused(DataError, "queries", "2"):
         run_compare(CompareJob.model_validate({**config, "candidate": str(other), "output": {"path": str(toy["root"] / "x")}}))
 
 
@@ -202,7 +203,7 @@ def test_runs_that_scored_the_same_queries_against_other_people_are_not_compared
     )
     other = table.set_column(table.schema.get_field_index(column), column, pa.array([table[column][0].as_py(), 4]))
     config = CompareJob.model_validate({"baseline": "x", "candidate": "y", "output": {"path": "z"}})
-    with pytest.raises(DataError, match=f"another {column} for query b"):
+    with refused(DataError, column, "query b"):
         compare_queries(table, other, names=("x", "y"), config=config)
 
 

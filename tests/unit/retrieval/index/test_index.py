@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pydantic import ValidationError
+from refusals import refused
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import EMBEDDINGS, table_of
@@ -118,6 +119,7 @@ def test_a_camera_filter_never_gives_items_of_an_unknown_camera():
     ],
     ids=["ivf_flat_all", "ivf_flat", "ivf_pq", "hnsw"],
 )
+@pytest.mark.slow
 def test_approximate_kinds_find_most_of_what_brute_force_finds(config, least_recall, tmp_path):
     rng = np.random.default_rng(4)
     gallery = unit(rng, 700)
@@ -208,7 +210,7 @@ def test_a_damaged_index_folder_is_refused_with_its_name(damage, tmp_path):
 def test_a_vector_that_is_not_of_length_one_is_refused_with_its_row(value):
     vectors = unit(np.random.default_rng(0), 5)
     vectors[3] = value
-    with pytest.raises(DataError, match=r"gallery row 3 \(p00003.jpg\)"):
+    with refused(DataError, "gallery row 3", "p00003.jpg"):
         build(vectors)
     with pytest.raises(DataError, match="query 3"):
         build(unit(np.random.default_rng(0), 5)).search(vectors, 1)
@@ -220,7 +222,7 @@ def test_what_cannot_be_an_index_is_refused():
         build(np.zeros((0, 16), np.float32))
     with pytest.raises(DataError, match="expected one row each"):
         GalleryIndex.build(unit(rng, 4), items_of(5), FLAT, encoder_fingerprint="e1")
-    with pytest.raises(DataError, match=r"'p00001\.jpg' is in the gallery 2 times"):
+    with refused(DataError, "p00001.jpg", "2 times"):
         GalleryIndex.build(unit(rng, 3), items_of(5).take([0, 1, 1]), FLAT, encoder_fingerprint="e1")
     with pytest.raises(DataError, match="dimension 16"):
         build(unit(rng, 4)).search(unit(rng, 1, dim=8), 1)

@@ -7,6 +7,7 @@ import pytest
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 from reid_ray.errors import DataError
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth, QueryResults, unit_rows
@@ -146,7 +147,7 @@ def test_scores_that_are_not_finite_are_refused_by_query():
         rank_scores(score_QG, truth, threads=2)
     with pytest.raises(DataError, match="same width"):
         rank_queries(np.ones((2, 3), np.float32), np.ones((2, 4), np.float32), truth)
-    with pytest.raises(DataError, match="2 rows of features but 3 person ids"):
+    with refused(DataError, "2", "3 person ids"):
         rank_queries(np.ones((2, 3), np.float32), np.ones((10, 3), np.float32), truth)
 
 

@@ -62,6 +62,7 @@ def test_id_loss_is_the_mean_cross_entropy_of_both_modalities(smoothing):
     assert float(loss) == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_id_and_irr_gradients_pass_finite_differences():
     draw, person, target = np.random.default_rng(1), torch.tensor([2, 0, 6]), torch.tensor([[1, IGNORED, 2], [IGNORED, 4, IGNORED]])
     logits = [torch.tensor(draw.normal(size=(3, 7))) for _ in range(2)]
@@ -91,6 +92,7 @@ def test_irr_over_workers_of_unequal_shares_averages_to_the_whole_batch():
     torch.testing.assert_close(sum(halves) / 2, irr_loss(cost, count))
 
 
+@pytest.mark.slow
 def test_irr_gradient_passes_finite_differences_and_padding_changes_nothing():
     torch.manual_seed(0)
     encoder = InteractionEncoder(4, 6, heads=2, blocks=1).double()

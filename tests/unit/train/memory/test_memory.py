@@ -101,6 +101,7 @@ def test_seven_billion_weights_are_counted_without_memory():
     assert sum(parameter_sizes(model)[0]) == 8_292_166_656
 
 
+@pytest.mark.slow
 def test_the_job_plans_a_configuration_whose_data_are_not_there(root, tmp_path):
     config = MemoryJob(
         config=str(root / "jobs" / "configs" / "train" / "train.yaml"),
@@ -115,6 +116,7 @@ def test_the_job_plans_a_configuration_whose_data_are_not_there(root, tmp_path):
     assert manifest["facts"]["best"]["device"] <= manifest["facts"]["own"]["device"]
 
 
+@pytest.mark.slow
 def test_the_tuning_step_is_the_real_module_and_grows_with_its_batch():
     job = TuneJob(
         images={"path": "unused"},
