@@ -77,14 +77,16 @@ def admit(records: Iterable[ImageRecord | Skipped]) -> Iterator[ImageRecord | Sk
     """
     seen: set[int] = set()
     for record in records:
+        fits = _fits(record.person_id, 63) and _fits(record.camera_id, 31)
         if isinstance(record, Skipped):
-            yield record
+            yield record if fits else replace(record, person_id=None, camera_id=None)
             continue
         # 8 bytes of a digest instead of the name: 4 million ids fit in 0.3 GB, and two of them collide once in a million data sets
         digest = int.from_bytes(hashlib.blake2b(printable(record.image_id).encode(), digest_size=8).digest(), "little")
         if digest in seen:
-            yield skipped(record, "repeated_id", "an earlier record has this image_id")
-        elif not _fits(record.person_id, 63) or not _fits(record.camera_id, 31):
+            known = record if fits else replace(record, person_id=None, camera_id=None)
+            yield skipped(known, "repeated_id", "an earlier record has this image_id")
+        elif not fits:
             detail = f"person_id {record.person_id} or camera_id {record.camera_id} is too large for its column"
             yield skipped(replace(record, person_id=None, camera_id=None), "id_out_of_range", detail)
         else:

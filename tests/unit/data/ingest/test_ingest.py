@@ -145,6 +145,16 @@ def test_numbers_that_no_column_holds_are_counted(people, tmp_path):
     assert manifest["counts"] == {"read": 3, "written": 1, "failed": {"id_out_of_range": 2}}
 
 
+def test_numbers_that_no_column_holds_do_not_hide_another_reason(people, tmp_path):
+    (tmp_path / "imgs").mkdir()
+    (tmp_path / "imgs" / "0000_c1_0000.jpg").write_bytes(people[0][0])
+    good = {"id": 1, "img_path": "0000_c1_0000.jpg", "captions": ["A man."], "split": "train"}
+    entries = [good, good | {"id": 2.0**63, "split": 7}, good | {"id": 2**63}]
+    (tmp_path / "data_captions.json").write_text(json.dumps(entries))
+    counts = ingest("rstpreid", tmp_path, tmp_path / "out")["counts"]
+    assert counts == {"read": 3, "written": 1, "failed": {"bad_annotation": 1, "repeated_id": 1}}
+
+
 def test_a_source_without_a_usable_image_is_refused_and_leaves_nothing(tmp_path):
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops" / "a.jpg").write_text("no image")
