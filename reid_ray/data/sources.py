@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +24,7 @@ from reid_ray.config.common import ImagesConfig
 from reid_ray.data.images import IMAGE_SUFFIXES, is_image_name
 from reid_ray.data.pieces import TABLE_ROWS, FilePiece, Piece, SyntheticPiece, TablePiece, packed_states
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.storage.store import State, store_at
+from reid_ray.storage.store import store_at
 from reid_ray.storage.table_files import TableFile, parquet_files
 from reid_ray.versions import check_table
 
@@ -158,26 +157,28 @@ def _list_folder(config: ImagesConfig) -> ImageListing:
         raise DataError(f"{store}: is a file, but images.source is folder; set images.path to the folder, or images.source to parquet")
     if not store.is_folder():
         raise DataError(f"{store}: does not exist; set images.path to a folder of images")
+    # of millions of files, names and 16 bytes each are held
+    names: list[str] = []
+    listed = packed_states([])
     others = 0
-
-    def images() -> Iterator[tuple[str, State | None]]:
-        nonlocal others
-        for name, state in store.walk_states():
-            if is_image_name(name):
-                yield name, state
-            else:
-                others += 1
-
-    found = list(islice(images(), config.limit))
-    if not found:
+    for name, state in store.walk_states():
+        if not is_image_name(name):
+            others += 1
+            continue
+        names.append(name)
+        if not store.is_local:
+            listed.extend(packed_states([state]))
+        if len(names) == config.limit:
+            break
+    if not names:
         held = f"{others} files but none with an image extension ({', '.join(sorted(IMAGE_SUFFIXES))})" if others else "no file at all"
         raise DataError(f"{store}: holds {held}; set images.path to a folder of images")
-    rows = _piece_rows(len(found), at_store=not store.is_local)
-    pieces = []
-    for at in range(0, len(found), rows):
-        names, states = zip(*found[at : at + rows], strict=True)
-        pieces.append(FilePiece(store, names, config.max_pixels, None if store.is_local else packed_states(states)))
-    return ImageListing(len(found), str(store), tuple(pieces), at_store=not store.is_local)
+    rows = _piece_rows(len(names), at_store=not store.is_local)
+    pieces = [
+        FilePiece(store, tuple(names[at : at + rows]), config.max_pixels, None if store.is_local else listed[2 * at : 2 * (at + rows)])
+        for at in range(0, len(names), rows)
+    ]
+    return ImageListing(len(names), str(store), tuple(pieces), at_store=not store.is_local)
 
 
 def _list_parquet(config: ImagesConfig) -> ImageListing:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import pytest
 from pyarrow import fs
@@ -58,10 +59,13 @@ def s3_server() -> Iterator[Bucket]:
     logger = logging.getLogger("werkzeug")
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     running.start()
+    endpoint = "{}:{}".format(*running.get_host_and_port())
+    # what earlier servers of this process held is kept otherwise
+    urlopen(Request(f"http://{endpoint}/moto-api/reset", method="POST"), timeout=60).close()
     with pytest.MonkeyPatch.context() as environment:
         for name in CREDENTIALS:
             environment.setenv(name, "test")
-        bucket = Bucket("{}:{}".format(*running.get_host_and_port()))
+        bucket = Bucket(endpoint)
         handler = _Requests(bucket)
         environment.setattr(logger, "propagate", False)
         logger.setLevel(logging.INFO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from bucket import s3_server
 from PIL import Image
 from refusals import refused
 
@@ -74,6 +75,22 @@ def tables(tmp_path):
         return load_config(TrainJob, None, [*paths, *kinds, *overrides])
 
     return write
+
+
+def test_tables_in_a_bucket_give_what_those_on_disk_give(tables, tmp_path):
+    here, there = tmp_path / "from disk", tmp_path / "from bucket"
+    counts = {}
+    with s3_server() as bucket:
+        config = tables()
+        addresses = [bucket.put(tmp_path / name, name) for name in ("images", "captions")]
+        for folder, paths in ((here, []), (there, [f"images.path={addresses[0]}", f"captions.paths=['{addresses[1]}']"])):
+            folder.mkdir()
+            counts[folder] = Counts()
+            facts = prepare_pairs(tables(IMAGES_ROWS, CAPTIONS_ROWS, *paths) if paths else config, folder, counts[folder])
+            assert facts["samples"] == 4
+    assert counts[here].as_dict() == counts[there].as_dict()
+    for name in (PICTURES, SAMPLES, VALIDATION):
+        assert (there / name).read_bytes() == (here / name).read_bytes()
 
 
 def test_every_caption_is_used_or_counted(tables, tmp_path):
