@@ -112,6 +112,12 @@ def test_the_architecture_page_says_what_every_folder_knows():
     assert named == {path.parent.name for path in (ROOT / "reid_ray").glob("*/__init__.py")}
 
 
+def test_the_architecture_page_lists_files_that_exist():
+    listed = re.findall(r"^\d+\. `([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    assert len(listed) > 100
+    assert [file for file in listed if not (ROOT / "reid_ray" / file).is_file()] == []
+
+
 def test_the_measured_page_names_results_that_exist():
     page = (ROOT / "docs" / "measured.md").read_text()
     assert [name for name in re.findall(r"`([\w-]+\.json)`", page) if not (ROOT / "benchmarks" / "results" / name).is_file()] == []
