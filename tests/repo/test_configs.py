@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from reid_ray.config import load_config
-from reid_ray.config.reference import JOBS, job_model, job_of_config, render
+from reid_ray.config.reference import job_model, job_of_config, render
+from reid_ray.jobs import JOBS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))

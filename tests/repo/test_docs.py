@@ -18,8 +18,9 @@ from test_layering import ALLOWED, LEAVES
 from reid_ray.config import load_config
 from reid_ray.config.base import Section
 from reid_ray.config.paths import named_places
-from reid_ray.config.reference import JOBS, job_model
+from reid_ray.config.reference import job_model
 from reid_ray.config.shipped import find_config
+from reid_ray.jobs import JOBS
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [command for page in PAGES for command in commands_of(page)]

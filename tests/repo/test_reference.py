@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from reid_ray.config import Section, load_config
-from reid_ray.config.reference import JOBS, job_model
+from reid_ray.config.reference import job_model
+from reid_ray.jobs import JOBS
 
 REFERENCE = Path(__file__).resolve().parents[2] / "jobs" / "configs" / "REFERENCE.md"
 ROW = re.compile(r"\| `([^`]+)` \| (.+?) \| (required|null|`.*`|) \| .* \|")

@@ -6,10 +6,11 @@ import pytest
 from reid_ray.config import Section, fingerprint, load_config
 from reid_ray.config.common import OutputConfig
 from reid_ray.config.paths import named_places, names_place
-from reid_ray.config.reference import JOBS, job_model
+from reid_ray.config.reference import job_model
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.errors import ConfigError
+from reid_ray.jobs import JOBS
 from reid_ray.model.pretrained import split_encoder
 from reid_ray.train.dual.config import TrainJob
 

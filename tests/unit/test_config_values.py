@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from reid_ray.config import Section, load_config
-from reid_ray.config.reference import JOBS, job_model
+from reid_ray.config.reference import job_model
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.errors import ConfigError
+from reid_ray.jobs import JOBS
 
 
 class Cat(Section):

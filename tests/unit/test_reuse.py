@@ -7,9 +7,9 @@ import re
 import pytest
 
 from reid_ray.config.common import OutputConfig
-from reid_ray.config.reference import JOBS, job_model
+from reid_ray.config.reference import job_model
+from reid_ray.jobs import JOBS, named
 from reid_ray.jobs import JOBS as TABLE
-from reid_ray.jobs import named
 
 WRITERS = [job for job in JOBS if getattr(job_model(job).model_fields.get("output"), "annotation", None) is OutputConfig]
 
