@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import ray.cloudpickle
+from bucket import s3_server
 from PIL import Image
 
 from reid_ray.caption.config import CaptionJob
@@ -95,13 +96,36 @@ def crops(folder: Path, reds) -> Path:
     return folder
 
 
-def job(folder: Path, out: Path, *overrides: str) -> CaptionJob:
+def job(folder: Path | str, out: Path, *overrides: str) -> CaptionJob:
     values = ["images.source=folder", f"images.path={folder}", f"output.path={out}", "output.if_exists=reuse", "rewriter.share=0"]
     return load_config(CaptionJob, None, [*values, "captioners.main.pool.batch_size=8", *overrides])
 
 
 def rows_of(out: Path) -> list[dict]:
     return read_table(out / "captions", CAPTIONS).to_pylist()
+
+
+def test_a_bucket_gives_the_captions_of_the_folder_and_what_changed_in_it_is_made_again_and_nothing_else(local_ray, tmp_path):
+    folder, engine = crops(tmp_path / "crops", range(40)), LoggedEngine(tmp_path / "log")
+    (folder / "broken.png").write_bytes(b"no picture")
+    with s3_server() as bucket:
+        address = bucket.put(folder, "crops")
+        here = run_caption(job(folder, tmp_path / "here"), engine=engine)
+        assert sorted(engine.asked()) == list(range(40))
+        there = run_caption(job(address, tmp_path / "there"), engine=engine)
+        assert sorted(engine.asked()) == list(range(40))
+        assert there["counts"] == here["counts"] == {"read": 41, "written": 40, "failed": {"not_an_image": 1}}
+        assert rows_of(tmp_path / "there") == rows_of(tmp_path / "here")
+        assert run_caption(job(address, tmp_path / "there"), engine=engine)["run_id"] == there["run_id"]
+        crops(folder, [77])
+        bucket.write("crops/003.png", (folder / "077.png").read_bytes())
+        bucket.filesystem.delete_file("data/crops/004.png")
+        bucket.requests.clear()
+        again = run_caption(job(address, tmp_path / "there"), engine=engine)
+        assert engine.asked() == [77]
+        assert again["counts"]["written"] == 39
+        assert bucket.requests["LIST"] <= 4  # listed once, and what was seen before is not read again
+        assert bucket.requests["GET"] < 2 * 41
 
 
 def test_a_second_run_makes_what_is_new_or_failed_and_nothing_else(local_ray, tmp_path):

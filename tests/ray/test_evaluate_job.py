@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from bucket import s3_server
 
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.model.dual.config import ModelConfig
@@ -88,21 +89,60 @@ def test_ray_data_actors_score_as_a_plain_loop_does(world, local_ray, protocol):
     assert (output / "sheet.png").is_file()
 
 
-def test_vectors_that_the_embed_job_wrote_score_as_the_job_that_embeds_itself(world, local_ray):
+@pytest.fixture(scope="module")
+def bucket(world):
+    """The table images.parquet and, as a folder, the crops of split test, on an S3 server."""
+    with s3_server() as s3:
+        s3.write("tables/images.parquet", (world["root"] / "images.parquet").read_bytes())
+        for row in world["images"].to_pylist():
+            if row["split"] == "test":
+                s3.write(f"crops/{row['person_id']}/{row['image_id']}.jpg", row["image"])
+        yield s3
+
+
+def test_an_index_of_a_bucket_holds_the_vectors_of_its_images(world, bucket, local_ray):
+    from reid_ray.data.images import BadImageError, decode_image
+    from reid_ray.retrieval.index.config import IndexJob
+    from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
+    from reid_ray.retrieval.index.job import run_index
+    from reid_ray.storage import read_table
+
+    images, output = {"source": "folder", "path": bucket.address("crops")}, {"path": str(world["root"] / "index"), "if_exists": "reuse"}
+    config = IndexJob.model_validate({"images": images, "encoder": str(world["root"] / "model"), "output": output})
+    manifest = run_index(config)
+    expected = {}
+    for row in world["images"].to_pylist():
+        if row["split"] == "test":
+            try:
+                expected[f"{row['person_id']}/{row['image_id']}.jpg"] = decode_image(row["image"])
+            except BadImageError:
+                continue
+    assert manifest["counts"] == {"read": len(expected) + 1, "written": len(expected), "failed": {"unreadable": 1}}
+    index = GalleryIndex.load(world["root"] / "index")
+    score_QK, row_QK = index.search(world["encoder"].encode_images(list(expected.values())), 1)
+    names = read_table(world["root"] / "index" / "gallery.parquet", ITEMS)["image_id"].to_pylist()
+    assert [names[row] for row in row_QK[:, 0]] == list(expected)
+    assert score_QK.min() > 1 - 1e-5
+    bucket.requests.clear()
+    assert run_index(config) == manifest  # kept: one listing says that nothing changed
+    assert bucket.requests["GET"] == 0
+
+
+def test_vectors_that_the_embed_job_wrote_from_a_bucket_score_as_the_job_that_embeds_itself(world, bucket, local_ray):
     from reid_ray.retrieval.embed.config import EmbedJob
     from reid_ray.retrieval.embed.job import run_embed
     from reid_ray.retrieval.evaluate.job import run_evaluate
 
     root = world["root"]
     common = {"encoder": str(root / "model"), "embed": {"replicas": 2, "batch_size": 4}, "rows_per_file": 8}
-    images = {"source": "parquet", "path": str(root / "images.parquet"), "split": "test"}
+    images = {"source": "parquet", "path": bucket.address("tables"), "split": "test"}
     made = run_embed(EmbedJob.model_validate({**common, "images": images, "output": {"path": str(root / "vectors_images")}}))
     captions = {"captions": str(root / "captions.parquet"), "split": "test"}
     one = {**common, "embed": {"replicas": 1, "batch_size": 4}}
     texts = run_embed(EmbedJob.model_validate({**one, **captions, "output": {"path": str(root / "vectors_texts")}}))
     assert texts["facts"]["texts_cut"]["of"] == texts["counts"]["written"]
     assert made["counts"]["read"] == made["counts"]["written"] + 1 == world["images"]["split"].to_pylist().count("test")
-    itself = {"encoder": common["encoder"], "images": images["path"], "captions": captions["captions"]}
+    itself = {"encoder": common["encoder"], "images": str(root / "images.parquet"), "captions": captions["captions"]}
     tables = {"query_embeddings": str(root / "vectors_texts"), "gallery_embeddings": str(root / "vectors_images")}
     results = []
     for name, sides in (("by_itself", itself), ("from_tables", tables)):
