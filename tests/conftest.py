@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -38,11 +39,16 @@ def pytest_collection_modifyitems(config, items):
     chosen, left = [], []
     for item in items:
         part = soak_part(item)
-        if wanted == PROPERTIES and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        if wanted == PROPERTIES and is_property(item):
             part = PROPERTIES
         (chosen if (part is None if wanted is None else part is not None and wanted in (part, "all")) else left).append(item)
     config.hook.pytest_deselected(items=left)
     items[:] = chosen
+
+
+def is_property(item) -> bool:
+    """Whether a test draws its inputs at random, by hypothesis, itself or in a function of its own."""
+    return getattr(item.obj, "is_hypothesis_test", False) or "@given(" in inspect.getsource(item.function)
 
 
 def soak_part(item) -> str | None:

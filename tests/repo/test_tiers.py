@@ -12,12 +12,14 @@ MARK = "pytest.mark." + "soak('kills')"  # in two, for a search of marks is not 
 
 
 @pytest.fixture
-def suite(pytester, root):
+def suite(pytester, root, monkeypatch):
     """A project with this one's conftest.py, and a file of each sort."""
+    monkeypatch.setenv("TEST_EXAMPLES_TIMES", "1")  # which conftest.py sets, in this process
     pytester.mkdir("tests")
     (pytester.path / "tests" / "conftest.py").write_text((root / "tests" / "conftest.py").read_text())
     for name, text in {
         "unit/test_a.py": f"import pytest\ndef test_quick(): pass\n@{MARK}\ndef test_long(): pass\n",
+        "unit/test_b.py": "from hypothesis import given, strategies\ndef test_drawn():\n @given(strategies.none())\n def f(n): pass\n f()",
         "soak/test_wheel.py": "def test_installed(): pass\n",
     }.items():
         (pytester.path / "tests" / name).parent.mkdir(exist_ok=True)
@@ -28,12 +30,13 @@ def suite(pytester, root):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], {"test_quick"}),
+        ([], {"test_quick", "test_drawn"}),
         (["--soak", "all"], {"test_long", "test_installed"}),
         (["--soak", "kills"], {"test_long"}),
         (["--soak", "wheel"], {"test_installed"}),
+        (["--soak", "properties"], {"test_drawn"}),
     ],
-    ids=["without a word", "all of soak", "a part by its mark", "a part by its file"],
+    ids=["without a word", "all of soak", "a part by its mark", "a part by its file", "what draws its inputs"],
 )
 def test_soak_tests_run_part_by_part_where_they_are_asked_for_and_nowhere_else(suite, options, expected):
     result = suite.inline_run(*options, "--import-mode=importlib")
@@ -44,7 +47,7 @@ def test_a_quick_test_that_starts_ray_fails_and_a_slow_one_may(suite):
     started = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', '', 'gcs_server'], check=True)\n"
     text = f"import pytest\ndef test_quick():\n {started!r}\n exec({started!r})\n@pytest.mark.slow\ndef test_slow():\n exec({started!r})\n"
     (suite.path / "tests" / "unit" / "test_a.py").write_text(text)
-    suite.inline_run("tests/unit", "--import-mode=importlib").assertoutcome(passed=1, failed=1)
+    suite.inline_run("tests/unit/test_a.py", "--import-mode=importlib").assertoutcome(passed=1, failed=1)
 
 
 def test_the_soak_run_writes_what_each_test_of_a_part_came_to(suite, root):
