@@ -76,6 +76,17 @@ EMBEDDINGS = pa.schema(
     metadata=stamp("embeddings"),
 )
 
+# Beside a model's weights: the images that it was trained on, and those that chose the weights.
+SEEN = pa.schema(
+    [
+        pa.field("role", pa.string(), nullable=False),  # train | val
+        pa.field("content", pa.int64()),  # the first 64 bits of the encoded image's SHA-256, signed; null if the table did not tell it
+        pa.field("dataset", pa.string()),
+        pa.field("person_id", pa.int64()),
+    ],
+    metadata=stamp("seen"),
+)
+
 HITS = pa.schema(
     [
         pa.field("query_id", pa.string(), nullable=False),
@@ -166,3 +177,11 @@ def _refuse_nulls(table: pa.Table, schema: pa.Schema, origin: str) -> None:
     for field in schema:
         if not field.nullable and table.column(field.name).null_count:
             raise DataError(f"{origin}: column {field.name} must not be null, but is in {table.column(field.name).null_count} rows")
+
+
+def content_keys(sha256: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The first 64 bits of hex digests as signed integers, null where there is none: 8 bytes an image, for comparing millions."""
+    return pa.chunked_array(
+        [[None if digest is None else int.from_bytes(bytes.fromhex(digest[:16]), "big", signed=True) for digest in sha256.to_pylist()]],
+        pa.int64(),
+    )

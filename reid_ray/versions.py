@@ -47,6 +47,7 @@ TABLES = {
     "failures": Format("a table of failures", (_FIRST,)),
     "noise": Format("a table of noise levels", (_FIRST,)),
     "queries": Format("a table of scored queries", (_FIRST,)),
+    "seen": Format("a table of images that weights have seen", ("says which images trained and which chose the weights",)),
 }
 FORMATS = {
     **TABLES,
@@ -57,10 +58,13 @@ FORMATS = {
     "checkpoint": Format("a training checkpoint", (_FIRST,)),
     "noise_levels": Format("a store of noise levels", ("a file noise.json with this number; the arrays as in 0",)),
     "run": Format("the record of a training run", ("says what the run was started with",)),
-    "prepared": Format("prepared training data", ("a file ids.arrow, for messages; otherwise as 0",)),
+    "prepared": Format(
+        "prepared training data",
+        ("a file ids.arrow, for messages; otherwise as 0", "a file seen.parquet beside the others; otherwise as 1"),
+    ),
     "ledger": Format("a caption ledger", ("a file format.json with this number; rows as in 0",)),
     "index": Format("a gallery index", (_FIRST,)),
-    "evaluation": Format("the result of an evaluation", (_FIRST,)),
+    "evaluation": Format("the result of an evaluation", (_FIRST, "says what the weights have seen of the gallery; otherwise as 1")),
     "calibration": Format("the result of a calibration", (_FIRST,)),
     "templates": Format("a file of caption templates", (_FIRST,)),
     "service": Format("a search service's interface", ("/info states this number; otherwise as 0",)),

@@ -28,7 +28,9 @@ def _same_table(table: pa.Table) -> pa.Table:
 REGENERATED = ("mark", "service")  # never read to be changed
 # (kind, number before) -> step. Number 1 differs from 0 by saying so.
 JSON_STEPS: dict[tuple[str, int], JsonStep] = {
-    (kind, 0): _same_object for kind in FORMATS if kind not in TABLES and kind not in REGENERATED
+    **{(kind, 0): _same_object for kind in FORMATS if kind not in TABLES and kind not in REGENERATED},
+    ("prepared", 1): _same_object,  # what images were seen cannot be told afterwards; readers do without
+    ("evaluation", 1): _same_object,
 }
 TABLE_STEPS: dict[tuple[str, int], TableStep] = {(kind, 0): _same_table for kind in TABLES}
 

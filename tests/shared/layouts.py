@@ -33,7 +33,7 @@ from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
 from reid_ray.model.mllm.config import MllmConfig
 from reid_ray.model.mllm.model_folder import open_mllm, save_mllm
-from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, table_of
+from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, SEEN, table_of
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
 from reid_ray.retrieval.index.config import IndexConfig
@@ -56,7 +56,15 @@ FILE = Path(__file__).with_name("layouts.json")
 def todays_layouts(folder: Path) -> dict[str, list[str]]:
     """Kind -> its layout; `folder` is a place to write to."""
     evaluation = _evaluation(folder / "evaluation")
-    schemas = {"images": IMAGES, "captions": CAPTIONS, "embeddings": EMBEDDINGS, "hits": HITS, "failures": FAILURES, "noise": NOISE}
+    schemas = {
+        "images": IMAGES,
+        "captions": CAPTIONS,
+        "embeddings": EMBEDDINGS,
+        "hits": HITS,
+        "failures": FAILURES,
+        "noise": NOISE,
+        "seen": SEEN,
+    }
     schemas["queries"] = pq.read_schema(evaluation / "queries.parquet")
     return {
         **{kind: _columns(schema) for kind, schema in schemas.items()},

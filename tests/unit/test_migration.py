@@ -37,7 +37,8 @@ from reid_ray.migrate.format_steps import JSON_STEPS, REGENERATED, TABLE_STEPS
 from reid_ray.migrate.job import run_migrate
 from reid_ray.model.mllm.model_folder import read_tuned
 from reid_ray.model.pretrained import load_encoder
-from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES
+from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, SEEN, table_of
+from reid_ray.retrieval.evaluate.exposure import exposure
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
 from reid_ray.retrieval.index.gallery import GalleryIndex
 from reid_ray.storage import read_manifest, read_table
@@ -60,6 +61,8 @@ STEP = "run/checkpoints/step-00000002"
 def outputs(tmp_path) -> Path:
     shutil.copytree(SOURCE, tmp_path / "outputs")
     (tmp_path / "outputs" / "templates.yaml").write_text(f"templates:\n- {{id: a, text: '{WORDING}'}}\n")
+    (tmp_path / "outputs" / "seen").mkdir()
+    pq.write_table(table_of(SEEN, []), tmp_path / "outputs" / "seen" / "seen.parquet")
     return tmp_path / "outputs"
 
 
@@ -99,6 +102,7 @@ NEWER = {
     "noise": ("training/noise/rank-00000/part-00000.parquet", lambda at: read_table(at / "training" / "noise", NOISE)),
     "queries": ("evaluation/queries.parquet", lambda at: evaluated_queries(at / "evaluation")),
     "evaluation": ("evaluation/result.json", lambda at: read_result(at / "evaluation")),
+    "seen": ("seen/seen.parquet", lambda at: exposure(str(at / "seen"), table_of(IMAGES, []), None, split=None)),
     "encoder": ("training/model/manifest.json", lambda at: load_encoder(at / "training" / "model")),
     "mllm": ("tuning/model/manifest.json", lambda at: read_tuned(at / "tuning" / "model", field="model")),
     "checkpoint": (f"{STEP}/manifest.json", lambda at: check(at / STEP)),

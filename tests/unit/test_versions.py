@@ -12,10 +12,18 @@ from refusals import refused
 from reid_ray import versions
 from reid_ray.data.failures import FAILURES
 from reid_ray.errors import DataError
-from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, table_of
+from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, SEEN, table_of
 from reid_ray.train.masking.noise_export import NOISE
 
-SCHEMAS = {"images": IMAGES, "captions": CAPTIONS, "embeddings": EMBEDDINGS, "hits": HITS, "failures": FAILURES, "noise": NOISE}
+SCHEMAS = {
+    "images": IMAGES,
+    "captions": CAPTIONS,
+    "embeddings": EMBEDDINGS,
+    "hits": HITS,
+    "failures": FAILURES,
+    "noise": NOISE,
+    "seen": SEEN,
+}
 
 
 @pytest.mark.parametrize("kind", versions.FORMATS)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from reid_ray.errors import DataError
 from reid_ray.retrieval.compare.config import CompareJob
+from reid_ray.retrieval.evaluate.exposure import exposure_of, exposure_sentence
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
 from reid_ray.storage import JobOutput, environment, read_manifest, write_bytes, write_json
 from reid_ray.terminal.own_lines import say
@@ -114,14 +115,16 @@ def run_compare(config: CompareJob) -> dict[str, Any]:
             for name, found in differences.items()
         }
         output.facts.update(comparison)
-        write_json(output.folder / "comparison.json", {"unit": "shares in 0..1", **comparison, "environment": environment()})
-        write_bytes(output.folder / "comparison.md", comparison_text(config, comparison).encode())
+        seen = {name: exposure_of(result) for name, result in results.items()}
+        written = {"unit": "shares in 0..1", **comparison, "exposure": seen, "environment": environment()}
+        write_json(output.folder / "comparison.json", written)
+        write_bytes(output.folder / "comparison.md", comparison_text(config, comparison, seen).encode())
     said = ", ".join(f"{name} {row['difference']:+.2%} [{row['low']:+.2%}, {row['high']:+.2%}]" for name, row in comparison.items())
     say(f"compare: {output.counts} -> {config.output.path} ({said})")
     return read_manifest(config.output.path)
 
 
-def comparison_text(config: CompareJob, comparison: dict[str, dict[str, float]]) -> str:
+def comparison_text(config: CompareJob, comparison: dict[str, dict[str, float]], seen: dict[str, dict[str, Any]]) -> str:
     """The comparison in Markdown."""
     lines = [
         f"# {config.candidate} against {config.baseline}",
@@ -140,6 +143,8 @@ def comparison_text(config: CompareJob, comparison: dict[str, dict[str, float]])
     lines += [
         "",
         f"Paired percentile bootstrap, {config.resamples} samples of {drawn}, seed {config.seed}; differences in percentage points.",
+        "",
+        *(f"- {name}: {exposure_sentence(found)}" for name, found in seen.items()),
     ]
     return "\n".join(lines) + "\n"
 

@@ -28,6 +28,7 @@ from reid_ray.retrieval.embed.features import Features, collect_features, read_f
 from reid_ray.retrieval.embed_stream import caption_rows, embed_images, embed_texts, read_captions
 from reid_ray.retrieval.encoder_digest import encoder_identity, require_encoder_folder, require_texts
 from reid_ray.retrieval.evaluate.config import EvaluateJob
+from reid_ray.retrieval.evaluate.exposure import exposure, exposure_sentence, shared_with
 from reid_ray.retrieval.evaluate.page import write_report
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth
 from reid_ray.retrieval.ranking.blocks import Ranking
@@ -91,6 +92,8 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
         f"{result['queries']} queries, {result['gallery']} images, R@1 by chance {result['chance_r1']:.2%})"
         f"{scored.queries.texts_cut.sentence() if scored.queries.texts_cut is not None else ''}"
     )
+    if shared_with("train", result["exposure"]) or shared_with("val", result["exposure"]):
+        say(f"evaluate: {exposure_sentence(result['exposure'])}")
     return read_manifest(config.output.path)
 
 
@@ -99,6 +102,7 @@ def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
     results = scored.ranking.results
     fingerprints = sorted(scored.queries.encoder_fingerprints | scored.gallery.encoder_fingerprints)
     selection = _selection(config)
+    found = exposure(config.encoder, scored.gallery.items, config.images, split=config.split)
     return {
         "unit": "shares in 0..1",
         "protocol": config.protocol,
@@ -114,7 +118,8 @@ def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
         "datasets": sorted(set(scored.gallery.items["dataset"].drop_null().to_pylist())),
         "split": {"queries": config.query_split or config.split, "gallery": config.split},
         "selection": selection,
-        "selected_elsewhere": None if selection["selection"] is None else selection["selected_on"] != (config.query_split or config.split),
+        "exposure": found,
+        "selected_elsewhere": _selected_elsewhere(config, selection, found),
         "encoder": {"path": config.encoder, "fingerprints": fingerprints, "dim": scored.gallery.vector_ND.shape[1]},
         "ties": "equal scores rank in gallery order",
     }
@@ -252,6 +257,13 @@ def _selection(config: EvaluateJob) -> dict[str, Any]:
             known["training_seed"] = manifest["config"]["batches"]["seed"]
             known["trained_on"] = manifest["inputs"]
     return known
+
+
+def _selected_elsewhere(config: EvaluateJob, selection: dict[str, Any], found: dict[str, Any]) -> bool | None:
+    """Whether the weights were chosen on other people: by the images that training recorded, else by the split's name; None: unknown."""
+    if (shared := shared_with("val", found)) is not None:
+        return not shared
+    return None if selection["selection"] is None else selection["selected_on"] != (config.query_split or config.split)
 
 
 def _count(counts: Counts, scored: RankedQueries) -> None:

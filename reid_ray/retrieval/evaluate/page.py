@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from reid_ray.records import HITS, IMAGES
 from reid_ray.retrieval.evaluate.config import EvaluateJob
+from reid_ray.retrieval.evaluate.exposure import exposure_sentence
 from reid_ray.retrieval.evaluate.sheet import SheetHit, SheetQuery, draw_cmc, draw_sheet
 from reid_ray.storage import environment, iter_table, read_table, write_bytes
 
@@ -60,6 +61,7 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
         f"fingerprint {', '.join(result['encoder']['fingerprints']) or 'unknown'}.",
         f"- Selection: {_selected(selection)}",
         f"- {_once(result)}",
+        f"- Exposure: {exposure_sentence(result['exposure'])}",
         f"- Seed of the training run: {selection['training_seed'] if selection['training_seed'] is not None else 'unknown'}. "
         "The evaluation itself draws nothing at random.",
         f"- Versions: Python {facts['python']}, " + ", ".join(f"{name} {version}" for name, version in facts["versions"].items()) + ".",

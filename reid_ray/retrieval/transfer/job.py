@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reid_ray.retrieval.evaluate.exposure import exposure_of, exposure_sentence, shared_with
 from reid_ray.retrieval.evaluate.job import read_result
 from reid_ray.retrieval.transfer.config import TransferJob
 from reid_ray.storage import JobOutput, environment, read_manifest, write_bytes, write_json
@@ -47,6 +48,7 @@ def transfer_text(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         "| --- | --- | --- | " + " | ".join("---" for _ in _SHOWN) + " | --- | --- | --- |",
     ]
     notes: list[str] = []
+    warnings: list[str] = []
     for (train, test), result in results.items():
         overlap = known_overlap(train, test)
         note = "same set" if _plain(train) == _plain(test) else ""
@@ -54,12 +56,18 @@ def transfer_text(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
             if overlap not in notes:
                 notes.append(overlap)
             note = f"[{notes.index(overlap) + 1}]"
+        found = exposure_of(result)
+        if shared_with("train", found) or shared_with("val", found):
+            warnings.append(f"{train} -> {test}: {exposure_sentence(found)}")
+            note = f"{note} SEEN".strip()
         numbers = " | ".join(f"{100 * result[name]:.2f}" for name, _ in _SHOWN)
         protocol = result["protocol"].replace("_", " ")
         lines.append(f"| {train} | {test} | {protocol} | {numbers} | {result['queries']} | {result['gallery']} | {note} |")
     lines += ["", "All numbers in %."]
     if notes:
         lines += ["", "Known overlaps, which flatter a transfer:", "", *(f"{number}. {note}." for number, note in enumerate(notes, 1))]
+    if warnings:
+        lines += ["", *(f"- {warning}" for warning in warnings)]
     return "\n".join(lines) + "\n"
 
 
@@ -77,7 +85,13 @@ def run_transfer(config: TransferJob) -> dict[str, Any]:
     with output:
         output.counts.read = output.counts.written = len(results)
         cells = [
-            {"train": train, "test": test, "overlap": known_overlap(train, test), **{name: result[name] for name, _ in _SHOWN}}
+            {
+                "train": train,
+                "test": test,
+                "overlap": known_overlap(train, test),
+                "exposure": exposure_of(result),
+                **{name: result[name] for name, _ in _SHOWN},
+            }
             for (train, test), result in results.items()
         ]
         write_json(output.folder / "transfer.json", {"unit": "shares in 0..1", "cells": cells, "environment": environment()})

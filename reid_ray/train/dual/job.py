@@ -18,7 +18,7 @@ from reid_ray.storage import MANIFEST, Counts, parquet_files, read_manifest
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.direct_transfer import prepare_transfer, transfer_results
 from reid_ray.train.feed.pairs import prepare_pairs
-from reid_ray.train.feed.prepared import FACTS, SAMPLES, VALIDATION, RowFile, read_prepared, texts_of
+from reid_ray.train.feed.prepared import FACTS, SAMPLES, SEEN_FILE, VALIDATION, RowFile, read_prepared, texts_of
 from reid_ray.train.feed.ray_decoders import decoder_needs
 from reid_ray.train.masking.page import write_noise_page
 from reid_ray.train.recipe import DATA, NOISE, START, Selection
@@ -107,6 +107,8 @@ class DualEncoderRecipe:
 
     def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
         """The noise levels and their page; scores on other data sets."""
+        if (folder / DATA / SEEN_FILE).is_file():  # a run that an older version prepared has none
+            shutil.copyfile(folder / DATA / SEEN_FILE, out / "model" / SEEN_FILE)
         if (folder / NOISE).is_dir():
             shutil.copytree(folder / NOISE, out / NOISE)
             write_noise_page(folder / NOISE, out / "noise.html")

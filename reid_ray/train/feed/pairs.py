@@ -20,13 +20,14 @@ from reid_ray.storage import Counts, read_table, write_json
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.feed.join import NAMES, ImageRows, accept_captions, join_rewrites, write_samples
 from reid_ray.train.feed.pictures import pack_pictures
-from reid_ray.train.feed.prepared import FACTS, IDS, PAIRS, PICTURES, SAMPLES, VALIDATION, RowFile, write_rows
+from reid_ray.train.feed.prepared import FACTS, IDS, PAIRS, PICTURES, SAMPLES, SEEN_FILE, VALIDATION, RowFile, write_rows
+from reid_ray.train.feed.seen import write_seen
 from reid_ray.train.feed.splits import roles_of
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.versions import numbered
 
 _ACCEPTED = "accepted.arrow"  # there while the passes run
-_IMAGE_COLUMNS = ["image_id", "dataset", "split", "person_id", "camera_id"]
+_IMAGE_COLUMNS = ["image_id", "dataset", "split", "person_id", "camera_id", "image_sha256"]
 
 PairsJob = TrainJob | TuneJob
 
@@ -81,6 +82,7 @@ def prepare_pairs(
         val=folder / VALIDATION,
     )
     (folder / _ACCEPTED).unlink()
+    write_seen(folder / SEEN_FILE, images, roles, pictures.picture_N >= 0)
     if answered is not None:
         _keep_answered(folder, answered, counts)
     train, val = RowFile(folder / SAMPLES), RowFile(folder / VALIDATION)

@@ -5,6 +5,7 @@ Knows the configuration and the order of preparation; the workers' side is worke
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from reid_ray.errors import ConfigError
 from reid_ray.runtime import Need
 from reid_ray.storage import Counts, parquet_files
 from reid_ray.train.feed.pairs import prepare_pairs
-from reid_ray.train.feed.prepared import FACTS, read_prepared
+from reid_ray.train.feed.prepared import FACTS, SEEN_FILE, read_prepared
 from reid_ray.train.feed.ray_decoders import decoder_needs
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.recipe import DATA, Selection
@@ -97,6 +98,8 @@ class MllmRecipe:
 
     def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
         """Nothing more than the model; its size and base."""
+        if (folder / DATA / SEEN_FILE).is_file():  # a run that an older version prepared has none
+            shutil.copyfile(folder / DATA / SEEN_FILE, out / "model" / SEEN_FILE)
         return {"model": {name: model[name] for name in ("fingerprint", "family", "base", "trained", "adapter_serves_alone")}}
 
     def sentence(self, facts: dict[str, Any]) -> str:
