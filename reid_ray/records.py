@@ -77,6 +77,7 @@ EMBEDDINGS = pa.schema(
 )
 
 # Beside a model's weights: the images that it was trained on, and those that chose the weights.
+SEEN_FILE = "seen.parquet"
 SEEN = pa.schema(
     [
         pa.field("role", pa.string(), nullable=False),  # train | val

@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.model.pretrained import split_encoder
-from reid_ray.records import IMAGES, SEEN, content_keys
+from reid_ray.records import IMAGES, SEEN, SEEN_FILE, content_keys
 from reid_ray.storage import iter_table, read_table
 
-SEEN_FILE = "seen.parquet"
 # Numbered anew in every set, so that equal numbers are not the same person.
 _RENUMBERED = frozenset({"synthetic"})
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.model.pretrained import locate
+from reid_ray.records import SEEN_FILE
 from reid_ray.runtime import Need
 from reid_ray.storage import MANIFEST, Counts, parquet_files, read_manifest
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.direct_transfer import prepare_transfer, transfer_results
 from reid_ray.train.feed.pairs import prepare_pairs
-from reid_ray.train.feed.prepared import FACTS, SAMPLES, SEEN_FILE, VALIDATION, RowFile, read_prepared, texts_of
+from reid_ray.train.feed.prepared import FACTS, SAMPLES, VALIDATION, RowFile, read_prepared, texts_of
 from reid_ray.train.feed.ray_decoders import decoder_needs
 from reid_ray.train.masking.page import write_noise_page
 from reid_ray.train.recipe import DATA, NOISE, START, Selection

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.errors import DataError
-from reid_ray.records import IMAGES
+from reid_ray.records import IMAGES, SEEN_FILE
 from reid_ray.storage import Counts, read_table, write_json
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.feed.join import NAMES, ImageRows, accept_captions, join_rewrites, write_samples
 from reid_ray.train.feed.pictures import pack_pictures
-from reid_ray.train.feed.prepared import FACTS, IDS, PAIRS, PICTURES, SAMPLES, SEEN_FILE, VALIDATION, RowFile, write_rows
+from reid_ray.train.feed.prepared import FACTS, IDS, PAIRS, PICTURES, SAMPLES, VALIDATION, RowFile, write_rows
 from reid_ray.train.feed.seen import write_seen
 from reid_ray.train.feed.splits import roles_of
 from reid_ray.train.mllm.config import TuneJob

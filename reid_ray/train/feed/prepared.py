@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 from reid_ray.versions import check_json
 
 SAMPLES, VALIDATION, PICTURES, FACTS = "samples.arrow", "validation.arrow", "pictures.arrow", "facts.json"
-SEEN_FILE = "seen.parquet"  # the images of SAMPLES and VALIDATION, for the model's folder
 IDS = "ids.arrow"  # caption_id and image_id of each row of SAMPLES, for messages; read only when there is one to write
 ROWS = 65_536  # of texts and numbers in one record batch
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_ray.errors import ConfigError
+from reid_ray.records import SEEN_FILE
 from reid_ray.runtime import Need
 from reid_ray.storage import Counts, parquet_files
 from reid_ray.train.feed.pairs import prepare_pairs
-from reid_ray.train.feed.prepared import FACTS, SEEN_FILE, read_prepared
+from reid_ray.train.feed.prepared import FACTS, read_prepared
 from reid_ray.train.feed.ray_decoders import decoder_needs
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.recipe import DATA, Selection
