@@ -7,7 +7,7 @@ from mutation import Mutation
 _CAPTION = "tests/unit/caption/"
 _DATA = "tests/unit/data/"
 _PAIRS = ("tests/unit/train/feed/test_pairs.py",)
-_SHARDS, _ANNOTATIONS = (_DATA + "formats/test_webdataset.py",), (_DATA + "containers/test_annotations.py",)
+_SHARDS, _ANNOTATIONS = (_DATA + "formats/generic/test_webdataset.py",), (_DATA + "containers/test_annotations.py",)
 _SOURCES = ("tests/unit/data/test_sources.py",)
 
 MUTATIONS = (
@@ -79,11 +79,15 @@ MUTATIONS = (
     ),
     # --- what a data set's files say
     Mutation(
-        "two images of one name are mixed up", "reid_ray/data/formats/webdataset.py", "        if differing:", "        if False:", _SHARDS
+        "two images of one name are mixed up",
+        "reid_ray/data/formats/generic/webdataset.py",
+        "        if differing:",
+        "        if False:",
+        _SHARDS,
     ),
     Mutation(
         "the sample at a break comes without its text",
-        "reid_ray/data/formats/webdataset.py",
+        "reid_ray/data/formats/generic/webdataset.py",
         "if index.broken and key == index.last:",
         "if False:",
         _SHARDS,

@@ -159,6 +159,17 @@ def test_each_is_one_line_beside_its_import(extended):
     assert len(added) == 3
 
 
+def test_the_package_has_room_for_them(extended):
+    """The extended copy is as the layering test wants it: no folder too large, no two names alike."""
+    _, _, folder = extended
+    options = ["-q", "-p", "no:cacheprovider", "-k", "glance or ending or one_name", "tests/repo/test_layering.py"]
+    (folder / "tests" / "repo").mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "repo" / "test_layering.py", folder / "tests" / "repo")
+    done = subprocess.run([sys.executable, "-m", "pytest", *options], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "3 passed" in done.stdout
+
+
 def test_ingest_reads_the_new_layout(extended):
     from reid_ray.records import IMAGES
     from reid_ray.storage import read_table

@@ -25,7 +25,7 @@ from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.formats.config import SourceConfig
-from reid_ray.data.formats.parquet import read_parquet
+from reid_ray.data.formats.generic.parquet import read_parquet
 from reid_ray.data.sources import image_listing
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.data.synthetic.job import run_synthesize

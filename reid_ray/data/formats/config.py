@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from reid_ray.config.base import Section
 from reid_ray.config.paths import LocalPath, PathOrAddress
 
-# The formats, and of each the function that reads it, in a module beside this one: a new data set is one file and one line here.
+# The formats, and of each the function that reads it, in a module beside or below this one: a new data set is one file and one line here.
 READERS = {
     "cuhk_pedes": "cuhk_pedes.read_cuhk_pedes",
     "icfg_pedes": "icfg_pedes.read_icfg_pedes",
@@ -21,9 +21,9 @@ READERS = {
     "cuhk03": "cuhk03.read_cuhk03",
     "luperson": "luperson.read_luperson",
     "luperson_mllm": "luperson_mllm.read_luperson_mllm",
-    "folder": "folder.read_folder",
-    "webdataset": "webdataset.read_webdataset",
-    "parquet": "parquet.read_parquet",
+    "folder": "generic.folder.read_folder",
+    "webdataset": "generic.webdataset.read_webdataset",
+    "parquet": "generic.parquet.read_parquet",
 }
 if TYPE_CHECKING:
     Format: TypeAlias = str

@@ -6,8 +6,8 @@ The images come from several data sets, so no camera is known. caption_all.json 
 
 from __future__ import annotations
 
+from reid_ray.data.containers.json_captions import JsonLayout, find_annotations, read_json_captions
 from reid_ray.data.formats.config import SourceConfig
-from reid_ray.data.formats.json_captions import JsonLayout, find_annotations, read_json_captions
 from reid_ray.data.image_records import Records
 from reid_ray.errors import DataError
 from reid_ray.storage.store import Store

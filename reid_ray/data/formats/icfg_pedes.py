@@ -6,8 +6,8 @@ imgs/train and imgs/test are those of MSMT17, where the images come from, and ar
 
 from __future__ import annotations
 
+from reid_ray.data.containers.json_captions import JsonLayout, find_annotations, read_json_captions
 from reid_ray.data.formats.config import SourceConfig
-from reid_ray.data.formats.json_captions import JsonLayout, find_annotations, read_json_captions
 from reid_ray.data.formats.msmt17 import camera_of_name
 from reid_ray.data.image_records import Records
 from reid_ray.storage.store import Store

@@ -14,7 +14,7 @@ __all__ = ["Caption", "ImageRecord", "Records", "Skipped", "read_source", "reade
 
 
 def reader_of(format: Format) -> Callable[[Store, SourceConfig], Records]:
-    """The function that reads a format, from its module beside this one."""
+    """The function that reads a format, from its module in this folder."""
     module, _, function = READERS[format].rpartition(".")
     reader: Callable[[Store, SourceConfig], Records] = getattr(import_module(f"{__package__}.{module}"), function)
     return reader

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
+from reid_ray.data.containers.json_captions import JsonLayout, find_annotations, read_json_captions
 from reid_ray.data.formats.config import SourceConfig
-from reid_ray.data.formats.json_captions import JsonLayout, find_annotations, read_json_captions
 from reid_ray.data.image_records import Records
 from reid_ray.storage.store import Store
 

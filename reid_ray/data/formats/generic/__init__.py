@@ -1,0 +1,1 @@
+"""Layouts of no one data set: folders of pictures, Parquet tables, WebDataset shards."""
