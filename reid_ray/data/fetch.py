@@ -23,9 +23,9 @@ from itertools import islice
 from types import FrameType
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from reid_ray.data.config import LoadConfig
 from reid_ray.data.image_records import ImageRecord, Skipped, skipped
 from reid_ray.data.images import BadImageError
-from reid_ray.data.ingest.config import LoadConfig
 from reid_ray.errors import DataError
 from reid_ray.storage.regular_files import raise_if_system
 from reid_ray.storage.store import Store

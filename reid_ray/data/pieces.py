@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.config.common import SyntheticConfig
+from reid_ray.data.config import LoadConfig
 from reid_ray.data.fetch import Loaded, load_all
 from reid_ray.data.image_records import ImageRecord, Skipped
 from reid_ray.data.images import BadImageError, image_size
-from reid_ray.data.ingest.config import LoadConfig
 from reid_ray.errors import DataError
 from reid_ray.records import IMAGES, conform, table_of
 from reid_ray.storage import sha256_of

@@ -103,6 +103,21 @@ def test_no_module_imports_itself_by_way_of_others():
         visit(name, [])
 
 
+def test_what_recipes_share_knows_no_recipe():
+    """The feed, the losses, checkpoints and logs serve dual encoders and multimodal LLMs alike; reading serves every job of data/."""
+    shared = {"train": ("feed", "losses", "checkpoint", "log"), "data": ("containers", "formats", "synthetic")}
+    recipes = ("train.dual", "train.mllm", "data.ingest", "data.lint", "data.export")
+    found = [
+        f"{name} imports {other}"
+        for name, path in MODULES.items()
+        if any(name.startswith(f"reid_ray.{part}.{folder}.") for part, folders in shared.items() for folder in folders)
+        or (name.startswith("reid_ray.data.") and name.count(".") == 2)
+        for other in _imports(path)
+        if other.startswith(tuple(f"reid_ray.{recipe}" for recipe in recipes))
+    ]
+    assert found == []
+
+
 def test_a_folder_can_be_taken_in_at_a_glance():
     folders = [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir() and path.name != "__pycache__")]
     sizes = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}

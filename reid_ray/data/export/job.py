@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from reid_ray.data.config import LoadConfig
 from reid_ray.data.export.config import ExportJob
 from reid_ray.data.export.layouts import WRITERS
 from reid_ray.data.export.writer import CannotExpressError
@@ -17,7 +18,6 @@ from reid_ray.data.fetch import load_all
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.registry import Caption, Skipped, read_source
 from reid_ray.data.images import image_size
-from reid_ray.data.ingest.config import LoadConfig
 from reid_ray.data.ingest.job import admit
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar

@@ -8,19 +8,8 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig
+from reid_ray.data.config import LoadConfig
 from reid_ray.data.formats.config import WITHOUT_FILES, SourceConfig
-
-
-class LoadConfig(Section):
-    """How images are read and checked, within bounded memory."""
-
-    processes: int | None = Field(
-        None, ge=0, le=256, description="processes for images on a local disk; null takes one per core, 0 works in the job's own process"
-    )
-    threads: int = Field(16, ge=1, le=256, description="threads for images in an object store, where waiting is most of the work")
-    check: Literal["decode", "header"] = Field(
-        "decode", description="decode finds truncated files too; header only reads the size, about 4 times cheaper on small crops"
-    )
 
 
 class IngestJob(Section):

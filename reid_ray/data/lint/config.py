@@ -6,8 +6,8 @@ from pydantic import Field
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig
+from reid_ray.data.config import LoadConfig
 from reid_ray.data.formats.config import SourceConfig
-from reid_ray.data.ingest.config import LoadConfig
 
 
 class LintJob(Section):

@@ -9,9 +9,26 @@ from pydantic import Field, model_validator
 from reid_ray.config.base import Section
 from reid_ray.config.paths import PathOrAddress
 from reid_ray.model.dual.config import ModelConfig
-from reid_ray.train.feed.config import PairTrainingJob, TrainCaptions
+from reid_ray.train.feed.config import PairCaptions, PairTrainingJob
 from reid_ray.train.losses.config import ObjectiveConfig
 from reid_ray.train.masking.config import MaskingConfig
+
+
+class TrainCaptions(PairCaptions):
+    """Which captions of an image a dual encoder learns from."""
+
+    rewrite_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="probability that an accepted rewrite takes the place of its original (LLM-DA's beta; 0.2 there); 0 reads no rewrites. "
+        "A caption without accepted rewrites always stands",
+    )
+
+    @property
+    def reads_rewrites(self) -> bool:
+        """Whether rewrites are of use."""
+        return self.rewrite_share > 0
 
 
 class TransferSet(Section):

@@ -57,27 +57,21 @@ class TrainImages(Section):
         return "held_out" if self.val_share else self.val_split
 
 
-class TrainCaptions(Section):
+class PairCaptions(Section):
     """Which captions are learnt from."""
 
     paths: list[PathOrAddress] = Field(
-        min_length=1, description="Parquet files or folders in the CAPTIONS schema; all of them are learnt from"
+        min_length=1,
+        description="Parquet files or folders in the CAPTIONS schema, from the caption job or from people; all are learnt from",
     )
     kinds: list[Literal["human", "static", "dynamic"]] = Field(
-        ["human", "static", "dynamic"], min_length=1, description="kinds of captions to take; each caption is one sample per epoch"
-    )
-    rewrite_share: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="probability that an accepted rewrite takes the place of its original (LLM-DA's beta; 0.2 there); 0 reads no rewrites. "
-        "A caption without accepted rewrites always stands",
+        ["human", "static", "dynamic"], min_length=1, description="kinds of captions to take; each caption with its image is one sample"
     )
 
     @property
     def reads_rewrites(self) -> bool:
         """Whether rewrites are of use."""
-        return self.rewrite_share > 0
+        raise NotImplementedError
 
 
 class BatchesConfig(Section):
@@ -141,6 +135,7 @@ class PairTrainingJob(TrainingJob):
     """A training job that learns from images and their captions: its batches must divide, and its patience needs scores."""
 
     images: TrainImages
+    captions: PairCaptions
     batches: BatchesConfig = BatchesConfig()
 
     @model_validator(mode="after")

@@ -17,23 +17,20 @@ import pyarrow.compute as pc
 from reid_ray.errors import DataError
 from reid_ray.records import IMAGES, SEEN_FILE
 from reid_ray.storage import Counts, read_table, write_json
-from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.feed.config import PairTrainingJob
 from reid_ray.train.feed.join import NAMES, ImageRows, accept_captions, join_rewrites, write_samples
 from reid_ray.train.feed.pictures import pack_pictures
 from reid_ray.train.feed.prepared import FACTS, IDS, PAIRS, PICTURES, SAMPLES, VALIDATION, RowFile, write_rows
 from reid_ray.train.feed.seen import write_seen
 from reid_ray.train.feed.splits import roles_of
-from reid_ray.train.mllm.config import TuneJob
 from reid_ray.versions import numbered
 
 _ACCEPTED = "accepted.arrow"  # there while the passes run
 _IMAGE_COLUMNS = ["image_id", "dataset", "split", "person_id", "camera_id", "image_sha256"]
 
-PairsJob = TrainJob | TuneJob
-
 
 def prepare_pairs(
-    config: PairsJob,
+    config: PairTrainingJob,
     folder: Path,
     counts: Counts,
     *,
@@ -116,7 +113,7 @@ def _keep_answered(folder: Path, answered: Callable[[RowFile], np.ndarray], coun
         left.replace(folder / name)
 
 
-def _refuse_empty(config: PairsJob, images: pa.Table, train: RowFile, val: RowFile, counts: Counts) -> None:
+def _refuse_empty(config: PairTrainingJob, images: pa.Table, train: RowFile, val: RowFile, counts: Counts) -> None:
     captions, named = ", ".join(config.captions.paths), _named(config.images.train_split)
     if len(train) < config.batches.size:
         unsplit = images["split"].null_count
@@ -138,7 +135,7 @@ def _named(split: str | None) -> str:
     return "of images without a split" if split is None else f"of split {split!r}"
 
 
-def _identity_facts(config: PairsJob, train: RowFile) -> dict[str, int]:
+def _identity_facts(config: PairTrainingJob, train: RowFile) -> dict[str, int]:
     """How many identities show fewer pictures than sampler identity draws of each, so that theirs repeat.
 
     Raises:

@@ -7,22 +7,15 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.paths import PathOrAddress
 from reid_ray.model.mllm.config import MllmConfig
-from reid_ray.train.feed.config import BatchesConfig, PairTrainingJob
+from reid_ray.train.feed.config import BatchesConfig, PairCaptions, PairTrainingJob
 
 Source = Literal["rewrite", "image", "identity", "caption"]
 
 
-class TuneCaptions(Section):
+class TuneCaptions(PairCaptions):
     """Captions, and the target texts (continuations) that the model learns to say after them."""
 
-    paths: list[PathOrAddress] = Field(
-        min_length=1, description="Parquet files or folders in the CAPTIONS schema, from the caption job or from people"
-    )
-    kinds: list[Literal["human", "static", "dynamic"]] = Field(
-        ["human", "static", "dynamic"], min_length=1, description="kinds of captions to take; each caption with its image is one sample"
-    )
     continuation: list[Source] = Field(
         ["rewrite", "image", "identity"],
         min_length=1,

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shards import shard
 
+from reid_ray.data.config import LoadConfig
 from reid_ray.data.fetch import load_all
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.registry import read_source
 from reid_ray.data.images import image_size
-from reid_ray.data.ingest.config import LoadConfig
 from reid_ray.data.ingest.job import Tables, admit
 from reid_ray.data.lint.checks import check, summary
 from reid_ray.data.lint.gather import Rows

@@ -18,11 +18,12 @@ import pytest
 from PIL import Image
 from refusals import refused
 
+from reid_ray.data.config import LoadConfig
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.fetch import load_all
 from reid_ray.data.image_records import ImageRecord
 from reid_ray.data.images import verify_image
-from reid_ray.data.ingest.config import IngestJob, LoadConfig
+from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.job import run_ingest
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import CAPTIONS, IMAGES
