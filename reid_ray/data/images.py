@@ -144,6 +144,13 @@ def encode_jpeg(picture: Image.Image, *, quality: int = 90) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg_thumbnail(picture: Image.Image, *, width: int, height: int) -> bytes:
+    """JPEG bytes of an RGB picture, shrunk to at most width x height pixels, never enlarged; its pixels alone, as encode_jpeg."""
+    small = picture.copy()
+    small.thumbnail((width, height))
+    return encode_jpeg(small, quality=85)
+
+
 def _open(data: bytes) -> Image.Image:
     # Pillow's own warning about large pictures may be printed; silencing it here would not be thread-safe, and max_pixels decides.
     try:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.config.common import PoolConfig
-from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image, encode_jpeg
+from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image, jpeg_thumbnail
 from reid_ray.data.pieces import UNREAD
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
@@ -65,7 +65,10 @@ class ImageEmbedder:
         )
         if self._thumbnail_height is None:
             return table
-        thumbnails = [thumbnail(pictures[row], self._thumbnail_height) if row in vectors else None for row in range(images.num_rows)]
+        height = self._thumbnail_height
+        thumbnails = [
+            jpeg_thumbnail(pictures[row], width=4 * height, height=height) if row in vectors else None for row in range(images.num_rows)
+        ]
         return table.append_column(THUMBNAIL, pa.array(thumbnails, THUMBNAIL.type))
 
 
@@ -130,7 +133,7 @@ def embed_images(
         encoder_path: folder that load_encoder loads; every node must see it.
         pool: actors, what each asks for, and rows per call.
         max_pixels: an image whose header claims more is a failed row.
-        thumbnail_height: if given, a column `thumbnail` holds a JPEG at most so many pixels high.
+        thumbnail_height: if given, a column `thumbnail` holds a JPEG at most so many pixels high (and 4 times as wide).
     """
     options = {"max_pixels": max_pixels, "thumbnail_height": thumbnail_height}
     return _embed(images, _ImageActor, encoder_path, pool, options)
@@ -162,13 +165,6 @@ def caption_rows(captions: pa.Table) -> ray.data.Dataset:
     import ray.data
 
     return ray.data.from_arrow([captions.slice(start, 1024) for start in range(0, captions.num_rows, 1024)])
-
-
-def thumbnail(picture: Image.Image, height: int) -> bytes:
-    """JPEG of `picture`, shrunk to at most `height` pixels high (and 4 x height wide); never enlarged."""
-    small = picture.copy()
-    small.thumbnail((4 * height, height))
-    return encode_jpeg(small, quality=85)
 
 
 class _ImageActor:

@@ -5,7 +5,6 @@ Knows statistics, a manifest and pictures; measures nothing. The page itself is 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 from reid_ray.caption.filters.diversity import Diversity
 from reid_ray.caption.report.charts import Chart, bar_chart
 from reid_ray.caption.report.statistics import SCORE_EDGES, RunStatistics
-from reid_ray.data.images import BadImageError, decode_image
+from reid_ray.data.images import BadImageError, decode_image, jpeg_thumbnail
 from reid_ray.pages import jpeg_url, render
 
 _RATES = ("images_per_second", "rewrites_per_second")
@@ -233,10 +232,7 @@ def _crop(sample: Sample) -> Crop:
 def _picture(data: bytes | None) -> str:
     """A small JPEG as a data URL: the page must not grow with the size of the photographs."""
     image = decode_image(data, max_pixels=50_000_000)
-    image.thumbnail((320, 320))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return jpeg_url(buffer.getvalue())
+    return jpeg_url(jpeg_thumbnail(image, width=320, height=320))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

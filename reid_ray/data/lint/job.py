@@ -13,7 +13,7 @@ from typing import Any
 
 from reid_ray.data.fetch import Loaded, load_all
 from reid_ray.data.formats.registry import ImageRecord, read_source
-from reid_ray.data.images import decode_image, encode_jpeg
+from reid_ray.data.images import decode_image, jpeg_thumbnail
 from reid_ray.data.ingest.job import admit
 from reid_ray.data.lint.checks import check, summary
 from reid_ray.data.lint.config import LintJob
@@ -27,7 +27,7 @@ from reid_ray.storage.regular_files import printable
 from reid_ray.storage.store import is_remote
 from reid_ray.terminal.own_lines import say
 
-_THUMBNAIL = (128, 128)
+_SIDE = 128  # of an example, pixels at most
 
 
 def run_lint(config: LintJob) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _thumbnails(config: LintJob, wanted: set[str]) -> dict[str, bytes]:
     chosen: Iterable[ImageRecord] = (
         record for record in read_source(config.source) if isinstance(record, ImageRecord) and printable(record.image_id) in wanted
     )
-    draw = partial(thumbnail, max_pixels=config.source.max_pixels)
+    draw = partial(_small, max_pixels=config.source.max_pixels)
     load = config.load.model_copy(update={"processes": 0})
     if wanted:
         for row in load_all(chosen, draw, load, remote=is_remote(config.source.path), max_bytes=config.source.max_file_mb << 20):
@@ -86,12 +86,10 @@ def _thumbnails(config: LintJob, wanted: set[str]) -> dict[str, bytes]:
     return found
 
 
-def thumbnail(data: bytes, max_pixels: int) -> bytes:
-    """A JPEG of at most 128 x 128 pixels.
+def _small(data: bytes, max_pixels: int) -> bytes:
+    """An example's picture as the page shows it.
 
     Raises:
         BadImageError: as images.decode_image.
     """
-    picture = decode_image(data, max_pixels=max_pixels)
-    picture.thumbnail(_THUMBNAIL)
-    return encode_jpeg(picture, quality=80)
+    return jpeg_thumbnail(decode_image(data, max_pixels=max_pixels), width=_SIDE, height=_SIDE)

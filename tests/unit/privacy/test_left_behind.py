@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import io
 import logging
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,18 +29,19 @@ from reid_ray.caption.image_captions import Captioner
 from reid_ray.caption.ledger.missing import MISSING
 from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import Ledger, ledger_table, open_ledger
+from reid_ray.caption.report.page import Sample, render_report
+from reid_ray.caption.report.statistics import RunStatistics
 from reid_ray.caption.rows import staged_table
 from reid_ray.caption.stages import CaptionStage, RewriteStage
 from reid_ray.config import load_config
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.containers.caption_store import CaptionStore
-from reid_ray.data.images import decode_image, encode_jpeg
+from reid_ray.data.images import decode_image, encode_jpeg, jpeg_thumbnail
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.job import run_ingest
 from reid_ray.data.lint.config import LintJob
 from reid_ray.data.lint.job import run_lint
 from reid_ray.data.sources import iter_images
-from reid_ray.retrieval.embed_stream import thumbnail
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader, ThumbnailWriter
 from reid_ray.retrieval.search import Query
 from reid_ray.scratch import scratch_folder
@@ -65,14 +68,19 @@ def marked_jpeg(seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
+def pictures_of(page: bytes) -> bytes:
+    """The pictures that a page holds as data: URLs, one after the other."""
+    return b"".join(base64.b64decode(picture) for picture in re.findall(rb"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", page))
+
+
 def marked_files(folder: Path, *, but: tuple[str, ...] = ()) -> list[str]:
-    """Files below a folder that hold the mark, tables read as tables; `but` names folders that are meant to hold it."""
+    """Files below a folder that hold the mark, tables read as tables and a page's pictures as files; `but` is meant to hold it."""
     found = []
     for file in folder.rglob("*"):
         if not file.is_file() or any(part in but for part in file.relative_to(folder).parts):
             continue
         content = repr(pq.read_table(file).to_pylist()).encode() if file.suffix == ".parquet" else file.read_bytes()
-        if MARK.encode() in content:
+        if MARK.encode() in content + pictures_of(content if file.suffix == ".html" else b""):
             found.append(str(file.relative_to(folder)))
     return found
 
@@ -268,8 +276,27 @@ def test_processes_that_the_service_starts_do_not_inherit_its_token(monkeypatch,
 
 def test_thumbnails_and_encoded_pictures_hold_pixels_alone():
     picture = decode_image(marked_jpeg())
-    for made in (encode_jpeg(picture), thumbnail(picture, 16)):
+    for made in (encode_jpeg(picture), jpeg_thumbnail(picture, width=16, height=16)):
         assert MARK.encode() not in made
+
+
+def test_the_report_of_a_run_shows_pixels_alone(tmp_path):
+    row = {"status": "ok", "faithfulness": None, "instruction_id": "static", "kind": "static", "text": "A man.", "reason": None}
+    manifest = {
+        "job": "caption",
+        "started": "now",
+        "fingerprint": "f",
+        "counts": {"read": 1, "failed": {}},
+        "timings": {"total_seconds": 1.0},
+        "facts": {},
+        "inputs": {},
+        "environment": {"processor": "p", "cpu_count": 1, "memory_bytes": 1, "versions": {}, "commit": "c", "command": "report"},
+    }
+    samples = [Sample("0.jpg", marked_jpeg(), (row,))]
+    page = render_report(title="run", statistics=RunStatistics(rows=1), manifest=manifest, samples=samples, alpha=None)
+    (tmp_path / "report.html").write_text(page)
+    assert Image.open(io.BytesIO(pictures_of(page.encode()))).size == (32, 64)
+    assert marked_files(tmp_path) == []
 
 
 def test_ingest_and_lint_leave_a_pictures_words_in_the_pictures_alone(tmp_path, monkeypatch, capfd, logged):
