@@ -72,10 +72,12 @@ class FilePiece:
         """The piece with its files' states as they are now."""
         return self if self.listed is None else replace(self, listed=packed_states(self.store.states(self.names)))
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Its images as small SOURCED tables."""
+    def tables(self, only: pa.Array | None = None) -> Iterator[pa.Table]:
+        """Its images as small SOURCED tables; if `only` is given, those of these image_ids, and no other file is opened."""
         dataset = printable(self.store.root.rpartition("/")[2])
-        records = (ImageRecord(printable(name), dataset, self.store, name) for name in self.names)
+        wanted = None if only is None else frozenset(only.to_pylist())
+        names = (name for name in self.names if wanted is None or printable(name) in wanted)
+        records = (ImageRecord(printable(name), dataset, self.store, name) for name in names)
         for some in _small(_loaded(records, self.max_pixels, remote=not self.store.is_local)):
             yield table_of(SOURCED, [_row(each) for each in some])
 
@@ -102,12 +104,12 @@ class SyntheticPiece:
         """Itself: it does not change."""
         return self
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Its images as a SOURCED table."""
+    def tables(self, only: pa.Array | None = None) -> Iterator[pa.Table]:
+        """Its images as a SOURCED table; if `only` is given, those of these image_ids."""
         from reid_ray.data.synthetic.people import SyntheticPeople
 
         people = SyntheticPeople(self.config)
-        yield _with_unread(pa.concat_tables([people.image_table(start, stop) for start, stop in self.ranges]), {})
+        yield _with_unread(_only(pa.concat_tables([people.image_table(start, stop) for start, stop in self.ranges]), only), {})
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,8 @@ class TablePiece:
             return self
         return replace(self, file=replace(self.file, listed=self.file.store.state(self.file.name)))
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Its images as small SOURCED tables."""
+    def tables(self, only: pa.Array | None = None) -> Iterator[pa.Table]:
+        """Its images as small SOURCED tables; if `only` is given, those of these image_ids, and no other's file is opened."""
         left = self.rows
         with self.file.open() as parquet:
             present = [name for name in IMAGES.names if name in parquet.schema_arrow.names]
@@ -143,8 +145,9 @@ class TablePiece:
                     table = table.filter(pc.equal(table["split"], self.split))
                 table = table.slice(0, left)
                 left -= table.num_rows
-                if table.num_rows:
-                    yield _with_bytes(table, self.file, self.max_pixels)
+                wanted = _only(table, only)
+                if wanted.num_rows:
+                    yield _with_bytes(wanted, self.file, self.max_pixels)
                 if not left:
                     return
 
@@ -235,6 +238,10 @@ def _of_path(at: int, row: dict[str, Any], file: TableFile, unread: dict[int, st
         unread[at] = f"unreadable_file: {error}"
         return ()
     return (ImageRecord(row["image_id"], "", store, name),)
+
+
+def _only(table: pa.Table, image_ids: pa.Array | None) -> pa.Table:
+    return table if image_ids is None else table.filter(pc.is_in(table["image_id"], image_ids))
 
 
 def _with_unread(table: pa.Table, unread: dict[int, str]) -> pa.Table:

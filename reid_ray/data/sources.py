@@ -114,10 +114,16 @@ def read_images(
     return images.repartition(target_num_rows_per_block=TABLE_ROWS) if config.source == "parquet" else images
 
 
-def iter_images(config: ImagesConfig, *, listing: ImageListing | None = None) -> Iterator[pa.Table]:
-    """The same rows in this process, in the source's order, as small SOURCED tables; needs no Ray."""
+def iter_images(config: ImagesConfig, *, listing: ImageListing | None = None, only: pa.Array | None = None) -> Iterator[pa.Table]:
+    """The same rows in this process, in the source's order, as small SOURCED tables; needs no Ray.
+
+    Args:
+        config: the source.
+        listing: as of read_images.
+        only: image_ids of the rows to give, and of the only files to open; None gives all.
+    """
     for piece in (listing or image_listing(config)).pieces:
-        yield from piece.tables()
+        yield from piece.tables(only)
 
 
 def _read_pieces(batch: pa.Table, through: Callable[[Piece], Iterator[pa.Table]] | None) -> Iterator[pa.Table]:

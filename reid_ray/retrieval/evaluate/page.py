@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.records import HITS, IMAGES
+from reid_ray.config.common import ImagesConfig
+from reid_ray.data.sources import iter_images
+from reid_ray.records import HITS
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.exposure import exposure_sentence
 from reid_ray.retrieval.evaluate.sheet import SheetHit, SheetQuery, draw_cmc, draw_sheet
-from reid_ray.storage import environment, iter_table, read_table, write_bytes
+from reid_ray.storage import environment, read_table, write_bytes
 
 _PROTOCOLS = {
     "text_to_image": "Every caption of the query split is a query, every image of the gallery split is in the gallery, a match is an "
@@ -98,12 +100,11 @@ def _draw_hits(folder: Path, config: EvaluateJob) -> bool:
     return True
 
 
-def _pictures(path: str, ids: pa.Array) -> dict[str, bytes]:
-    """Encoded bytes of the wanted images, from one pass over the table."""
-    found: dict[str, bytes] = {}
-    for table in iter_table(path, IMAGES, columns=["image_id", "image"], batch_rows=256):
-        kept = table.filter(pc.is_in(table["image_id"], ids))
-        found.update(zip(kept["image_id"].to_pylist(), kept["image"].to_pylist(), strict=True))
+def _pictures(path: str, ids: pa.Array) -> dict[str, bytes | None]:
+    """Encoded bytes of the wanted images, from one pass over the table; None for one that cannot be read."""
+    found: dict[str, bytes | None] = {}
+    for table in iter_images(ImagesConfig(source="parquet", path=path), only=ids):
+        found.update(zip(table["image_id"].to_pylist(), table["image"].to_pylist(), strict=True))
     return found
 
 

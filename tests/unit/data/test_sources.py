@@ -177,6 +177,19 @@ def test_synthetic_people_come_as_the_generator_makes_them(split, limit):
     assert count_images(config) == len(whole)
 
 
+@pytest.mark.parametrize("source", ["synthetic", "folder", "parquet"])
+def test_rows_of_some_images_are_theirs_of_the_whole_source(tmp_path, source):
+    if source == "parquet":
+        _write_parquet(tmp_path)
+    for number in range(40 if source == "folder" else 0):
+        _write_jpeg(tmp_path / f"{number}.jpg", number)
+    path = None if source == "synthetic" else str(tmp_path)
+    config = ImagesConfig(source=source, path=path, synthetic=SyntheticConfig(identities=20, images_per_identity=4))
+    rows = _rows(config)
+    ids = [rows[at]["image_id"] for at in (1, 17, 38)]
+    assert [row for table in iter_images(config, only=pa.array(ids)) for row in table.to_pylist()] == [rows[at] for at in (1, 17, 38)]
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 def test_a_reader_that_is_itself_in_trouble_does_not_blame_the_file(tmp_path, monkeypatch, code):
     _write_jpeg(tmp_path / "a.jpg")

@@ -124,6 +124,22 @@ def test_text_to_image_from_parquet_to_report(toy):
     assert WRONG in colours
 
 
+def test_the_sheet_shows_images_that_a_table_keeps_by_path_and_opens_no_other_file(toy):
+    whole = evaluate(toy, "whole", sheet_queries=1)
+    images = pq.read_table(toy["root"] / "images.parquet").to_pylist()
+    hits = read_table(whole / "hits", HITS).to_pylist()
+    shown = {row["image_id"] for row in hits if row["query_id"] == hits[0]["query_id"]}
+    assert len(shown) == 5
+    for row in images:
+        file = toy["root"] / f"{row['image_id']}.jpg"
+        if row["image_id"] in shown:
+            file.write_bytes(row["image"])
+        row |= {"image": None, "path": f"{row['image_id']}.jpg"}
+    pq.write_table(table_of(IMAGES, images), toy["root"] / "by_path.parquet")
+    by_path = evaluate(toy, "by-path", images=str(toy["root"] / "by_path.parquet"), sheet_queries=1)
+    assert (by_path / "sheet.png").read_bytes() == (whole / "sheet.png").read_bytes()
+
+
 @pytest.mark.slow
 def test_image_to_image_removes_and_skips(toy, tmp_path):
     gallery = toy["config"]["gallery_embeddings"]
