@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import itertools
+import os
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from reid_ray.cli.job_config import did_you_mean, near_configs
 from reid_ray.config.shipped import configs_folder, shipped_configs
 from reid_ray.errors import ConfigError
 from reid_ray.exit_codes import exit_code_of
@@ -17,6 +20,7 @@ from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
 
 _WIDTH = 100  # characters of a configuration's purpose
+_SENTENCE_END = re.compile(r"(?<!\bal)(?<!\be\.g)(?<!\bi\.e)\. ")  # not the stop of an abbreviation
 
 
 def setup_command(argv: Sequence[str]) -> int:
@@ -58,7 +62,7 @@ def configs_command(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     if arguments.action == "copy":
-        return exit_code_of(lambda: say(str(copied(arguments.name, Path(arguments.place)))))
+        return exit_code_of(lambda: say(str(copied(arguments.name, arguments.place))))
     return exit_code_of(lambda: say("\n".join(listing())))
 
 
@@ -66,9 +70,8 @@ def unknown_command(name: str, known: Sequence[str]) -> int:
     """Say that a name is none of `known`, and which is near. Returns the exit code."""
 
     def work() -> None:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"{name} is neither a job nor a command of reid-ray; {hint}`reid-ray --help` lists them")
+        near = difflib.get_close_matches(name.lower(), known)
+        raise ConfigError(f"{name} is neither a job nor a command of reid-ray; {did_you_mean(near)}`reid-ray --help` lists them")
 
     return exit_code_of(work)
 
@@ -82,29 +85,38 @@ def listing() -> list[str]:
         if folder != task:
             lines += ["", f"{folder or 'all tasks'}:"]
             task = folder
-        lines.append(f"  {file:<34} {_purpose(configs_folder() / name)}")
+        lines.append(f"  {file:<34} {purpose(configs_folder() / name)}")
     return lines
 
 
-def copied(name: str, place: Path) -> Path:
-    """Copy a shipped configuration to a folder, or to a file that is not there yet; returns the file.
+def copied(name: str, place: str) -> Path:
+    """Copy a shipped configuration to a folder, or to a file that is not there yet; returns the file. No folder is made.
 
     Raises:
-        ConfigError: none of that name ships, or the file is there already.
+        ConfigError: none of that name ships, the file is there already, or the folder is not.
     """
     found = [each for each in shipped_configs() if name in (each, each.rpartition("/")[2])]
     if not found:
-        raise ConfigError(f"{name}: no configuration of this name ships with reid_ray; `reid-ray configs` lists them")
-    target = place / found[0].rpartition("/")[2] if place.is_dir() else place
+        raise ConfigError(f"{name}: no configuration of this name ships with reid_ray; {near_configs(name)}")
+    target = Path(place)
+    if target.is_dir() or place.endswith(os.sep):
+        target /= found[0].rpartition("/")[2]
     try:
         with target.open("x", encoding="utf-8") as stream:
             stream.write((configs_folder() / found[0]).read_text(encoding="utf-8"))
     except FileExistsError:
+        if not target.exists():
+            raise ConfigError(f"{target}: is a link that leads nowhere; remove it, or name another place") from None
         raise ConfigError(f"{target}: is there already and is not written over; name another place") from None
+    except FileNotFoundError:
+        if target.parent.is_dir():
+            raise ConfigError(f"{target}: the system lets no file be made there; name another place") from None
+        raise ConfigError(f"{target.parent}: there is no such folder; make it, or name another place") from None
     return target
 
 
-def _purpose(path: Path) -> str:
+def purpose(path: Path) -> str:
+    """The first sentence of the comment that a configuration begins with, cut at _WIDTH characters."""
     comment = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
-    sentence = " ".join(line.removeprefix("#").strip() for line in comment).partition(". ")[0]
+    sentence = _SENTENCE_END.split(" ".join(line.removeprefix("#").strip() for line in comment), maxsplit=1)[0]
     return textwrap.shorten(sentence.removesuffix("."), _WIDTH, placeholder=" ...")

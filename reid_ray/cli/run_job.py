@@ -11,9 +11,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from reid_ray.config.base import Section, load_config
+from reid_ray.cli.job_config import job_config
+from reid_ray.config.base import Section
 from reid_ray.config.paths import named_places
-from reid_ray.config.shipped import RULE, find_config
+from reid_ray.config.shipped import RULE
 from reid_ray.exit_codes import exit_code_of
 from reid_ray.jobs import JOBS, Job, named
 from reid_ray.setup.engines import require_engines
@@ -69,7 +70,7 @@ def run_job(
     loaded: list[ConfigT] = []
 
     def work() -> None:
-        loaded.append(load_config(model, arguments.config and find_config(arguments.config), arguments.overrides))
+        loaded.append(job_config(model, arguments.config, arguments.overrides))
         run(loaded[0])
 
     with quiet_terminal(model.__name__.removesuffix("Job").lower()):

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reid_ray.cli.commands import purpose
 from reid_ray.cli.main import main
 from reid_ray.config.base import Section
 from reid_ray.config.shipped import configs_folder, find_config, shipped_configs
@@ -99,6 +101,72 @@ def test_what_is_mistyped_ends_in_one_sentence(typed, tmp_path, monkeypatch, cap
     assert main(typed) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("sub/folder", "sub:"),
+        ("sub/", "sub:"),
+        ("a_file/below", "a_file/below:"),
+        ("locked/below", "locked/below:"),
+        ("dangling", "dangling:"),
+        ("dangling/below", "dangling:"),
+        ("x" * 300, "xxx:"),
+    ],
+)
+def test_a_copy_that_has_no_place_ends_in_a_sentence_that_names_it_and_makes_nothing(place, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
+    (tmp_path / "locked").mkdir(mode=0o555)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    if place.startswith("locked") and os.access(tmp_path / "locked", os.W_OK):
+        pytest.skip("this user may write anywhere")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["configs", "copy", "train.yaml", place]) == 2
+    said = capsys.readouterr().err
+    assert named in said
+    assert said.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_purpose_of_a_configuration_is_its_first_sentence_whatever_it_abbreviates(tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text("# As Li et al. 2024 did,\n# i.e. at once. And more.\nseed: 0\n")
+    assert purpose(path) == "As Li et al. 2024 did, i.e. at once"
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        (["captoin"], ["caption"]),
+        (["Train"], ["train"]),
+        (["caption"], ["--config", "caption/caption.yaml"]),
+        (["train", "--config", "trian.yaml"], ["trian.yaml", "train/train.yaml", "reid-ray configs"]),
+        (["caption", "--config", "caption"], ["caption/caption.yaml", "reid-ray configs"]),
+        (["train", "--config", "."], ["reid-ray configs"]),
+        (["configs", "copy", "trian.yaml"], ["train/train.yaml", "reid-ray configs"]),
+        (["train", "--config", "index.yaml"], ["index.yaml", "the job index", "train/train.yaml"]),
+        (["train", "--config", "mine.yaml"], ["mine.yaml", "the job index", "train/train.yaml"]),
+    ],
+)
+def test_wrong_usage_is_told_by_what_was_likely_meant(typed, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(find_config("index.yaml").read_text())
+    assert main(typed) == 2
+    said = capsys.readouterr().err
+    assert [word for word in named if word not in said] == []
+    assert said.count("\n") == 1
+    assert "unknown key" not in said
+
+
+def test_a_misspelt_key_of_the_right_job_is_told_by_its_name(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(find_config("index.yaml").read_text() + "\nencodr: runs/train/model\n")
+    assert main(["index", "--config", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "encodr: unknown key" in said
+    assert "the job" not in said
 
 
 def test_the_pinned_versions_are_where_the_command_says(capsys):
