@@ -75,7 +75,8 @@ def fingerprint_text(instruction: str, *, instruction_first: bool) -> str:
 
 
 # Openings, order and number of slots vary on purpose: templates are there to vary the captions. Ids never change meaning; a new
-# template takes a new id.
+# template takes a new id. The draw is modulo their number: one more or less gives nearly every image another template, and its dynamic
+# caption is made again.
 _WORDINGS = {
     "t01": "The {person} is dressed in {clothing}, with {footwear} on the feet and {hair}.",
     "t02": "With {hair}, the {person} wears {clothing} and carries {belongings}.",
