@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reid_ray.config.flow import is_flow, read_flow
-from reid_ray.config.typed import InvalidValue, TypedReader
+from reid_ray.config.typed import InvalidValue, TypedReader, union_at
 from reid_ray.config.yaml_tree import RawScalar, Tree, read_yaml
 from reid_ray.errors import ConfigError
 from reid_ray.redaction import without_secrets
@@ -48,7 +48,7 @@ def load_config(model: type[ConfigT], path: str | Path | None = None, overrides:
     try:
         config = model.model_validate(reader.section(model, tree))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {'; '.join([*_named(reader.problems), *_explained(error)])}") from None
+        raise ConfigError(f"{origin}: {'; '.join([*_named(reader.problems), *_explained(error, model)])}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: is nested too deeply; write fewer brackets") from None
     if reader.problems:
@@ -100,10 +100,23 @@ def _named(problems: Mapping[str, str]) -> list[str]:
     return [f"{dotted}: {problem}"[:400] for dotted, problem in problems.items()]
 
 
-def _explained(error: ValidationError) -> list[str]:
-    """What pydantic found beyond the texts that could not be read."""
-    found = []
+def _explained(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """What pydantic found beyond the texts that could not be read; of a value that no member of a union takes, one sentence."""
+    found: list[str] = []
+    unions: set[tuple[int | str, ...]] = set()
     for item in error.errors():
+        union = union_at(model, item["loc"])
+        if union is not None and isinstance(item["input"], InvalidValue):
+            continue
+        if union is not None and item["type"].endswith(
+            ("_type", "_parsing", "_from_float", "literal_error")
+        ):  # not that a number is out of range
+            place, expected = union
+            if place not in unions:
+                value = without_secrets("null" if item["input"] is None else repr(item["input"]))
+                found.append(f"{'.'.join(map(str, place))}: must be {expected}, but is {value}"[:400])
+            unions.add(place)
+            continue
         dotted = ".".join(str(part) for part in item["loc"]) or "the configuration"
         if item["type"] == "extra_forbidden":
             found.append(f"{dotted}: unknown key; remove it or check its spelling")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -134,6 +134,23 @@ def default_of(field: FieldInfo) -> Any:
     return None if field.is_required() else field.get_default(call_default_factory=True)
 
 
+def union_at(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[tuple[int | str, ...], str] | None:
+    """Where pydantic's place of an error goes into a union of values: the place of the union, and what it takes in words; else None."""
+    annotation: Any = model
+    for depth, part in enumerate(loc):
+        kinds = [kind for kind in _kinds(annotation) if kind is not type(None)]
+        section = kinds[0] if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel) else None
+        if len(kinds) > 1:
+            return None if section is not None else (tuple(loc[:depth]), _expected(_kinds(annotation)))
+        if section is not None:
+            if part not in section.model_fields:
+                return None
+            annotation = section.model_fields[str(part)].annotation
+        else:
+            annotation = next(iter(get_args(kinds[0])[-1 if get_origin(kinds[0]) is dict else 0 :]), Any)
+    return None
+
+
 def _is_unicode(text: str) -> bool:
     """Whether a text can be written down: half a surrogate pair, or a name in another encoding on the command line, cannot."""
     try:
@@ -202,8 +219,9 @@ def _number(text: str) -> float | None:
 
 
 def _expected(kinds: list[Any]) -> str:
-    words = {bool: "true or false", int: "a whole number", float: "a finite number", type(None): "null"}
+    words = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", type(None): "null"}
     named = [words[kind] for kind in kinds if kind in words]
+    named += [f"`{choice}`" for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if any(get_origin(kind) in _CONTAINERS[:-1] or kind in _CONTAINERS[:-1] for kind in kinds):
         named.insert(0, "a list, as in [a, b]")
     if any(get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, BaseModel)) for kind in kinds):

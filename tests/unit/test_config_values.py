@@ -226,6 +226,12 @@ def test_every_problem_is_named_at_once():
         assert f"{dotted}: " in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["null", "sometimes", "[1]", "{a: 1}", "1.5"])
+def test_what_no_member_of_a_union_takes_is_one_sentence(value):
+    with pytest.raises(ConfigError, match=r"^the command line: every: must be a whole number or `epoch`, but is [^;]*$"):
+        load_config(Box, None, [f"every={value}"])
+
+
 LINES = st.one_of(st.text(max_size=30), st.text("[]{},:'\"&*!#-~0123456789.enull \\\n", max_size=30))
 
 
