@@ -40,6 +40,8 @@ _COPULAS = word_set("is are was were")
 OPENINGS = ("In this picture, ", "As can be seen, ", "Here, ", "In view, ", "On a closer look, ")
 _ANY_SLOT = re.compile(r"\[[^\]]*\]")
 _TOKEN_SLOT = re.compile(r"\[[^\]]*\]|[a-z0-9’'-]+|[^\sa-z0-9]", re.IGNORECASE)
+_SLOTS_IN_WORDS = f"its slots are {', '.join(SLOTS.values())}, as they stand here"
+_REMEDIES = {"unbalanced": _SLOTS_IN_WORDS, "unknown_slot": _SLOTS_IN_WORDS, "no_person": f"it needs {PERSON}"}
 _LIMITS = ValidationConfig(min_words=4, max_words=70)
 
 
@@ -144,7 +146,7 @@ def load_templates(path: str | Path) -> dict[str, str]:
             raise DataError(f"{path}: entry {number} needs an id and a text")
         failure = check_template(text.text)
         if failure is not None:
-            raise DataError(f"{path}: template {name.text} is of no use ({failure}); mend or remove it")
+            raise DataError(f"{path}: template {name.text} is of no use ({failure}); {_REMEDIES.get(failure.code, 'mend or remove it')}")
         if name.text in templates:
             raise DataError(f"{path}: the id {name.text} appears twice; ids tell captions apart")
         templates[name.text] = text.text

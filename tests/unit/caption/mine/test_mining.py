@@ -1,6 +1,8 @@
 """Patterns out of captions: slots stand for phrases, nothing of the person is left, bad templates are refused by reason."""
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,18 @@ def test_phrases_become_slots(caption, pattern):
 def test_a_bad_template_is_refused_by_reason(template, code):
     failure = check_template(template)
     assert (failure.code if failure else None) == code
+
+
+def test_the_file_that_the_documents_show_is_taken_and_a_wrong_slot_is_told_the_right_ones(tmp_path):
+    page = (Path(__file__).resolve().parents[4] / "docs" / "extending.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(templates:.*?)```", page, re.DOTALL)
+    (tmp_path / "t.yaml").write_text(shown)
+    assert len(load_templates(tmp_path / "t.yaml")) == 2
+    for wrong in ("[person]", "{person}"):
+        (tmp_path / "t.yaml").write_text(shown.replace(P, wrong, 1))
+        with pytest.raises(DataError) as caught:
+            load_templates(tmp_path / "t.yaml")
+        assert [slot for slot in (P, C, F, H, A, B) if slot not in str(caught.value).partition(";")[2]] == []
 
 
 def test_this_projects_own_templates_pass():
