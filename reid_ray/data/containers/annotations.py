@@ -76,6 +76,8 @@ def stream_pairs(store: Store, file: str) -> Iterator[tuple[str, Any]]:
 def text_lines(store: Store, file: str) -> Iterator[tuple[int, str]]:
     """(number from 1, line without its end and outer blanks) of every line that is not blank.
 
+    Outer blanks are spaces and tabs too, so an empty first or last column of a table with tabs is lost: split such a file by other means.
+
     Raises:
         DataError: the file cannot be read, or is no text.
     """
