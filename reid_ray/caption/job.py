@@ -67,7 +67,7 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict
             manifest = output.manifest()
         if not config.ledger.keep:
             delete_ledger(ledger)
-    say(f"caption: {output.counts} images; {_in_words(manifest['facts'])} -> {config.output.path}")
+    say(f"caption: images: {output.counts}; {_in_words(manifest['facts'])} -> {config.output.path}")
     return manifest
 
 
@@ -141,6 +141,6 @@ def _check_resources(config: CaptionJob) -> None:
 def _in_words(facts: dict[str, Any]) -> str:
     rewrites = facts["rewrites"]
     return (
-        f"{sum(facts['captions']['ok'].values())} captions, {rewrites['accepted']} of {rewrites['asked']} rewrites accepted, "
-        f"{rewrites['unfaithful']} unfaithful, {rewrites['failed']} failed"
+        f"captions: {sum(facts['captions']['ok'].values())}; rewrites: asked {rewrites['asked']}, accepted {rewrites['accepted']}, "
+        f"unfaithful {rewrites['unfaithful']}, failed {rewrites['failed']}"
     )

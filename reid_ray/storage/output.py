@@ -32,6 +32,11 @@ from reid_ray.versions import numbered
 _SHOWN = 4  # names in a sentence
 
 
+def in_words(read: int, written: int, failed: Mapping[str, int]) -> str:
+    """As in: read 1000, written 992, undecodable 5, refused 3."""
+    return ", ".join([f"read {read}", f"written {written}", *(f"{reason} {n}" for reason, n in sorted(failed.items()))])
+
+
 class Counts:
     """Rows read, written and failed by reason. Every row read ends in exactly one of written and failed."""
 
@@ -46,8 +51,7 @@ class Counts:
 
     def __str__(self) -> str:
         """As in: read 1000, written 992, undecodable 5, refused 3."""
-        parts = [f"read {self.read}", f"written {self.written}", *(f"{reason} {n}" for reason, n in sorted(self.failed.items()))]
-        return ", ".join(parts)
+        return in_words(self.read, self.written, self.failed)
 
 
 class JobOutput:

@@ -95,5 +95,5 @@ class Recipe(Protocol):
         ...
 
     def sentence(self, facts: dict[str, Any]) -> str:
-        """The run in a few words, from the facts of its manifest: what was learnt from."""
+        """What else the run's last line says, from the facts of its manifest: nothing, or words after a semicolon."""
         ...

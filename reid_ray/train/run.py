@@ -17,7 +17,7 @@ from typing import Any
 
 from reid_ray.progress import progress_bar
 from reid_ray.runtime import Need, ray_session, require_resources
-from reid_ray.storage import JobOutput, read_manifest
+from reid_ray.storage import Counts, JobOutput, read_manifest
 from reid_ray.terminal.own_lines import say
 from reid_ray.train.checkpoint.run_folders import OtherRun, Record, checkpoints_of, drop_run, newest_step, other_runs, write_record
 from reid_ray.train.config import NOT_IN_RUN_FINGERPRINT
@@ -73,7 +73,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         shutil.rmtree(folder / _RAY)
         for other in others:
             drop_run(other, storage=storage)
-    say(f"{job}: {out.counts}; {recipe.sentence(out.facts)}, {_sentence(out.facts, recipe.selection)} -> {out.path}")
+    say(f"{job}: {_captions(out.counts, out.facts)}{recipe.sentence(out.facts)}; {_sentence(out.facts, recipe.selection)} -> {out.path}")
     return read_manifest(out.path)
 
 
@@ -208,6 +208,16 @@ def _result(folder: Path, selection: Selection | None) -> dict[str, Any]:
         "last_loss": trained[-1]["loss"],
         "selected": read_manifest(folder / BEST)["facts"],
     }
+
+
+def _captions(counts: Counts, facts: dict[str, Any]) -> str:
+    """What became of the captions that were read; the parts add up."""
+    used = [f"training {facts['samples']} of {facts['persons']} persons", f"validation {facts['validation_queries']}"]
+    if rewrites := counts.written - facts["samples"] - facts["validation_queries"]:
+        used.insert(1, f"rewrites {rewrites}")
+    words = {"other_split": "of other splits"}
+    left = [f"{words.get(reason, reason)} {number}" for reason, number in sorted(counts.failed.items())]
+    return f"captions: read {counts.read}, {', '.join([*used, *left])}"
 
 
 def _sentence(facts: dict[str, Any], selection: Selection | None) -> str:

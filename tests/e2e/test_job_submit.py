@@ -119,7 +119,7 @@ def test_caption_and_train_run_by_ray_job_submit(cluster, root, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     counts = read_manifest(captions)["counts"]
     assert counts["read"] == counts["written"] + sum(counts["failed"].values()) == 8
-    assert "caption: read 8" in record.read_text()
+    assert "caption: images: read 8" in record.read_text()
     assert f"{record.read_text()}what libraries printed is in {cluster['REID_RAY_LOGS']}/" in done.stdout  # and nothing between
 
     model = tmp_path / "model"

@@ -14,7 +14,7 @@ def test_a_job_on_its_own_ray_shows_its_own_lines_and_bars_alone(root, tmp_path,
     screen = run_on("terminal", root / "jobs" / "caption.py", *arguments, folder=tmp_path)
     assert screen.code == 0, screen.seen[-3000:]
     assert screen.seen == f"{screen.said}what libraries printed is in {screen.log}\n"
-    assert "caption: read 4, written 4" in screen.said
+    assert "caption: images: read 4, written 4" in screen.said
     assert "\rcaption" in screen.said
     assert screen.log.stat().st_mode & 0o777 == 0o600
     assert "local Ray" in screen.log.read_text()

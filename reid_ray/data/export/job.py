@@ -62,7 +62,8 @@ def run_export(config: ExportJob) -> dict[str, Any]:
         out.facts["captions"] = {"written": writer.captions, "left_out": {**left_out, **writer.left_out}}
         if not out.counts.written:
             raise DataError(f"{config.tables}: no row can be written as {config.format} ({out.counts})")
-    say(f"export: {out.counts}; captions {out.facts['captions']} -> {config.output.path}")
+    left = "".join(f", {reason} {n}" for reason, n in out.facts["captions"]["left_out"].items() if n)
+    say(f"export: images: {out.counts}; captions: written {writer.captions}{left} -> {config.output.path}")
     return read_manifest(config.output.path)
 
 

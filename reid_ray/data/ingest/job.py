@@ -28,6 +28,7 @@ from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
+from reid_ray.storage.output import in_words
 from reid_ray.storage.regular_files import printable
 from reid_ray.storage.store import is_remote
 from reid_ray.terminal.own_lines import say
@@ -67,7 +68,9 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
                 f"{source.path}: no image can be used ({out.counts}); {tables.failed.commonest()}; mend that, "
                 "or check source.format and source.path"
             )
-    say(f"ingest: {out.counts}; captions {out.facts['captions']} -> {output.path}")
+    captions = in_words(**out.facts["captions"])
+    failures = f"; why some failed: {output.path}/failures" if out.counts.failed else ""
+    say(f"ingest: images: {out.counts}; captions: {captions} -> {output.path}{failures}")
     return read_manifest(output.path)
 
 

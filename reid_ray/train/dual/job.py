@@ -119,6 +119,5 @@ class DualEncoderRecipe:
         return {**facts, "transfer": transfer} if transfer else facts
 
     def sentence(self, facts: dict[str, Any]) -> str:
-        """Samples and persons."""
-        cut = TruncationCounts(**facts["texts_cut"]).sentence() if facts["texts_cut"] else ""
-        return f"{facts['samples']} samples of {facts['persons']} persons{cut}"
+        """Captions that were cut, if any."""
+        return TruncationCounts(**facts["texts_cut"]).sentence() if facts["texts_cut"] else ""

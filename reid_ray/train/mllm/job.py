@@ -104,9 +104,8 @@ class MllmRecipe:
         return {"model": {name: model[name] for name in ("fingerprint", "family", "base", "trained", "adapter_serves_alone")}}
 
     def sentence(self, facts: dict[str, Any]) -> str:
-        """Samples, persons and what trains."""
-        trained = facts["model"]["trained"]
-        return f"{facts['samples']} samples of {facts['persons']} persons, {sum(trained.values()):,} parameters trained"
+        """How much trains."""
+        return f"; {sum(facts['model']['trained'].values()):,} parameters trained"
 
     def _refuse_small_context(self) -> None:
         """The longest turns that can come must fit, so that no step fails half-way."""

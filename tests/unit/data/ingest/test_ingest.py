@@ -59,6 +59,17 @@ def test_images_and_captions_arrive_with_everything_known_of_them(trees, people,
     assert manifest["facts"]["splits"]["train"] == {"images": 32, "identities": 8}
 
 
+def test_the_last_line_is_words_and_names_the_failures_if_there_are_any(trees, tmp_path, capsys):
+    folder, out = trees.cuhk_pedes(), tmp_path / "out"
+    ingest("cuhk_pedes", folder, out)
+    assert capsys.readouterr().out.strip() == f"ingest: images: read 48, written 48; captions: read 97, written 97 -> {out}"
+    next((folder / "imgs" / "cam_b").iterdir()).write_bytes(b"")
+    ingest("cuhk_pedes", folder, out)
+    said = capsys.readouterr().out.strip()
+    assert "images: read 48, written 47, empty 1; captions: read 97, written 95, image_failed 2" in said
+    assert f"{out}/failures" in said
+
+
 def test_images_by_path_lie_where_the_row_says(trees, people, tmp_path):
     ingest("rstpreid", trees.rstpreid(), tmp_path / "out", images="path")
     images, _, _ = tables(tmp_path / "out")
