@@ -1,6 +1,6 @@
 """Template extraction: attribute phrases of captions become slots; the patterns are varied, checked and deduplicated.
 
-Pure text; the slots are those of prompts.py, the phrases those of attributes.py. The rules here give usable templates from any
+Pure text; the slots are those of prompts.py, the phrases those of attributes/parser.py. The rules here give usable templates from any
 readable captions; a language model may reword them further (job.py), and what it returns passes the same checks.
 """
 

@@ -38,7 +38,7 @@ class CannotExpressError(Exception):
 class Writer:
     """What the layouts share: counts of captions, and image files that never overwrite each other or leave the folder."""
 
-    flat = keys = False  # see export_names.Names
+    flat = keys = False  # see image_paths.Names
 
     def __init__(self, folder: Path, config: ExportJob) -> None:
         self.folder, self.config = folder, config

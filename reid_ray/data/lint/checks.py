@@ -1,6 +1,6 @@
 """The checks of lint over a whole data set: repeated images and captions, identities and splits, counts against published ones.
 
-Pure functions of lint_rows.Rows, each a rule or two; what concerns one row alone was found while streaming. A level says what to do:
+Pure functions of gather.Rows, each a rule or two; what concerns one row alone was found while streaming. A level says what to do:
 warning: results will suffer or flatter; note: know it. What cannot be used at all never comes here, the job refuses it.
 """
 

@@ -1,6 +1,6 @@
 """What lint remembers of a data set while it streams by: a few numbers per image and caption, and examples of what was wrong.
 
-Compact columns, so that millions of rows fit in memory; pictures and texts are not kept. Read by lint_checks.
+Compact columns, so that millions of rows fit in memory; pictures and texts are not kept. Read by checks.py.
 """
 
 from __future__ import annotations

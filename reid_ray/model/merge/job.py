@@ -1,4 +1,4 @@
-"""The merge job: a tuned folder -> a plain transformers checkpoint with a manifest. The work is mllm_folder's."""
+"""The merge job: a tuned folder -> a plain transformers checkpoint with a manifest. The work is model_folder's."""
 
 from __future__ import annotations
 
