@@ -1,6 +1,7 @@
 """Does noise-aware masking find wrong words, and what do masking, captions and rewrites bring?
 
-    python benchmarks/ablations.py --out benchmarks/results/ablations.json [--quick] [--only noise|captions|none] [--seeds 5] [--work DIR]
+    python benchmarks/ablations.py --out benchmarks/results/ablations-DATE.json [--quick] [--only noise|captions|none]
+        [--seeds 5] [--work DIR]
 
 Synthetic people. Part noise: captions by rule, of whose attributes none or 25 % are exchanged for another value, so that the wrong
 words are known; no masking, equal and noise-aware masking. Part captions: captions of the tiny captioner and rewrites of SmolLM2, made

@@ -7,7 +7,7 @@ The engine is vLLM itself, with a line in a log for every question, from which t
 scripted, answers are drawn from the question's name instead: an actor then starts in a tenth of the time, so that an hour holds more
 kills of everything around the engine.
 
-    python benchmarks/caption_kills.py --out benchmarks/results/caption_kills.json --kills 100 --state /tmp/kills
+    python benchmarks/caption_kills.py --out benchmarks/results/caption_kills-DATE.json --kills 100 --state /tmp/kills
     python benchmarks/caption_kills.py --quick --out build/bench/caption_kills.json
 
 What happened is appended to the state folder as it happens: the same command goes on where it stopped, with --kills 0 it writes the

@@ -1,6 +1,6 @@
 """What captions and the faithfulness filter are worth on synthetic people, whose truth is known.
 
-    python benchmarks/caption_quality.py --out benchmarks/results/caption_quality.json [--quick]
+    python benchmarks/caption_quality.py --out benchmarks/results/caption_quality-DATE.json [--quick]
 
 First: the tiny captioner, through the caption job and vLLM, describes people it has never seen, once by the static and once by the
 dynamic instruction; distinct-n and self-BLEU on samples of one size, and the share of attribute words that are true. Second: the

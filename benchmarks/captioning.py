@@ -1,6 +1,6 @@
 """The caption job against a bare vLLM loop and against Ray Data LLM's own processor, and its memory from few images to many.
 
-    python benchmarks/captioning.py --out benchmarks/results/captioning.json [--quick] [--only rate|ray-data-llm|memory]
+    python benchmarks/captioning.py --out benchmarks/results/captioning-DATE.json [--quick] [--only rate|ray-data-llm|memory]
 
 The bare loop is what one writes without the job: read the pictures of one Parquet file, decode a batch, give it to vLLM, keep the
 texts. Same model, engine arguments, batch size, images and cores for all. They run turn by turn, each in a process of its own; a rate

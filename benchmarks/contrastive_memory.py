@@ -1,6 +1,6 @@
 """How much memory and time do contrastive losses of large batches take, dense and blocked?
 
-    python benchmarks/contrastive_memory.py --out benchmarks/results/contrastive_memory.json [--quick]
+    python benchmarks/contrastive_memory.py --out benchmarks/results/contrastive_memory-DATE.json [--quick]
 
 SDM and InfoNCE, forward and backward, float32, features of 512 dimensions, one thread on CPU. Dense is train/losses/image_text.py, which
 holds B x B matrices; blocked is train/losses/contrastive.py, which holds tiles. Both run turn by turn on the same features, and

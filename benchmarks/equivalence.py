@@ -1,6 +1,6 @@
 """Do 1, 2 and 4 workers, ZeRO 0, 2 and 3, with and without GradCache, train the same model?
 
-    python benchmarks/equivalence.py --out benchmarks/results/equivalence.json [--quick]
+    python benchmarks/equivalence.py --out benchmarks/results/equivalence-DATE.json [--quick]
 
 Every cell of the grid is a run of the train job's own workers under Ray Train and DeepSpeed: synthetic people, a small dual encoder in
 float32, the same seed and the same global batch, 12 steps of AdamW at 1e-3, no weight left whole by ZeRO-3. One group of workers runs

@@ -1,6 +1,6 @@
 """Exact ranking next to fast-reid's Cython and Python rankings, a torch argsort and a short numpy one, on the same features.
 
-    python benchmarks/evaluation.py --out benchmarks/results/evaluation.json [--quick] [--only ranking|re-ranking|parquet]
+    python benchmarks/evaluation.py --out benchmarks/results/evaluation-DATE.json [--quick] [--only ranking|re-ranking|parquet]
 
 fast-reid (the wheel fastreid 1.4.0, without its dependencies) and Cython are fetched into a temporary folder, where its
 rank_cy.pyx is compiled; nothing of it stays. "ranking" starts from a score matrix and uses one thread; "whole job" starts from

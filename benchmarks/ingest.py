@@ -1,6 +1,6 @@
 """Ingest 100,000 synthetic crops: peak memory, and images a second next to a plain loop over the same files.
 
-    python benchmarks/ingest.py --out benchmarks/results/ingest.json [--quick]
+    python benchmarks/ingest.py --out benchmarks/results/ingest-DATE.json [--quick]
 
 The loop is what one writes without the job: read every file, decode it, hash it, collect the rows, write one Parquet file. Both run
 turn by turn, each in a process of its own so that memory can be told apart; time counts from the first file to the last row written,

@@ -1,6 +1,6 @@
 """What does each part of SyncReID do to person re-identification of synthetic people over several cameras?
 
-    python benchmarks/mllm_ablation.py --out benchmarks/results/mllm_ablation.json [--quick]
+    python benchmarks/mllm_ablation.py --out benchmarks/results/mllm_ablation-DATE.json [--quick]
 
 The tiny Qwen2.5-VL that ships here is fine-tuned by adapters on language model and visual encoder, in the module and with the losses
 of jobs/tune.py, in one process. Arms: the model before fine-tuning; language-model losses alone; these and ID + triplet on the visual

@@ -1,6 +1,6 @@
 """What does a tuning step of a multimodal LLM cost in time and memory, against a plain PEFT + torch loop on the same model and batches?
 
-    python benchmarks/mllm_training.py --out benchmarks/results/mllm_training.json [--quick]
+    python benchmarks/mllm_training.py --out benchmarks/results/mllm_training-DATE.json [--quick]
 
 SyncReID on a random Qwen2.5-VL with adapters, two processes over gloo on CPU. Rivals: "plain" is PEFT's model in torch's
 DistributedDataParallel with torch's AdamW; the others are reid_ray.train.zero at stages 0, 2 and 3. Every rival gets the same weights,

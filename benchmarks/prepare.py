@@ -1,6 +1,6 @@
 """Prepare a training set of up to a million images with four captions each, and read random batches of it: seconds, memory, growth.
 
-    python benchmarks/prepare.py --out benchmarks/results/prepare.json [--quick]
+    python benchmarks/prepare.py --out benchmarks/results/prepare-DATE.json [--quick]
 
 The tables are synthetic: distinct ids and captions, pictures of 32 x 16 pixels out of a thousand, so that the cost of rows shows and not
 that of decoding. Each size is prepared in a process of its own, `repeats` times, and its peak memory is that process's. The slope is that

@@ -1,6 +1,6 @@
 """The search service's batching against Ray Serve's own @serve.batch and against none, over HTTP on this machine.
 
-    python benchmarks/serving.py --out benchmarks/results/serving.json [--quick]
+    python benchmarks/serving.py --out benchmarks/results/serving-DATE.json [--quick]
 
 The three services run side by side in one Ray Serve (same encoder, same index, one searcher each) and are asked turn by turn, so that
 a slow spell of the machine hits all. Clients wait for an answer before they ask again; the number of requests is fixed. The text

@@ -1,6 +1,6 @@
 """What does a training step cost against plain PyTorch, what do the ZeRO stages save, and how fast is the feed?
 
-    python benchmarks/training.py --out benchmarks/results/training.json [--quick]
+    python benchmarks/training.py --out benchmarks/results/training-DATE.json [--quick]
 
 step: two gloo workers of one thread train the same model on the same batches, by this project's loop (reid_ray.train.loop over DeepSpeed
 ZeRO-0; without validation and checkpoints) and by a plain loop over DistributedDataParallel, in the same processes, block by block by

@@ -78,6 +78,18 @@ def test_files_that_a_page_names_exist(page):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_results_are_named_by_their_date_and_those_that_a_page_names_exist():
+    results = {path.name for path in (ROOT / "benchmarks" / "results").iterdir()}
+    assert [name for name in results if not re.fullmatch(r"\w+-\d{4}-\d\d-\d\d\.json", name)] == []
+    measured = (ROOT / "docs" / "measured.md").read_text()
+    named = re.findall(r"`(?:benchmarks/results/)?([\w.-]+\.json)`", measured)
+    assert len(named) >= 5
+    assert [name for name in named if name not in results] == []
+    scripts = re.findall(r"`(?:python )?(?:benchmarks/)?(\w+\.py)\b", measured)
+    assert len(scripts) >= 10
+    assert [name for name in scripts if not (ROOT / "benchmarks" / name).is_file()] == []
+
+
 def test_every_configuration_is_shown_by_a_command():
     shown = {command.config for command in COMMANDS}
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "jobs" / "configs").rglob("*.yaml")}
