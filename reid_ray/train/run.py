@@ -73,7 +73,8 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         shutil.rmtree(folder / _RAY)
         for other in others:
             drop_run(other, storage=storage)
-    say(f"{job}: {_captions(out.counts, out.facts)}{recipe.sentence(out.facts)}; {_sentence(out.facts, recipe.selection)} -> {out.path}")
+    captions = captions_in_words(out.counts, out.facts)
+    say(f"{job}: {captions}{recipe.sentence(out.facts)}; {_sentence(out.facts, recipe.selection)} -> {out.path}")
     return read_manifest(out.path)
 
 
@@ -210,7 +211,7 @@ def _result(folder: Path, selection: Selection | None) -> dict[str, Any]:
     }
 
 
-def _captions(counts: Counts, facts: dict[str, Any]) -> str:
+def captions_in_words(counts: Counts, facts: dict[str, Any]) -> str:
     """What became of the captions that were read; the parts add up."""
     used = [f"training {facts['samples']} of {facts['persons']} persons", f"validation {facts['validation_queries']}"]
     if rewrites := counts.written - facts["samples"] - facts["validation_queries"]:

@@ -39,3 +39,11 @@ def test_every_field_says_what_it_means():
                 if not nested and not field.description:
                     undescribed.append(f"{section.__name__}.{name}")
     assert not undescribed
+
+
+def test_what_the_shipped_configurations_read_and_write_is_not_committed_or_uploaded():
+    """People's pictures lie there."""
+    ignored = {file: (ROOT / file).read_text().splitlines() for file in (".gitignore", ".dockerignore")}
+    for folder in ("data", "runs", "demo"):
+        assert f"/{folder}/" in ignored[".gitignore"]
+        assert folder in ignored[".dockerignore"]
