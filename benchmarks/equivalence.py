@@ -33,7 +33,7 @@ from reid_ray.runtime import ray_session
 from reid_ray.storage import Counts, TableWriter
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.job import DualEncoderRecipe
-from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.log.run_log import read_metrics
 from reid_ray.train.recipe import BEST
 
 Cell = tuple[int, int, int | None]

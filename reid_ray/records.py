@@ -180,7 +180,7 @@ def _refuse_nulls(table: pa.Table, schema: pa.Schema, origin: str) -> None:
             raise DataError(f"{origin}: column {field.name} must not be null, but is in {table.column(field.name).null_count} rows")
 
 
-def content_keys(sha256: pa.ChunkedArray) -> pa.ChunkedArray:
+def content_hash64(sha256: pa.ChunkedArray) -> pa.ChunkedArray:
     """The first 64 bits of hex digests as signed integers, null where there is none: 8 bytes an image, for comparing millions."""
     return pa.chunked_array(
         [[None if digest is None else int.from_bytes(bytes.fromhex(digest[:16]), "big", signed=True) for digest in sha256.to_pylist()]],

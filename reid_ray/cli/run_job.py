@@ -17,7 +17,7 @@ from reid_ray.config.paths import named_places
 from reid_ray.config.shipped import RULE
 from reid_ray.exit_codes import exit_code_of
 from reid_ray.jobs import JOBS, Job, named
-from reid_ray.setup.engines import require_engines
+from reid_ray.setup.requirements import require_engines
 from reid_ray.terminal.quiet import HELP, quiet_terminal
 
 ConfigT = TypeVar("ConfigT", bound=Section)

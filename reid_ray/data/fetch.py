@@ -27,8 +27,8 @@ from reid_ray.data.config import LoadConfig
 from reid_ray.data.image_records import ImageRecord, Skipped, skipped
 from reid_ray.data.images import BadImageError
 from reid_ray.errors import DataError
+from reid_ray.storage.file_systems import Store
 from reid_ray.storage.regular_files import raise_if_system
-from reid_ray.storage.store import Store
 
 _TASK_ROWS = 64
 _TASK_BYTES = 8 << 20

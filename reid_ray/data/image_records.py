@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reid_ray.storage.store import Store
+from reid_ray.storage.file_systems import Store
 
 # A caption is a partial row of records.CAPTIONS: at least "text"; kind human and status ok where it does not say otherwise.
 Caption = Mapping[str, Any]

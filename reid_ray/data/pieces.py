@@ -25,8 +25,8 @@ from reid_ray.data.images import BadImageError, image_size
 from reid_ray.errors import DataError
 from reid_ray.records import IMAGES, conform, table_of
 from reid_ray.storage import sha256_of
+from reid_ray.storage.file_systems import State, Store, open_file_store
 from reid_ray.storage.regular_files import printable
-from reid_ray.storage.store import State, Store, open_file_store
 from reid_ray.storage.table_files import TableFile
 
 # Beside IMAGES: why a row has no bytes, "reason: detail" with the reasons of fetch.load_all; null where it has them.

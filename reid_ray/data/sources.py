@@ -24,7 +24,7 @@ from reid_ray.config.common import ImagesConfig
 from reid_ray.data.images import IMAGE_SUFFIXES, is_image_name
 from reid_ray.data.pieces import TABLE_ROWS, FilePiece, Piece, SyntheticPiece, TablePiece, packed_states
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.storage.store import store_at
+from reid_ray.storage.file_systems import store_at
 from reid_ray.storage.table_files import TableFile, parquet_files
 from reid_ray.versions import check_table
 

@@ -114,8 +114,8 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
     from reid_ray.model.dual.grid import image_size_of
     from reid_ray.model.dual.open_clip_weights import OPEN_CLIP_FILES, load_open_clip
     from reid_ray.model.dual.tokenizer import open_tokenizer
+    from reid_ray.model.strict_loading import load_pretrained
     from reid_ray.model.weight_files import WEIGHT_FILES
-    from reid_ray.model.weights import load_pretrained
 
     _require(folder, (*WEIGHT_FILES, *OPEN_CLIP_FILES), "weights")
     if any((folder / name).is_file() for name in WEIGHT_FILES):

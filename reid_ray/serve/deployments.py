@@ -15,14 +15,14 @@ from ray.serve.handle import DeploymentHandle
 
 from reid_ray.errors import DataError
 from reid_ray.redaction import error_location
-from reid_ray.retrieval.encoder_digest import encoder_identity
+from reid_ray.retrieval.encoder_identity import encoder_identity
 from reid_ray.retrieval.index.gallery import read_facts, refuse_other_encoder
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.retrieval.search import Answer, Query, SearchEngine, encoder_of
 from reid_ray.serve.app import OverloadedError, make_api
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.guard import digest_of
-from reid_ray.serve.micro_batches import Batcher
+from reid_ray.serve.micro_batches import MicroBatcher
 
 
 def application(config: ServeJob, *, searcher_class: type | None = None) -> serve.Application:
@@ -71,7 +71,7 @@ class Searcher:
             batch_size=config.max_batch_size,
             max_pixels=limits.max_pixels,
         )
-        self._batcher = Batcher(self.engine.answer, max_batch_size=config.max_batch_size)
+        self._batcher = MicroBatcher(self.engine.answer, max_batch_size=config.max_batch_size)
 
     async def search(self, query: Query) -> Answer:
         """Answer one query, together with those that arrived while the last batch was answered."""

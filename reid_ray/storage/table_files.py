@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reid_ray.errors import DataError
+from reid_ray.storage.file_systems import State, Store, open_file_store, store_at
 from reid_ray.storage.regular_files import raise_if_system
-from reid_ray.storage.store import State, Store, open_file_store, store_at
 from reid_ray.storage.store_errors import trouble_of
 
 

@@ -19,7 +19,7 @@ from reid_ray.train.collectives import broadcast
 from reid_ray.train.config import ScheduleConfig, TrainingJob
 from reid_ray.train.finite import not_finite, refuse_not_finite_weights
 from reid_ray.train.log.meter import Meter, peak_tflops
-from reid_ray.train.log.metrics_log import NOT_FINITE, RunLog
+from reid_ray.train.log.run_log import NOT_FINITE, RunLog
 from reid_ray.train.optimizer import learning_rate
 from reid_ray.train.parts import Loss, Parts, Tensors, TrainBatch
 from reid_ray.train.recipe import Selection

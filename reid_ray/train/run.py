@@ -22,7 +22,7 @@ from reid_ray.terminal.own_lines import say
 from reid_ray.train.checkpoint.run_folders import OtherRun, Record, checkpoints_of, drop_run, newest_step, other_runs, write_record
 from reid_ray.train.config import NOT_IN_RUN_FINGERPRINT
 from reid_ray.train.log.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
-from reid_ray.train.log.metrics_log import METRICS, read_metrics
+from reid_ray.train.log.run_log import METRICS, read_metrics
 from reid_ray.train.recipe import BEST, Recipe, Selection
 from reid_ray.train.worker_errors import clear_stop, raise_lost_workers, raise_stop
 

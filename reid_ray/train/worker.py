@@ -16,7 +16,7 @@ from reid_ray.redaction import redacted
 from reid_ray.train.checkpoint.best import restore_best
 from reid_ray.train.checkpoint.checkpoint_place import Checkpoints
 from reid_ray.train.collectives import broadcast
-from reid_ray.train.log.metrics_log import RunLog
+from reid_ray.train.log.run_log import RunLog
 from reid_ray.train.loop import train
 from reid_ray.train.recipe import Recipe
 from reid_ray.train.worker_errors import is_stopped, stop_run

@@ -28,7 +28,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a busy store makes failed rows",
-        "reid_ray/storage/store.py",
+        "reid_ray/storage/file_systems.py",
         "trouble = None if isinstance(error, FileNotFoundError) else trouble_of(error)",
         "trouble = None",
         (_DATA + "test_object_store.py",),
@@ -109,7 +109,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a link's name stands for the folder's own",
-        "reid_ray/storage/store.py",
+        "reid_ray/storage/file_systems.py",
         "stack.pop() if stack else links.popleft()",
         "links.popleft() if links else stack.pop()",
         (_DATA + "test_files.py",),

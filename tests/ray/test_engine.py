@@ -181,7 +181,7 @@ def test_an_adapter_speaks_as_transformers_and_peft_make_it_speak(engines, tmp_p
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-    from reid_ray.model.tiny.training import collate
+    from reid_ray.model.tiny.tiny_training import collate
 
     def base():
         return Qwen2_5_VLForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()

@@ -78,7 +78,7 @@ def test_vllm_decodes_the_tokens_that_transformers_decodes(engine):
     from reid_ray.caption.prompts import STATIC, dynamic_instruction
     from reid_ray.caption.tiny.job import generate_captions
     from reid_ray.data.synthetic.people import SyntheticPeople
-    from reid_ray.model.tiny.training import collate
+    from reid_ray.model.tiny.tiny_training import collate
 
     pictures = [Image.fromarray(pixels) for pixels in SyntheticPeople(HELD_OUT).pictures(100, 108)]
     questions = [STATIC, *(dynamic_instruction(str(n)).text for n in range(7))]
@@ -99,7 +99,7 @@ def test_vllm_decodes_the_tokens_that_transformers_decodes(engine):
 def test_training_for_a_few_steps_writes_a_loadable_model_and_lowers_the_loss(tmp_path):
     from transformers import AutoModelForImageTextToText
 
-    from reid_ray.model.tiny.training import train_tiny_mllm
+    from reid_ray.model.tiny.tiny_training import train_tiny_mllm
 
     config = TinyMllmTrainingConfig(sight_steps=2, steps=8, batch_size=8, people_per_set=16)
     history = train_tiny_mllm(tmp_path / "model", config, seed=0, instructions=[])

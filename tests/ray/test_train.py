@@ -32,7 +32,7 @@ from reid_ray.storage import TableWriter
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.job import run_train
 from reid_ray.train.feed.batches import BatchPlan, ShuffledOrder
-from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.log.run_log import read_metrics
 
 pytestmark = pytest.mark.slow
 SHAPE = {"vision_width": 32, "vision_layers": 2, "text_width": 32, "text_layers": 2, "embed_dim": 16, "vocab_size": 400, "context": 32}

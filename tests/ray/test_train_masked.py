@@ -19,7 +19,7 @@ from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import TableWriter, read_table
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.job import run_train
-from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.log.run_log import read_metrics
 from reid_ray.train.masking.noise_export import NOISE
 
 pytestmark = pytest.mark.slow

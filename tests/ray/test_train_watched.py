@@ -18,7 +18,7 @@ from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import TableWriter, read_table
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.job import run_train
-from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.log.run_log import read_metrics
 
 pytestmark = pytest.mark.slow
 SHAPE = {"vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1, "embed_dim": 16, "vocab_size": 400, "context": 32}

@@ -23,7 +23,7 @@ from reid_ray.model.merge.config import MergeJob
 from reid_ray.model.merge.job import run_merge
 from reid_ray.model.mllm.mllm_encoder import MllmEncoder, load_mllm_encoder
 from reid_ray.model.mllm.model_folder import open_mllm
-from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.log.run_log import read_metrics
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.mllm.job import run_tune
 

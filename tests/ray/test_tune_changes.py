@@ -23,7 +23,7 @@ from reid_ray.model.merge.job import run_merge
 from reid_ray.model.mllm.model_folder import HEADS, TRAINED, adapters_in, fingerprint_of
 from reid_ray.model.weight_files import read_state
 from reid_ray.storage import MANIFEST, read_manifest, write_json
-from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.log.run_log import read_metrics
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.mllm.job import run_tune
 

@@ -15,7 +15,7 @@ from reid_ray.data.images import decode_image
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
 from reid_ray.model.pretrained import load_encoder
-from reid_ray.retrieval.encoder_digest import encoder_identity, require_texts
+from reid_ray.retrieval.encoder_identity import encoder_identity, require_texts
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
 from reid_ray.retrieval.index.config import IndexJob

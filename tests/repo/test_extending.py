@@ -40,7 +40,7 @@ from reid_ray.model.pretrained import load_encoder, open_pretrained
 from reid_ray.train.checkpoint.contents import Progress
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.towers import LossHeads, TwoTowers
-from reid_ray.train.log.metrics_log import RunLog
+from reid_ray.train.log.run_log import RunLog
 from reid_ray.train.loop import train
 from reid_ray.train.losses.objective import build_objective
 from reid_ray.train.parts import TrainBatch
@@ -167,7 +167,7 @@ def test_the_package_has_room_for_them(extended):
     shutil.copy(ROOT / "tests" / "repo" / "test_layering.py", folder / "tests" / "repo")
     done = subprocess.run([sys.executable, "-m", "pytest", *options], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_ingest_reads_the_new_layout(extended):
@@ -189,7 +189,7 @@ def test_ingest_reads_the_new_layout(extended):
 
 
 def test_a_training_step_has_the_new_loss_in_its_log(extended):
-    from reid_ray.train.log.metrics_log import read_metrics
+    from reid_ray.train.log.run_log import read_metrics
 
     found, _, folder = extended
     image, text = (np.array(found["features"][name]) for name in ("image", "text"))

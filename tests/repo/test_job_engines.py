@@ -7,7 +7,7 @@ import pytest
 from test_layering import MODULES, _imports
 
 from reid_ray.jobs import JOBS
-from reid_ray.setup.engines import ALL, SEARCH
+from reid_ray.setup.requirements import ALL, SEARCH
 
 BLOCKED = """
 import importlib, sys

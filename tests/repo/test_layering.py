@@ -50,6 +50,8 @@ ONLY_IN = {"vllm": "caption/engines/", "faiss": "retrieval/index/gallery.py", "d
 MOST_FILES = 15
 # Names that say what a file is to its folder, so every job may have one.
 ROLES = {"__init__", "job", "config", "page", "worker_parts", "validation", "objective"}
+# Folders of one model each, once for every part that has something to say about it.
+PARALLEL = {"dual", "mllm", "tiny"}
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 NAMES = {str(path.relative_to(PACKAGE)): path for path in FILES}
@@ -133,24 +135,36 @@ def _stem(word):
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
 
 
-def test_no_two_names_are_told_apart_by_an_ending_alone():
-    """Modules of the whole package, and the folders beside or above them; model/dual and train/dual may well be parallel."""
+def _alike(names):
+    """Of {where: name}, the places whose names differ by an ending alone, or not at all."""
     same = defaultdict(set)
+    for where, name in names.items():
+        same[_stem(name.lower())].add(where)
+    return {stem: sorted(places) for stem, places in same.items() if len(places) > 1}
+
+
+def test_no_two_modules_or_folders_are_told_apart_by_an_ending_alone():
+    names = {where: path.stem for where, path in NAMES.items() if path.stem not in ROLES}
+    folders = (path for path in PACKAGE.rglob("*") if (path / "__init__.py").is_file() and path.name not in PARALLEL)
+    assert _alike(names | {f"{folder.relative_to(PACKAGE)}/": folder.name for folder in folders}) == {}
+
+
+def _classes():
     for path in FILES:
-        if path.stem not in ROLES:
-            same[_stem(path.stem)].add(str(path.relative_to(PACKAGE)))
-            for folder in (path.parent, *path.parent.iterdir()):
-                if folder.is_dir() and folder != PACKAGE and _stem(folder.name) == _stem(path.stem):
-                    same[_stem(path.stem)].add(f"{folder.relative_to(PACKAGE)}/")
-    assert {stem: sorted(found) for stem, found in same.items() if len(found) > 1} == {}
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                yield f"{path.relative_to(PACKAGE)}: {node.name}", node.name
+
+
+def test_no_two_classes_are_told_apart_by_an_ending_alone():
+    public = {where: name for where, name in _classes() if not name.startswith("_")}
+    assert _alike(public) == {}
 
 
 def test_no_two_classes_have_one_name():
     classes = defaultdict(list)
-    for path in FILES:
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ClassDef):
-                classes[node.name].append(str(path.relative_to(PACKAGE)))
+    for where, name in _classes():
+        classes[name].append(where)
     assert {name: places for name, places in classes.items() if len(places) > 1} == {}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.log.run_log import read_metrics
 
 
 def wait_for(found, *, alive=lambda: True, seconds: float = 600.0):

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from reid_ray import versions
 from reid_ray.caption.calibrate.config import CalibrateJob
 from reid_ray.caption.calibrate.job import calibrate
-from reid_ray.caption.calibrate.labelled_pairs import CHANGED, SAME, Pair
+from reid_ray.caption.calibrate.labelled_pairs import CHANGED, SAME, LabelledPair
 from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, LEDGER, open_ledger
 from reid_ray.caption.mine.job import _as_yaml
 from reid_ray.caption.mine.patterns import Pattern
@@ -227,7 +227,9 @@ def _calibration() -> list[str]:
         def score(self, originals: Any, rewrites: Any) -> np.ndarray:
             return np.linspace(0, 1, len(rewrites), dtype=np.float32)
 
-    pairs = [Pair("A man in a red coat.", f"A man in a {colour} coat.", label, "file", n) for n in range(8) for label, colour in _LABELS]
+    pairs = [
+        LabelledPair("A man in a red coat.", f"A man in a {colour} coat.", label, "file", n) for n in range(8) for label, colour in _LABELS
+    ]
     config = CalibrateJob.model_validate({"rewrites": 0, "output": {"path": "nowhere"}})
     return ["format", *(name for name in calibrate(pairs, Half(), config) if name not in {"scores", "curves"})]
 

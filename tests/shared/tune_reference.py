@@ -18,7 +18,7 @@ from reid_ray.model.mllm.model_folder import ADAPTER, HEADS, TRAINED, open_mllm
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import Counts, TableWriter
 from reid_ray.train.mllm.config import TuneJob
-from reid_ray.train.mllm.feed import InstructionFeed
+from reid_ray.train.mllm.instruction_feed import InstructionFeed
 from reid_ray.train.mllm.job import MllmRecipe
 from reid_ray.train.mllm.worker_parts import build_module
 from reid_ray.train.recipe import DATA

@@ -122,7 +122,7 @@ def test_an_index_finds_each_of_its_vectors_and_knows_whose_it_is(golden):
 
 def test_an_encoder_gives_the_vectors_that_it_gave(golden):
     from reid_ray.model.pretrained import load_encoder
-    from reid_ray.retrieval.encoder_digest import encoder_identity
+    from reid_ray.retrieval.encoder_identity import encoder_identity
 
     encoder = load_encoder(golden / "training" / "model")
     pictures = [decode_image(data) for data in read_table(golden / "people" / "images", IMAGES)["image"].to_pylist()]

@@ -42,9 +42,9 @@ from reid_ray.retrieval.evaluate.exposure import exposure
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
 from reid_ray.retrieval.index.gallery import GalleryIndex
 from reid_ray.storage import read_manifest, read_table
+from reid_ray.storage.file_systems import open_store
 from reid_ray.storage.listing import MARK, differences, read_mark
 from reid_ray.storage.lock import OutputLock
-from reid_ray.storage.store import open_store
 from reid_ray.train.checkpoint.checkpoint_place import refuse_newer
 from reid_ray.train.checkpoint.contents import check
 from reid_ray.train.checkpoint.run_folders import Record, other_runs

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from reid_ray.caption.calibrate.config import CalibrateJob
-from reid_ray.caption.calibrate.labelled_pairs import CHANGED, LOSSY, SAME, Pair, halves, human_pairs, judge_rewrite, read_pairs
+from reid_ray.caption.calibrate.labelled_pairs import CHANGED, LOSSY, SAME, LabelledPair, halves, human_pairs, judge_rewrite, read_pairs
 from reid_ray.caption.calibrate.results import draw, render_markdown
 from reid_ray.caption.calibrate.thresholds import choose_pair, choose_threshold, frontier, quality, roc
 from reid_ray.caption.config import FaithfulnessConfig
@@ -80,7 +80,7 @@ def run_calibrate(config: CalibrateJob) -> dict[str, Any]:
     return manifest
 
 
-def calibrate(pairs: Sequence[Pair], scorer: FaithfulnessScorer, config: CalibrateJob) -> dict[str, Any]:
+def calibrate(pairs: Sequence[LabelledPair], scorer: FaithfulnessScorer, config: CalibrateJob) -> dict[str, Any]:
     """Score pairs by cosine and by attributes, choose thresholds on the first half, measure on the second.
 
     Returns:
@@ -140,14 +140,14 @@ def calibrate(pairs: Sequence[Pair], scorer: FaithfulnessScorer, config: Calibra
     }
 
 
-def _by_source(keep_N: np.ndarray, same_N: np.ndarray, held_N: np.ndarray, pairs: Sequence[Pair]) -> dict[str, Any]:
+def _by_source(keep_N: np.ndarray, same_N: np.ndarray, held_N: np.ndarray, pairs: Sequence[LabelledPair]) -> dict[str, Any]:
     """Quality on all held-out pairs and on those of each source."""
     source_N = np.array([pair.source for pair in pairs])
     masks = {"all": held_N} | {str(source): held_N & (source_N == source) for source in dict.fromkeys(source_N)}
     return {name: quality(keep_N[mask_N], same_N[mask_N]).as_dict() for name, mask_N in masks.items()}
 
 
-def _rewrite(config: CalibrateJob, revision: str) -> tuple[list[Pair], Counter[str]]:
+def _rewrite(config: CalibrateJob, revision: str) -> tuple[list[LabelledPair], Counter[str]]:
     """The language model's rewrites of human captions, unfiltered and labelled, and its failures by code."""
     import ray.data
 
@@ -189,7 +189,7 @@ def _rows(batch: pa.Table) -> list[dict[str, Any]]:
     return batch.select(["caption_id", "image_id", "parent_id", "kind", "status", "text", "reason"]).to_pylist()
 
 
-def _write_pairs(output: JobOutput, pairs: Sequence[Pair], scores: dict[str, Any]) -> None:
+def _write_pairs(output: JobOutput, pairs: Sequence[LabelledPair], scores: dict[str, Any]) -> None:
     lines = [
         json.dumps(
             {

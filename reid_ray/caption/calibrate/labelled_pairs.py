@@ -28,7 +28,7 @@ SAME, CHANGED, LOSSY = "same", "changed", "lossy"
 
 
 @dataclass(frozen=True)
-class Pair:
+class LabelledPair:
     """A labelled pair.
 
     label: same (a true paraphrase: all attributes of the original, none else), changed (at least one attribute is not true of the
@@ -43,7 +43,7 @@ class Pair:
     note: str = ""  # which attribute changed
 
 
-def human_pairs(config: SyntheticConfig) -> Iterator[Pair]:
+def human_pairs(config: SyntheticConfig) -> Iterator[LabelledPair]:
     """For each person up to three pairs: a paraphrase, an afresh worded caption of one changed attribute, and the smallest edit of one.
 
     The changed attribute is drawn evenly from those that the original names.
@@ -61,28 +61,28 @@ def human_pairs(config: SyntheticConfig) -> Iterator[Pair]:
         note = f"{name}: {truth[name]} -> {value}"
         paraphrase = _worded(truth, named, original, rng)
         if paraphrase is not None:
-            yield Pair(original, paraphrase, SAME, "human", person)
+            yield LabelledPair(original, paraphrase, SAME, "human", person)
         reworded = _worded(changed, named, original, rng)
         if reworded is not None:
-            yield Pair(original, reworded, CHANGED, "human", person, note)
+            yield LabelledPair(original, reworded, CHANGED, "human", person, note)
         # The same stream of random numbers words the changed person the same way, but for the attribute.
         edited, also_named = Annotator(random.Random(seed)).write_and_name(changed)
         if edited != original and also_named == named and _one_change(original, edited):
-            yield Pair(original, edited, CHANGED, "edit", person, note)
+            yield LabelledPair(original, edited, CHANGED, "edit", person, note)
 
 
-def judge_rewrite(original: str, rewrite: str, truth: Mapping[str, str], person: int) -> Pair:
+def judge_rewrite(original: str, rewrite: str, truth: Mapping[str, str], person: int) -> LabelledPair:
     """Label a language model's rewrite of a true caption by the person's attributes."""
     wrong = score_caption(rewrite, truth).wrong
     if wrong:
-        return Pair(original, rewrite, CHANGED, "rewriter", person, "says " + ", ".join(f"{c.attribute}: {c.word}" for c in wrong))
+        return LabelledPair(original, rewrite, CHANGED, "rewriter", person, "says " + ", ".join(f"{c.attribute}: {c.word}" for c in wrong))
     left_out = sorted(_named(original) - _named(rewrite))
     if left_out:
-        return Pair(original, rewrite, LOSSY, "rewriter", person, "leaves out " + ", ".join(left_out))
-    return Pair(original, rewrite, SAME, "rewriter", person)
+        return LabelledPair(original, rewrite, LOSSY, "rewriter", person, "leaves out " + ", ".join(left_out))
+    return LabelledPair(original, rewrite, SAME, "rewriter", person)
 
 
-def read_pairs(path: str | Path) -> list[Pair]:
+def read_pairs(path: str | Path) -> list[LabelledPair]:
     """Pairs of your own: JSON lines {"original": ..., "rewrite": ..., "label": "same" or "changed"}.
 
     Raises:
@@ -105,11 +105,11 @@ def read_pairs(path: str | Path) -> list[Pair]:
             raise DataError(f"{path}, line {number}: original and rewrite must be texts")
         if label not in (SAME, CHANGED):
             raise DataError(f"{path}, line {number}: label is {label!r}, but must be {SAME!r} or {CHANGED!r}")
-        pairs.append(Pair(original, rewrite, label, "file", person=number))
+        pairs.append(LabelledPair(original, rewrite, label, "file", person=number))
     return pairs
 
 
-def halves(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+def halves(pairs: Sequence[LabelledPair]) -> tuple[list[LabelledPair], list[LabelledPair]]:
     """(to choose thresholds on, to report on): every second person, so that no caption is in both."""
     return [p for p in pairs if p.person % 2 == 0], [p for p in pairs if p.person % 2 == 1]
 

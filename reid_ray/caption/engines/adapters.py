@@ -138,8 +138,8 @@ def _refuse_other_methods(config: Mapping[str, Any], place: Path, *, field: str)
 
 
 def _layers(place: Path, ranks: set[int], *, field: str) -> dict[str, tuple[int, int]]:
+    from reid_ray.model.strict_loading import refuse_not_finite
     from reid_ray.model.weight_files import read_state
-    from reid_ray.model.weights import refuse_not_finite
 
     file = next((place / name for name in _FILES if (place / name).is_file()), None)
     if file is None:

@@ -113,7 +113,7 @@ class Engine:
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import StructuredOutputsParams
 
-        from reid_ray.model.weights import check_names
+        from reid_ray.model.strict_loading import check_names
 
         clock = time.perf_counter()
         arguments = {**engine_arguments(config, images), **_structure_arguments(sampling), **adapter_arguments(adapter)}

@@ -34,7 +34,7 @@ class SentenceEncoder:
     def __init__(self, model: str, *, revision: str | None = None, batch_size: int = 64) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        from reid_ray.model.weights import load_pretrained
+        from reid_ray.model.strict_loading import load_pretrained
 
         self._tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
         self._model = load_pretrained(AutoModel, model, revision=revision, not_needed=("pooler.",), not_known=("cls.", "lm_head."))

@@ -24,7 +24,7 @@ class Context(NamedTuple):
     prompt: str | None  # what the model was asked, template included; None: unknown
 
 
-class Failure(NamedTuple):
+class Violation(NamedTuple):
     """Why a caption is refused: a code to count by, and the words at fault."""
 
     code: str
@@ -75,7 +75,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _ECHO_WORDS = 8  # a run of this many words of the prompt is no coincidence
 
 
-def check_caption(text: str, config: ValidationConfig, *, prompt: str | None = None) -> Failure | None:
+def check_caption(text: str, config: ValidationConfig, *, prompt: str | None = None) -> Violation | None:
     """The first rule that refuses `text`, or None if it is a usable caption.
 
     Args:
@@ -87,7 +87,7 @@ def check_caption(text: str, config: ValidationConfig, *, prompt: str | None = N
     for code, rule in RULES.items():
         detail = rule(text, context)
         if detail is not None:
-            return Failure(code, " ".join(detail.split())[:120])
+            return Violation(code, " ".join(detail.split())[:120])
     return None
 
 

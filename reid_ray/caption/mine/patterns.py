@@ -19,7 +19,7 @@ from typing import Any
 from reid_ray.attributes.lexicon import AGE, GENDER, modifier_of, noun_of, tokens_of, word_set
 from reid_ray.attributes.parser import phrase_spans
 from reid_ray.caption.filters.config import ValidationConfig
-from reid_ray.caption.filters.validation import Failure, check_caption, words_of
+from reid_ray.caption.filters.validation import Violation, check_caption, words_of
 from reid_ray.caption.prompts import SLOTS
 from reid_ray.config.typed import TypedReader
 from reid_ray.config.yaml_tree import RawScalar, read_yaml
@@ -81,7 +81,7 @@ def extract_pattern(caption: str) -> str:
     return _sentence_case(_join_lists(words))
 
 
-def check_template(text: str) -> Failure | None:
+def check_template(text: str) -> Violation | None:
     """Why a template is of no use, or None.
 
     Codes: unbalanced, unknown_slot, no_person, few_slots, repeated_slot, denied_slot, bare_slots, leftover_attribute, no_sentence, and
@@ -102,12 +102,12 @@ def check_template(text: str) -> Failure | None:
     )
     for code, at_fault in structural:
         if at_fault:
-            return Failure(code, text[:120])
+            return Violation(code, text[:120])
     failure = check_caption(_ANY_SLOT.sub("something", text), _LIMITS)
     if failure is not None:
         return failure
     left = [token for token in tokens_of(bare) if _names_attribute(token)]
-    return Failure("leftover_attribute", ", ".join(left)) if left else None
+    return Violation("leftover_attribute", ", ".join(left)) if left else None
 
 
 def mine_patterns(captions: Iterable[str]) -> tuple[list[Pattern], Counter[str]]:

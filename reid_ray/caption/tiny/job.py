@@ -20,7 +20,7 @@ from reid_ray.config.common import PoolConfig, SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople, score_caption
 from reid_ray.data.synthetic.traits import ATTRIBUTES
 from reid_ray.model.tiny.tasks import answer
-from reid_ray.model.tiny.training import train_tiny_mllm
+from reid_ray.model.tiny.tiny_training import train_tiny_mllm
 from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.terminal.own_lines import say
 

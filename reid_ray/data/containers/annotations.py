@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from reid_ray.errors import DataError
+from reid_ray.storage.file_systems import Store
 from reid_ray.storage.regular_files import raise_if_system
-from reid_ray.storage.store import Store
 
 _CHUNK = 1 << 20
 MAX_RECORD = 64 << 20  # characters: a longer record is a quotation mark that is missing

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from reid_ray.data.image_records import Records
 from reid_ray.errors import DataError
 from reid_ray.scratch import scratch_table
-from reid_ray.storage.store import Store
+from reid_ray.storage.file_systems import Store
 
 FILE = "image_names.jsonl"
 

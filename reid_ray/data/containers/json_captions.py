@@ -13,7 +13,7 @@ from reid_ray.data.containers.annotations import RepeatedKeys, stream_list
 from reid_ray.data.containers.values import SPLITS, is_safe_name, shown, slashes, split_name, whole
 from reid_ray.data.image_records import ImageRecord, Records, Skipped, caption_of
 from reid_ray.errors import DataError
-from reid_ray.storage.store import Store
+from reid_ray.storage.file_systems import Store
 
 IMAGES = "imgs"
 

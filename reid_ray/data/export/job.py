@@ -22,7 +22,7 @@ from reid_ray.data.ingest.job import admit
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.storage import JobOutput, read_manifest
-from reid_ray.storage.store import is_remote
+from reid_ray.storage.file_systems import is_remote
 from reid_ray.terminal.own_lines import say
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from reid_ray.data.containers.json_captions import IMAGES
 from reid_ray.data.containers.values import SPLITS
 from reid_ray.data.export.config import ExportFormat, ExportJob
-from reid_ray.data.export.image_paths import is_possible
+from reid_ray.data.export.file_naming import is_possible
 from reid_ray.data.export.reid_layouts import Cuhk03ImagesWriter, Cuhk03Writer, DukeWriter, MarketWriter, Msmt17Writer
 from reid_ray.data.export.writer import CannotExpressError, Writer, suffix_of
 from reid_ray.data.formats import cuhk_pedes, icfg_pedes, luperson, luperson_mllm, rstpreid

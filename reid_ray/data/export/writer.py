@@ -1,6 +1,6 @@
 """What the layouts of the job export share: a row that has no place, and files that never overwrite each other or leave the folder.
 
-Knows rows and files; not one layout. The layouts are in layouts.py and reid_layouts.py, the rule for names in image_paths.py.
+Knows rows and files; not one layout. The layouts are in layouts.py and reid_layouts.py, the rule for names in file_naming.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reid_ray.data.containers.image_names import NameList
 from reid_ray.data.export.config import ExportJob
-from reid_ray.data.export.image_paths import Names
+from reid_ray.data.export.file_naming import Names
 from reid_ray.data.image_records import Caption, ImageRecord
 
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
@@ -38,7 +38,7 @@ class CannotExpressError(Exception):
 class Writer:
     """What the layouts share: counts of captions, and image files that never overwrite each other or leave the folder."""
 
-    flat = keys = False  # see image_paths.Names
+    flat = keys = False  # see file_naming.Names
 
     def __init__(self, folder: Path, config: ExportJob) -> None:
         self.folder, self.config = folder, config

@@ -22,8 +22,8 @@ from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.market1501 import FOLDERS, MarketLayout, read_market_layout
 from reid_ray.data.image_records import ImageRecord, Records, Skipped, skipped
 from reid_ray.errors import DataError
+from reid_ray.storage.file_systems import Store
 from reid_ray.storage.regular_files import raise_if_system
-from reid_ray.storage.store import Store
 
 Boxes = Literal["detected", "labeled"]
 # What h5py raises on damaged files, found by fuzzing.

@@ -14,7 +14,7 @@ from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import ImageRecord, Records, Skipped
 from reid_ray.data.images import is_image_name
 from reid_ray.errors import DataError
-from reid_ray.storage.store import Store
+from reid_ray.storage.file_systems import Store
 
 DATASET = "LUPerson"
 KEY = re.compile(r"^\d{2}_\d{2}_\d{4}_\d{8}$")

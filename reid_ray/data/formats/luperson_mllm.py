@@ -23,7 +23,7 @@ from reid_ray.data.formats.luperson import lmdb_folder, open_lmdb
 from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, caption_of
 from reid_ray.data.images import is_image_name
 from reid_ray.errors import DataError
-from reid_ray.storage.store import Store, open_store
+from reid_ray.storage.file_systems import Store, open_store
 
 DATASET = "LUPerson-MLLM"
 IMAGES = "LUPerson-MLLM"

@@ -14,7 +14,7 @@ from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import ImageRecord, Records, Skipped
 from reid_ray.data.images import is_image_name
 from reid_ray.errors import DataError
-from reid_ray.storage.store import Store
+from reid_ray.storage.file_systems import Store
 
 FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 DISTRACTOR = 0

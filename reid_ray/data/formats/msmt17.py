@@ -15,7 +15,7 @@ from reid_ray.data.containers.values import is_safe_name, shown, slashes
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import ImageRecord, Records, Skipped
 from reid_ray.errors import DataError
-from reid_ray.storage.store import Store
+from reid_ray.storage.file_systems import Store
 
 DATASET = "MSMT17"
 LISTS = {"train": "list_train.txt", "val": "list_val.txt", "query": "list_query.txt", "gallery": "list_gallery.txt"}

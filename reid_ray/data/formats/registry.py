@@ -8,7 +8,7 @@ from importlib import import_module
 from reid_ray.data.containers.image_names import restored
 from reid_ray.data.formats.config import READERS, Format, SourceConfig
 from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped
-from reid_ray.storage.store import Store, open_store
+from reid_ray.storage.file_systems import Store, open_store
 
 __all__ = ["Caption", "ImageRecord", "Records", "Skipped", "read_source", "reader_of"]
 

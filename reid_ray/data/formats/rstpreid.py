@@ -10,7 +10,7 @@ import re
 from reid_ray.data.containers.json_captions import JsonLayout, find_annotations, read_json_captions
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import Records
-from reid_ray.storage.store import Store
+from reid_ray.storage.file_systems import Store
 
 DATASET = "RSTPReid"
 ANNOTATIONS = "data_captions.json"

@@ -28,9 +28,9 @@ from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
+from reid_ray.storage.file_systems import is_remote
 from reid_ray.storage.output import in_words
 from reid_ray.storage.regular_files import printable
-from reid_ray.storage.store import is_remote
 from reid_ray.terminal.own_lines import say
 
 _BATCH_ROWS = 512

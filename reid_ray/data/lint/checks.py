@@ -15,7 +15,7 @@ import numpy as np
 from reid_ray.data.lint.caption_text import RULES as TEXT_RULES
 from reid_ray.data.lint.gather import UNKNOWN, Columns, Example, Faults, Rows, groups
 from reid_ray.data.lint.perceptual_hash import near_pairs
-from reid_ray.data.lint.published import PUBLISHED, SOURCES
+from reid_ray.data.lint.published_sizes import PUBLISHED, SOURCES
 
 Level = Literal["warning", "note"]
 

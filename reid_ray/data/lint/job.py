@@ -23,8 +23,8 @@ from reid_ray.data.lint.perceptual_hash import perceptual_hash
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.storage import JobOutput, read_manifest, write_bytes, write_json
+from reid_ray.storage.file_systems import is_remote
 from reid_ray.storage.regular_files import printable
-from reid_ray.storage.store import is_remote
 from reid_ray.terminal.own_lines import say
 
 _SIDE = 128  # of an example, pixels at most

@@ -24,7 +24,7 @@ from reid_ray.model.dual.grid import image_size_of, stride_of
 from reid_ray.model.dual.preprocess import ImageTransform
 from reid_ray.model.dual.tokenizer import pads_to_context, train_tokenizer
 from reid_ray.model.plain_text import TruncationCounts, full_lengths, plain_tokens
-from reid_ray.model.weights import no_progress_bars
+from reid_ray.model.strict_loading import no_progress_bars
 from reid_ray.storage import MANIFEST, environment, write_json
 from reid_ray.versions import numbered
 

@@ -17,8 +17,8 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from reid_ray.errors import DataError, reason_of
+from reid_ray.model.strict_loading import load_state
 from reid_ray.model.weight_files import read_state
-from reid_ray.model.weights import load_state
 
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # Constants that OpenAI's and old checkpoints carry along; the configuration says the same.

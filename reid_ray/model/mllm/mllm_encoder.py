@@ -18,7 +18,7 @@ from reid_ray.errors import DataError
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.mllm.model_folder import HEADS, OpenMllm, load_mllm
 from reid_ray.model.mllm.reid_heads import Neck, Pool
-from reid_ray.model.weights import load_state
+from reid_ray.model.strict_loading import load_state
 from reid_ray.storage import sha256_of
 
 Feature = Literal["visual", "latent"]

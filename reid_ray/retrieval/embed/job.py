@@ -14,7 +14,7 @@ from reid_ray.errors import DataError
 from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.retrieval.embed.config import EmbedJob
 from reid_ray.retrieval.embed_stream import TOKENS, TRUNCATED, add_truncation_counts, caption_rows, embed_images, embed_texts, read_captions
-from reid_ray.retrieval.encoder_digest import encoder_identity, require_encoder_folder
+from reid_ray.retrieval.encoder_identity import encoder_identity, require_encoder_folder
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, parquet_files, read_manifest
 from reid_ray.terminal.own_lines import say

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.model.pretrained import split_encoder
-from reid_ray.records import IMAGES, SEEN, SEEN_FILE, content_keys
+from reid_ray.records import IMAGES, SEEN, SEEN_FILE, content_hash64
 from reid_ray.storage import iter_table, read_table
 
 # Numbered anew in every set, so that equal numbers are not the same person.
@@ -78,7 +78,7 @@ def _contents(images: str, split: str | None) -> pa.ChunkedArray:
     parts = [pa.array([], pa.int64())]
     for table in iter_table(images, IMAGES, columns=["image_sha256", "split"], batch_rows=65_536):
         here = table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False))
-        parts += content_keys(here["image_sha256"]).chunks
+        parts += content_hash64(here["image_sha256"]).chunks
     return pa.chunked_array([pc.unique(pa.chunked_array(parts)).drop_null()])
 
 

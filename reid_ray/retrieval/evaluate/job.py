@@ -26,7 +26,7 @@ from reid_ray.progress import progress_bar
 from reid_ray.records import HITS
 from reid_ray.retrieval.embed.features import Features, collect_features, read_features
 from reid_ray.retrieval.embed_stream import caption_rows, embed_images, embed_texts, read_captions
-from reid_ray.retrieval.encoder_digest import encoder_identity, require_encoder_folder, require_texts
+from reid_ray.retrieval.encoder_identity import encoder_identity, require_encoder_folder, require_texts
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.exposure import exposure, exposure_sentence, shared_with
 from reid_ray.retrieval.evaluate.page import write_report

@@ -21,7 +21,7 @@ from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import EMBEDDINGS
 from reid_ray.retrieval.embed_stream import embed_images
-from reid_ray.retrieval.encoder_digest import require_encoder_folder
+from reid_ray.retrieval.encoder_identity import require_encoder_folder
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
 from reid_ray.retrieval.index.thumbnails import ThumbnailWriter

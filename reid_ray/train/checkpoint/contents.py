@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from reid_ray.errors import DataError
-from reid_ray.model.weights import compare
+from reid_ray.model.strict_loading import compare
 from reid_ray.storage import MANIFEST, read_manifest
 from reid_ray.train.parts import Masking, Parts, Tensors
 from reid_ray.train.zero import ZeroEngine

@@ -15,7 +15,7 @@ from reid_ray.retrieval.transfer.job import known_overlap
 from reid_ray.train.dual.config import TrainJob, TransferSet
 from reid_ray.train.dual.held_out import prepare_held_out, require_split
 from reid_ray.train.feed.prepared import FACTS, read_prepared
-from reid_ray.train.log.metrics_log import read_metrics
+from reid_ray.train.log.run_log import read_metrics
 
 _FOLDER = "transfer"
 _SHOWN = ("r1", "r5", "r10", "map", "minp", "queries", "gallery", "skipped")

@@ -22,7 +22,7 @@ from reid_ray.train.losses.objective import build_objective
 from reid_ray.train.masking.noise_aware import vocabulary_of
 from reid_ray.train.masking.noise_export import write_noise
 from reid_ray.train.masking.noise_store import NoiseStore
-from reid_ray.train.masking.step_masks import Masker
+from reid_ray.train.masking.step_masks import StepMasks
 from reid_ray.train.optimizer import build_optimizer
 from reid_ray.train.parts import Parts, Tensors, Transfer
 from reid_ray.train.recipe import DATA, NOISE, START
@@ -96,11 +96,11 @@ def _module(config: TrainJob, encoder: DualEncoder, feed: Feed, *, vocab_size: i
     return TwoTowers(encoder, heads, chunk=config.batches.chunk, depth=config.masking.depth)
 
 
-def _masker(config: TrainJob, feed: Feed, tokenizer: Any, *, context: int, device: torch.device) -> Masker | None:
+def _masker(config: TrainJob, feed: Feed, tokenizer: Any, *, context: int, device: torch.device) -> StepMasks | None:
     if config.masking.kind == "none":
         return None
     rows = feed.texts if config.masking.kind == "nam" else 0
-    return Masker(
+    return StepMasks(
         config.masking,
         vocabulary_of(tokenizer),
         NoiseStore(rows, context, rank=dist.get_rank(), world=dist.get_world_size()),

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reid_ray.records import SEEN, content_keys
+from reid_ray.records import SEEN, content_hash64
 from reid_ray.train.feed.splits import Roles
 
 
@@ -29,7 +29,7 @@ def write_seen(path: Path, images: pa.Table, roles: Roles, used_N: np.ndarray) -
             rows = images.filter(pa.array(here_N & used_N))
             columns = [
                 pa.array([role] * rows.num_rows, pa.string()),
-                content_keys(rows["image_sha256"]),
+                content_hash64(rows["image_sha256"]),
                 rows["dataset"],
                 rows["person_id"],
             ]

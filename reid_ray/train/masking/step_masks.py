@@ -20,7 +20,7 @@ from reid_ray.train.masking.noise_aware import Vocabulary, corrupt, masking_draw
 from reid_ray.train.masking.noise_store import NoiseStore, decode, encode
 
 
-class Masker:
+class StepMasks:
     """Masks the texts of each step, the same whatever the number of workers, and on a resumed run.
 
     Args:

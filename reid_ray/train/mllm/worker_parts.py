@@ -12,7 +12,7 @@ from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.mllm.model_folder import OpenMllm, open_mllm, save_mllm
 from reid_ray.train.losses.across_workers import first_row, gather_rows
 from reid_ray.train.mllm.config import TuneJob
-from reid_ray.train.mllm.feed import InstructionFeed
+from reid_ray.train.mllm.instruction_feed import InstructionFeed
 from reid_ray.train.mllm.module import SyncReid
 from reid_ray.train.mllm.objective import build_tune_objective
 from reid_ray.train.mllm.validation import ImageValidation

@@ -21,8 +21,8 @@ from reid_ray.data.sources import image_listing
 from reid_ray.errors import DataError
 from reid_ray.records import IMAGES
 from reid_ray.storage import read_table
+from reid_ray.storage.file_systems import open_store
 from reid_ray.storage.regular_files import read_regular
-from reid_ray.storage.store import open_store
 
 
 def ingest(path, out, format="folder", **options):

@@ -24,8 +24,8 @@ from reid_ray.data.pieces import MAX_FILE_BYTES, SETTLED_S, FilePiece
 from reid_ray.data.sources import image_listing, iter_images
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
-from reid_ray.storage import read_table, store
-from reid_ray.storage.store import Store, open_store, store_at
+from reid_ray.storage import file_systems, read_table
+from reid_ray.storage.file_systems import Store, open_store, store_at
 
 pytestmark = pytest.mark.slow  # a server of objects starts, and is asked over HTTP
 
@@ -242,7 +242,7 @@ def test_many_folders_are_listed_in_one_go(people, tmp_path, s3, monkeypatch):
     names = ["top.jpg", *(f"p{person:02d}/{index}.jpg" for person in range(20) for index in range(2))]
     address = s3.put(tree(tmp_path / "crops", people, names), "broad")
     apart = list(store_at(address).walk_states())
-    monkeypatch.setattr(store, "_LISTED_APART", 5)
+    monkeypatch.setattr(file_systems, "_LISTED_APART", 5)
     s3.requests.clear()
     assert list(store_at(address).walk_states()) == apart
     assert s3.requests["LIST"] == 2
@@ -309,7 +309,7 @@ _ASKED = "When reading information for key 'x/SLOW_DOWN expired.jpg' in bucket '
     ],
 )
 def test_a_store_in_trouble_is_asked_again_and_then_one_sentence_but_one_forbidden_object_is_a_row(monkeypatch, answer, asked, words):
-    monkeypatch.setattr(store, "_WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr(file_systems, "_WAITS_S", (0.01, 0.01))
     filesystem = OneAnswer(_ASKED + answer)
     piece = FilePiece(Store(filesystem, "data/x", uri="s3://data/x"), ("SLOW_DOWN expired.jpg",), 10_000)
     if words is None:

@@ -21,8 +21,8 @@ from reid_ray.model.dual.dual_encoder import build_dual_encoder
 from reid_ray.model.mllm.config import MllmConfig
 from reid_ray.model.mllm.model_folder import check_mllm, load_mllm, open_mllm, save_mllm
 from reid_ray.model.pretrained import load_encoder, open_pretrained
+from reid_ray.model.strict_loading import check_names
 from reid_ray.model.weight_files import read_state
-from reid_ray.model.weights import check_names
 from reid_ray.setup.model_files import resolve_model
 
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"
@@ -355,8 +355,8 @@ def test_only_one_file_loads_models():
     for path in PACKAGE.rglob("*.py"):
         for node, name, owner in calls(path):
             where = f"{path.relative_to(PACKAGE)}:{node.lineno}"
-            if name == "from_pretrained" and path.name != "weights.py":
-                assert any(word in owner for word in harmless), f"{where} loads a model past reid_ray.model.weights"
+            if name == "from_pretrained" and path.name != "strict_loading.py":
+                assert any(word in owner for word in harmless), f"{where} loads a model past reid_ray.model.strict_loading"
             if (name, owner) == ("load", "torch"):
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert given.get("weights_only") == "True", f"{where} may run code from a file"

@@ -48,7 +48,7 @@ from reid_ray.scratch import scratch_folder
 from reid_ray.serve import job as serve_run
 from reid_ray.serve.app import make_api
 from reid_ray.serve.config import ServeConfig, ServeJob
-from reid_ray.serve.micro_batches import Batcher
+from reid_ray.serve.micro_batches import MicroBatcher
 from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.run import _run_folder
@@ -241,7 +241,7 @@ def test_what_a_replica_raises_to_ray_serve_says_where_and_not_what():
         raise ValueError(f"cannot encode {queries[0].text}")
 
     replica = object.__new__(Searcher)
-    replica._batcher = Batcher(fail, max_batch_size=2)
+    replica._batcher = MicroBatcher(fail, max_batch_size=2)
     with pytest.raises(QueryFailedError, match=r"^ValueError in test_left_behind.py, line \d+$") as raised:
         asyncio.run(replica.search(Query(k=1, text=CAPTION)))
     assert raised.value.__cause__ is None  # or its message would be printed, too

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from reid_ray.serve.micro_batches import Batcher
+from reid_ray.serve.micro_batches import MicroBatcher
 
 
 class Square:
@@ -30,7 +30,7 @@ def run(scenario, **options):
     square = Square()
 
     async def play():
-        return await scenario(Batcher(square, **options), square)
+        return await scenario(MicroBatcher(square, **options), square)
 
     return asyncio.run(play()), square.batches
 
@@ -65,7 +65,7 @@ def test_a_question_that_raises_fails_alone_and_the_rest_of_its_batch_is_answere
 @pytest.mark.parametrize("given", [lambda numbers: numbers[:-1], lambda numbers: [*numbers, 7]], ids=["fewer", "more"])
 def test_a_batch_that_gets_another_number_of_answers_gives_nobody_anothers(given):
     async def ask():
-        batcher = Batcher(lambda numbers: numbers if len(numbers) == 1 else given(numbers), max_batch_size=8)
+        batcher = MicroBatcher(lambda numbers: numbers if len(numbers) == 1 else given(numbers), max_batch_size=8)
         return await asyncio.wait_for(asyncio.gather(*(batcher.submit(number) for number in range(5))), 5)
 
     assert asyncio.run(ask()) == list(range(5))

@@ -10,9 +10,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from reid_ray.errors import ResourceError
-from reid_ray.setup import engines
-from reid_ray.setup.engines import ALL, SEARCH, Installed, unready
+from reid_ray.setup import requirements
 from reid_ray.setup.platforms import UnsupportedPlatformError, support, support_here
+from reid_ray.setup.requirements import ALL, SEARCH, Installed, unready
 
 PROJECT = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text())["project"]
 PYTHONS = [(3, 11), (3, 12), (3, 13)]
@@ -114,7 +114,7 @@ def test_a_gpus_torch_needs_no_hook_and_arm_lacks_two_engines_alone():
 
 
 def test_a_job_without_its_engines_ends_before_it_touches_anything(monkeypatch):
-    monkeypatch.setattr(engines, "installed", lambda: Installed(frozenset(), {}, hook=False))
-    engines.require_engines("lint", "none")
+    monkeypatch.setattr(requirements, "installed", lambda: Installed(frozenset(), {}, hook=False))
+    requirements.require_engines("lint", "none")
     with pytest.raises(ResourceError, match="reid-ray setup"):
-        engines.require_engines("caption", "all")
+        requirements.require_engines("caption", "all")

@@ -4,8 +4,8 @@ import pytest
 
 from reid_ray.errors import ResourceError
 from reid_ray.setup import preparation
-from reid_ray.setup.engines import Installed
 from reid_ray.setup.pins import constraints_file, pin_of
+from reid_ray.setup.requirements import Installed
 
 
 def test_what_pip_cannot_get_is_a_sentence_with_its_reason_and_the_remedy():

@@ -23,7 +23,7 @@ from reid_ray.train.collectives import all_reduce_any, broadcast
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.validation import ranked
 from reid_ray.train.finite import NORM, not_finite
-from reid_ray.train.log.metrics_log import RunLog, read_metrics
+from reid_ray.train.log.run_log import RunLog, read_metrics
 from reid_ray.train.loop import train
 from reid_ray.train.mllm.validation import _scores
 from reid_ray.train.parts import Loss, TrainBatch

@@ -12,7 +12,7 @@ from reid_ray.data.containers.values import split_name, whole
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import ImageRecord, Records, Skipped
 from reid_ray.data.images import is_image_name
-from reid_ray.storage.store import Store
+from reid_ray.storage.file_systems import Store
 
 
 def read_folder(store: Store, source: SourceConfig) -> Records:

@@ -19,7 +19,7 @@ from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, caption_of
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES, conform
-from reid_ray.storage.store import Store, open_file_store, open_store
+from reid_ray.storage.file_systems import Store, open_file_store, open_store
 from reid_ray.storage.table_files import TableFile
 from reid_ray.versions import check_table
 

@@ -22,8 +22,8 @@ from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, caption_of
 from reid_ray.data.images import is_image_name
 from reid_ray.errors import DataError
+from reid_ray.storage.file_systems import Store
 from reid_ray.storage.regular_files import raise_if_system
-from reid_ray.storage.store import Store
 
 IMAGE_ID = "reid_ray_image_id"  # in a .json that ShardWriter wrote: the id that the image came from, of which the key need not be a part
 _TEXTS = ("txt", "text", "caption")

@@ -5,7 +5,7 @@ import pytest
 
 from reid_ray.caption.calibrate.config import CalibrateJob
 from reid_ray.caption.calibrate.job import calibrate
-from reid_ray.caption.calibrate.labelled_pairs import CHANGED, LOSSY, SAME, Pair
+from reid_ray.caption.calibrate.labelled_pairs import CHANGED, LOSSY, SAME, LabelledPair
 from reid_ray.caption.calibrate.results import render_markdown
 from reid_ray.caption.calibrate.thresholds import quality
 from reid_ray.config.common import OutputConfig
@@ -24,7 +24,7 @@ def config(tmp_path, **values):
 
 
 def scripted(person, label, cosine):
-    return Pair("A man in a red coat.", f"A man in a {'red' if label == SAME else 'blue'} coat, {cosine}", label, "file", person)
+    return LabelledPair("A man in a red coat.", f"A man in a {'red' if label == SAME else 'blue'} coat, {cosine}", label, "file", person)
 
 
 def test_thresholds_come_from_one_half_and_numbers_from_the_other(tmp_path):
@@ -45,7 +45,7 @@ def test_thresholds_come_from_one_half_and_numbers_from_the_other(tmp_path):
 
 def test_lossy_rewrites_count_by_themselves(tmp_path):
     pairs = [scripted(i, label, 0.5) for i in range(8) for label in (SAME, CHANGED)]
-    lossy = [Pair("A man in a red coat and jeans.", "A man in a red coat, 0.5", LOSSY, "file", i) for i in range(8)]
+    lossy = [LabelledPair("A man in a red coat and jeans.", "A man in a red coat, 0.5", LOSSY, "file", i) for i in range(8)]
     without, with_lossy = (calibrate(p, ScriptedScorer(), config(tmp_path)) for p in (pairs, pairs + lossy))
     assert without["filters"]["attributes"]["lossy_kept"] is None
     assert with_lossy["filters"]["attributes"]["lossy_kept"] in (0, 1)

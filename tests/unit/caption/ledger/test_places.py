@@ -15,7 +15,7 @@ from reid_ray.caption.ledger.row_keys import CaptionRecipe
 from reid_ray.caption.ledger.write_ahead_log import Ledger, open_ledger, read_index
 from reid_ray.data.pieces import FilePiece, packed_states
 from reid_ray.data.sources import ImageListing
-from reid_ray.storage.store import Store, store_at
+from reid_ray.storage.file_systems import Store, store_at
 
 RECIPE = CaptionRecipe(CaptionerConfig(), revision="r", templates=None, max_pixels=10_000)
 

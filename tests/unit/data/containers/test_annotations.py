@@ -16,7 +16,7 @@ from reid_ray.data.formats.registry import ImageRecord, read_source
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.job import run_ingest
 from reid_ray.errors import DataError
-from reid_ray.storage.store import open_store
+from reid_ray.storage.file_systems import open_store
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

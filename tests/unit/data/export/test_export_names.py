@@ -16,7 +16,7 @@ from PIL import Image
 
 from reid_ray.data.containers.image_names import FILE, NameList, restored
 from reid_ray.data.export.config import ExportJob
-from reid_ray.data.export.image_paths import Names
+from reid_ray.data.export.file_naming import Names
 from reid_ray.data.export.job import run_export
 from reid_ray.data.formats.registry import ImageRecord
 from reid_ray.data.ingest.config import IngestJob
@@ -24,7 +24,7 @@ from reid_ray.data.ingest.job import run_ingest
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import read_table
-from reid_ray.storage.store import open_store
+from reid_ray.storage.file_systems import open_store
 
 # Ids that cannot be names, or not all at once: on one file system, in one archive, or in either on another system.
 ODD = [

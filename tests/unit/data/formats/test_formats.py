@@ -14,7 +14,7 @@ from refusals import refused
 from reid_ray.data.formats.config import READERS, SourceConfig
 from reid_ray.data.formats.registry import ImageRecord, Skipped, read_source, reader_of
 from reid_ray.errors import DataError
-from reid_ray.storage.store import Store, open_file_store, open_store
+from reid_ray.storage.file_systems import Store, open_file_store, open_store
 
 
 def read(format, path, **options):

@@ -28,7 +28,7 @@ from reid_ray.data.ingest.job import run_ingest
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import parquet_files, read_manifest, read_table, sha256_of
-from reid_ray.storage.store import open_store
+from reid_ray.storage.file_systems import open_store
 
 
 def ingest(format, path, out, **options):

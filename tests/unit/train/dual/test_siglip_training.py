@@ -21,7 +21,7 @@ from reid_ray.train.losses.objective import build_objective
 from reid_ray.train.masking.config import MaskingConfig
 from reid_ray.train.masking.noise_aware import vocabulary_of
 from reid_ray.train.masking.noise_store import NoiseStore
-from reid_ray.train.masking.step_masks import Masker
+from reid_ray.train.masking.step_masks import StepMasks
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 160, 30), "white": (230, 230, 230)}
 TEXTS = [f"a person in a {upper} coat and {lower} trousers" for upper in COLOURS for lower in COLOURS]
@@ -45,7 +45,7 @@ def test_siglip_learns_masked_with_sigmoid_and_irr_and_what_was_saved_is_searche
     start = encoder.family.scale_and_bias(encoder.model)
     heads = LossHeads(objective, dim=WIDTH, persons=16, vocab_size=len(encoder.tokenizer), sigmoid_start=start)
     module, store = TwoTowers(encoder, heads, depth=0.5), NoiseStore(16, CONTEXT)
-    masker = Masker(
+    masker = StepMasks(
         MaskingConfig(kind="nam"),
         vocabulary_of(encoder.tokenizer),
         store,

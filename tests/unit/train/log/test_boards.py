@@ -10,7 +10,7 @@ from refusals import refused
 from reid_ray.errors import ConfigError
 from reid_ray.train.config import LogConfig
 from reid_ray.train.log.boards import check_boards
-from reid_ray.train.log.metrics_log import RunLog, read_metrics
+from reid_ray.train.log.run_log import RunLog, read_metrics
 
 
 def _log_twice(folder, config: LogConfig) -> None:

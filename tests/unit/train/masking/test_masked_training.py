@@ -10,7 +10,7 @@ from torch_workers import outputs_of
 from reid_ray.train.masking.config import MaskingConfig
 from reid_ray.train.masking.noise_aware import Vocabulary, masking_draws
 from reid_ray.train.masking.noise_store import NoiseStore, decode
-from reid_ray.train.masking.step_masks import Masker
+from reid_ray.train.masking.step_masks import StepMasks
 
 TRAIN = """
 import json, sys
@@ -21,7 +21,7 @@ from reid_ray.model.dual.config import ScratchConfig
 from reid_ray.train.masking.config import MaskingConfig
 from reid_ray.train.losses.config import ObjectiveConfig
 from reid_ray.model.dual.clip import CLIP, clip_from_scratch
-from reid_ray.train.masking.step_masks import Masker
+from reid_ray.train.masking.step_masks import StepMasks
 from reid_ray.train.masking.noise_aware import Vocabulary
 from reid_ray.train.masking.noise_store import NoiseStore
 from reid_ray.train.losses.objective import build_objective
@@ -42,7 +42,7 @@ torch.manual_seed(0)
 encoder = SimpleNamespace(model=clip, family=CLIP, tokenizer=SimpleNamespace(eos_token_id=299))
 module = TwoTowers(encoder, LossHeads(objective, dim=8, persons=5, vocab_size=300), chunk=chunk, depth=0.5).double()
 optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
-masker = Masker(
+masker = StepMasks(
     MaskingConfig(kind="nam", probability=0.3), Vocabulary(298, 299, 298, np.arange(298)), NoiseStore(12, 9, rank=rank, world=world),
     seed=3, steps_per_epoch=2, device=torch.device("cpu"), targets=True,
 )
@@ -104,7 +104,7 @@ VOCABULARY = Vocabulary(98, 99, 98, np.arange(98))
 def _masker(kind, probability=0.4, targets=False):
     config = MaskingConfig(kind=kind, probability=probability)
     store = NoiseStore(4, 8)
-    return Masker(config, VOCABULARY, store, seed=0, steps_per_epoch=2, device=torch.device("cpu"), targets=targets)
+    return StepMasks(config, VOCABULARY, store, seed=0, steps_per_epoch=2, device=torch.device("cpu"), targets=targets)
 
 
 INPUTS = {"input_ids": torch.tensor([[98, 1, 2, 3, 4, 99], [98, 5, 6, 99, 99, 99]])}

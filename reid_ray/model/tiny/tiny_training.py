@@ -47,7 +47,7 @@ def train_tiny_mllm(
     import torch
     from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-    from reid_ray.model.weights import load_pretrained
+    from reid_ray.model.strict_loading import load_pretrained
 
     torch.set_num_threads(config.threads)
     folder = build_tiny_mllm(folder, seed, instructions)
