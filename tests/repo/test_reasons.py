@@ -18,7 +18,7 @@ POSITION = {
     "NoMemberError": 0,
     "CannotExpressError": 0,
     "BadAnswerError": 0,
-    "Failure": 0,
+    "Violation": 0,
     "_keep": 2,
 }
 # Variables, attributes and mappings that hold reasons, or count by them.
