@@ -89,25 +89,23 @@ def test_names_that_are_not_unicode_and_links_that_loop_are_survived(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("prepare", "words"),
+    "prepare",
     [
-        (lambda path: None, "does not exist"),
-        (lambda path: path.mkdir(), "no file at all"),
-        (lambda path: (path.mkdir(), (path / "a.txt").write_text("x")), "none with an image extension"),
-        (lambda path: path.write_text("x"), "is a file"),
+        lambda path: None,
+        lambda path: path.mkdir(),
+        lambda path: (path.mkdir(), (path / "a.txt").write_text("x")),
+        lambda path: path.write_text("x"),
     ],
 )
-def test_a_folder_without_images_is_refused_by_name(tmp_path, prepare, words):
+def test_a_folder_without_images_is_refused_by_name(tmp_path, prepare):
     prepare(tmp_path / "crops")
-    with pytest.raises(DataError, match=words) as error:
+    with refused(DataError, str(tmp_path / "crops"), "images.path"):
         image_listing(ImagesConfig(source="folder", path=str(tmp_path / "crops")))
-    assert str(tmp_path / "crops") in str(error.value)
-    assert "images.path" in str(error.value)
 
 
 def test_a_split_of_a_folder_is_refused(tmp_path):
     _write_jpeg(tmp_path / "a.jpg")
-    with pytest.raises(ConfigError, match=r"images\.split"):
+    with refused(ConfigError, "images.split"):
         image_listing(ImagesConfig(source="folder", path=str(tmp_path), split="train"))
 
 
@@ -145,13 +143,13 @@ def test_parquet_honours_split_and_limit_and_reads_paths(tmp_path, split, limit)
 
 def test_parquet_that_is_no_image_table_or_lacks_the_split_is_refused(tmp_path):
     pq.write_table(pa.table({"name": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(DataError, match="image_id"):
+    with refused(DataError, "image_id"):
         image_listing(ImagesConfig(source="parquet", path=str(tmp_path / "other.parquet")))
     (tmp_path / "text.parquet").write_text("no parquet")
-    with pytest.raises(DataError, match="not a readable Parquet"):
+    with refused(DataError, "text.parquet"):
         image_listing(ImagesConfig(source="parquet", path=str(tmp_path / "text.parquet")))
     pq.write_table(table_of(IMAGES, [{"image_id": "a", "split": "train"}]), tmp_path / "good.parquet")
-    with pytest.raises(DataError, match="no image of split 'val'"):
+    with refused(DataError, "good.parquet", "'val'", "images.split"):
         image_listing(ImagesConfig(source="parquet", path=str(tmp_path / "good.parquet"), split="val"))
 
 

@@ -107,11 +107,8 @@ BROKEN = {
 def test_weights_that_are_not_the_models_are_refused_by_name(good, tmp_path, change, said):
     copy = changed(good[0], tmp_path / "copy", change)
     for load in both_ways(copy):
-        with pytest.raises(DataError, match="copy") as error:
+        with refused(DataError, said, str(copy)):
             load()
-        assert said in str(error.value)
-        assert str(copy) in str(error.value)
-        assert "\n" not in str(error.value)
 
 
 def test_constants_that_transformers_no_longer_saves_are_no_strangers(good, tmp_path):
@@ -131,7 +128,7 @@ def test_a_damaged_file_is_refused_by_its_name(good, tmp_path, damage, name):
         (copy / "model.safetensors").unlink()
     (copy / name).write_bytes(damage((copy / name).read_bytes()))
     for load in both_ways(copy):
-        with pytest.raises(DataError, match=r"copy (it|the whole model folder) again"):
+        with refused(DataError, str(copy), "copy"):
             load()
 
 
@@ -140,7 +137,7 @@ def test_a_lost_shard_is_named(good, tmp_path):
     (copy / "model.safetensors").rename(copy / "a.safetensors")
     names = load_file(copy / "a.safetensors")
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, "a.safetensors") | {"x": "b.bin"}}))
-    with pytest.raises(DataError, match=r"b\.bin"):
+    with refused(DataError, "model.safetensors.index.json", "b.bin"):
         load_encoder(copy)
 
 
@@ -150,7 +147,7 @@ def test_a_pickle_that_is_no_dictionary_of_weights_runs_no_code(tmp_path):
             return (Path.touch, (tmp_path / "harmed",))
 
     torch.save({"weight": Harm()}, tmp_path / "weights.bin")
-    with pytest.raises(DataError, match=r"weights\.bin"):
+    with refused(DataError, "weights.bin"):
         read_state(tmp_path / "weights.bin")
     assert not (tmp_path / "harmed").exists()
 
@@ -173,7 +170,7 @@ def test_an_own_folder_changed_since_it_was_written_is_refused(good, tmp_path, p
         file = copy / "preprocessor_config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"image_mean": [0.5, 0.5, 0.5]}))
     for load in both_ways(copy):
-        with pytest.raises(DataError, match=r"manifest\.json"):
+        with refused(DataError, str(copy), "manifest.json"):
             load()
     (copy / "manifest.json").unlink()
     for load in both_ways(copy):
@@ -264,10 +261,10 @@ BASE = Path(resolve_model("builtin:tiny-mllm"))
 )
 def test_the_base_of_a_tune_is_refused_where_it_lacks_a_weight(tmp_path, change, said):
     config = MllmConfig(base=str(changed(BASE, tmp_path / "base", change)))
-    with pytest.raises(DataError, match=said):
+    with refused(DataError, said):
         open_mllm(config)
     if "NaN" not in said:  # that takes reading them all: a worker finds it
-        with pytest.raises(DataError, match=said):
+        with refused(DataError, said):
             check_mllm(config)
 
 
@@ -306,7 +303,7 @@ def test_a_tuned_folder_gives_its_own_weights_or_is_refused(tuned, tmp_path, fil
     }[damage]()
     save_file(state, copy / file)
     if damage != "wrapped":
-        with pytest.raises(DataError, match="copy"):
+        with refused(DataError, str(copy)):
             load_mllm(copy)
         return
     weights = dict(load_mllm(copy).mllm.model.named_parameters())
@@ -337,7 +334,7 @@ def test_a_sentence_encoder_scores_as_its_file_says(sentences, tmp_path, change)
 
 
 def test_a_sentence_encoder_that_lacks_a_layer_is_refused(sentences, tmp_path):
-    with pytest.raises(DataError, match=r"encoder\.layer\.1"):
+    with refused(DataError, "encoder.layer.1."):
         SentenceEncoder(str(changed(sentences, tmp_path / "copy", without("encoder.layer.1."))))
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from reid_ray.caption.calibrate.labelled_pairs import CHANGED, LOSSY, SAME, halves, human_pairs, judge_rewrite, read_pairs
 from reid_ray.caption.calibrate.thresholds import choose_pair, choose_threshold, frontier, quality, roc
@@ -92,10 +93,10 @@ def test_pairs_of_ones_own_are_read_and_bad_lines_named(tmp_path):
     path.write_text('{"original": "a", "rewrite": "b", "label": "same"}\n\n{"original": "a", "rewrite": "c", "label": "changed"}\n')
     assert [(p.rewrite, p.label) for p in read_pairs(path)] == [("b", SAME), ("c", CHANGED)]
     path.write_text('{"original": "a", "rewrite": "b", "label": "good"}\n')
-    with pytest.raises(DataError, match="line 1: label is 'good'"):
+    with refused(DataError, "pairs.jsonl", "line 1", "label", "good"):
         read_pairs(path)
     path.write_text('{"original": "a"}\n')
-    with pytest.raises(DataError, match="line 1"):
+    with refused(DataError, "pairs.jsonl", "line 1"):
         read_pairs(path)
 
 
@@ -106,5 +107,5 @@ def test_pairs_are_read_line_by_line_in_any_encoding_with_a_mark_and_refused_by_
     assert [pair.original for pair in read_pairs(path)] == ["A man\u2028in a coat."] * 2
     for data in (b"\xff{}", b'{"original": null, "rewrite": "a", "label": "same"}', b"[" * 5000, b"{", b"[1]", b'"x"'):
         path.write_bytes(data)
-        with pytest.raises(DataError, match=r"pairs\.jsonl"):
+        with refused(DataError, "pairs.jsonl"):
             read_pairs(path)

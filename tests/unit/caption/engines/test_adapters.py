@@ -73,16 +73,16 @@ def test_an_adapter_that_can_be_served_tells_the_engine_what_it_needs(tmp_path, 
         ({"bias": "lora_only"}, "bias: lora_only"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"trainable_token_indices": [3, 4]}, "trainable_token_indices"),
-        ({"target_modules": ["lm_head"]}, r"lm_head\.lora_A"),
+        ({"target_modules": ["lm_head"]}, "lm_head.lora_A"),
         ({"target_modules": ["embed_tokens"]}, "lora_embedding_A"),
-        ({"target_modules": r".*visual\.patch_embed\.proj"}, r"patch_embed\.proj\.lora_A"),
+        ({"target_modules": r".*visual\.patch_embed\.proj"}, "patch_embed.proj.lora_A"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights: pissa"),
     ],
 )
 @pytest.mark.slow
 def test_what_vllm_would_leave_out_is_refused(tmp_path, options, words):
     folder = saved(tmp_path / "adapter", **options)
-    with pytest.raises(ConfigError, match=words) as error:
+    with refused(ConfigError, words) as error:
         check_adapter(folder, MODEL, field="captioners.a.adapter")
     assert str(error.value).startswith("captioners.a.adapter: ")
     assert "merge it into its base" in str(error.value)
@@ -102,26 +102,26 @@ def too_wide(state):
 
 
 @pytest.mark.parametrize(
-    ("config", "weights", "words"),
+    ("config", "weights", "names"),
     [
-        ({"r": 0}, None, "rank 0"),
-        ({"r": 600}, None, "rank 600"),
-        ({"rank_pattern": {"x": 1000}}, None, "rank 1000"),
-        ({"r": 8}, None, "has rank 4 in .* says 8"),
-        ({"peft_type": "IA3"}, None, "type IA3"),
-        ({"use_qalora": True}, None, "QALoRA"),
-        ({"layer_replication": [[0, 2]]}, None, "layer_replication"),
-        ({}, without_b, r"no pair of LoRA matrices of a linear layer \(.*layers\.0\.self_attn\.q_proj"),
-        ({}, lambda s: s | {"base_model.model.lm_head.weight": torch.ones(3, 3)}, r"lm_head\.weight"),
-        ({}, lambda s: s | {"base_model.model.a.lora_magnitude_vector": torch.ones(3)}, "lora_magnitude_vector"),
-        ({}, elsewhere, r"does not have \(.*layers\.99\."),
-        ({}, too_wide, r"is for 128 x 7 weights, but .* has 128 x 128"),
-        ({}, lambda _: {}, "nothing"),
+        ({"r": 0}, None, ["rank 0"]),
+        ({"r": 600}, None, ["rank 600"]),
+        ({"rank_pattern": {"x": 1000}}, None, ["rank 1000"]),
+        ({"r": 8}, None, ["rank 4", "8"]),
+        ({"peft_type": "IA3"}, None, ["IA3"]),
+        ({"use_qalora": True}, None, ["QALoRA"]),
+        ({"layer_replication": [[0, 2]]}, None, ["layer_replication"]),
+        ({}, without_b, ["layers.0.self_attn.q_proj"]),
+        ({}, lambda s: s | {"base_model.model.lm_head.weight": torch.ones(3, 3)}, ["lm_head.weight"]),
+        ({}, lambda s: s | {"base_model.model.a.lora_magnitude_vector": torch.ones(3)}, ["lora_magnitude_vector"]),
+        ({}, elsewhere, ["layers.99."]),
+        ({}, too_wide, ["128 x 7", "128 x 128"]),
+        ({}, lambda _: {}, []),
     ],
 )
-def test_an_adapter_that_is_not_the_models_is_refused(plain, tmp_path, config, weights, words):
+def test_an_adapter_that_is_not_the_models_is_refused(plain, tmp_path, config, weights, names):
     folder = rewritten(plain, tmp_path / "adapter", config=config, weights=weights)
-    with pytest.raises(ConfigError, match=words):
+    with refused(ConfigError, *names):
         check_adapter(folder, MODEL)
 
 
@@ -129,8 +129,8 @@ def test_an_adapter_of_nan_and_a_cut_one_are_refused(plain, tmp_path):
     nan = rewritten(plain, tmp_path / "nan", weights=lambda s: {name: value * torch.nan for name, value in s.items()})
     cut = shutil.copytree(plain, tmp_path / "cut")
     (cut / "adapter_model.safetensors").write_bytes((plain / "adapter_model.safetensors").read_bytes()[:3000])
-    for folder, words in ((nan, "NaN"), (cut, "cannot be read")):
-        with pytest.raises(DataError, match=words):
+    for folder in (nan, cut):
+        with refused(DataError, folder.name):
             check_adapter(folder, MODEL)
 
 
@@ -142,7 +142,7 @@ def test_a_pickled_adapter_is_read_as_the_other(plain, tmp_path):
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="holds no LoRA adapter"):
+    with refused(ConfigError, str(tmp_path), "LoRA"):
         read_adapter(tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8}))
     with refused(ConfigError, "adapter_model.safetensors"):
@@ -167,7 +167,7 @@ def test_half_of_a_tune_is_refused_wherever_its_manifest_lies(plain, tmp_path, w
         model_facts(CaptionerConfig(adapter=str(adapter)), "captioners.main.model")
     manifest["trained"]["whole"] = 0
     ((adapter.parent if where == "beside" else adapter) / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ConfigError, match="was trained on"):
+    with refused(ConfigError, "captioners.main.model", str(MODEL)):
         model_facts(CaptionerConfig(adapter=str(adapter)), "captioners.main.model")
 
 

@@ -7,6 +7,7 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 from reid_ray.data.containers import annotations as reading
 from reid_ray.data.containers.annotations import RepeatedKeys, parse_json, stream_list, stream_pairs, text_lines
@@ -64,7 +65,7 @@ def test_a_file_cut_anywhere_is_refused_as_cut_and_never_read_as_shorter(tmp_pat
     monkeypatch.setattr(reading, "_CHUNK", chunk)
     whole_text = b'[{"id": 12, "a": "x\\u00e9y"}, {"id": 13.5}]' if how is stream_list else b'{"a": "x", "b": [1, null]}'
     for cut in range(1, len(whole_text)):
-        with pytest.raises(DataError, match=r"not whole JSON|no JSON at record"):
+        with refused(DataError, "a.json", "JSON"):
             streamed(tmp_path, whole_text[:cut], how)
 
 
@@ -93,7 +94,7 @@ def test_what_is_no_json_list_is_refused_with_the_place(tmp_path, data, words):
 def test_a_missing_quotation_mark_does_not_take_all_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "_CHUNK", 100)
     monkeypatch.setattr(reading, "MAX_RECORD", 1000)
-    with pytest.raises(DataError, match="a quotation mark may be missing"):
+    with refused(DataError, "quotation mark"):
         streamed(tmp_path, b'["a", "b' + b"x" * 10_000)
 
 
@@ -110,7 +111,7 @@ def test_keys_said_twice_and_numbers_without_end_are_seen():
     assert isinstance(parse_json(b'{"a": {"b": 1, "b": 1}}')["a"], RepeatedKeys)
     assert parse_json(b"9" * 5000) == "9" * 5000
     assert math.isnan(parse_json(b"NaN"))
-    with pytest.raises(ValueError, match="nested too deeply"):
+    with refused(ValueError, "nested"):
         parse_json(b"[" * 100_000)
 
 
@@ -124,7 +125,7 @@ def test_whole_numbers_in_every_writing(value, number):
 
 @pytest.mark.parametrize("value", ["p1", "", "1_000", "١", "1e3", 1.5, math.inf, True, [1], {"id": 1}, "9" * 5000])
 def test_what_is_no_whole_number_is_named(value):
-    with pytest.raises(ValueError, match=r"camera_id is .*, not a whole number"):
+    with refused(ValueError, "camera_id"):
         whole(value, "camera_id")
 
 

@@ -49,7 +49,7 @@ def test_caption_all_without_split_is_refused_by_name(trees):
     (folder / "reid_raw.json").unlink()
     with refused(DataError, "caption_all.json"):
         read("cuhk_pedes", folder)
-    with pytest.raises(DataError, match="no key split"):
+    with refused(DataError, "caption_all.json", "split"):
         read("cuhk_pedes", folder, annotations="caption_all.json")
 
 
@@ -79,10 +79,10 @@ def test_a_caption_file_of_another_data_set_is_named(trees):
         read("icfg_pedes", rstp)
 
 
-@pytest.mark.parametrize(("content", "message"), [(b'{"a": 1}', "JSON list"), (b'[{"id": 1, ', "not whole JSON"), (b"[3]", "list records")])
-def test_a_broken_caption_file_is_refused(tmp_path, content, message):
+@pytest.mark.parametrize("content", [b'{"a": 1}', b'[{"id": 1, ', b"[3]"])
+def test_a_broken_caption_file_is_refused(tmp_path, content):
     (tmp_path / "reid_raw.json").write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with refused(DataError, "reid_raw.json"):
         read("cuhk_pedes", tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_cuhk03_names_what_is_missing(trees):
     with refused(DataError, "cuhk03_new_protocol_config_detected.mat"):
         read("cuhk03", folder, boxes="detected")
     (folder / "cuhk03_release" / "cuhk-03.mat").write_bytes(b"no HDF5")
-    with pytest.raises(DataError, match="not the CUHK03 release"):
+    with refused(DataError, "cuhk-03.mat"):
         read("cuhk03", folder, boxes="labeled")
 
 
@@ -311,7 +311,7 @@ def test_an_address_with_options_and_odd_names_stands_alone():
 
 
 def test_addresses_that_do_not_work_are_named(tmp_path):
-    with pytest.raises(DataError, match="is not a folder"):
+    with refused(DataError, str(tmp_path / "nothing")):
         open_store(tmp_path / "nothing")
     with refused(DataError, "nosuch://bucket"):
         open_store("nosuch://bucket")

@@ -116,9 +116,9 @@ def test_another_size_changes_positions_alone():
     changed = [name for name, weight in oblong.state_dict().items() if not torch.equal(weight, square.state_dict()[name])]
     assert changed == ["vision_model.embeddings.position_embedding.weight"]
     assert oblong.get_image_features(torch.zeros(1, 3, 128, 48)).pooler_output.shape == (1, 16)
-    with pytest.raises(ValueError, match="built for"):
+    with refused(ValueError, "(48, 128)", "(128, 48)"):
         oblong.get_image_features(torch.zeros(1, 3, 48, 128))
-    with pytest.raises(ConfigError, match="at least one patch"):
+    with refused(ConfigError, "model.image_height 8", "model.image_width 8", "16"):
         with_image_size(square, height=8, width=8)
 
 
@@ -167,7 +167,7 @@ def test_open_clip_folder_without_its_configuration_or_of_another_architecture_i
     theirs, cfg = open_clip_model(False)
     tiny().tokenizer.save_pretrained(tmp_path)
     torch.save(theirs.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
-    with pytest.raises(DataError, match="GELU or QuickGELU"):
+    with refused(DataError, "open_clip_config.json", "QuickGELU"):
         load_encoder(tmp_path)
     cfg["vision_cfg"]["timm_model_name"] = "convnext_base"
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg}))
@@ -185,22 +185,22 @@ def test_pretrained_weights_open_at_another_size(tmp_path):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
+    with refused(DataError, "nowhere", "model/"):
         load_encoder(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"model\.safetensors"):
+    with refused(DataError, str(tmp_path), "model.safetensors"):
         load_encoder(tmp_path)
     tiny().save(tmp_path / "model", {})
     (tmp_path / "model" / "tokenizer.json").unlink()
-    with pytest.raises(DataError, match="tokenizer"):
+    with refused(DataError, "tokenizer.json", "model.tokenizer"):
         load_encoder(tmp_path / "model")
     with refused(DataError, "model.init", "/no/weights"):
         locate("/no/weights")
-    with pytest.raises(DataError, match="HF_HUB_OFFLINE"):
+    with refused(DataError, "model.init", "HF_HUB_OFFLINE"):
         locate("nobody/no-such-model")
 
 
 def test_contradictory_model_sections_are_refused():
-    with pytest.raises(ConfigError, match="init and scratch"):
+    with refused(ConfigError, "init", "scratch"):
         load_config(ModelConfig, None, ["init=openai/clip-vit-base-patch16", "scratch.vision_width=64"])
     with refused(ConfigError, "patch_size"):
         load_config(ModelConfig, None, ["image_height=100"])
@@ -230,7 +230,7 @@ def test_overlapping_patches_are_those_that_unfolding_cuts_and_their_stride_is_s
     assert json.loads((tmp_path / "overlapping" / "manifest.json").read_text())["patch_stride"] == 12
     kept = open_pretrained(ModelConfig(init=str(tmp_path / "overlapping"), image_height=76, image_width=40))
     assert kept.fingerprint == encoder.fingerprint
-    with pytest.raises(ConfigError, match="patch_stride 20 exceeds"):
+    with refused(ConfigError, "model.patch_stride 20", "16"):
         open_pretrained(ModelConfig(init=str(tmp_path / "published"), image_height=64, image_width=64, patch_stride=20))
     assert tiny(64, 32, patch_size=8).model.vision_model.embeddings.num_patches == 32
 

@@ -178,15 +178,15 @@ def test_a_saved_index_answers_as_before(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoder", "sentence"),
+    ("encoder", "both"),
     [
-        (OtherEncoder(32, "e1"), "the index has dimension 16, but the encoder gives 32"),
-        (OtherEncoder(16, "e2"), r"made by encoder e1 .*, but the encoder at hand is e2"),
+        (OtherEncoder(32, "e1"), ("16", "32")),
+        (OtherEncoder(16, "e2"), ("e1", "e2")),
     ],
 )
-def test_an_index_of_another_encoder_is_refused_and_both_are_named(encoder, sentence, tmp_path):
+def test_an_index_of_another_encoder_is_refused_and_both_are_named(encoder, both, tmp_path):
     build(unit(np.random.default_rng(0), 5)).save(tmp_path)
-    with pytest.raises(DataError, match=sentence):
+    with refused(DataError, str(tmp_path), *both):
         GalleryIndex.load(tmp_path, encoder)
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_index_folder_is_refused_with_its_name(damage, tmp_path):
         (tmp_path / "index.json").write_text(json.dumps(facts | {"items": 6}))
     else:
         (tmp_path / "index.json").write_text("{")
-    with pytest.raises(DataError, match=str(tmp_path)):
+    with refused(DataError, str(tmp_path), "index job"):
         GalleryIndex.load(tmp_path)
 
 
@@ -212,28 +212,28 @@ def test_a_vector_that_is_not_of_length_one_is_refused_with_its_row(value):
     vectors[3] = value
     with refused(DataError, "gallery row 3", "p00003.jpg"):
         build(vectors)
-    with pytest.raises(DataError, match="query 3"):
+    with refused(DataError, "query 3"):
         build(unit(np.random.default_rng(0), 5)).search(vectors, 1)
 
 
 def test_what_cannot_be_an_index_is_refused():
     rng = np.random.default_rng(0)
-    with pytest.raises(DataError, match="gallery is empty"):
+    with refused(DataError, "gallery"):
         build(np.zeros((0, 16), np.float32))
-    with pytest.raises(DataError, match="expected one row each"):
+    with refused(DataError, "5", "(4, 16)"):
         GalleryIndex.build(unit(rng, 4), items_of(5), FLAT, encoder_fingerprint="e1")
     with refused(DataError, "p00001.jpg", "2 times"):
         GalleryIndex.build(unit(rng, 3), items_of(5).take([0, 1, 1]), FLAT, encoder_fingerprint="e1")
-    with pytest.raises(DataError, match="dimension 16"):
+    with refused(DataError, "(1, 8)", "16"):
         build(unit(rng, 4)).search(unit(rng, 1, dim=8), 1)
-    with pytest.raises(ConfigError, match="k is 0"):
+    with refused(ConfigError, "k is 0"):
         build(unit(rng, 4)).search(unit(rng, 1), 0)
     for config in (
         IndexConfig(kind="ivf_flat", lists=50),
         IndexConfig(kind="ivf_pq", code_bytes=8),
         IndexConfig(kind="ivf_pq", code_bytes=7, lists=1),
     ):
-        with pytest.raises(ConfigError, match=r"index\."):
+        with refused(ConfigError, "index."):
             build(unit(rng, 40), config)
 
 

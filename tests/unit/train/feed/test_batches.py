@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from reid_ray.train.feed.batches import BatchPlan, IdentityOrder, ShuffledOrder, augmentation
 
@@ -122,13 +123,13 @@ def test_augmentation_belongs_to_the_step_and_place_not_to_the_worker():
 
 
 def test_a_batch_that_cannot_be_drawn_or_divided_is_refused():
-    with pytest.raises(ValueError, match="cannot be drawn"):
+    with refused(ValueError, "5 samples"):
         plan(samples=5)
-    with pytest.raises(ValueError, match="does not divide"):
+    with refused(ValueError, "5 workers"):
         plan().shard(0, rank=0, world=5)
-    with pytest.raises(ValueError, match="14 identities cannot be drawn from 13"):
+    with refused(ValueError, "14 identities", "13"):
         identity_plan(per_batch=14)
-    with pytest.raises(ValueError, match="no multiple of 5"):
+    with refused(ValueError, "a batch of 12", "5 samples"):
         IdentityOrder(PERSON_S, PICTURE_S, CAMERA_S, size=12, per_identity=5, seed=0)
-    with pytest.raises(ValueError, match="groups of 3 does not divide among 3 workers"):
+    with refused(ValueError, "groups of 3", "3 workers"):
         identity_plan().shard(0, rank=0, world=3)

@@ -177,7 +177,7 @@ def test_identity_sampling_counts_whose_pictures_repeat_and_refuses_what_it_cann
     facts = prepare_pairs(tables(images, captions, *IDENTITY, "batches.samples_per_identity=4"), tmp_path, Counts())
     assert (facts["persons_with_one_picture"], facts["persons_with_repeated_pictures"]) == (1, 3)
     twice = [*captions, *(caption(f"d{n}", f"i{n}") for n in range(6))]
-    with pytest.raises(DataError, match=r"3 identities of split .train. have captions, fewer than the 4 of a batch"):
+    with refused(DataError, "3 identities", "split 'train'", "4"):
         prepare_pairs(tables(images, twice, *IDENTITY, "batches.size=8"), tmp_path, Counts())
     strangers = [{**row, "person_id": None} for row in images]
     with refused(DataError, "6 identities", "split 'train'"):
@@ -194,9 +194,9 @@ def test_batches_of_torn_identities_are_refused():
 
 def test_selection_on_test_or_train_is_refused():
     needed = ["images.path=x", "captions.paths=[x]", "output.path=x"]
-    with pytest.raises(ConfigError, match="chosen on the test split"):
+    with refused(ConfigError, "images", "val_split"):
         load_config(TrainJob, None, [*needed, "images.val_split=test"])
-    with pytest.raises(ConfigError, match="unseen identities"):
+    with refused(ConfigError, "images", "val_split"):
         load_config(TrainJob, None, [*needed, "images.val_split=train"])
     with refused(ConfigError, "workers.count 3"):
         load_config(TrainJob, None, [*needed, "batches.size=64", "workers.count=3"])
@@ -213,7 +213,7 @@ def test_images_without_a_split_are_learnt_from_where_none_is_asked_for(tables, 
     counts = Counts()
     facts = prepare_pairs(tables(images, captions, "images.train_split=null", "images.val_split=null"), tmp_path, counts)
     assert (facts["samples"], facts["validation_queries"], dict(counts.failed)) == (8, 0, {"other_split": 1})
-    with pytest.raises(DataError, match=r"8 images have no split: set images\.train_split to null"):
+    with refused(DataError, "8 images", "images.train_split", "null"):
         prepare_pairs(tables(images, captions), tmp_path, Counts())
 
 
@@ -269,5 +269,5 @@ def test_a_table_that_changes_while_it_is_read_is_refused(tables, tmp_path, monk
         return found
 
     monkeypatch.setattr(pairs, "accept_captions", then_write_the_images_anew)
-    with pytest.raises(DataError, match="changed while it was read"):
+    with refused(DataError, str(tmp_path)):
         prepare_pairs(job, tmp_path, Counts())
