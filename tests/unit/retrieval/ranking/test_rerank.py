@@ -56,6 +56,7 @@ def test_sparse_equals_dense(k1, k2, lambda_value, rows):
     np.testing.assert_array_equal(reranker.distances(slice(3, 9)), reranker.distances()[3:9])
 
 
+@pytest.mark.slow  # it compiles the kernels
 def test_ties_and_duplicates_equal_dense():
     rng = np.random.default_rng(1)
     query_QD, gallery_GD = (rng.integers(-1, 2, (n, 3)).astype(np.float32) for n in (9, 60))
@@ -64,6 +65,7 @@ def test_ties_and_duplicates_equal_dense():
     )
 
 
+@pytest.mark.slow
 def test_reranking_helps_where_neighbours_agree():
     from reid_ray.retrieval.metrics import GroundTruth
     from reid_ray.retrieval.ranking.exact import rank_scores
