@@ -143,7 +143,7 @@ def test_scores_that_are_not_finite_are_refused_by_query():
     score_QG = np.zeros((3, 10), dtype=np.float32)
     score_QG[2, 4] = np.nan
     truth = GroundTruth.text_to_image([1, 1, 1], [1] * 10)
-    with pytest.raises(DataError, match="query 2"):
+    with refused(DataError, "query 2"):
         rank_scores(score_QG, truth, threads=2)
     with pytest.raises(DataError, match="same width"):
         rank_queries(np.ones((2, 3), np.float32), np.ones((2, 4), np.float32), truth)
