@@ -38,12 +38,15 @@ def job_config(model: type[ConfigT], text: str | None, overrides: Sequence[str])
     path = find_config(text)
     if not path.exists() or path.is_dir():
         raise ConfigError(f"--config {text}: is neither a file nor the name of a shipped configuration; {near_configs(text)}")
-    owner = None if job is None else _other_job(job, model, path)
-    if owner is not None:
-        raise ConfigError(
-            f"{path}: is a configuration of the job {owner}, not of {job}; give one of its own, such as --config {_of_job(str(job))[0]}"
-        )
-    return load_config(model, path, overrides)
+    try:
+        return load_config(model, path, overrides)
+    except ConfigError:
+        owner = _other_job(job, model, path) if job is not None and path.is_file() else None  # a pipe is read once
+        if job is None or owner is None:
+            raise
+    raise ConfigError(
+        f"{path}: is a configuration of the job {owner}, not of {job}; give one of its own, such as --config {_of_job(job)[0]}"
+    )
 
 
 def near_configs(text: str) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from reid_ray.cli.commands import purpose
+from reid_ray.cli.job_config import job_config
 from reid_ray.cli.main import main
 from reid_ray.config.base import Section
 from reid_ray.config.shipped import configs_folder, find_config, shipped_configs
+from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.jobs import JOBS, named
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -167,6 +169,15 @@ def test_a_misspelt_key_of_the_right_job_is_told_by_its_name(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "encodr: unknown key" in said
     assert "the job" not in said
+
+
+def test_a_configuration_comes_through_a_pipe_which_is_read_once():
+    reader, writer = os.pipe()
+    os.write(writer, b"people: {seed: 7}\noutput: {path: out}\n")
+    os.close(writer)
+    config = job_config(SynthesizeJob, f"/dev/fd/{reader}", ["people.identities=3"])
+    os.close(reader)
+    assert (config.people.seed, config.people.identities, Path(config.output.path).name) == (7, 3, "out")
 
 
 def test_the_pinned_versions_are_where_the_command_says(capsys):
