@@ -82,11 +82,6 @@ def image_listing(config: ImagesConfig) -> ImageListing:
     return listing
 
 
-def count_images(config: ImagesConfig) -> int:
-    """How many rows `read_images(config)` will give."""
-    return image_listing(config).count
-
-
 def read_images(
     config: ImagesConfig, *, listing: ImageListing | None = None, through: Callable[[Piece], Iterator[pa.Table]] | None = None
 ) -> ray.data.Dataset:

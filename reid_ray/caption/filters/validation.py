@@ -11,7 +11,7 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from reid_ray.caption.filters.config import ValidationConfig
@@ -89,11 +89,6 @@ def check_caption(text: str, config: ValidationConfig, *, prompt: str | None = N
         if detail is not None:
             return Violation(code, " ".join(detail.split())[:120])
     return None
-
-
-def count_failures(texts: Iterable[str], config: ValidationConfig) -> Counter[str]:
-    """How many texts fail by code; "ok" counts the others."""
-    return Counter(failure.code if (failure := check_caption(text, config)) else "ok" for text in texts)
 
 
 def words_of(text: str) -> list[str]:

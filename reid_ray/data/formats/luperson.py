@@ -20,11 +20,6 @@ DATASET = "LUPerson"
 KEY = re.compile(r"^\d{2}_\d{2}_\d{4}_\d{8}$")
 
 
-def lmdb_key(country: int, city: int, video: int, index: int) -> str:
-    """The key of one crop in the release's LMDB."""
-    return f"{country:02d}_{city:02d}_{video:04d}_{index:08d}"
-
-
 def read_luperson(store: Store, source: SourceConfig) -> Records:
     """One record per crop; image_id is the LMDB key, or the path in the folders."""
     dataset = source.name or DATASET

@@ -17,7 +17,6 @@ from reid_ray.errors import DataError
 from reid_ray.storage.file_systems import Store
 
 FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
-DISTRACTOR = 0
 _JUNK = -1
 
 

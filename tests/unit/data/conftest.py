@@ -165,25 +165,21 @@ class Trees:
     def luperson_lmdb(self) -> Path:
         import lmdb
 
-        from reid_ray.data.formats.luperson import lmdb_key
-
         folder = self.root / "LUPerson"
         folder.mkdir(parents=True)
         environment = lmdb.open(str(folder / "lmdb"), map_size=1 << 26)
         with environment.begin(write=True) as transaction:
             for index, (jpeg, _, _, _) in enumerate(self.people):
-                transaction.put(lmdb_key(index // 24, index // 12 % 2, index // 4, index % 4).encode(), jpeg)
+                transaction.put(crop_key(index).encode(), jpeg)
         environment.close()
         self.put("LUPerson/keys.pkl", b"never opened")
         return folder
 
     def luperson_mllm(self, *, images: bool = True) -> Path:
         """24 images with four captions each; keys of two files carry a folder, as some releases do."""
-        from reid_ray.data.formats.luperson import lmdb_key
-
         files = {name: {} for name in ("Ts-qwen", "Td-qwen", "Ts-shikra", "Td-shikra")}
         for index, (jpeg, texts, _, _) in enumerate(self.people[:24]):
-            name = lmdb_key(index // 24, index // 12 % 2, index // 4, index % 4) + ".jpg"
+            name = crop_key(index) + ".jpg"
             for file, captions in files.items():
                 captions[f"part1/{name}" if "shikra" in file else name] = f"{texts[0]} ({file})"
             if images:
@@ -191,6 +187,11 @@ class Trees:
         for file, captions in files.items():
             self.json(f"LUPerson-T/{file}.json", captions)
         return self.root / "LUPerson-T"
+
+
+def crop_key(index: int) -> str:
+    """The key of one crop in LUPerson's LMDB: country, city, video and number."""
+    return f"{index // 24:02d}_{index // 12 % 2:02d}_{index // 4:04d}_{index % 4:08d}"
 
 
 def png(pixels) -> bytes:

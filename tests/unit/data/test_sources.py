@@ -17,7 +17,7 @@ from refusals import refused
 
 from reid_ray.config.common import ImagesConfig, SyntheticConfig
 from reid_ray.data.pieces import MAX_FILE_BYTES, SETTLED_S, SOURCED
-from reid_ray.data.sources import count_images, image_listing, iter_images
+from reid_ray.data.sources import image_listing, iter_images
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import IMAGES, table_of
@@ -44,7 +44,7 @@ def test_a_folder_gives_every_image_file_below_it_a_folders_files_by_name_and_th
     config = ImagesConfig(source="folder", path=str(crops))
     rows = _rows(config)
     assert [row["image_id"] for row in rows] == ["a.jpg", "b.jpg", "a/z.JPEG", "a/b/c.jpg"]
-    assert count_images(config) == len(data)
+    assert image_listing(config).count == len(data)
     for row in rows:
         assert row["image"] == data[row["image_id"]]
         assert row["image_sha256"] == hashlib.sha256(row["image"]).hexdigest()
@@ -136,7 +136,7 @@ def test_parquet_honours_split_and_limit_and_reads_paths(tmp_path, split, limit)
     config = ImagesConfig(source="parquet", path=str(tmp_path), split=split, limit=limit)
     rows = _rows(config)
     assert [row["image_id"] for row in rows] == written
-    assert count_images(config) == len(written)
+    assert image_listing(config).count == len(written)
     for row in rows:
         assert row["image_sha256"] == hashlib.sha256((tmp_path / "crops" / f"{int(row['image_id'])}.jpg").read_bytes()).hexdigest()
 
@@ -157,11 +157,11 @@ def test_a_table_in_folders_is_read_and_what_is_no_file_is_refused_and_never_wai
     (tmp_path / "part.parquet").mkdir()
     pq.write_table(table_of(IMAGES, [{"image_id": "a"}]), tmp_path / "part.parquet" / "0.parquet")
     config = ImagesConfig(source="parquet", path=str(tmp_path))
-    assert count_images(config) == 1
+    assert image_listing(config).count == 1
     for make in (os.mkfifo, lambda path: os.symlink("nowhere", path)):
         make(tmp_path / "x.parquet")
         with refused(DataError, "x.parquet"):
-            count_images(config)
+            image_listing(config)
         (tmp_path / "x.parquet").unlink()
 
 
@@ -172,7 +172,7 @@ def test_synthetic_people_come_as_the_generator_makes_them(split, limit):
     whole = [row for row in SyntheticPeople(people).image_table().to_pylist() if split in (None, row["split"])][:limit]
     config = ImagesConfig(synthetic=people, split=split, limit=limit)
     assert _rows(config) == [row | {"unread": None} for row in whole]
-    assert count_images(config) == len(whole)
+    assert image_listing(config).count == len(whole)
 
 
 @pytest.mark.parametrize("source", ["synthetic", "folder", "parquet"])

@@ -13,6 +13,7 @@ from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny_llava import build_tiny_llava
 from transformers import AutoProcessor, AutoTokenizer, ByT5Tokenizer, CLIPTokenizer
 
 from reid_ray.model.dual.config import ModelConfig
@@ -20,7 +21,6 @@ from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_truncated
 from reid_ray.model.dual.tokenizer import open_tokenizer, train_tokenizer
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
-from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 from reid_ray.records import table_of
 from reid_ray.retrieval.index.config import IndexConfig
 from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
@@ -213,6 +213,6 @@ def test_tokenizers_are_called_in_one_file_alone():
         for line, name, keywords in calls(path)
         if path.name != "plain_text.py" and (name in other_ways or (name.endswith("processor") and "text" in keywords))
     ]
-    # A processor takes what Chat has rendered, plain but for the template's own marks; tiny_llava makes its tokenizer by a function.
-    assert [place for place in found if not place.startswith(("model/mllm/inputs.py", "model/tiny/tiny_llava.py"))] == []
+    # A processor takes what Chat has rendered, plain but for the template's own marks.
+    assert [place for place in found if not place.startswith("model/mllm/inputs.py")] == []
     assert len([place for place in found if place.startswith("model/mllm/inputs.py")]) == 1
