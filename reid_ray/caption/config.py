@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -42,9 +43,7 @@ class VllmConfig(Section):
     @model_validator(mode="after")
     def _extra_states_nothing_twice(self) -> Self:
         stated = {"model", "revision", "kv_cache_memory_bytes", "limit_mm_per_prompt"} | (set(type(self).model_fields) - {"extra"})
-        twice = sorted(stated & set(self.extra))
-        if twice:
-            raise ValueError(f"extra repeats {', '.join(twice)}, which another key sets; set that one")
+        _refuse_twice(self.extra, stated)
         return self
 
 
@@ -83,10 +82,14 @@ class SamplingConfig(Section):
     @model_validator(mode="after")
     def _extra_states_nothing_twice(self) -> Self:
         stated = {"structured_outputs", "n"} | (set(type(self).model_fields) - {"extra", "structure"})
-        twice = sorted(stated & set(self.extra))
-        if twice:
-            raise ValueError(f"extra repeats {', '.join(twice)}, which another key sets; set that one")
+        _refuse_twice(self.extra, stated)
         return self
+
+
+def _refuse_twice(extra: Mapping[str, Any], stated: Collection[str]) -> None:
+    twice = sorted(set(stated) & set(extra))
+    if twice:
+        raise ValueError(f"extra repeats {', '.join(twice)}, which another key sets; set that one")
 
 
 def _check_gpus(engine: VllmConfig, pool: PoolConfig) -> None:

@@ -67,6 +67,17 @@ def parse_overrides(overrides: Iterable[str]) -> list[tuple[str, str]]:
     return parsed
 
 
+def flattened(values: Mapping[str, Any], *, between: str = ".") -> dict[str, Any]:
+    """Nested sections -> {"section.key": value}, in their order; a section without keys gives nothing."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}{between}{inner}": each for inner, each in flattened(value, between=between).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
 def fingerprint(config: BaseModel | Mapping[str, Any]) -> str:
     """16 hex digits that change when, and only when, a value of the configuration changes (key order does not count)."""
     values = config.model_dump(mode="json") if isinstance(config, BaseModel) else config

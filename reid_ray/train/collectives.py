@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 def broadcast(value: Value) -> Value:
     """Rank 0's value, on every worker; every worker must call it."""
-    if not _distributed():
+    if not distributed():
         return value
     said = [value]
     dist.broadcast_object_list(said)
@@ -27,7 +27,7 @@ def broadcast(value: Value) -> Value:
 
 def all_gather(value: Value) -> list[Value]:
     """Every worker's value, in the order of ranks; every worker must call it."""
-    if not _distributed():
+    if not distributed():
         return [value]
     said: list[Value | None] = [None] * dist.get_world_size()
     dist.all_gather_object(said, value)
@@ -37,10 +37,11 @@ def all_gather(value: Value) -> list[Value]:
 def all_reduce_any(flags: torch.Tensor | Sequence[bool], *, device: torch.device) -> list[bool]:
     """Per flag, whether any worker raised it; every worker must call it with as many flags, and all get the same."""
     raised = torch.as_tensor(flags).to(device, torch.int32)
-    if _distributed():
+    if distributed():
         dist.all_reduce(raised, op=dist.ReduceOp.MAX)
     return [bool(flag) for flag in raised.tolist()]
 
 
-def _distributed() -> bool:
+def distributed() -> bool:
+    """Whether there are other workers to talk to."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from reid_ray.caption.filters.diversity import Diversity
 from reid_ray.caption.report.charts import Chart, bar_chart
 from reid_ray.caption.report.statistics import SCORE_EDGES, RunStatistics
+from reid_ray.config.base import flattened
 from reid_ray.data.images import BadImageError, decode_image, jpeg_thumbnail
 from reid_ray.pages import jpeg_url, render
 
@@ -205,10 +206,10 @@ def _faithfulness(statistics: RunStatistics, alpha: float | None) -> list[tuple[
 
 def _facts(manifest: Mapping[str, Any]) -> list[list[str]]:
     environment = manifest["environment"]
-    rows = [[f"input {name}", str(value)] for name, value in _flat(manifest["inputs"])]
+    rows = [[f"input {name}", str(value)] for name, value in flattened(manifest["inputs"], between=" / ").items()]
     rows += [
         [name.replace("_", " "), _short(value)]
-        for name, value in _flat({**manifest["timings"], **manifest["facts"]})
+        for name, value in flattened({**manifest["timings"], **manifest["facts"]}, between=" / ").items()
         if name != "templates" and not name.startswith("passes / ")
     ]
     rows += [["machine", f"{environment['processor']}, {environment['cpu_count']} cores, {environment['memory_bytes'] / 2**30:.0f} GiB"]]
@@ -233,13 +234,6 @@ def _picture(data: bytes | None) -> str:
     """A small JPEG as a data URL: the page must not grow with the size of the photographs."""
     image = decode_image(data, max_pixels=50_000_000)
     return jpeg_url(jpeg_thumbnail(image, width=320, height=320))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        flat += _flat(value, f"{prefix}{name} / ") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
-    return flat
 
 
 def _short(value: Any) -> str:

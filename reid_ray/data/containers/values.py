@@ -41,6 +41,12 @@ def split_name(value: Any) -> str | None:
     return plain if plain in _KNOWN_SPLITS else str(value)
 
 
+def camera_in_name(path: str, name: re.Pattern[str]) -> int | None:
+    """The camera in a file's name, the group `camera` of the pattern, or None if it is not named so."""
+    match = name.match(path.rpartition("/")[2])
+    return int(match["camera"]) if match else None
+
+
 def slashes(path: str) -> str:
     """A relative path with forward slashes and without a leading ./, as archives written on Windows have it."""
     path = path.replace("\\", "/")

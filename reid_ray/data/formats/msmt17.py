@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from reid_ray.data.containers.annotations import text_lines
-from reid_ray.data.containers.values import is_safe_name, shown, slashes
+from reid_ray.data.containers.values import camera_in_name, is_safe_name, shown, slashes
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import ImageRecord, Records, Skipped
 from reid_ray.errors import DataError
@@ -26,8 +26,7 @@ _NAME = re.compile(r"^\d+_\d+_(?P<camera>\d{1,9})_\d{4}(?:morning|noon|afternoon
 
 def camera_of_name(path: str) -> int | None:
     """The camera in an MSMT17 file name, or None if it is not named so."""
-    match = _NAME.match(path.rpartition("/")[2])
-    return int(match["camera"]) if match else None
+    return camera_in_name(path, _NAME)
 
 
 def read_msmt17(store: Store, source: SourceConfig) -> Records:

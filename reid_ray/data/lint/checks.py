@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from reid_ray.data.lint.caption_text import RULES as TEXT_RULES
-from reid_ray.data.lint.gather import UNKNOWN, Columns, Example, Faults, Rows, groups
-from reid_ray.data.lint.perceptual_hash import near_pairs
+from reid_ray.data.lint.gather import UNKNOWN, Columns, Example, Faults, Rows
+from reid_ray.data.lint.perceptual_hash import groups, near_pairs
 from reid_ray.data.lint.published_sizes import PUBLISHED, SOURCES
 
 Level = Literal["warning", "note"]

@@ -135,11 +135,3 @@ class Rows:
         if len(caption["text"]) + 2 > self._context and (tokens := least_tokens(caption["text"])) > self._context:
             self.fault("caption_long", (image_id,), f"{tokens} tokens or more: {caption['text']}")
         return True
-
-
-def groups(value_N: np.ndarray) -> list[np.ndarray]:
-    """Indices of equal values, for every value that occurs more than once; groups in order of their first index."""
-    order = np.argsort(value_N, kind="stable")
-    edges = np.concatenate([[0], np.flatnonzero(np.diff(value_N[order])) + 1, [len(order)]])
-    repeated = np.flatnonzero(np.diff(edges) > 1)
-    return sorted((order[edges[k] : edges[k + 1]] for k in repeated), key=lambda group: int(group[0]))

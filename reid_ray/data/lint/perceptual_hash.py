@@ -6,7 +6,6 @@ or brightening a picture flips a few of them; of two pictures of one street some
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -60,7 +59,7 @@ def near_pairs(hash_NB: np.ndarray, max_bits: int) -> tuple[np.ndarray, bool]:
     found: list[np.ndarray] = []
     complete = True
     for band in range(_BANDS):
-        for bucket in _buckets(words_NW[:, band]):
+        for bucket in groups(words_NW[:, band]):
             if len(bucket) <= _BUCKET:
                 first, second = np.triu_indices(len(bucket), k=1)
             else:
@@ -77,10 +76,9 @@ def near_pairs(hash_NB: np.ndarray, max_bits: int) -> tuple[np.ndarray, bool]:
     return np.unique(pairs, axis=0), complete
 
 
-def _buckets(value_N: np.ndarray) -> Iterator[np.ndarray]:
-    """Indices of equal values, for every value that occurs more than once."""
+def groups(value_N: np.ndarray) -> list[np.ndarray]:
+    """Indices of equal values, for every value that occurs more than once; groups in order of their first index."""
     order = np.argsort(value_N, kind="stable")
-    edges = np.flatnonzero(np.diff(value_N[order])) + 1
-    for bucket in np.split(order, edges):
-        if len(bucket) > 1:
-            yield bucket
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(value_N[order])) + 1, [len(order)]])
+    repeated = np.flatnonzero(np.diff(edges) > 1)
+    return sorted((order[edges[k] : edges[k + 1]] for k in repeated), key=lambda group: int(group[0]))

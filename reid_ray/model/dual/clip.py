@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from reid_ray.model.dual.config import ScratchConfig
-from reid_ray.model.dual.grid import AnyGrid, grid_fields, needs_any_grid
+from reid_ray.model.dual.grid import AnyGrid, AnyGridModel, grid_fields, needs_any_grid
 
 
 class AnyGridVisionEmbeddings(AnyGrid, CLIPVisionEmbeddings):
@@ -22,13 +22,10 @@ class AnyGridVisionEmbeddings(AnyGrid, CLIPVisionEmbeddings):
     class_tokens = 1
 
 
-class AnyGridCLIPModel(CLIPModel):
+class AnyGridCLIPModel(AnyGridModel, CLIPModel):
     """CLIPModel whose vision_config may carry image_height, image_width and patch_stride beside image_size."""
 
-    def __init__(self, config: CLIPConfig) -> None:
-        super().__init__(config)
-        self.vision_model.embeddings = AnyGridVisionEmbeddings(config.vision_config)
-        self.vision_model.embeddings.apply(self._init_weights)
+    embeddings_class = AnyGridVisionEmbeddings
 
 
 class ClipFamily:

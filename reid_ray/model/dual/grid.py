@@ -45,6 +45,17 @@ class AnyGrid:
         return super().forward(pixel_values, interpolate_pos_encoding=True)  # type: ignore[misc]
 
 
+class AnyGridModel:
+    """Mixed into transformers' dual encoders, before them: vision_config may carry image_height, image_width and patch_stride."""
+
+    embeddings_class: type[AnyGrid]
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        self.vision_model.embeddings = self.embeddings_class(config.vision_config)  # type: ignore[attr-defined]
+        self.vision_model.embeddings.apply(self._init_weights)  # type: ignore[attr-defined]
+
+
 def image_size_of(vision_config: Any) -> tuple[int, int]:
     """(height, width) in pixels that a model of this vision configuration reads."""
     if hasattr(vision_config, "image_height"):

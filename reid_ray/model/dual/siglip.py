@@ -14,20 +14,17 @@ import torch
 from transformers import SiglipConfig, SiglipModel
 from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 
-from reid_ray.model.dual.grid import AnyGrid, needs_any_grid
+from reid_ray.model.dual.grid import AnyGrid, AnyGridModel, needs_any_grid
 
 
 class AnyGridSiglipEmbeddings(AnyGrid, SiglipVisionEmbeddings):
     """SigLIP's patches and positions, for any grid."""
 
 
-class AnyGridSiglipModel(SiglipModel):
+class AnyGridSiglipModel(AnyGridModel, SiglipModel):
     """SiglipModel whose vision_config may carry image_height, image_width and patch_stride beside image_size."""
 
-    def __init__(self, config: SiglipConfig) -> None:
-        super().__init__(config)
-        self.vision_model.embeddings = AnyGridSiglipEmbeddings(config.vision_config)
-        self.vision_model.embeddings.apply(self._init_weights)
+    embeddings_class = AnyGridSiglipEmbeddings
 
 
 class SiglipFamily:

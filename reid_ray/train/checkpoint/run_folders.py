@@ -10,14 +10,13 @@ import glob
 import json
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
 
-from reid_ray.config.base import fingerprint
+from reid_ray.config.base import fingerprint, flattened
 from reid_ray.redaction import redacted
 from reid_ray.storage import write_json
 from reid_ray.versions import check_json, numbered
@@ -77,7 +76,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 def differences(then: Record, now: Record) -> list[str]:
     """What an option was and is, by its dotted name and without secrets; then inputs that have changed."""
-    before, after = (_flat(redacted({"job": run.job, **run.config})) for run in (then, now))
+    before, after = (flattened(redacted({"job": run.job, **run.config})) for run in (then, now))
     changed = [
         f"{name} {json.dumps(before[name]) if name in before else 'unknown'}, now {json.dumps(after[name]) if name in after else 'gone'}"
         for name in [*before, *(name for name in after if name not in before)]
@@ -140,10 +139,3 @@ def _read_record(folder: Path) -> Record | None:
     values = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     check_json("run", values, origin=folder / _RECORD)
     return Record(values["job"], values["config"], values["inputs"])
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from reid_ray.train.collectives import distributed
+
 
 class Pairs:
     """The batch as the loss terms see it: this worker's A pairs, and all workers' C pairs, gathered on demand.
@@ -55,7 +57,7 @@ def share_of_total(count_A: torch.Tensor) -> torch.Tensor:
     Each worker's sum of costs over it, averaged over workers, is the mean of the whole batch.
     """
     total = count_A.sum().float()
-    if _distributed():
+    if distributed():
         dist.all_reduce(total)
         total /= dist.get_world_size()
     return total
@@ -63,7 +65,7 @@ def share_of_total(count_A: torch.Tensor) -> torch.Tensor:
 
 def gather_constant(values: torch.Tensor) -> torch.Tensor:
     """All-gather without gradient: [A, ...] -> [C, ...], rows of all workers in the order of ranks; each must bring as many rows."""
-    if not _distributed():
+    if not distributed():
         return values
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, values.contiguous())
@@ -91,13 +93,9 @@ class _Gather(torch.autograd.Function):
 
 def gather_rows(features: torch.Tensor) -> torch.Tensor:
     """Differentiable all-gather: [A, ...] -> [C, ...], rows of all workers in the order of ranks; each must bring as many rows."""
-    return _Gather.apply(features) if _distributed() else features
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return _Gather.apply(features) if distributed() else features
 
 
 def first_row(rows: int) -> int:
     """Where the own rows start among those of all workers, if each brings `rows`."""
-    return dist.get_rank() * rows if _distributed() else 0
+    return dist.get_rank() * rows if distributed() else 0
