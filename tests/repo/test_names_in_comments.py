@@ -65,10 +65,14 @@ def resolves(dotted):
 
 def strays(text, words, files):
     """The names in a text that nothing bears."""
-    modules = {path.stem: path.with_suffix("") for path in SOURCES}
+    modules = {stem: [path.with_suffix("") for path in SOURCES if path.stem == stem] for stem in {path.stem for path in SOURCES}}
     found = [name for name in FILE.findall(text) if not any(f"/{file}".endswith(f"/{name}") for file in files)]
     found += [name for name in DOTTED.findall(text) if name not in EVENTS and not resolves(name)]
-    found += [f"{module}.{name}" for module, name in MEMBER.findall(text) if module in modules and not defined(modules[module], name)]
+    found += [
+        f"{module}.{name}"
+        for module, name in MEMBER.findall(text)
+        if module in modules and not any(defined(each, name) for each in modules[module])
+    ]
     found += [f"{module}.{name}" for module, name in MEMBER.findall(text) if module not in modules and module not in words]
     return found + [word for word in WORD.findall(text) if word not in words and not FOREIGN.fullmatch(word)]
 

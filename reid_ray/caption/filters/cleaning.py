@@ -38,7 +38,7 @@ def clean_answer(text: str, *, finished: bool, limits: ValidationConfig, prompt:
         prompt: what the model was asked; copying it is no caption.
 
     Raises:
-        BadAnswerError: reason is unfinished or a code of caption_text.RULES.
+        BadAnswerError: reason is unfinished or a code of validation.RULES.
     """
     said = unicodedata.normalize("NFC", text).strip()
     said = _LEAD_IN.sub("", said, count=1).strip()
