@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from mutation import Mutation
 
-_ATTEMPTS = ("tests/unit/caption/ledger/test_attempts.py",)
+_ATTEMPTS = ("tests/unit/caption/ledger/test_quarantine.py",)
 _CAPTION = "tests/unit/caption/"
-_IDS = ("tests/unit/caption/ledger/test_identity.py",)
-_KEYS = ("tests/unit/caption/ledger/test_keys.py",)
+_IDS = ("tests/unit/caption/ledger/test_content_keys.py",)
+_KEYS = ("tests/unit/caption/ledger/test_row_keys.py",)
 _LEDGER_TESTS = (
-    "tests/unit/caption/ledger/test_ledger.py",
+    "tests/unit/caption/ledger/test_write_ahead_log.py",
     "tests/unit/caption/ledger/test_compaction.py",
 )
 _PRIVACY = ("tests/unit/privacy/test_left_behind.py",)
@@ -150,14 +150,14 @@ MUTATIONS = (
         "reid_ray/caption/image_captions.py",
         'return f"{self._id(draft)} {draft.tries}" if draft.tries else self._id(draft)',
         "return self._id(draft)",
-        (_CAPTION + "test_captioning.py",),
+        (_CAPTION + "test_image_captions.py",),
     ),
     Mutation(
         "every try of a rewrite draws from one seed",
         "reid_ray/caption/rewrites.py",
         '[f"{rewrite.id} {rewrite.tries}" for rewrite in rewrites]',
         "[rewrite.id for rewrite in rewrites]",
-        (_CAPTION + "test_rewriting.py",),
+        (_CAPTION + "test_rewrites.py",),
     ),
     Mutation(
         "an answer that was cut at the token limit is whole",
@@ -171,14 +171,14 @@ MUTATIONS = (
         "reid_ray/caption/rewrites.py",
         "reason = why_unfaithful(score, agreement, self._faithfulness)",
         "reason = None if score >= self._faithfulness.alpha else why_unfaithful(score, agreement, self._faithfulness)",
-        (_CAPTION + "test_rewriting.py",),
+        (_CAPTION + "test_rewrites.py",),
     ),
     Mutation(
         "a copy passes for a rewrite",
         "reid_ray/caption/rewrites.py",
         'raise BadAnswerError("copied", "the rewrite repeats the original word for word")',
         "pass",
-        (_CAPTION + "test_rewriting.py",),
+        (_CAPTION + "test_rewrites.py",),
     ),
     Mutation(
         "an image that is given up is shown to the engine",
@@ -193,27 +193,27 @@ MUTATIONS = (
         "reid_ray/caption/ledger/publish.py",
         "(orders < (bucket + 1) * span)",
         "(orders <= (bucket + 1) * span)",
-        (_CAPTION + "ledger/test_publishing.py",),
+        (_CAPTION + "ledger/test_publish.py",),
     ),
     Mutation(
         "a failure is published where a text is there",
         "reid_ray/caption/ledger/publish.py",
         '("_failed", "ascending"), ',
         "",
-        (_CAPTION + "ledger/test_publishing.py",),
+        (_CAPTION + "ledger/test_publish.py",),
     ),
     Mutation(
         "of two texts the later one is published",
         "reid_ray/caption/ledger/publish.py",
         '("made", "ascending")',
         '("made", "descending")',
-        (_CAPTION + "ledger/test_publishing.py",),
+        (_CAPTION + "ledger/test_publish.py",),
     ),
     Mutation(
         "rows that are missing are not noticed",
         "reid_ray/caption/ledger/publish.py",
         "if table.num_rows != expected:",
         "if table.num_rows > expected:",
-        (_CAPTION + "ledger/test_publishing.py",),
+        (_CAPTION + "ledger/test_publish.py",),
     ),
 )

@@ -17,14 +17,14 @@ MUTATIONS = (
         "reid_ray/caption/ledger/missing.py",
         "zip(seen, before, after, strict=True) if a == b]",
         "zip(seen, before, after, strict=True)]",
-        (_CAPTION + "ledger/test_places.py",),
+        (_CAPTION + "ledger/test_missing.py",),
     ),
     Mutation(
         "an object that changed after it was listed is taken for seen",
         "reid_ray/caption/ledger/missing.py",
         "after = piece.renewed().places(",
         "after = piece.places(",
-        (_CAPTION + "ledger/test_places.py",),
+        (_CAPTION + "ledger/test_missing.py",),
     ),
     Mutation(
         "a busy store makes failed rows",
@@ -112,7 +112,7 @@ MUTATIONS = (
         "reid_ray/storage/file_systems.py",
         "stack.pop() if stack else links.popleft()",
         "links.popleft() if links else stack.pop()",
-        (_DATA + "test_files.py",),
+        (_DATA + "test_special_files.py",),
     ),
     Mutation(
         "entries lost with their page are not counted",
@@ -141,13 +141,13 @@ MUTATIONS = (
         "reid_ray/data/ingest/job.py",
         '            self.captions_failed["image_failed"] += len(row.captions)\n',
         "            pass\n",
-        (_DATA + "ingest/test_ingest.py",),
+        (_DATA + "ingest/test_ingest_job.py",),
     ),
     Mutation(
         "a second record of an id is written",
         "reid_ray/data/ingest/job.py",
         "        if digest in seen:",
         "        if digest in ():",
-        (_DATA + "ingest/test_ingest.py",),
+        (_DATA + "ingest/test_ingest_job.py",),
     ),
 )

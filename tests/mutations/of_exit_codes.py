@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mutation import Mutation
 
-_VALUES = ("tests/unit/test_config_values.py",)
-_PATHS = ("tests/unit/test_config_paths.py",)
+_VALUES = ("tests/unit/config/test_typed.py",)
+_PATHS = ("tests/unit/config/test_paths.py",)
 _ENDINGS = ("tests/unit/test_exit_codes.py",)
 _SYSTEM = ("tests/unit/test_system_errors.py",)
 _OUTPUT = ("tests/unit/storage/test_output.py",)

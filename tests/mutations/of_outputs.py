@@ -5,7 +5,7 @@ from __future__ import annotations
 from mutation import Mutation
 
 _DURABLE = ("tests/unit/storage/test_durability.py",)
-_LISTS = ("tests/unit/storage/test_lists.py",)
+_LISTS = ("tests/unit/storage/test_listing.py",)
 _PLACE = ("tests/unit/storage/test_place.py",)
 _PROVENANCE = ("tests/unit/storage/test_provenance.py",)
 
@@ -115,7 +115,7 @@ MUTATIONS = (
         "reid_ray/config/yaml_tree.py",
         "if key.value in seen:",
         "if key.value in ():",
-        ("tests/unit/test_config.py",),
+        ("tests/unit/config/test_base.py",),
     ),
     Mutation(
         "a lock empties the file that a link in its place leads to",

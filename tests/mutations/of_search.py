@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mutation import Mutation
 
-_GUARD = ("tests/unit/serve/test_schema.py",)
-_INDEX = ("tests/unit/retrieval/index/test_index.py",)
+_GUARD = ("tests/unit/serve/test_app.py",)
+_INDEX = ("tests/unit/retrieval/index/test_gallery.py",)
 _RETRIEVAL = "tests/unit/retrieval/"
 _SERVE = "tests/unit/serve/"
 
@@ -58,49 +58,49 @@ MUTATIONS = (
         "reid_ray/retrieval/embed_stream.py",
         "if not np.isfinite(vector).all():",
         "if np.isinf(vector).all():",
-        (_RETRIEVAL + "test_embed.py",),
+        (_RETRIEVAL + "test_embed_stream.py",),
     ),
     Mutation(
         "unknown people match each other",
         "reid_ray/retrieval/metrics.py",
         " & (person_B != UNKNOWN)",
         "",
-        (_RETRIEVAL + "test_metrics.py", _RETRIEVAL + "ranking/test_ranking.py"),
+        (_RETRIEVAL + "test_metrics.py", _RETRIEVAL + "ranking/test_exact.py"),
     ),
     Mutation(
         "runs of other queries are compared",
         "reid_ray/retrieval/compare/job.py",
         'for column in ("person_id", "relevant", "candidates"):',
         'for column in ("person_id",):',
-        (_RETRIEVAL + "evaluate/test_evaluation.py",),
+        (_RETRIEVAL + "evaluate/test_evaluate_job.py",),
     ),
     Mutation(
         "rows of another split are scored",
         "reid_ray/retrieval/embed/features.py",
         'kept = table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False))',
         "kept = table",
-        (_RETRIEVAL + "evaluate/test_evaluation.py",),
+        (_RETRIEVAL + "evaluate/test_evaluate_job.py",),
     ),
     Mutation(
         "failures of an index are not counted",
         "reid_ray/retrieval/index/job.py",
         '            counts.failed.update(reason.partition(":")[0] for reason in bad["reason"].to_pylist())\n',
         "",
-        (_RETRIEVAL + "index/test_indexing.py",),
+        (_RETRIEVAL + "index/test_index_job.py",),
     ),
     Mutation(
         "failures of an index are not kept",
         "reid_ray/retrieval/index/job.py",
         "            if bad.num_rows:",
         "            if bad.num_rows > 1:",
-        (_RETRIEVAL + "index/test_indexing.py",),
+        (_RETRIEVAL + "index/test_index_job.py",),
     ),
     Mutation(
         "vectors of two encoders are one index",
         "reid_ray/retrieval/index/job.py",
         "    if len(found) > 1:",
         "    if len(found) > 2:",
-        (_RETRIEVAL + "index/test_indexing.py",),
+        (_RETRIEVAL + "index/test_index_job.py",),
     ),
     Mutation(
         "queries of other cameras are searched together",
@@ -128,7 +128,7 @@ MUTATIONS = (
         "reid_ray/retrieval/embed_stream.py",
         '            if status == "failed":',
         '            if status == "fails":',
-        (_RETRIEVAL + "test_embed.py",),
+        (_RETRIEVAL + "test_embed_stream.py",),
     ),
     # --- the service
     Mutation(
@@ -178,6 +178,6 @@ MUTATIONS = (
         "reid_ray/serve/micro_batches.py",
         "            if len(answers) != len(batch):",
         "            if len(answers) > len(batch):",
-        (_SERVE + "test_batching.py",),
+        (_SERVE + "test_micro_batches.py",),
     ),
 )

@@ -6,7 +6,7 @@ from mutation import Mutation
 
 _BATCHES = ("tests/unit/train/feed/test_batches.py",)
 _BEST = ("tests/unit/train/checkpoint/test_best.py",)
-_CHECKPOINT = ("tests/unit/train/checkpoint/test_checkpoints.py",)
+_CHECKPOINT = ("tests/unit/train/checkpoint/test_checkpoint_place.py",)
 _FINITE = ("tests/unit/train/test_finite.py",)
 _FOLDERS = ("tests/unit/train/checkpoint/test_run_folders.py",)
 _TRAIN = "tests/unit/train/"
@@ -53,7 +53,7 @@ MUTATIONS = (
         "reid_ray/train/masking/noise_aware.py",
         "[seed, _STREAM, epoch, int(text)]",
         "[seed, _STREAM, int(text)]",
-        (_TRAIN + "masking/test_masking.py", _TRAIN + "masking/test_masked_training.py"),
+        (_TRAIN + "masking/test_noise_aware.py", _TRAIN + "masking/test_step_masks.py"),
     ),
     Mutation(
         "noise levels of another worker's captions",
@@ -148,14 +148,14 @@ MUTATIONS = (
         "reid_ray/train/mllm/validation.py",
         "np.where(camera_G >= 0, camera_G, -1 - np.arange(len(camera_G)))",
         "camera_G",
-        ("tests/unit/train/mllm/test_image_validation.py",),
+        ("tests/unit/train/mllm/test_validation.py",),
     ),
     Mutation(
         "a term is added without its weight",
         "reid_ray/train/losses/objective.py",
         "self._terms[name].weight * value",
         "value",
-        ("tests/unit/train/losses/test_losses.py",),
+        ("tests/unit/train/losses/test_objective.py",),
     ),
     # --- runs beside a run
     Mutation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mutation import Mutation
 
-_FILE = "tests/unit/test_migration.py"
+_FILE = "tests/unit/migrate/test_migrate_job.py"
 _NEWER = (f"{_FILE}::test_what_a_newer_version_wrote_is_refused_by_its_file_with_exit_code_2",)
 _STRANGERS = (f"{_FILE}::test_somebody_elses_file_in_an_old_output_is_named_and_nothing_is_changed",)
 _TORN = (f"{_FILE}::test_a_checkpoint_that_lacks_a_file_is_not_written_down_as_whole",)

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "reid_ray"
+UNIT_TESTS = ROOT / "tests" / "unit"
 
 # Each part may import itself, the leaves and the parts listed here: jobs -> workloads -> data, model -> leaves.
 LEAVES = {
@@ -52,6 +53,8 @@ MOST_FILES = 15
 ROLES = {"__init__", "job", "config", "page", "worker_parts", "validation", "objective"}
 # Folders of one model each, once for every part that has something to say about it.
 PARALLEL = {"dual", "mllm", "tiny"}
+# Folders of unit tests that hold the whole package to something and belong to no part of it.
+ACROSS_PARTS = {"privacy"}
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 NAMES = {str(path.relative_to(PACKAGE)): path for path in FILES}
@@ -166,6 +169,21 @@ def test_no_two_classes_have_one_name():
     for where, name in _classes():
         classes[name].append(where)
     assert {name: places for name, places in classes.items() if len(places) > 1} == {}
+
+
+def _unit_tests():
+    return {str(path.relative_to(UNIT_TESTS)): path for path in UNIT_TESTS.rglob("test_*.py")}
+
+
+def test_unit_tests_lie_in_folders_of_the_package():
+    assert _unit_tests()
+    folders = {Path(where).parent for where in _unit_tests()}
+    assert {str(folder) for folder in folders if not (PACKAGE / folder).is_dir()} <= ACROSS_PARTS
+
+
+def test_no_two_unit_tests_differ_by_their_last_letters_alone():
+    names = {where: path.stem.removeprefix("test_") for where, path in _unit_tests().items()}
+    assert _alike({where: name for where, name in names.items() if name not in ROLES}) == {}
 
 
 @pytest.mark.parametrize(

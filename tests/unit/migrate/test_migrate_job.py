@@ -52,7 +52,7 @@ from reid_ray.train.feed.prepared import read_prepared
 from reid_ray.train.masking.noise_export import NOISE
 from reid_ray.train.masking.noise_store import NoiseStore
 
-SOURCE = Path(__file__).resolve().parents[1] / "golden" / "96cb249"
+SOURCE = Path(__file__).resolve().parents[2] / "golden" / "96cb249"
 WORDING = next(iter(TEMPLATES.values()))
 STEP = "run/checkpoints/step-00000002"
 
