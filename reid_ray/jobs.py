@@ -1,4 +1,4 @@
-"""The table of jobs, in the order of the road: what each is for, its configuration, the function that runs it, and how it is called.
+"""The table of jobs, in pipeline order: what each is for, its configuration, the function that runs it, and how it is called.
 
 The one place that lists them: `reid-ray JOB`, jobs/*.py and the configuration reference read it. Knows names, and imports what they
 stand for when it is asked for.

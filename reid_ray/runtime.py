@@ -1,4 +1,4 @@
-"""Joining or starting Ray, and asking before launch whether the cluster can give what a job needs.
+"""Ray session and resource pre-check: joins or starts Ray, and asks before launch whether the cluster can give what a job needs.
 
 The only file that calls ray.init. Knows resources; not what runs on them.
 """

@@ -1,1 +1,1 @@
-"""The parser of captions' attributes and the words it knows: who says what a person wears. Knows text; not who wrote it or what is true."""
+"""Attribute extraction from captions: the parser and the words it knows. Knows text; not who wrote it or what is true."""

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def overview() -> str:
-    """Every job in the order of the road, and the commands that are none, with a line each."""
+    """Every job in pipeline order, and the commands that are none, with a line each."""
     jobs = [f"  {name:<12} {job.purpose}" for name, job in JOBS.items()]
     commands = [f"  {name:<12} {purpose}" for name, (purpose, _) in _COMMANDS.items()]
     return "\n".join(["usage: reid-ray JOB | COMMAND ...", "", "jobs:", *jobs, "", "commands:", *commands, "", _RULE])

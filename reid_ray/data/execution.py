@@ -1,4 +1,4 @@
-"""How this project runs a Ray Data pipeline: in order, quiet, and never waiting for ever.
+"""Ray Data execution options and timeouts: in order, quiet, and never waiting for ever.
 
 Knows Ray Data's execution options; not what flows through.
 """

@@ -1,4 +1,4 @@
-"""Rows that were read and could not be used: the table failures/ that ingest writes, and what to say when no row is left."""
+"""Reject table: failed rows and their reason codes, as ingest writes them to failures/, and what to say when no row is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One encoded image -> one RGB picture, or a reason why not.
+"""Image decoding and validation: one encoded image -> one RGB picture, or a reason why not.
 
 Knows Pillow and its traps; not tables, folders or models. The header is checked before a single pixel is decoded, so a
 decompression bomb costs nothing.

@@ -1,4 +1,4 @@
-"""The pieces that a source of images divides into: each a few dozen images, read where it is needed, as rows of SOURCED.
+"""Input splits (shards) of an image source: each a few dozen images, read where it is needed, as rows of SOURCED.
 
 Knows how a piece is read and by what an image's state is told without reading it; not how a source is listed (sources.py), nor what an
 image shows. A row whose bytes cannot be read has none, and says why in UNREAD: it fails, with that reason, in whatever job decodes it.

@@ -18,7 +18,7 @@ from reid_ray.train.dual.config import TrainJob
 
 
 class DemoJob(Section):
-    """The whole road in one command: synthesize, caption, train, evaluate, index, serve, one query over HTTP."""
+    """The end-to-end pipeline in one command: synthesize, caption, train, evaluate, index, serve, one query over HTTP."""
 
     folder: WrittenPath = Field("demo", description="folder of report.json and sheet.png; the stages name their own folders")
     query: str | None = Field(None, description="the sample query; null takes a human caption of the test split")

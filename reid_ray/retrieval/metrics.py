@@ -1,4 +1,4 @@
-"""What retrieval is judged by: CMC, average precision, mAP, mINP, and the two protocols that say what counts as a match.
+"""Retrieval metrics: CMC, average precision, mAP, mINP; evaluation protocols, which say what counts as a match.
 
 Pure definitions on person ids, cameras and ranks; knows neither features nor models. How ranks are found quickly is
 reid_ray.retrieval.ranking.exact's business. All shares are floats in 0..1, ranks start at 1.

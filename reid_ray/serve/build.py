@@ -1,4 +1,4 @@
-"""The application as Ray Serve's own command line starts it.
+"""Application builder for `serve run` and `serve deploy`, Ray Serve's own command line.
 
 serve run reid_ray.serve.build:build index=runs/index          # on this machine
 serve deploy --address http://HEAD:8265 cluster/serve.yaml     # on a cluster; its args are the fields of ServeJob

@@ -1,4 +1,4 @@
-"""A folder, wherever it lies: a local path or any URI that pyarrow's filesystems reach (file, s3, gs, hdfs, ...).
+"""File system abstraction (local, S3, GCS, ...): a folder at a local path or any URI that pyarrow's filesystems reach.
 
 Knows listing and reading bytes by a path relative to the folder; not formats, images or tables. A local folder is read with plain
 system calls, everything else through pyarrow; both give the same names in the same order. What is wrong with one file is an OSError;

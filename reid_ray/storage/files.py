@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and are on the disk when they do.
+"""Atomic, durable file writes (fsync + rename): files appear whole or not at all, and are on the disk when they do.
 
 Knows bytes, names and fsync; not folders of results (place.py), tables (tables.py) or what else may lie where a file should
 (regular_files.py). What brings data to the disk raises an audit

@@ -1,4 +1,4 @@
-"""One file or folder of this machine's disk, read so that nothing odd in it can stop a job or hang it.
+"""Safe opening of regular files and listing of local folders: nothing odd in them can stop a job or hang it.
 
 A pipe, a socket or a device is no file; a name may be no text, a link may lead to itself. Whatever is wrong with one file is an OSError
 for the caller to count; what is wrong with the machine (no descriptor, memory or room left) is never the file's fault, see

@@ -1,4 +1,4 @@
-"""What an object store answers when it, the network or the credentials are at fault, and not one object.
+"""Object-store error classification: the store, the network or the credentials are at fault, or one object.
 
 Knows the words of S3, Google Cloud Storage and Azure as pyarrow hands them on; not what was asked. An object that is gone or forbidden is
 a row with a reason, but a store that is too busy or knows nobody would make rows of millions of good objects: that is a sentence.

@@ -1,4 +1,4 @@
-"""What this program itself says to its user: lines on standard output, errors and bars on standard error.
+"""Console output of the job: lines on standard output, errors and bars on standard error.
 
 Libraries print where they like; what this program prints goes through here, so that the two can be told apart (see quiet.py). Knows two
 streams; not what is said. Without quiet_terminal these are sys.stdout and sys.stderr as they are at that moment.

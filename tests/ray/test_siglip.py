@@ -1,4 +1,4 @@
-"""A published SigLIP through the whole road: masked training by the train job, an index of its vectors, and a search."""
+"""A published SigLIP through the end-to-end pipeline: masked training by the train job, an index of its vectors, and a search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How faithfully one caption repeats the attributes of another: what is contradicted, lost and invented, and one score.
+"""Attribute consistency score of one caption with another: what is contradicted, lost and invented, and one number.
 
 Pure, over reid_ray.attributes. This is the attribute-aware companion of the sentence encoder's cosine: a sentence encoder hardly notices
 that a red jacket became black, this does; it in turn knows only the words of the lexicon.

@@ -1,4 +1,4 @@
-"""A model's answer -> a caption, or a reason why it is none.
+"""Post-processing of model output: an answer -> a caption, or a reason why it is none.
 
 Pure text; knows what chat models add around an answer (lead-ins, quotes, notes). What is no caption is validation.py's.
 """

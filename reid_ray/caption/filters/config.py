@@ -1,4 +1,4 @@
-"""When a caption counts as failed: the limits of reid_ray.caption.filters.validation, shared by the jobs that write or mine captions."""
+"""Configuration of caption validation: the limits of its rules, shared by the jobs that write or mine captions."""
 
 from __future__ import annotations
 

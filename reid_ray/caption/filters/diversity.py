@@ -1,4 +1,4 @@
-"""How varied a set of captions is: distinct-n, self-BLEU, templates used, repeated captions, lengths.
+"""Diversity metrics (distinct-n, self-BLEU) of a set of captions, with templates used, repeated captions and lengths.
 
 Pure numbers over texts; not where they come from. Everything streams. distinct-n and self-BLEU depend on how many captions are looked
 at, so both are taken on a sample of fixed size, drawn by digest of the caption's key: the same rows in any order give the same sample.

@@ -1,4 +1,4 @@
-"""How close in meaning two captions are: the cosine of their sentence embeddings (the text faithfulness filter of LLM-DA).
+"""Semantic similarity (cosine of sentence embeddings) of two captions: the text faithfulness filter of LLM-DA.
 
 Knows a sentence encoder of the all-MiniLM kind, through transformers; not who wrote the texts or what follows from a score.
 """

@@ -1,4 +1,4 @@
-"""Is this text a usable caption? A table of rules, each with a reason code; the first that fires names the failure.
+"""Rule-based caption validation: a table of rules, each with a reason code; the first that fires names the failure.
 
 Pure text; knows how generated captions fail (copied slots, markup, refusals, rambling, other scripts, injected instructions, loops, an
 echoed prompt), not who wrote them or what becomes of them. Captions enter training sets and other prompts, so a text that gives orders

@@ -1,4 +1,4 @@
-"""Annotation files as text: every reader's one way to read JSON, lists of lines and small texts, whatever editor or script wrote them.
+"""Streaming JSON and text parsing with encoding detection: every reader's one way, whatever editor or script wrote a file.
 
 UTF-8 with or without a mark, and UTF-16 and UTF-32 with one; other encodings are refused, never guessed. JSON as Python and pandas
 write it, NaN and Infinity included: they are values, for the reader to judge. Large files stream record by record, so that a list of

@@ -1,4 +1,4 @@
-"""Captions waiting for their images: a temporary table on disk, so that joining millions of captions costs no memory.
+"""On-disk join of captions to images (SQLite): a temporary table, so that joining millions of captions costs no memory.
 
 Knows keys and JSON rows; not what a caption says. Used where captions and images come in different orders or files. The file has no
 name (scratch.py), so that a job that is killed leaves no caption behind.

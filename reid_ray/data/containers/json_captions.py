@@ -1,4 +1,4 @@
-"""The shape that CUHK-PEDES, ICFG-PEDES and RSTPReid share: one JSON list of {id, <path key>, captions, split} beside a folder imgs/.
+"""JSON caption-list reader (CUHK-PEDES family): one JSON list of {id, <path key>, captions, split} beside a folder imgs/.
 
 Knows what can be wrong with such a list's records; not the names and keys of any one data set, nor how JSON is read.
 """

@@ -1,4 +1,4 @@
-"""Vectors and lists of texts out of a MATLAB file of level 5 (versions 5 to 7), every length checked before it is believed.
+"""MAT-5 parser with bounds checks: vectors and lists of texts out of a MATLAB file (versions 5 to 7), no length believed unchecked.
 
 SciPy's reader crashes the process on a damaged file. Numbers come as flat lists in MATLAB's order, a char array as a text, a cell array
 as a list of such; sparse matrices, structures and objects come as None. Level 7.3 is HDF5 and not read here.

@@ -1,4 +1,4 @@
-"""What a tar file holds, member by member, and each member's bytes, in any order and within bounded memory.
+"""Tar index: random access to members and their bytes, in any order and within bounded memory.
 
 One pass over the headers fills a table on disk; then a sample's members are found together wherever they lie, a link finds its target,
 and a name that is there twice is seen. A compressed or remote file is copied out to a temporary file first (TMPDIR needs room for one

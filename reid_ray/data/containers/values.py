@@ -1,4 +1,4 @@
-"""What a value of an annotation means: one reading of ids, splits and paths for every format.
+"""Normalisation of ids, splits and paths: one reading of an annotation's values for every format.
 
 Taken where the meaning is sure: "0001" and 1.0 are 1, Train is train, a backslash in a path is a slash, NaN is null. Anything else is
 refused in words that name the value, for the reader to count. Knows single values; not files, records or formats.

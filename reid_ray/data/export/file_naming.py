@@ -1,4 +1,4 @@
-"""Names of exported images: one rule from an image_id to a path that any file system holds and no other image of the export has.
+"""Collision-free, portable file naming: one rule from an image_id to a path that any file system holds and no other exported image has.
 
 An image_id that is such a path is its own name. Any other (a long URL, `../x`, a NUL, one that differs from an earlier name in case or in
 Unicode's composition alone, one that would be the folder of an earlier file) gets what is readable of it and a digest:

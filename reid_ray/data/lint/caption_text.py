@@ -1,4 +1,4 @@
-"""What can be wrong with one caption: code instead of words, a template's slots, another script, no text at all.
+"""Caption lint rules: code instead of words, a template's slots, another script, no text at all.
 
 Pure. The rules look for what was found in published caption files and in MLLM output; a sentence about a person passes all of them.
 """

@@ -1,4 +1,4 @@
-"""What lint remembers of a data set while it streams by: a few numbers per image and caption, and examples of what was wrong.
+"""Streaming statistics of a data set's columns: a few numbers per image and caption, and examples of what was wrong.
 
 Compact columns, so that millions of rows fit in memory; pictures and texts are not kept. Read by checks.py.
 """

@@ -1,4 +1,4 @@
-"""The job lint: read a data set once, say what is wrong with it, show examples.
+"""Data set validation (the job lint): read a data set once, say what is wrong with it, show examples.
 
 Refuses only a layout that is not there. Everything else is a finding, counted, with examples, in lint.json and lint.html; of
 a data set without one usable image the report says why, and the job ends with an error. Memory holds some 150 bytes an image and 20 a

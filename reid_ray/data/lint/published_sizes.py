@@ -1,4 +1,4 @@
-"""How many images, identities and captions the published data sets have: what a download is compared with.
+"""Published split sizes (reference statistics): images, identities and captions that a download is compared with.
 
 Facts only, each with its source. A split that is not listed has no published number, or none that the authors' own files bear out.
 """

@@ -1,4 +1,4 @@
-"""Judges a caption by the truth about a synthetic person: which attribute words it says, and whether they are true.
+"""Attribute accuracy against ground truth: which attribute words a synthetic person's caption says, and whether they are true.
 
 Knows what the parser of attributes makes of a caption, and the attribute vocabulary of traits.py; not who wrote the text or how. A thing
 that no synthetic person wears counts as said and wrong.

@@ -22,7 +22,7 @@ from reid_ray.jobs import JOBS, named
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_the_overview_names_every_job_on_the_road_and_imports_nothing_for_it():
+def test_the_overview_names_every_job_in_pipeline_order_and_imports_nothing_for_it():
     code = (
         "import sys; from reid_ray.cli.main import main; main(['--help']); print(sorted(set(sys.modules) & {'pydantic', 'numpy', 'ray'}))"
     )
@@ -31,8 +31,8 @@ def test_the_overview_names_every_job_on_the_road_and_imports_nothing_for_it():
     assert time.perf_counter() - clock < 3
     assert said.splitlines()[-1] == "[]"
     assert [line.split()[0] for line in said.splitlines() if line.startswith("  ")][: len(JOBS)] == list(JOBS)
-    road = ["ingest", "caption", "train", "evaluate", "index", "serve"]
-    assert [name for name in JOBS if name in road] == road
+    pipeline = ["ingest", "caption", "train", "evaluate", "index", "serve"]
+    assert [name for name in JOBS if name in pipeline] == pipeline
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -1,6 +1,6 @@
 """Who is to blame for a death: how many are allowed, what a streak of them says of the engine, and which word is left behind.
 
-A death is an exception that nothing catches, so that marks stay as they do when a process is killed; test_write_ahead_log.py kills real ones.
+A death is an exception that nothing catches, so marks stay as when a process is killed; test_write_ahead_log.py kills real ones.
 """
 
 from __future__ import annotations
