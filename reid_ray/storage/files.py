@@ -13,7 +13,8 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,27 @@ NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EISDIR, errno.ELOOP,
 _SYNCED_ONE_BY_ONE = 2_000  # files; of more, the whole file system is synced in one call
 
 
+@contextmanager
+def replacing(path: Path, *, hidden: Path | None = None) -> Iterator[Path]:
+    """A hidden file to fill, which takes the name `path` once it is whole; it is removed if anything is raised.
+
+    Args:
+        path: the file that appears or is replaced.
+        hidden: where it is filled, in the same folder; None takes a name of its own, so that two may write at once.
+    """
+    hidden = hidden or path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield hidden
+        os.replace(hidden, path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file so that it appears whole or not at all."""
-    path = Path(path)
-    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
+    with replacing(Path(path)) as hidden:
         hidden.write_bytes(data)
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -43,13 +56,9 @@ def write_json(path: str | Path, value: Any) -> None:
 def write_durably(path: str | Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a file under a hidden name, bring it to the disk, and only then give it its name: whole, even after a power cut."""
     path = Path(path)
-    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
+    with replacing(path) as hidden:
         write(hidden)
         sync(hidden)
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
     sync(path.parent)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.errors import DataError
-from reid_ray.storage.files import NO_FILE
+from reid_ray.storage.files import NO_FILE, replacing
 from reid_ray.storage.regular_files import open_regular
 from reid_ray.versions import check_json, numbered
 
@@ -28,12 +28,10 @@ _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers 
 
 def write_mark(folder: Path, facts: dict[str, Any], *, listed: bool) -> None:
     """Mark `folder` as written by us, in today's format: without a list of files while it is written, with one when it is whole."""
-    hidden = folder / f"{MARK}.new"
-    with hidden.open("w", encoding="utf-8") as file:
+    with replacing(folder / MARK, hidden=folder / f"{MARK}.new") as hidden, hidden.open("w", encoding="utf-8") as file:
         file.write(json.dumps({"made_by": "reid_ray", **numbered("mark"), **facts, "whole": listed}) + "\n")
         for name, size in files_below(folder) if listed else ():
             file.write(f"{size}{_digest_of_text(folder / name)}\t{json.dumps(name)}\n")
-    os.replace(hidden, folder / MARK)
 
 
 def read_mark(folder: Path) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ Knows Arrow and Parquet; not what a row means, nor the folder's life (output.py)
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reid_ray.records import conform
+from reid_ray.storage.files import replacing
 from reid_ray.storage.table_files import parquet_files
 from reid_ray.versions import check_table
 
@@ -48,9 +48,8 @@ class TableWriter:
             return
         table = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
         final = self._folder / f"part-{self._parts:05d}.parquet"
-        hidden = final.with_name(f".{final.name}")
-        pq.write_table(table, hidden, compression="zstd")
-        os.replace(hidden, final)
+        with replacing(final, hidden=final.with_name(f".{final.name}")) as hidden:
+            pq.write_table(table, hidden, compression="zstd")
         self._parts += 1
         self._pending, self._pending_rows = [], 0
 

@@ -21,8 +21,8 @@ MUTATIONS = (
     Mutation(
         "a durable file's name is not on the disk",
         "reid_ray/storage/files.py",
-        "        hidden.unlink(missing_ok=True)\n    sync(path.parent)\n",
-        "        hidden.unlink(missing_ok=True)\n",
+        "        sync(hidden)\n    sync(path.parent)\n",
+        "        sync(hidden)\n",
         _DURABLE,
     ),
     Mutation(
