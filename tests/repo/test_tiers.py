@@ -8,6 +8,7 @@ import sys
 import pytest
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.slow  # a pytest run each
 MARK = "pytest.mark." + "soak('kills')"  # in two, for a search of marks is not to find it here
 
 

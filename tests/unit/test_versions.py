@@ -74,6 +74,7 @@ def test_the_number_of_a_table_is_no_part_of_its_columns():
     assert table_of(IMAGES, []).schema.equals(IMAGES.remove_metadata())
 
 
+@pytest.mark.slow
 def test_no_layout_changes_without_its_number(tmp_path):
     known, todays = json.loads(FILE.read_text(encoding="utf-8")), todays_layouts(tmp_path)
     assert set(todays) == set(versions.FORMATS)
