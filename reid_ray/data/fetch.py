@@ -7,7 +7,6 @@ make one task; few tasks are in flight, and each stops reading at a byte budget,
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -27,6 +26,7 @@ from reid_ray.data.config import LoadConfig
 from reid_ray.data.image_records import ImageRecord, Skipped, skipped
 from reid_ray.data.images import BadImageError
 from reid_ray.errors import DataError
+from reid_ray.storage import sha256_of
 from reid_ray.storage.file_systems import Store
 from reid_ray.storage.regular_files import raise_if_system
 
@@ -218,7 +218,7 @@ def _fetch_some(wanted: Sequence[_Wanted], inspect: Callable[[bytes], T], max_by
 def _fetch(image: _Wanted, inspect: Callable[[bytes], T], max_bytes: int) -> _Fetched[T]:
     try:
         data = _bytes_of(image, max_bytes)
-        return _Fetched(None if image.data is not None else data, hashlib.sha256(data).hexdigest(), inspect(data), None)
+        return _Fetched(None if image.data is not None else data, sha256_of(data), inspect(data), None)
     except BadImageError as error:
         return _Fetched(None, "", None, (error.reason, error.detail))
 

@@ -6,7 +6,6 @@ arrays) belong to the manifest or the facts beside them.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,10 +19,11 @@ import yaml
 
 from reid_ray.errors import DataError
 from reid_ray.migrate.format_steps import migrated_json, migrated_table
-from reid_ray.storage import MANIFEST, write_json
+from reid_ray.storage import MANIFEST, read_object, write_json
 from reid_ray.storage.listing import files_below
 from reid_ray.versions import FIELD, manifest_kind, number_of, numbered, refuse_newer, stamp, table_format
 
+REMEDY = "make it again"  # of a file that cannot be read
 NOISE_FORMAT = "noise.json"
 # A JSON file of a fixed name is of its kind if one of these lies beside it; other people's files may have such names too.
 _BESIDE = {
@@ -66,22 +66,13 @@ def versioned_files(folder: Path) -> list[VersionedFile]:
     return sorted(found, key=lambda versioned: (versioned.kind == "checkpoint", versioned.name))
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        DataError: it is none, or cannot be read.
-    """
-    return _read(file, json.loads)
-
-
 def write_current(versioned: VersionedFile, source: Path, target: Path) -> None:
     """Write the file `versioned` of folder `source` into folder `target`, in today's format."""
     before, after = source / versioned.name, target / versioned.name
     if versioned.name.endswith(".parquet"):
         _write_table(versioned, before, after)
     elif versioned.kind == "templates":
-        value = migrated_json(versioned.kind, _read(before, _texts), versioned.number)
+        value = migrated_json(versioned.kind, _read_yaml(before, _texts), versioned.number)
         text = yaml.safe_dump(
             {**numbered(versioned.kind), **{name: each for name, each in value.items() if name != FIELD}},
             sort_keys=False,
@@ -90,7 +81,7 @@ def write_current(versioned: VersionedFile, source: Path, target: Path) -> None:
         )
         after.write_text(text, encoding="utf-8")
     else:
-        value = migrated_json(versioned.kind, _read(before, json.loads) if before.is_file() else {}, versioned.number)
+        value = migrated_json(versioned.kind, read_object(before, remedy=REMEDY) if before.is_file() else {}, versioned.number)
         if versioned.kind == "checkpoint":
             value = {**value, "files": dict(sorted((name, size) for name, size in files_below(after.parent) if name != MANIFEST))}
         write_json(after, {**numbered(versioned.kind), **{name: each for name, each in value.items() if name != FIELD}})
@@ -106,14 +97,14 @@ def _versioned(folder: Path, file: Path) -> Iterator[VersionedFile]:
     if file.suffix == ".parquet":
         kind, number = _table_format(file, name)
     elif file.name == MANIFEST:
-        value = _read(file, json.loads)
+        value = read_object(file, remedy=REMEDY)
         kind, number = manifest_kind(value), value.get(FIELD)
     elif file.name in _BESIDE and any((file.parent / beside).exists() for beside in _BESIDE[file.name][1]):
-        value = _read(file, yaml.safe_load if file.suffix == ".yaml" else json.loads)
+        value = _read_yaml(file, yaml.safe_load) if file.suffix == ".yaml" else read_object(file, remedy=REMEDY)
         kind, number = _BESIDE[file.name][0], value.get(FIELD)
     elif file.name.startswith("noise-00000-of-") and file.suffix == ".npy":
         name = file.with_name(NOISE_FORMAT).relative_to(folder).as_posix()
-        kind, number = "noise_levels", _read(folder / name, json.loads).get(FIELD) if (folder / name).is_file() else 0
+        kind, number = "noise_levels", read_object(folder / name, remedy=REMEDY).get(FIELD) if (folder / name).is_file() else 0
     else:
         return
     if kind is not None:
@@ -144,11 +135,11 @@ def _write_table(versioned: VersionedFile, before: Path, after: Path) -> None:
                 writer.write_table(table.replace_schema_metadata(metadata), row_group_size=max(1, table.num_rows))
 
 
-def _read(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def _read_yaml(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     try:
         return dict(parse(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); make it again") from None
+        raise DataError(f"{file}: cannot be read ({error}); {REMEDY}") from None
 
 
 def _texts(text: str) -> Any:

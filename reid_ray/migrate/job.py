@@ -18,9 +18,9 @@ from typing import Any
 
 from reid_ray.errors import DataError
 from reid_ray.migrate.config import MigrateJob
-from reid_ray.migrate.file_upgrades import VersionedFile, read_json, versioned_files, write_current
+from reid_ray.migrate.file_upgrades import REMEDY, VersionedFile, versioned_files, write_current
 from reid_ray.migrate.unmarked import own_files
-from reid_ray.storage import MANIFEST
+from reid_ray.storage import MANIFEST, read_object
 from reid_ray.storage.listing import MARK, files_below, read_mark, write_mark
 from reid_ray.storage.lock import OutputLock
 from reid_ray.storage.place import OutputPlace
@@ -106,7 +106,7 @@ def _is_output(folder: Path) -> bool:
 
 
 def _manifest_in(folder: Path) -> dict[str, Any]:
-    return read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    return read_object(folder / MANIFEST, remedy=REMEDY) if (folder / MANIFEST).is_file() else {}
 
 
 def _refuse_strangers(folder: Path, job: str) -> None:
@@ -143,7 +143,7 @@ def _refuse_torn(folder: Path, found: list[VersionedFile]) -> None:
     for versioned in found:
         if versioned.kind == "checkpoint" and versioned.older:
             place = (folder / versioned.name).parent
-            for name, size in read_json(place / MANIFEST)["files"].items():
+            for name, size in read_object(place / MANIFEST, remedy=REMEDY)["files"].items():
                 if not (place / name).is_file() or (place / name).stat().st_size != size:
                     raise DataError(f"{place / name}: is missing or not {size} bytes long, so the checkpoint is not whole; remove {place}")
 

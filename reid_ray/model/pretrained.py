@@ -7,7 +7,6 @@ missing is looked for first, and the error names it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -15,7 +14,8 @@ from reid_ray.config.paths import expanded
 from reid_ray.errors import DataError
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.encoder import Encoder
-from reid_ray.storage import MANIFEST, read_manifest
+from reid_ray.setup.model_files import local_folder
+from reid_ray.storage import MANIFEST, read_manifest, read_object
 
 _TOKENIZERS = ("tokenizer.json", "vocab.json")
 VISUAL: Final = "visual"
@@ -87,26 +87,9 @@ def open_pretrained(config: ModelConfig) -> Any:
     return DualEncoder(model, tokenizer, replace(transform, height=config.image_height, width=config.image_width))
 
 
-def locate(name: str) -> Path:
-    """The local folder of `name`: a folder itself, or a hub repository, downloaded where that is allowed (HF_HUB_OFFLINE unset).
-
-    Raises:
-        DataError: there is no such folder and no such repository at hand.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise DataError(f"model.init {name}: no such folder; give an existing folder, or a hub name such as openai/clip-vit-base-patch16")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "open_clip_pytorch_model.bin"]))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"model.init {name}: neither a folder here nor a hub repository that can be had ({type(error).__name__}); check the name, "
-            "unset HF_HUB_OFFLINE to download it, or give the path of a local copy"
-        ) from None
+def locate(name: str, *, field: str = "model.init") -> Path:
+    """The local folder of a dual encoder or of its tokenizer; see local_folder."""
+    return local_folder(name, field=field, patterns=["*.json", "*.txt", "*.safetensors", "open_clip_pytorch_model.bin"])
 
 
 def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any, Any]:
@@ -131,7 +114,7 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
         means = _read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
     else:
         model, means = load_open_clip(folder)
-    tokens = locate(tokenizer_from) if tokenizer_from is not None else folder
+    tokens = locate(tokenizer_from, field="model.tokenizer") if tokenizer_from is not None else folder
     pads_to_context = family_of(model).pads_to_context
     _require(tokens, _TOKENIZERS[:1] if pads_to_context else _TOKENIZERS, "a tokenizer (or set model.tokenizer)")
     height, width = image_size_of(model.config.vision_config)
@@ -162,7 +145,4 @@ def _require(folder: Path, names: tuple[str, ...], what: str) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); copy the model folder again") from None
+    return read_object(path, remedy="copy the model folder again")

@@ -64,6 +64,34 @@ def resolve_model(name: str, *, field: str = "model") -> str:
     return name
 
 
+def local_folder(name: str, *, field: str, patterns: Sequence[str], revision: str | None = None) -> Path:
+    """The folder `name` itself, or a snapshot of the hub repository, downloaded where that is allowed (HF_HUB_OFFLINE unset).
+
+    Args:
+        name: a folder, whatever it holds, or a hub name.
+        field: the dotted configuration key, named in errors.
+        patterns: of the files that a snapshot needs.
+        revision: commit or tag of a hub repository; None takes its main branch.
+
+    Raises:
+        DataError: there is no such folder and no such repository at hand.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise DataError(f"{field} {name}: no such folder; give an existing folder, or a hub name such as openai/clip-vit-base-patch16")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{field} {name}: neither a folder here nor a hub repository that can be had ({type(error).__name__}); check the name, "
+            "unset HF_HUB_OFFLINE to download it, or give the path of a local copy"
+        ) from None
+
+
 def model_revision(resolved: str, *, revision: str | None = None, field: str = "model") -> str:
     """What identifies the weights behind a resolved name: a digest of a local folder, or the commit of a hub model.
 

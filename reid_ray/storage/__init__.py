@@ -9,7 +9,7 @@ files.py        single files to write; regular_files.py  to read        environm
 """
 
 from reid_ray.storage.environment import environment
-from reid_ray.storage.files import sha256_of, write_bytes, write_durably, write_json
+from reid_ray.storage.files import read_object, sha256_of, write_bytes, write_durably, write_json
 from reid_ray.storage.output import Counts, JobOutput
 from reid_ray.storage.provenance import MANIFEST, read_manifest, run_of
 from reid_ray.storage.table_files import parquet_files
@@ -24,6 +24,7 @@ __all__ = [
     "iter_table",
     "parquet_files",
     "read_manifest",
+    "read_object",
     "read_table",
     "run_of",
     "sha256_of",

@@ -19,6 +19,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from reid_ray.errors import DataError
 from reid_ray.storage.regular_files import open_regular
 
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO)  # there is no regular file of that name
@@ -76,6 +77,21 @@ def read_json(path: Path) -> Any:
             raise ValueError("it is nested too deeply") from None
 
 
+def read_object(path: Path, *, remedy: str) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        DataError: it cannot be read, is not JSON, or holds something else; ends with the remedy.
+    """
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); {remedy}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: cannot be read, since its JSON is no object; {remedy}")
+    return found
+
+
 def sync(path: Path) -> None:
     """Bring a file's bytes, or a folder's names, to the disk."""
     sys.audit("reid_ray.fsync", str(path))
@@ -104,6 +120,16 @@ def sync_tree(folder: Path, files: Iterable[str]) -> None:
 def sha256_of(data: bytes) -> str:
     """Hex SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a regular file, never held whole.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync_file_system(folder: Path) -> bool:

@@ -7,7 +7,6 @@ of `files_below`, so that a mark of millions of files is compared and cleared fi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.errors import DataError
-from reid_ray.storage.files import NO_FILE, replacing
+from reid_ray.storage.files import NO_FILE, replacing, sha256_of_file
 from reid_ray.storage.regular_files import open_regular
 from reid_ray.versions import check_json, numbered
 
@@ -118,8 +117,7 @@ def _digest_of_text(file: Path) -> str:
     if file.suffix not in _TEXTS:
         return ""
     try:
-        with open_regular(file) as stream:
-            return f" {hashlib.file_digest(stream, 'sha256').hexdigest()[:16]}"
+        return f" {sha256_of_file(file)[:16]}"
     except OSError as error:
         if error.errno not in NO_FILE:
             raise

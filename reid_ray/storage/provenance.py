@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from reid_ray.config.paths import expanded, named_places
 from reid_ray.errors import DataError
 from reid_ray.storage.file_systems import State, Store, store_at
-from reid_ray.storage.files import NO_FILE, read_json
+from reid_ray.storage.files import NO_FILE, read_json, sha256_of_file
 from reid_ray.versions import check_manifest
 
 MANIFEST = "manifest.json"
@@ -178,8 +178,7 @@ def _sha256(file: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _sha256_of(file: Path, size: int, mtime_ns: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of_file(file)
 
 
 def _digest(parts: Iterable[Any]) -> str:

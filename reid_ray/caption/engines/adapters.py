@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reid_ray.errors import ConfigError, DataError
+from reid_ray.errors import ConfigError
 from reid_ray.setup.model_files import weights_digest
-from reid_ray.storage import MANIFEST
+from reid_ray.storage import MANIFEST, read_object
 from reid_ray.versions import check_json
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def check_adapter(folder: str | Path, model: Path, *, field: str = "adapter") ->
     _refuse_partial_tune(place, model, field=field)
     if not model.is_dir():
         return adapter
-    config = _read_config(model)
+    config = read_object(model / "config.json", remedy="copy the model folder again")
     kind = config.get("model_type")
     if adapter.visual and kind not in VISUAL_ADAPTERS:
         raise ConfigError(
@@ -210,13 +210,6 @@ def _refuse_other_layers(adapter: Adapter, model: Path, *, quantized: bool, fiel
                 f"{field}: the adapter of {layer} is for {shape[0]} x {shape[1]} weights, but {model} has {' x '.join(map(str, needed))}; "
                 f"give the model it was trained on as {_model(field)}"
             )
-
-
-def _read_config(model: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((model / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{model / 'config.json'}: cannot be read as JSON ({error}); copy the model folder again") from None
 
 
 def _merge(field: str) -> str:

@@ -5,13 +5,13 @@ Knows the configuration and the files of local models; of a hub's, only what its
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from reid_ray.caption.config import CaptionerConfig, RewriterConfig
 from reid_ray.caption.engines.adapters import check_adapter
 from reid_ray.errors import ConfigError
+from reid_ray.storage.files import read_json
 
 _CPU_BLOCK = 32  # vLLM's attention on CPUs takes blocks of a multiple of this
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tekken.json")  # Mistral's tokenizer brings a template of its own
@@ -72,7 +72,7 @@ def fallback_template(model_type: str, folder: Path) -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON file of a model; {} where there is none, or no object in it: its reader says so."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

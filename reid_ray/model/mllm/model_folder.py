@@ -24,7 +24,7 @@ from reid_ray.model.mllm.lora import lora_targets, set_trainable, whole_parts
 from reid_ray.model.recompute import checkpoint_layers
 from reid_ray.model.strict_loading import check_names, compare, load_pretrained, no_progress_bars, refuse_not_finite, shapes
 from reid_ray.model.weight_files import read_state
-from reid_ray.setup.model_files import refuse_other_weights, resolve_model, weights_digest
+from reid_ray.setup.model_files import local_folder, refuse_other_weights, resolve_model, weights_digest
 from reid_ray.storage import MANIFEST, environment, sha256_of, write_json
 from reid_ray.versions import check_json, numbered
 
@@ -237,19 +237,8 @@ def locate_base(config: MllmConfig, *, weights: bool = True) -> Path:
 
 
 def _local(name: str, revision: str | None, *, field: str, weights: bool = True) -> Path:
-    resolved = resolve_model(name, field=field)
-    if Path(resolved).is_dir():
-        return Path(resolved)
-    from huggingface_hub import snapshot_download
-
     patterns = ["*.json", "*.txt", "*.jinja", "*.model", *(["*.safetensors"] if weights else [])]
-    try:
-        return Path(snapshot_download(resolved, revision=revision, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{field}: {name} is neither a folder here nor a hub repository that can be had ({type(error).__name__}); check the name, "
-            "unset HF_HUB_OFFLINE to download it, or give the path of a local copy"
-        ) from None
+    return local_folder(resolve_model(name, field=field), field=field, patterns=patterns, revision=revision)
 
 
 def shape_of(folder: Path) -> Any:

@@ -195,6 +195,8 @@ def test_what_is_missing_is_named(tmp_path):
         load_encoder(tmp_path / "model")
     with refused(DataError, "model.init", "/no/weights"):
         locate("/no/weights")
+    with refused(DataError, "model.tokenizer", "/no/tokens"):
+        open_pretrained(ModelConfig(init=str(tmp_path / "model"), tokenizer="/no/tokens"))
     with refused(DataError, "model.init", "HF_HUB_OFFLINE"):
         locate("nobody/no-such-model")
 
