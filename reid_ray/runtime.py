@@ -59,7 +59,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         try:
             yield
         finally:
-            ray.shutdown()
+            _shut_down()
     else:
         # What does not fit into the object store goes to the disk, pictures among it; Ray's own folder is open to everybody.
         with scratch_folder() as spilled:
@@ -75,7 +75,31 @@ def ray_session(config: RayConfig) -> Iterator[None]:
             try:
                 yield
             finally:
-                ray.shutdown()
+                _shut_down()
+
+
+def _shut_down(*, patience_s: float = 20.0) -> None:
+    """Leave Ray, and stop it if it was started here, without waiting for ever.
+
+    Ray 2.60 joins the threads that print its workers' logs and errors, and each was seen to wait without a limit for an answer that the
+    GCS never gave (GcsSubscriberPoll, in a process of long standing). They are asked to end here first; one that does not is left behind,
+    a daemon that ends with the process.
+    """
+    import ray
+    from ray._private.worker import global_worker
+
+    stop = getattr(global_worker, "threads_stopped", None)
+    for thread, subscriber in (("logger_thread", "gcs_log_subscriber"), ("listener_thread", "gcs_error_subscriber")):
+        printing = getattr(global_worker, thread, None)
+        if stop is None or printing is None:
+            continue
+        stop.set()
+        if hasattr(global_worker, subscriber):
+            getattr(global_worker, subscriber).close()
+        printing.join(patience_s)
+        if printing.is_alive():
+            delattr(global_worker, thread)
+    ray.shutdown()
 
 
 def _leave_no_core() -> None:

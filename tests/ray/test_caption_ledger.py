@@ -225,7 +225,7 @@ def test_an_engine_that_says_it_is_down_ends_the_job_in_its_own_words(local_ray,
 DRIVER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {shared!r}]
 from test_caption_ledger import LoggedEngine, job, run_caption
 run_caption(job(Path({folder!r}), Path({out!r}), *{overrides!r}), engine=LoggedEngine(Path({log!r}), pause_s=0.4))
 """

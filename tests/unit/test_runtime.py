@@ -1,13 +1,14 @@
 import resource
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
 
 from reid_ray.config.common import RayConfig
 from reid_ray.errors import ResourceError
-from reid_ray.runtime import Need, check_needs, object_store_bytes, ray_session
+from reid_ray.runtime import Need, _shut_down, check_needs, object_store_bytes, ray_session
 
 NODES = [{"CPU": 4.0}, {"CPU": 8.0, "GPU": 2.0}]
 
@@ -74,3 +75,22 @@ def test_a_size_that_the_cluster_does_not_say_is_waited_for_no_longer_than_told(
     silence.set()
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"object_store_memory": 7.0})
     assert object_store_bytes() == 7.0
+
+
+def test_a_thread_of_rays_that_waits_for_ever_is_not_waited_for(monkeypatch):
+    """As Ray's own shutdown would: it joins the thread that prints its workers' logs."""
+    never = threading.Event()
+    stuck = threading.Thread(target=never.wait, daemon=True)
+    stuck.start()
+    closed = []
+    worker = SimpleNamespace(
+        threads_stopped=threading.Event(), logger_thread=stuck, gcs_log_subscriber=SimpleNamespace(close=lambda: closed.append("logs"))
+    )
+    monkeypatch.setattr("ray._private.worker.global_worker", worker)
+    monkeypatch.setattr(ray, "shutdown", lambda: worker.logger_thread.join() if hasattr(worker, "logger_thread") else None)
+    leaving = threading.Thread(target=lambda: _shut_down(patience_s=0.1), daemon=True)
+    leaving.start()
+    leaving.join(10)
+    assert not leaving.is_alive()
+    assert closed == ["logs"]
+    never.set()
