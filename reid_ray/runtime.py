@@ -5,6 +5,7 @@ The only file that calls ray.init. Knows resources; not what runs on them.
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import resource
@@ -78,28 +79,24 @@ def ray_session(config: RayConfig) -> Iterator[None]:
                 _shut_down()
 
 
-def _shut_down(*, patience_s: float = 20.0) -> None:
+def _shut_down(*, patience_s: float = 30.0) -> None:
     """Leave Ray, and stop it if it was started here, without waiting for ever.
 
-    Ray 2.60 joins the threads that print its workers' logs and errors, and each was seen to wait without a limit for an answer that the
-    GCS never gave (GcsSubscriberPoll, in a process of long standing). They are asked to end here first; one that does not is left behind,
-    a daemon that ends with the process.
+    Ray 2.60 joins threads that print its workers' logs, and these were seen to wait without a limit for an answer of the GCS
+    (GcsSubscriberPoll, in a process of long standing). After `patience_s` the processes of a Ray that was started here are killed, and a
+    shutdown that still waits is left to a daemon thread, which ends with this process.
     """
     import ray
-    from ray._private.worker import global_worker
+    from ray._private import worker
 
-    stop = getattr(global_worker, "threads_stopped", None)
-    for thread, subscriber in (("logger_thread", "gcs_log_subscriber"), ("listener_thread", "gcs_error_subscriber")):
-        printing = getattr(global_worker, thread, None)
-        if stop is None or printing is None:
-            continue
-        stop.set()
-        if hasattr(global_worker, subscriber):
-            getattr(global_worker, subscriber).close()
-        printing.join(patience_s)
-        if printing.is_alive():
-            delattr(global_worker, thread)
-    ray.shutdown()
+    leaving = threading.Thread(target=ray.shutdown, name="ray-shutdown", daemon=True)
+    leaving.start()
+    leaving.join(patience_s)
+    if leaving.is_alive() and worker._global_node is not None:
+        worker._global_node.kill_all_processes(check_alive=False, allow_graceful=False)
+        leaving.join(patience_s)
+    if leaving.is_alive():
+        atexit.unregister(ray.shutdown)
 
 
 def _leave_no_core() -> None:

@@ -77,20 +77,14 @@ def test_a_size_that_the_cluster_does_not_say_is_waited_for_no_longer_than_told(
     assert object_store_bytes() == 7.0
 
 
-def test_a_thread_of_rays_that_waits_for_ever_is_not_waited_for(monkeypatch):
-    """As Ray's own shutdown would: it joins the thread that prints its workers' logs."""
-    never = threading.Event()
-    stuck = threading.Thread(target=never.wait, daemon=True)
-    stuck.start()
-    closed = []
-    worker = SimpleNamespace(
-        threads_stopped=threading.Event(), logger_thread=stuck, gcs_log_subscriber=SimpleNamespace(close=lambda: closed.append("logs"))
-    )
-    monkeypatch.setattr("ray._private.worker.global_worker", worker)
-    monkeypatch.setattr(ray, "shutdown", lambda: worker.logger_thread.join() if hasattr(worker, "logger_thread") else None)
+def test_a_shutdown_that_waits_for_ever_is_not_waited_for_and_its_processes_are_killed(monkeypatch):
+    never, killed = threading.Event(), []
+    monkeypatch.setattr(ray, "shutdown", never.wait)
+    node = SimpleNamespace(kill_all_processes=lambda **_: killed.append("ray"))
+    monkeypatch.setattr("ray._private.worker._global_node", node)
     leaving = threading.Thread(target=lambda: _shut_down(patience_s=0.1), daemon=True)
     leaving.start()
     leaving.join(10)
     assert not leaving.is_alive()
-    assert closed == ["logs"]
+    assert killed == ["ray"]
     never.set()
