@@ -63,7 +63,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     with refused(DataError, models._GGUF):
         models.prepare("smollm2-135m-instruct")
     (empty / models._GGUF).write_bytes(b"not a GGUF file")
-    with refused(DataError, models._GGUF):
+    with refused(DataError, str(empty), "GGUF"):
         models.prepare("smollm2-135m-instruct")
     assert not list(tmp_path.rglob("*.partial"))
     assert not (tmp_path / "models" / "smollm2-135m-instruct").exists()
