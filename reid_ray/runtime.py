@@ -89,7 +89,15 @@ def _shut_down(*, patience_s: float = 30.0) -> None:
     import ray
     from ray._private import worker
 
-    leaving = threading.Thread(target=ray.shutdown, name="ray-shutdown", daemon=True)
+    failed: list[BaseException] = []
+
+    def leave() -> None:
+        try:
+            ray.shutdown()
+        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that asked
+            failed.append(error)
+
+    leaving = threading.Thread(target=leave, name="ray-shutdown", daemon=True)
     leaving.start()
     leaving.join(patience_s)
     if leaving.is_alive() and worker._global_node is not None:
@@ -97,6 +105,8 @@ def _shut_down(*, patience_s: float = 30.0) -> None:
         leaving.join(patience_s)
     if leaving.is_alive():
         atexit.unregister(ray.shutdown)
+    if failed:
+        raise failed[0]
 
 
 def _leave_no_core() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -57,7 +58,7 @@ class TrainImages(Section):
         return "held_out" if self.val_share else self.val_split
 
 
-class PairCaptions(Section):
+class PairCaptions(Section, ABC):
     """Which captions are learnt from."""
 
     paths: list[PathOrAddress] = Field(
@@ -69,9 +70,9 @@ class PairCaptions(Section):
     )
 
     @property
+    @abstractmethod
     def reads_rewrites(self) -> bool:
         """Whether rewrites are of use."""
-        raise NotImplementedError
 
 
 class BatchesConfig(Section):

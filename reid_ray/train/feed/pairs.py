@@ -86,18 +86,27 @@ def prepare_pairs(
     _refuse_empty(config, images, train, val, counts)
     counts.written = len(train) + len(val) + len(joined.rewrite_R)
     learnt_from = images["dataset"].filter(pa.array(roles.train_N))
-    facts = {
+    facts = _facts(config, train, val, datasets=sorted(pc.unique(learnt_from.drop_null()).to_pylist()))
+    write_json(folder / FACTS, {**numbered("prepared"), "facts": facts, "counts": counts.as_dict()})
+    return facts
+
+
+def _facts(config: PairTrainingJob, train: RowFile, val: RowFile, *, datasets: list[str]) -> dict[str, Any]:
+    """What the manifest says of the samples.
+
+    Raises:
+        DataError: see _identity_facts.
+    """
+    return {
         "samples": len(train),
         "rewrites": int(train.lengths("rewrites").sum()),
         "persons": len(np.unique(train.column("person"))),
         "pictures": len(np.unique(train.column("picture"))),
         "validation_queries": len(val),
         "validation_pictures": len(np.unique(val.column("picture"))),
-        "datasets": sorted(pc.unique(learnt_from.drop_null()).to_pylist()),
+        "datasets": datasets,
         **(_identity_facts(config, train) if config.batches.sampler == "identity" else {}),
     }
-    write_json(folder / FACTS, {**numbered("prepared"), "facts": facts, "counts": counts.as_dict()})
-    return facts
 
 
 def _keep_answered(folder: Path, answered: Callable[[RowFile], np.ndarray], counts: Counts) -> None:
