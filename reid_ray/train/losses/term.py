@@ -6,6 +6,7 @@ configuration is read where no torch is: a term imports it inside `value`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
@@ -29,11 +30,11 @@ class Term(Protocol):
         """The unweighted value, a scalar: of this worker's anchors against the candidates of all workers."""
 
 
-class LossTerm(Section):
+class LossTerm(Section, ABC):
     """A term of a dual encoder's objective; its key there is its name in the log."""
 
     weight: float = Field(0.0, ge=0, description="weight in the total loss; 0 leaves the term out")
 
+    @abstractmethod
     def value(self, pairs: Pairs) -> torch.Tensor:
         """See Term.value."""
-        raise NotImplementedError
