@@ -9,6 +9,7 @@ CUHK03's release itself, cuhk-03.mat, is not written: it also holds the other bo
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -43,9 +44,9 @@ class ReidWriter(Writer):
             raise CannotExpressError(f"not_{'jpeg' if self.suffix == 'jpg' else self.suffix}")
         self.put(record, data, split=record.split, person=record.person_id, camera=record.camera_id)
 
+    @abstractmethod
     def put(self, record: ImageRecord, data: bytes, *, split: str, person: int, camera: int) -> None:
         """Write an image that has all that the layout needs."""
-        raise NotImplementedError
 
 
 class MarketWriter(ReidWriter):

@@ -6,6 +6,7 @@ Knows rows and files; not one layout. The layouts are in layouts.py and reid_lay
 from __future__ import annotations
 
 import errno
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ class CannotExpressError(Exception):
         self.reason = reason
 
 
-class Writer:
+class Writer(ABC):
     """What the layouts share: counts of captions, and image files that never overwrite each other or leave the folder."""
 
     flat = keys = False  # see file_naming.Names
@@ -54,13 +55,13 @@ class Writer:
         """Close files."""
         self._name_list.close()
 
+    @abstractmethod
     def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
         """Write one image with its captions.
 
         Raises:
             CannotExpressError: the layout has no place for it.
         """
-        raise NotImplementedError
 
     def write_image(self, path: str, data: bytes, *, name: str, image_id: str, person_id: int | None = None) -> None:
         """Write an image file below the folder.
