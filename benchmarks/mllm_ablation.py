@@ -168,7 +168,7 @@ def train(
         batch |= inputs_of(chat.caption_turns(captions, instructions, answers), CAPTION)
         loss = objective(module(**batch), torch.from_numpy(person_S[sample_B]))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps=size.steps, config=config) * group["factor"]
+            group["lr"] = learning_rate(step, steps=size.steps, steps_per_epoch=size.steps, config=config) * group["factor"]
         optimizer.zero_grad()
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)

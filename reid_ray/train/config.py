@@ -13,11 +13,11 @@ from reid_ray.config.paths import WrittenPath, expanded
 
 
 class OptimizerConfig(Section):
-    """Adam with a linear warm-up and a cosine decay to zero, both in steps."""
+    """Adam with a linear warm-up and a cosine decay to zero."""
 
     name: Literal["adam", "adamw"] = Field("adam", description="adam couples weight decay to the gradient, adamw does not")
     lr: float = Field(1e-5, gt=0, description="peak learning rate (1e-5 for CLIP's weights)")
-    weight_decay: float = Field(4e-5, ge=0, description="weight decay of matrices; vectors (norms, biases) have none (4e-5 as in IRRA)")
+    weight_decay: float = Field(4e-5, ge=0, description="weight decay of what decay_of names (4e-5 as in IRRA)")
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients")
     eps: float = Field(1e-8, gt=0, description="added to the denominator of Adam")
@@ -35,10 +35,23 @@ class OptimizerConfig(Section):
         description="rate of biases, times lr, but for those of the classifiers of identities and words (2 as in IRRA's code); null: as "
         "the weights beside them",
     )
-    decay_norms: bool = Field(False, description="weight decay of the scales of norms, too (IRRA's code); biases never have any")
+    decay_of: Literal["matrices", "weights", "all"] = Field(
+        "matrices",
+        description="what weight decay pulls: matrices alone, weights (vectors that are no biases too, such as the scales of norms: IRRA's "
+        "code), or all (biases too: LUPerson-MLLM's code)",
+    )
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps in which the rate rises (5 of 60 epochs in IRRA)")
     warmup_from: float = Field(0.0, ge=0, le=1, description="where the rise begins, times lr (0.1 in IRRA)")
+    rate_by: Literal["step", "epoch"] = Field(
+        "step", description="step: the rate moves with every step; epoch: it stays through an epoch (IRRA's and LUPerson-MLLM's code)"
+    )
     clip_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this global norm; 0 is off")
+
+    @model_validator(mode="after")
+    def _first_epoch_learns(self) -> Self:
+        if self.rate_by == "epoch" and self.warmup_share and not self.warmup_from:
+            raise ValueError("rate_by epoch and warmup_from 0 give the first epoch a rate of 0; set warmup_from to 0.1, or rate_by to step")
+        return self
 
 
 class DeepSpeedConfig(Section):

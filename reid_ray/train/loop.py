@@ -72,7 +72,7 @@ def _steps(
     for step in range(progress.step, steps):
         with meter.data_wait():
             batch = next(batches)
-        lr = learning_rate(step, steps=steps, config=config.optimizer)
+        lr = learning_rate(step, steps=steps, steps_per_epoch=each, config=config.optimizer)
         inputs = batch.inputs if parts.masking is None else parts.masking.before(batch.inputs, batch.text_A, step)
         with meter.forward(len(batch.person_A)):
             features = parts.engine.forward(inputs)

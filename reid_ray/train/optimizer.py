@@ -12,24 +12,27 @@ from torch import nn
 from reid_ray.train.config import OptimizerConfig
 
 _CLASSIFIERS = ("heads.classify.", "heads.interaction.head.")  # of identities and of words, whose biases learn as their weights do
+# Norms of IRR that begin at one, not at random: IRRA's code gives their scales the rate of CLIP's.
+_AS_THE_TOWERS = tuple(f"heads.interaction.{name}_norm." for name in ("text", "image", "output"))
 _LAYER = re.compile(r"^(.*?)\.(?:layers|blocks)\.(\d+)\.")
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over what trains; biases without weight decay, and norms unless config.decay_norms. The rate is set before every step.
+    """Adam or AdamW over what trains; weight decay as config.decay_of says. The rate is set before every step.
 
-    Each group has a "factor" that the rate is multiplied by: config.heads_factor for the parameters below "heads.", else what
-    layer_factors gives; config.bias_factor takes its place for biases.
+    Each group has a "factor" that the rate is multiplied by: config.heads_factor for the parameters below "heads." that begin at random,
+    else what layer_factors gives; config.bias_factor takes its place for biases.
     """
     named = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
     factors = layer_factors([name for name, _ in named], decay=config.layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, weight in named:
-        factor = config.heads_factor if name.startswith("heads.") else factors[name]
+        factor = config.heads_factor if name.startswith("heads.") and not name.startswith(_AS_THE_TOWERS) else factors[name]
         bias = name.endswith("bias")
         if bias and config.bias_factor is not None and not name.startswith(_CLASSIFIERS):
             factor = config.bias_factor
-        groups.setdefault((factor, weight.ndim >= 2 or (config.decay_norms and not bias)), []).append(weight)
+        decays = weight.ndim >= 2 or config.decay_of == "all" or (config.decay_of == "weights" and not bias)
+        groups.setdefault((factor, decays), []).append(weight)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(
         [
@@ -62,9 +65,14 @@ def layer_factors(names: Sequence[str], *, decay: float) -> dict[str, float]:
     return factors
 
 
-def learning_rate(step: int, *, steps: int, config: OptimizerConfig) -> float:
-    """The rate of `step` of `steps` (from 0): a linear rise from config.warmup_from to 1 times config.lr, then half a cosine to zero."""
-    warmup = round(config.warmup_share * steps)
-    if step < warmup:
-        return config.lr * (config.warmup_from + (1 - config.warmup_from) * (step + 1) / warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def learning_rate(step: int, *, steps: int, steps_per_epoch: int, config: OptimizerConfig) -> float:
+    """The rate of `step` of `steps` (from 0): a linear rise from config.warmup_from to 1 times config.lr, then half a cosine to zero.
+
+    With config.rate_by epoch, that of its epoch: config.warmup_from in the first, 1 in the first after the rise.
+    """
+    by_epoch = config.rate_by == "epoch"
+    place, end = (step // steps_per_epoch, steps / steps_per_epoch) if by_epoch else (step, steps)
+    warmup = round(config.warmup_share * end)
+    if place < warmup:
+        return config.lr * (config.warmup_from + (1 - config.warmup_from) * (place if by_epoch else place + 1) / warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (place - warmup) / max(1, end - warmup)))

@@ -43,34 +43,63 @@ def test_each_layer_learns_slower_than_the_one_above_it_in_each_tower():
     assert all((decay[id(weight)] > 0) == (weight.ndim > 1) for weight in weights.values())
 
 
+def groups_of(module: nn.Module, config: OptimizerConfig) -> dict[str, tuple[float, float]]:
+    """(Factor of the rate, weight decay) of each parameter by name."""
+    found = {
+        id(weight): (group["factor"], group["weight_decay"])
+        for group in build_optimizer(module, config).param_groups
+        for weight in group["params"]
+    }
+    return {name: found[id(weight)] for name, weight in module.named_parameters()}
+
+
+def irra_like() -> nn.Module:
+    module = nn.Module()
+    module.text_model, module.heads = tower(1), nn.Module()
+    module.heads.classify, module.heads.interaction = nn.Linear(2, 3), nn.Module()
+    interaction = module.heads.interaction
+    interaction.text_norm, interaction.block_norm, interaction.head = nn.LayerNorm(2), nn.LayerNorm(2), nn.Linear(2, 3)
+    return module
+
+
 def test_irras_groups_are_those_of_its_code():
     """Biases at twice the rate and without decay, norms with decay, classifiers at five times with their biases (Jiang and Ye's code)."""
-    module = nn.Module()
-    module.text_model = tower(1)
-    module.heads = nn.Module()
-    module.heads.classify = nn.Linear(2, 3)
-    module.heads.interaction = nn.Module()
-    module.heads.interaction.norm, module.heads.interaction.head = nn.LayerNorm(2), nn.Linear(2, 3)
-    config = OptimizerConfig(heads_factor=5, bias_factor=2, decay_norms=True, weight_decay=4e-5)
-    groups = build_optimizer(module, config).param_groups
-    found = {id(weight): (group["factor"], group["weight_decay"]) for group in groups for weight in group["params"]}
+    config = OptimizerConfig(heads_factor=5, bias_factor=2, decay_of="weights", weight_decay=4e-5)
     expected = {
         "text_model.embeddings.weight": (1.0, 4e-5),
         "text_model.pre_layrnorm.weight": (1.0, 4e-5),
         "text_model.pre_layrnorm.bias": (2.0, 0.0),
         "text_model.encoder.layers.0.bias": (2.0, 0.0),
-        "heads.interaction.norm.weight": (5.0, 4e-5),
-        "heads.interaction.norm.bias": (2.0, 0.0),
+        "heads.interaction.text_norm.weight": (1.0, 4e-5),
+        "heads.interaction.text_norm.bias": (2.0, 0.0),
+        "heads.interaction.block_norm.weight": (5.0, 4e-5),
+        "heads.interaction.block_norm.bias": (2.0, 0.0),
         "heads.interaction.head.bias": (5.0, 0.0),
         "heads.classify.bias": (5.0, 0.0),
     }
-    weights = dict(module.named_parameters())
-    assert {name: found[id(weights[name])] for name in expected} == expected
+    found = groups_of(irra_like(), config)
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_luperson_mllms_code_knows_one_group():
+    """Without groups for biases and new modules, every parameter has the same rate and decay (Tan et al.'s code)."""
+    module = irra_like()
+    del module.heads
+    assert set(groups_of(module, OptimizerConfig(decay_of="all", weight_decay=4e-5)).values()) == {(1.0, 4e-5)}
+
+
+def test_a_rate_by_epoch_is_that_of_the_published_schedulers():
+    """LRSchedulerWithWarmup of IRRA and LUPerson-MLLM, worked out by hand: 5 of 30 epochs rise from a tenth, then half a cosine."""
+    config = OptimizerConfig(lr=1.0, warmup_share=0.16667, warmup_from=0.1, rate_by="epoch")
+    rates = [learning_rate(step, steps=30 * 7, steps_per_epoch=7, config=config) for step in range(30 * 7)]
+    assert all(len(set(rates[epoch * 7 : epoch * 7 + 7])) == 1 for epoch in range(30))
+    torch.testing.assert_close(rates[::7][:6], [0.1, 0.28, 0.46, 0.64, 0.82, 1.0])
+    torch.testing.assert_close(rates[::7][5:], [(1 + math.cos(math.pi * epoch / 25)) / 2 for epoch in range(25)])
 
 
 def test_the_rise_begins_where_it_is_told():
     config = OptimizerConfig(lr=2.0, warmup_share=0.4, warmup_from=0.1)
-    assert [round(learning_rate(step, steps=10, config=config), 6) for step in range(4)] == [0.65, 1.1, 1.55, 2.0]
+    assert [round(learning_rate(step, steps=10, steps_per_epoch=1, config=config), 6) for step in range(4)] == [0.65, 1.1, 1.55, 2.0]
 
 
 def test_without_decay_or_layers_every_weight_has_the_same_rate():
@@ -83,7 +112,7 @@ def test_without_decay_or_layers_every_weight_has_the_same_rate():
 
 def test_the_rate_rises_to_its_peak_and_falls_like_a_cosine_to_zero():
     config = OptimizerConfig(lr=2.0, warmup_share=0.2)
-    rates = [learning_rate(step, steps=10, config=config) for step in range(11)]
+    rates = [learning_rate(step, steps=10, steps_per_epoch=1, config=config) for step in range(11)]
     assert rates[:2] == [1.0, 2.0]
     torch.testing.assert_close(rates[2:], [1 + math.cos(math.pi * k / 8) for k in range(9)])
     assert rates[-1] == pytest.approx(0.0)

@@ -28,7 +28,7 @@ for values, folder in jobs:
     for step in range(config.schedule.max_steps):
         batch = parts.feed.make(step)
         total = parts.objective(parts.engine.forward(batch.inputs), batch.person_A).total
-        lr = learning_rate(step, steps=config.schedule.max_steps, config=config.optimizer)
+        lr = learning_rate(step, steps=config.schedule.max_steps, steps_per_epoch=1, config=config.optimizer)
         parts.engine.step(total, lr=lr)
         value = total.detach().clone()
         dist.all_reduce(value)
