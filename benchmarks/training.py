@@ -40,6 +40,7 @@ from reid_ray.runtime import ray_session
 from reid_ray.storage import Counts, TableWriter, read_table
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.towers import PairCollate, TwoTowers
+from reid_ray.train.feed.augment import fill_of
 from reid_ray.train.feed.decoding import Decoder, PictureRequest
 from reid_ray.train.feed.loader import Feed
 from reid_ray.train.feed.pairs import prepare_pairs
@@ -312,7 +313,7 @@ def loader_rivals(folder: Path, *, steps: int) -> dict[str, Callable[[], Iterato
             batches,
             rewrite_share=0,
             resize=transform.resize,
-            fill=transform.mean_colour,
+            fill=fill_of(config.batches.fill, mean=transform.mean, std=transform.std),
             collate=collate,
             rank=0,
             world=1,
@@ -320,7 +321,12 @@ def loader_rivals(folder: Path, *, steps: int) -> dict[str, Callable[[], Iterato
         return lambda: feed.batches(0, steps + 2)
 
     def plain(workers: int) -> Callable[[], Iterator[Any]]:
-        decoder = Decoder(folder / PICTURES, config.batches, resize=transform.resize, fill=transform.mean_colour)
+        decoder = Decoder(
+            folder / PICTURES,
+            config.batches,
+            resize=transform.resize,
+            fill=fill_of(config.batches.fill, mean=transform.mean, std=transform.std),
+        )
         dataset = SampleDataset(decoder, samples.column("picture"), samples.take(np.arange(len(samples)))["text"].to_pylist())
         loader = torch.utils.data.DataLoader(
             dataset,

@@ -1,8 +1,8 @@
 """Loading of pretrained encoders: a folder or hub name -> an Encoder, by what the folder holds.
 
-Understood are the folders that training and tuning write (manifest.json), transformers' CLIP and SigLIP checkpoints, and open_clip's
-CLIP. A tuned multimodal LLM has two features: FOLDER#latent and FOLDER#visual name one, FOLDER alone the latent. Everything that can be
-missing is looked for first, and the error names it.
+Understood are the folders that training and tuning write (manifest.json), transformers' CLIP and SigLIP checkpoints, open_clip's CLIP,
+and a checkpoint of IRRA's code (one .pth) beside CLIP's tokenizer. A tuned multimodal LLM has two features: FOLDER#latent and
+FOLDER#visual name one, FOLDER alone the latent. Everything that can be missing is looked for first, and the error names it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
         )
     if feature is not None:
         raise DataError(f"{path}: a dual encoder has one feature; drop #{feature}")
-    encoder = DualEncoder(*_open_folder(folder, tokenizer_from=None), device=device, batch_size=batch_size)
+    encoder = DualEncoder(*_open_folder(folder, tokenizer_from=None)[:3], device=device, batch_size=batch_size)
     _refuse_other_content(folder, encoder.fingerprint)
     return encoder
 
@@ -79,28 +79,39 @@ def open_pretrained(config: ModelConfig) -> Any:
     from reid_ray.model.dual.tokenizer import open_tokenizer
 
     folder = locate(config.init or "")
-    model, tokenizer, transform = _open_folder(folder, tokenizer_from=config.tokenizer)
+    model, tokenizer, transform, left_out = _open_folder(folder, tokenizer_from=config.tokenizer)
     if (folder / MANIFEST).is_file() and _read_json(folder / MANIFEST).get("kind") == KIND:
         own = tokenizer if config.tokenizer is None else open_tokenizer(folder, pads_to_context=family_of(model).pads_to_context)
         _refuse_other_content(folder, encoder_digest(model, own, transform))
-    model = with_image_size(model, height=config.image_height, width=config.image_width, stride=config.patch_stride)
-    return DualEncoder(model, tokenizer, replace(transform, height=config.image_height, width=config.image_width))
+    model = with_image_size(
+        model, height=config.image_height, width=config.image_width, stride=config.patch_stride, mode=config.position_resize
+    )
+    transform = replace(transform, height=config.image_height, width=config.image_width)
+    return DualEncoder(model, tokenizer, transform, left_out=left_out)
 
 
 def locate(name: str, *, field: str = "model.init") -> Path:
     """The local folder of a dual encoder or of its tokenizer; see local_folder."""
+    if Path(name).expanduser().is_file():
+        raise DataError(f"{field} {name}: is a file; give the folder that holds it, and the tokenizer's files beside it")
     return local_folder(name, field=field, patterns=["*.json", "*.txt", "*.safetensors", "open_clip_pytorch_model.bin"])
 
 
-def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any, Any]:
+def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any, Any, list[str]]:
+    """Model, tokenizer, transform, and the names of weights that the folder holds beside the model's."""
     from reid_ray.model.dual.architectures import FAMILIES, family_of
     from reid_ray.model.dual.grid import image_size_of
+    from reid_ray.model.dual.irra_weights import CHECKPOINT, checkpoint_in, load_irra
     from reid_ray.model.dual.open_clip_weights import OPEN_CLIP_FILES, load_open_clip
     from reid_ray.model.dual.tokenizer import open_tokenizer
     from reid_ray.model.strict_loading import load_pretrained
     from reid_ray.model.weight_files import WEIGHT_FILES
 
-    _require(folder, (*WEIGHT_FILES, *OPEN_CLIP_FILES), "weights")
+    irra = checkpoint_in(folder)
+    if irra is None:
+        _require(folder, (*WEIGHT_FILES, *OPEN_CLIP_FILES), f"weights (or one {CHECKPOINT} of IRRA's code)")
+    left_out: list[str] = []
+    means: dict[str, Any] = {}
     if any((folder / name).is_file() for name in WEIGHT_FILES):
         _require(folder, ("config.json",), "the model's configuration")
         kind = _read_json(folder / "config.json").get("model_type")
@@ -111,15 +122,18 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
             )
         config = FAMILIES[kind].config_class.from_pretrained(folder)
         model = load_pretrained(FAMILIES[kind].model_class(config), folder, dtype="float32")
-        means = _read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
-    else:
+        if (folder / "preprocessor_config.json").is_file():
+            means = _read_json(folder / "preprocessor_config.json")
+    elif irra is None or any((folder / name).is_file() for name in OPEN_CLIP_FILES):
         model, means = load_open_clip(folder)
+    else:
+        model, left_out = load_irra(irra)
     tokens = locate(tokenizer_from, field="model.tokenizer") if tokenizer_from is not None else folder
     pads_to_context = family_of(model).pads_to_context
     _require(tokens, _TOKENIZERS[:1] if pads_to_context else _TOKENIZERS, "a tokenizer (or set model.tokenizer)")
     height, width = image_size_of(model.config.vision_config)
     tokenizer = open_tokenizer(tokens, pads_to_context=pads_to_context)
-    return model, tokenizer, _transform(height, width, means)
+    return model, tokenizer, _transform(height, width, means), left_out
 
 
 def _refuse_other_content(folder: Path, fingerprint: str) -> None:

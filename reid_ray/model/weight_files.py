@@ -21,6 +21,8 @@ from reid_ray.errors import DataError, reason_of
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # What reading a damaged file raises: from the disk, safetensors, pickle or torch.
 UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError)
+# Where training checkpoints keep the model's state dictionary.
+_INNER = ("state_dict", "model")
 _WRAPPERS = ("module", "_orig_mod")
 
 State = dict[str, torch.Tensor]
@@ -28,7 +30,8 @@ Shape = tuple[int, ...]
 
 
 def read_state(file: Path) -> State:
-    """A file's tensors under their own names: wrappers' prefixes stripped, a training checkpoint's `state_dict` taken out of it.
+    """A file's tensors under their own names: wrappers' prefixes stripped, a training checkpoint's `state_dict` or
+    `model` taken out of it.
 
     Args:
         file: .safetensors, or a dictionary of tensors that torch.save wrote; no code in it is run.
@@ -45,8 +48,9 @@ def read_state(file: Path) -> State:
             found = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise DataError(f"{file}: cannot be read as weights ({reason_of(error)}); copy it again") from None
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
+    for key in _INNER:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise DataError(f"{file}: holds no dictionary of weights by name; give the model's state dictionary")
     return without_wrappers(found, origin=str(file))

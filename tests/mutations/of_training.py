@@ -65,7 +65,7 @@ MUTATIONS = (
     Mutation(
         "heads learn at the rate of the towers",
         "reid_ray/train/optimizer.py",
-        'factor = config.heads_factor if name.startswith("heads.") else factors[name]',
+        'factor = config.heads_factor if name.startswith("heads.") and not name.startswith(_AS_THE_TOWERS) else factors[name]',
         "factor = factors[name]",
         (_TRAIN + "test_optimizer.py",),
     ),

@@ -7,7 +7,7 @@ picture, T tokens of a text, W the tower's width, D dimensions of the joint spac
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -67,14 +67,17 @@ def family_of(model: Any) -> Architecture:
     return FAMILIES[model.config.model_type]
 
 
-def with_image_size(model: Any, *, height: int, width: int, stride: int | None = None) -> Any:
-    """`model` for pictures of another size: position embeddings are resized (bicubic), every other weight is kept.
+def with_image_size(
+    model: Any, *, height: int, width: int, stride: int | None = None, mode: Literal["bicubic", "bilinear"] = "bicubic"
+) -> Any:
+    """`model` for pictures of another size: position embeddings are interpolated, every other weight is kept.
 
     Args:
         model: CLIP or SigLIP.
         height: of pictures, in pixels.
         width: of pictures, in pixels.
         stride: pixels from one patch to the next; None keeps the model's own.
+        mode: of interpolation.
 
     Raises:
         ConfigError: a picture would hold no whole patch, or pixels between two patches would not be seen.
@@ -92,7 +95,7 @@ def with_image_size(model: Any, *, height: int, width: int, stride: int | None =
     config = family.config_class.from_dict(values)
     state = model.state_dict()
     source, target = grid_of(vision), grid_of(config.vision_config)
-    state[POSITIONS] = resize_positions(state[POSITIONS], source=source, target=target, class_tokens=family.class_tokens)
+    state[POSITIONS] = resize_positions(state[POSITIONS], source=source, target=target, class_tokens=family.class_tokens, mode=mode)
     with torch.random.fork_rng(devices=[]):
         resized = family.model_class(config)(config)
     resized.load_state_dict(state)

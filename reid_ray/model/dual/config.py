@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,14 +41,20 @@ class ModelConfig(Section):
     init: PathOrName | None = Field(
         None,
         description="weights to start from: hub name (openai/clip-vit-base-patch16, google/siglip-base-patch16-224) or folder in "
-        "transformers' or open_clip's format; "
+        "transformers' or open_clip's format, or with one .pth of IRRA's code and a tokenizer (see tokenizer); "
         "null builds a model anew from `scratch`",
     )
     tokenizer: PathOrName | None = Field(
-        None, description="hub name or folder of the tokenizer where init holds none (some open_clip folders); null takes init's own"
+        None,
+        description="hub name or folder of the tokenizer where init holds none (some of open_clip, those of IRRA); null takes init's own",
     )
     image_height: int = Field(384, ge=8, le=2048, description="pictures are resized to this height in pixels (384 as in IRRA)")
     image_width: int = Field(128, ge=8, le=2048, description="pictures are resized to this width in pixels (128 as in IRRA)")
+    position_resize: Literal["bicubic", "bilinear"] = Field(
+        "bicubic",
+        description="how position embeddings are interpolated where init was made for another picture size (bilinear in the code of IRRA "
+        "and LUPerson-MLLM)",
+    )
     patch_stride: int | None = Field(
         None,
         ge=1,

@@ -41,14 +41,24 @@ class DualEncoder:
         transform: how pictures become pixels.
         device: torch device of the weights, "cpu" or "cuda:0".
         batch_size: pictures or texts per forward pass.
+        left_out: names of weights that its file holds beside the model's, such as those of another training's losses.
     """
 
     reads_texts = True
 
-    def __init__(self, model: Any, tokenizer: Any, transform: ImageTransform, *, device: str = "cpu", batch_size: int = 64) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        transform: ImageTransform,
+        *,
+        device: str = "cpu",
+        batch_size: int = 64,
+        left_out: Sequence[str] = (),
+    ) -> None:
         self.model = model.to(device).eval()
         self.family = family_of(model)
-        self.tokenizer, self.transform = tokenizer, transform
+        self.tokenizer, self.transform, self.left_out = tokenizer, transform, tuple(left_out)
         self.device, self.batch_size = torch.device(device), batch_size
         self.dim = self.family.dim(model.config)
         self.context = min(int(model.config.text_config.max_position_embeddings), int(tokenizer.model_max_length))

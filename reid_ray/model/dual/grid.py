@@ -8,7 +8,7 @@ loads and keeps its name. Knows configurations and tables; not which model they 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -96,19 +96,26 @@ def without_grid(vision_values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in vision_values.items() if name not in ("image_size", *_OWN_FIELDS)}
 
 
-def resize_positions(table_PD: torch.Tensor, *, source: tuple[int, int], target: tuple[int, int], class_tokens: int = 1) -> torch.Tensor:
+def resize_positions(
+    table_PD: torch.Tensor,
+    *,
+    source: tuple[int, int],
+    target: tuple[int, int],
+    class_tokens: int = 1,
+    mode: Literal["bicubic", "bilinear"] = "bicubic",
+) -> torch.Tensor:
     """Position embeddings of class tokens and `source` rows x columns patches -> the same for `target`.
 
-    Bicubic with a = -0.75, pixel centres aligned (torch's align_corners=False), as CLIP's users resize them; the class tokens' entries
-    are kept.
+    Pixel centres are aligned (torch's align_corners=False), as CLIP's users resize them; the class tokens' entries are kept.
 
     Args:
         table_PD: [class_tokens + source rows * source columns, D].
         source: rows and columns of patches that the table has.
         target: rows and columns of patches wanted.
         class_tokens: entries before those of patches: 1 in CLIP, 0 in SigLIP.
+        mode: of interpolation; bicubic with a = -0.75.
     """
     first_CD, patches_PD = table_PD[:class_tokens], table_PD[class_tokens:]
     grid_1DRC = patches_PD.float().reshape(1, *source, -1).permute(0, 3, 1, 2)
-    resized = nn.functional.interpolate(grid_1DRC, size=target, mode="bicubic", align_corners=False)
+    resized = nn.functional.interpolate(grid_1DRC, size=target, mode=mode, align_corners=False)
     return torch.cat([first_CD, resized.permute(0, 2, 3, 1).reshape(target[0] * target[1], -1).to(table_PD.dtype)])

@@ -21,12 +21,6 @@ class ImageTransform:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
-    @property
-    def mean_colour(self) -> tuple[int, int, int]:
-        """The RGB colour that normalisation turns into zeros."""
-        red, green, blue = (round(255 * value) for value in self.mean)
-        return red, green, blue
-
     def resize(self, picture: Image.Image) -> np.ndarray:
         """RGB picture of any size -> uint8 [height, width, 3]."""
         if picture.mode != "RGB":

@@ -67,6 +67,10 @@ class TrainJob(PairTrainingJob):
     def _prediction_needs_masks(self) -> Self:
         if self.objective.irr.weight and self.masking.kind == "none":
             raise ValueError("objective.irr predicts masked words, but masking.kind is none; set it to equal or nam, or irr.weight to 0")
+        if self.masking.masked_for == "irr" and not self.objective.irr.weight:
+            raise ValueError(
+                "masking.masked_for is irr, but objective.irr.weight is 0, so no loss would read the masked text; set it to all"
+            )
         return self
 
     @model_validator(mode="after")

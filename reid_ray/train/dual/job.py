@@ -6,6 +6,7 @@ Knows the configuration and the order of preparation; the workers' side is worke
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -96,9 +97,11 @@ class DualEncoderRecipe:
                 encoder = open_pretrained(model)
             texts = chain(texts_of(RowFile(data / SAMPLES)), texts_of(RowFile(data / VALIDATION)))
             cut = count_truncated(encoder.tokenizer, texts, context=encoder.context)
-            encoder.save(start, {"init": model.init or "from scratch", "texts_cut": cut.facts()})
-        # A run that an older version prepared does not say.
-        return {**prepared["facts"], "texts_cut": read_manifest(start)["facts"].get("texts_cut")}
+            left_out = Counter(name.split(".")[0] for name in encoder.left_out)
+            encoder.save(start, {"init": model.init or "from scratch", "texts_cut": cut.facts(), "weights_left_out": dict(left_out)})
+        started = read_manifest(start)["facts"]
+        # A run that an older version prepared says neither.
+        return {**prepared["facts"], "texts_cut": started.get("texts_cut"), "weights_left_out": started.get("weights_left_out", {})}
 
     def parts(self, folder: Path) -> Parts:
         """Towers, losses, batches and masking of one worker."""
@@ -119,5 +122,7 @@ class DualEncoderRecipe:
         return {**facts, "transfer": transfer} if transfer else facts
 
     def sentence(self, facts: dict[str, Any]) -> str:
-        """Captions that were cut, if any."""
-        return TruncationCounts(**facts["texts_cut"]).sentence() if facts["texts_cut"] else ""
+        """Captions that were cut, and weights of the start that nothing takes, if any."""
+        cut = TruncationCounts(**facts["texts_cut"]).sentence() if facts["texts_cut"] else ""
+        left = facts["weights_left_out"]
+        return cut + (f"; {sum(left.values())} weights of {self.config.model.init} left out ({', '.join(sorted(left))})" if left else "")

@@ -103,12 +103,22 @@ class TwoTowers(nn.Module):
         self,
         pixel_values: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
+        masked_ids: torch.Tensor | None = None,
         full_ids: torch.Tensor | None = None,
         irr_targets: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Features of pictures [A, 3, H, W], of texts [A, T], or of both; full_ids are the texts before masking."""
-        given = {"pixel_values": pixel_values, "input_ids": input_ids, "full_ids": full_ids, "irr_targets": irr_targets}
-        features = in_chunks(self._encode, {name: value for name, value in given.items() if value is not None}, size=self._chunk)
+        """Features of pictures [A, 3, H, W], of texts [A, T], or of both.
+
+        Args:
+            pixel_values: of the pictures.
+            input_ids: the texts that global features are of.
+            masked_ids: the texts whose masked words are predicted, if they are others than input_ids.
+            full_ids: the texts before masking, which noise levels are of.
+            irr_targets: what is to be predicted, [A, T].
+        """
+        texts = {"input_ids": input_ids, "masked_ids": masked_ids, "full_ids": full_ids, "irr_targets": irr_targets}
+        given = {name: value for name, value in {"pixel_values": pixel_values, **texts}.items() if value is not None}
+        features = in_chunks(self._encode, given, size=self._chunk)
         if self.heads is not None and self.heads.sigmoid is not None:
             features["sigmoid"] = self.heads.sigmoid()
         return features
@@ -150,8 +160,10 @@ class TwoTowers(nn.Module):
             answers = {f"{name}_identity": self.heads.classify(output.pooler_output) for name, output in outputs.items()}
         if self.heads.interaction is not None and "irr_targets" in batch:
             patches = self._family.project_image_output(self.model, outputs["image"].last_hidden_state)
-            tokens = self._family.project_tokens(self.model, outputs["text"].last_hidden_state)
-            end_AT = (batch["input_ids"] == self._end_id).long()
+            masked_AT = batch.get("masked_ids", batch["input_ids"])
+            masked = self.model.get_text_features(input_ids=masked_AT) if "masked_ids" in batch else outputs["text"]
+            tokens = self._family.project_tokens(self.model, masked.last_hidden_state)
+            end_AT = (masked_AT == self._end_id).long()
             wanted_AT = batch["irr_targets"] != IGNORED
             logits = self.heads.interaction(tokens, patches, end_AT.cumsum(dim=1) - end_AT == 0, wanted_AT)
             answers["irr_cost"], answers["irr_count"] = irr_cost(logits, batch["irr_targets"]), wanted_AT.sum(dim=1)

@@ -17,6 +17,7 @@ from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.direct_transfer import transfer_folder
 from reid_ray.train.dual.towers import LossHeads, PairCollate, TwoTowers
 from reid_ray.train.dual.validation import Validation
+from reid_ray.train.feed.augment import fill_of
 from reid_ray.train.feed.loader import Feed
 from reid_ray.train.losses.objective import build_objective
 from reid_ray.train.masking.noise_aware import vocabulary_of
@@ -48,7 +49,7 @@ def build_parts(config: TrainJob, folder: Path) -> Parts:
         config.batches,
         rewrite_share=config.captions.rewrite_share,
         resize=transform.resize,
-        fill=transform.mean_colour,
+        fill=fill_of(config.batches.fill, mean=transform.mean, std=transform.std),
         collate=PairCollate(transform, tokenizer, context=context),
         rank=rank,
         world=world,

@@ -91,6 +91,11 @@ class BatchesConfig(Section):
         10, ge=0, description="pixels of padding before a random crop back to the image size (10 as in IRRA); 0 is off"
     )
     erase: float = Field(0.5, ge=0, le=1, description="probability of random erasing (0.5 as in IRRA)")
+    fill: Literal["mean", "irra"] = Field(
+        "mean",
+        description="colour of crop_padding and of erased rectangles: mean, the mean colour, which becomes zero; irra, black padding and "
+        "grey rectangles, as in the code of IRRA and LUPerson-MLLM",
+    )
     colour: float = Field(
         0.0,
         ge=0,

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from reid_ray.data.images import decode_image
-from reid_ray.train.feed.augment import augment
+from reid_ray.train.feed.augment import Fill, augment
 from reid_ray.train.feed.batches import augmentation
 from reid_ray.train.feed.config import BatchesConfig
 from reid_ray.train.feed.pictures import PictureStore
@@ -38,10 +38,10 @@ class Decoder:
         path: the file PICTURES that prepare_pairs wrote.
         config: seed and augmentation.
         resize: to the model's size.
-        fill: colour of padding and erased rectangles.
+        fill: colours of padding and of erased rectangles.
     """
 
-    def __init__(self, path: Path, config: BatchesConfig, *, resize: Resize, fill: tuple[int, int, int]) -> None:
+    def __init__(self, path: Path, config: BatchesConfig, *, resize: Resize, fill: Fill) -> None:
         self._pictures, self._config, self._resize, self._fill = PictureStore(path), config, resize, fill
 
     def __call__(self, request: PictureRequest) -> list[np.ndarray]:

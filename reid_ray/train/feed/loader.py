@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from reid_ray.config.common import PoolConfig
+from reid_ray.train.feed.augment import Fill
 from reid_ray.train.feed.batches import BatchPlan, IdentityOrder, Order, ShuffledOrder
 from reid_ray.train.feed.config import BatchesConfig
 from reid_ray.train.feed.decoding import Decoder, PictureRequest, Resize
@@ -47,7 +48,7 @@ class Feed:
         config: size, sampler, seed and augmentation.
         rewrite_share: LLM-DA's beta.
         resize: the model's; before augmentation.
-        fill: colour of padding and erased rectangles, the model's mean colour.
+        fill: colours of padding and of erased rectangles.
         collate: the model's; after augmentation.
         rank: this worker.
         world: how many workers share each batch.
@@ -60,7 +61,7 @@ class Feed:
         *,
         rewrite_share: float,
         resize: Resize,
-        fill: tuple[int, int, int],
+        fill: Fill,
         collate: Collate,
         rank: int,
         world: int,

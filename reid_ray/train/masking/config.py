@@ -20,6 +20,11 @@ class MaskingConfig(Section):
         True,
         description="a caption of which chance masks nothing gets its first word masked, as in the authors' code; false leaves it whole",
     )
+    masked_for: Literal["all", "irr"] = Field(
+        "all",
+        description="all: every loss reads the masked text (as in the code of IRRA and LUPerson-MLLM); irr: the prediction of masked words "
+        "alone does, the other losses read the whole text, for a second pass of the text tower",
+    )
     depth: float = Field(
         0.83,
         gt=0,

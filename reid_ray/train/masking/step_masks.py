@@ -48,7 +48,7 @@ class StepMasks:
         self._seed, self._steps_per_epoch, self._device, self._targets = seed, steps_per_epoch, device, targets
 
     def before(self, inputs: dict[str, torch.Tensor], text_A: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        """The module's inputs with input_ids masked.
+        """The module's inputs with input_ids masked, or with masked_ids beside them (masked_for irr).
 
         Adds full_ids (what was there before; kind nam) and irr_targets (what is to be predicted), as far as they are needed.
 
@@ -65,7 +65,7 @@ class StepMasks:
         draw_AT3 = masking_draws(self._seed, step // self._steps_per_epoch, text_A.numpy(), ids_AT.shape[1])
         spare_none = real_AT if self._config.at_least_one else None
         masked_AT, chosen_AT = corrupt(ids_AT, probability_AT, draw_AT3, self._vocabulary, spare_none=spare_none)
-        result = {**inputs, "input_ids": torch.from_numpy(masked_AT)}
+        result = {**inputs, ("input_ids" if self._config.masked_for == "all" else "masked_ids"): torch.from_numpy(masked_AT)}
         if self._config.kind == "nam":
             result["full_ids"] = inputs["input_ids"]
         if self._targets:

@@ -66,6 +66,8 @@ def train_step(
             inputs["full_ids"] = inputs["input_ids"]
         if config.objective.irr.weight:
             inputs["irr_targets"] = torch.ones_like(inputs["input_ids"])
+        if config.masking.masked_for == "irr":
+            inputs["masked_ids"] = inputs["input_ids"]
         return objective(module(**inputs), person_A).total
 
     return _traced(module, step, config, vocabulary=text.vocab_size, keep_gradients=keep_gradients)

@@ -6,13 +6,13 @@ Batch sampler, prefetching and pictures are those of reid_ray.train.feed. Knows 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from reid_ray.model.mllm.inputs import Chat
+from reid_ray.train.feed.augment import fill_of
 from reid_ray.train.feed.loader import BatchShard, Feed
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.mllm.continuation import Continuations, draws
@@ -37,7 +37,7 @@ class InstructionFeed(Feed):
             config.batches,
             rewrite_share=0.0,  # rewrites are continuations here, so a text's row is its sample's
             resize=np.asarray,  # the processor resizes, each crop to its own shape
-            fill=mean_colour(chat.processor),
+            fill=fill_of(config.batches.fill, mean=chat.processor.image_processor.image_mean, std=chat.processor.image_processor.image_std),
             collate=lambda pictures, texts: {},
             rank=rank,
             world=world,
@@ -59,9 +59,3 @@ class InstructionFeed(Feed):
         if job.objective.reads_captions:
             inputs |= inputs_of(self._chat.caption_turns(shard.texts, instructions, answers), CAPTION)
         return TrainBatch(inputs, torch.from_numpy(shard.person_A), torch.from_numpy(sample_A))
-
-
-def mean_colour(processor: Any) -> tuple[int, int, int]:
-    """The colour that the processor's normalisation turns into zeros."""
-    red, green, blue = (round(255 * value) for value in processor.image_processor.image_mean)
-    return red, green, blue

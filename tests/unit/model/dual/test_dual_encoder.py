@@ -110,6 +110,12 @@ def test_resized_positions_match_cubic_convolution_by_hand(source, target):
     np.testing.assert_allclose(resized[1:], by_hand.reshape(-1, 5), atol=1e-5)
 
 
+def test_bilinear_positions_are_means_of_their_neighbours():
+    table = torch.tensor([[9.0], [0.0], [1.0], [2.0], [3.0]])  # a class token, then 2 x 2 patches
+    resized = resize_positions(table, source=(2, 2), target=(4, 2), mode="bilinear")
+    assert resized[:, 0].tolist() == [9.0, 0.0, 1.0, 0.5, 1.5, 1.5, 2.5, 2.0, 3.0]
+
+
 def test_another_size_changes_positions_alone():
     square = tiny(64, 64).model
     oblong = with_image_size(square, height=128, width=48)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_ray.train.feed.augment import augment
+from reid_ray.train.feed.augment import Fill, augment, fill_of
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 12, 3), np.uint8)
-FILL = (1, 2, 3)
+COLOUR = (1, 2, 3)
+FILL = Fill(COLOUR, COLOUR)
 
 
 def changed(seed: int = 0, **options) -> np.ndarray:
@@ -31,7 +32,7 @@ def test_flip_mirrors():
 
 def test_crop_is_a_shift_within_the_padding():
     shifted = changed(seed=5, crop_padding=3)
-    padded = np.full((30, 18, 3), FILL, np.uint8)
+    padded = np.full((30, 18, 3), COLOUR, np.uint8)
     padded[3:27, 3:15] = PICTURE
     windows = [padded[top : top + 24, left : left + 12] for top in range(7) for left in range(7)]
     assert shifted.shape == PICTURE.shape
@@ -40,10 +41,22 @@ def test_crop_is_a_shift_within_the_padding():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_erasing_fills_one_rectangle_of_the_stated_area(seed):
-    gone = (changed(seed=seed, erase=1.0) == FILL).all(axis=2)
+    gone = (changed(seed=seed, erase=1.0) == COLOUR).all(axis=2)
     rows, columns = np.flatnonzero(gone.any(axis=1)), np.flatnonzero(gone.any(axis=0))
     assert gone[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
     assert 0.01 <= gone.mean() <= 0.45
+
+
+def test_irras_fill_is_what_its_transforms_leave():
+    """torchvision's, in the published order: pad a picture (black), normalise it, then erase it with the mean."""
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    fill = fill_of("irra", mean=mean, std=std)
+    assert fill.padding == (0, 0, 0)
+    normalised = (np.array(fill.erased) / 255 - mean) / std
+    np.testing.assert_allclose(normalised, mean, atol=0.5 / 255 / min(std))
+    both = changed(1, crop_padding=3, erase=1.0, fill=fill)
+    assert (both == fill.erased).all(axis=2).any()
+    assert fill_of("mean", mean=mean, std=std) == ((123, 117, 104), (123, 117, 104))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -61,7 +74,7 @@ def test_colour_leaves_the_other_changes_where_they_were():
     grey = np.full((24, 12, 3), 100, np.uint8)
     for seed in range(10):
         plain, coloured = (augment(grey, np.random.default_rng(seed), **options, colour=c, fill=FILL) for c in (0.0, 0.5))
-        assert np.array_equal((plain == FILL).all(axis=2), (coloured == FILL).all(axis=2))
+        assert np.array_equal((plain == COLOUR).all(axis=2), (coloured == COLOUR).all(axis=2))
 
 
 def test_the_same_draw_gives_the_same_picture():

@@ -16,6 +16,7 @@ from reid_ray.storage import Counts, TableWriter
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.feed import loader as feed
 from reid_ray.train.feed import ray_decoders
+from reid_ray.train.feed.augment import Fill
 from reid_ray.train.feed.loader import Feed
 from reid_ray.train.feed.pairs import prepare_pairs
 
@@ -65,7 +66,7 @@ def _feed(folder, *overrides, rank=0, world=1) -> Feed:
         config.batches,
         rewrite_share=config.captions.rewrite_share,
         resize=_as_they_are,
-        fill=(1, 2, 3),
+        fill=Fill((1, 2, 3), (1, 2, 3)),
         collate=_ragged,
         rank=rank,
         world=world,

@@ -123,6 +123,23 @@ def test_equal_masking_ignores_levels_and_never_masks_marks():
     assert (inputs["irr_targets"][inputs["irr_targets"] >= 0] == INPUTS["input_ids"][inputs["irr_targets"] >= 0]).all()
 
 
+def test_masking_for_irr_alone_leaves_the_text_whole_and_puts_the_masked_one_beside_it():
+    whole = StepMasks(
+        MaskingConfig(kind="equal", probability=0.4, masked_for="irr"),
+        VOCABULARY,
+        NoiseStore(0, 8),
+        seed=0,
+        steps_per_epoch=2,
+        device=torch.device("cpu"),
+        targets=True,
+    ).before(INPUTS, TEXTS, 0)
+    masked = _masker("equal", targets=True).before(INPUTS, TEXTS, 0)
+    assert whole["input_ids"] is INPUTS["input_ids"]
+    assert torch.equal(whole["masked_ids"], masked["input_ids"])
+    assert torch.equal(whole["irr_targets"], masked["irr_targets"])
+    assert not torch.equal(masked["input_ids"], INPUTS["input_ids"])
+
+
 def test_levels_of_one_epoch_mask_the_next():
     masker = _masker("nam")
     first = masker.before(INPUTS, TEXTS, 0)

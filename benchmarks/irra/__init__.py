@@ -1,0 +1,1 @@
+"""IRRA in plain torch, for comparison."""
