@@ -2,6 +2,7 @@
 #   make demo    people go in as pictures, come out as ranked search results
 #   make test    all but the long tests    make check   formatting, lint, types
 #   make test-fast  what needs no Ray and no engine, in a minute
+#   make rehearse  every shipped configuration, small, from the published layouts to a score
 #   make soak    the long tests, part by part (PART=kills: one of them), their results into benchmarks/results
 #   make bench   every benchmark, quick form, into build/bench
 #   make mutants which mistakes the quick tests would notice
@@ -13,7 +14,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(STACK)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-fast soak check bench mutants constraints reference clean
+.PHONY: setup demo test test-fast rehearse soak check bench mutants constraints reference clean
 
 setup: $(STAMP)
 
@@ -35,6 +36,10 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not slow" tests/unit tests/repo $(ARGS)
+
+# ARGS: names of configurations, --report FILE.
+rehearse: $(STAMP)
+	$(BIN)/reid-ray rehearse $(ARGS)
 
 soak: $(STAMP)
 	$(BIN)/python tests/soak/run.py $(PART)

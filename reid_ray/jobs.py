@@ -169,7 +169,7 @@ _JOBS = {
         config="reid_ray.train.dual.config:TrainJob",
         run="reid_ray.train.dual.job:run_train",
         engines="all",
-        examples=("--config train/train.yaml images.path=runs/people/images captions.paths=[runs/people/captions]",),
+        examples=("--config train/train.yaml images.path=runs/synthetic/images captions.paths=[runs/synthetic/captions]",),
         more="Writes output.path with model/ (transformers' CLIP format), metrics.jsonl, tensorboard/ and manifest.json. A run that was\n"
         "cut off goes on where it stopped when the same command is given again.",
     ),
@@ -178,7 +178,7 @@ _JOBS = {
         config="reid_ray.train.mllm.config:TuneJob",
         run="reid_ray.train.mllm.job:run_tune",
         engines="all",
-        examples=("--config train/tune.yaml images.path=runs/people/images captions.paths=[runs/people/captions]",),
+        examples=("--config train/tune.yaml images.path=runs/synthetic/images captions.paths=[runs/synthetic/captions]",),
         more="Writes output.path with model/ (only what trained), metrics.jsonl, tensorboard/ and manifest.json. A run that was cut off\n"
         "goes on where it stopped when the same command is given again. The merge job makes a checkpoint for the caption job of it.",
     ),

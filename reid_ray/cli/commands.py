@@ -15,6 +15,7 @@ from reid_ray.cli.job_config import did_you_mean, near_configs
 from reid_ray.config.shipped import configs_folder, shipped_configs
 from reid_ray.errors import ConfigError
 from reid_ray.exit_codes import exit_code_of
+from reid_ray.jobs import named
 from reid_ray.setup.pins import STACKS, constraints_file
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
@@ -48,6 +49,26 @@ def constraints_command(argv: Sequence[str]) -> int:
     parser.add_argument("stack", choices=STACKS, help="the extra that is installed with them")
     arguments = parser.parse_args(argv)
     return exit_code_of(lambda: say(str(constraints_file(arguments.stack))))
+
+
+def rehearse_command(argv: Sequence[str]) -> int:
+    """Rehearse shipped configurations, all of them unless some are named. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="reid-ray rehearse",
+        description="Run shipped configurations small, each after those whose outputs it reads, with a table of verdicts. "
+        "A configuration of yours: reid-ray JOB --config FILE --rehearse.",
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="such as train.yaml or train/train.yaml; all if none is given")
+    parser.add_argument("--report", metavar="FILE", type=Path, help="write the table as JSON, too")
+    arguments = parser.parse_args(argv)
+
+    def work() -> None:
+        names = [shipped_name(name) for name in arguments.names] or shipped_configs()
+        commands = [named("reid_ray.rehearse.chain:command_of")(name) for name in names]
+        named("reid_ray.rehearse.job:rehearse")(commands, report=arguments.report)
+
+    with quiet_terminal("rehearse"):
+        return exit_code_of(work)
 
 
 def configs_command(argv: Sequence[str]) -> int:
@@ -95,15 +116,12 @@ def copied(name: str, place: str) -> Path:
     Raises:
         ConfigError: none of that name ships, the file is there already, or the folder is not.
     """
-    found = [each for each in shipped_configs() if name in (each, each.rpartition("/")[2])]
-    if not found:
-        raise ConfigError(f"{name}: no configuration of this name ships with reid_ray; {near_configs(name)}")
-    target = Path(place)
+    found, target = shipped_name(name), Path(place)
     if target.is_dir() or place.endswith(os.sep):
-        target /= found[0].rpartition("/")[2]
+        target /= found.rpartition("/")[2]
     try:
         with target.open("x", encoding="utf-8") as stream:
-            stream.write((configs_folder() / found[0]).read_text(encoding="utf-8"))
+            stream.write((configs_folder() / found).read_text(encoding="utf-8"))
     except FileExistsError:
         if not target.exists():
             raise ConfigError(f"{target}: is a link that leads nowhere; remove it, or name another place") from None
@@ -113,6 +131,18 @@ def copied(name: str, place: str) -> Path:
             raise ConfigError(f"{target}: the system lets no file be made there; name another place") from None
         raise ConfigError(f"{target.parent}: there is no such folder; make it, or name another place") from None
     return target
+
+
+def shipped_name(name: str) -> str:
+    """TASK/FILE.yaml of a shipped configuration, with or without its task.
+
+    Raises:
+        ConfigError: none of that name ships.
+    """
+    found = [each for each in shipped_configs() if name in (each, each.rpartition("/")[2])]
+    if not found:
+        raise ConfigError(f"{name}: no configuration of this name ships with reid_ray; {near_configs(name)}")
+    return found[0]
 
 
 def purpose(path: Path) -> str:

@@ -19,6 +19,7 @@ a configuration that ships with reid_ray, such as caption.yaml or caption/captio
 _COMMANDS = {
     "setup": ("Prepare this environment once, after pip: torch's CPU build, torchvision's hook, model files", "setup_command"),
     "configs": ("List the configurations that ship with reid_ray; configs copy NAME [PLACE] copies one", "configs_command"),
+    "rehearse": ("Run shipped configurations small, from the published layouts to a score: those named, or all", "rehearse_command"),
     "constraints": ("Print where the pinned versions lie, for pip install -c", "constraints_command"),
 }
 

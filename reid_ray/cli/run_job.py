@@ -22,6 +22,8 @@ from reid_ray.terminal.quiet import HELP, quiet_terminal
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
+REHEARSAL = "run it small, from the published layouts to a score: tiny models, few people, two steps; nothing is read or written here"
+
 
 def run_named(name: str, argv: Sequence[str] | None = None, *, called: str | None = None) -> int:
     """Run the job of this name by a command line. Returns the exit code.
@@ -66,6 +68,7 @@ def run_job(
         metavar="section.key=value",
         help="replaces a value of the file; REFERENCE.md beside the shipped ones lists all keys",
     )
+    parser.add_argument("--rehearse", action="store_true", help=REHEARSAL)
     arguments = parser.parse_args(argv)
     loaded: list[ConfigT] = []
 
@@ -73,10 +76,25 @@ def run_job(
         loaded.append(job_config(model, arguments.config, arguments.overrides))
         run(loaded[0])
 
+    if arguments.rehearse:
+        return rehearse_command(model, arguments.config, arguments.overrides)
     with quiet_terminal(model.__name__.removesuffix("Job").lower()):
         return exit_code_of(
             work, place=lambda: output_of(loaded[0]) if loaded else None, user_paths=lambda: files_of(loaded[0]) if loaded else ()
         )
+
+
+def rehearse_command(model: type[Section], config: str | None, overrides: Sequence[str]) -> int:
+    """Rehearse what a command line asks for, in a scratch folder. Returns the exit code."""
+
+    def work() -> None:
+        job_config(model, config, overrides)  # what is mistyped is told as without the rehearsal
+        job = next(name for name in JOBS if JOBS[name].config == f"{model.__module__}:{model.__name__}")
+        command = named("reid_ray.rehearse.chain:typed_command")(job, config, overrides)
+        named("reid_ray.rehearse.job:rehearse")([command])
+
+    with quiet_terminal("rehearse"):
+        return exit_code_of(work)
 
 
 def output_of(config: Section) -> str | None:

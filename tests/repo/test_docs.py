@@ -24,7 +24,7 @@ from reid_ray.jobs import JOBS
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [command for page in PAGES for command in commands_of(page)]
-RUN_JOBS = [command for command in COMMANDS if command.job in JOBS and command.job != "demo"]
+RUN_JOBS = [command for command in COMMANDS if command.job in JOBS and command.job != "demo" and "--rehearse" not in command.words]
 # What a reader is expected to have, or is told to get; anything else in a block is a job, a target of make, or a mistake.
 TOOLS = {
     "ray",
@@ -47,7 +47,7 @@ TOOLS = {
     "chmod",
     "mkdir",
 }
-OWN = {"setup", "configs", "constraints"}  # of reid-ray beside its jobs
+OWN = {"setup", "configs", "constraints", "rehearse"}  # of reid-ray beside its jobs
 MODELS = {"model", "init", "base", "tokenizer"}  # fields that take a hub's name
 HUB_NAME = re.compile(r"(?!runs/|data/|jobs/|demo/)[A-Za-z][\w-]*/[\w.-]+")
 CLUSTER = ROOT / "cluster" / "README.md"

@@ -42,6 +42,7 @@ ALLOWED = {
     "train": {"data", "model", "retrieval", "setup"},
     "serve": {"data", "model", "retrieval", "setup"},
     "migrate": {"caption"},
+    "rehearse": {"cli", "data", "model", "serve", "setup"},
     "demo": {"caption", "cli", "data", "model", "retrieval", "serve", "train"},
     **{leaf: set() for leaf in LEAVES},
 }

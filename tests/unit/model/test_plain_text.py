@@ -13,7 +13,6 @@ from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_llava import build_tiny_llava
 from transformers import AutoProcessor, AutoTokenizer, ByT5Tokenizer, CLIPTokenizer
 
 from reid_ray.model.dual.config import ModelConfig
@@ -21,6 +20,7 @@ from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_truncated
 from reid_ray.model.dual.tokenizer import open_tokenizer, train_tokenizer
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
+from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 from reid_ray.records import table_of
 from reid_ray.retrieval.index.config import IndexConfig
 from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex

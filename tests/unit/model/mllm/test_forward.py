@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 from refusals import refused
-from tiny_llava import build_tiny_llava
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.mllm.config import MllmConfig
@@ -15,6 +14,7 @@ from reid_ray.model.mllm.forward import IGNORED, pool
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.mllm.mllm_encoder import MllmEncoder, load_mllm_encoder
 from reid_ray.model.mllm.model_folder import check_mllm, merge_mllm, open_mllm, save_mllm
+from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 from reid_ray.setup.model_files import resolve_model
 
 LORA = {"rank": 2, "llm": ["q_proj", "down_proj"]}

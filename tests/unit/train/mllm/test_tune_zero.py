@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from tiny_llava import build_tiny_llava
 from torch_workers import outputs_of
 from tune_reference import assert_same, job, plain_torch_run, weights_in, write_people
+
+from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 
 # One of two processes that train several jobs in turn with the parts that a Ray worker would build, without Ray.
 WORKER = """

@@ -1,6 +1,7 @@
 """Tiny LLaVA: half a million random parameters in transformers' own class, loaded by tests and rehearsals as LLaVA-1.5 is.
 
-Its tokenizer is the tiny Qwen2.5-VL's, its chat template LLaVA-1.5's order of roles. Untrained: for the shape of things, not for captions.
+Its tokenizer is the tiny Qwen2.5-VL's, its chat template LLaVA-1.5's order of roles. Untrained: for the shape of things, not for captions,
+though it can be made to answer whatever it is asked with one sentence.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _SIDE, _PATCH = 56, 14
+_CERTAINTY = 8.0  # logits differ by about this times the square root of the width
 # The roles and marks of LLaVA-1.5's conversations (Vicuna v1): picture first, a blank before the answer, the end mark after it.
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}{% for part in message['content'] %}"
@@ -17,8 +19,14 @@ _CHAT_TEMPLATE = (
 )
 
 
-def build_tiny_llava(folder: str | Path, seed: int = 0) -> Path:
-    """Write a model with random weights, its tokenizer and processor into `folder` (created) and return it."""
+def build_tiny_llava(folder: str | Path, seed: int = 0, *, says: str | None = None) -> Path:
+    """Write a model with random weights, its tokenizer and processor into `folder` (created) and return it.
+
+    Args:
+        folder: where it goes.
+        seed: of the weights.
+        says: a sentence of words that all differ, which the model then answers to everything; None leaves the weights as drawn.
+    """
     import torch
     from transformers import CLIPImageProcessor, GenerationConfig, LlavaForConditionalGeneration, LlavaProcessor
 
@@ -29,6 +37,8 @@ def build_tiny_llava(folder: str | Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(_architecture(tokenizer))
     torch.random.set_rng_state(state)
+    if says is not None:
+        _teach(model, tokenizer, says)
     model.generation_config = GenerationConfig(
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
@@ -43,6 +53,27 @@ def build_tiny_llava(folder: str | Path, seed: int = 0) -> Path:
     )
     processor.save_pretrained(folder)
     return folder
+
+
+def _teach(model: Any, tokenizer: Any, sentence: str) -> None:
+    """Weights by hand: no layer adds to a token's embedding, and the head leads from each token of the answer to the next one.
+
+    Raises:
+        ValueError: a token stands in it twice, so what follows it cannot be told.
+    """
+    import torch
+
+    start = tokenizer("ASSISTANT:", add_special_tokens=False)["input_ids"][-1]
+    chain = [start, *tokenizer(f" {sentence}", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    if len(set(chain)) < len(chain):
+        raise ValueError(f"{sentence!r} has a token twice")
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        embedding_VW = torch.nn.functional.normalize(model.model.language_model.embed_tokens.weight, dim=-1)
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[chain[1:]] = _CERTAINTY * embedding_VW[chain[:-1]]
 
 
 def _tokenizer() -> Any:
@@ -69,7 +100,7 @@ def _architecture(tokenizer: Any) -> Any:
         num_hidden_layers=2,
         num_attention_heads=2,  # head dimension 32 is the smallest that vLLM's CPU attention takes
         num_key_value_heads=2,
-        max_position_embeddings=1024,
+        max_position_embeddings=4096,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -1,0 +1,152 @@
+"""A rehearsal: the jobs that a configuration needs, itself and what scores it, one after the other in a scratch folder, on one Ray.
+
+Knows order, places and verdicts; what stands before what is chain.py's, what becomes smaller is sizes.py's. A job that fails ends those
+that read its output, and no others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from reid_ray.config.common import RayConfig
+from reid_ray.errors import DataError, ReidRayError, reason_of
+from reid_ray.jobs import JOBS, named
+from reid_ray.rehearse.chain import Act, Command, planned
+from reid_ray.rehearse.published import write_crops, write_published
+from reid_ray.rehearse.questions import ask_service
+from reid_ray.rehearse.stand_ins import stand_in
+from reid_ray.rehearse.verdicts import FAILED, NOT_REACHED, OK, Verdict, head, number_of, smaller_in_words
+from reid_ray.runtime import ray_session
+from reid_ray.scratch import scratch_folder
+from reid_ray.serve.config import ServeJob
+from reid_ray.setup.requirements import require_engines
+from reid_ray.storage import environment, write_json
+from reid_ray.terminal.own_lines import say, standard_error
+
+_CROPS = 6  # identities in a folder of crops
+
+
+def rehearse(wanted: Sequence[Command], *, report: Path | None = None) -> list[Verdict]:
+    """Rehearse commands; prints the table, and returns it.
+
+    Args:
+        wanted: jobs with their configurations, files by absolute paths or shipped names.
+        report: JSON file to write the table to.
+
+    Raises:
+        ReidRayError: a configuration cannot be rehearsed, or a job of the rehearsal failed; after the others have run.
+    """
+    report = None if report is None else report.absolute()
+    clock = time.perf_counter()
+    with scratch_folder() as scratch, _working_directory(scratch) as root, contextlib.ExitStack() as stack:
+        acts = planned(wanted, root)
+        if any(JOBS[act.command.job].engines != "none" for act in acts):
+            stack.enter_context(ray_session(RayConfig(address="local")))
+        verdicts: dict[Command, Verdict] = {}
+        for number, act in enumerate(acts, start=1):
+            say(f"\n[{number}/{len(acts)}] {act.command}")
+            verdicts[act.command] = _verdict(act, verdicts, root)
+            say(verdicts[act.command].line())
+    done, seconds = list(verdicts.values()), time.perf_counter() - clock
+    say(smaller_in_words(done))
+    say("\n".join(["", head(), *(each.line() for each in done)]))
+    failed = [each for each in done if each.verdict != OK]
+    say(f"{len(done) - len(failed)} of {len(done)} ok, {seconds:.0f} s")
+    if report is not None:
+        rows = [each.as_dict() for each in done]
+        write_json(report, {"seconds": round(seconds, 1), "ok": not failed, "rows": rows, "environment": environment()})
+    if failed:
+        raise DataError(
+            f"{failed[0].configuration}: the rehearsal of {failed[0].job} failed ({failed[0].said}); {len(failed)} did not pass"
+        )
+    return done
+
+
+@contextlib.contextmanager
+def _working_directory(folder: Path) -> Iterator[Path]:
+    """The process, and a Ray that it starts, stand in `folder`; yields it with links resolved, as outputs are."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield Path(os.path.realpath(folder))
+    finally:
+        os.chdir(before)
+
+
+def _verdict(act: Act, earlier: dict[Command, Verdict], root: Path) -> Verdict:
+    command, job = act.command, JOBS[act.command.job]
+    facts: dict[str, Any] = {
+        "configuration": command.config or command.job,
+        "overrides": command.overrides,
+        "job": command.job,
+        "changes": tuple(map(str, act.changes)),
+    }
+    missing = [before for before in act.before if earlier[before].verdict != OK]
+    if missing:
+        return Verdict(**facts, verdict=NOT_REACHED, said=f"needs {missing[0]}")
+    clock = time.perf_counter()
+    try:
+        facts["stand_ins"] = tuple(_stand_ins(act, root))
+        require_engines(command.job, job.engines)
+        manifest = RUNS.get(command.job, _run)(act)
+    except ReidRayError as error:
+        return Verdict(**facts, verdict=FAILED, said=str(error), seconds=time.perf_counter() - clock)
+    except Exception as error:  # noqa: BLE001 - told in the table, so that the other configurations are rehearsed too
+        traceback.print_exc(file=standard_error())
+        return Verdict(**facts, verdict=FAILED, said=reason_of(error), seconds=time.perf_counter() - clock)
+    counts = manifest["counts"]
+    return Verdict(
+        **facts,
+        verdict=OK,
+        said=number_of(command.job, manifest),
+        read=counts["read"],
+        written=counts["written"],
+        failed=sum(counts["failed"].values()),
+        seconds=time.perf_counter() - clock,
+    )
+
+
+def _run(act: Act) -> dict[str, Any]:
+    manifest: dict[str, Any] = named(JOBS[act.command.job].run)(act.config)
+    return manifest
+
+
+def _ask(act: Act) -> dict[str, Any]:
+    assert isinstance(act.config, ServeJob)
+    return ask_service(act.config)
+
+
+def _migrate(act: Act) -> dict[str, Any]:
+    files = _run(act)
+    migrated = sum(files["migrated"].values())
+    return {"counts": {"read": migrated + files["current"], "written": migrated, "failed": {}}}
+
+
+def _demonstrate(act: Act) -> dict[str, Any]:
+    report = _run(act)
+    first, last = report["stages"][0], report["evaluation"]
+    failed = {str(stage["name"]): stage["failed"] for stage in report["stages"] if stage["failed"]}
+    return {"counts": {"read": first["read"], "written": first["written"], "failed": failed}, "facts": last}
+
+
+# Jobs that do not return a manifest, or do not end by themselves, as functions that do.
+RUNS: dict[str, Callable[[Act], dict[str, Any]]] = {"serve": _ask, "migrate": _migrate, "demo": _demonstrate}
+
+
+def _stand_ins(act: Act, root: Path) -> Iterator[str]:
+    for name in act.models:
+        yield f"{name} is a tiny {stand_in(name, root / name)}"
+    for source, folder in act.data_sets:
+        if not folder.exists():
+            write_published(source, folder)
+        yield f"{os.path.relpath(folder, root)} holds synthetic people in the layout {source.format}"
+    for folder in act.crops:
+        if not folder.exists():
+            write_crops(folder, identities=_CROPS)
+        yield f"{os.path.relpath(folder, root)} holds crops of synthetic people"

@@ -1,0 +1,88 @@
+"""Tiny models of the same classes in the place of published ones: openai/clip-vit-base-patch16 becomes a CLIPModel of half a million
+parameters in a folder of that name, which every job takes for the hub's.
+
+Knows hub names by what they hold, and folders; not configurations. Random weights but for the tiny Qwen2.5-VL that ships and the language
+and sentence models that set-up prepares.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.errors import ConfigError
+from reid_ray.setup.model_files import resolve_model
+
+Builder = Callable[[str, Path], None]  # (hub name, folder to make)
+
+
+def _built_in(name: str) -> Builder:
+    def link(_: str, folder: Path) -> None:
+        folder.symlink_to(resolve_model(f"builtin:{name}"), target_is_directory=True)
+
+    return link
+
+
+def _clip(name: str, folder: Path) -> None:
+    """CLIP at its own 224 x 224, with the patch that the name says, 77 tokens and a tokenizer of synthetic captions."""
+    from reid_ray.model.dual.clip import clip_from_scratch
+    from reid_ray.model.dual.config import ScratchConfig
+    from reid_ray.model.dual.tokenizer import train_tokenizer
+
+    patch = re.search(r"patch-?(\d+)", name)
+    shape = ScratchConfig(
+        patch_size=int(patch[1]) if patch else 16,
+        vision_width=64,
+        vision_layers=2,
+        text_width=64,
+        text_layers=2,
+        embed_dim=64,
+    )
+    people = SyntheticPeople(SyntheticConfig(identities=64, images_per_identity=1))
+    words = [text for pair in people.captions() for text in pair]
+    tokenizer = train_tokenizer(words, vocab_size=shape.vocab_size, context=shape.context)
+    model = clip_from_scratch(shape, height=224, width=224, vocab_size=len(tokenizer), end_id=tokenizer.eos_token_id, seed=0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _llava(_: str, folder: Path) -> None:
+    """Random weights answer nothing that the filters let pass, so it says one sentence to every picture."""
+    from reid_ray.model.tiny.tiny_llava import build_tiny_llava
+
+    build_tiny_llava(folder, says="The person has short black hair and wears a red coat, blue trousers with white shoes.")
+
+
+# What a name says of the class, the first that fits. A hub's own config.json would say it, too, but a rehearsal needs no hub.
+STAND_INS: dict[str, Builder] = {
+    r"llava": _llava,
+    r"qwen2\.?5-?vl": _built_in("tiny-mllm"),
+    r"minilm|sentence-transformers|bge-": _built_in("minilm-l6-v2"),
+    r"vicuna|llama|smollm|instruct": _built_in("smollm2-135m-instruct"),
+    r"clip": _clip,
+}
+
+
+def stand_in(name: str, folder: Path) -> str:
+    """Make `folder`, if it is not there, the stand-in for the hub's model `name`; returns what it is, in words.
+
+    Raises:
+        ConfigError: nothing is known that is of its class.
+    """
+    fitting = next((builder for pattern, builder in STAND_INS.items() if re.search(pattern, name, re.IGNORECASE)), None)
+    if fitting is None:
+        raise ConfigError(f"{name}: no tiny model of its class is known; add a line to STAND_INS in reid_ray/rehearse/stand_ins.py")
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fitting(name, folder)
+    return _in_words(folder)
+
+
+def _in_words(folder: Path) -> str:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return f"{(config.get('architectures') or [config.get('model_type')])[0]}, weights of {size / 1e6:.1f} MB"

@@ -1,0 +1,132 @@
+"""The table of a rehearsal: a row for each job that ran, on the terminal as it ends and as JSON. Knows results; runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+OK, FAILED, NOT_REACHED = "ok", "failed", "not reached"
+_HEAD = f"{'configuration':<38} {'job':<10} {'read':>6} {'written':>7} {'failed':>6} {'seconds':>7}  verdict"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one job.
+
+    Args:
+        configuration: its file.
+        overrides: what was typed beside it.
+        job: its name.
+        verdict: ok, failed or not reached.
+        said: the number at the end, or what went wrong.
+        read: rows.
+        written: rows.
+        failed: rows, each with a reason in the output.
+        seconds: wall clock, data sets and models that had to be made included.
+        changes: what was not as written.
+        stand_ins: in the place of published models and data sets.
+    """
+
+    configuration: str
+    overrides: tuple[str, ...]
+    job: str
+    verdict: str
+    said: str
+    read: int = 0
+    written: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    changes: tuple[str, ...] = ()
+    stand_ins: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """One line of the table."""
+        counts = f"{self.read:>6} {self.written:>7} {self.failed:>6} {self.seconds:>7.1f}"
+        return f"{self.configuration:<38} {self.job:<10} {counts}  {self.verdict}: {self.said}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def head() -> str:
+    """The table's first line."""
+    return _HEAD
+
+
+def smaller_in_words(verdicts: Sequence[Verdict]) -> str:
+    """What was not as written, configuration by configuration."""
+    lines = ["", "not as written:"]
+    for each in verdicts:
+        said = [*each.overrides, *each.changes, *each.stand_ins]
+        lines += [f"  {each.configuration} ({each.job})", *(f"      {word}" for word in said)] if said else []
+    return "\n".join(lines)
+
+
+def number_of(job: str, manifest: Mapping[str, Any]) -> str:
+    """The number at the end of a job, from its manifest."""
+    return NUMBERS.get(job, _rows)(manifest)
+
+
+def _rows(manifest: Mapping[str, Any]) -> str:
+    return f"{manifest['counts']['written']} rows"
+
+
+def _captions(manifest: Mapping[str, Any]) -> str:
+    facts = manifest["facts"]
+    return f"{sum(facts['captions']['ok'].values())} captions, {facts['rewrites']['accepted']} rewrites"
+
+
+def _training(manifest: Mapping[str, Any]) -> str:
+    facts = manifest["facts"]
+    chosen = [f"{name} {facts['selected'][name]:.3f}" for name in ("r1", "map") if isinstance(facts["selected"].get(name), float)]
+    others = [f"{each['dataset']} {each['split']} R@1 {each['r1']:.3f}" for each in facts.get("transfer", [])]
+    return ", ".join([f"{facts['steps']} steps, loss {facts['last_loss']:.3f}", *chosen, *others])
+
+
+def _scores(manifest: Mapping[str, Any]) -> str:
+    facts = manifest["facts"]
+    return f"R@1 {facts['r1']:.3f}, mAP {facts['map']:.3f}, {facts['queries']} queries, {facts['gallery']} images"
+
+
+def _difference(manifest: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {row['difference']:+.3f}" for name, row in manifest["facts"].items())
+
+
+def _hours(manifest: Mapping[str, Any]) -> str:
+    rates = [stage for stages in manifest["facts"]["passes"].values() for stage in stages]
+    return f"{len(manifest['facts']['plans'])} plans from the rates of {len(rates)} stages"
+
+
+def _thresholds(manifest: Mapping[str, Any]) -> str:
+    both = manifest["facts"]["filters"]["both"]["held_out"]["all"]
+    return ", ".join(f"{name} {value:.3f}" for name, value in both.items() if isinstance(value, float))
+
+
+def _accuracy(manifest: Mapping[str, Any]) -> str:
+    return ", ".join(f"{kind} {score['share']:.3f} of attribute words right" for kind, score in manifest["facts"]["accuracy"].items())
+
+
+def _hits(manifest: Mapping[str, Any]) -> str:
+    facts = manifest["facts"]
+    return f"{facts['text_hits']} hits in words, {facts['image_hits']} by picture, of {facts['gallery']} images"
+
+
+def _findings(manifest: Mapping[str, Any]) -> str:
+    return f"{len(manifest['facts']['findings'])} findings"
+
+
+NUMBERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "lint": _findings,
+    "caption": _captions,
+    "calibrate": _thresholds,
+    "plan": _hours,
+    "captioner": _accuracy,
+    "train": _training,
+    "tune": _training,
+    "evaluate": _scores,
+    "demo": _scores,
+    "compare": _difference,
+    "serve": _hits,
+}
