@@ -6,9 +6,11 @@ metadata holds the number of its format, and a file inherits it (reid_ray.versio
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -76,14 +78,18 @@ EMBEDDINGS = pa.schema(
     metadata=stamp("embeddings"),
 )
 
-# Beside a model's weights: the images that it was trained on, and those that chose the weights.
+# Beside a model's weights: the images and texts that they were trained on, and those that chose them; theirs and those of the weights
+# that training went on from.
 SEEN_FILE = "seen.parquet"
 SEEN = pa.schema(
     [
-        pa.field("role", pa.string(), nullable=False),  # train | val
-        pa.field("content", pa.int64()),  # the first 64 bits of the encoded image's SHA-256, signed; null if the table did not tell it
-        pa.field("dataset", pa.string()),
+        pa.field("role", pa.string(), nullable=False),  # train | val | unknown: what `weights` have seen is not recorded
+        pa.field("kind", pa.string()),  # image | text; null of role unknown
+        pa.field("content", pa.int64()),  # content_hash64 of an image, null if the table did not tell its digest; text_hash64 of a text
+        pa.field("near", pa.binary(16)),  # perceptual hash of an image (data/perceptual_hash.py)
+        pa.field("dataset", pa.string()),  # of an image
         pa.field("person_id", pa.int64()),
+        pa.field("weights", pa.string()),  # null: the training beside which this lies; else what it went on from
     ],
     metadata=stamp("seen"),
 )
@@ -186,3 +192,10 @@ def content_hash64(sha256: pa.ChunkedArray) -> pa.ChunkedArray:
         [[None if digest is None else int.from_bytes(bytes.fromhex(digest[:16]), "big", signed=True) for digest in sha256.to_pylist()]],
         pa.int64(),
     )
+
+
+def text_hash64(texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """64 bits of hash of each text's words, letters' case and all else left out; distinct and sorted, int64, nulls dropped."""
+    words = pc.replace_substring_regex(pc.utf8_lower(texts), r"[^\pL\pN]+", " ")
+    digests = [hashlib.blake2b(text.strip().encode("utf-8"), digest_size=8).digest() for text in words.to_pylist() if text is not None]
+    return np.unique(np.frombuffer(b"".join(digests), "<i8"))

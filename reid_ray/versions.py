@@ -47,7 +47,10 @@ TABLES = {
     "failures": Format("a table of failures", (_FIRST,)),
     "noise": Format("a table of noise levels", (_FIRST,)),
     "queries": Format("a table of scored queries", (_FIRST,)),
-    "seen": Format("a table of images that weights have seen", ("says which images trained and which chose the weights",)),
+    "seen": Format(
+        "a table of what weights have seen",
+        ("says which images trained and which chose the weights", "also perceptual hashes, texts and the weights before; otherwise as 1"),
+    ),
 }
 FORMATS = {
     **TABLES,
@@ -64,7 +67,14 @@ FORMATS = {
     ),
     "ledger": Format("a caption ledger", ("a file format.json with this number; rows as in 0",)),
     "index": Format("a gallery index", (_FIRST,)),
-    "evaluation": Format("the result of an evaluation", (_FIRST, "says what the weights have seen of the gallery; otherwise as 1")),
+    "evaluation": Format(
+        "the result of an evaluation",
+        (
+            _FIRST,
+            "says what the weights have seen of the gallery; otherwise as 1",
+            "exposure says it of near duplicates, queries and texts, too, and what is not known; a digest of the gallery; otherwise as 2",
+        ),
+    ),
     "calibration": Format("the result of a calibration", (_FIRST,)),
     "templates": Format("a file of caption templates", (_FIRST,)),
     "service": Format("a search service's interface", ("/info states this number; otherwise as 0",)),

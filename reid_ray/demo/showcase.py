@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ import pyarrow.compute as pc
 from reid_ray.demo.config import DemoJob
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
+from reid_ray.retrieval.evaluate.exposure import exposure_of, exposure_sentence
+from reid_ray.retrieval.evaluate.job import read_result
 from reid_ray.retrieval.evaluate.sheet import SheetHit, SheetQuery
 from reid_ray.serve.client import SearchClient
 from reid_ray.storage import read_table
@@ -21,9 +22,10 @@ from reid_ray.terminal.own_lines import say
 
 
 def evaluation_of(config: DemoJob) -> dict[str, Any]:
-    """The score on the test identities, as the evaluate stage wrote it; rates in 0..1."""
-    result = json.loads((Path(config.evaluate.output.path) / "result.json").read_text(encoding="utf-8"))
-    return {name: result[name] for name in ("queries", "gallery", "r1", "r5", "r10", "map", "minp", "chance_r1")}
+    """The score on the test identities, as the evaluate stage wrote it, rates in 0..1, and what the weights have seen of them."""
+    result = read_result(config.evaluate.output.path)
+    numbers = {name: result[name] for name in ("queries", "gallery", "r1", "r5", "r10", "map", "minp", "chance_r1")}
+    return {**numbers, "exposure": exposure_of(result)}
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def print_report(report: dict[str, Any]) -> None:
     say(
         f"\nheld-out synthetic people, {score['queries']} queries against {score['gallery']} images:\n"
         f"  R@1 {score['r1']:.1%}  R@5 {score['r5']:.1%}  R@10 {score['r10']:.1%}  mAP {score['map']:.1%}  mINP {score['minp']:.1%}"
-        f"  (R@1 of a random ranking: {score['chance_r1']:.2%})"
+        f"  (R@1 of a random ranking: {score['chance_r1']:.2%})\n  {exposure_sentence(score['exposure'])}"
     )
     say(f"\nasked the service, answered in {service['latency_ms']:.0f} ms: {service['query']!r}")
     for hit in service["hits"][:5]:

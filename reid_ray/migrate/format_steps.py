@@ -31,8 +31,12 @@ JSON_STEPS: dict[tuple[str, int], JsonStep] = {
     **{(kind, 0): _same_object for kind in FORMATS if kind not in TABLES and kind not in REGENERATED},
     ("prepared", 1): _same_object,  # what images were seen cannot be told afterwards; readers do without
     ("evaluation", 1): _same_object,
+    ("evaluation", 2): _same_object,  # readers fill in what an older result does not tell
 }
-TABLE_STEPS: dict[tuple[str, int], TableStep] = {(kind, 0): _same_table for kind in TABLES}
+TABLE_STEPS: dict[tuple[str, int], TableStep] = {
+    **{(kind, 0): _same_table for kind in TABLES},
+    ("seen", 1): _same_table,  # columns that an older table lacks are read as null: not recorded
+}
 
 
 def migrated_json(kind: str, value: dict[str, Any], found: int) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class Recipe(Protocol):
     def prepare(self, folder: Path, counts: Counts) -> dict[str, Any]:
         """Write into `folder`, on the driver, what the workers start from, and count it; returns facts for the manifest.
 
-        Parts that an earlier attempt has finished are used as they are.
+        Parts that an earlier attempt has finished are used as they are. Among the facts is validation_exposure: what the weights will have
+        seen of what chooses them (feed/seen.py), or None.
         """
         ...
 

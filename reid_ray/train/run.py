@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.progress import progress_bar
+from reid_ray.retrieval.evaluate.exposure import exposure_sentence, unseen
 from reid_ray.runtime import Need, ray_session, require_resources
 from reid_ray.storage import Counts, JobOutput, read_manifest
 from reid_ray.terminal.own_lines import say
@@ -56,6 +57,8 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
             clock = time.perf_counter()
             facts = recipe.prepare(folder, out.counts)
             out.timings["prepare_seconds"] = time.perf_counter() - clock
+            if (exposed := facts["validation_exposure"]) is not None and not unseen(exposed):
+                say(f"{job}: what chooses the weights: {exposure_sentence(exposed, of='the validation images')}")
             clock = time.perf_counter()
             clear_stop(folder)
             with _watched(folder, job, recipe.selection):
@@ -223,6 +226,8 @@ def captions_in_words(counts: Counts, facts: dict[str, Any]) -> str:
 
 def _sentence(facts: dict[str, Any], selection: Selection | None) -> str:
     chosen = facts["selected"]
-    kept = f"{selection.title} {chosen[selection.number]:.3f} on {selection.split}" if selection is not None else "last step"
+    exposed = facts["validation_exposure"]
+    marks = f", {', '.join(exposed['marks'])}" if exposed is not None and exposed["marks"] else ""
+    kept = f"{selection.title} {chosen[selection.number]:.3f} on {selection.split}{marks}" if selection is not None else "last step"
     lost = facts["validations_not_finite"]
     return f"{facts['steps']} steps, kept step {chosen['step']} ({kept}{f', {lost} validations were not a number' if lost else ''})"

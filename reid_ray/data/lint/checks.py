@@ -14,8 +14,8 @@ import numpy as np
 
 from reid_ray.data.lint.caption_text import RULES as TEXT_RULES
 from reid_ray.data.lint.gather import UNKNOWN, Columns, Example, Faults, Rows
-from reid_ray.data.lint.perceptual_hash import groups, near_pairs
 from reid_ray.data.lint.published_sizes import PUBLISHED, SOURCES
+from reid_ray.data.perceptual_hash import groups, near_pairs
 
 Level = Literal["warning", "note"]
 

@@ -19,7 +19,7 @@ from reid_ray.data.lint.checks import check, summary
 from reid_ray.data.lint.config import LintJob
 from reid_ray.data.lint.gather import Rows
 from reid_ray.data.lint.page import as_html, as_json, table_text
-from reid_ray.data.lint.perceptual_hash import perceptual_hash
+from reid_ray.data.perceptual_hash import perceptual_hash
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.storage import JobOutput, read_manifest, write_bytes, write_json

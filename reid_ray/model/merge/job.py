@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from reid_ray.model.merge.config import MergeJob
 from reid_ray.model.mllm.model_folder import merge_mllm, read_tuned
+from reid_ray.records import SEEN_FILE
 from reid_ray.setup.model_files import weights_digest
 from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.terminal.own_lines import say
@@ -29,5 +31,7 @@ def run_merge(config: MergeJob) -> dict[str, Any]:
         out.counts.read = out.counts.written = 1
         out.facts |= {"family": tuned["family"], "base": tuned["base"], "tuned": tuned["fingerprint"], "trained": tuned["trained"]}
         out.facts["weights"] = weights_digest(out.folder)
+        if (Path(config.model) / SEEN_FILE).is_file():  # else what the tuned model has seen is unknown, and so it is of the merged one
+            shutil.copyfile(Path(config.model) / SEEN_FILE, out.folder / SEEN_FILE)
     say(f"merge: {config.model} on {tuned['base']['model']} -> {out.path}")
     return read_manifest(out.path)

@@ -6,6 +6,7 @@ hard cancels out. Queries of one person are not independent: drawing whole perso
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from reid_ray.errors import DataError
 from reid_ray.retrieval.compare.config import CompareJob
-from reid_ray.retrieval.evaluate.exposure import exposure_of, exposure_sentence
+from reid_ray.retrieval.evaluate.exposure import exposure_of, exposure_sentence, marks_in_words
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
 from reid_ray.storage import JobOutput, environment, read_manifest, write_bytes, write_json
 from reid_ray.terminal.own_lines import say
@@ -92,10 +93,7 @@ def run_compare(config: CompareJob) -> dict[str, Any]:
     if (earlier := output.kept()) is not None:
         return earlier
     results = {name: read_result(folder) for name, folder in inputs.items()}
-    for name in ("protocol", "split", "gallery"):
-        ours, theirs = results["baseline"][name], results["candidate"][name]
-        if ours != theirs:
-            raise DataError(f"{config.baseline} has {name} {ours}, {config.candidate} has {theirs}; compare runs of one test")
+    _refuse_other_test(config, results)
     tables = [evaluated_queries(folder) for folder in inputs.values()]
     with output:
         differences = compare_queries(tables[0], tables[1], names=(config.baseline, config.candidate), config=config)
@@ -116,15 +114,32 @@ def run_compare(config: CompareJob) -> dict[str, Any]:
         }
         output.facts.update(comparison)
         seen = {name: exposure_of(result) for name, result in results.items()}
-        written = {"unit": "shares in 0..1", **comparison, "exposure": seen, "environment": environment()}
+        differs = differing(results)
+        written = {"unit": "shares in 0..1", **comparison, "exposure": seen, "differs": differs, "environment": environment()}
         write_json(output.folder / "comparison.json", written)
-        write_bytes(output.folder / "comparison.md", comparison_text(config, comparison, seen).encode())
+        write_bytes(output.folder / "comparison.md", comparison_text(config, comparison, seen, differs).encode())
     said = ", ".join(f"{name} {row['difference']:+.2%} [{row['low']:+.2%}, {row['high']:+.2%}]" for name, row in comparison.items())
-    say(f"compare: {output.counts} -> {config.output.path} ({said})")
+    marks = "".join(f"; {name} {', '.join(found['marks'])}" for name, found in seen.items() if found["marks"])
+    say(f"compare: {output.counts} -> {config.output.path} ({said}{marks})")
     return read_manifest(config.output.path)
 
 
-def comparison_text(config: CompareJob, comparison: dict[str, dict[str, float]], seen: dict[str, dict[str, Any]]) -> str:
+def differing(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What else than the weights differs between two runs of one test, in sentences; the difference of their scores is due to that, too."""
+    first, second = results["baseline"], results["candidate"]
+    said = [
+        f"{name}: baseline {first[name] or 'none'}, candidate {second[name] or 'none'}"
+        for name in ("rerank", "failed")
+        if name in first and name in second and first[name] != second[name]
+    ]
+    if "gallery_digest" not in first or "gallery_digest" not in second:
+        said.append("galleries: compared by their numbers of images and matches alone, for an older evaluation does not tell more")
+    return said
+
+
+def comparison_text(
+    config: CompareJob, comparison: dict[str, dict[str, float]], seen: dict[str, dict[str, Any]], differs: list[str]
+) -> str:
     """The comparison in Markdown."""
     lines = [
         f"# {config.candidate} against {config.baseline}",
@@ -132,6 +147,7 @@ def comparison_text(config: CompareJob, comparison: dict[str, dict[str, float]],
         f"| measure | baseline | candidate | difference | {config.confidence:.0%} interval | differs from 0 |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
+    borne = {name: ", ".join(found["marks"]) for name, found in seen.items()}
     for name, row in comparison.items():
         shown = {"r1": "R@1", "map": "mAP"}[name]
         sure = "yes" if row["low"] > 0 or row["high"] < 0 else "no"
@@ -139,14 +155,27 @@ def comparison_text(config: CompareJob, comparison: dict[str, dict[str, float]],
             f"| {shown} | {100 * row['baseline']:.2f} % | {100 * row['candidate']:.2f} % | {100 * row['difference']:+.2f} | "
             f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f} | {sure} |"
         )
+    if any(borne.values()):
+        lines.append(f"| exposure | {borne['baseline'] or 'none found'} | {borne['candidate'] or 'none found'} | | | |")
     drawn = "whole persons with all their queries" if config.by == "person" else "single queries"
     lines += [
         "",
         f"Paired percentile bootstrap, {config.resamples} samples of {drawn}, seed {config.seed}; differences in percentage points.",
         "",
         *(f"- {name}: {exposure_sentence(found)}" for name, found in seen.items()),
+        *(f"- {said}" for said in marks_in_words(seen.values())),
+        *(f"- Differs beside the weights: {said}." for said in differs),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _refuse_other_test(config: CompareJob, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Both must have scored one test by one protocol."""
+    first, second = results["baseline"], results["candidate"]
+    for name in ("protocol", "split", "datasets", "gallery", "gallery_digest"):
+        if name in first and name in second and first[name] != second[name]:
+            said = name.replace("_", " ")
+            raise DataError(f"{config.baseline} has {said} {first[name]}, {config.candidate} has {second[name]}; compare runs of one test")
 
 
 def _refuse_other_queries(first: pa.Table, second: pa.Table, names: tuple[str, str]) -> None:

@@ -1,89 +1,166 @@
-"""Exposure: what a model's weights have seen of the images and identities that a score is of.
+"""Exposure: what a model's weights have seen of the pictures, identities and texts that a score is of, as facts, marks and sentences.
 
-A score on people that the weights were trained on, or chosen by, says nothing about others. Training writes beside the weights which
-images it used (SEEN); here they are compared with the gallery, image by image (content hash) and identity by identity. Knows tables; no
-models or scores.
+A score on people that the weights were trained on, or chosen by, says nothing about others. Training writes beside the weights what it
+used (SEEN), and what the weights before it had; here that is compared with gallery and queries. What cannot be told is called unknown,
+never clean. Knows rows of SEEN and words; not models or scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from reid_ray.model.pretrained import split_encoder
-from reid_ray.records import IMAGES, SEEN, SEEN_FILE, content_hash64
-from reid_ray.storage import iter_table, read_table
+from reid_ray.data.dataset_overlap import known_overlap
+from reid_ray.records import SEEN
+from reid_ray.retrieval.evaluate.seen_lookup import ROLES, SeenFacts, look_up
 
-# Numbered anew in every set, so that equal numbers are not the same person.
-_RENUMBERED = frozenset({"synthetic"})
+# In the order in which tables show them, with what they mean.
+MARKS = {
+    "SEEN": "pictures (the same or near duplicates) or identities were trained on or chose the weights",
+    "OVERLAP": "by their sources, a data set that was trained on or chose the weights shares pictures with this one",
+    "COPIES": "pictures of queries stand in the gallery too, where they count",
+    "TEXTS": "texts that query stand word for word among those trained on or that chose the weights",
+    "UNKNOWN": "something of this is not known",
+}
+_DID = {"train": "were trained on", "val": "chose the weights"}
+_NOTHING: dict[str, Any] = {"queries": None, "copies": None, "datasets": None, "known_overlaps": [], "same_table": None}
 
 
-def exposure(encoder: str | None, items: pa.Table, images: str | None, *, split: str | None) -> dict[str, Any]:
-    """What training, and the choice of weights, had of a gallery.
+def exposure(
+    seen: Iterable[pa.Table],
+    gallery: pa.Table,
+    queries: pa.Table | None = None,
+    *,
+    copies: Mapping[str, int] | None = None,
+    same_table: str | None = None,
+) -> dict[str, Any]:
+    """What training, and the choice of weights, had of what a score is of.
 
     Args:
-        encoder: as the evaluate job is given it.
-        items: of the gallery: columns dataset and person_id.
-        images: the gallery's IMAGES table, whose content hashes are compared; None compares identities alone.
-        split: of that table; None takes all.
+        seen: pieces of SEEN (data/seen_rows.py), of the weights and of those before them.
+        gallery: rows of SEEN, whose role does not matter; of pictures that are not at hand content and near are null.
+        queries: likewise, images or texts.
+        copies: {"images", "near": queries' pictures that the gallery has as another row that counts}, where there are any to have.
+        same_table: for weights that recorded nothing, what their run's manifest says of this very table; a clause.
 
     Returns:
-        {"recorded": False} where the weights do not tell. Else also {"images": int, "identities": int, "train": {"images": int,
-        "identities": int}, "val": {...}}: how many of the gallery's there are, and how many of them have that role.
+        "recorded": whether the weights themselves tell; "images", "identities" of the gallery; "train": {"images", "near", "identities"}
+        and "val" likewise; "queries" likewise, with "texts"; "copies"; "datasets": names of those that were seen, by role;
+        "known_overlaps"; "same_table"; "open": what is not known, in sentences; "marks": of MARKS. A count is None where there is nothing
+        to compare.
     """
-    path = None if encoder is None else split_encoder(encoder)[0] / SEEN_FILE
-    if path is None or not Path(path).is_file():
-        return {"recorded": False}
-    seen = read_table(path, SEEN)
-    content = _contents(images, split) if images is not None else pa.chunked_array([[]], pa.int64())
-    people = _people(items)
-    found: dict[str, Any] = {"recorded": True, "images": len(content), "identities": len(people)}
-    for role in ("train", "val"):
-        of_role = seen.filter(pc.equal(seen["role"], role))
-        shared = pc.sum(pc.is_in(content, value_set=of_role["content"].drop_null())).as_py() or 0
-        found[role] = {"images": shared, "identities": len(people & _people(of_role))}
-    return found
+    sides = {"gallery": gallery, "queries": SEEN.empty_table() if queries is None else queries}
+    told, facts = look_up(seen, sides)
+    found: dict[str, Any] = {
+        "recorded": None not in facts.unknown,
+        **told["gallery"],
+        **_NOTHING,
+        "queries": None if queries is None else told["queries"],
+        "copies": None if copies is None else dict(copies),
+        "datasets": {role: sorted(names) for role, names in facts.datasets.items()},
+        "known_overlaps": _overlaps(facts, sides.values()),
+        "same_table": same_table,
+    }
+    found["open"] = _open(found, facts)
+    return {**found, "marks": _marks(found)}
 
 
-def shared_with(role: str, found: dict[str, Any]) -> bool | None:
-    """Whether the gallery holds an image or identity of `role` (train or val); None where that is not recorded."""
-    return bool(found[role]["images"] or found[role]["identities"]) if found["recorded"] else None
+def unseen(found: Mapping[str, Any]) -> bool | None:
+    """Whether nothing of a score was seen, in any role; None where that is not known."""
+    return None if found["marks"] == ["UNKNOWN"] else not found["marks"]
 
 
 def exposure_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The exposure in a result.json; one of an older version does not tell."""
-    return result.get("exposure", {"recorded": False})
-
-
-def exposure_sentence(found: dict[str, Any]) -> str:
-    """What a reader must know before the numbers, in one or two sentences."""
+    """The exposure in a result.json; what one of an older version does not tell is unknown."""
+    found = result.get("exposure", {"recorded": False})
+    if "marks" in found:
+        return dict(found)
     if not found["recorded"]:
-        return "Which images the weights have seen is not recorded beside them, so whether these are among them is unknown."
-    shared = [
-        f"{found[role]['images']} of {found['images']} images and {found[role]['identities']} of {found['identities']} identities {did}"
-        for role, did in (("train", "were trained on"), ("val", "chose the weights"))
-        if shared_with(role, found)
-    ]
-    if not shared:
-        return f"None of the gallery's {found['images']} images and {found['identities']} identities was trained on or chose the weights."
-    return f"WARNING: of the gallery, {', and '.join(shared)}: these numbers are not those of unseen people."
+        older: dict[str, Any] = {"recorded": False, "images": None, "identities": 0, "texts": None}
+        older |= {role: {"images": None, "near": None, "identities": 0, "texts": None} for role in ROLES}
+        found = {**older, **_NOTHING, "open": [_NOT_RECORDED]}
+    else:
+        roles = {role: {**found[role], "near": None, "texts": None} for role in ROLES}
+        said = "whether it has near duplicates of seen pictures, and what of the queries was seen, was not asked when it was evaluated"
+        found = {**found, **roles, **_NOTHING, "open": [said]}
+    return {**found, "marks": _marks(found)}
 
 
-def _contents(images: str, split: str | None) -> pa.ChunkedArray:
-    """Distinct content hashes of a table's split."""
-    parts = [pa.array([], pa.int64())]
-    for table in iter_table(images, IMAGES, columns=["image_sha256", "split"], batch_rows=65_536):
-        here = table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False))
-        parts += content_hash64(here["image_sha256"]).chunks
-    return pa.chunked_array([pc.unique(pa.chunked_array(parts)).drop_null()])
+def exposure_sentence(found: Mapping[str, Any], *, of: str = "the gallery") -> str:
+    """What a reader must know before the numbers, in a few sentences."""
+    said = []
+    shared = [_shared(found, role, of) for role in ROLES] + [_shared(found["queries"], role, "the queries") for role in ROLES]
+    if clauses := [clause for clause in [*shared, found["same_table"]] if clause]:
+        said.append(f"WARNING: {'; '.join(clauses)}: these numbers are not those of unseen people.")
+    elif found["recorded"]:
+        said.append(_nothing(found, of))
+    if found["known_overlaps"]:
+        said.append(f"By their sources, {'; '.join(found['known_overlaps'])}.")
+    if copies := found["copies"] and sum(found["copies"].values()):
+        said.append(f"WARNING: {copies} pictures of queries, or near duplicates of them, stand in the gallery as other rows that count.")
+    for role in ROLES:
+        if found["queries"] is not None and found["queries"][role]["texts"]:
+            heard = {"train": "among the texts trained on", "val": "among those that chose the weights"}[role]
+            said.append(f"{found['queries'][role]['texts']} of {found['queries']['texts']} texts that query stand word for word {heard}.")
+    if found["open"]:
+        said.append(f"Unknown: {'; '.join(found['open'])}.")
+    return " ".join(said)
 
 
-def _people(table: pa.Table) -> set[tuple[str, int]]:
-    """Identities whose number means the same in every table of their data set."""
-    known = table.select(["dataset", "person_id"]).filter(pc.and_(pc.is_valid(table["dataset"]), pc.is_valid(table["person_id"])))
-    rows = known.group_by(["dataset", "person_id"]).aggregate([]).to_pylist()
-    return {(row["dataset"], row["person_id"]) for row in rows if row["dataset"] not in _RENUMBERED and row["person_id"] >= 0}
+def marks_in_words(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each mark that these exposures bear."""
+    borne = {mark for found in results for mark in found["marks"]}
+    return [f"{mark}: {meaning}." for mark, meaning in MARKS.items() if mark in borne]
+
+
+_NOT_RECORDED = "what these weights were trained on is not recorded beside them"
+
+
+def _marks(found: Mapping[str, Any]) -> list[str]:
+    sides = [found, *([found["queries"]] if found["queries"] is not None else [])]
+    seen = any(side[role][what] for side in sides for role in ROLES for what in ("images", "near", "identities"))
+    borne = {
+        "SEEN": seen or found["same_table"] is not None,
+        "OVERLAP": bool(found["known_overlaps"]),
+        "COPIES": found["copies"] is not None and any(found["copies"].values()),
+        "TEXTS": any(side[role]["texts"] for side in sides for role in ROLES),
+        "UNKNOWN": bool(found["open"]),
+    }
+    return [mark for mark in MARKS if borne[mark]]
+
+
+def _overlaps(facts: SeenFacts, sides: Iterable[pa.Table]) -> list[str]:
+    shown = {name for side in sides for name in side["dataset"].drop_null().unique().to_pylist()}
+    pairs = [(role, seen, name) for role in ROLES for seen in facts.datasets[role] for name in shown]
+    return sorted({f"{said} ({seen} {_DID[role]})" for role, seen, name in pairs if (said := known_overlap(seen, name)) is not None})
+
+
+def _open(found: Mapping[str, Any], facts: SeenFacts) -> list[str]:
+    said = [_NOT_RECORDED] if None in facts.unknown else []
+    said += [f"what {name} was trained on is not recorded beside it" for name in sorted(name for name in facts.unknown if name is not None)]
+    if not found["recorded"]:
+        return said
+    if found["images"] is None:
+        said.append("the gallery's pictures were not given, so identities alone were compared")
+    if facts.without_hash:
+        said.append(f"near duplicates of {facts.without_hash} pictures that were seen, for their perceptual hashes are not recorded")
+    if found["queries"] is not None and found["queries"]["texts"] is not None and facts.without_texts:
+        said.append("the texts that were seen are not all recorded")
+    return said
+
+
+def _shared(side: Mapping[str, Any] | None, role: str, name: str) -> str | None:
+    """Such as: of the gallery, 3 of 9 images, 1 near duplicate more and 2 of 4 identities were trained on."""
+    if side is None or not any(side[role][what] for what in ("images", "near", "identities")):
+        return None
+    had = side[role]
+    pictures = [f"{had['images']} of {side['images']} images", f"{had['near']} near duplicates more"] if side["images"] is not None else []
+    identities = f"{had['identities']} of {side['identities']} identities {_DID[role]}"
+    return f"of {name}, {', '.join([*pictures, identities])}"
+
+
+def _nothing(found: Mapping[str, Any], of: str) -> str:
+    pictures = f"none of {of}'s {found['images']} images, no near duplicate of one and " if found["images"] is not None else ""
+    return f"As far as is recorded, {pictures}none of {of}'s {found['identities']} identities was trained on or chose the weights."

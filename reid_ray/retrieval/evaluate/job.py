@@ -21,20 +21,21 @@ import pyarrow.parquet as pq
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.sources import image_listing, read_images
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.model.pretrained import split_encoder
 from reid_ray.progress import progress_bar
 from reid_ray.records import HITS
 from reid_ray.retrieval.embed.features import Features, collect_features, read_features
 from reid_ray.retrieval.embed_stream import caption_rows, embed_images, embed_texts, read_captions
 from reid_ray.retrieval.encoder_identity import encoder_identity, require_encoder_folder, require_texts
 from reid_ray.retrieval.evaluate.config import EvaluateJob
-from reid_ray.retrieval.evaluate.exposure import exposure, exposure_sentence, shared_with
+from reid_ray.retrieval.evaluate.exposure import exposure_sentence, unseen
 from reid_ray.retrieval.evaluate.page import write_report
+from reid_ray.retrieval.evaluate.shown import gallery_digest
+from reid_ray.retrieval.evaluate.weights_history import exposure_of_score, selected_elsewhere, selection_of
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth
 from reid_ray.retrieval.ranking.blocks import Ranking
 from reid_ray.retrieval.ranking.exact import rank_blocks, rank_queries
 from reid_ray.runtime import pool_need, ray_session, require_resources
-from reid_ray.storage import MANIFEST, Counts, JobOutput, TableWriter, environment, parquet_files, read_manifest, write_json
+from reid_ray.storage import Counts, JobOutput, TableWriter, environment, parquet_files, read_manifest, write_json
 from reid_ray.terminal.own_lines import say
 from reid_ray.versions import check_json, check_table, numbered, stamp
 
@@ -92,7 +93,7 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
         f"{result['queries']} queries, {result['gallery']} images, R@1 by chance {result['chance_r1']:.2%})"
         f"{scored.queries.texts_cut.sentence() if scored.queries.texts_cut is not None else ''}"
     )
-    if shared_with("train", result["exposure"]) or shared_with("val", result["exposure"]):
+    if not unseen(result["exposure"]):
         say(f"evaluate: {exposure_sentence(result['exposure'])}")
     return read_manifest(config.output.path)
 
@@ -101,13 +102,14 @@ def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
     """The content of result.json: scores in 0..1, and the facts that they rest on: protocol, split, model selection, seeds, versions."""
     results = scored.ranking.results
     fingerprints = sorted(scored.queries.encoder_fingerprints | scored.gallery.encoder_fingerprints)
-    selection = _selection(config)
-    found = exposure(config.encoder, scored.gallery.items, config.images, split=config.split)
+    selection = selection_of(config.encoder)
+    found = exposure_of_score(config, scored.queries, scored.gallery)
     return {
         "unit": "shares in 0..1",
         "protocol": config.protocol,
         "queries": int(results.counted.sum()),
         "gallery": len(scored.gallery),
+        "gallery_digest": gallery_digest(scored.gallery.items),
         "skipped": results.skipped,
         **results.summary(),
         "persons": len(np.unique(scored.queries.persons()[results.counted])),
@@ -119,7 +121,7 @@ def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
         "split": {"queries": config.query_split or config.split, "gallery": config.split},
         "selection": selection,
         "exposure": found,
-        "selected_elsewhere": _selected_elsewhere(config, selection, found),
+        "selected_elsewhere": selected_elsewhere(config, selection, found),
         "encoder": {"path": config.encoder, "fingerprints": fingerprints, "dim": scored.gallery.vector_ND.shape[1]},
         "ties": "equal scores rank in gallery order",
     }
@@ -239,31 +241,6 @@ def _refuse_two_encoders(config: EvaluateJob, queries: Features, gallery: Featur
         raise DataError(f"{queries.origin} and {gallery.origin} were made by encoders {sorted(found)}; embed both with one")
     if config.encoder is not None and found and not config.embeds and encoder_identity(config.encoder)[1] not in found:
         raise DataError(f"encoder: {config.encoder} did not make these embeddings ({sorted(found)}); drop it or name the one that did")
-
-
-def _selection(config: EvaluateJob) -> dict[str, Any]:
-    """What the weights were selected on, with which seed: from the manifests that training wrote; nulls where nothing is known."""
-    known: dict[str, Any] = {"selected_on": None, "selection": None, "step": None, "training_seed": None, "trained_on": None}
-    if config.encoder is None:
-        return known
-    folder, _ = split_encoder(config.encoder)
-    if (folder / MANIFEST).is_file():
-        facts = read_manifest(folder).get("facts", {})
-        known.update({name: facts[name] for name in ("selected_on", "selection", "step") if name in facts})
-    run = folder.resolve().parent
-    if (run / MANIFEST).is_file():
-        manifest = read_manifest(run)
-        if manifest.get("job") == "train":
-            known["training_seed"] = manifest["config"]["batches"]["seed"]
-            known["trained_on"] = manifest["inputs"]
-    return known
-
-
-def _selected_elsewhere(config: EvaluateJob, selection: dict[str, Any], found: dict[str, Any]) -> bool | None:
-    """Whether the weights were chosen on other people: by the images that training recorded, else by the split's name; None: unknown."""
-    if (shared := shared_with("val", found)) is not None:
-        return not shared
-    return None if selection["selection"] is None else selection["selected_on"] != (config.query_split or config.split)
 
 
 def _count(counts: Counts, scored: RankedQueries) -> None:

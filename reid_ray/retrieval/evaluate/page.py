@@ -50,6 +50,8 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
         f"{result['queries']} queries of {result['persons']} persons against {result['gallery']} images "
         f"({result['distractors']} of unknown person). {result['skipped']} queries without a match were skipped.",
         "",
+        exposure_sentence(result["exposure"]),
+        "",
         "## How",
         "",
         f"- Protocol: {_PROTOCOLS[result['protocol']]}",
@@ -63,7 +65,6 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
         f"fingerprint {', '.join(result['encoder']['fingerprints']) or 'unknown'}.",
         f"- Selection: {_selected(selection)}",
         f"- {_once(result)}",
-        f"- Exposure: {exposure_sentence(result['exposure'])}",
         f"- Seed of the training run: {selection['training_seed'] if selection['training_seed'] is not None else 'unknown'}. "
         "The evaluation itself draws nothing at random.",
         f"- Versions: Python {facts['python']}, " + ", ".join(f"{name} {version}" for name, version in facts["versions"].items()) + ".",
@@ -137,9 +138,9 @@ def _selected(selection: Mapping[str, Any]) -> str:
 
 
 def _once(result: Mapping[str, Any]) -> str:
-    split = _said(result["split"]["queries"])
+    once = f"This run scored split {_said(result['split']['queries'])} once, with one set of weights"
     if result["selected_elsewhere"] is None:
-        return f"This run scored split {split} once, with one set of weights; whether they were selected on it is not recorded."
+        return f"{once}; whether they were trained or selected on it is not recorded."
     if result["selected_elsewhere"]:
-        return f"This run scored split {split} once, with one set of weights that was not selected on it."
-    return f"WARNING: the weights were selected on split {split}, which is scored here: these numbers are not those of unseen people."
+        return f"{once} that was not selected on it."
+    return f"{once}, which have seen it."

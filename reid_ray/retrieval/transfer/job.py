@@ -1,42 +1,24 @@
 """The transfer job: cross-dataset tables, trained on A and tested on B.
 
-A number is worth less where A and B share pictures, so the table says where they do.
+A number is worth less where A and B share pictures, so the table says where they do: by what the weights have recorded, and by what is
+known of the data sets.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reid_ray.retrieval.evaluate.exposure import exposure_of, exposure_sentence, shared_with
+from reid_ray.data.dataset_overlap import known_overlap, same_dataset
+from reid_ray.retrieval.evaluate.exposure import exposure_of, exposure_sentence, marks_in_words
 from reid_ray.retrieval.evaluate.job import read_result
 from reid_ray.retrieval.transfer.config import TransferJob
 from reid_ray.storage import JobOutput, environment, read_manifest, write_bytes, write_json
 from reid_ray.terminal.own_lines import say
 
-# Which data sets hold pictures of which others; names are compared without case, hyphens and underscores.
-SOURCES: dict[str, tuple[str, ...]] = {
-    "ICFG-PEDES": ("MSMT17",),
-    "RSTPReid": ("MSMT17",),
-    "CUHK-PEDES": ("Market-1501", "CUHK01", "CUHK03"),
-}
 _SHOWN = (("r1", "R@1"), ("r5", "R@5"), ("r10", "R@10"), ("map", "mAP"), ("minp", "mINP"))
-
-
-def known_overlap(train: str, test: str) -> str | None:
-    """A sentence on pictures that two data sets share, or None if nothing is known."""
-    if _plain(train) == _plain(test):
-        return None
-    own = {name: {_plain(source) for source in (name, *SOURCES.get(_proper(name), ()))} for name in (train, test)}
-    shared = own[train] & own[test]
-    if not shared:
-        return None
-    names = sorted(_proper(source) for source in shared)
-    if _plain(test) in shared or _plain(train) in shared:
-        whole, part = (train, test) if _plain(test) in shared else (test, train)
-        return f"{whole} holds pictures of {part}"
-    return f"{train} and {test} both hold pictures of {', '.join(names)}"
 
 
 def transfer_text(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
@@ -48,27 +30,35 @@ def transfer_text(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         "| --- | --- | --- | " + " | ".join("---" for _ in _SHOWN) + " | --- | --- | --- |",
     ]
     notes: list[str] = []
-    warnings: list[str] = []
     for (train, test), result in results.items():
-        overlap = known_overlap(train, test)
-        note = "same set" if _plain(train) == _plain(test) else ""
-        if overlap is not None:
-            if overlap not in notes:
-                notes.append(overlap)
-            note = f"[{notes.index(overlap) + 1}]"
-        found = exposure_of(result)
-        if shared_with("train", found) or shared_with("val", found):
-            warnings.append(f"{train} -> {test}: {exposure_sentence(found)}")
-            note = f"{note} SEEN".strip()
+        marks = ["same set"] if same_dataset(train, test) else []
+        for said in cell_notes(train, test, result):
+            if said not in notes:
+                notes.append(said)
+            marks.append(f"[{notes.index(said) + 1}]")
+        marks += exposure_of(result)["marks"]
         numbers = " | ".join(f"{100 * result[name]:.2f}" for name, _ in _SHOWN)
         protocol = result["protocol"].replace("_", " ")
-        lines.append(f"| {train} | {test} | {protocol} | {numbers} | {result['queries']} | {result['gallery']} | {note} |")
+        lines.append(f"| {train} | {test} | {protocol} | {numbers} | {result['queries']} | {result['gallery']} | {' '.join(marks)} |")
     lines += ["", "All numbers in %."]
     if notes:
-        lines += ["", "Known overlaps, which flatter a transfer:", "", *(f"{number}. {note}." for number, note in enumerate(notes, 1))]
-    if warnings:
-        lines += ["", *(f"- {warning}" for warning in warnings)]
+        lines += ["", "To know before a number is read:", "", *(f"{number}. {note}." for number, note in enumerate(notes, 1))]
+    seen = {f"{train} -> {test}": exposure_of(result) for (train, test), result in results.items()}
+    lines += ["", *(f"- {said}" for said in marks_in_words(seen.values()))]
+    lines += ["", *(f"- {cell}: {exposure_sentence(found)}" for cell, found in seen.items())]
     return "\n".join(lines) + "\n"
+
+
+def cell_notes(train: str, test: str, result: Mapping[str, Any]) -> list[str]:
+    """What the names of a cell say that its numbers do not: pictures that both sets are known to share, tables of other names."""
+    overlap = known_overlap(train, test)
+    said = [overlap] if overlap is not None else []
+    if others := [name for name in result["datasets"] if not same_dataset(name, test)]:
+        said.append(f"what is called {test} here is {', '.join(others)} by its tables")
+    learnt = exposure_of(result)["datasets"]
+    if learnt is not None and learnt["train"] and not any(same_dataset(name, train) for name in learnt["train"]):
+        said.append(f"what is called {train} here was trained on {', '.join(learnt['train'])} by its weights' own record")
+    return said
 
 
 def run_transfer(config: TransferJob) -> dict[str, Any]:
@@ -96,15 +86,7 @@ def run_transfer(config: TransferJob) -> dict[str, Any]:
         ]
         write_json(output.folder / "transfer.json", {"unit": "shares in 0..1", "cells": cells, "environment": environment()})
         write_bytes(output.folder / "transfer.md", transfer_text(results).encode())
-    say(f"transfer: {output.counts} -> {config.output.path}")
+    marked = Counter(mark for result in results.values() for mark in exposure_of(result)["marks"])
+    marks = f" ({', '.join(f'{mark} in {count} of {len(results)} cells' for mark, count in marked.items())})" if marked else ""
+    say(f"transfer: {output.counts} -> {config.output.path}{marks}")
     return read_manifest(config.output.path)
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
-def _proper(name: str) -> str:
-    """The usual spelling of a data set's name, else the name itself."""
-    usual = (*SOURCES, *(source for sources in SOURCES.values() for source in sources))
-    return next((known for known in usual if _plain(known) == _plain(name)), name)

@@ -6,16 +6,22 @@ Neither chooses anything. Knows the run's folder and the evaluate job; not the l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reid_ray.config.common import PoolConfig
+from reid_ray.data.dataset_overlap import known_overlap
+from reid_ray.records import SEEN, SEEN_FILE
 from reid_ray.retrieval.evaluate.config import EvaluateJob
-from reid_ray.retrieval.transfer.job import known_overlap
+from reid_ray.retrieval.evaluate.exposure import exposure_of
+from reid_ray.storage import read_table
 from reid_ray.train.dual.config import TrainJob, TransferSet
 from reid_ray.train.dual.held_out import prepare_held_out, require_split
 from reid_ray.train.feed.prepared import FACTS, read_prepared
+from reid_ray.train.feed.seen import exposure_of_rows
 from reid_ray.train.log.run_log import read_metrics
+from reid_ray.train.recipe import DATA
 
 _FOLDER = "transfer"
 _SHOWN = ("r1", "r5", "r10", "map", "minp", "queries", "gallery", "skipped")
@@ -43,8 +49,12 @@ def prepare_transfer(config: TrainJob, folder: Path) -> None:
             prepare_held_out(other, other.val_split, path, max_pixels=config.images.max_pixels)
 
 
-def transfer_results(config: TrainJob, folder: Path, out: Path, *, step: int, trained_on: list[str]) -> list[dict[str, Any]]:
+def transfer_results(
+    config: TrainJob, folder: Path, out: Path, *, step: int, trained_on: list[str], before: Mapping[str, Path]
+) -> list[dict[str, Any]]:
     """One entry per data set and split: the val scores of the kept weights, from the log, and the test scores, made now.
+
+    Each says in "exposure" what the weights have seen of its images and texts.
 
     Args:
         config: the training job.
@@ -52,6 +62,7 @@ def transfer_results(config: TrainJob, folder: Path, out: Path, *, step: int, tr
         out: the output folder: the weights are in model/, evaluations go to transfer/.
         step: of the kept weights.
         trained_on: names of the training data sets, for what is known of shared pictures.
+        before: the weights that training went on from, name -> their folder.
     """
     lines = [line for line in read_metrics(folder) if line.get("kind") == "transfer" and line["step"] == step]
     results = []
@@ -60,11 +71,19 @@ def transfer_results(config: TrainJob, folder: Path, out: Path, *, step: int, tr
         facts = {"dataset": other.name, "step": step, "known_overlap": overlaps}
         for line in lines:
             if line["dataset"] == other.name:
-                results.append({**facts, **{name: line[name] for name in line if name not in {"kind", "step", "dataset"}}})
+                scores = {name: line[name] for name in line if name not in {"kind", "step", "dataset"}}
+                results.append({**facts, **scores, "exposure": _exposure(folder, other, before)})
         if other.test_split is not None:
             result = _score(config, other, out)
-            results.append({**facts, "split": other.test_split, **{name: result[name] for name in (*_SHOWN, "texts_cut")}})
+            results.append({**facts, "split": other.test_split, **{name: result[name] for name in (*_SHOWN, "texts_cut", "exposure")}})
     return results
+
+
+def _exposure(folder: Path, other: TransferSet, before: Mapping[str, Path]) -> dict[str, Any]:
+    """Of the val split; of one that an older version prepared it is unknown."""
+    file = transfer_folder(folder, other) / SEEN_FILE
+    found = exposure_of_rows(folder / DATA, before, read_table(file, SEEN)) if file.is_file() else None
+    return exposure_of({}) if found is None else found
 
 
 def _score(config: TrainJob, other: TransferSet, out: Path) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from reid_ray.data.seen_rows import image_rows, text_rows
 from reid_ray.errors import DataError
-from reid_ray.records import CAPTIONS, IMAGES
+from reid_ray.records import CAPTIONS, IMAGES, SEEN_FILE, text_hash64
 from reid_ray.storage import read_table, write_json
 from reid_ray.train.dual.config import TransferSet
 from reid_ray.train.feed.join import ImageRows
@@ -38,7 +40,7 @@ def require_split(other: TransferSet, split: str) -> None:
 
 
 def prepare_held_out(other: TransferSet, split: str, folder: Path, *, max_pixels: int) -> dict[str, Any]:
-    """Write VALIDATION, PICTURES and GALLERY (the person of each picture) of one split into `folder`, which must exist.
+    """Write VALIDATION, PICTURES, GALLERY (the person of each picture) and SEEN_FILE of one split into `folder`, which must exist.
 
     Args:
         other: the data set.
@@ -74,6 +76,8 @@ def prepare_held_out(other: TransferSet, split: str, folder: Path, *, max_pixels
     }
     write_rows(folder / VALIDATION, PAIRS, [pa.table(columns, schema=PAIRS)])
     write_rows(folder / GALLERY, _GALLERY, [pa.table({"person": person_G}, schema=_GALLERY)])
+    gallery = image_rows("val", images.take(pa.array(kept)), pictures.hash_NB[kept])
+    pq.write_table(pa.concat_tables([gallery, text_rows("val", text_hash64(captions["text"]))]), folder / SEEN_FILE)
     facts = {"dataset": other.name, "split": split, "queries": captions.num_rows, "gallery": len(person_G), "left_out": left_out}
     write_json(folder / FACTS, {**numbered("prepared"), **facts})
     return facts
@@ -81,7 +85,7 @@ def prepare_held_out(other: TransferSet, split: str, folder: Path, *, max_pixels
 
 def _images(other: TransferSet, split: str) -> tuple[pa.Table, np.ndarray]:
     """All images, and which of them are of `split`, bool [N]."""
-    images = read_table(other.images, IMAGES, columns=["image_id", "dataset", "split", "person_id"])
+    images = read_table(other.images, IMAGES, columns=["image_id", "dataset", "split", "person_id", "image_sha256"])
     here_N = pc.fill_null(pc.equal(images["split"], split), False).to_numpy()
     if not here_N.any():
         has = sorted(pc.unique(images["split"].drop_null()).to_pylist())

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.model.pretrained import locate
-from reid_ray.records import SEEN_FILE
 from reid_ray.runtime import Need
 from reid_ray.storage import MANIFEST, Counts, parquet_files, read_manifest
 from reid_ray.train.dual.config import TrainJob
@@ -22,6 +21,7 @@ from reid_ray.train.dual.direct_transfer import prepare_transfer, transfer_resul
 from reid_ray.train.feed.pairs import prepare_pairs
 from reid_ray.train.feed.prepared import FACTS, SAMPLES, VALIDATION, RowFile, read_prepared, texts_of
 from reid_ray.train.feed.ray_decoders import decoder_needs
+from reid_ray.train.feed.seen import publish_seen, validation_exposure
 from reid_ray.train.masking.page import write_noise_page
 from reid_ray.train.recipe import DATA, NOISE, START, Selection
 from reid_ray.train.run import run_recipe
@@ -101,7 +101,8 @@ class DualEncoderRecipe:
             encoder.save(start, {"init": model.init or "from scratch", "texts_cut": cut.facts(), "weights_left_out": dict(left_out)})
         started = read_manifest(start)["facts"]
         # A run that an older version prepared says neither.
-        return {**prepared["facts"], "texts_cut": started.get("texts_cut"), "weights_left_out": started.get("weights_left_out", {})}
+        facts = {"texts_cut": started.get("texts_cut"), "weights_left_out": started.get("weights_left_out", {})}
+        return {**prepared["facts"], **facts, "validation_exposure": validation_exposure(data, self._before())}
 
     def parts(self, folder: Path) -> Parts:
         """Towers, losses, batches and masking of one worker."""
@@ -111,15 +112,20 @@ class DualEncoderRecipe:
 
     def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
         """The noise levels and their page; scores on other data sets."""
-        if (folder / DATA / SEEN_FILE).is_file():  # a run that an older version prepared has none
-            shutil.copyfile(folder / DATA / SEEN_FILE, out / "model" / SEEN_FILE)
+        publish_seen(folder / DATA, out / "model", self._before())
         if (folder / NOISE).is_dir():
             shutil.copytree(folder / NOISE, out / NOISE)
             write_noise_page(folder / NOISE, out / "noise.html")
         facts = {"model": {name: model[name] for name in ("fingerprint", "dim", "parameters", "image_height", "image_width")}}
         trained_on = read_prepared(folder / DATA)["facts"]["datasets"]
-        transfer = transfer_results(self.config, folder, out, step=model["facts"]["step"], trained_on=trained_on)
+        step, before = model["facts"]["step"], self._before()
+        transfer = transfer_results(self.config, folder, out, step=step, trained_on=trained_on, before=before)
         return {**facts, "transfer": transfer} if transfer else facts
+
+    def _before(self) -> dict[str, Path]:
+        """The weights that training goes on from, by their configured name."""
+        init = self.config.model.init
+        return {} if init is None else {init: locate(init)}
 
     def sentence(self, facts: dict[str, Any]) -> str:
         """Captions that were cut, and weights of the start that nothing takes, if any."""

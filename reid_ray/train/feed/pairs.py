@@ -79,10 +79,11 @@ def prepare_pairs(
         val=folder / VALIDATION,
     )
     (folder / _ACCEPTED).unlink()
-    write_seen(folder / SEEN_FILE, images, roles, pictures.picture_N >= 0)
     if answered is not None:
         _keep_answered(folder, answered, counts)
     train, val = RowFile(folder / SAMPLES), RowFile(folder / VALIDATION)
+    used_N, texts = pictures.picture_N >= 0, {"train": train, "val": val}
+    write_seen(folder / SEEN_FILE, images, roles, hash_NB=pictures.hash_NB, used_N=used_N, texts=texts)
     _refuse_empty(config, images, train, val, counts)
     counts.written = len(train) + len(val) + len(joined.rewrite_R)
     learnt_from = images["dataset"].filter(pa.array(roles.train_N))

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.images import BadImageError, decode_image
+from reid_ray.data.perceptual_hash import BITS, picture_hash
 from reid_ray.data.pieces import UNREAD
 from reid_ray.data.sources import iter_images
 from reid_ray.errors import DataError
@@ -37,11 +38,13 @@ class PackedPictures:
     """What became of each of the N images of a table.
 
     picture_N: its row in PICTURES, or -1; int64.
+    hash_NB: its perceptual hash, uint8 [N, 16]; zeros where picture_N is -1.
     reason_N: the number of a reason why it cannot be read, or -1; int64.
     reasons: the reasons by their numbers.
     """
 
     picture_N: np.ndarray
+    hash_NB: np.ndarray
     reason_N: np.ndarray
     reasons: list[str]
 
@@ -60,15 +63,16 @@ def pack_pictures(path: str, image_ids: pa.ChunkedArray, wanted_N: np.ndarray, o
         DataError: the table changed since image_ids was read.
     """
     picture_N, reason_N = np.full(len(wanted_N), -1, np.int64), np.full(len(wanted_N), -1, np.int64)
+    hash_NB = np.zeros((len(wanted_N), BITS // 8), np.uint8)
     numbers: dict[str, int] = {}
     row = packed = size = 0
 
-    def reason(data: bytes | None, unread: str | None) -> str | None:
+    def checked(data: bytes | None, unread: str | None) -> tuple[str | None, bytes]:
+        """Why an image cannot be read, or None and its hash."""
         try:
-            decode_image(data, max_pixels=max_pixels, unread=unread)
+            return None, picture_hash(decode_image(data, max_pixels=max_pixels, unread=unread))
         except BadImageError as error:
-            return error.reason
-        return None
+            return error.reason, b""
 
     source = ImagesConfig(source="parquet", path=path, max_pixels=max_pixels)
     with ThreadPoolExecutor(4) as pool, pa.OSFile(str(out), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
@@ -79,11 +83,11 @@ def pack_pictures(path: str, image_ids: pa.ChunkedArray, wanted_N: np.ndarray, o
             here = np.flatnonzero(wanted_N[row : row + piece.num_rows])
             chosen = piece.take(pa.array(here))
             data, unread = chosen["image"].to_pylist(), chosen[UNREAD.name].to_pylist()
-            for image, why, place in zip(data, pool.map(reason, data, unread), (row + here).tolist(), strict=True):
+            for image, (why, hashed), place in zip(data, pool.map(checked, data, unread), (row + here).tolist(), strict=True):
                 if why is not None:
                     reason_N[place] = numbers.setdefault(why, len(numbers))
                     continue
-                picture_N[place] = packed
+                picture_N[place], hash_NB[place] = packed, np.frombuffer(hashed, np.uint8)
                 packed += 1
                 waiting.append(image)
                 size += len(image)
@@ -94,7 +98,7 @@ def pack_pictures(path: str, image_ids: pa.ChunkedArray, wanted_N: np.ndarray, o
         _write(writer, waiting)
     if row != len(wanted_N):
         raise DataError(f"{path}: had {len(wanted_N)} rows and now has {row}; let its writer finish, then start again")
-    return PackedPictures(picture_N, reason_N, list(numbers))
+    return PackedPictures(picture_N, hash_NB, reason_N, list(numbers))
 
 
 def _write(writer: pa.ipc.RecordBatchFileWriter, images: Iterable[bytes]) -> None:

@@ -1,36 +1,95 @@
-"""The images that a model has seen, written beside its weights so that no score on them passes for one on unseen people.
+"""Training provenance: the images and texts that weights have seen, written beside them so that no score on these passes for clean.
 
-Knows tables and roles; not models or scores. What a score shares with them is for reid_ray.retrieval.evaluate.exposure to find.
+A run writes what it learns from and what chooses its weights; what it went on from is put behind that when the weights are published, or
+named as not recorded. Knows tables and roles; not models or scores. What a score shares with it, reid_ray.retrieval.evaluate finds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reid_ray.records import SEEN, content_hash64
+from reid_ray.data.seen_rows import all_seen, image_rows, seen_by, text_rows
+from reid_ray.records import SEEN, SEEN_FILE, text_hash64
+from reid_ray.retrieval.evaluate.exposure import exposure
+from reid_ray.train.feed.prepared import RowFile
 from reid_ray.train.feed.splits import Roles
 
+_ROWS = 262_144  # written at once
 
-def write_seen(path: Path, images: pa.Table, roles: Roles, used_N: np.ndarray) -> None:
-    """Write a table of SEEN, 12 bytes an image.
+
+def write_seen(
+    path: Path, images: pa.Table, roles: Roles, *, hash_NB: np.ndarray, used_N: np.ndarray, texts: Mapping[str, RowFile]
+) -> None:
+    """Write a table of SEEN, some 26 bytes an image and 8 bytes a distinct text.
 
     Args:
         path: the file.
         images: columns image_sha256, dataset and person_id of N images.
         roles: what each is for.
+        hash_NB: their perceptual hashes, uint8 [N, 16].
         used_N: which have a caption and could be read, bool.
+        texts: role (train, val) -> rows of PAIRS, whose texts and rewrites are meant.
     """
     with pq.ParquetWriter(path, SEEN, compression="zstd") as writer:
         for role, here_N in (("train", roles.train_N), ("val", roles.val_N)):
-            rows = images.filter(pa.array(here_N & used_N))
-            columns = [
-                pa.array([role] * rows.num_rows, pa.string()),
-                content_hash64(rows["image_sha256"]),
-                rows["dataset"],
-                rows["person_id"],
-            ]
-            writer.write_table(pa.table(columns, schema=SEEN))
+            rows = np.flatnonzero(here_N & used_N)
+            for start in range(0, len(rows), _ROWS):
+                part = rows[start : start + _ROWS]
+                writer.write_table(image_rows(role, images.take(pa.array(part)), hash_NB[part]))
+        for role, file in texts.items():
+            writer.write_table(text_rows(role, _texts(file)))
+
+
+def publish_seen(data: Path, model: Path, before: Mapping[str, Path]) -> None:
+    """Write beside the weights in the folder `model` what they have seen: the run's own table in `data`, and that of the weights before.
+
+    A run that an older version prepared has no table, and its weights get none: unknown.
+
+    Args:
+        data: the run's prepared data.
+        model: the published folder.
+        before: the weights that training went on from, name -> their folder.
+    """
+    if (data / SEEN_FILE).is_file():
+        with pq.ParquetWriter(model / SEEN_FILE, SEEN, compression="zstd") as writer:
+            for table in all_seen(data, before):
+                writer.write_table(table)
+
+
+def validation_exposure(data: Path, before: Mapping[str, Path]) -> dict[str, Any] | None:
+    """What the weights will have seen of what chooses them; None where nothing does, or an older version prepared the data."""
+    return exposure_of_rows(data, before, _role(data, "val")) if (data / SEEN_FILE).is_file() else None
+
+
+def exposure_of_rows(data: Path, before: Mapping[str, Path], shown: pa.Table) -> dict[str, Any] | None:
+    """What a run learns from, and what the weights before it have seen, of other rows of SEEN; None if these are none.
+
+    Args:
+        data: the run's prepared data.
+        before: as of publish_seen.
+        shown: images, which are the gallery, and texts, which query.
+    """
+    if not shown.num_rows:
+        return None
+    learnt = (piece.filter(pc.or_(pc.not_equal(piece["role"], "val"), pc.is_valid(piece["weights"]))) for piece in all_seen(data, before))
+    texts_N = pc.equal(shown["kind"], "text")
+    return exposure(learnt, shown.filter(pc.invert(texts_N)), shown.filter(texts_N))
+
+
+def _role(data: Path, role: str) -> pa.Table:
+    pieces = [piece.filter(pc.equal(piece["role"], role)) for piece in seen_by(data)]
+    return pa.concat_tables([SEEN.empty_table(), *pieces])
+
+
+def _texts(file: RowFile) -> np.ndarray:
+    found = [np.zeros(0, np.int64)]
+    for batch in file.batches():
+        found += [text_hash64(batch.column("text")), text_hash64(pc.list_flatten(batch.column("rewrites")))]
+    return np.unique(np.concatenate(found))

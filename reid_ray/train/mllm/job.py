@@ -5,18 +5,17 @@ Knows the configuration and the order of preparation; the workers' side is worke
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_ray.errors import ConfigError
-from reid_ray.records import SEEN_FILE
 from reid_ray.runtime import Need
 from reid_ray.storage import Counts, parquet_files
 from reid_ray.train.feed.pairs import prepare_pairs
 from reid_ray.train.feed.prepared import FACTS, read_prepared
 from reid_ray.train.feed.ray_decoders import decoder_needs
+from reid_ray.train.feed.seen import publish_seen, validation_exposure
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.recipe import DATA, Selection
 from reid_ray.train.run import run_recipe
@@ -89,7 +88,7 @@ class MllmRecipe:
         counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
         counts.failed.clear()
         counts.failed.update(prepared["counts"]["failed"])
-        return dict(prepared["facts"])
+        return {**prepared["facts"], "validation_exposure": validation_exposure(data, self._before())}
 
     def parts(self, folder: Path) -> Parts:
         """Model, losses, batches and validation of one worker."""
@@ -99,13 +98,20 @@ class MllmRecipe:
 
     def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
         """Nothing more than the model; its size and base."""
-        if (folder / DATA / SEEN_FILE).is_file():  # a run that an older version prepared has none
-            shutil.copyfile(folder / DATA / SEEN_FILE, out / "model" / SEEN_FILE)
+        publish_seen(folder / DATA, out / "model", self._before())
         return {"model": {name: model[name] for name in ("fingerprint", "family", "base", "trained", "adapter_serves_alone")}}
 
     def sentence(self, facts: dict[str, Any]) -> str:
         """How much trains."""
         return f"; {sum(facts['model']['trained'].values()):,} parameters trained"
+
+    def _before(self) -> dict[str, Path]:
+        """The weights that training goes on from, by their configured name."""
+        from reid_ray.model.mllm.model_folder import locate_base
+
+        model = self.config.model
+        before = {model.base: locate_base(model)}
+        return before if model.adapter is None else {**before, model.adapter: Path(model.adapter)}
 
     def _refuse_small_context(self) -> None:
         """The longest turns that can come must fit, so that no step fails half-way."""

@@ -23,7 +23,7 @@ from reid_ray.data.ingest.job import Tables, admit
 from reid_ray.data.lint.checks import check, summary
 from reid_ray.data.lint.gather import Rows
 from reid_ray.data.lint.page import as_html, as_json
-from reid_ray.data.lint.perceptual_hash import perceptual_hash
+from reid_ray.data.perceptual_hash import perceptual_hash
 from reid_ray.errors import ReidRayError
 
 FUZZ = settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -26,6 +26,7 @@ from reid_ray.config.common import ImagesConfig
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.generic.parquet import read_parquet
+from reid_ray.data.seen_rows import seen_by
 from reid_ray.data.sources import image_listing
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.data.synthetic.job import run_synthesize
@@ -38,7 +39,6 @@ from reid_ray.migrate.job import run_migrate
 from reid_ray.model.mllm.model_folder import read_tuned
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, SEEN, table_of
-from reid_ray.retrieval.evaluate.exposure import exposure
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
 from reid_ray.retrieval.index.gallery import GalleryIndex
 from reid_ray.storage import read_manifest, read_table
@@ -102,7 +102,7 @@ NEWER = {
     "noise": ("training/noise/rank-00000/part-00000.parquet", lambda at: read_table(at / "training" / "noise", NOISE)),
     "queries": ("evaluation/queries.parquet", lambda at: evaluated_queries(at / "evaluation")),
     "evaluation": ("evaluation/result.json", lambda at: read_result(at / "evaluation")),
-    "seen": ("seen/seen.parquet", lambda at: exposure(str(at / "seen"), table_of(IMAGES, []), None, split=None)),
+    "seen": ("seen/seen.parquet", lambda at: list(seen_by(at / "seen"))),
     "encoder": ("training/model/manifest.json", lambda at: load_encoder(at / "training" / "model")),
     "mllm": ("tuning/model/manifest.json", lambda at: read_tuned(at / "tuning" / "model", field="model")),
     "checkpoint": (f"{STEP}/manifest.json", lambda at: check(at / STEP)),

@@ -15,8 +15,8 @@ from refusals import refused
 from reid_ray.data.lint.caption_text import RULES, caption_fault, least_tokens
 from reid_ray.data.lint.config import LintJob
 from reid_ray.data.lint.job import run_lint
-from reid_ray.data.lint.perceptual_hash import near_pairs, perceptual_hash
 from reid_ray.data.lint.published_sizes import PUBLISHED, SOURCES
+from reid_ray.data.perceptual_hash import near_pairs, perceptual_hash
 from reid_ray.errors import DataError
 
 MAX_PIXELS = 10**7

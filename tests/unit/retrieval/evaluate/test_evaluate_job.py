@@ -12,6 +12,7 @@ from PIL import Image
 from refusals import refused
 
 from reid_ray.config import load_config
+from reid_ray.data.dataset_overlap import known_overlap
 from reid_ray.data.images import encode_jpeg
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import EMBEDDINGS, HITS, IMAGES, table_of
@@ -21,7 +22,7 @@ from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
 from reid_ray.retrieval.evaluate.sheet import RIGHT, WRONG
 from reid_ray.retrieval.transfer.config import TransferJob
-from reid_ray.retrieval.transfer.job import known_overlap, run_transfer
+from reid_ray.retrieval.transfer.job import run_transfer
 from reid_ray.storage import read_table
 
 pytest.importorskip("torch")

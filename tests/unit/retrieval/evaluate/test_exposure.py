@@ -1,84 +1,167 @@
-"""What weights have seen of a gallery: images by their content, identities by their names, roles told apart."""
+"""What weights have seen of a score: pictures by content and look, identities by name, texts by words; roles and weights told apart."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reid_ray.records import IMAGES, table_of
-from reid_ray.retrieval.evaluate.exposure import exposure, exposure_of, exposure_sentence, shared_with
-from reid_ray.train.feed.seen import write_seen
-from reid_ray.train.feed.splits import Roles
+from reid_ray.data.seen_rows import all_seen, image_rows, seen_by, text_rows
+from reid_ray.records import IMAGES, table_of, text_hash64
+from reid_ray.retrieval.evaluate.exposure import exposure, exposure_of, exposure_sentence, unseen
+from reid_ray.retrieval.index.near_hashes import NearHashes
+
+NONE = {"images": 0, "near": 0, "identities": 0, "texts": None}
 
 
-def image(name: str, person: int | None, *, split: str = "test", dataset: str = "Market-1501") -> dict:
+def image(name: str, person: int | None, *, dataset: str = "Market-1501", look: str | None = None, flipped: int = 0) -> dict:
+    """An image whose content is its name and whose look is `look`, but for some bits."""
     content = hashlib.sha256(name.encode()).hexdigest()
-    return {"image_id": name, "image": b"", "image_sha256": content, "split": split, "dataset": dataset, "person_id": person}
+    bits = np.unpackbits(np.frombuffer(hashlib.md5((look or name).encode()).digest(), np.uint8))
+    bits[:flipped] ^= 1
+    return {"image_id": name, "image_sha256": content, "dataset": dataset, "person_id": person, "look": np.packbits(bits)}
 
 
-@pytest.fixture
-def asked(tmp_path):
-    """What an encoder that trained on the images of train and was chosen on those of val shares with a gallery."""
-
-    def ask(gallery, *, train=(), val=(), used=True, tables=True):
-        (tmp_path / "model").mkdir(exist_ok=True)
-        seen = table_of(IMAGES, [*train, *val])
-        train_N = np.arange(len(seen)) < len(train)
-        write_seen(tmp_path / "model" / "seen.parquet", seen, Roles(train_N, ~train_N, np.arange(len(seen))), np.full(len(seen), used))
-        table = table_of(IMAGES, list(gallery))
-        pq.write_table(table, tmp_path / "gallery.parquet")
-        split = table.filter(pa.compute.equal(table["split"], "test"))
-        return exposure(str(tmp_path / "model"), split, str(tmp_path / "gallery.parquet") if tables else None, split="test")
-
-    return ask
+def rows(role: str, images: list[dict] | tuple = (), texts: list[str] | tuple = ()) -> pa.Table:
+    table = table_of(IMAGES, [{name: value for name, value in each.items() if name != "look"} for each in images])
+    hash_NB = np.stack([each["look"] for each in images]) if images else np.zeros((0, 16), np.uint8)
+    texts_M = text_hash64(pa.array(list(texts), pa.string()))
+    return pa.concat_tables([image_rows(role, table, hash_NB), text_rows(role, texts_M)])
 
 
-def test_a_gallery_of_unseen_people_is_said_to_be_one(asked):
-    found = asked([image("g1", 1), image("g2", 2)], train=[image("t", 7)], val=[image("v", 8)])
-    nothing = {"images": 0, "identities": 0}
-    assert found == {"recorded": True, "images": 2, "identities": 2, "train": nothing, "val": nothing}
-    assert (shared_with("train", found), shared_with("val", found)) == (False, False)
+def asked(gallery, *, train=(), val=(), said=(), queries=None):
+    seen = [rows("train", train, said), rows("val", val)]
+    return exposure(seen, rows("", gallery), None if queries is None else rows("", (), queries))
+
+
+def test_a_gallery_of_unseen_people_is_said_to_be_one():
+    found = asked([image("g1", 1), image("g2", 2)], train=[image("t", 7)], val=[image("v", 8)], said=["a man"])
+    assert (found["images"], found["identities"], found["train"], found["val"]) == (2, 2, NONE, NONE)
+    assert found["marks"] == []
+    assert unseen(found) is True
     assert "WARNING" not in exposure_sentence(found)
 
 
-def test_the_same_picture_under_another_name_split_and_data_set_is_found(asked):
-    copy = {**image("t", 1, split="train", dataset="mine"), "image_id": "renamed.jpg"}
+def test_the_same_picture_under_another_name_and_data_set_is_found():
+    copy = {**image("t", 1, dataset="mine"), "image_id": "renamed.jpg"}
     found = asked([image("t", 9), image("g", 9)], train=[copy])
-    assert found["train"] == {"images": 1, "identities": 0}
+    assert found["train"] == {**NONE, "images": 1}
+    assert found["marks"] == ["SEEN"]
     assert "WARNING" in exposure_sentence(found)
 
 
-def test_another_picture_of_a_trained_identity_is_found(asked):
+def test_a_picture_encoded_again_is_found_by_its_look_and_one_that_differs_more_is_not():
+    found = asked([image("a", 1, look="x", flipped=7), image("b", 2, look="x", flipped=8)], train=[image("t", 3, look="x")])
+    assert found["train"] == {**NONE, "near": 1}
+    assert found["marks"] == ["SEEN"]
+    blank = np.zeros(16, np.uint8)
+    flat = asked([{**image("a", 1), "look": blank}], train=[{**image("b", 2), "look": blank}])
+    assert flat["train"]["near"] == 0  # pictures of one colour look alike and are nobody
+
+
+def test_near_hashes_are_those_of_comparing_all_with_all():
+    rng = np.random.default_rng(0)
+    ours = rng.integers(0, 256, (300, 16), dtype=np.uint8)
+    theirs = np.repeat(ours, 2, axis=0)
+    for row in theirs:
+        row[:] = np.packbits(np.unpackbits(row) ^ np.isin(np.arange(128), rng.choice(128, rng.integers(0, 14), replace=False)))
+    distance_MN = np.unpackbits(theirs[:, None] ^ ours[None], axis=2).sum(axis=2)
+    found = set(zip(*(side.tolist() for side in NearHashes(ours).pairs(theirs)), strict=True))
+    assert found == set(zip(*(side.tolist() for side in np.nonzero(distance_MN <= 7)), strict=True))
+    assert 200 < len(found) < 600
+
+
+def test_another_picture_of_a_trained_identity_is_found():
     found = asked([image("g1", 1), image("g2", 2)], train=[image("t", 2)], val=[image("v", 1)])
-    assert found["train"] == {"images": 0, "identities": 1}
-    assert found["val"] == {"images": 0, "identities": 1}
+    assert (found["train"], found["val"]) == ({**NONE, "identities": 1}, {**NONE, "identities": 1})
 
 
-def test_equal_numbers_of_two_data_sets_or_of_synthetic_people_are_not_one_identity(asked):
-    found = asked(
-        [image("g", 1), image("s", 2, dataset="synthetic")], train=[image("t", 1, dataset="b"), image("u", 2, dataset="synthetic")]
-    )
-    assert shared_with("train", found) is False
+def test_equal_numbers_of_two_data_sets_or_of_synthetic_people_are_not_one_identity():
+    people = [image("g", 1, dataset="a"), image("s", 2, dataset="synthetic")]
+    assert asked(people, train=[image("t", 1, dataset="b"), image("u", 2, dataset="synthetic")], said=["x"])["marks"] == []
 
 
-def test_images_that_were_not_used_do_not_count_and_images_of_other_splits_are_not_asked_for(asked):
-    assert shared_with("train", asked([image("g", 1)], train=[image("g", 1)], used=False)) is False
-    assert shared_with("train", asked([image("g", 1), image("t", 2, split="train")], train=[image("t", 2)])) is False
+def test_a_query_that_was_trained_on_is_found_by_its_words():
+    found = asked([image("g", 1)], train=[image("t", 2)], said=["A man in a red coat."], queries=["a MAN, in a red coat", "another"])
+    assert (found["queries"]["texts"], found["queries"]["train"]["texts"]) == (2, 1)
+    assert found["marks"] == ["TEXTS"]
+    assert "1 of 2 texts" in exposure_sentence(found)
 
 
-def test_embeddings_alone_are_compared_by_identity(asked):
-    found = asked([image("t", 3)], train=[image("t", 3)], tables=False)
-    assert found["train"] == {"images": 0, "identities": 1}
+def test_data_sets_that_share_sources_are_named_by_provenance_alone():
+    found = asked([image("g", 1, dataset="RSTPReid")], train=[image("t", 1, dataset="ICFG-PEDES")])
+    assert found["train"] == NONE
+    assert found["marks"] == ["OVERLAP"]
+    assert "MSMT17" in exposure_sentence(found)
+
+
+def test_pictures_that_are_not_at_hand_are_compared_by_identity_and_that_is_said():
+    blind = {**image("t", 3), "image_sha256": None, "look": np.zeros(16, np.uint8)}
+    found = asked([blind], train=[image("t", 3)])
+    assert found["train"] == {"images": None, "near": None, "identities": 1, "texts": None}
+    assert found["marks"] == ["SEEN", "UNKNOWN"]
+
+
+def _weights(folder: Path, *tables: pa.Table) -> Path:
+    folder.mkdir()
+    if tables:
+        pq.write_table(pa.concat_tables(tables), folder / "seen.parquet")
+    return folder
+
+
+def test_what_weights_saw_before_is_inherited_and_what_is_not_recorded_is_never_called_clean(tmp_path):
+    first = _weights(tmp_path / "first", rows("train", [image("t1", 1)], ["x"]))
+    own = _weights(tmp_path / "own", rows("train", [image("t2", 2)], ["y"]))
+    hub = _weights(tmp_path / "hub")
+    gallery = rows("", [image("t1", 1), image("g", 5)])
+    for before, marks in (
+        ({}, []),
+        ({"first": first}, ["SEEN"]),
+        ({"hub": hub}, ["UNKNOWN"]),
+        ({"first": first, "hub": hub}, ["SEEN", "UNKNOWN"]),
+    ):
+        published = _weights(tmp_path / f"out{len(list(tmp_path.iterdir()))}", *all_seen(own, before))
+        for chain in (seen_by(published), all_seen(published, {})):
+            found = exposure(chain, gallery)
+            assert found["marks"] == marks, before
+            assert unseen(found) is {(): True, ("UNKNOWN",): None}.get(tuple(marks), False)
+            assert ("hub" in exposure_sentence(found)) is ("hub" in before)
+    further = exposure(all_seen(_weights(tmp_path / "further", rows("train", [image("t3", 3)], ["z"])), {"out": published}), gallery)
+    assert further["marks"] == ["SEEN", "UNKNOWN"]  # two trainings back, and as little known as before
 
 
 def test_weights_that_do_not_tell_are_not_called_clean(tmp_path):
-    (tmp_path / "model").mkdir()
-    for encoder in (None, str(tmp_path / "model")):
-        found = exposure(encoder, table_of(IMAGES, [image("g", 1)]), None, split=None)
-        assert shared_with("train", found) is None
-        assert "unknown" in exposure_sentence(found)
-    assert exposure_of({"r1": 1.0}) == {"recorded": False}
+    found = exposure(seen_by(_weights(tmp_path / "model")), rows("", [image("g", 1)]))
+    assert (found["recorded"], found["marks"], unseen(found)) == (False, ["UNKNOWN"], None)
+    assert "none of" not in exposure_sentence(found)
+
+
+def _older(images: int) -> dict:
+    shared = {role: {"images": images, "identities": 0} for role in ("train", "val")}
+    return {"exposure": {"recorded": True, "images": 2, "identities": 2, **shared}}
+
+
+@pytest.mark.parametrize(
+    ("older", "marks"),
+    [
+        ({"r1": 1.0}, ["UNKNOWN"]),
+        ({"exposure": {"recorded": False}}, ["UNKNOWN"]),
+        (_older(0), ["UNKNOWN"]),
+        (_older(1), ["SEEN", "UNKNOWN"]),
+    ],
+)
+def test_results_of_older_versions_say_what_they_know(older, marks):
+    found = exposure_of(older)
+    assert found["marks"] == marks
+    assert exposure_sentence(found)
+
+
+def test_a_table_that_an_older_version_wrote_tells_contents_and_that_it_knows_no_more(tmp_path):
+    columns = ["role", "content", "dataset", "person_id"]
+    older = _weights(tmp_path / "older", rows("train", [image("t", 1)]).select(columns))
+    assert exposure(seen_by(older), rows("", [image("t", 9)]))["marks"] == ["SEEN", "UNKNOWN"]
+    assert exposure(seen_by(older), rows("", [image("g", 9)]))["marks"] == ["UNKNOWN"]

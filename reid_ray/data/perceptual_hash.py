@@ -14,6 +14,7 @@ from PIL import Image
 from reid_ray.data.images import load_pixels, open_checked
 
 BITS = 128
+NEAR_BITS = 7  # encoding again flips 1 to 4, other pictures of one street differ in 16 or more
 _WIDTH, _HEIGHT = 32, 64
 _BANDS = 8  # of 16 bits each: hashes that differ in at most 7 bits agree in one band at least
 _BUCKET = 512  # a fuller bucket is compared along a sorted line only
@@ -30,6 +31,11 @@ def perceptual_hash(data: bytes, max_pixels: int) -> bytes:
     picture = open_checked(data, max_pixels=max_pixels)
     picture.draft("L", (2 * _WIDTH, 2 * _HEIGHT))
     load_pixels(picture)
+    return picture_hash(picture)
+
+
+def picture_hash(picture: Image.Image) -> bytes:
+    """16 bytes of hash of a picture that is decoded already."""
     grey = np.asarray(picture.convert("L").resize((_WIDTH, _HEIGHT), Image.Resampling.BOX), dtype=np.float64)
     rows_KH, columns_LW, chosen = _waves()
     # half a grey level of play, so that a flat picture has one hash and not that of its rounding errors

@@ -1,0 +1,153 @@
+"""What of a score's pictures, identities and texts weights have seen: by content hash, perceptual hash, name and words.
+
+Both sides are rows of SEEN. What was seen streams, so that a table of millions costs memory for what is shown alone. Knows rows; not
+models, scores or what to say of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reid_ray.data.perceptual_hash import BITS
+from reid_ray.retrieval.index.near_hashes import NearHashes
+
+ROLES = ("train", "val")
+# Numbered anew in every set, so that equal numbers are not the same person.
+_RENUMBERED = frozenset({"synthetic"})
+
+
+@dataclass
+class SeenFacts:
+    """What streamed by.
+
+    datasets: role -> names of the data sets whose images had it.
+    unknown: names of the weights whose training is not recorded; None: those asked about themselves.
+    without_hash: images that have no perceptual hash.
+    without_texts: the same names, of those that recorded images and no text.
+    """
+
+    datasets: dict[str, set[str]] = field(default_factory=lambda: {role: set() for role in ROLES})
+    unknown: set[str | None] = field(default_factory=set)
+    without_hash: int = 0
+    without_texts: set[str | None] = field(default_factory=set)
+
+
+def look_up(seen: Iterable[pa.Table], sides: Mapping[str, pa.Table]) -> tuple[dict[str, dict[str, Any]], SeenFacts]:
+    """What of each side was seen, and in which role.
+
+    Args:
+        seen: pieces of SEEN.
+        sides: name -> rows of SEEN, whose role does not matter.
+
+    Returns:
+        Per side {"images", "identities", "texts": how many it has, None where contents are not at hand, "train": {"images": those of a
+        seen content, "near": others that are near duplicates of one, "identities", "texts"}, "val": {...}}; and the facts of `seen`.
+    """
+    facts = SeenFacts()
+    told = {name: _Side(rows) for name, rows in sides.items()}
+    with_images: set[str | None] = set()
+    with_texts: set[str | None] = set()
+    for piece in seen:
+        facts.unknown.update(piece.filter(pc.equal(piece["role"], "unknown"))["weights"].to_pylist())
+        for role in ROLES:
+            texts, images = _split(piece.filter(pc.equal(piece["role"], role)))
+            with_texts.update(texts["weights"].unique().to_pylist())
+            with_images.update(images["weights"].unique().to_pylist())
+            facts.datasets[role].update(images["dataset"].drop_null().unique().to_pylist())
+            facts.without_hash += images["near"].null_count
+            for side in told.values():
+                side.compare(role, texts, images)
+    facts.without_texts = with_images - with_texts
+    return {name: side.facts() for name, side in told.items()}, facts
+
+
+def people_of(rows: pa.Table) -> set[tuple[str, int]]:
+    """(dataset, person_id) of identities whose number means the same in every table of their data set."""
+    known = rows.select(["dataset", "person_id"]).filter(pc.and_(pc.is_valid(rows["dataset"]), pc.is_valid(rows["person_id"])))
+    found = known.group_by(["dataset", "person_id"]).aggregate([]).to_pylist()
+    return {(row["dataset"], row["person_id"]) for row in found if row["dataset"] not in _RENUMBERED and row["person_id"] >= 0}
+
+
+def hashes_of(near: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """The perceptual hashes of a column `near`, uint8 [M, 16], and the rows that have one, int64 [M]."""
+    row_M = np.flatnonzero(pc.is_valid(near).to_numpy())
+    data = b"".join(near.drop_null().to_pylist())
+    return np.frombuffer(data, np.uint8).reshape(-1, BITS // 8), row_M
+
+
+class _Side:
+    """The rows of a side, and which of them were met so far in each role."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        texts, images = _split(rows)
+        self._content, self._texts = _Values(images["content"]), _Values(texts["content"])
+        self._people, self._datasets = people_of(images), images["dataset"].drop_null().unique()
+        hash_MB, self._hash_row_M = hashes_of(images["near"])
+        self._near, self._images = NearHashes(hash_MB), images.num_rows
+        self._near_N = {role: np.zeros(images.num_rows, bool) for role in ROLES}
+        self._met: dict[str, set[tuple[str, int]]] = {role: set() for role in ROLES}
+
+    def compare(self, role: str, texts: pa.Table, images: pa.Table) -> None:
+        """Mark what a piece has."""
+        self._texts.mark(role, texts["content"])
+        self._content.mark(role, images["content"])
+        hash_MB, _ = hashes_of(images["near"])
+        self._near_N[role][self._hash_row_M[self._near.pairs(hash_MB)[1]]] = True
+        here = images.filter(pc.is_in(images["dataset"], value_set=self._datasets))  # of millions, few are worth a set of Python's
+        self._met[role] |= self._people & people_of(here)
+
+    def facts(self) -> dict[str, Any]:
+        """Counts."""
+        pictures, texts = self._content.known_N.any(), len(self._texts.known_N) > 0
+        found: dict[str, Any] = {
+            "images": self._images if pictures else None,
+            "identities": len(self._people),
+            "texts": int(self._texts.count) if texts else None,
+        }
+        for role in ROLES:
+            same_N = self._content.met(role)
+            found[role] = {
+                "images": int(same_N.sum()) if pictures else None,
+                "near": int((self._near_N[role] & ~same_N).sum()) if pictures else None,
+                "identities": len(self._met[role]),
+                "texts": int(self._texts.distinct_met(role)) if texts else None,
+            }
+        return found
+
+
+class _Values:
+    """A column of numbers, and which of them were met in each role."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self.known_N = pc.is_valid(column).to_numpy()
+        self._value_U, self._place_K = np.unique(column.drop_null().to_numpy(), return_inverse=True)
+        self._met_U = {role: np.zeros(len(self._value_U), bool) for role in ROLES}
+        self.count = len(self._value_U)
+
+    def mark(self, role: str, others: pa.ChunkedArray) -> None:
+        if not self.count:
+            return
+        other_M = others.drop_null().to_numpy()
+        place_M = np.minimum(np.searchsorted(self._value_U, other_M), self.count - 1)
+        self._met_U[role][place_M[self._value_U[place_M] == other_M]] = True
+
+    def met(self, role: str) -> np.ndarray:
+        """Which rows, bool [N]."""
+        met_N = np.zeros(len(self.known_N), bool)
+        met_N[self.known_N] = self._met_U[role][self._place_K]
+        return met_N
+
+    def distinct_met(self, role: str) -> int:
+        return int(self._met_U[role].sum())
+
+
+def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """(texts, images); an older table has images alone and does not say so. Of role unknown neither counts."""
+    texts_N = pc.fill_null(pc.equal(rows["kind"], "text"), False)
+    return rows.filter(texts_N), rows.filter(pc.invert(texts_N))

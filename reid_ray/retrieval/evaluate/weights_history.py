@@ -1,0 +1,88 @@
+"""What the folder of an encoder says of its past, set against what is scored: how its weights were chosen, and what they have seen.
+
+Knows manifests and tables; not vectors or ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reid_ray.config.paths import expanded
+from reid_ray.data.seen_rows import seen_by, unknown_rows
+from reid_ray.model.pretrained import split_encoder
+from reid_ray.records import SEEN_FILE
+from reid_ray.retrieval.embed.features import Features
+from reid_ray.retrieval.evaluate.config import EvaluateJob
+from reid_ray.retrieval.evaluate.exposure import exposure
+from reid_ray.retrieval.evaluate.shown import copies_across, item_rows, read_pictures
+from reid_ray.storage import MANIFEST, read_manifest
+
+
+def selection_of(encoder: str | None) -> dict[str, Any]:
+    """What the weights were selected on, with which seed: from the manifests that training wrote; nulls where nothing is known."""
+    known: dict[str, Any] = {"selected_on": None, "selection": None, "step": None, "training_seed": None, "trained_on": None}
+    if encoder is None:
+        return known
+    folder, _ = split_encoder(encoder)
+    if (folder / MANIFEST).is_file():
+        facts = read_manifest(folder).get("facts", {})
+        known.update({name: facts[name] for name in ("selected_on", "selection", "step") if name in facts})
+    if (manifest := _run_manifest(folder)) is not None:
+        known["training_seed"] = manifest["config"]["batches"]["seed"]
+        known["trained_on"] = manifest["inputs"]
+    return known
+
+
+def exposure_of_score(config: EvaluateJob, queries: Features, gallery: Features) -> dict[str, Any]:
+    """What the weights have seen of gallery and queries: `exposure` of what the evaluate job scored."""
+    folder = None if config.encoder is None else split_encoder(config.encoder)[0]
+    recorded = folder is not None and (folder / SEEN_FILE).is_file()
+    by_image = config.protocol == "image_to_image"
+    shown = asked = None
+    if config.images is not None and (recorded or by_image):  # else nothing is to be compared with their pixels
+        shown = read_pictures(config.images, config.split, max_pixels=config.max_pixels)
+        query_split = config.query_split or config.split
+        same = query_split == config.split
+        asked = (shown if same else read_pictures(config.images, query_split, max_pixels=config.max_pixels)) if by_image else None
+    return exposure(
+        seen_by(folder) if folder is not None else [unknown_rows(None)],
+        shown.rows if shown is not None else item_rows(gallery.items),
+        asked.rows if asked is not None else item_rows(queries.items),
+        copies=copies_across(asked, shown) if asked is not None and shown is not None else None,
+        same_table=None if recorded or folder is None else _same_table(config, folder),
+    )
+
+
+def selected_elsewhere(config: EvaluateJob, selection: Mapping[str, Any], found: Mapping[str, Any]) -> bool | None:
+    """Whether the weights were trained and chosen on other people: by what training recorded, else by the split's name; None: unknown."""
+    if "SEEN" in found["marks"]:
+        return False
+    if found["recorded"]:
+        return True
+    return None if selection["selection"] is None else selection["selected_on"] != (config.query_split or config.split)
+
+
+def _run_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the training run whose model/ a folder is."""
+    run = folder.resolve().parent
+    manifest = read_manifest(run) if (run / MANIFEST).is_file() else {}
+    return manifest if manifest.get("job") in {"train", "tune"} else None
+
+
+def _same_table(config: EvaluateJob, folder: Path) -> str | None:
+    """Of weights that recorded nothing: a clause if their run names the images that are scored as what it learnt from or was chosen on."""
+    manifest = _run_manifest(folder)
+    if manifest is None or config.images is None or "images" not in manifest["config"]:
+        return None
+    own = manifest["config"]["images"]
+    splits = {name: own[name] for name in ("train_split", "val_split") if name in own}
+    if Path(expanded(str(own["path"]))).resolve() != Path(expanded(config.images)).resolve():
+        return None
+    for scored in {config.split, config.query_split or config.split}:
+        for name, split in splits.items():
+            if scored is None or (split is not None and scored == split):
+                what = "learnt from" if name == "train_split" else "was chosen on"
+                return f"by its manifest the training run {what} {'images' if split is None else f'split {split}'} of this very table"
+    return None
