@@ -78,6 +78,7 @@ class Act:
         models: hub names that it loads.
         data_sets: published layouts that it reads, each with its folder.
         crops: plain folders of images that it reads.
+        own: places outside that are there, each with where its excerpt goes.
     """
 
     command: Command
@@ -87,20 +88,22 @@ class Act:
     models: list[str] = field(default_factory=list)
     data_sets: list[tuple[SourceConfig, Path]] = field(default_factory=list)
     crops: list[Path] = field(default_factory=list)
+    own: list[tuple[Path, Path]] = field(default_factory=list)
 
 
-def planned(wanted: Sequence[Command], root: Path, *, after: bool = True) -> list[Act]:
+def planned(wanted: Sequence[Command], root: Path, *, home: Path | None = None, after: bool = True) -> list[Act]:
     """The acts that `wanted` need, each once, those that others read from before them; the working directory is `root`.
 
     Args:
         wanted: the commands to rehearse.
         root: an empty folder, in which relative paths resolve; absolute paths and addresses are taken into it.
+        home: where relative paths that nobody writes lead; null: nowhere.
         after: whether what gives a number follows, see AFTER.
 
     Raises:
         ConfigError: a configuration reads what nobody writes; names key and place.
     """
-    plan = _Plan(root, {**_shipped_outputs(str(root)), **dict(_output_of(command, root) for command in wanted)})
+    plan = _Plan(root, home, {**_shipped_outputs(str(root)), **dict(_output_of(command, root) for command in wanted)})
     for command in wanted:
         plan.add(command)
         if after and (following := _following(plan.acts[command], root)) is not None:
@@ -126,11 +129,12 @@ class _Plan:
 
     Args:
         root: the working directory.
+        home: the one that the user stands in.
         writers: folder below it -> the command that writes it; None stands for commands without an output.
     """
 
-    def __init__(self, root: Path, writers: Mapping[str | None, Command]) -> None:
-        self.root, self.acts = root, dict[Command, Act]()
+    def __init__(self, root: Path, home: Path | None, writers: Mapping[str | None, Command]) -> None:
+        self.root, self._home, self.acts = root, home, dict[Command, Act]()
         self._writers = writers
 
     def add(self, command: Command, waiting: tuple[Command, ...] = ()) -> None:
@@ -168,11 +172,19 @@ class _Plan:
             act.crops.append(self.root / relative)
         elif key.rpartition(".")[2] in _MODELS and _HUB_NAME.fullmatch(place):
             act.models += [] if place in act.models else [place]
+        elif (there := self._own(act, key, place)) is not None:
+            act.own.append((there, self.root / relative))
         else:
             raise ConfigError(
-                f"{act.command}: {key} is {place}, which no shipped configuration writes, so it cannot be rehearsed; name the output of "
-                "one, or add a line to MADE_BY in reid_ray/rehearse/chain.py"
+                f"{act.command}: {key} is {place}, which is not there, and no shipped configuration writes it, so it cannot be rehearsed; "
+                "name what is there, or the output of a shipped one"
             )
+
+    def _own(self, act: Act, key: str, place: str) -> Path | None:
+        """What the user has at a place; None if nothing."""
+        written = next((change.was for change in act.changes if ".".join(map(str, change.place)) == key), place)
+        there = Path(os.path.join(self._home or self.root, str(written).partition("#")[0]))
+        return there if there.exists() else None
 
     def _writer_of(self, relative: str) -> Command | None:
         """The command that writes a place, by the folder itself or the nearest above it."""
@@ -209,7 +221,7 @@ def _following(act: Act, root: Path) -> Command | None:
     if act.command.job not in ("train", "tune"):
         return None
     output = os.path.relpath(str(_output(act.config)), root)
-    values = {"output": output, "tables": _scored_tables(act.config, root)}
+    values = {"output": output, "tables": _scored_tables(act, root)}
     if act.command.job == "train":
         name, overrides = "retrieval/evaluate.yaml", _TEXT_SCORES
     else:
@@ -219,10 +231,15 @@ def _following(act: Act, root: Path) -> Command | None:
     return Command(job_of_config(Path(name)), name, (*(each.format(**values) for each in overrides), f"output.path={output}_scores"))
 
 
-def _scored_tables(config: Any, root: Path) -> str:
-    """The tables with a test split by which a model is scored: its own, or those of the first data set it is transferred to."""
+def _scored_tables(act: Act, root: Path) -> str:
+    """The tables with a test split by which a model is scored.
+
+    Its own if a job of the rehearsal wrote them; of what is not known to have such a split, those of the first data set that it is
+    transferred to, or of a benchmark.
+    """
+    config: Any = act.config
     others = config.transfer[0].images if getattr(config, "transfer", ()) else _BENCHMARK
-    place = others if config.images.train_split is None else config.images.path
+    place = others if config.images.train_split is None or act.own else config.images.path
     return os.path.relpath(os.path.join(root, place, os.pardir), root)
 
 

@@ -18,6 +18,7 @@ from reid_ray.config.common import RayConfig
 from reid_ray.errors import DataError, ReidRayError, reason_of
 from reid_ray.jobs import JOBS, named
 from reid_ray.rehearse.chain import Act, Command, planned
+from reid_ray.rehearse.own_inputs import excerpts
 from reid_ray.rehearse.published import write_crops, write_published
 from reid_ray.rehearse.questions import ask_service
 from reid_ray.rehearse.stand_ins import stand_in
@@ -42,10 +43,10 @@ def rehearse(wanted: Sequence[Command], *, report: Path | None = None) -> list[V
     Raises:
         ReidRayError: a configuration cannot be rehearsed, or a job of the rehearsal failed; after the others have run.
     """
-    report = None if report is None else report.absolute()
+    report, home = None if report is None else report.absolute(), Path.cwd()
     clock = time.perf_counter()
     with scratch_folder() as scratch, _working_directory(scratch) as root, contextlib.ExitStack() as stack:
-        acts = planned(wanted, root)
+        acts = planned(wanted, root, home=home)
         if any(JOBS[act.command.job].engines != "none" for act in acts):
             stack.enter_context(ray_session(RayConfig(address="local")))
         verdicts: dict[Command, Verdict] = {}
@@ -150,3 +151,4 @@ def _stand_ins(act: Act, root: Path) -> Iterator[str]:
         if not folder.exists():
             write_crops(folder, identities=_CROPS)
         yield f"{os.path.relpath(folder, root)} holds crops of synthetic people"
+    yield from excerpts(act.own)

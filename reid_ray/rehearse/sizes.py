@@ -69,6 +69,7 @@ SIZES: Mapping[str, Mapping[str, Rule]] = {
         "checkpoint_every": _at_most(2),
         "log_every": _exactly(1),
     },
+    "TrainImages": {"val_share": lambda _, value: max(value, 0.1) if value else value},  # a smaller share of few holds nobody out
     "BatchesConfig": {"size": _batch, "chunk": _at_most(8), "threads": _at_most(2)},
     "PoolConfig": {
         "replicas": _exactly(1),

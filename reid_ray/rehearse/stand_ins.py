@@ -16,6 +16,7 @@ from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import ConfigError
 from reid_ray.setup.model_files import resolve_model
+from reid_ray.storage import MANIFEST
 
 Builder = Callable[[str, Path], None]  # (hub name, folder to make)
 
@@ -67,6 +68,17 @@ STAND_INS: dict[str, Builder] = {
 }
 
 
+# model_type in a folder's config.json -> a hub name of that class.
+_OF_TYPE = {
+    "clip": "openai/clip-vit-base-patch16",
+    "llava": "llava-hf/llava-1.5-7b-hf",
+    "qwen2_5_vl": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "bert": "sentence-transformers/all-MiniLM-L6-v2",
+    "llama": "lmsys/vicuna-7b-v1.5",
+    "qwen2": "Qwen/Qwen2.5-7B-Instruct",
+}
+
+
 def stand_in(name: str, folder: Path) -> str:
     """Make `folder`, if it is not there, the stand-in for the hub's model `name`; returns what it is, in words.
 
@@ -80,6 +92,21 @@ def stand_in(name: str, folder: Path) -> str:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fitting(name, folder)
     return _in_words(folder)
+
+
+def stand_in_of_folder(place: Path, folder: Path) -> str:
+    """Make `folder` the stand-in for a model that lies at `place`; an encoder that a job of ours wrote is taken as it is.
+
+    Raises:
+        ConfigError: its class has none.
+    """
+    kind = str(json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type"))
+    if (place / MANIFEST).is_file():
+        folder.symlink_to(place, target_is_directory=True)
+        return _in_words(folder)
+    if kind not in _OF_TYPE:
+        raise ConfigError(f"{place}: no tiny model of model_type {kind} is known; add a line to _OF_TYPE in reid_ray/rehearse/stand_ins.py")
+    return stand_in(_OF_TYPE[kind], folder)
 
 
 def _in_words(folder: Path) -> str:

@@ -1,0 +1,99 @@
+"""A user's own inputs in a rehearsal: a few dozen rows of her tables, a few of her pictures, a tiny model in the place of a large one.
+
+Nothing of hers is written to. Knows files; not configurations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reid_ray.data.images import is_image_name
+from reid_ray.rehearse.stand_ins import stand_in_of_folder
+
+_ROWS, _PICTURES = 32, 24  # rows of each split, pictures of a folder
+
+
+def excerpts(places: Sequence[tuple[Path, Path]]) -> Iterator[str]:
+    """Make small copies of what lies at each first place at the second; yields in words what each holds.
+
+    Captions are cut to the images of the tables of images among them, of which those that an earlier call made are taken as they are.
+    """
+    images: set[str] = set()
+    for place, to in sorted(_apart(places), key=lambda pair: _is_of_captions(pair[0])):
+        files = _parquet(place)
+        if not to.exists():
+            to.parent.mkdir(parents=True, exist_ok=True)
+            if (place / "config.json").is_file():
+                yield f"{place} is a tiny {stand_in_of_folder(place, to)}"
+            elif files:
+                tables = _captions(files, images) if _is_of_captions(place) else _first_of_each_split(files)
+                to.mkdir()
+                pq.write_table(pa.concat_tables(list(tables)), to / "part-00000.parquet")
+            elif place.is_dir():
+                _link_pictures(place, to)
+            else:
+                to.symlink_to(place)
+        if files:
+            held = pq.read_table(to, columns=["image_id"])["image_id"].to_pylist()
+            images |= set() if _is_of_captions(place) else set(held)
+            yield f"{place} is cut to {len(held)} rows"
+
+
+def _apart(places: Sequence[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
+    """A folder that holds tables of images and of captions, as ingest writes it, as these two."""
+    for place, to in places:
+        tables = [name for name in ("images", "captions") if _parquet(place / name)]
+        yield from ((place / name, to / name) for name in tables) if tables else [(place, to)]
+
+
+def _parquet(place: Path) -> list[Path]:
+    if place.is_dir():
+        return sorted(place.rglob("*.parquet"))
+    return [place] if place.suffix == ".parquet" else []
+
+
+def _is_of_captions(place: Path) -> bool:
+    files = _parquet(place)
+    return bool(files) and "caption_id" in pq.read_schema(files[0]).names
+
+
+def _first_of_each_split(files: list[Path]) -> Iterator[pa.Table]:
+    """The first rows of each split; a row group without any is read in its column of splits alone, of its pictures nothing."""
+    taken: Counter[str | None] = Counter()
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            for group in range(opened.num_row_groups):
+                splits = opened.read_row_group(group, columns=["split"])["split"].to_pylist()
+                rows = []
+                for number, split in enumerate(splits):
+                    if taken[split] < _ROWS:
+                        taken[split] += 1
+                        rows.append(number)
+                if rows:
+                    yield opened.read_row_group(group).take(rows)
+
+
+def _captions(files: list[Path], images: set[str]) -> Iterator[pa.Table]:
+    wanted = pa.array(sorted(images), pa.string())
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches():
+                table = pa.Table.from_batches([batch])
+                yield table.filter(pc.is_in(table["image_id"], value_set=wanted))
+
+
+def _link_pictures(place: Path, to: Path) -> None:
+    names = (
+        os.path.relpath(os.path.join(folder, name), place) for folder, _, names in os.walk(place) for name in names if is_image_name(name)
+    )
+    for name in islice(names, _PICTURES):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (to / name).symlink_to(place / name)

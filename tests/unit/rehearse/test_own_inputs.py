@@ -1,0 +1,62 @@
+"""A user's own tables, pictures and models are read in part, and what is made of them fits together."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.rehearse.chain import Command, planned
+from reid_ray.rehearse.job import rehearse
+from reid_ray.rehearse.own_inputs import excerpts
+
+
+def test_tables_are_cut_to_the_first_rows_of_each_split_and_captions_to_their_images(tmp_path):
+    people = SyntheticPeople(SyntheticConfig(identities=40, images_per_identity=3, val_share=0.5, test_share=0.1))
+    images, captions = people.image_table(), people.caption_table()
+    for name, table in (("images", images), ("captions", captions)):
+        (tmp_path / name).mkdir()
+        pq.write_table(table, tmp_path / name / "a.parquet", row_group_size=16)
+    said = list(excerpts([(tmp_path / name, tmp_path / "few" / name) for name in ("captions", "images")]))
+    few = pq.read_table(tmp_path / "few" / "images")
+    expected = []
+    for split in ("train", "val", "test"):
+        expected += [row["image_id"] for row in images.to_pylist() if row["split"] == split][:32]
+    assert sorted(few["image_id"].to_pylist()) == sorted(expected)
+    assert sorted(pq.read_table(tmp_path / "few" / "captions")["image_id"].to_pylist()) == sorted([*expected, *expected])
+    assert [line.split()[-2] for line in said] == [str(few.num_rows), str(2 * few.num_rows)]
+
+
+def test_a_table_outside_is_rehearsed_with_its_own_rows_and_left_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    people = SyntheticPeople(SyntheticConfig(identities=4, images_per_identity=2))
+    for name, table in (("images", people.image_table()), ("captions", people.caption_table())):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        pq.write_table(table, tmp_path / "mine" / name / "a.parquet")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    (verdict,) = rehearse([Command("lint", None, ("source.format=parquet", "source.path=mine", "output.path=page"))])
+    assert (verdict.read, verdict.written) == (8, 8)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+def test_a_model_outside_is_a_tiny_one_of_its_class_and_an_encoder_of_ours_itself(tmp_path):
+    for name, files in (("big", {}), ("ours", {"manifest.json": {}})):
+        (tmp_path / name).mkdir()
+        for file, content in {"config.json": {"model_type": "qwen2_5_vl", "architectures": ["X"]}, **files}.items():
+            (tmp_path / name / file).write_text(json.dumps(content))
+    said = list(excerpts([(tmp_path / name, tmp_path / "few" / name) for name in ("big", "ours")]))
+    assert "Qwen2_5_VLForConditionalGeneration" in said[0]
+    assert (tmp_path / "few" / "ours").resolve() == tmp_path / "ours"
+
+
+def test_a_training_on_ones_own_tables_ends_in_the_score_of_a_benchmark(tmp_path, monkeypatch):
+    home, root = tmp_path / "home", (tmp_path / "root")
+    for folder in (root, home / "images", home / "captions"):
+        folder.mkdir(parents=True)
+    pq.write_table(pa.table({"image_id": ["a"]}), home / "images" / "a.parquet")
+    monkeypatch.chdir(root)
+    acts = planned([Command("train", "train/train.yaml", ("images.path=images", "captions.paths=[captions]"))], root, home=home)
+    assert [act.command.job for act in acts] == ["train", "ingest", "evaluate"]
+    assert [(str(place), str(to)) for place, to in acts[0].own] == [(str(home / n), str(root / n)) for n in ("images", "captions")]

@@ -1,0 +1,53 @@
+"""A rehearsal runs jobs in the order in which they read each other, tells each verdict, and goes on after a failure where it can."""
+
+import json
+import os
+
+import pytest
+
+from reid_ray.cli.main import main
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.rehearse.chain import Command
+from reid_ray.rehearse.job import rehearse
+from reid_ray.rehearse.stand_ins import stand_in
+
+INGEST = Command("ingest", "data/ingest_cuhk_pedes.yaml")
+
+
+def test_a_failure_ends_what_reads_its_output_and_nothing_else(tmp_path):
+    wanted = [
+        Command("export", None, ("tables=runs/ingest/cuhk_pedes", "format=market1501", "output.path=out")),  # it has no query split
+        Command("lint", None, ("source.format=parquet", "source.path=out", "output.path=page")),
+        Command("lint", "data/lint.yaml"),
+    ]
+    with pytest.raises(DataError, match=r"rehearsal of export failed.* 2 did not pass"):
+        rehearse(wanted, report=tmp_path / "table.json")
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [(row["job"], row["verdict"]) for row in rows] == [
+        ("ingest", "ok"),
+        ("export", "failed"),
+        ("lint", "not reached"),
+        ("lint", "ok"),
+    ]
+    assert [row["read"] for row in rows] == [96, 0, 0, 96]
+    assert [row["failed"] for row in rows] == [1, 0, 0, 1], "each data set has one damaged image"
+
+
+def test_a_configuration_of_ones_own_is_rehearsed_from_any_folder_and_leaves_nothing_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("source: {format: rstpreid, path: /data/of/mine}\noutput: {path: runs/mine}\n")
+    assert main(["ingest", "--config", "mine.yaml", "limit=20", "--rehearse"]) == 0
+    said = capsys.readouterr().out
+    assert "source.path /data/of/mine -> " in said
+    assert "ok: 19 rows" in said
+    assert os.listdir() == ["mine.yaml"]
+
+
+def test_a_command_that_is_mistyped_is_refused_as_without_a_rehearsal(capsys):
+    assert main(["ingest", "--config", "data/ingest_cuhk_pedes.yaml", "limt=20", "--rehearse"]) == 2
+    assert "limt: unknown key" in capsys.readouterr().err
+
+
+def test_a_model_of_an_unknown_class_has_no_stand_in(tmp_path):
+    with pytest.raises(ConfigError, match="somebody/resnet50"):
+        stand_in("somebody/resnet50", tmp_path / "somebody" / "resnet50")
