@@ -13,7 +13,7 @@ from reid_ray.config.paths import WrittenPath, expanded
 
 
 class OptimizerConfig(Section):
-    """Adam with a linear warm-up and a cosine decay to zero."""
+    """Adam with a linear warm-up, then a cosine decay to zero or none."""
 
     name: Literal["adam", "adamw"] = Field("adam", description="adam couples weight decay to the gradient, adamw does not")
     lr: float = Field(1e-5, gt=0, description="peak learning rate (1e-5 for CLIP's weights)")
@@ -44,6 +44,9 @@ class OptimizerConfig(Section):
     warmup_from: float = Field(0.0, ge=0, le=1, description="where the rise begins, times lr (0.1 in IRRA)")
     rate_by: Literal["step", "epoch"] = Field(
         "step", description="step: the rate moves with every step; epoch: it stays through an epoch (IRRA's and LUPerson-MLLM's code)"
+    )
+    lr_decay: Literal["cosine", "none"] = Field(
+        "cosine", description="after the rise: half a cosine to zero at the last step, or none, the same rate to the end"
     )
     clip_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this global norm; 0 is off")
 

@@ -14,6 +14,7 @@ from reid_ray.train.config import OptimizerConfig
 _CLASSIFIERS = ("heads.classify.", "heads.interaction.head.")  # of identities and of words, whose biases learn as their weights do
 # Norms of IRR that begin at one, not at random: IRRA's code gives their scales the rate of CLIP's.
 _AS_THE_TOWERS = tuple(f"heads.interaction.{name}_norm." for name in ("text", "image", "output"))
+_SCALES = ("scale.shift", "sigmoid.log_scale", "sigmoid.bias")  # one number each, of which zero is no default to decay to
 _LAYER = re.compile(r"^(.*?)\.(?:layers|blocks)\.(\d+)\.")
 
 
@@ -21,7 +22,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
     """Adam or AdamW over what trains; weight decay as config.decay_of says. The rate is set before every step.
 
     Each group has a "factor" that the rate is multiplied by: config.heads_factor for the parameters below "heads." that begin at random,
-    else what layer_factors gives; config.bias_factor takes its place for biases.
+    else what layer_factors gives; config.bias_factor takes its place for biases. A learnt logit scale never decays.
     """
     named = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
     factors = layer_factors([name for name, _ in named], decay=config.layer_decay)
@@ -32,6 +33,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
         if bias and config.bias_factor is not None and not name.startswith(_CLASSIFIERS):
             factor = config.bias_factor
         decays = weight.ndim >= 2 or config.decay_of == "all" or (config.decay_of == "weights" and not bias)
+        decays = decays and not name.endswith(_SCALES)
         groups.setdefault((factor, decays), []).append(weight)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(
@@ -66,7 +68,7 @@ def layer_factors(names: Sequence[str], *, decay: float) -> dict[str, float]:
 
 
 def learning_rate(step: int, *, steps: int, steps_per_epoch: int, config: OptimizerConfig) -> float:
-    """The rate of `step` of `steps` (from 0): a linear rise from config.warmup_from to 1 times config.lr, then half a cosine to zero.
+    """The rate of `step` of `steps` (from 0): a linear rise from config.warmup_from to 1 times config.lr, then config.lr_decay.
 
     With config.rate_by epoch, that of its epoch: config.warmup_from in the first, 1 in the first after the rise.
     """
@@ -75,4 +77,6 @@ def learning_rate(step: int, *, steps: int, steps_per_epoch: int, config: Optimi
     warmup = round(config.warmup_share * end)
     if place < warmup:
         return config.lr * (config.warmup_from + (1 - config.warmup_from) * (place if by_epoch else place + 1) / warmup)
+    if config.lr_decay == "none":
+        return config.lr
     return config.lr * 0.5 * (1 + math.cos(math.pi * (place - warmup) / max(1, end - warmup)))

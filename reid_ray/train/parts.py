@@ -6,7 +6,7 @@ Knows tensors and names; not models, Ray or DeepSpeed. A recipe builds Parts on 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,11 +29,15 @@ class TrainBatch:
 
 @dataclass(frozen=True)
 class Loss:
-    """`total` is what is differentiated; `raw` and `weighted` name each term's value before and after its weight, detached."""
+    """`total` is what is differentiated; `raw` and `weighted` name each term's value before and after its weight, detached.
+
+    `learnt` names numbers that the losses learn and that are worth watching, such as logit_scale.
+    """
 
     total: torch.Tensor
     raw: dict[str, torch.Tensor]
     weighted: dict[str, torch.Tensor]
+    learnt: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class StepPlan(Protocol):

@@ -77,7 +77,7 @@ def job(people: Path, out: Path, *overrides: str) -> TrainJob:
         "batches.crop_padding=0",
         "batches.erase=0",
         "objective.sdm.temperature=0.1",
-        "objective.infonce.weight=0.5",
+        "objective.infonce={weight: 0.5, temperature: learned}",
         "optimizer.lr=0.001",
         "optimizer.weight_decay=0.05",
         "optimizer.name=adamw",
@@ -109,11 +109,11 @@ def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[s
     counts = np.array([len(rewrites[row["caption_id"]]) for row in originals])
     seed = config.batches.seed
     plan = BatchPlan(counts, ShuffledOrder(len(counts), size=12, seed=seed), rewrite_share=config.captions.rewrite_share, seed=seed)
-    weights = [weight for name, weight in encoder.model.named_parameters() if name != "logit_scale"]
+    weights = list(encoder.model.parameters())
     optimizer = torch.optim.AdamW(
         [
             {"params": [w for w in weights if w.ndim > 1], "weight_decay": 0.05},
-            {"params": [w for w in weights if w.ndim == 1], "weight_decay": 0},
+            {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0},  # the logit scale has no dimension
         ],
         eps=1e-4,
     )
@@ -133,7 +133,7 @@ def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[s
         for score in (cosine, cosine.T):
             p = (score / 0.1).softmax(dim=1)
             loss = loss + (p * torch.log(p / (same / same.sum(1, keepdim=True) + 1e-8))).sum(1).mean()
-            loss = loss - 0.5 * torch.diagonal((score / 0.07).log_softmax(dim=1)).mean() / 2
+            loss = loss - 0.5 * torch.diagonal((score * encoder.model.logit_scale.exp()).log_softmax(dim=1)).mean() / 2
         warmup = 1  # 0.1 of 12 steps
         lr = 1e-3 * ((step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (12 - warmup))))
         for group in optimizer.param_groups:
@@ -143,12 +143,11 @@ def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[s
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         losses.append(loss.item())
-    return losses, {name: weight.detach() for name, weight in encoder.model.named_parameters() if name != "logit_scale"}
+    return losses, {name: weight.detach() for name, weight in encoder.model.named_parameters()}
 
 
 def trained(out: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
     weights = load_file(out / "model" / "model.safetensors")
-    weights.pop("logit_scale")
     return [line["loss"] for line in read_metrics(out) if line.get("kind") == "train"], weights
 
 

@@ -19,10 +19,12 @@ from reid_ray.model.dual.token_features import image_pass, layer_at, patch_featu
 from reid_ray.train.dual.grad_cache import Tensors, in_chunks
 from reid_ray.train.losses.config import ObjectiveConfig
 from reid_ray.train.losses.irr import IGNORED, InteractionEncoder, irr_cost
+from reid_ray.train.losses.logit_scale import LogitScale
 from reid_ray.train.masking.noise_aware import noise_levels
 
-# Names of the sigmoid loss's parameters in the module's state.
+# Names of the sigmoid loss's parameters in the module's state, and of InfoNCE's.
 SCALE, BIAS = "heads.sigmoid.log_scale", "heads.sigmoid.bias"
+SHIFT = "scale.shift"
 
 
 class PairCollate:
@@ -74,20 +76,31 @@ class TwoTowers(nn.Module):
     """The two towers of a dual encoder. forward(batch) -> {"image": [A, D], "text": [A, D]}, unit vectors in float32, and:
 
     "noise" [A, T], levels of the tokens of full_ids, if those are given; "image_identity" and "text_identity" [A, K], "irr_cost" and
-    "irr_count" [A], "sigmoid" [2] (log scale, bias), as far as there are heads for them and both modalities are given.
+    "irr_count" [A], "sigmoid" [2] (log scale, bias), as far as there are heads for them and both modalities are given; "log_scale" [1] if
+    it is learnt.
 
-    The model's own logit scale and bias are set aside: the losses have temperatures of their own, and DeepSpeed cannot hold a parameter
-    without dimensions.
+    The model's own logit scale and bias are set aside, for DeepSpeed cannot hold a parameter without dimensions: `scale` and the sigmoid
+    loss's head learn in their place, other losses have temperatures of their own.
 
     Args:
         encoder: its weights are trained in place.
         heads: what the losses bring; None if they bring nothing.
         chunk: samples whose activations are alive at a time (GradCache); None keeps those of all.
         depth: share of each tower's layers after which noise levels are taken.
+        scale: the logit scale of InfoNCE, if it is learnt.
     """
 
-    def __init__(self, encoder: DualEncoder, heads: LossHeads | None = None, *, chunk: int | None = None, depth: float = 1.0) -> None:
+    def __init__(
+        self,
+        encoder: DualEncoder,
+        heads: LossHeads | None = None,
+        *,
+        chunk: int | None = None,
+        depth: float = 1.0,
+        scale: LogitScale | None = None,
+    ) -> None:
         super().__init__()
+        self.scale = scale
         self.model, self._family = encoder.model, encoder.family
         self.heads = heads
         self._shell = [encoder]  # in a list, so that the encoder's module is not registered twice
@@ -121,17 +134,22 @@ class TwoTowers(nn.Module):
         features = in_chunks(self._encode, given, size=self._chunk)
         if self.heads is not None and self.heads.sigmoid is not None:
             features["sigmoid"] = self.heads.sigmoid()
+        if self.scale is not None:
+            features["log_scale"] = self.scale()
         return features
 
     def encoder_with(self, state: dict[str, torch.Tensor], *, temperature: float) -> DualEncoder:
         """A new DualEncoder with the weights `state` of this module (float32, on CPU).
 
-        Its logit scale is 1 / temperature, or what the sigmoid loss has learnt where the model has such a scale and bias of its own.
+        Its logit scale is what was learnt: by InfoNCE, or by the sigmoid loss where the model has a scale and bias of its own for it; else
+        1 / temperature.
         """
         shell = self._shell[0]
         model = type(shell.model)(shell.model.config)
         weights = {name.removeprefix("model."): weight for name, weight in state.items() if name.startswith("model.")}
         learnt = (state[SCALE].item(), state[BIAS].item()) if SCALE in state else None
+        if self.scale is not None:
+            temperature = math.exp(-self.scale.value(state[SHIFT]))
         model.load_state_dict({**weights, **self._family.logits(temperature=temperature, learnt=learnt)})
         return DualEncoder(model, shell.tokenizer, shell.transform)
 

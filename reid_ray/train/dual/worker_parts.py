@@ -19,6 +19,7 @@ from reid_ray.train.dual.towers import LossHeads, PairCollate, TwoTowers
 from reid_ray.train.dual.validation import Validation
 from reid_ray.train.feed.augment import fill_of
 from reid_ray.train.feed.loader import Feed
+from reid_ray.train.losses.logit_scale import LogitScale
 from reid_ray.train.losses.objective import build_objective
 from reid_ray.train.masking.noise_aware import vocabulary_of
 from reid_ray.train.masking.noise_export import write_noise
@@ -60,7 +61,7 @@ def build_parts(config: TrainJob, folder: Path) -> Parts:
     masker = _masker(config, feed, tokenizer, context=context, device=engine.device)
 
     def write(state: Tensors, path: Path, facts: dict[str, Any]) -> None:
-        module.encoder_with(state, temperature=config.objective.sdm.temperature).save(path, facts)
+        module.encoder_with(state, temperature=config.objective.saved_temperature).save(path, facts)
 
     def validation(path: Path) -> Callable[[], dict[str, float]]:
         size = max(share, 64)
@@ -94,7 +95,8 @@ def _module(config: TrainJob, encoder: DualEncoder, feed: Feed, *, vocab_size: i
     torch.manual_seed(config.batches.seed)  # the heads' first weights, the same on every worker
     start = encoder.family.scale_and_bias(encoder.model)
     heads = LossHeads(config.objective, dim=encoder.dim, persons=feed.persons, vocab_size=vocab_size, sigmoid_start=start)
-    return TwoTowers(encoder, heads, chunk=config.batches.chunk, depth=config.masking.depth)
+    scale = LogitScale(encoder.model.logit_scale.item()) if config.objective.infonce.learns_scale else None
+    return TwoTowers(encoder, heads, chunk=config.batches.chunk, depth=config.masking.depth, scale=scale)
 
 
 def _masker(config: TrainJob, feed: Feed, tokenizer: Any, *, context: int, device: torch.device) -> StepMasks | None:

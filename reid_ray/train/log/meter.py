@@ -95,7 +95,8 @@ class Meter:
 
     def add(self, loss: Loss, *, norm: float, samples: int) -> None:
         """One step."""
-        named = {"loss": loss.total.detach(), **loss.raw, **{f"weighted_{name}": value for name, value in loss.weighted.items()}}
+        weighted = {f"weighted_{name}": value for name, value in loss.weighted.items()}
+        named = {"loss": loss.total.detach(), **loss.raw, **weighted, **loss.learnt}
         self._names = list(named)
         self._rows.append(torch.stack(list(named.values())))
         self._norm += norm
@@ -104,7 +105,8 @@ class Meter:
     def line(self) -> dict[str, float | None]:
         """The numbers since the last line; every worker must ask for it, and all get the same losses and memory.
 
-        loss, each term and weighted_<term>; grad_norm before clipping; steps_per_second and images_per_second over all workers;
+        loss, each term, weighted_<term> and what the losses learn (logit_scale); grad_norm before clipping; steps_per_second and
+        images_per_second over all workers;
         data_wait_share of this worker's time; memory_peak_mb, the largest of all workers, MiB; cuda_peak_mb, of all GPUs (None without);
         mfu (None where the peak is unknown).
         """

@@ -6,7 +6,7 @@ weight, its lines in the log and its share of the memory estimate follow. The fo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,7 +39,22 @@ class SdmTerm(LossTerm):
 class InfoNceTerm(LossTerm):
     """InfoNCE, CLIP's contrastive loss (Radford et al. 2021), as LLM-DA uses it."""
 
-    temperature: float = Field(0.07, gt=0, description="softmax temperature (0.07, where CLIP's own starts)")
+    temperature: float | Literal["learned"] = Field(
+        0.07,
+        description="softmax temperature, above 0 (0.07, where CLIP's own started), or learned: the model's own logit scale goes on "
+        "learning from where it is, never above 100 as in CLIP, and is saved with the weights",
+    )
+
+    @model_validator(mode="after")
+    def _above_zero(self) -> Self:
+        if self.temperature != "learned" and self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; give a number above 0, or learned")
+        return self
+
+    @property
+    def learns_scale(self) -> bool:
+        """Whether the model's logit scale trains."""
+        return self.weight > 0 and self.temperature == "learned"
 
     def value(self, pairs: Pairs) -> torch.Tensor:
         """In tiles if pairs.tile is given."""
@@ -47,10 +62,11 @@ class InfoNceTerm(LossTerm):
         from reid_ray.train.losses.image_text import infonce_loss
 
         own = (pairs.image_AD, pairs.text_AD)
+        temperature = (-pairs.features["log_scale"]).exp() if self.temperature == "learned" else self.temperature
         if pairs.tile is not None:
-            return blocked_infonce_loss(*own, temperature=self.temperature, tile=pairs.tile)
+            return blocked_infonce_loss(*own, temperature=temperature, tile=pairs.tile)
         image_CD, text_CD = pairs.candidates["image_CD"], pairs.candidates["text_CD"]
-        return infonce_loss(*own, image_CD=image_CD, text_CD=text_CD, first=pairs.first, temperature=self.temperature)
+        return infonce_loss(*own, image_CD=image_CD, text_CD=text_CD, first=pairs.first, temperature=temperature)
 
 
 class SigmoidTerm(LossTerm):
@@ -125,6 +141,20 @@ class ObjectiveConfig(Section):
     def terms(self) -> dict[str, LossTerm]:
         """The terms by name."""
         return {name: term for name in type(self).model_fields if isinstance(term := getattr(self, name), LossTerm)}
+
+    @property
+    def saved_temperature(self) -> float:
+        """The temperature of a saved model's logit scale where none was learnt: that of the softmax that trained it."""
+        nce = self.infonce
+        return nce.temperature if nce.weight and not self.sdm.weight and nce.temperature != "learned" else self.sdm.temperature
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        if self.infonce.learns_scale and self.sigmoid.weight:
+            raise ValueError(
+                "infonce.temperature is learned and sigmoid learns a scale, too, but a model holds one; give the former a number"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:

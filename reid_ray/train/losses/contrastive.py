@@ -43,9 +43,15 @@ def blocked_sdm_loss(
     return _Tiled.apply(image_AD, text_AD, scale, bias, person_A, _Sdm(eps), tile)
 
 
-def blocked_infonce_loss(image_AD: torch.Tensor, text_AD: torch.Tensor, *, temperature: float, tile: int = TILE) -> torch.Tensor:
-    """reid_ray.train.losses.image_text.infonce_loss over the pairs of all workers, tile by tile; arguments as in blocked_sdm_loss."""
-    scale, bias = image_AD.new_tensor(1 / temperature), image_AD.new_zeros(())
+def blocked_infonce_loss(
+    image_AD: torch.Tensor, text_AD: torch.Tensor, *, temperature: float | torch.Tensor, tile: int = TILE
+) -> torch.Tensor:
+    """reid_ray.train.losses.image_text.infonce_loss over the pairs of all workers, tile by tile.
+
+    Arguments as in blocked_sdm_loss; a temperature that is learnt is a tensor of one element.
+    """
+    scale = (1 / temperature).reshape(()) if isinstance(temperature, torch.Tensor) else image_AD.new_tensor(1 / temperature)
+    bias = image_AD.new_zeros(())
     first = _rank() * len(image_AD)
     own_A = torch.arange(first, first + len(image_AD), device=image_AD.device)
     return _Tiled.apply(image_AD, text_AD, scale, bias, own_A, _InfoNce(), tile)

@@ -59,7 +59,7 @@ def infonce_loss(
     image_CD: torch.Tensor,
     text_CD: torch.Tensor,
     first: int,
-    temperature: float,
+    temperature: float | torch.Tensor,
 ) -> torch.Tensor:
     """CLIP's contrastive loss (Radford et al. 2021): cross-entropy of finding one's own pair, the mean of both directions.
 
@@ -71,7 +71,7 @@ def infonce_loss(
         image_CD: unit vectors of the candidates' pictures; the anchors are rows first .. first + A - 1 of them.
         text_CD: unit vectors of the candidates' texts, in the same order.
         first: row of the first anchor among the candidates.
-        temperature: > 0; CLIP learns it from 0.07 on.
+        temperature: > 0; CLIP learns it from 0.07 on, so it may be a tensor of one element, with gradient.
 
     Returns:
         A scalar.

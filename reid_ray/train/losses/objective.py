@@ -40,7 +40,8 @@ class Objective:
         raw = {name: term.value(pairs) for name, term in self._terms.items()}
         weighted = {name: self._terms[name].weight * value for name, value in raw.items()}
         total = torch.stack(list(weighted.values())).sum()
-        return Loss(total, {n: v.detach() for n, v in raw.items()}, {n: v.detach() for n, v in weighted.items()})
+        learnt = {"logit_scale": features["log_scale"].detach().exp().reshape(())} if "log_scale" in features else {}
+        return Loss(total, {n: v.detach() for n, v in raw.items()}, {n: v.detach() for n, v in weighted.items()}, learnt)
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:

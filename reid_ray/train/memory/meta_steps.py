@@ -28,6 +28,7 @@ def train_step(
     from reid_ray.model.dual.clip import clip_from_scratch
     from reid_ray.model.pretrained import open_pretrained
     from reid_ray.train.dual.towers import LossHeads, TwoTowers
+    from reid_ray.train.losses.logit_scale import LogitScale
     from reid_ray.train.losses.objective import build_objective
 
     model, shape = config.model, config.model.scratch
@@ -52,7 +53,8 @@ def train_step(
     text, dim = encoder.model.config.text_config, encoder.family.dim(encoder.model.config)
     with torch.device("meta"):
         heads = LossHeads(config.objective, dim=dim, persons=plan.persons, vocab_size=text.vocab_size)
-    module = TwoTowers(encoder, heads, chunk=config.batches.chunk, depth=config.masking.depth)
+        scale = LogitScale(0.0) if config.objective.infonce.learns_scale else None
+    module = TwoTowers(encoder, heads, chunk=config.batches.chunk, depth=config.masking.depth, scale=scale)
     if checkpointing:
         checkpoint_layers(encoder.model)
     module.train().to(_dtype(config))

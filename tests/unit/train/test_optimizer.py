@@ -116,3 +116,8 @@ def test_the_rate_rises_to_its_peak_and_falls_like_a_cosine_to_zero():
     assert rates[:2] == [1.0, 2.0]
     torch.testing.assert_close(rates[2:], [1 + math.cos(math.pi * k / 8) for k in range(9)])
     assert rates[-1] == pytest.approx(0.0)
+
+
+def test_without_decay_the_rate_stays_at_its_peak():
+    config = OptimizerConfig(lr=2.0, warmup_share=0.2, lr_decay="none")
+    assert [learning_rate(step, steps=10, steps_per_epoch=1, config=config) for step in range(10)] == [1.0] + [2.0] * 9

@@ -22,6 +22,7 @@ from reid_ray.train.checkpoint import contents as checkpoint
 from reid_ray.train.checkpoint.checkpoint_place import CheckpointPlace, open_checkpoint_storage
 from reid_ray.train.checkpoint.contents import Progress, check, read_parts, write_parts
 from reid_ray.train.config import DeepSpeedConfig, OptimizerConfig
+from reid_ray.train.losses.logit_scale import LogitScale
 
 CASES = {
     "stage0": DeepSpeedConfig(zero_stage=0),
@@ -37,19 +38,19 @@ OTHER = {"stage0": "stage3", "stage1": "stage0", "stage2-offload": "stage1", "st
 
 
 class Net(nn.Module):
-    """Weights that two workers cannot halve, one that is frozen, one of a single element, and a running mean."""
+    """Weights that two workers cannot halve, one that is frozen, a logit scale, and a running mean."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.first, self.frozen, self.last = nn.Linear(3, 7), nn.Linear(7, 7), nn.Linear(7, 1)
-        self.scale = nn.Parameter(torch.ones(1))
+        self.scale = LogitScale(0.0)
         self.frozen.requires_grad_(False)
         self.register_buffer("seen", torch.zeros(1))
 
     def forward(self, x_A3):
         self.seen += 1
-        return self.last(torch.tanh(self.frozen(torch.tanh(self.first(x_A3))))) * self.scale
+        return self.last(torch.tanh(self.frozen(torch.tanh(self.first(x_A3))))) * self.scale().exp()
 
 
 class Run:
@@ -166,18 +167,20 @@ def _spawn(world: int, folder: Path, source: Path | None) -> None:
 def test_another_number_of_workers_at_another_stage_goes_on_as_if_nothing_had_been(folders, case, read_by, written_by):
     resumed = load_file(folders[read_by] / f"{case}-from-others.safetensors")
     expected = load_file(folders[written_by] / f"{case}-undisturbed.safetensors")
-    assert resumed.keys() == expected.keys() >= {"scale", "seen", "frozen.weight"}
+    assert resumed.keys() == expected.keys() >= {"scale.shift", "seen", "frozen.weight"}
     close = {"rtol": 0, "atol": 2e-3} if case.startswith("bf16") else {"rtol": 1e-5, "atol": 1e-6}
     start = load_file(folders[written_by] / case / "model" / "model.safetensors")
     for name, value in expected.items():
         torch.testing.assert_close(resumed[name], value, **close, msg=lambda text, at=name: f"{at}: {text}")
-    assert (expected["first.weight"] - start["first.weight"]).abs().max() > 4e-3  # three steps move further than the tolerance
+    # Three steps move further than the tolerance.
+    assert (expected["first.weight"] - start["first.weight"]).abs().max() > 4e-3
+    assert (expected["scale.shift"] - start["scale.shift"]).abs() > 2e-3
 
 
 @pytest.mark.slow
 def test_only_what_trains_is_in_the_training_state_and_no_hidden_folder_stays(folders):
     manifest = check(folders["two"] / "stage3")
-    assert set(manifest["training"]) == {"first.weight", "first.bias", "last.weight", "last.bias", "scale"}
+    assert set(manifest["training"]) == {"first.weight", "first.bias", "last.weight", "last.bias", "scale.shift"}
     assert {name for name in manifest["files"] if name.startswith("workers/")} == {
         f"workers/{rank:05d}-of-00002.safetensors" for rank in range(2)
     }
