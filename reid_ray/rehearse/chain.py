@@ -1,8 +1,8 @@
 """Which jobs stand before a configuration and which come after it, found by who writes what: the shipped configurations are the table.
 
 A configuration reads runs/ingest/rstpreid/images; one that ships writes runs/ingest/rstpreid; that one comes first, and what it reads
-before it. What no shipped configuration writes as it stands has a line in MADE_BY, a data set a line in DATA_SETS. A new configuration
-that reads what another writes needs no line at all. Knows places and jobs; runs nothing.
+before it. What no shipped configuration writes as it stands has a line in MADE_BY. A new configuration that reads what another writes
+needs no line at all. Knows places and jobs; runs nothing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,15 @@ class Command:
     config: str | None = None
     overrides: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Of its configuration: TASK/FILE.yaml of a shipped one, the file's name of another; the job's if there is none."""
+        if self.config is None:
+            return self.job
+        return os.path.basename(self.config) if os.path.isabs(self.config) else self.config
+
     def __str__(self) -> str:
-        return " ".join([self.config or self.job, *self.overrides])
+        return " ".join([self.name, *self.overrides])
 
 
 _SETS = {"cuhk": "cuhk_pedes", "icfg": "icfg_pedes", "rstp": "rstpreid"}

@@ -83,10 +83,10 @@ def _working_directory(folder: Path) -> Iterator[Path]:
 def _verdict(act: Act, earlier: dict[Command, Verdict], root: Path) -> Verdict:
     command, job = act.command, JOBS[act.command.job]
     facts: dict[str, Any] = {
-        "configuration": command.config or command.job,
+        "configuration": command.name,
         "overrides": command.overrides,
         "job": command.job,
-        "changes": tuple(map(str, act.changes)),
+        "changes": tuple(str(change).replace(f"{root}/", "./") for change in act.changes),
     }
     missing = [before for before in act.before if earlier[before].verdict != OK]
     if missing:

@@ -76,7 +76,7 @@ SIZES: Mapping[str, Mapping[str, Rule]] = {
         "max_replicas": _exactly(None),
         "num_cpus": _at_most(1.0),
         "num_gpus": _exactly(0.0),
-        "batch_size": _at_most(32),
+        "batch_size": _at_most(64),
     },
     "VllmConfig": {
         "dtype": _exactly("float32"),

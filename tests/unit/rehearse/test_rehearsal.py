@@ -38,7 +38,7 @@ def test_a_configuration_of_ones_own_is_rehearsed_from_any_folder_and_leaves_not
     (tmp_path / "mine.yaml").write_text("source: {format: rstpreid, path: /data/of/mine}\noutput: {path: runs/mine}\n")
     assert main(["ingest", "--config", "mine.yaml", "limit=20", "--rehearse"]) == 0
     said = capsys.readouterr().out
-    assert "source.path /data/of/mine -> " in said
+    assert "source.path /data/of/mine -> ./data/of/mine" in said
     assert "ok: 19 rows" in said
     assert os.listdir() == ["mine.yaml"]
 
