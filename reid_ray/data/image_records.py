@@ -11,6 +11,18 @@ from typing import Any
 
 from reid_ray.storage.file_systems import Store
 
+# What readers set right in a row that can be used: ingest's manifest counts it by these codes, lint says it in these words.
+MENDED = {
+    "line_break_spelled": "images with captions that spell a line break as /n or \\n: read as a space",
+    "label_not_known": "images with labels of -1, which is not known: null in attributes",
+    "label_unusable": "images whose list of labels is none: attributes are null",
+    "no_split_key": "images without the key split, in a data set of one split",
+    "text_for_list": "images with a text where their list of captions should be",
+    "object_for_list": "images with an object where their list of captions should be: its values in the order of its keys",
+    "records_for_object": "images in a list of records where an object {path: captions} should be",
+    "path_of_elsewhere": "images whose path begins with folders of another machine: read from Part1, Part2, ... on",
+}
+
 # A caption is a partial row of records.CAPTIONS: at least "text"; kind human and status ok where it does not say otherwise.
 Caption = Mapping[str, Any]
 
@@ -29,6 +41,7 @@ class ImageRecord:
     camera_id: int | None = None
     attributes: str | None = None
     captions: tuple[Caption, ...] = field(default=())
+    mended: tuple[str, ...] = field(default=())  # codes of MENDED
 
     @property
     def path(self) -> str | None:
@@ -78,3 +91,14 @@ def caption_of(text: Any, **columns: Any) -> Caption:
         return {"kind": "human", "text": None, "status": "failed", "reason": "null_caption", **columns}
     reason = f"caption_not_text: a {type(text).__name__}: {str(text)[:80]}"
     return {"kind": "human", "text": None, "status": "failed", "reason": reason, **columns}
+
+
+def composed_caption(text: Any, target: str, **columns: Any) -> Caption:
+    """The text of a query that is an image and a text together: it describes `target`, not the image that it stands with.
+
+    No job asks with both, and nothing may learn the pair, so it is kept as a failed row.
+    """
+    caption = caption_of(text, **columns)
+    if caption["status"] != "ok":
+        return caption
+    return {**caption, "status": "failed", "reason": f"composed_query: asks with its image for {target}"}

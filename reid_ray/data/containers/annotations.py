@@ -73,6 +73,16 @@ def stream_pairs(store: Store, file: str) -> Iterator[tuple[str, Any]]:
         text.end()
 
 
+def first_character(store: Store, file: str) -> str:
+    """The first character of a JSON file that is not blank; empty where there is none.
+
+    Raises:
+        DataError: the file cannot be read, or is no text.
+    """
+    with _open_json(store, file) as text:
+        return text.peek(end="")
+
+
 def text_lines(store: Store, file: str) -> Iterator[tuple[int, str]]:
     """(number from 1, line without its end and outer blanks) of every line that is not blank.
 

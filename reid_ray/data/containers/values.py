@@ -12,6 +12,7 @@ from typing import Any
 
 SPLITS = ("train", "val", "test")
 _KNOWN_SPLITS = frozenset({*SPLITS, "query", "gallery"})
+_SPELLED_BREAK = re.compile(r"(?<![a-z])[/\\]n|[/\\]n(?![a-z])")
 _WHOLE = re.compile(r"\s*([+-]?[0-9]{1,40})(?:\.0*)?\s*", re.ASCII)
 
 
@@ -53,6 +54,16 @@ def slashes(path: str) -> str:
     while path.startswith("./"):
         path = path[2:].lstrip("/")
     return path
+
+
+def without_spelled_breaks(text: str) -> str:
+    """A caption with a space for each line break that it spells out, by a slash or a backslash before n; any other as it is.
+
+    A slash between small letters is the writer's own: "a red/navy coat" stays.
+    """
+    if not _SPELLED_BREAK.search(text):
+        return text
+    return " ".join(_SPELLED_BREAK.sub(" ", text).split())
 
 
 def is_safe_name(name: str) -> bool:

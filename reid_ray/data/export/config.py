@@ -21,6 +21,10 @@ ExportFormat = Literal[
     "cuhk03_images",
     "luperson",
     "luperson_mllm",
+    "ufine6926",
+    "ufine3c",
+    "webperson",
+    "synth_pedes",
     "webdataset",
 ]
 

@@ -2,7 +2,7 @@
 
 Streams, one image in memory at a time; ids and names are told apart by digests, some 160 bytes an image (0.6 GB at 4 million). A row that a
 layout cannot express (no identity, a split it does not have) is counted with its reason; what each layout needs is written beside its
-writer in layouts.py and reid_layouts.py.
+writer in layouts.py, json_layouts.py and reid_layouts.py.
 """
 
 from __future__ import annotations

@@ -6,101 +6,26 @@ Knows rows and files; not where rows come from. A layout that a row does not fit
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from reid_ray.data.containers.json_captions import IMAGES
-from reid_ray.data.containers.values import SPLITS
 from reid_ray.data.export.config import ExportFormat, ExportJob
 from reid_ray.data.export.file_naming import is_possible
+from reid_ray.data.export.json_layouts import (
+    IcfgWriter,
+    JsonWriter,
+    RstpWriter,
+    SynthPedesWriter,
+    UFine3CWriter,
+    UFine6926Writer,
+    WebPersonWriter,
+)
 from reid_ray.data.export.reid_layouts import Cuhk03ImagesWriter, Cuhk03Writer, DukeWriter, MarketWriter, Msmt17Writer
 from reid_ray.data.export.writer import CannotExpressError, Writer, suffix_of
-from reid_ray.data.formats import cuhk_pedes, icfg_pedes, luperson, luperson_mllm, rstpreid
+from reid_ray.data.formats import luperson, luperson_mllm
 from reid_ray.data.formats.generic.webdataset import IMAGE_ID, ShardWriter
 from reid_ray.data.image_records import Caption, ImageRecord
-
-_WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
-
-
-class JsonWriter(Writer):
-    """CUHK-PEDES, ICFG-PEDES, RSTPReid: one JSON list and imgs/. Needs identity, a split among train, val, test, and a caption."""
-
-    file_name = cuhk_pedes.ANNOTATIONS
-    splits: Sequence[str] = SPLITS
-
-    def __enter__(self) -> JsonWriter:
-        self._file: BinaryIO = (self.folder / self.file_name).open("wb")
-        self._file.write(b"[")
-        self._entries = 0
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.write(b"]")
-        self._file.close()
-        super().__exit__()
-
-    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
-        """Write imgs/<path> and the entry."""
-        if record.person_id is None:
-            raise CannotExpressError("no_person_id")
-        if record.split not in self.splits:
-            raise CannotExpressError("split_not_in_layout")
-        if not captions:
-            raise CannotExpressError("no_caption")
-        path = self.path_of(record, data)
-        self.write_image(f"{IMAGES}/{path}", data, name=path, image_id=record.image_id)
-        entry = self.entry(record, path, [caption["text"] for caption in captions])
-        self._file.write((", " if self._entries else "").encode() + json.dumps(entry).encode())
-        self._entries += 1
-        self.captions += len(captions)
-
-    def path_of(self, record: ImageRecord, data: bytes) -> str:
-        """The image's path below imgs/."""
-        return self.names.name_of(record.image_id, suffix_of(data))
-
-    def entry(self, record: ImageRecord, path: str, texts: list[str]) -> dict[str, Any]:
-        """The JSON object of an image. processed_tokens are lower-case words; the authors' tokeniser is not published."""
-        tokens = [_WORD.findall(text.lower()) for text in texts]
-        return {"split": record.split, "captions": texts, "file_path": path, "processed_tokens": tokens, "id": record.person_id}
-
-
-class IcfgWriter(JsonWriter):
-    """ICFG-PEDES: as CUHK-PEDES, without val."""
-
-    file_name = icfg_pedes.ANNOTATIONS[0]
-    splits = ("train", "test")
-
-
-class RstpWriter(JsonWriter):
-    """RSTPReid: flat names <person>_c<camera>_<index>.jpg under the key img_path; needs a camera unless the name has one already."""
-
-    file_name = rstpreid.ANNOTATIONS
-
-    def __enter__(self) -> RstpWriter:
-        super().__enter__()
-        self._numbered = -1  # the last number of a made name
-        return self
-
-    def path_of(self, record: ImageRecord, data: bytes) -> str:
-        """The image's own name if it is of this kind and says this camera, else one made of person, camera and a running number."""
-        match = rstpreid.NAME.match(record.image_id)
-        if match and (record.camera_id is None or int(match["camera"]) == record.camera_id) and self.names.take(record.image_id):
-            return record.image_id
-        if record.camera_id is None:
-            raise CannotExpressError("no_camera_id")
-        if record.camera_id < 0 or (record.person_id or 0) < 0:
-            raise CannotExpressError("camera_not_in_layout" if record.camera_id < 0 else "person_id_not_in_layout")
-        while True:
-            self._numbered = max(self._numbered + 1, self._entries)
-            name = f"{record.person_id:04d}_c{record.camera_id}_{self._numbered:04d}.{suffix_of(data)}"
-            if self.names.take(name):
-                return name
-
-    def entry(self, record: ImageRecord, path: str, texts: list[str]) -> dict[str, Any]:
-        """The JSON object of an image."""
-        return {"id": record.person_id, "img_path": path, "captions": texts, "split": record.split}
 
 
 class LupersonWriter(Writer):
@@ -216,5 +141,9 @@ WRITERS: dict[ExportFormat, Callable[[Path, ExportJob], Writer]] = {
     "cuhk03_images": Cuhk03ImagesWriter,
     "luperson": LupersonWriter,
     "luperson_mllm": LupersonMllmWriter,
+    "ufine6926": UFine6926Writer,
+    "ufine3c": UFine3CWriter,
+    "webperson": WebPersonWriter,
+    "synth_pedes": SynthPedesWriter,
     "webdataset": WebdatasetWriter,
 }

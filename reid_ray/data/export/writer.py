@@ -1,6 +1,7 @@
 """What the layouts of the job export share: a row that has no place, and files that never overwrite each other or leave the folder.
 
-Knows rows and files; not one layout. The layouts are in layouts.py and reid_layouts.py, the rule for names in file_naming.py.
+Knows rows and files; not one layout. The layouts are in layouts.py, json_layouts.py and reid_layouts.py, the rule for names in
+file_naming.py.
 """
 
 from __future__ import annotations

@@ -21,6 +21,15 @@ READERS = {
     "cuhk03": "cuhk03.read_cuhk03",
     "luperson": "luperson.read_luperson",
     "luperson_mllm": "luperson_mllm.read_luperson_mllm",
+    "ufine6926": "ufine.read_ufine6926",
+    "ufine3c": "ufine.read_ufine3c",
+    "interactive_pedes": "interactive_pedes.read_interactive_pedes",
+    "webperson": "generated.webperson.read_webperson",
+    "synth_pedes": "generated.synth_pedes.read_synth_pedes",
+    "ham_pedes": "generated.ham_pedes.read_ham_pedes",
+    "mals": "generated.mals.read_mals",
+    "itcpr": "composed.itcpr.read_itcpr",
+    "syncpr": "composed.syncpr.read_syncpr",
     "folder": "generic.folder.read_folder",
     "webdataset": "generic.webdataset.read_webdataset",
     "parquet": "generic.parquet.read_parquet",
@@ -29,6 +38,9 @@ if TYPE_CHECKING:
     Format: TypeAlias = str
 else:
     Format = Literal[tuple(READERS)]
+_ONE_JSON_FILE = frozenset(
+    {"cuhk_pedes", "icfg_pedes", "rstpreid", "ufine6926", "ufine3c", "interactive_pedes", "webperson", "synth_pedes", "ham_pedes", "syncpr"}
+)
 # Formats whose images are no files of their own: nothing could be read by path later.
 WITHOUT_FILES = frozenset({"webdataset", "parquet"})
 
@@ -42,10 +54,14 @@ class SourceConfig(Section):
     )
     name: str | None = Field(None, description="data set name in the tables; null takes the format's own (folder: the folder's name)")
     annotations: LocalPath | None = Field(
-        None, description="caption file of cuhk_pedes, icfg_pedes, rstpreid, relative to path; null takes the published name"
+        None,
+        description="caption file of a format that has one JSON file, relative to path; null takes the published name, and for webperson, "
+        "ham_pedes, ufine6926 and ufine3c the only *.json there",
     )
     images: PathOrAddress | None = Field(
-        None, description="luperson_mllm only: folder or LMDB of the images, relative to path or an address; null takes LUPerson-MLLM/"
+        None,
+        description="luperson_mllm, ham_pedes and mals only: folder (or LUPerson's LMDB) of the images, relative to path or an address; "
+        "null takes LUPerson-MLLM/, and path itself for the other two",
     )
     boxes: Literal["detected", "labeled"] = Field("detected", description="cuhk03 only: boxes of a detector, or drawn by hand")
     val_as: Literal["val", "train"] = Field(
@@ -67,8 +83,8 @@ class SourceConfig(Section):
     @model_validator(mode="after")
     def _options_belong_to_the_format(self) -> Self:
         owners = {
-            "annotations": {"cuhk_pedes", "icfg_pedes", "rstpreid"},
-            "images": {"luperson_mllm"},
+            "annotations": _ONE_JSON_FILE,
+            "images": {"luperson_mllm", "ham_pedes", "mals"},
             "boxes": {"cuhk03"},
             "val_as": {"msmt17"},
             "pattern": {"folder"},

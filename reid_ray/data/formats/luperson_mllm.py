@@ -17,13 +17,14 @@ from typing import BinaryIO
 
 from reid_ray.data.containers.annotations import stream_pairs
 from reid_ray.data.containers.caption_store import CaptionStore
+from reid_ray.data.containers.json_captions import image_store
 from reid_ray.data.containers.values import slashes
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.luperson import lmdb_folder, open_lmdb
 from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, caption_of
 from reid_ray.data.images import is_image_name
 from reid_ray.errors import DataError
-from reid_ray.storage.file_systems import Store, open_store
+from reid_ray.storage.file_systems import Store
 
 DATASET = "LUPerson-MLLM"
 IMAGES = "LUPerson-MLLM"
@@ -46,7 +47,7 @@ def read_luperson_mllm(store: Store, source: SourceConfig) -> Records:
     with CaptionStore() as captions:
         for file in _caption_files(folder):
             captions.add_all(_captions(folder, file))
-        images = _images(store, source.images)
+        images = image_store(store, source.images, IMAGES)
         database = lmdb_folder(images)
         yield from _of_lmdb(database, captions, dataset, source.max_file_mb << 20) if database else _of_folder(images, captions, dataset)
 
@@ -98,15 +99,6 @@ class CaptionFiles:
 
 def _caption_files(folder: Store) -> list[str]:
     return [name for name in folder.list_folder()[1] if _FILE.match(name)]
-
-
-def _images(store: Store, given: str | None) -> Store:
-    if given and ("://" in given or given.startswith("/")):
-        return open_store(given)
-    images = store.child(given or IMAGES)
-    if not images.is_folder():
-        raise DataError(f"{images}: is not a folder; set source.images to the folder or LMDB that holds the images")
-    return images
 
 
 def _captions(folder: Store, file: str) -> Iterator[tuple[str, Caption]]:

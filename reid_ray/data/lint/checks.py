@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from reid_ray.data.image_records import MENDED
 from reid_ray.data.lint.caption_text import RULES as TEXT_RULES
 from reid_ray.data.lint.gather import UNKNOWN, Columns, Example, Faults, Rows
 from reid_ray.data.lint.published_sizes import PUBLISHED, SOURCES
@@ -27,6 +28,7 @@ _CAPTION_RULES = {
     "empty_caption": "captions without a character",
     "caption_not_text": "captions that are numbers or objects, not texts",
     "repeated_name": "captions of a name that its file has twice, with different captions",
+    "composed_query": "captions that ask together with their image: kept, and used by no job",
     "caption_long": "captions longer than the context of a model: their ends are cut off",
 }
 
@@ -70,12 +72,15 @@ def summary(rows: Rows) -> dict[str, Any]:
 def _streamed(rows: Rows) -> Iterator[Finding]:
     for rule, faults in rows.faults.items():
         if rule in _CAPTION_RULES:
-            level: Level = "note" if rule == "caption_short" else "warning"
-            yield _finding(rule, level, faults, _CAPTION_RULES[rule])
+            level: Level = "note" if rule in ("caption_short", "composed_query") else "warning"
+            how = f" (of {rows.tokens.context} tokens, counted {rows.tokens.label})" if rule == "caption_long" else ""
+            yield _finding(rule, level, faults, f"{_CAPTION_RULES[rule]}{how}")
         else:
             reason = rule.removeprefix("image_")
             known = _NOT_THE_DATA_SETS_FAULT.get(reason)
             yield _finding(rule, "note" if known else "warning", faults, known or f"images that cannot be used: {reason.replace('_', ' ')}")
+    for code, faults in rows.mended.items():
+        yield _finding(f"mended_{code}", "note", faults, MENDED[code])
 
 
 def _exact_duplicates(rows: Rows, columns: Columns) -> Iterator[Finding]:

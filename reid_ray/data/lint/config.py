@@ -6,6 +6,7 @@ from pydantic import Field
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig
+from reid_ray.config.paths import LocalPath
 from reid_ray.data.config import LoadConfig
 from reid_ray.data.formats.config import SourceConfig
 
@@ -26,8 +27,13 @@ class LintJob(Section):
     context: int = Field(
         77,
         ge=3,
-        description="tokens of a caption that the model to be trained reads: 77 in CLIP, 64 in SigLIP; words, digits and runs of "
-        "punctuation marks are counted, which are a token at least, so a caption just below may be too long as well",
+        description="tokens of a caption that the model to be trained reads: 77 in CLIP, 64 in SigLIP; where no tokenizer is named, words, "
+        "digits and runs of punctuation marks are counted, which are a token at least, so a caption just below may be too long as well",
+    )
+    tokenizer: LocalPath | None = Field(
+        None,
+        description="folder of the model to be trained, or of its tokenizer: captions are counted by it, against its own context unless "
+        "context is given; null counts words",
     )
     examples: int = Field(6, ge=0, le=100, description="examples per finding, with their pictures, in the report")
     output: OutputConfig

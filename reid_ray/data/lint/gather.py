@@ -15,7 +15,8 @@ import numpy as np
 from reid_ray.data.failures import Failures
 from reid_ray.data.fetch import Loaded
 from reid_ray.data.formats.registry import Caption, ImageRecord, Skipped
-from reid_ray.data.lint.caption_text import caption_fault, least_tokens, normalised
+from reid_ray.data.lint.caption_text import caption_fault, normalised
+from reid_ray.data.lint.token_counts import TokenCounts
 from reid_ray.storage.regular_files import printable
 
 UNKNOWN = -(1 << 62)  # in place of a person_id that is null
@@ -59,7 +60,7 @@ class Columns:
 class Rows:
     """The usable images and captions of a data set as columns, and the faults met on the way."""
 
-    def __init__(self, *, script: str, examples: int, context: int) -> None:
+    def __init__(self, *, script: str, examples: int, tokens: TokenCounts) -> None:
         self.limit = examples
         self.image_ids: list[str] = []
         self.datasets: Counter[str] = Counter()
@@ -67,7 +68,8 @@ class Rows:
         self.faults: dict[str, Faults] = {}  # rule -> faults seen while streaming
         self.unusable = Failures()
         self.captions: Counter[str] = Counter()  # usable captions per split
-        self._script, self._context = script, context
+        self.mended: dict[str, Faults] = {}  # code of MENDED -> images in which a reader set that right
+        self._script, self.tokens = script, tokens
         self._digest, self._hash = array("Q"), bytearray()
         self._person, self._split = array("q"), array("h")
         self._caption_digest, self._caption_image = array("Q"), array("q")
@@ -88,6 +90,8 @@ class Rows:
         self._hash.extend(row.found)
         self._person.append(UNKNOWN if record.person_id is None else record.person_id)
         self._split.append(self._split_code(printable(record.split or "none")))
+        for code in record.mended:
+            self.mended.setdefault(code, Faults(self.limit)).add((record.image_id,), code)
         for caption in record.captions:
             self._add_caption(caption, record)
 
@@ -132,6 +136,8 @@ class Rows:
         rule_broken = caption_fault(caption["text"], self._script)
         if rule_broken is not None:
             self.fault(rule_broken, (image_id,), caption["text"])
-        if len(caption["text"]) + 2 > self._context and (tokens := least_tokens(caption["text"])) > self._context:
-            self.fault("caption_long", (image_id,), f"{tokens} tokens or more: {caption['text']}")
+        text = printable(caption["text"])
+        # tokenizers make no more tokens than bytes, but for their marks
+        if len(text.encode()) + 2 > self.tokens.context and (count := self.tokens.count(text)) > self.tokens.context:
+            self.fault("caption_long", (image_id,), f"{count} tokens: {text}")
         return True

@@ -19,6 +19,7 @@ from reid_ray.data.lint.checks import check, summary
 from reid_ray.data.lint.config import LintJob
 from reid_ray.data.lint.gather import Rows
 from reid_ray.data.lint.page import as_html, as_json, table_text
+from reid_ray.data.lint.token_counts import token_counts
 from reid_ray.data.perceptual_hash import perceptual_hash
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
@@ -42,7 +43,7 @@ def run_lint(config: LintJob) -> dict[str, Any]:
         if not earlier["counts"]["written"]:
             raise DataError(f"{source.path}: no image can be used; see {config.output.path}/lint.html")
         return earlier
-    rows = Rows(script=config.script, examples=config.examples, context=config.context)
+    rows = Rows(script=config.script, examples=config.examples, tokens=token_counts(config))
     hashes = partial(perceptual_hash, max_pixels=source.max_pixels)
     with out, progress_bar(f"lint {source.format}", total=None) as bar:
         for row in load_all(

@@ -27,6 +27,9 @@ SOURCES: dict[str, str] = {
     "CUHK03-detected": "Zhong et al., CVPR 2017, new protocol",
     "CUHK03-labeled": "Zhong et al., CVPR 2017, new protocol",
     "LUPerson": "Fu et al., CVPR 2021",
+    "UFine6926": "Zuo et al., CVPR 2024: 26,206 images of two captions each",
+    "UFine3C": "Zuo et al., CVPR 2024",
+    "MALS": "Yang et al., ACM MM 2023",
 }
 
 # "train+val" counts both splits together; "none" is an unsplit data set.
@@ -48,4 +51,11 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     "CUHK03-detected": {"train": Published(7_365, 767), "query": Published(1_400, 700), "gallery": Published(5_332, 700)},
     "CUHK03-labeled": {"train": Published(7_368, 767), "query": Published(1_400, 700), "gallery": Published(5_328, 700)},
     "LUPerson": {"none": Published(4_180_243)},
+    "UFine6926": {
+        "train": Published(18_577, captions=(37_154, 37_154)),
+        "test": Published(7_629, captions=(15_258, 15_258)),
+        "train+test": Published(26_206, 6_926, (52_412, 52_412)),
+    },
+    "UFine3C": {"test": Published(7_446, 2_250, (37_939, 37_939))},
+    "MALS": {"none": Published(1_510_330, captions=(1_510_330, 1_510_330))},
 }

@@ -188,6 +188,114 @@ class Trees:
             self.json(f"LUPerson-T/{file}.json", captions)
         return self.root / "LUPerson-T"
 
+    def webperson(self) -> Path:
+        """12 images without labels; image 0 spells a line break, and one path says images/ itself."""
+        entries = []
+        for index, (jpeg, texts, _, _) in enumerate(self.people[:12]):
+            path = f"00{index // 4}/{index:06d}.jpg"
+            captions = {"caption1": f"{texts[0]}/n/nA red/navy coat." if index == 0 else texts[0], "caption2": texts[1]}
+            entries.append({f"images/{path}" if index == 3 else path: captions})
+            self.put(f"WebPerson/images/{path}", jpeg)
+        self.json("WebPerson/100w.json", entries)
+        return self.root / "WebPerson"
+
+    def synth_pedes(self, name: str = "synthpedes_dataset.json") -> Path:
+        """6 persons with 4 images each in two parts; every other image has three captions."""
+        entries = []
+        for index, (jpeg, texts, _, _) in enumerate(self.people[:24]):
+            path = f"Part{1 + index // 12}/{index // 4}/{index % 4}.jpg"
+            captions = [*texts, f"A third sentence about person {index // 4}."] if index % 2 else texts
+            attributes = ["man,black hair,black shirt,pink shorts,black shoes,unknown"]
+            prompted = [f"A person with the attributes of image {index}."]
+            entry = {"id": index // 4, "file_path": path, "attributes": attributes, "captions": captions, "prompt_caption": prompted}
+            entries.append(entry)
+            self.put(f"SYNTH-PEDES/{path}", jpeg)
+        self.json(f"SYNTH-PEDES/{name}", entries)
+        return self.root / "SYNTH-PEDES"
+
+    def ham_pedes(self) -> Path:
+        """Captions {path: [two]} of 24 images of SYNTH-PEDES, beside them."""
+        folder = self.synth_pedes()
+        (folder / "synthpedes_dataset.json").unlink()
+        paths = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.jpg"))
+        self.json("SYNTH-PEDES/HAM_PEDES.json", {path: [f"First of {path}, he walks.", f"Second of {path}, she runs."] for path in paths})
+        return folder
+
+    def mals(self) -> Path:
+        """Two files of 6 images; every third has labels of -1, the last an unusable list."""
+        for part in range(2):
+            entries = []
+            for index in range(6):
+                path = f"gene_crop/c_g_a_{part}/{index}.jpg"
+                label = [1, 0] * 13 + [-1 if index % 3 == 0 else 1]
+                caption = f"a person in drawing {part} {index} who walks"
+                entry = {"image": path, "caption": caption, "image_id": f"c_g_a_{part}_{index}", "label": label[: 27 if index < 5 else 5]}
+                entries.append(entry)
+                self.put(f"MALS/{path}", self.people[6 * part + index][0])
+            self.json(f"MALS/gene_attrs/g_c_g_a_{part}_attrs.json", entries)
+        return self.root / "MALS"
+
+    def ufine6926(self) -> Path:
+        """Persons 1-8 train, 9-12 test; two captions of some 90 words an image."""
+        return self._ufine("UFine6926", lambda person: {"split": "train" if person <= 8 else "test"}, lambda index: 2)
+
+    def ufine3c(self) -> Path:
+        """All test: half of the entries say so; one to three captions an image."""
+        said = lambda person: {"source": "UFine6926", **({"split": "test"} if person <= 6 else {})}  # noqa: E731
+        return self._ufine("UFine3C", said, lambda index: 1 + index % 3)
+
+    def _ufine(self, name: str, said, captions_of) -> Path:
+        entries = []
+        for index, (jpeg, texts, _, _) in enumerate(self.people):
+            person = index // 4 + 1
+            captions = [f"{' '.join([texts[k % 2]] * 6)} It is text {k}." for k in range(captions_of(index))]
+            entries.append({**said(person), "id": person, "file_path": f"images/{index + 1}.jpg", "captions": captions})
+            self.put(f"{name}/images/{index + 1}.jpg", jpeg)
+        self.json(f"{name}/{name}_Annotations.json", entries)
+        return self.root / name
+
+    def interactive_pedes(self) -> Path:
+        """16 images of 4 persons, from two data sets, with descriptions and a dialogue."""
+        entries = []
+        for index, (jpeg, texts, _, _) in enumerate(self.people[:16]):
+            path = f"{'CUHK-PEDES/imgs/cam_a' if index % 2 else 'ICFG-PEDES/imgs/train'}/{index}.jpg"
+            described = {"initial_description": f"Somebody in picture {index}.", "fine-grained_description": f"{texts[0]} {texts[1]}"}
+            said = {"questions": ["What does the person wear?"], "answers": [texts[1]]}
+            split = ["train", "train", "val", "test"][index // 4]
+            entries.append({"split": split, "id": index // 4, "file_path": path, "captions": texts[:1], **described, **said})
+            self.put(f"Interactive-PEDES/{path}", jpeg)
+        self.json("Interactive-PEDES/Interactive-PEDES_interactive_annos.json", entries)
+        return self.root / "Interactive-PEDES"
+
+    def itcpr(self) -> Path:
+        """4 persons: queries of 4 images, one of which asks twice; a gallery of 8, of which 2 are distractors."""
+        queries, gallery = [], []
+        for index, (jpeg, texts, _, _) in enumerate(self.people[:12]):
+            folder, path = ("Celeb-reID", f"{index // 3:03d}/{index}.jpg") if index % 2 else ("PRCC", f"PRCC/test/{index}.jpg")
+            self.put(f"ITCPR/{path}" if path.startswith("PRCC") else f"ITCPR/{folder}/{path}", jpeg)
+            who = {"file_path": path, "datasets": folder, "person_id": index % 4, "instance_id": -1 if index > 9 else 100 + index % 4}
+            if index < 4:
+                queries += [{**who, "caption": text} for text in (texts if index == 0 else texts[:1])]
+            else:
+                gallery.append(who)
+        self.json("ITCPR/query.json", queries)
+        self.json("ITCPR/gallery.json", gallery)
+        return self.root / "ITCPR"
+
+    def syncpr(self) -> Path:
+        """6 triplets of images of their own."""
+        entries = []
+        for index in range(6):
+            entry = {"edit_caption": f"Wearing something else, number {index}.", "cpr_id": index // 2}
+            for offset, (role, side) in enumerate((("reference", "left"), ("target", "right"))):
+                jpeg, texts, _, _ = self.people[2 * index + offset]
+                path = f"test{1 + index % 2}/sub_img/img_{side}/{index}_{side}.png"
+                entry |= {f"{role}_image_path": path, f"{role}_caption": texts[0]}
+                self.put(f"SynCPR/{path}", jpeg)
+            entries.append(entry)
+        self.json("SynCPR/SynCPR.json", entries)
+        return self.root / "SynCPR"
+
 
 def crop_key(index: int) -> str:
     """The key of one crop in LUPerson's LMDB: country, city, video and number."""

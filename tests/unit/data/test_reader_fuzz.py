@@ -20,9 +20,11 @@ from reid_ray.data.formats.config import READERS, SourceConfig
 from reid_ray.data.formats.registry import read_source
 from reid_ray.data.images import image_size
 from reid_ray.data.ingest.job import Tables, admit
+from reid_ray.data.lint.caption_text import least_tokens
 from reid_ray.data.lint.checks import check, summary
 from reid_ray.data.lint.gather import Rows
 from reid_ray.data.lint.page import as_html, as_json
+from reid_ray.data.lint.token_counts import TokenCounts
 from reid_ray.data.perceptual_hash import perceptual_hash
 from reid_ray.errors import ReidRayError
 
@@ -77,7 +79,7 @@ def lints_well(format, folder):
     """Lint reads it too, and its report can be written, whatever the names and texts."""
     with at_most(30), suppress(ReidRayError):
         records = admit(read_source(SourceConfig(format=format, path=str(folder))))
-        rows = Rows(script="LATIN", examples=6, context=77)
+        rows = Rows(script="LATIN", examples=6, tokens=TokenCounts(least_tokens, 77, "by words"))
         hashes = partial(perceptual_hash, max_pixels=10**6)
         for row in load_all(records, hashes, LoadConfig(processes=0), remote=False, max_bytes=1 << 20):
             rows.add(row)

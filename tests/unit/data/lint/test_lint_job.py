@@ -282,3 +282,44 @@ def test_the_hash_finds_truncated_images_and_ignores_scale(people):
     assert flips.sum() <= 7
     with pytest.raises(BadImageError, match="truncated"):
         perceptual_hash(people[0][0][:-200], MAX_PIXELS)
+
+
+def test_a_tokenizer_counts_exactly_and_brings_its_context(rstp, tmp_path):
+    """Against the tokenizer itself: a caption of as many tokens as its model reads, and one of one more."""
+    from reid_ray.model.dual.tokenizer import train_tokenizer
+
+    folder, change = rstp
+    words = train_tokenizer(["a man in a red coat and a blue hat"] * 20, vocab_size=300, context=24)
+    words.save_pretrained(tmp_path / "model")
+    fits = next(text for text in (f"The man in a red coat {'x' * n}" for n in range(99)) if len(words(text)["input_ids"]) == 24)
+
+    def say(entries):
+        entries[3]["captions"][0] = f"{fits}x"
+        entries[4]["captions"][0] = fits
+
+    change(say)
+    options = {"tokenizer": str(tmp_path / "model")}
+    findings = lint(folder, tmp_path / "out", **options)[0]
+    longer = [
+        text
+        for row in json.loads((folder / "data_captions.json").read_text())
+        for text in row["captions"]
+        if len(words(text)["input_ids"]) > 24
+    ]
+    assert fits not in longer
+    assert findings["caption_long"]["count"] == len(longer)
+    assert "of 24 tokens" in findings["caption_long"]["message"]
+    assert "tokenizer" in findings["caption_long"]["message"]
+    assert "caption_long" not in lint(folder, tmp_path / "out", context=4000, **options)[0]
+    with refused(DataError, "holds no tokenizer"):
+        lint(folder, tmp_path / "none", tokenizer=str(tmp_path))
+
+
+def test_what_a_reader_set_right_and_what_a_composed_query_asks_are_notes(trees, tmp_path):
+    findings, _ = lint(trees.webperson(), tmp_path / "out", format="webperson")
+    assert (findings["mended_line_break_spelled"]["count"], findings["mended_line_break_spelled"]["level"]) == (1, "note")
+    findings, report = lint(trees.itcpr(), tmp_path / "itcpr", format="itcpr")
+    assert (findings["composed_query"]["count"], findings["composed_query"]["level"]) == (5, "note")
+    assert {split["captions"] for split in report["splits"].values()} == {0}
+    findings, _ = lint(trees.ufine6926(), tmp_path / "long", format="ufine6926")
+    assert findings["caption_long"]["count"] > 0
