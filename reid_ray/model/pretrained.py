@@ -67,15 +67,17 @@ def split_encoder(path: str | Path) -> tuple[Path, Literal["visual", "latent"] |
 
 
 def open_pretrained(config: ModelConfig) -> Any:
-    """The weights of config.init as a DualEncoder for pictures and patches of the size and stride in `config`.
+    """The weights of config.init as a DualEncoder for pictures, patches and texts of the size, stride and length in `config`.
 
     Raises:
+        ConfigError: the model cannot have that size or length.
         DataError: the folder, a file in it, or the hub repository cannot be had; says which and what to do.
     """
     from dataclasses import replace
 
     from reid_ray.model.dual.architectures import family_of, with_image_size
     from reid_ray.model.dual.dual_encoder import KIND, DualEncoder, encoder_digest
+    from reid_ray.model.dual.text_positions import with_text_length
     from reid_ray.model.dual.tokenizer import open_tokenizer
 
     folder = locate(config.init or "")
@@ -86,6 +88,9 @@ def open_pretrained(config: ModelConfig) -> Any:
     model = with_image_size(
         model, height=config.image_height, width=config.image_width, stride=config.patch_stride, mode=config.position_resize
     )
+    if config.text_length is not None:
+        model = with_text_length(model, config.text_length)
+        tokenizer.model_max_length = config.text_length
     transform = replace(transform, height=config.image_height, width=config.image_width)
     return DualEncoder(model, tokenizer, transform, left_out=left_out)
 
@@ -103,7 +108,7 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
     from reid_ray.model.dual.grid import image_size_of
     from reid_ray.model.dual.irra_weights import CHECKPOINT, checkpoint_in, load_irra
     from reid_ray.model.dual.open_clip_weights import OPEN_CLIP_FILES, load_open_clip
-    from reid_ray.model.dual.tokenizer import open_tokenizer
+    from reid_ray.model.dual.tokenizer import open_tokenizer, refuse_lost_end
     from reid_ray.model.strict_loading import load_pretrained
     from reid_ray.model.weight_files import WEIGHT_FILES
 
@@ -133,6 +138,7 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
     _require(tokens, _TOKENIZERS[:1] if pads_to_context else _TOKENIZERS, "a tokenizer (or set model.tokenizer)")
     height, width = image_size_of(model.config.vision_config)
     tokenizer = open_tokenizer(tokens, pads_to_context=pads_to_context)
+    refuse_lost_end(tokenizer, model, origin=tokens)
     return model, tokenizer, _transform(height, width, means), left_out
 
 

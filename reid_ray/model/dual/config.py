@@ -61,6 +61,13 @@ class ModelConfig(Section):
         description="pixels from one patch to the next, at most the patch size; fewer make patches overlap (12 of 16 in TransReID) and "
         "cost time; null keeps the model's own, which is the patch size unless it was trained with another",
     )
+    text_length: int | None = Field(
+        None,
+        ge=22,
+        le=4096,
+        description="longest text in tokens, for captions that a CLIP would cut at 77: its positions are stretched to so many as in "
+        "Long-CLIP, the first 20 kept (248 there); null keeps the model's own",
+    )
     gradient_checkpointing: bool = Field(
         False, description="keep each layer's input alone for the backward pass and compute the layer again: less memory, a third more time"
     )
@@ -72,6 +79,8 @@ class ModelConfig(Section):
             raise ValueError("init and scratch are both given; init brings its own shape, so drop one of them")
         if self.init is None and self.tokenizer is not None:
             raise ValueError("tokenizer is given, but a model built anew trains its own; drop tokenizer or give init")
+        if self.init is None and self.text_length is not None:
+            raise ValueError("text_length stretches a loaded model's positions; a model built anew has scratch.context")
         patch = self.scratch.patch_size
         if self.init is None and (self.image_height % patch or self.image_width % patch):
             raise ValueError(

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from reid_ray.errors import DataError
+from reid_ray.model.plain_text import plain_tokens
+
 # Kept in tokenizer_config.json, so that a tokenizer pads alike wherever it is loaded.
 _PADS = "pads_to_context"
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -55,6 +58,27 @@ def open_tokenizer(folder: Path, *, pads_to_context: bool) -> Any:
     if pads_to_context:
         tokenizer.init_kwargs[_PADS] = True
     return tokenizer
+
+
+def refuse_lost_end(tokenizer: Any, model: Any, *, origin: Path) -> None:
+    """Refuse a tokenizer whose end mark a cut text loses, or that the model would not find: it would be read at another token, silently.
+
+    Raises:
+        DataError: says which of the two, and names `origin`.
+    """
+    ids, end = plain_tokens(tokenizer, ["a man in red " * 16], truncation=True, max_length=8)["input_ids"][0], tokenizer.eos_token_id
+    if end is None or ids[-1] != end:
+        raise DataError(
+            f"{origin}: its tokenizer does not end a text that is cut with its end mark ({tokenizer.eos_token}), where the model reads it; "
+            "take the tokenizer of the model's own release (model.tokenizer)"
+        )
+    sought = model.config.text_config.eos_token_id
+    # 2 stands in old configurations of CLIP and means the highest id of a text
+    if not pads_to_context(tokenizer) and sought not in (end, 2):
+        raise DataError(
+            f"{origin}: its end mark has the id {end}, but the model is read at {sought} (text_config.eos_token_id); take the tokenizer of "
+            "the model's own release (model.tokenizer)"
+        )
 
 
 def pads_to_context(tokenizer: Any) -> bool:

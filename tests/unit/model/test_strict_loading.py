@@ -195,7 +195,9 @@ def open_clip_folder(good, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("open_clip")
     vision = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 64}
-    text = {"context_length": 16, "vocab_size": 300, "width": 64, "heads": 1, "layers": 2}
+    marks = json.loads((good[0] / "tokenizer.json").read_text())["added_tokens"]
+    entries = 1 + max(mark["id"] for mark in marks)  # open_clip reads a text at the highest id, which is the end mark's
+    text = {"context_length": 16, "vocab_size": entries, "width": 64, "heads": 1, "layers": 2}
     shape = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": shape, "preprocess_cfg": {}}))
     for name in ("tokenizer.json", "tokenizer_config.json"):
