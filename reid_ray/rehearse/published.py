@@ -7,6 +7,7 @@ empty, for no data set is without such. Knows formats; not configurations' chain
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from reid_ray.errors import ConfigError
 _SEEDS = {"cuhk_pedes": 11, "icfg_pedes": 12, "rstpreid": 13, "market1501": 14, "dukemtmc": 15, "msmt17": 16, "cuhk03": 17}
 _BY_IMAGES = frozenset({"market1501", "dukemtmc", "msmt17", "cuhk03"})  # query and gallery in the place of test
 _ONE_OF_EACH = frozenset({"luperson", "luperson_mllm"})  # nobody is seen twice, as far as anybody knows
+_WITHOUT_VAL = frozenset({"icfg_pedes", "ufine6926"})
 _IDENTITIES, _IMAGES_EACH = 24, 4
 _GALLERY = 66  # identities of a data set of crops: compressed vectors need 256 images to learn their codes from
 _DAMAGED, _WITHOUT_WORDS = 1, 2  # numbers of the images that are cut off, and that have an empty caption
@@ -40,6 +42,9 @@ def write_published(source: SourceConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if source.format == "folder":
         write_crops(folder, identities=_GALLERY)
+        return
+    if source.format == "itcpr":
+        _write_itcpr(folder)
         return
     if source.format not in WRITERS:
         raise ConfigError(
@@ -58,6 +63,20 @@ def write_crops(folder: Path, *, identities: int) -> None:
         file = folder / f"camera{record.camera_id}" / f"{record.person_id:04d}_c{record.camera_id}_{number:04d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
+
+
+def _write_itcpr(folder: Path) -> None:
+    """ITCPR is read only: its queries are an image and a text, for which no table has a place."""
+    entries: dict[str, list[dict[str, Any]]] = {"query": [], "gallery": []}
+    for number, (record, data, captions) in enumerate(_rows("itcpr")):
+        file = f"PRCC/test/{record.person_id}/{number:04d}.jpg"
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(data)
+        entry = {"file_path": file, "datasets": "PRCC", "person_id": record.person_id, "instance_id": record.person_id}
+        asks = number % _IMAGES_EACH == 0
+        entries["query" if asks else "gallery"].append(entry | ({"caption": captions[0]["text"]} if asks else {}))
+    for name, listed in entries.items():
+        (folder / f"{name}.json").write_text(json.dumps(listed))
 
 
 def _rows(format_: str, identities: int = _IDENTITIES) -> Iterator[tuple[ImageRecord, bytes, list[Caption]]]:
@@ -93,7 +112,9 @@ def _split_of(format_: str, row: dict[str, Any], number: int) -> str:
             return "gallery" if number % _IMAGES_EACH else "query"
         # MSMT17's val holds images of training persons; the others have none.
         return "val" if format_ == "msmt17" and number % _IMAGES_EACH == 3 else "train"
-    return "train" if format_ == "icfg_pedes" and row["split"] == "val" else row["split"]
+    if format_ == "ufine3c":
+        return "test"
+    return "train" if format_ in _WITHOUT_VAL and row["split"] == "val" else row["split"]
 
 
 def _captions(format_: str, texts: tuple[str, ...], number: int) -> list[Caption]:
