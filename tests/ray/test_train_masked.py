@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.model.dual.dual_encoder import DualEncoder
+from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import TableWriter, read_table
 from reid_ray.train.dual.config import TrainJob
@@ -36,7 +38,7 @@ def _job(people, out, *overrides):
         f"model={{image_height: 64, image_width: 32, scratch: {SHAPE}}}",
         "batches={size: 8, flip: 0, crop_padding: 0, erase: 0}",
         f"objective={TERMS}",
-        "masking={kind: nam, probability: 0.3, depth: 0.5}",
+        "masking={kind: nam, probability: 0.3, depth: 0.5, mask_token: trained}",
         "optimizer={lr: 0.001, eps: 0.0001}",
         "schedule={epochs: 9, max_steps: 8, checkpoint_every: 2, log_every: 1}",
         "workers={count: 1, num_cpus: 0.5}",
@@ -89,6 +91,13 @@ def test_two_sharded_workers_in_chunks_that_lose_one_equal_one_worker(local_ray,
     assert weights[0].keys() == weights[1].keys()
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-3, atol=1e-5, msg=lambda text, at=name: f"{at}: {text}")
+
+    encoder = load_encoder(tmp_path / "two" / "model")
+    assert isinstance(encoder, DualEncoder)
+    tokenizer, table = encoder.tokenizer, weights[1]["text_model.embeddings.token_embedding.weight"]
+    assert len(table) == len(tokenizer) == tokenizer.mask_token_id + 1
+    # It begins as the start mark's copy; 8 steps of Adam at 0.001 have moved it away.
+    assert 1e-4 < (table[tokenizer.mask_token_id] - table[tokenizer.bos_token_id]).abs().max() < 0.05
 
     noise = [read_table(tmp_path / name / "noise", NOISE).sort_by("row").to_pylist() for name in ("one", "two")]
     assert len(noise[0]) == len(noise[1]) > 0

@@ -88,6 +88,7 @@ class DualEncoderRecipe:
         prepare_transfer(self.config, folder)
         if not (start / MANIFEST).is_file():
             from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_truncated
+            from reid_ray.model.dual.mask_token import with_mask_token
             from reid_ray.model.pretrained import open_pretrained
 
             model = self.config.model
@@ -95,6 +96,8 @@ class DualEncoderRecipe:
                 encoder = build_dual_encoder(model, texts_of(RowFile(data / SAMPLES)), seed=self.config.batches.seed)
             else:
                 encoder = open_pretrained(model)
+            if self.config.masking.mask_token == "trained":
+                encoder = with_mask_token(encoder)
             texts = chain(texts_of(RowFile(data / SAMPLES)), texts_of(RowFile(data / VALIDATION)))
             cut = count_truncated(encoder.tokenizer, texts, context=encoder.context)
             left_out = Counter(name.split(".")[0] for name in encoder.left_out)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 
@@ -20,6 +20,11 @@ class MaskingConfig(Section):
         True,
         description="a caption of which chance masks nothing gets its first word masked, as in the authors' code; false leaves it whole",
     )
+    mask_token: Literal["start", "trained"] = Field(
+        "start",
+        description="start: CLIP's start mark stands in for [MASK], unless the model has a mask token; trained: one more entry of the "
+        "vocabulary, which begins as the start mark's copy, trains, and is saved with the model",
+    )
     masked_for: Literal["all", "irr"] = Field(
         "all",
         description="all: every loss reads the masked text (as in the code of IRRA and LUPerson-MLLM); irr: the prediction of masked words "
@@ -32,3 +37,9 @@ class MaskingConfig(Section):
         description="nam compares tokens with patches after this share of each tower's layers (layer 10 of 12; 8 to 12 work)",
     )
     export: bool = Field(True, description="nam: write every token's last noise level to noise/ (Parquet) and a page to noise.html")
+
+    @model_validator(mode="after")
+    def _a_trained_token_is_used(self) -> Self:
+        if self.mask_token == "trained" and self.kind == "none":
+            raise ValueError("mask_token is trained, but kind is none, so nothing would be masked by it; set kind to equal or nam")
+        return self

@@ -3,8 +3,9 @@
 noise_levels compares tokens with patches; masking_probability turns last epoch's levels into probabilities; corrupt applies BERT's
 80/10/10. All pure: nothing here knows models, workers, files or what a caption says. N texts of T tokens, M patches, D dimensions.
 
-The mask token is tokenizer.mask_token where there is one. CLIP's vocabulary has none; there the start mark stands in: it has an
-embedding of its own and never occurs inside a text, so no word is lost to it. SigLIP's has neither; there it is the unknown token.
+The mask token is the tokenizer's where there is one (masking.mask_token trained adds it). CLIP's vocabulary has none; there the start
+mark stands in: it has an embedding of its own and never occurs inside a text, so no word is lost to it. SigLIP's has neither; there it
+is the unknown token.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from reid_ray.model.dual.mask_token import stand_in
 
 # Its own stream of random numbers: masking draws are independent of order, rewrites and augmentation, whatever those use.
 _STREAM = 0x6D61736B
@@ -33,9 +36,7 @@ class Vocabulary:
 def vocabulary_of(tokenizer: Any) -> Vocabulary:
     """The Vocabulary of a transformers tokenizer that ends every text with an end mark, and may begin it with a start mark."""
     ordinary = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
-    stand_ins = (tokenizer.mask_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id)
-    mask_id = next(token for token in stand_ins if token is not None)
-    return Vocabulary(tokenizer.bos_token_id, tokenizer.eos_token_id, mask_id, np.array(ordinary, np.int64))
+    return Vocabulary(tokenizer.bos_token_id, tokenizer.eos_token_id, stand_in(tokenizer), np.array(ordinary, np.int64))
 
 
 def real_tokens(ids_NT: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:

@@ -1,10 +1,20 @@
 """A few training steps beside IRRA's recipe in plain torch (benchmarks/irra), which shares no line with the package."""
 
 import pytest
+import torch
 
 from benchmarks.irra_steps import GOAL, SMALL, Trial, difference, our_names, our_weights, plain_weights, recipe_of, shipped
 
 TRIAL = Trial(SMALL, epochs=3, batch=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small matrices: threads that wait for each other on a busy machine take longer than the work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
