@@ -16,6 +16,7 @@ It is no measurement of time. --quick takes small towers; else they are those of
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -254,6 +255,7 @@ def difference(ours: Weights, plain: Weights, start: Weights) -> Difference:
 def run(report: Report, quick: bool) -> None:
     trial = Trial(SMALL, epochs=10, batch=16) if quick else Trial(REAL, epochs=10, batch=4)
     recipe, start = recipe_of(shipped(trial)), our_names(trial.start().state_dict())
+    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
         try:
