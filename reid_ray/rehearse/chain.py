@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from reid_ray.config.base import Section, load_config
 from reid_ray.config.paths import named_places
 from reid_ray.config.reference import job_model, job_of_config
@@ -98,24 +100,35 @@ class Act:
     own: list[tuple[Path, Path]] = field(default_factory=list)
 
 
-def planned(wanted: Sequence[Command], root: Path, *, home: Path | None = None, after: bool = True) -> list[Act]:
+def planned(wanted: Sequence[Command], root: Path, *, home: Path | None = None) -> list[Act]:
     """The acts that `wanted` need, each once, those that others read from before them; the working directory is `root`.
 
     Args:
         wanted: the commands to rehearse.
         root: an empty folder, in which relative paths resolve; absolute paths and addresses are taken into it.
         home: where relative paths that nobody writes lead; null: nowhere.
-        after: whether what gives a number follows, see AFTER.
 
     Raises:
         ConfigError: a configuration reads what nobody writes; names key and place.
     """
+    acts, refused = planned_where_possible(wanted, root, home=home)
+    if refused:
+        raise ConfigError(next(iter(refused.values())))
+    return acts
+
+
+def planned_where_possible(wanted: Sequence[Command], root: Path, *, home: Path | None = None) -> tuple[list[Act], dict[Command, str]]:
+    """As planned, but a command that cannot be rehearsed is returned with the reason, and the others are planned all the same."""
     plan = _Plan(root, home, {**_shipped_outputs(str(root)), **dict(_output_of(command, root) for command in wanted)})
+    refused: dict[Command, str] = {}
     for command in wanted:
-        plan.add(command)
-        if after and (following := _following(plan.acts[command], root)) is not None:
-            plan.add(following)
-    return list(plan.acts.values())
+        try:
+            plan.add(command)
+            if (following := _following(plan.acts[command], root)) is not None:
+                plan.add(following)
+        except ConfigError as error:
+            refused[command] = str(error)
+    return list(plan.acts.values()), refused
 
 
 def command_of(name: str) -> Command:
@@ -158,7 +171,7 @@ class _Plan:
     def _act(self, command: Command) -> Act:
         config = _loaded(command)
         changes = [*_moved(config, self.root), *smaller(config)]
-        act = Act(command, changed(config, changes), changes)
+        act = Act(command, _small(command, config, changes), changes)
         source = getattr(act.config, "source", None)
         if isinstance(source, SourceConfig) and source.format != "parquet":
             act.data_sets += list(_layouts(source))
@@ -272,6 +285,14 @@ def _inside(place: str, root: Path) -> str | None:
 def _output(config: Section) -> str | None:
     output = getattr(config, "output", None)
     return None if output is None else str(output.path)
+
+
+def _small(command: Command, config: Section, changes: list[Change]) -> Section:
+    try:
+        return changed(config, changes)
+    except ValidationError as error:
+        why = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
+        raise ConfigError(f"{command}: cannot be made smaller ({why}); set what is named there to a smaller value yourself") from None
 
 
 def _loaded(command: Command) -> Section:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.config.common import RayConfig
-from reid_ray.errors import DataError, ReidRayError, reason_of
+from reid_ray.errors import ConfigError, DataError, ReidRayError, reason_of
 from reid_ray.jobs import JOBS, named
-from reid_ray.rehearse.chain import Act, Command, planned
+from reid_ray.rehearse.chain import Act, Command, planned_where_possible
 from reid_ray.rehearse.own_inputs import excerpts
 from reid_ray.rehearse.published import write_crops, write_published
 from reid_ray.rehearse.questions import ask_service
@@ -46,10 +46,12 @@ def rehearse(wanted: Sequence[Command], *, report: Path | None = None) -> list[V
     report, home = None if report is None else report.absolute(), Path.cwd()
     clock = time.perf_counter()
     with scratch_folder() as scratch, _working_directory(scratch) as root, contextlib.ExitStack() as stack:
-        acts = planned(wanted, root, home=home)
+        acts, refused = planned_where_possible(wanted, root, home=home)
+        if len(refused) == len(wanted):
+            raise ConfigError(next(iter(refused.values())))
         if any(JOBS[act.command.job].engines != "none" for act in acts):
             stack.enter_context(ray_session(RayConfig(address="local")))
-        verdicts: dict[Command, Verdict] = {}
+        verdicts = {command: Verdict(command.name, command.overrides, command.job, FAILED, said) for command, said in refused.items()}
         for number, act in enumerate(acts, start=1):
             say(f"\n[{number}/{len(acts)}] {act.command}")
             verdicts[act.command] = _verdict(act, verdicts, root)

@@ -51,10 +51,10 @@ def _batch(section: Any, value: int) -> int:
     """Samples per step that the workers can share: whole identities where these are sampled."""
     if section.sampler == "identity":
         return min(value, WORKERS * section.samples_per_identity)
-    return min(value, _BATCH)
+    return max(WORKERS, min(value, _BATCH) // WORKERS * WORKERS)
 
 
-SIZES: Mapping[str, Mapping[str, Rule]] = {
+SIZES: dict[str, Mapping[str, Rule]] = {
     "WorkersConfig": {
         "count": _exactly(WORKERS),
         "min_count": _at_most(WORKERS),

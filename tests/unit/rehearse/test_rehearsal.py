@@ -7,8 +7,9 @@ import pytest
 
 from reid_ray.cli.main import main
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.rehearse.chain import Command
+from reid_ray.rehearse.chain import Command, planned
 from reid_ray.rehearse.job import rehearse
+from reid_ray.rehearse.sizes import SIZES
 from reid_ray.rehearse.stand_ins import stand_in
 
 INGEST = Command("ingest", "data/ingest_cuhk_pedes.yaml")
@@ -19,18 +20,21 @@ def test_a_failure_ends_what_reads_its_output_and_nothing_else(tmp_path):
         Command("export", None, ("tables=runs/ingest/cuhk_pedes", "format=market1501", "output.path=out")),  # it has no query split
         Command("lint", None, ("source.format=parquet", "source.path=out", "output.path=page")),
         Command("lint", "data/lint.yaml"),
+        Command("lint", None, ("source.format=parquet", "source.path=nowhere", "output.path=nothing")),
     ]
-    with pytest.raises(DataError, match=r"rehearsal of export failed.* 2 did not pass"):
+    with pytest.raises(DataError, match=r" 3 did not pass"):
         rehearse(wanted, report=tmp_path / "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert "source.path is nowhere" in rows[0]["said"]
     assert [(row["job"], row["verdict"]) for row in rows] == [
+        ("lint", "failed"),
         ("ingest", "ok"),
         ("export", "failed"),
         ("lint", "not reached"),
         ("lint", "ok"),
     ]
-    assert [row["read"] for row in rows] == [96, 0, 0, 96]
-    assert [row["failed"] for row in rows] == [1, 0, 0, 1], "each data set has one damaged image"
+    assert [row["read"] for row in rows] == [0, 96, 0, 0, 96]
+    assert [row["failed"] for row in rows] == [0, 1, 0, 0, 1], "each data set has one damaged image"
 
 
 def test_a_configuration_of_ones_own_is_rehearsed_from_any_folder_and_leaves_nothing_there(tmp_path, monkeypatch, capsys):
@@ -51,3 +55,10 @@ def test_a_command_that_is_mistyped_is_refused_as_without_a_rehearsal(capsys):
 def test_a_model_of_an_unknown_class_has_no_stand_in(tmp_path):
     with pytest.raises(ConfigError, match="somebody/resnet50"):
         stand_in("somebody/resnet50", tmp_path / "somebody" / "resnet50")
+
+
+def test_what_cannot_be_made_smaller_says_what_stands_in_the_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SIZES, "WorkersConfig", {"count": lambda _, __: 5})
+    with pytest.raises(ConfigError, match=r"batches.size 32 is not a multiple of workers.count 5"):
+        planned([Command("train", "train/train.yaml")], tmp_path)

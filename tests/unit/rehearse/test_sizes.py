@@ -32,6 +32,10 @@ def test_batches_hold_whole_identities_for_two_workers_and_a_small_configuration
     assert smaller(tune) == []
 
 
+def test_a_batch_of_an_odd_size_for_one_worker_is_one_that_two_can_share():
+    assert _small(TrainJob, *PAIRS, "batches.size=31", "workers.count=1").batches.size == 30
+
+
 def test_a_schedule_in_epochs_stays_one_in_epochs():
     train = _small(TrainJob, *PAIRS, "schedule.validate_every=epoch", "schedule.max_steps=null", "workers.num_gpus=1", "workers.count=32")
     assert (train.schedule.validate_every, train.schedule.max_steps, train.schedule.epochs) == ("epoch", None, 2)
