@@ -43,12 +43,21 @@ def _clip(name: str, folder: Path) -> None:
         text_layers=2,
         embed_dim=64,
     )
-    people = SyntheticPeople(SyntheticConfig(identities=64, images_per_identity=1))
-    words = [text for pair in people.captions() for text in pair]
-    tokenizer = train_tokenizer(words, vocab_size=shape.vocab_size, context=shape.context)
+    tokenizer = train_tokenizer(_words(), vocab_size=shape.vocab_size, context=shape.context)
     model = clip_from_scratch(shape, height=224, width=224, vocab_size=len(tokenizer), end_id=tokenizer.eos_token_id, seed=0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _siglip(_: str, folder: Path) -> None:
+    from reid_ray.model.tiny.tiny_siglip import build_tiny_siglip
+
+    build_tiny_siglip(folder, _words())
+
+
+def _words() -> list[str]:
+    people = SyntheticPeople(SyntheticConfig(identities=64, images_per_identity=1))
+    return [text for pair in people.captions() for text in pair]
 
 
 def _llava(_: str, folder: Path) -> None:
@@ -64,6 +73,7 @@ STAND_INS: dict[str, Builder] = {
     r"qwen2\.?5-?vl": _built_in("tiny-mllm"),
     r"minilm|sentence-transformers|bge-": _built_in("minilm-l6-v2"),
     r"vicuna|llama|smollm|instruct": _built_in("smollm2-135m-instruct"),
+    r"siglip": _siglip,
     r"clip": _clip,
 }
 
@@ -71,6 +81,7 @@ STAND_INS: dict[str, Builder] = {
 # model_type in a folder's config.json -> a hub name of that class.
 _OF_TYPE = {
     "clip": "openai/clip-vit-base-patch16",
+    "siglip": "google/siglip-base-patch16-224",
     "llava": "llava-hf/llava-1.5-7b-hf",
     "qwen2_5_vl": "Qwen/Qwen2.5-VL-7B-Instruct",
     "bert": "sentence-transformers/all-MiniLM-L6-v2",

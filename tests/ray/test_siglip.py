@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from siglip_folder import write_siglip
 
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.images import decode_image
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.model.pretrained import load_encoder
+from reid_ray.model.tiny.tiny_siglip import build_tiny_siglip
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
@@ -30,7 +30,7 @@ def test_siglip_trains_masked_and_sharded_and_what_was_saved_is_searched(local_r
     with TableWriter(tmp_path / "images", IMAGES) as images, TableWriter(tmp_path / "captions", CAPTIONS) as written:
         images.append(made.image_table())
         written.append(captions)
-    write_siglip(tmp_path / "siglip", captions["text"].to_pylist())
+    build_tiny_siglip(tmp_path / "siglip", captions["text"].to_pylist())
     terms = "{sdm: {temperature: 0.1}, sigmoid: {weight: 1}, irr: {weight: 0.5, heads: 2, blocks: 1}}"
     values = [
         f"images={{path: {tmp_path}/images, val_split: null}}",

@@ -1,1 +1,1 @@
-"""Models small enough for a laptop, made and trained here: a Qwen2.5-VL of two million parameters, a LLaVA for tests."""
+"""Models small enough for a laptop, made here: a trained Qwen2.5-VL of two million parameters; a LLaVA and a SigLIP for tests and rehearsals."""

@@ -21,12 +21,12 @@ from reid_ray.model.dual.tokenizer import open_tokenizer, train_tokenizer
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
 from reid_ray.model.tiny.tiny_llava import build_tiny_llava
+from reid_ray.model.tiny.tiny_siglip import tokenizer as siglip_tokenizer
 from reid_ray.records import table_of
 from reid_ray.retrieval.index.config import IndexConfig
 from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
 from reid_ray.setup.model_files import resolve_model
-from tests.shared.siglip_folder import tokenizer as siglip_tokenizer
 
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"
 TEXTS = [

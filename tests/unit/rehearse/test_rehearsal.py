@@ -7,6 +7,7 @@ import pytest
 
 from reid_ray.cli.main import main
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.model.pretrained import load_encoder
 from reid_ray.rehearse.chain import Command, planned
 from reid_ray.rehearse.job import rehearse
 from reid_ray.rehearse.sizes import SIZES
@@ -62,3 +63,21 @@ def test_what_cannot_be_made_smaller_says_what_stands_in_the_way(tmp_path, monke
     monkeypatch.setitem(SIZES, "WorkersConfig", {"count": lambda _, __: 5})
     with pytest.raises(ConfigError, match=r"batches.size 32 is not a multiple of workers.count 5"):
         planned([Command("train", "train/train.yaml")], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "class_name"),
+    [
+        ("openai/clip-vit-base-patch32", "CLIPModel"),
+        ("google/siglip-base-patch16-224", "SiglipModel"),
+        ("llava-hf/llava-1.5-13b-hf", "LlavaForConditionalGeneration"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2_5_VLForConditionalGeneration"),
+        ("lmsys/vicuna-7b-v1.5", "LlamaForCausalLM"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "BertModel"),
+    ],
+)
+def test_a_published_model_has_a_stand_in_of_its_class(name, class_name, tmp_path):
+    assert stand_in(name, tmp_path / name).startswith(class_name)
+    if class_name in ("CLIPModel", "SiglipModel"):
+        encoder = load_encoder(tmp_path / name)
+        assert encoder.encode_texts(["a person in a red coat"]).shape == (1, encoder.dim)

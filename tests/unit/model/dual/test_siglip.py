@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from siglip_folder import CONTEXT, PATCH, SIZE, WIDTH, write_siglip
 from torch.nn import functional
 from transformers import SiglipModel
 
@@ -18,6 +17,7 @@ from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import tokenise
 from reid_ray.model.dual.token_features import image_pass, patch_features, token_features
 from reid_ray.model.pretrained import load_encoder, open_pretrained
+from reid_ray.model.tiny.tiny_siglip import CONTEXT, PATCH, SIZE, WIDTH, build_tiny_siglip
 from reid_ray.train.dual.towers import LossHeads, TwoTowers
 from reid_ray.train.losses.config import ObjectiveConfig
 from reid_ray.train.masking.noise_aware import corrupt, masking_draws, real_tokens, vocabulary_of
@@ -29,7 +29,7 @@ TEXTS = ["A woman with long black hair wears a red coat.", "the man carries a bl
 def folder(tmp_path_factory):
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("siglip")
-    write_siglip(path, TEXTS)
+    build_tiny_siglip(path, TEXTS)
     return path
 
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from siglip_folder import CONTEXT, WIDTH, write_siglip
 
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import tokenise
 from reid_ray.model.pretrained import load_encoder, open_pretrained
+from reid_ray.model.tiny.tiny_siglip import CONTEXT, WIDTH, build_tiny_siglip
 from reid_ray.retrieval.index.config import IndexConfig
 from reid_ray.retrieval.index.gallery import GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
@@ -35,7 +35,7 @@ def pictures() -> list[Image.Image]:
 @pytest.mark.slow
 def test_siglip_learns_masked_with_sigmoid_and_irr_and_what_was_saved_is_searched(tmp_path):
     torch.set_num_threads(1)
-    write_siglip(tmp_path / "published", TEXTS)
+    build_tiny_siglip(tmp_path / "published", TEXTS)
     encoder = open_pretrained(ModelConfig(init=str(tmp_path / "published"), image_height=96, image_width=32, patch_stride=12))
     before = encoder.encode_images(pictures()) @ encoder.encode_texts(TEXTS).T
     objective = ObjectiveConfig.model_validate(

@@ -1,9 +1,10 @@
-"""A tiny SigLIP with random weights as a published folder: transformers' files, and a tokenizer without a start mark."""
+"""Tiny SigLIP: random weights as a published folder, loaded by tests and rehearsals as SigLIP is; its tokenizer has no start mark."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
 CONTEXT, WIDTH, PATCH, SIZE = 48, 24, 16, 64
 
 
-def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+def tokenizer(texts: list[str]) -> Any:
     """SigLIP's marks: nothing in front, </s> behind, and </s> again as padding."""
     pieces = Tokenizer(models.Unigram())
     pieces.normalizer = normalizers.Lowercase()
@@ -23,7 +24,7 @@ def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=pieces, model_max_length=CONTEXT, **marks)
 
 
-def write_siglip(folder: Path, texts: list[str], *, seed: int = 0) -> SiglipModel:
+def build_tiny_siglip(folder: Path, texts: list[str], *, seed: int = 0) -> SiglipModel:
     """Write the folder; returns the model, logit scale 2 and bias -3."""
     words = tokenizer(texts)
     tower = {"hidden_size": WIDTH, "intermediate_size": 40, "num_attention_heads": 2}
