@@ -17,7 +17,7 @@ from reid_ray.config.common import ImagesConfig
 from reid_ray.data.sources import iter_images
 from reid_ray.records import HITS
 from reid_ray.retrieval.evaluate.config import EvaluateJob
-from reid_ray.retrieval.evaluate.exposure import exposure_sentence
+from reid_ray.retrieval.evaluate.exposure import exposure_sentence, marks_in_words
 from reid_ray.retrieval.evaluate.sheet import SheetHit, SheetQuery, draw_cmc, draw_sheet
 from reid_ray.storage import environment, read_table, write_bytes
 
@@ -31,8 +31,10 @@ _PROTOCOLS = {
 
 def write_report(folder: Path, config: EvaluateJob, result: Mapping[str, Any], cmc: np.ndarray) -> None:
     """Write cmc.png, sheet.png (if images are at hand) and report.md beside the hits that lie in `folder` already."""
-    draw_cmc({config.protocol.replace("_", " "): cmc[:20]}, folder / "cmc.png", chance=result["chance_r1"])
-    sheet = _draw_hits(folder, config)
+    marks = ", ".join(result["exposure"]["marks"])  # a picture travels alone, so it bears them, too
+    curve = f"{config.protocol.replace('_', ' ')}{f' ({marks})' if marks else ''}"
+    draw_cmc({curve: cmc[:20]}, folder / "cmc.png", chance=result["chance_r1"])
+    sheet = _draw_hits(folder, config, title=f"Ranked results ({marks})" if marks else "Queries and their ranked results")
     write_bytes(folder / "report.md", report_text(result, sheet=sheet).encode())
 
 
@@ -52,6 +54,8 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
         "",
         exposure_sentence(result["exposure"]),
         "",
+        *(f"- {line}" for line in marks_in_words([result["exposure"]])),
+        *([""] if result["exposure"]["marks"] else []),
         "## How",
         "",
         f"- Protocol: {_PROTOCOLS[result['protocol']]}",
@@ -76,7 +80,7 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
     return "\n".join([*lines, *(["", "![Queries and their ranked results](sheet.png)"] if sheet else [])]) + "\n"
 
 
-def _draw_hits(folder: Path, config: EvaluateJob) -> bool:
+def _draw_hits(folder: Path, config: EvaluateJob, *, title: str) -> bool:
     """Draw sheet.png from hits/; False if no picture is asked for or none is at hand."""
     if config.images is None or not config.sheet_queries:
         return False
@@ -97,7 +101,7 @@ def _draw_hits(folder: Path, config: EvaluateJob) -> bool:
         )
         for name, rows in by_query.items()
     ]
-    draw_sheet(sheet, folder / "sheet.png")
+    draw_sheet(sheet, folder / "sheet.png", title=title)
     return True
 
 
