@@ -153,6 +153,9 @@ def test_all_that_has_a_format_is_of_todays_and_other_files_are_the_same(outputs
     assert list(differences(folder)) == []
     assert not [each for each in versioned_files(folder) if each.older]
     assert {file: file.read_bytes() for file in before if file not in dated} == {f: b for f, b in before.items() if f not in dated}
+    for file in dated & set(before):
+        if file.suffix == ".parquet":
+            assert pq.read_table(file).to_pylist() == pq.read_table(pa.BufferReader(before[file])).to_pylist()
     assert {file for file in folder.rglob("*") if file.is_file()} == set(before) | dated | {folder / MARK}
     assert [path for path in folder.parent.iterdir() if path.name.startswith(f".{folder.name}.")] == []
 
