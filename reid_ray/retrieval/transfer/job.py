@@ -6,6 +6,7 @@ known of the data sets.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,15 +31,16 @@ def transfer_text(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         "| --- | --- | --- | " + " | ".join("---" for _ in _SHOWN) + " | --- | --- | --- |",
     ]
     notes: list[str] = []
+    galleries = _galleries(results)
     for (train, test), result in results.items():
         marks = ["same set"] if same_dataset(train, test) else []
-        for said in cell_notes(train, test, result):
+        for said in [*cell_notes(train, test, result), *galleries.get((test, result["protocol"]), [])]:
             if said not in notes:
                 notes.append(said)
             marks.append(f"[{notes.index(said) + 1}]")
         marks += exposure_of(result)["marks"]
         numbers = " | ".join(f"{100 * result[name]:.2f}" for name, _ in _SHOWN)
-        protocol = result["protocol"].replace("_", " ")
+        protocol = result["protocol"].replace("_", " ") + (", re-ranked" if result["rerank"] is not None else "")
         lines.append(f"| {train} | {test} | {protocol} | {numbers} | {result['queries']} | {result['gallery']} | {' '.join(marks)} |")
     lines += ["", "All numbers in %."]
     if notes:
@@ -59,6 +61,16 @@ def cell_notes(train: str, test: str, result: Mapping[str, Any]) -> list[str]:
     if learnt is not None and learnt["train"] and not any(same_dataset(name, train) for name in learnt["train"]):
         said.append(f"what is called {train} here was trained on {', '.join(learnt['train'])} by its weights' own record")
     return said
+
+
+def _galleries(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    """(test, protocol) -> a note, where rows of this name were not scored against one and the same gallery and split."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for (_, test), result in results.items():
+        told = {name: result[name] for name in ("gallery_digest", "gallery", "split") if name in result}
+        found.setdefault((test, result["protocol"]), set()).add(json.dumps(told, sort_keys=True))
+    said = "the rows of {} have not all the same gallery and split, so they are not to be compared with each other"
+    return {(test, protocol): [said.format(test)] for (test, protocol), tests in found.items() if len(tests) > 1}
 
 
 def run_transfer(config: TransferJob) -> dict[str, Any]:

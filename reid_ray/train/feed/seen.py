@@ -79,7 +79,7 @@ def exposure_of_rows(data: Path, before: Mapping[str, Path], shown: pa.Table) ->
     if not shown.num_rows:
         return None
     learnt = (piece.filter(pc.or_(pc.not_equal(piece["role"], "val"), pc.is_valid(piece["weights"]))) for piece in all_seen(data, before))
-    texts_N = pc.equal(shown["kind"], "text")
+    texts_N = pc.fill_null(pc.equal(shown["kind"], "text"), False)  # an older table does not say of images that they are
     return exposure(learnt, shown.filter(pc.invert(texts_N)), shown.filter(texts_N))
 
 

@@ -70,6 +70,7 @@ def scored(root, name: str, **changes):
         "gallery_embeddings": f"{root}/gallery.parquet",
         "images": f"{root}/images.parquet",
         "split": "train",
+        "sheet_queries": 0,
         "output": {"path": str(root / name), "if_exists": "replace"},
     }
     run_evaluate(EvaluateJob.model_validate({**values, **changes}))
@@ -139,6 +140,15 @@ def test_pictures_of_queries_that_the_gallery_has_under_another_person_or_camera
     assert found["copies"]["images"] == 2  # each is a copy of the other
     assert "COPIES" in found["marks"]
     assert read_result(scored(world, "alone", protocol="image_to_image", split=None, **plain))["exposure"]["copies"]["images"] == 0
+
+
+def test_rows_of_a_transfer_table_say_what_they_are_not(world):
+    run, other = scored(world, "of-test", split="test"), scored(world, "of-val", split="val")
+    cells = [{"train": name, "test": "synthetic", "run": str(path)} for name, path in (("CUHK-PEDES", run), ("synthetic", other))]
+    run_transfer(TransferJob.model_validate({"cells": cells, "output": {"path": f"{world}/mixed", "if_exists": "replace"}}))
+    first, second = [line for line in (world / "mixed" / "transfer.md").read_text().splitlines() if line.startswith(("| CUHK", "| syn"))]
+    assert "[1] [2]" in first  # called by another name than its weights' record, and not against the gallery of the row below
+    assert "same set [2] SEEN" in second
 
 
 def test_runs_of_other_galleries_splits_and_protocols_are_not_compared_and_what_else_differs_is_said(world):

@@ -96,3 +96,14 @@ def test_weights_that_another_run_chose_on_these_people_pass_that_on(tmp_path):
     found = validation_exposure(tmp_path / "second" / "data", {"init": tmp_path / "model"})
     assert (found["train"]["images"], found["val"]["images"]) == (0, 1)
     assert validation_exposure(tmp_path / "second" / "data", {"init": tmp_path / "nowhere"})["marks"] == ["UNKNOWN"]
+
+
+def test_data_that_an_older_version_prepared_are_compared_by_what_they_tell(tmp_path):
+    data = prepared(tmp_path, [*TRAIN, image("v", "val", 2, picture(1))], [*SAID, caption("cv", "v", "A woman.")])
+    older = read_table(data / "seen.parquet", SEEN).filter(pc.equal(read_table(data / "seen.parquet", SEEN)["kind"], "image"))
+    pq.write_table(older.select(["role", "content", "dataset", "person_id"]).replace_schema_metadata(None), data / "seen.parquet")
+    found = validation_exposure(data, {})
+    assert (found["train"]["images"], found["train"]["identities"]) == (1, 1)
+    assert found["marks"] == ["SEEN", "UNKNOWN"]
+    (data / "seen.parquet").unlink()
+    assert validation_exposure(data, {}) is None
