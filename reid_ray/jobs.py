@@ -97,6 +97,18 @@ _JOBS = {
         ),
         more="The output folder holds captions/*.parquet (one row per caption, failures with their reason) and manifest.json.",
     ),
+    "rewrite": Job(
+        purpose="Rewrite captions that exist, people's or a captioner's, with a language model, keep the faithful",
+        config="reid_ray.caption.existing.config:RewriteJob",
+        run="reid_ray.caption.existing.job:run_rewrite",
+        engines="all",
+        examples=(
+            "--config caption/rewrite.yaml",
+            "--config caption/rewrite_cuhk_pedes.yaml captions.path=runs/ingest/cuhk_pedes/captions",
+        ),
+        more="The output folder holds captions/*.parquet (every caption of the table, each rewritten one followed by its rewrites) and\n"
+        "manifest.json. Captions of split train alone are rewritten, unless captions.splits says otherwise.",
+    ),
     "report": Job(
         purpose="Write one HTML page about a captioning run: outcomes, failures, diversity, faithfulness, samples",
         config="reid_ray.caption.report.config:ReportJob",

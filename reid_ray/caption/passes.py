@@ -5,13 +5,13 @@ Knows the stages' order and their actors; what is missing is found by missing.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.config import CaptionerConfig, CaptionJob, RewriterConfig
+from reid_ray.caption.config import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.engines.vllm_engine import ChatEngine, engine_environment
 from reid_ray.caption.ledger.missing import (
     MissingFilter,
@@ -132,21 +132,18 @@ class CaptionRun:
 
     def _execute(self, name: str, plan: PassPlan, index: Index, *, record: bool) -> int:
         """Run one pass over what it lacks; returns the rows made."""
-        files = frozenset(self._ledger.row_files())
         captions = self._captions(name, plan, index, record=record)
         if self._rewrites is not None:
             captions = self._rewritten(captions, plan.pending)
-        tally, made, since = Tally(), 0, 0
+        tally = Tally()
         assert captions is not None  # a plan that is not done has one or the other
         with progress_bar(f"caption {name}", self.listing.count, initial=self.listing.count - plan.images) as bar:
-            for table in _unwrapped_errors(captions.iter_batches(batch_size=None, batch_format="pyarrow")):
+
+            def see(table: pa.Table) -> None:
                 bar.update(tally.add(table))
                 bar.set_postfix_str(f"{tally.images - tally.outcomes['ok']} failed, {tally.kinds['rewrite ok']} rewrites")
-                made += pc.sum(pc.equal(table["run"], self._ledger.run)).as_py() or 0
-                since += 1
-                if since >= _COMPACT_EVERY:
-                    self._ledger.compact(keep=files, older_than_s=_COMPACT_AFTER_S)
-                    since = 0
+
+            made = drained(captions, self._ledger, see)
         self.throughput[name] = tally.throughput()
         return made
 
@@ -180,19 +177,17 @@ class CaptionRun:
             earlier = self._earlier(pending)
             captions = earlier if captions is None else captions.union(earlier)
         assert captions is not None
+        assert self._rewrites is not None
         config = self._config
-        arguments = {
-            "config": config.rewriter,
-            "faithfulness": config.faithfulness,
-            "revision": self._models["rewriter"]["revision"],
-            **({} if self._engine is None else {"engine": self._engine}),
-        }
-        return captions.map_batches(
-            RewriteStage,
-            fn_constructor_args=(arguments,),
-            fn_constructor_kwargs={"recipe": self._rewrites, "ledger": self._ledger, "timeout_s": config.ledger.batch_timeout_s},
-            runtime_env=_environment(config.rewriter, "rewriter.model"),
-            **actor_pool(config.rewriter.pool, restarts=-1),
+        return rewritten(
+            captions,
+            config.rewriter,
+            config.faithfulness,
+            recipe=self._rewrites,
+            ledger=self._ledger,
+            revision=self._models["rewriter"]["revision"],
+            timeout_s=config.ledger.batch_timeout_s,
+            engine=self._engine,
         )
 
     def _earlier(self, keys: np.ndarray) -> ray.data.Dataset:
@@ -204,6 +199,60 @@ class CaptionRun:
             _rows_of_file, fn_args=(ray.put(keys),), batch_size=1, batch_format="pyarrow", num_cpus=1
         )
         return rows.repartition(target_num_rows_per_block=self._config.rewriter.pool.batch_size)
+
+
+def rewritten(
+    captions: ray.data.Dataset,
+    config: RewriterConfig,
+    faithfulness: FaithfulnessConfig,
+    *,
+    recipe: RewriteRecipe,
+    ledger: Ledger,
+    revision: str,
+    timeout_s: float,
+    engine: ChatEngine | None,
+) -> ray.data.Dataset:
+    """LEDGER rows of captions -> the same rows and their rewrites, by a pool of actors, committed to the ledger.
+
+    Args:
+        captions: what is rewritten; a batch of them holds config.pool.batch_size.
+        config: the language model.
+        faithfulness: the filter, which draws a rewrite again on the spot.
+        recipe: of both.
+        ledger: of this run.
+        revision: what identifies the language model's weights.
+        timeout_s: what one batch may take.
+        engine: used instead of a vLLM engine of `config`.
+    """
+    arguments = {
+        "config": config,
+        "faithfulness": faithfulness,
+        "revision": revision,
+        **({} if engine is None else {"engine": engine}),
+    }
+    return captions.map_batches(
+        RewriteStage,
+        fn_constructor_args=(arguments,),
+        fn_constructor_kwargs={"recipe": recipe, "ledger": ledger, "timeout_s": timeout_s},
+        runtime_env=_environment(config, "rewriter.model"),
+        **actor_pool(config.pool, restarts=-1),
+    )
+
+
+def drained(rows: ray.data.Dataset, ledger: Ledger, see: Callable[[pa.Table], None]) -> int:
+    """Run a pipeline of LEDGER rows to its end, showing each table to `see`; returns the rows that this run made.
+
+    The ledger is compacted on the way.
+    """
+    files, made, since = frozenset(ledger.row_files()), 0, 0
+    for table in _unwrapped_errors(rows.iter_batches(batch_size=None, batch_format="pyarrow")):
+        see(table)
+        made += pc.sum(pc.equal(table["run"], ledger.run)).as_py() or 0
+        since += 1
+        if since >= _COMPACT_EVERY:
+            ledger.compact(keep=files, older_than_s=_COMPACT_AFTER_S)
+            since = 0
+    return made
 
 
 def _unwrapped_errors(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

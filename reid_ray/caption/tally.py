@@ -27,6 +27,7 @@ class Tally:
         self.outcomes: Counter[str] = Counter()  # of images: ok, or the code of the failure
         self.kinds: Counter[str] = Counter()  # of rows: "static ok", "rewrite unfaithful", ...
         self.reasons: Counter[str] = Counter()  # of captions that failed though their image may have another
+        self.why: Counter[str] = Counter()  # of rewrites that failed, as far as add_rewrites saw them: the code
         self.examples: dict[str, str] = {}  # code of a failure -> an image and its whole reason
         self.sums: Counter[str] = Counter()  # "captioner tokens", "rewriter seconds", ...
         self.startup = {"captioner": 0.0, "rewriter": 0.0}
@@ -54,6 +55,13 @@ class Tally:
                 self.sums["faithfulness"] += pc.sum(accepted["faithfulness"]).as_py() or 0
         return len(outcomes)
 
+    def add_rewrites(self, table: pa.Table) -> None:
+        """Count the rewrites of a STAGED table whose other rows nobody made here."""
+        rewrites = table.filter(pc.equal(table["kind"], "rewrite"))
+        self.add(rewrites)
+        failed = rewrites.filter(pc.equal(rewrites["status"], "failed"))
+        self.why.update(reason_code(reason) for reason in failed["reason"].to_pylist())
+
     def merge(self, other: Tally) -> None:
         """Add the sums of another captioner's rows."""
         self.images += other.images
@@ -66,6 +74,11 @@ class Tally:
         """Where no image has a caption: the commonest reason and an example of it."""
         (code, count), *_ = self.outcomes.most_common(1) or [("unknown", 0)]
         return f"{count} of {self.images} are {code}, such as {self.examples.get(code, 'none that is known')}"
+
+    def why_no_rewrite(self) -> str:
+        """Where no rewrite has a text: the commonest reason."""
+        (code, count), *_ = self.why.most_common(1) or [("unknown", self.rewrites_asked)]
+        return f"{count} of {self.rewrites_asked} are {code}"
 
     @property
     def rewrites_asked(self) -> int:

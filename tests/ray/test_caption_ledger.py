@@ -22,16 +22,24 @@ import pytest
 import ray.cloudpickle
 from bucket import s3_server
 from PIL import Image
+from refusals import refused
 
 from reid_ray.caption.config import CaptionJob
 from reid_ray.caption.engines.vllm_engine import Reply
+from reid_ray.caption.existing.config import RewriteJob
+from reid_ray.caption.existing.job import run_rewrite
 from reid_ray.caption.job import run_caption
 from reid_ray.caption.ledger.content_keys import falls_in_share
 from reid_ray.caption.ledger.quarantine import EngineDownError
+from reid_ray.caption.refilter.config import RefilterJob
+from reid_ray.caption.refilter.job import run_refilter
+from reid_ray.caption.report.config import ReportJob
+from reid_ray.caption.report.job import run_report
 from reid_ray.config.base import load_config
+from reid_ray.config.common import OutputConfig
 from reid_ray.errors import DataError
-from reid_ray.records import CAPTIONS
-from reid_ray.storage import read_manifest, read_table
+from reid_ray.records import CAPTIONS, table_of
+from reid_ray.storage import TableWriter, read_manifest, read_table
 
 pytestmark = pytest.mark.slow
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -267,3 +275,85 @@ def test_a_killed_driver_loses_only_what_was_in_its_engines_hands(local_ray, tmp
     assert rewrites == Counter(row["caption_id"] for row in captions if falls_in_share(row["caption_id"], 0.5))
     assert not list(tmp_path.glob(".out.*.partial"))
     assert read_manifest(out)["counts"] == {"read": 120, "written": 120, "failed": {}}
+
+
+class TextEngine(LoggedEngine):
+    """Knows a caption by the number in it; repeats it with other clothes."""
+
+    def __init__(self, log: Path, *, down: bool = False, flaky_fails: bool = True) -> None:
+        super().__init__(log, flaky_fails=flaky_fails)
+        self.down = down
+
+    def _red(self, messages):
+        number = int(messages[0]["content"].split("number ")[1].split()[0])
+        return None if number == REFUSED and not self.down else number
+
+
+def captions_of(numbers, *, changed=(), split="train") -> list[dict]:
+    return [
+        {
+            "caption_id": f"{split}{number}",
+            "image_id": f"{number}.jpg",
+            "kind": "human",
+            "status": "ok",
+            "text": f"A man with the number {number} in a red coat and {'old' if number in changed else 'blue'} shoes.",
+            "split": split,
+        }
+        for number in numbers
+    ]
+
+
+def test_a_table_of_captions_is_rewritten_and_what_a_dead_run_finished_is_not_asked_for_again(local_ray, tmp_path):
+    rows, test = captions_of([*range(8), FLAKY, REFUSED]), captions_of(range(3), split="test")
+    earlier = [rows[0] | {"caption_id": "old", "kind": "rewrite", "parent_id": "train0"}]
+
+    def rewrite(table, engine) -> dict:
+        with TableWriter(tmp_path / "captions", CAPTIONS) as writer:
+            writer.append(table_of(CAPTIONS, table))
+        values = [
+            f"captions.path={tmp_path}/captions",
+            f"output.path={tmp_path}/out",
+            "output.if_exists=reuse",
+            "rewriter.pool.batch_size=1",
+        ]
+        config = load_config(RewriteJob, None, [*values, "faithfulness.alpha=-1", "faithfulness.max_tries=2"])
+        return run_rewrite(config, engine=engine)
+
+    with pytest.raises(EngineDownError):
+        rewrite([*test, *rows, *earlier], TextEngine(tmp_path / "log", down=True))
+    before = Counter(TextEngine(tmp_path / "log").asked())
+    assert before == Counter({**dict.fromkeys(range(8), 1), FLAKY: 2, REFUSED: 1})
+    rows += captions_of([DEADLY])
+    manifest = rewrite([*test, *rows, *earlier], TextEngine(tmp_path / "log"))
+    after = Counter(TextEngine(tmp_path / "log").asked())
+    assert after == {FLAKY: 2, DEADLY: 2, None: 1}  # what failed, what came, and what was not done
+    assert manifest["counts"] == {"read": 15, "written": 14, "failed": {"earlier_rewrite": 1}}
+    assert manifest["facts"]["captions"] == {"asked": 11, "not_asked": {"other_split": 3}}
+    assert {name: manifest["facts"]["rewrites"][name] for name in ("asked", "accepted", "unfaithful", "failed")} == {
+        "asked": 11, "accepted": 9, "unfaithful": 0, "failed": 2,
+    }  # fmt: skip
+    found = rows_of(tmp_path / "out")
+    assert [row["caption_id"] for row in found if row["kind"] == "human"] == [row["caption_id"] for row in [*test, *rows]]
+    assert [row["parent_id"] for row in found if row["kind"] == "rewrite"] == [row["caption_id"] for row in rows]
+    reasons = {row["parent_id"]: row["reason"].partition(":")[0] for row in found if row["status"] == "failed"}
+    assert reasons == {f"train{FLAKY}": "rejected", f"train{DEADLY}": "quarantined"}
+
+    # A caption was mended, one more came, and the deadly one has left: what was tried in vain is tried once more, the rest stands.
+    mended = captions_of([*range(9), FLAKY], changed=[3])
+    manifest = rewrite([*test, *mended], TextEngine(tmp_path / "log", flaky_fails=False))
+    assert Counter(TextEngine(tmp_path / "log").asked()) == {3: 1, 8: 1, FLAKY: 1}
+    assert manifest["facts"]["rewrites"]["accepted"] == manifest["facts"]["rewrites"]["asked"] == 10
+
+    refiltered = run_refilter(RefilterJob(run=f"{tmp_path}/out", alpha=0.99, output=OutputConfig(path=f"{tmp_path}/again")))
+    assert refiltered["facts"]["changes"]["ok -> unfaithful"] > 0
+    page = run_report(ReportJob(run=f"{tmp_path}/out", output=OutputConfig(path=f"{tmp_path}/report")))
+    assert page["counts"]["read"] == len(rows_of(tmp_path / "out"))
+
+
+def test_a_table_without_a_caption_that_is_asked_for_is_refused_by_what_it_holds(local_ray, tmp_path):
+    with TableWriter(tmp_path / "captions", CAPTIONS) as writer:
+        writer.append(table_of(CAPTIONS, [*captions_of(range(3), split="test"), *captions_of(range(2), split=None)]))
+    config = load_config(RewriteJob, None, [f"captions.path={tmp_path}/captions", f"output.path={tmp_path}/out"])
+    with refused(DataError, f"{tmp_path}/captions", "other_split 5", "captions.splits", "null"):
+        run_rewrite(config, engine=TextEngine(tmp_path / "log"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["captions"]

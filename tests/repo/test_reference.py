@@ -29,6 +29,11 @@ LEAST: dict[str, list[list[str]]] = {
         [f"captioners.main.{STRUCTURE}", f"rewriter.{STRUCTURE}"],
         ["rewriter.sampling.structure={choice: [x]}", "captioners.main.sampling.structure={choice: [x]}"],
     ],
+    "rewrite": [
+        ["captions.path=x"],
+        ["captions.path=x", f"rewriter.{STRUCTURE}"],
+        ["captions.path=x", "rewriter.sampling.structure={choice: [x]}"],
+    ],
     "report": [["run=x"], ["run=x", "images={}"]],
     "calibrate": [[], [f"rewriter.{STRUCTURE}"], ["rewriter.sampling.structure={choice: [x]}"]],
     "refilter": [["run=x"]],

@@ -23,7 +23,7 @@ from reid_ray.errors import DataError
 from reid_ray.records import IDENTITY_COLUMNS
 
 _BUCKET_ROWS = 200_000
-_ORDER = pa.field("order", pa.int64())
+ORDER = pa.field("order", pa.int64())
 
 
 def published_rows(ledger: Ledger, view: CachedListing, wanted: PassPlan, *, stride: int, captioner: str) -> Iterator[pa.Table]:
@@ -41,10 +41,28 @@ def published_rows(ledger: Ledger, view: CachedListing, wanted: PassPlan, *, str
     Raises:
         DataError: a wanted row is not there.
     """
-    keys, first = np.unique(wanted.result_key, return_index=True)  # a name that is listed twice with the same content is one image
-    orders = wanted.result_order[first]
+    rows = ordered_rows(ledger, wanted.result_key, wanted.result_order, groups=len(view.row_N), stride=stride)
+    for table in rows:
+        yield _described(table, view, stride, captioner)
+
+
+def ordered_rows(ledger: Ledger, keys: np.ndarray, orders: np.ndarray, *, groups: int, stride: int) -> Iterator[pa.Table]:
+    """The ledger's rows under `keys` as LEDGER tables with a column ORDER, in the order of `orders`, one row each.
+
+    Args:
+        ledger: holds a row under each key.
+        keys: of KEYS; one that stands twice counts where it stands first.
+        orders: order number of each key, below groups * stride.
+        groups: how many groups of order numbers there are; a group is never divided between two tables.
+        stride: order numbers per group.
+
+    Raises:
+        DataError: a row is not there.
+    """
+    keys, first = np.unique(keys, return_index=True)  # a name that is listed twice with the same content is one
+    orders = orders[first]
     buckets = max(1, -(-len(keys) // _BUCKET_ROWS))
-    span = max(1, -(-len(view.row_N) // buckets)) * stride
+    span = max(1, -(-groups // buckets)) * stride
     spill = ledger.folder / "publishing"
     shutil.rmtree(spill, ignore_errors=True)
     spill.mkdir()
@@ -53,13 +71,13 @@ def published_rows(ledger: Ledger, view: CachedListing, wanted: PassPlan, *, str
         for bucket in range(buckets):
             expected = int(((orders >= bucket * span) & (orders < (bucket + 1) * span)).sum())
             if expected:
-                yield _in_order(_bucket_file(spill, bucket), expected, view, stride, captioner)
+                yield _in_order(_bucket_file(spill, bucket), expected)
     finally:
         shutil.rmtree(spill)
 
 
 def _fill(ledger: Ledger, spill: Path, *, keys: np.ndarray, orders: np.ndarray, span: int, buckets: int) -> None:
-    schema = pa.schema([*LEDGER, _ORDER])
+    schema = pa.schema([*LEDGER, ORDER])
     with ExitStack() as stack:
         writers = [stack.enter_context(pq.ParquetWriter(_bucket_file(spill, bucket), schema)) for bucket in range(buckets)]
         for file in ledger.row_files():
@@ -67,7 +85,7 @@ def _fill(ledger: Ledger, spill: Path, *, keys: np.ndarray, orders: np.ndarray, 
             at = find(as_keys(table["key"]), keys)
             table = table.filter(pa.array(at >= 0))
             order = orders[at[at >= 0]]
-            table = table.append_column(_ORDER, pa.array(order))
+            table = table.append_column(ORDER, pa.array(order))
             for bucket in np.unique(order // span).tolist():
                 writers[bucket].write_table(table.filter(pa.array(order // span == bucket)))
 
@@ -76,17 +94,22 @@ def _bucket_file(spill: Path, bucket: int) -> Path:
     return spill / f"{bucket}.parquet"
 
 
-def _in_order(file: Path, expected: int, view: CachedListing, stride: int, captioner: str) -> pa.Table:
+def _in_order(file: Path, expected: int) -> pa.Table:
     table = pq.read_table(file)
     failed = pc.equal(table["status"], "failed")
     # One row per order number: a text before a failure, then the one that was there first, on which rewrites may rest.
     table = table.append_column("_failed", failed).sort_by([("order", "ascending"), ("_failed", "ascending"), ("made", "ascending")])
     order = table["order"].to_numpy()
     first = np.append(True, order[1:] != order[:-1]) if len(order) else np.empty(0, bool)
-    table, order = table.filter(pa.array(first)), order[first]
+    table = table.filter(pa.array(first)).drop_columns(["_failed"])
     if table.num_rows != expected:
         raise DataError(f"{file.parent.parent}: lacks {expected - table.num_rows} rows that it held before; run the command again")
-    image = order // stride
+    return table
+
+
+def _described(table: pa.Table, view: CachedListing, stride: int, captioner: str) -> pa.Table:
+    """A captioner's rows with what their images are called now, and each image's outcome."""
+    image = table["order"].to_numpy() // stride
     who = view.cache.table.take(pa.array(view.row_N[image]))
     columns = {name: table[name] for name in STAGED.names} | {name: who[name] for name in IDENTITY_COLUMNS}
     columns["captioner"] = pa.array([captioner] * table.num_rows, pa.string())

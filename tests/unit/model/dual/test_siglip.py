@@ -20,6 +20,7 @@ from reid_ray.model.pretrained import load_encoder, open_pretrained
 from reid_ray.model.tiny.tiny_siglip import CONTEXT, PATCH, SIZE, WIDTH, build_tiny_siglip
 from reid_ray.train.dual.towers import LossHeads, TwoTowers
 from reid_ray.train.losses.config import ObjectiveConfig
+from reid_ray.train.losses.logit_scale import LogitScale
 from reid_ray.train.masking.noise_aware import corrupt, masking_draws, real_tokens, vocabulary_of
 
 TEXTS = ["A woman with long black hair wears a red coat.", "the man carries a blue backpack", "a person in grey trousers and white shoes"]
@@ -142,3 +143,11 @@ def test_a_saved_siglip_keeps_the_scale_and_bias_that_the_sigmoid_loss_has_learn
     saved = module.encoder_with(state, temperature=0.02).model
     expected = (2.0, -4.0) if sigmoid else (math.log(50), 0.0)
     assert (saved.logit_scale.item(), saved.logit_bias.item()) == pytest.approx(expected)
+
+
+def test_a_saved_siglip_keeps_the_scale_that_infonce_has_learnt_from_its_own(folder):
+    encoder = load_encoder(folder)
+    module = TwoTowers(encoder, scale=LogitScale(encoder.model.logit_scale.item()))
+    state = {name: weight.detach().clone() for name, weight in module.state_dict().items()}
+    state["scale.shift"].fill_(-0.5)
+    assert module.encoder_with(state, temperature=0.02).model.logit_scale.item() == pytest.approx(2.0 - 0.5)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from refusals import refused
 
 from reid_ray.config.base import load_config
 from reid_ray.errors import ConfigError
@@ -99,10 +100,10 @@ def test_the_saved_temperature_is_that_of_the_softmax_that_trained():
 
 @pytest.mark.parametrize("temperature", ["0", "-0.1", "learnt"])
 def test_a_temperature_that_is_none_is_refused(temperature):
-    with pytest.raises(ConfigError, match=r"infonce\.temperature|infonce: temperature"):
+    with refused(ConfigError, "infonce", "temperature"):
         load_config(ObjectiveConfig, None, [f"infonce.temperature={temperature}"])
 
 
 def test_two_losses_that_learn_one_scale_are_refused():
-    with pytest.raises(ConfigError, match="a model holds one"):
+    with refused(ConfigError, "infonce.temperature", "sigmoid"):
         load_config(ObjectiveConfig, None, ["infonce={weight: 1, temperature: learned}", "sigmoid.weight=1"])

@@ -1,0 +1,53 @@
+"""Configuration of the rewrite job: a table of captions -> the same table with rewrites beside them, the faithful ones marked."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from reid_ray.caption.config import FaithfulnessConfig, RewriterConfig
+from reid_ray.caption.ledger.config import LedgerConfig
+from reid_ray.config.base import Section
+from reid_ray.config.common import OutputConfig, RayConfig
+from reid_ray.config.paths import PathOrAddress
+
+
+class ExistingCaptions(Section):
+    """Captions that are there already, and which of them are rewritten."""
+
+    path: PathOrAddress = Field(
+        description="Parquet file or folder in the CAPTIONS schema: captions/ of an ingest (people's captions) or of an earlier caption job"
+    )
+    splits: list[str | None] = Field(
+        ["train"],
+        min_length=1,
+        description="captions of these splits are rewritten. Rewrites are training data, so val and test stay as people wrote them unless "
+        "they are named; null in the list stands for captions without a split, as LUPerson's",
+    )
+    kinds: list[Literal["human", "static", "dynamic"]] = Field(
+        ["human", "static", "dynamic"], min_length=1, description="kinds of captions that are rewritten"
+    )
+    readers: int = Field(2, ge=1, description="Ray tasks that read the table at the same time, 1 CPU each")
+
+
+class RewriteJob(Section):
+    """A CAPTIONS table in, the same rows and their rewrites out; no image is read and no captioner runs."""
+
+    captions: ExistingCaptions
+    rewriter: RewriterConfig = RewriterConfig(share=1.0)
+    faithfulness: FaithfulnessConfig = FaithfulnessConfig()
+    ledger: LedgerConfig = LedgerConfig()
+    no_progress_timeout_s: int = Field(
+        1800,
+        ge=30,
+        description="seconds without any progress after which the job fails; must exceed an engine's start (downloads included)",
+    )
+    output: OutputConfig
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _something_to_rewrite(self) -> Self:
+        if not self.rewriter.share:
+            raise ValueError("rewriter.share is 0, so there is nothing to rewrite; set it above 0, 1 for every caption")
+        return self
