@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from reid_ray.model.plain_text import plain_tokens
+
 _SIDE, _PATCH = 56, 14
 _CERTAINTY = 8.0  # logits differ by about this times the square root of the width
 # The roles and marks of LLaVA-1.5's conversations (Vicuna v1): picture first, a blank before the answer, the end mark after it.
@@ -32,7 +34,7 @@ def build_tiny_llava(folder: str | Path, seed: int = 0, *, says: str | None = No
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer()
+    tokenizer = _words()
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(_architecture(tokenizer))
@@ -63,8 +65,8 @@ def _teach(model: Any, tokenizer: Any, sentence: str) -> None:
     """
     import torch
 
-    start = tokenizer("ASSISTANT:", add_special_tokens=False)["input_ids"][-1]
-    chain = [start, *tokenizer(f" {sentence}", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    asked, said = plain_tokens(tokenizer, ["ASSISTANT:", f" {sentence}"], add_special_tokens=False)["input_ids"]
+    chain = [asked[-1], *said, tokenizer.eos_token_id]
     if len(set(chain)) < len(chain):
         raise ValueError(f"{sentence!r} has a token twice")
     with torch.no_grad():
@@ -76,7 +78,7 @@ def _teach(model: Any, tokenizer: Any, sentence: str) -> None:
         model.lm_head.weight[chain[1:]] = _CERTAINTY * embedding_VW[chain[:-1]]
 
 
-def _tokenizer() -> Any:
+def _words() -> Any:
     from transformers import AutoTokenizer
 
     from reid_ray.setup.model_files import resolve_model

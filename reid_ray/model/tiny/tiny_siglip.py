@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
 CONTEXT, WIDTH, PATCH, SIZE = 48, 24, 16, 64
 
 
-def tokenizer(texts: list[str]) -> Any:
-    """SigLIP's marks: nothing in front, </s> behind, and </s> again as padding."""
+def words_of(texts: list[str]) -> Any:
+    """A tokenizer with SigLIP's marks: nothing in front, </s> behind, and </s> again as padding."""
     pieces = Tokenizer(models.Unigram())
     pieces.normalizer = normalizers.Lowercase()
     pieces.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -26,7 +26,7 @@ def tokenizer(texts: list[str]) -> Any:
 
 def build_tiny_siglip(folder: Path, texts: list[str], *, seed: int = 0) -> SiglipModel:
     """Write the folder; returns the model, logit scale 2 and bias -3."""
-    words = tokenizer(texts)
+    words = words_of(texts)
     tower = {"hidden_size": WIDTH, "intermediate_size": 40, "num_attention_heads": 2}
     config = SiglipConfig(
         text_config={**tower, "num_hidden_layers": 3, "vocab_size": len(words), "max_position_embeddings": CONTEXT},

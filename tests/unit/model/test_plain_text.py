@@ -21,7 +21,7 @@ from reid_ray.model.dual.tokenizer import open_tokenizer, train_tokenizer
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
 from reid_ray.model.tiny.tiny_llava import build_tiny_llava
-from reid_ray.model.tiny.tiny_siglip import tokenizer as siglip_tokenizer
+from reid_ray.model.tiny.tiny_siglip import words_of as siglip_tokenizer
 from reid_ray.records import table_of
 from reid_ray.retrieval.index.config import IndexConfig
 from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
