@@ -22,7 +22,8 @@ from reid_ray.model.merge.config import MergeJob
 from reid_ray.model.merge.job import run_merge
 from reid_ray.model.mllm.model_folder import HEADS, TRAINED, adapters_in, fingerprint_of
 from reid_ray.model.weight_files import read_state
-from reid_ray.storage import MANIFEST, read_manifest, write_json
+from reid_ray.records import SEEN
+from reid_ray.storage import MANIFEST, read_manifest, read_table, write_json
 from reid_ray.train.log.run_log import read_metrics
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.mllm.job import run_tune
@@ -80,6 +81,9 @@ def test_an_adapter_alone_captions_as_its_merged_model_does(changed, people, tmp
     states = adapters_in(tuned) | read_state(tuned / TRAINED), read_state(tuned / HEADS)
     write_json(tuned / MANIFEST, {**told, "fingerprint": fingerprint_of(told["base"], *states)})
     run_merge(load_config(MergeJob, None, [f"model={tuned}", f"output.path={tmp_path}/merged", "dtype=float32"]))
+    seen = read_table(tmp_path / "merged" / "seen.parquet", SEEN)
+    assert seen.equals(read_table(tuned / "seen.parquet", SEEN))
+    assert [row["weights"] for row in seen.to_pylist() if row["role"] == "unknown"] == [config.model.base]
     adapter, greedy = {"adapter": f"{tuned}/adapter"}, {"sampling": {"temperature": 0}}
     captioners = {"alone": adapter | greedy, "whole": {"model": f"{tmp_path}/merged"} | greedy, "untuned": greedy}
     values = [

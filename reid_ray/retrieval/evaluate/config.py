@@ -32,10 +32,13 @@ class EvaluateJob(Section):
     )
     encoder: PathOrName | None = Field(
         None,
-        description="folder of a trained encoder, as the index job takes it; with embeddings optional: tells what weights were selected on",
+        description="folder of a trained encoder, as the index job takes it; with embeddings optional: its folder tells what the weights "
+        "were selected on and have seen",
     )
     images: PathOrAddress | None = Field(
-        None, description="IMAGES table: gallery, and image queries; with gallery_embeddings optional, and shown on the picture"
+        None,
+        description="IMAGES table: gallery, and image queries; with gallery_embeddings optional: shown on the picture, and compared with "
+        "what the weights have seen",
     )
     captions: PathOrAddress | None = Field(None, description="CAPTIONS table: the text queries")
     caption_kinds: list[Literal["human", "static", "dynamic", "rewrite"]] = Field(
