@@ -22,12 +22,11 @@ from reid_ray.rehearse.own_inputs import excerpts
 from reid_ray.rehearse.published import write_crops, write_published
 from reid_ray.rehearse.questions import ask_service
 from reid_ray.rehearse.stand_ins import stand_in
-from reid_ray.rehearse.verdicts import FAILED, NOT_REACHED, OK, Verdict, head, number_of, smaller_in_words
+from reid_ray.rehearse.verdicts import FAILED, NOT_REACHED, OK, KeptVerdicts, Verdict, head, number_of, smaller_in_words
 from reid_ray.runtime import ray_session
 from reid_ray.scratch import scratch_folder
 from reid_ray.serve.config import ServeJob
 from reid_ray.setup.requirements import require_engines
-from reid_ray.storage import environment, write_json
 from reid_ray.terminal.own_lines import say, standard_error
 
 _CROPS = 6  # identities in a folder of crops
@@ -43,8 +42,7 @@ def rehearse(wanted: Sequence[Command], *, report: Path | None = None) -> list[V
     Raises:
         ReidRayError: a configuration cannot be rehearsed, or a job of the rehearsal failed; after the others have run.
     """
-    report, home = None if report is None else report.absolute(), Path.cwd()
-    clock = time.perf_counter()
+    kept, home = KeptVerdicts(report), Path.cwd()
     with scratch_folder() as scratch, _working_directory(scratch) as root, contextlib.ExitStack() as stack:
         acts, refused = planned_where_possible(wanted, root, home=home)
         if len(refused) == len(wanted):
@@ -56,14 +54,12 @@ def rehearse(wanted: Sequence[Command], *, report: Path | None = None) -> list[V
             say(f"\n[{number}/{len(acts)}] {act.command}")
             verdicts[act.command] = _verdict(act, verdicts, root)
             say(verdicts[act.command].line())
-    done, seconds = list(verdicts.values()), time.perf_counter() - clock
+            kept.write(list(verdicts.values()), left=len(acts) - number)
+    done = list(verdicts.values())
     say(smaller_in_words(done))
     say("\n".join(["", head(), *(each.line() for each in done)]))
     failed = [each for each in done if each.verdict != OK]
-    say(f"{len(done) - len(failed)} of {len(done)} ok, {seconds:.0f} s")
-    if report is not None:
-        rows = [each.as_dict() for each in done]
-        write_json(report, {"seconds": round(seconds, 1), "ok": not failed, "rows": rows, "environment": environment()})
+    say(f"{len(done) - len(failed)} of {len(done)} ok, {kept.seconds:.0f} s")
     if failed:
         raise DataError(
             f"{failed[0].configuration}: the rehearsal of {failed[0].job} failed ({failed[0].said}); {len(failed)} did not pass"

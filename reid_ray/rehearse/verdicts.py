@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from reid_ray.storage import environment, write_json
 
 OK, FAILED, NOT_REACHED = "ok", "failed", "not reached"
 _HEAD = f"{'configuration':<38} {'job':<10} {'read':>6} {'written':>7} {'failed':>6} {'seconds':>7}  verdict"
@@ -48,6 +53,36 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+class KeptVerdicts:
+    """The table as a JSON file in the form of the benchmarks' results, written again after each job, for a rehearsal may be cut off.
+
+    Args:
+        file: where it goes, made absolute now; None keeps nothing.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = None if file is None else file.absolute()
+        self._clock = time.perf_counter()
+        self._facts = {**environment(), "load_average_before": os.getloadavg()}
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.perf_counter() - self._clock
+
+    def write(self, verdicts: Sequence[Verdict], *, left: int) -> None:
+        """Write what is known; `left` jobs are still to come."""
+        if self._file is None:
+            return
+        failed = sum(each.verdict != OK for each in verdicts)
+        facts = {**self._facts, "seconds": round(self.seconds, 1), "load_average_after": os.getloadavg()}
+        claims = [
+            {"name": "jobs that failed or were not reached", "value": failed + left, "goal": "<= 0", "holds": failed + left == 0},
+            {"name": "minutes", "value": round(self.seconds / 60, 1), "goal": "<= 30", "holds": self.seconds <= 30 * 60},
+        ]
+        write_json(self._file, {"environment": facts, "rows": [each.as_dict() for each in verdicts], "claims": claims})
 
 
 def head() -> str:
