@@ -183,7 +183,7 @@ class _InfoNce:
     def add(self, rows: slice, columns: slice, logit_RC: torch.Tensor, match_RC: torch.Tensor) -> None:
         self._row.add(rows, logit_RC, match_RC)
         self._column.add(columns, logit_RC.T, match_RC.T)
-        self._own += logit_RC[match_RC].sum()
+        self._own += logit_RC.masked_fill(~match_RC, 0).sum()
 
     def finish(self) -> torch.Tensor:
         self._column.merge()

@@ -18,7 +18,7 @@ from reid_ray.train.memory.config import MemoryJob
 from reid_ray.train.memory.dry_run import parameter_sizes, trace_step
 from reid_ray.train.memory.estimate import ParameterCounts, PeakBytes, TrainingSetting, cheapest_that_fits, predict
 from reid_ray.train.memory.job import refuse_too_large, run_memory
-from reid_ray.train.memory.meta_steps import tune_step
+from reid_ray.train.memory.meta_steps import train_step, tune_step
 from reid_ray.train.mllm.config import TuneJob
 
 OUTPUT = {"path": "unused"}
@@ -145,3 +145,27 @@ def test_a_job_that_cannot_fit_is_refused_with_the_numbers_and_the_remedy(root):
     )
     with pytest.raises(ConfigError, match=r"ZeRO-2, batch 8 needs 1\.\d+ GiB of 1 \(communication 1\.86, .*\); ZeRO-0, batch 8 would fit"):
         refuse_too_large("train", job)
+
+
+TERMS = {
+    "sdm": "{weight: 1}",
+    "infonce": "{weight: 1}",
+    "infonce learned": "{weight: 1, temperature: learned}",
+    "sigmoid": "{weight: 1}",
+    "triplet": "{weight: 1}",
+    "id": "{weight: 1}",
+    "irr": "{weight: 1, heads: 2, blocks: 1}",
+}
+
+
+@pytest.mark.parametrize("tile", ["null", "16"])
+@pytest.mark.parametrize("term", TERMS)
+def test_each_loss_can_be_planned_whole_and_in_tiles(term, tile):
+    shape = "{vision_width: 16, vision_layers: 1, text_width: 16, text_layers: 1, embed_dim: 16, vocab_size: 300}"
+    model = "model={image_height: 32, image_width: 16, scratch: " + shape + "}"
+    objective = [f"objective.tile={tile}", "objective.sdm.weight=0", f"objective.{term.split()[0]}={TERMS[term]}"]
+    needed = ["images.path=unused", "captions.paths=[unused]", "output.path=unused", "workers.count=2", "masking.kind=equal"]
+    job = load_config(TrainJob, None, [*needed, model, *objective])
+    plan = MemoryJob(config="unused", persons=5, output=OUTPUT)
+    two, four = (train_step(job, plan, batch=batch, checkpointing=False, keep_gradients=False)[1] for batch in (2, 4))
+    assert four.activations > two.activations > 0
