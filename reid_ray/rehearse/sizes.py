@@ -20,6 +20,7 @@ ConfigT = TypeVar("ConfigT", bound=Section)
 
 WORKERS = 2
 _BATCH, _EPOCHS, _STEPS = 32, 2, 4
+_CAPTIONED = 48  # images
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def _batch(section: Any, value: int) -> int:
     return max(WORKERS, min(value, _BATCH) // WORKERS * WORKERS)
 
 
+# Class of a section, or the class and field that hold it -> its fields.
 SIZES: dict[str, Mapping[str, Rule]] = {
     "WorkersConfig": {
         "count": _exactly(WORKERS),
@@ -90,6 +92,8 @@ SIZES: dict[str, Mapping[str, Rule]] = {
     "ServeConfig": {"host": _exactly("127.0.0.1"), "port": _exactly(0)},
     "SyntheticConfig": {"identities": _at_most(24), "images_per_identity": _at_most(4)},
     "ImagesConfig": {"readers": _at_most(2)},
+    # Each image costs answers of a model here, several with rewrites; elsewhere a listing is small enough.
+    "CaptionJob.images": {"limit": lambda images, value: value if images.source == "synthetic" else min(value or _CAPTIONED, _CAPTIONED)},
     "RayConfig": {"address": _exactly(None)},
     "IndexConfig": {"lists": _at_most(4)},
     "TinyMllmTrainingConfig": {"sight_steps": _at_most(4), "steps": _at_most(4), "people_per_set": _at_most(32)},
@@ -129,15 +133,16 @@ def changed(config: ConfigT, changes: Sequence[Change]) -> ConfigT:
     return type(config).model_validate(tree)
 
 
-def _smaller(part: Any, place: Place) -> Iterator[Change]:
+def _smaller(part: Any, place: Place, held_by: str = "") -> Iterator[Change]:
     if isinstance(part, Section):
-        rules = {name: rule for kind in reversed(type(part).__mro__) for name, rule in SIZES.get(kind.__name__, {}).items()}
+        names = [*(kind.__name__ for kind in reversed(type(part).__mro__)), held_by]
+        rules = {name: rule for each in names for name, rule in SIZES.get(each, {}).items()}
         for name in type(part).model_fields:
             value = getattr(part, name)
             if name in rules and (now := rules[name](part, value)) != value:
                 yield Change((*place, name), value, now)
             if _USED.get((type(part).__name__, name), lambda _: True)(part):
-                yield from _smaller(value, (*place, name))
+                yield from _smaller(value, (*place, name), f"{type(part).__name__}.{name}")
     elif isinstance(part, Mapping):
         for key, value in part.items():
             yield from _smaller(value, (*place, key))

@@ -113,6 +113,11 @@ def _captions(manifest: Mapping[str, Any]) -> str:
     return f"{sum(facts['captions']['ok'].values())} captions, {facts['rewrites']['accepted']} rewrites"
 
 
+def _rewrites(manifest: Mapping[str, Any]) -> str:
+    rewrites = manifest["facts"]["rewrites"]
+    return f"{rewrites['accepted']} of {rewrites['asked']} rewrites accepted"
+
+
 def _training(manifest: Mapping[str, Any]) -> str:
     facts = manifest["facts"]
     chosen = [f"{name} {facts['selected'][name]:.3f}" for name in ("r1", "map") if isinstance(facts["selected"].get(name), float)]
@@ -155,6 +160,7 @@ def _findings(manifest: Mapping[str, Any]) -> str:
 NUMBERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "lint": _findings,
     "caption": _captions,
+    "rewrite": _rewrites,
     "calibrate": _thresholds,
     "plan": _hours,
     "captioner": _accuracy,

@@ -21,7 +21,13 @@ RECIPE = (
     "instruction.",
     "rerank",
 )
-SIZE_OF_IMAGES = {"images.val_share", "images.synthetic.identities", "images.synthetic.images_per_identity", "images.readers"}
+SIZE_OF_IMAGES = {
+    "images.limit",
+    "images.val_share",
+    "images.synthetic.identities",
+    "images.synthetic.images_per_identity",
+    "images.readers",
+}
 
 
 @pytest.fixture(scope="module")
