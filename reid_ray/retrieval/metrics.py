@@ -169,6 +169,37 @@ class QueryResults:
         return self.counted
 
 
+def similarity_distribution(cosine_BG: np.ndarray, match_BG: np.ndarray) -> np.ndarray:
+    """SD of each query (UFineBench, Zuo et al., CVPR 2024): average precision with similarities in the place of counts, times a separation.
+
+    s = (cosine + 1) / 2, the gallery sorted by it. At the rank of a match: sum of s over the matches so far / sum of s over all so far; the
+    mean of that over the matches is multiplied by 1 - exp(-(mean s of the matches) / (mean s of the others)). Everything is taken in the
+    sorted order. The published script sums similarities in the gallery's order but looks at them where the sorted order has matches, so
+    its number changes with the gallery's order and is not this one. Where all similarities are equal, SD is average precision times
+    1 - exp(-1).
+
+    Args:
+        cosine_BG: in [-1, 1]; ties rank in the gallery's order, as everywhere.
+        match_BG: bool, which gallery items are right.
+
+    Returns:
+        float64 [B] in 0..1, NaN for a query without a match. Without any other item the separation is 1.
+    """
+    share_BG = np.clip((cosine_BG.astype(np.float64) + 1) / 2, 0, 1)
+    order_BG = np.argsort(-share_BG, axis=1, kind="stable")
+    share_BG, match_BG = np.take_along_axis(share_BG, order_BG, axis=1), np.take_along_axis(match_BG, order_BG, axis=1)
+    right_BG = np.where(match_BG, share_BG, 0.0)
+    so_far_BG, right_so_far_BG = share_BG.cumsum(axis=1), right_BG.cumsum(axis=1)
+    precision_BG = np.divide(right_so_far_BG, so_far_BG, out=np.zeros_like(so_far_BG), where=so_far_BG > 0)
+    matches_B = match_BG.sum(axis=1)
+    others_B = match_BG.shape[1] - matches_B
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_right_B = right_BG.sum(axis=1) / matches_B
+        mean_other_B = (share_BG - right_BG).sum(axis=1) / others_B
+        ratio_B = np.where((others_B == 0) | (mean_other_B == 0), np.inf, mean_right_B / mean_other_B)
+        return np.where(match_BG, precision_BG, 0.0).sum(axis=1) / matches_B * (1 - np.exp(-ratio_B))
+
+
 def unit_rows(feature_ND: np.ndarray, *, what: str, names: RowNames | None = None) -> np.ndarray:
     """Features as L2-normalised float32 rows; returned as they are where they already are (norm 1 within 1e-4).
 

@@ -55,6 +55,11 @@ class EvaluateJob(Section):
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
     embed: PoolConfig = Field(PoolConfig(batch_size=64), description="actors that hold the encoder")
     rerank: RerankConfig | None = Field(None, description="re-rank before scoring; image_to_image only; null is off")
+    msd: bool = Field(
+        False,
+        description="also mSD, UFineBench's mean similarity distribution, all of it in sorted order (the published script mixes two "
+        "orders, so its numbers are others); text_to_image only",
+    )
     device: str = Field(
         "cpu",
         description="torch device that ranks: cpu, or cuda:0 where this process has a GPU; both give the same ranks for the same scores",
@@ -81,6 +86,8 @@ class EvaluateJob(Section):
             raise ValueError("encoder is required to embed images or captions; give it, or both query_embeddings and gallery_embeddings")
         if self.rerank is not None and self.protocol != "image_to_image":
             raise ValueError("rerank compares queries with the gallery as neighbours of one kind, so protocol must be image_to_image")
+        if self.msd and self.protocol != "text_to_image":
+            raise ValueError("msd is defined for text_to_image, where nothing is removed from the gallery; drop it or change protocol")
         return self
 
     @property

@@ -34,6 +34,7 @@ from reid_ray.retrieval.evaluate.weights_history import exposure_of_score, selec
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth
 from reid_ray.retrieval.ranking.blocks import Ranking
 from reid_ray.retrieval.ranking.exact import rank_blocks, rank_queries
+from reid_ray.retrieval.ranking.mean_sd import mean_similarity_distribution
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import Counts, JobOutput, TableWriter, environment, parquet_files, read_manifest, write_json
 from reid_ray.terminal.own_lines import say
@@ -112,6 +113,7 @@ def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
         "gallery_digest": gallery_digest(scored.gallery.items),
         "skipped": results.skipped,
         **results.summary(),
+        **({"msd": _msd(scored)} if config.msd else {}),
         "persons": len(np.unique(scored.queries.persons()[results.counted])),
         "distractors": int((scored.gallery.persons() == UNKNOWN).sum()),
         "failed": {"queries": dict(scored.queries.failed), "gallery": dict(scored.gallery.failed)},
@@ -125,6 +127,11 @@ def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
         "encoder": {"path": config.encoder, "fingerprints": fingerprints, "dim": scored.gallery.vector_ND.shape[1]},
         "ties": "equal scores rank in gallery order",
     }
+
+
+def _msd(scored: RankedQueries) -> float:
+    truth = GroundTruth.text_to_image(scored.queries.persons(), scored.gallery.persons())
+    return mean_similarity_distribution(scored.queries.vector_ND, scored.gallery.vector_ND, truth)
 
 
 def query_table(scored: RankedQueries) -> pa.Table:

@@ -51,6 +51,7 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
         "",
         f"{result['queries']} queries of {result['persons']} persons against {result['gallery']} images "
         f"({result['distractors']} of unknown person). {result['skipped']} queries without a match were skipped.",
+        *([f"mSD (UFineBench, in sorted order throughout): {100 * result['msd']:.2f} %."] if "msd" in result else []),
         "",
         exposure_sentence(result["exposure"]),
         "",

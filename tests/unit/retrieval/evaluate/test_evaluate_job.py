@@ -125,6 +125,31 @@ def test_text_to_image_from_parquet_to_report(toy):
     assert WRONG in colours
 
 
+def test_msd_stands_in_the_result_where_it_is_asked_for_and_knows_no_order_of_the_gallery(toy):
+    plain, asked = (json.loads((evaluate(toy, f"msd-{on}", msd=on) / "result.json").read_text()) for on in (False, True))
+    assert {name: value for name, value in asked.items() if name not in ("msd", "environment")} == {
+        name: value for name, value in plain.items() if name != "environment"
+    }
+    share_QG = (toy["queries"].astype(np.float64) @ toy["gallery"].T.astype(np.float64) + 1) / 2
+    by_hand = []
+    for share_G, person in zip(share_QG, toy["person_Q"], strict=True):
+        order_G = np.argsort(-share_G)
+        ranked_G, right_G = share_G[order_G], (toy["person_G"] == person)[order_G]
+        precision = [(ranked_G[:rank] * right_G[:rank]).sum() / ranked_G[:rank].sum() for rank in np.flatnonzero(right_G) + 1]
+        by_hand.append(np.mean(precision) * (1 - np.exp(-ranked_G[right_G].mean() / ranked_G[~right_G].mean())))
+    assert asked["msd"] == pytest.approx(np.mean(by_hand), abs=1e-6)
+    assert (
+        f"mSD (UFineBench, in sorted order throughout): {100 * asked['msd']:.2f} %" in (toy["root"] / "msd-True" / "report.md").read_text()
+    )
+    backwards = rows("image", toy["gallery"], toy["person_G"].tolist(), cameras=np.arange(24) % 3)[::-1]
+    other = json.loads(
+        (evaluate(toy, "turned", msd=True, gallery_embeddings=write(toy["root"] / "turned-gallery", backwards)) / "result.json").read_text()
+    )
+    assert other["msd"] == pytest.approx(asked["msd"], abs=1e-9)
+    with pytest.raises(ValueError, match="msd is defined for text_to_image"):
+        EvaluateJob.model_validate({**toy["config"], "output": {"path": "x"}, "msd": True, "protocol": "image_to_image"})
+
+
 def test_the_sheet_shows_images_that_a_table_keeps_by_path_and_opens_no_other_file(toy):
     whole = evaluate(toy, "whole", sheet_queries=1)
     images = pq.read_table(toy["root"] / "images.parquet").to_pylist()
