@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from siglip_folder import write_siglip
 
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder, tokenise
 from reid_ray.model.dual.mask_token import MASK, with_mask_token
 from reid_ray.model.pretrained import load_encoder
+from reid_ray.model.tiny.tiny_siglip import build_tiny_siglip
 from reid_ray.train.dual.towers import TwoTowers
 from reid_ray.train.masking.noise_aware import vocabulary_of
 
@@ -63,7 +63,7 @@ def test_at_first_it_masks_as_the_start_mark_does_then_it_trains_alone_and_is_sa
 
 
 def test_siglip_has_room_for_it_too(tmp_path):
-    write_siglip(tmp_path / "published", TEXTS)
+    build_tiny_siglip(tmp_path / "published", TEXTS)
     before = load_encoder(tmp_path / "published")
     unknown, texts = before.tokenizer.unk_token_id, before.encode_texts(TEXTS[:2])
     encoder = with_mask_token(before)
