@@ -2,7 +2,8 @@
 
 Ts-qwen, Td-qwen, Ts-shikra, Td-shikra: s for the static instruction, d for the dynamic one, then the captioner. A name may carry
 folders, of which only the last part counts. The images lie flat in LUPerson-MLLM/ or in LUPerson's own LMDB (key = name without
-suffix). `CaptionFiles` writes the same four files, and further ones for captioners that the release did not have.
+suffix). A dynamic caption that still holds a slot of its template is kept as a failed row. `CaptionFiles` writes the same four files, and
+further ones for captioners that the release did not have.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ IMAGES = "LUPerson-MLLM"
 CAPTIONERS = {"qwen": "Qwen-VL-Chat-7B", "shikra": "Shikra-7B"}
 KINDS = {"s": "static", "d": "dynamic"}
 _NAME_CHARACTERS, _MAX_FILES = 100, 128  # of a captioner's name in a file's; caption files of one data set
+_LEFT_OVER = ("description]", "<")  # of a template
 _FILE = re.compile(r"^T(?P<kind>[sd])-(?P<captioner>[\w.-]+)\.json$")
 
 
@@ -111,7 +113,15 @@ def _captions(folder: Store, file: str) -> Iterator[tuple[str, Caption]]:
         "instruction_id": file.removesuffix(".json"),
     }
     for name, text in stream_pairs(folder, file):
-        yield slashes(name).rpartition("/")[2], caption_of(text, **columns)
+        yield slashes(name).rpartition("/")[2], _unless_left_over(caption_of(text, **columns))
+
+
+def _unless_left_over(caption: Caption) -> Caption:
+    """A dynamic caption in which something of its template is left is a failed one, as in the authors' code."""
+    left = next((mark for mark in _LEFT_OVER if caption["status"] == "ok" and mark in caption["text"]), None)
+    if left is None or caption["kind"] != "dynamic":
+        return caption
+    return {**caption, "status": "failed", "reason": f"left_over_slot: holds {left}"}
 
 
 def _once(captions: tuple[Caption, ...]) -> tuple[Caption, ...]:

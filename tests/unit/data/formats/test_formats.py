@@ -202,6 +202,20 @@ def test_luperson_mllm_joins_its_four_files(trees):
     }
 
 
+def test_luperson_mllm_counts_a_dynamic_caption_with_a_slot_left_in_it_as_failed(trees):
+    folder = trees.luperson_mllm()
+    left = {"Td-qwen": "A man in [clothing description].", "Td-shikra": "<A man> in red.", "Ts-qwen": "A man in <red>."}
+    name = next(iter(json.loads((folder / "Ts-qwen.json").read_text())))
+    for file, text in left.items():
+        captions = json.loads((folder / f"{file}.json").read_text())
+        (folder / f"{file}.json").write_text(json.dumps({**captions, name: text}))
+    found = {image.image_id: image.captions for image in read("luperson_mllm", folder)[0]}[name]
+    said = {caption["instruction_id"]: (caption["status"], caption["text"]) for caption in found}
+    assert said["Td-qwen"] == ("failed", left["Td-qwen"])
+    assert said["Td-shikra"] == ("failed", left["Td-shikra"])
+    assert said["Ts-qwen"] == ("ok", left["Ts-qwen"])  # of no template
+
+
 def test_luperson_mllm_takes_a_name_said_twice_for_one_caption_or_for_none(trees):
     folder = trees.luperson_mllm()
     file = folder / "Ts-qwen.json"
