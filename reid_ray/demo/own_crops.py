@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from reid_ray.cli.run_job import run_job, run_prepared
+from reid_ray.cli.run_job import REHEARSAL, run_job, run_prepared
 from reid_ray.config.shipped import RULE
 from reid_ray.demo.config import DemoJob
 from reid_ray.jobs import JOBS
@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None, called: str) -> int:
     parser.add_argument("--images", metavar="DIR", help="search your own crops: any folder of pictures")
     parser.add_argument("--keep-serving", action="store_true", help="leave the service up until Ctrl-C")
     parser.add_argument("--config", metavar="FILE", default=CONFIG, help=f"YAML: {RULE}; default: {CONFIG}")
+    parser.add_argument("--rehearse", action="store_true", help=REHEARSAL)
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="replaces a value of the file")
     arguments = parser.parse_args(argv)
     overrides = list(arguments.overrides)
@@ -34,7 +35,11 @@ def main(argv: Sequence[str] | None, called: str) -> int:
     if arguments.images:
         overrides += search_own_crops(arguments.images)
     return run_job(
-        description, DemoJob, lambda config: run_prepared("demo", job, config), ["--config", arguments.config, *overrides], called=called
+        description,
+        DemoJob,
+        lambda config: run_prepared("demo", job, config),
+        ["--config", arguments.config, *overrides, *(["--rehearse"] if arguments.rehearse else [])],
+        called=called,
     )
 
 

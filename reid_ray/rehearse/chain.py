@@ -182,9 +182,11 @@ class _Plan:
 
     def _resolve(self, act: Act, key: str, place: str) -> None:
         """Who makes what lies at `place`: an act before, a data set, a stand-in; a file of the package is there already."""
-        if place.startswith("builtin:") or act.command.job == "demo" or (act.command.job == "memory" and key == "config"):
+        if place.startswith("builtin:") or (act.command.job == "memory" and key == "config"):
             return
         relative = os.path.relpath(os.path.join(self.root, place), self.root)
+        if any(Path(self.root, relative).is_relative_to(Path(self.root, each)) for each in _own_outputs(act.config)):
+            return
         writer = self._writer_of(relative)
         if writer is not None:
             act.before += [] if writer in act.before else [writer]
@@ -280,6 +282,12 @@ def _inside(place: str, root: Path) -> str | None:
     if os.path.isabs(place) and not Path(place).is_relative_to(root):
         return str(root / place.removeprefix(_SHARED).lstrip("/"))
     return None
+
+
+def _own_outputs(config: Section) -> list[str]:
+    """Where a job of several stages writes what its later stages read."""
+    inner = [place for key, place in named_places(config).items() if key.endswith(".output.path")]
+    return [*inner, *(place for key, place in named_places(config).items() if key == "folder")]
 
 
 def _output(config: Section) -> str | None:

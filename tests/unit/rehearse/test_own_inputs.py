@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.demo.own_crops import search_own_crops
 from reid_ray.rehearse.chain import Command, planned
 from reid_ray.rehearse.job import rehearse
 from reid_ray.rehearse.own_inputs import excerpts
@@ -60,3 +61,13 @@ def test_a_training_on_ones_own_tables_ends_in_the_score_of_a_benchmark(tmp_path
     acts = planned([Command("train", "train/train.yaml", ("images.path=images", "captions.paths=[captions]"))], root, home=home)
     assert [act.command.job for act in acts] == ["train", "ingest", "evaluate"]
     assert [(str(place), str(to)) for place, to in acts[0].own] == [(str(home / n), str(root / n)) for n in ("images", "captions")]
+
+
+def test_the_demo_reads_the_users_pictures_and_what_its_own_stages_write(tmp_path, monkeypatch):
+    (tmp_path / "pics").mkdir()
+    root = tmp_path / "root"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    (act,) = planned([Command("demo", "demo.yaml", tuple(search_own_crops("pics")))], root, home=tmp_path)
+    assert set(act.own) == {(tmp_path / "pics", root / "pics")}
+    assert act.before == act.models == act.data_sets == []

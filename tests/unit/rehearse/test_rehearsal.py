@@ -7,6 +7,7 @@ import pytest
 
 from reid_ray.cli.main import main
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.jobs import JOBS
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.rehearse.chain import Command, planned
 from reid_ray.rehearse.job import rehearse
@@ -51,6 +52,13 @@ def test_a_configuration_of_ones_own_is_rehearsed_from_any_folder_and_leaves_not
 def test_a_command_that_is_mistyped_is_refused_as_without_a_rehearsal(capsys):
     assert main(["ingest", "--config", "data/ingest_cuhk_pedes.yaml", "limt=20", "--rehearse"]) == 2
     assert "limt: unknown key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_takes_the_word(job, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([job, "--help"])
+    assert "--rehearse" in capsys.readouterr().out
 
 
 def test_a_model_of_an_unknown_class_has_no_stand_in(tmp_path):
