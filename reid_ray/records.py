@@ -86,7 +86,7 @@ SEEN = pa.schema(
         pa.field("role", pa.string(), nullable=False),  # train | val | unknown: what `weights` have seen is not recorded
         pa.field("kind", pa.string()),  # image | text; null of role unknown
         pa.field("content", pa.int64()),  # content_hash64 of an image, null if the table did not tell its digest; text_hash64 of a text
-        pa.field("near", pa.binary(16)),  # perceptual hash of an image (data/perceptual_hash.py)
+        pa.field("near", pa.binary(16)),  # perceptual hash of an image (data/perceptual_hash.py); null: not recorded
         pa.field("dataset", pa.string()),  # of an image
         pa.field("person_id", pa.int64()),
         pa.field("weights", pa.string()),  # null: the training beside which this lies; else what it went on from

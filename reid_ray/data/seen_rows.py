@@ -15,20 +15,22 @@ from reid_ray.storage import iter_table
 _ROWS = 262_144  # of a table held at once
 
 
-def image_rows(role: str, images: pa.Table, hash_NB: np.ndarray) -> pa.Table:
+def image_rows(role: str, images: pa.Table, hash_NB: np.ndarray | None) -> pa.Table:
     """Rows of N images.
 
     Args:
         role: train or val.
         images: columns image_sha256, dataset and person_id.
-        hash_NB: their perceptual hashes, uint8 [N, 16]; one of zeros (a flat picture, or one without a hash) is null in the row.
+        hash_NB: their perceptual hashes, uint8 [N, 16]; zeros: a flat picture, which looks like no other. None: pictures not at hand.
     """
-    near = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(hash_NB), [None, pa.py_buffer(np.ascontiguousarray(hash_NB))])
+    near = None
+    if hash_NB is not None:
+        near = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(hash_NB), [None, pa.py_buffer(np.ascontiguousarray(hash_NB))])
     columns = {
         "role": [role] * images.num_rows,
         "kind": ["image"] * images.num_rows,
         "content": content_hash64(images["image_sha256"]),
-        "near": pc.if_else(pa.array(hash_NB.any(axis=1)), near, pa.scalar(None, pa.binary(16))),
+        **({} if near is None else {"near": near}),
         "dataset": images["dataset"],
         "person_id": images["person_id"],
     }

@@ -144,6 +144,7 @@ def _open(found: Mapping[str, Any], facts: SeenFacts) -> list[str]:
         return said
     if found["images"] is None:
         said.append("the gallery's pictures were not given, so identities alone were compared")
+    said += [*_of_identities(found, "the gallery"), *_of_identities(found["queries"], "the queries")]
     if facts.without_hash:
         said.append(f"near duplicates of {facts.without_hash} pictures that were seen, for their perceptual hashes are not recorded")
     if found["queries"] is not None and found["queries"]["texts"] is not None and facts.without_texts:
@@ -152,15 +153,28 @@ def _open(found: Mapping[str, Any], facts: SeenFacts) -> list[str]:
 
 
 def _shared(side: Mapping[str, Any] | None, role: str, name: str) -> str | None:
-    """Such as: of the gallery, 3 of 9 images, 1 near duplicate more and 2 of 4 identities were trained on."""
-    if side is None or not any(side[role][what] for what in ("images", "near", "identities")):
+    """Such as: of the gallery, 3 of 9 images, 1 near duplicates more, 2 of 4 identities were trained on."""
+    if side is None:
         return None
     had = side[role]
-    pictures = [f"{had['images']} of {side['images']} images", f"{had['near']} near duplicates more"] if side["images"] is not None else []
-    identities = f"{had['identities']} of {side['identities']} identities {_DID[role]}"
-    return f"of {name}, {', '.join([*pictures, identities])}"
+    counts = {
+        f"{had['images']} of {side['images']} images": had["images"],
+        f"{had['near']} near duplicates of seen images more": had["near"],
+        f"{had['identities']} of {side['identities']} identities": had["identities"],
+    }
+    said = [text for text, count in counts.items() if count]
+    return f"of {name}, {', '.join(said)} {_DID[role]}" if said else None
 
 
 def _nothing(found: Mapping[str, Any], of: str) -> str:
     pictures = f"none of {of}'s {found['images']} images, no near duplicate of one and " if found["images"] is not None else ""
     return f"As far as is recorded, {pictures}none of {of}'s {found['identities']} identities was trained on or chose the weights."
+
+
+def _of_identities(side: Mapping[str, Any] | None, name: str) -> list[str]:
+    said = []
+    if side is not None and side["nameless"]:
+        said.append(f"{side['nameless']} identities of {name}, for their table names no data set by which to compare them")
+    if side is not None and side["renumbered"]:
+        said.append(f"whether {side['renumbered']} identities of {name} are those that were seen, for their set is numbered anew each time")
+    return said

@@ -18,7 +18,7 @@ from reid_ray.data.perceptual_hash import BITS
 from reid_ray.retrieval.index.near_hashes import NearHashes
 
 ROLES = ("train", "val")
-# Numbered anew in every set, so that equal numbers are not the same person.
+# Numbered anew in every set: other numbers are other people, equal ones need not be the same.
 _RENUMBERED = frozenset({"synthetic"})
 
 
@@ -46,8 +46,9 @@ def look_up(seen: Iterable[pa.Table], sides: Mapping[str, pa.Table]) -> tuple[di
         sides: name -> rows of SEEN, whose role does not matter.
 
     Returns:
-        Per side {"images", "identities", "texts": how many it has, None where contents are not at hand, "train": {"images": those of a
-        seen content, "near": others that are near duplicates of one, "identities", "texts"}, "val": {...}}; and the facts of `seen`.
+        Per side {"images", "identities", "texts": how many it has, None where contents are not at hand, "nameless": identities of tables
+        that name no data set, "renumbered": those of which equal numbers were seen that may be others, "train": {"images": those of a seen
+        content, "near": others that are near duplicates of one, "identities", "texts"}, "val": {...}}; and the facts of `seen`.
     """
     facts = SeenFacts()
     told = {name: _Side(rows) for name, rows in sides.items()}
@@ -67,18 +68,19 @@ def look_up(seen: Iterable[pa.Table], sides: Mapping[str, pa.Table]) -> tuple[di
     return {name: side.facts() for name, side in told.items()}, facts
 
 
-def people_of(rows: pa.Table) -> set[tuple[str, int]]:
-    """(dataset, person_id) of identities whose number means the same in every table of their data set."""
+def hashes_of(near: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """The perceptual hashes of a column `near` that tell pictures apart, uint8 [M, 16], and their rows, int64 [M]."""
+    row_M = np.flatnonzero(pc.is_valid(near).to_numpy())
+    hash_MB = np.frombuffer(b"".join(near.drop_null().to_pylist()), np.uint8).reshape(-1, BITS // 8)
+    telling_M = hash_MB.any(axis=1)
+    return hash_MB[telling_M], row_M[telling_M]
+
+
+def _people(rows: pa.Table) -> set[tuple[str, int]]:
+    """(dataset, person_id) of identities that their tables name."""
     known = rows.select(["dataset", "person_id"]).filter(pc.and_(pc.is_valid(rows["dataset"]), pc.is_valid(rows["person_id"])))
     found = known.group_by(["dataset", "person_id"]).aggregate([]).to_pylist()
-    return {(row["dataset"], row["person_id"]) for row in found if row["dataset"] not in _RENUMBERED and row["person_id"] >= 0}
-
-
-def hashes_of(near: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """The perceptual hashes of a column `near`, uint8 [M, 16], and the rows that have one, int64 [M]."""
-    row_M = np.flatnonzero(pc.is_valid(near).to_numpy())
-    data = b"".join(near.drop_null().to_pylist())
-    return np.frombuffer(data, np.uint8).reshape(-1, BITS // 8), row_M
+    return {(row["dataset"], row["person_id"]) for row in found if row["person_id"] >= 0}
 
 
 class _Side:
@@ -87,9 +89,11 @@ class _Side:
     def __init__(self, rows: pa.Table) -> None:
         texts, images = _split(rows)
         self._content, self._texts = _Values(images["content"]), _Values(texts["content"])
-        self._people, self._datasets = people_of(images), images["dataset"].drop_null().unique()
+        self._people, self._datasets = _people(images), images["dataset"].drop_null().unique()
         hash_MB, self._hash_row_M = hashes_of(images["near"])
         self._near, self._images = NearHashes(hash_MB), images.num_rows
+        nameless = images.filter(pc.is_null(images["dataset"]))["person_id"]
+        self._nameless = pc.count_distinct(nameless).as_py()
         self._near_N = {role: np.zeros(images.num_rows, bool) for role in ROLES}
         self._met: dict[str, set[tuple[str, int]]] = {role: set() for role in ROLES}
 
@@ -100,22 +104,24 @@ class _Side:
         hash_MB, _ = hashes_of(images["near"])
         self._near_N[role][self._hash_row_M[self._near.pairs(hash_MB)[1]]] = True
         here = images.filter(pc.is_in(images["dataset"], value_set=self._datasets))  # of millions, few are worth a set of Python's
-        self._met[role] |= self._people & people_of(here)
+        self._met[role] |= self._people & _people(here)
 
     def facts(self) -> dict[str, Any]:
         """Counts."""
         pictures, texts = self._content.known_N.any(), len(self._texts.known_N) > 0
         found: dict[str, Any] = {
             "images": self._images if pictures else None,
-            "identities": len(self._people),
+            "identities": len(self._people) + self._nameless,
             "texts": int(self._texts.count) if texts else None,
+            "nameless": self._nameless,
+            "renumbered": len({who for met in self._met.values() for who in met if who[0] in _RENUMBERED}),
         }
         for role in ROLES:
             same_N = self._content.met(role)
             found[role] = {
                 "images": int(same_N.sum()) if pictures else None,
                 "near": int((self._near_N[role] & ~same_N).sum()) if pictures else None,
-                "identities": len(self._met[role]),
+                "identities": len([who for who in self._met[role] if who[0] not in _RENUMBERED]),
                 "texts": int(self._texts.distinct_met(role)) if texts else None,
             }
         return found

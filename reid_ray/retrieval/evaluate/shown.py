@@ -63,7 +63,7 @@ def read_pictures(path: str, split: str | None, *, max_pixels: int) -> Pictures 
 def item_rows(items: pa.Table) -> pa.Table:
     """Identities and texts of rows of EMBEDDINGS, whose pictures are not at hand."""
     columns = items.select(["dataset", "person_id"]).append_column("image_sha256", pa.nulls(items.num_rows, pa.string()))
-    rows = image_rows("", columns, np.zeros((items.num_rows, BITS // 8), np.uint8))
+    rows = image_rows("", columns, None)
     return pa.concat_tables([rows, text_rows("", text_hash64(items["text"]))])
 
 

@@ -60,7 +60,7 @@ def test_a_picture_encoded_again_is_found_by_its_look_and_one_that_differs_more_
     assert found["marks"] == ["SEEN"]
     blank = np.zeros(16, np.uint8)
     flat = asked([{**image("a", 1), "look": blank}], train=[{**image("b", 2), "look": blank}])
-    assert flat["train"]["near"] == 0  # pictures of one colour look alike and are nobody
+    assert (flat["train"]["near"], flat["marks"]) == (0, [])  # pictures of one colour look alike and are nobody
 
 
 def test_near_hashes_are_those_of_comparing_all_with_all():
@@ -80,9 +80,14 @@ def test_another_picture_of_a_trained_identity_is_found():
     assert (found["train"], found["val"]) == ({**NONE, "identities": 1}, {**NONE, "identities": 1})
 
 
-def test_equal_numbers_of_two_data_sets_or_of_synthetic_people_are_not_one_identity():
-    people = [image("g", 1, dataset="a"), image("s", 2, dataset="synthetic")]
-    assert asked(people, train=[image("t", 1, dataset="b"), image("u", 2, dataset="synthetic")], said=["x"])["marks"] == []
+def test_equal_numbers_of_two_data_sets_are_two_identities_and_those_of_synthetic_people_may_be():
+    named = [image("g", 1, dataset="a")]
+    assert asked(named, train=[image("t", 1, dataset="b")], said=["x"])["marks"] == []
+    drawn = [image("s", 2, dataset="synthetic")]
+    again, others = (asked(drawn, train=[image("u", person, dataset="synthetic")], said=["x"]) for person in (2, 3))
+    assert (again["train"]["identities"], again["marks"], others["marks"]) == (0, ["UNKNOWN"], [])
+    nameless = [{**image("n", 1), "dataset": None}]
+    assert asked(nameless, train=[image("t", 5)], said=["x"])["marks"] == ["UNKNOWN"]
 
 
 def test_a_query_that_was_trained_on_is_found_by_its_words():
@@ -100,8 +105,8 @@ def test_data_sets_that_share_sources_are_named_by_provenance_alone():
 
 
 def test_pictures_that_are_not_at_hand_are_compared_by_identity_and_that_is_said():
-    blind = {**image("t", 3), "image_sha256": None, "look": np.zeros(16, np.uint8)}
-    found = asked([blind], train=[image("t", 3)])
+    named = table_of(IMAGES, [{"image_id": "t", "dataset": "Market-1501", "person_id": 3}])
+    found = exposure([rows("train", [image("t", 3)], ["x"])], image_rows("", named, None))
     assert found["train"] == {"images": None, "near": None, "identities": 1, "texts": None}
     assert found["marks"] == ["SEEN", "UNKNOWN"]
 

@@ -82,7 +82,7 @@ def test_a_score_on_what_was_trained_on_says_so_wherever_it_is_shown(world, caps
     result = read_result(run)
     assert result["selected_elsewhere"] is False
     assert result["exposure"]["train"]["images"] == result["exposure"]["images"] == result["gallery"]
-    assert result["exposure"]["marks"] == ["SEEN", "TEXTS"]
+    assert result["exposure"]["marks"] == ["SEEN", "TEXTS", "UNKNOWN"]
     told = {"evaluate": capsys.readouterr().out, "report.md": (run / "report.md").read_text()}
     compared = {
         "baseline": str(run),
