@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def pytest_configure(config):
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     """Soak tests run where they are asked for, part by part (soak/run.py), and nowhere else."""
+    if strays := [item.nodeid for item in items if "local_ray" in item.fixturenames and not may_share_a_ray(item)]:
+        raise pytest.UsageError(f"only tests in tests/ray share a Ray, and others ask for it: {', '.join(strays)}")
     wanted = config.getoption("--soak")
     chosen, left = [], []
     for item in items:
@@ -44,6 +47,11 @@ def pytest_collection_modifyitems(config, items):
         (chosen if (part is None if wanted is None else part is not None and wanted in (part, "all")) else left).append(item)
     config.hook.pytest_deselected(items=left)
     items[:] = chosen
+
+
+def may_share_a_ray(item) -> bool:
+    """Whether a test is one of those that share a Ray. Others fork, and a process with a Ray that forks may lose its answers for ever."""
+    return item.path.parent == item.config.rootpath / "tests" / "ray"
 
 
 def is_property(item) -> bool:
@@ -61,6 +69,7 @@ def soak_part(item) -> str | None:
 
 
 _running: list[pytest.Item] = []
+_ray = ExitStack()
 
 
 def _refuse_ray(event, arguments):
@@ -75,6 +84,8 @@ sys.addaudithook(_refuse_ray)
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     _running[:] = [item]
+    if not may_share_a_ray(item):
+        _ray.close()
     try:
         return (yield)
     finally:
@@ -88,12 +99,12 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def local_ray():
-    """One local Ray for every test that needs one; jobs called in this process join it."""
+    """One local Ray for the tests of tests/ray that need one; jobs called in this process join it. It ends before any other test begins."""
     from reid_ray.config.common import RayConfig
     from reid_ray.runtime import ray_session
 
-    with ray_session(RayConfig(address="local")):
-        yield
+    with _ray:
+        yield _ray.enter_context(ray_session(RayConfig(address="local")))
 
 
 @pytest.fixture(scope="session")

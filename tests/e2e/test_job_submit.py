@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from reid_ray.storage import read_manifest
@@ -63,11 +64,12 @@ def cluster(tmp_path_factory):
         _wait_until_up(address, head, log)
         yield {**environment, "RAY_ADDRESS": address}
     finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        try:
-            head.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(head.pid, signal.SIGKILL)
+        started = [*psutil.Process(head.pid).children(recursive=True), head]  # asked to end, Ray's processes take half a minute
+        for process in started:
+            process.kill()
+        head.wait()
+        psutil.wait_procs(started[:-1], timeout=30)
+        shutil.rmtree(temporary, ignore_errors=True)
         log.close()
 
 

@@ -24,6 +24,7 @@ FIRST_STAGES = [
     "synthesize.people.images_per_identity=2",
     "caption.rewriter.share=0",
     "caption.captioners.tiny.instructions=[static]",
+    "train.batches.size=8",  # or it would refuse so few people, if it comes to that before the signal does
 ]
 
 

@@ -179,31 +179,20 @@ def test_hits_of_the_prefix_cache_are_vllms_own_and_rows_carry_them(engines):
 def test_an_adapter_speaks_as_transformers_and_peft_make_it_speak(engines, tmp_path):
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
-
-    from reid_ray.model.tiny.tiny_training import collate
-
-    def base():
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    from tiny_answers import greedy_answers
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
     torch.manual_seed(0)
     targets = r".*language_model.*\.(q_proj|v_proj)"
-    adapted = get_peft_model(base(), LoraConfig(r=4, lora_alpha=16, target_modules=targets, init_lora_weights=False))
-    adapted.save_pretrained(tmp_path / "adapter")
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32)
+    adapter = LoraConfig(r=4, lora_alpha=16, target_modules=targets, init_lora_weights=False)
+    get_peft_model(base, adapter).save_pretrained(tmp_path / "adapter")
     plain, _ = engines.ask(SamplingConfig(max_tokens=24), [STATIC])
     replies, _ = engines.ask(SamplingConfig(max_tokens=24), [STATIC], adapter=str(tmp_path / "adapter"))
 
-    model = PeftModel.from_pretrained(base(), tmp_path / "adapter").eval()
-    tokenizer, processor = AutoTokenizer.from_pretrained(FOLDER), AutoImageProcessor.from_pretrained(FOLDER)
-    expected = []
-    for pixels in PEOPLE.pictures(0, 8):
-        inputs = collate([Image.fromarray(pixels)], [STATIC], [""], tokenizer, processor)
-        del inputs["labels"]
-        for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
-            inputs[name] = inputs[name][:, :-1]  # the answer's end token, which collate appends
-        with torch.inference_mode():
-            generated = model.generate(**inputs, do_sample=False, max_new_tokens=24)
-        expected.append(tokenizer.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    pictures = [Image.fromarray(pixels) for pixels in PEOPLE.pictures(0, 8)]
+    adapted = {"adapted": lambda model: PeftModel.from_pretrained(model, tmp_path / "adapter")}
+    expected = greedy_answers(FOLDER, pictures, [STATIC] * len(pictures), tokens=24, **adapted)
     assert [reply.text for reply in replies] == expected
     assert [reply.text for reply in plain] != expected
 

@@ -24,6 +24,7 @@ from reid_ray.train.masking.noise_export import NOISE
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.soak("families")
 def test_siglip_trains_masked_and_sharded_and_what_was_saved_is_searched(local_ray, tmp_path):
     made = SyntheticPeople(SyntheticConfig(identities=8, images_per_identity=2, val_share=0.1, test_share=0.4))
     captions = made.caption_table()
