@@ -14,7 +14,31 @@ _LEDGER_TESTS = (
 )
 _PRIVACY = ("tests/unit/privacy/test_left_behind.py",)
 
+_EXISTING = ("tests/unit/caption/existing/test_asked.py",)
+
 MUTATIONS = (
+    # --- rewriting what exists
+    Mutation(
+        "captions of test are rewritten with those of train",
+        "reid_ray/caption/existing/asked.py",
+        'left_out["other_split"] = pc.invert(here)',
+        'left_out["other_split"] = pc.and_(pc.invert(here), False)',
+        _EXISTING,
+    ),
+    Mutation(
+        "a caption that was mended keeps the rewrites of its old text",
+        "reid_ray/caption/existing/asked.py",
+        'key_of("existing", *pair)',
+        'key_of("existing", pair[0])',
+        _EXISTING,
+    ),
+    Mutation(
+        "a rewrite stands before its original",
+        "reid_ray/caption/existing/interleave.py",
+        "order + order // count + 1]",
+        "order + order // count - 1]",
+        _EXISTING,
+    ),
     # --- what died, and who is to blame
     Mutation("two deaths at the start are enough", "reid_ray/caption/ledger/quarantine.py", "_STARTS = 8", "_STARTS = 2", _ATTEMPTS),
     Mutation("a start that dies is tried for ever", "reid_ray/caption/ledger/quarantine.py", "_STARTS = 8", "_STARTS = 800", _ATTEMPTS),

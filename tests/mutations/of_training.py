@@ -69,6 +69,34 @@ MUTATIONS = (
         "factor = factors[name]",
         (_TRAIN + "test_optimizer.py",),
     ),
+    Mutation(
+        "the logit scale grows without a bound",
+        "reid_ray/train/losses/logit_scale.py",
+        "return log_scale.clamp(max=_MOST_LOG)",
+        "return log_scale.clone()",
+        (_TRAIN + "losses/test_logit_scale.py",),
+    ),
+    Mutation(
+        "a logit scale that starts at the cap is stuck there",
+        "reid_ray/train/losses/logit_scale.py",
+        "ctx.at_cap & (gradient < 0)",
+        "ctx.at_cap",
+        (_TRAIN + "losses/test_logit_scale.py",),
+    ),
+    Mutation(
+        "the learnt logit scale is not saved",
+        "reid_ray/train/dual/towers.py",
+        "            temperature = math.exp(-self.scale.value(state[SHIFT]))\n",
+        "            pass\n",
+        (_TRAIN + "losses/test_logit_scale.py",),
+    ),
+    Mutation(
+        "weight decay pulls the logit scale",
+        "reid_ray/train/optimizer.py",
+        "decays = decays and not name.endswith(_SCALES)",
+        "decays = decays",
+        (_TRAIN + "losses/test_logit_scale.py",),
+    ),
     # --- checkpoints and the best weights
     Mutation(
         "a cut file of a checkpoint is taken for whole",

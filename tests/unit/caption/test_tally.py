@@ -54,3 +54,15 @@ def test_the_first_batch_is_not_counted_into_the_throughput():
     whole = tally.throughput()
     assert whole["images"] == 2
     assert whole["images_per_second"] == pytest.approx(2 / whole["seconds"])
+
+
+def test_rewrites_alone_are_counted_where_nobody_made_the_captions_and_their_failures_by_the_commonest_code():
+    rows = [_row(0, "human", "failed"), _row(1, "rewrite", "failed"), _row(2, "rewrite", "failed"), _row(3, "rewrite", "failed")]
+    rows[0]["reason"] = None  # a table of other origin need not say
+    rows[3]["reason"] = "copied: the same"
+    tally = Tally()
+    tally.add_rewrites(staged_table(rows))
+    assert (tally.rewrites_asked, tally.why_no_rewrite()) == (3, "2 of 3 are refused")
+    assert tally.rewrites() | {"generated": 0} == {
+        "asked": 3, "generated": 0, "accepted": 0, "unfaithful": 0, "failed": 3, "mean_faithfulness": None,
+    }  # fmt: skip

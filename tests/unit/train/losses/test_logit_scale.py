@@ -68,6 +68,14 @@ def test_at_a_hundred_the_scale_goes_down_if_the_loss_asks_for_it_and_never_up(u
     assert scale().exp().item() == pytest.approx(100.0 * math.exp(-0.5) if uphill > 0 else 100.0)
 
 
+def test_a_step_that_overshoots_a_hundred_is_not_seen_by_the_loss_nor_by_what_is_saved():
+    scale = LogitScale(math.log(99.0))
+    with torch.no_grad():
+        scale.shift += 0.5
+    assert scale().exp().item() == pytest.approx(100.0)
+    assert math.exp(scale.value(scale.shift)) == pytest.approx(100.0)
+
+
 def test_half_precision_keeps_the_start_and_small_steps():
     scale = LogitScale(math.log(1 / 0.07)).bfloat16()
     with torch.no_grad():
