@@ -21,8 +21,11 @@ from reid_ray.storage import MANIFEST, read_manifest
 
 
 def selection_of(encoder: str | None) -> dict[str, Any]:
-    """What the weights were selected on, with which seed: from the manifests that training wrote; nulls where nothing is known."""
-    known: dict[str, Any] = {"selected_on": None, "selection": None, "step": None, "training_seed": None, "trained_on": None}
+    """What the weights were selected on, with which seed: from the manifests that training wrote; nulls where nothing is known.
+
+    marks: those of the split that chose them, against what they learnt from (exposure.MARKS).
+    """
+    known: dict[str, Any] = dict.fromkeys(("selected_on", "selection", "step", "marks", "training_seed", "trained_on"))
     if encoder is None:
         return known
     folder, _ = split_encoder(encoder)
@@ -32,6 +35,8 @@ def selection_of(encoder: str | None) -> dict[str, Any]:
     if (manifest := _run_manifest(folder)) is not None:
         known["training_seed"] = manifest["config"]["batches"]["seed"]
         known["trained_on"] = manifest["inputs"]
+        exposed = manifest.get("facts", {}).get("validation_exposure")  # an older run does not say
+        known["marks"] = None if exposed is None else exposed["marks"]
     return known
 
 

@@ -60,6 +60,9 @@ def world(tmp_path_factory):
     publish_seen(root / "data", root / "model", {})
     own = {"images": {"path": f"{root}/images.parquet", "train_split": "train", "val_split": "val"}, "batches": {"seed": 0}}
     write_json(root / "old" / "manifest.json", {"job": "train", "config": own, "inputs": {}})
+    leaky = {"validation_exposure": {"marks": ["SEEN"]}}
+    write_json(root / "manifest.json", {"job": "train", "config": own, "inputs": {}, "facts": leaky})
+    write_json(root / "model" / "manifest.json", {"facts": {"selected_on": "val", "selection": "best R@1", "step": 3}})
     return root
 
 
@@ -114,6 +117,7 @@ def test_a_score_on_what_chose_the_weights_and_one_on_neither(world):
     assert read_result(scored(world, "val", split="val"))["exposure"]["val"]["images"] == 4
     test = read_result(scored(world, "test", split="test"))
     assert ("SEEN" in test["exposure"]["marks"], test["selected_elsewhere"]) == (False, True)
+    assert "on split val (SEEN" in (world / "test" / "report.md").read_text()  # the split that chose was no clean one itself
 
 
 def test_weights_that_recorded_nothing_are_betrayed_by_their_runs_manifest(world):
