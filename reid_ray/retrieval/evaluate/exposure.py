@@ -134,7 +134,8 @@ def _marks(found: Mapping[str, Any]) -> list[str]:
 def _overlaps(facts: SeenFacts, sides: Iterable[pa.Table]) -> list[str]:
     shown = {name for side in sides for name in side["dataset"].drop_null().unique().to_pylist()}
     pairs = [(role, seen, name) for role in ROLES for seen in facts.datasets[role] for name in shown]
-    return sorted({f"{said} ({seen} {_DID[role]})" for role, seen, name in pairs if (said := known_overlap(seen, name)) is not None})
+    did = {"train": "was trained on", "val": "chose the weights"}
+    return sorted({f"{said} ({seen} {did[role]})" for role, seen, name in pairs if (said := known_overlap(seen, name)) is not None})
 
 
 def _open(found: Mapping[str, Any], facts: SeenFacts) -> list[str]:
