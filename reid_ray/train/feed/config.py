@@ -66,7 +66,10 @@ class PairCaptions(Section, ABC):
         description="Parquet files or folders in the CAPTIONS schema, from the caption job or from people; all are learnt from",
     )
     kinds: list[Literal["human", "static", "dynamic"]] = Field(
-        ["human", "static", "dynamic"], min_length=1, description="kinds of captions to take; each caption with its image is one sample"
+        ["human", "static", "dynamic"],
+        min_length=1,
+        description="kinds of captions to take; each caption with its image is one sample. With dynamic, the static caption of its "
+        "captioner stands in for one that failed",
     )
 
     @property

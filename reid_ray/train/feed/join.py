@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import Counts, iter_table
+from reid_ray.train.failed_dynamic import STAND_IN_COLUMNS, StandIns
 from reid_ray.train.feed.key_index import KeyIndex, hashes
 from reid_ray.train.feed.prepared import PAIRS, ROWS, RowFile, write_rows
 from reid_ray.train.feed.splits import Roles
 
-_COLUMNS = ["caption_id", "image_id", "parent_id", "kind", "text", "status"]
+_COLUMNS = ["parent_id", "text", *STAND_IN_COLUMNS]
 _READ_ROWS = 131_072
 
 # Captions that passed every test of their own row; `original` is no rewrite, image_row a row of the images' table.
@@ -80,6 +81,7 @@ def accept_captions(
     kinds: Sequence[str],
     rewrites: bool,
     fits: Callable[[str], bool] | None,
+    stand_ins: StandIns,
 ) -> np.ndarray:
     """First pass: the usable captions of images that have a role, in their tables' order, into the file `out`.
 
@@ -92,6 +94,7 @@ def accept_captions(
         kinds: of originals.
         rewrites: whether rewrites are taken, too.
         fits: whether a model can read a text; one that it cannot is counted as too_long.
+        stand_ins: for dynamic captions that failed.
 
     Returns:
         Which images have an accepted caption, bool [N].
@@ -115,7 +118,7 @@ def accept_captions(
         for path in paths:
             for table in iter_table(path, CAPTIONS, columns=_COLUMNS, batch_rows=_READ_ROWS):
                 counts.read += table.num_rows
-                kept = accepted(table)
+                kept = accepted(stand_ins.applied(table))
                 wanted_N[kept["image_row"].to_numpy()] = True
                 yield kept
 

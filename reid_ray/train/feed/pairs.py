@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from reid_ray.errors import DataError
 from reid_ray.records import IMAGES, SEEN_FILE
 from reid_ray.storage import Counts, read_table, write_json
+from reid_ray.train.failed_dynamic import count_stand_ins, find_stand_ins
 from reid_ray.train.feed.config import PairTrainingJob
 from reid_ray.train.feed.join import NAMES, ImageRows, accept_captions, join_rewrites, write_samples
 from reid_ray.train.feed.pictures import pack_pictures
@@ -47,7 +48,8 @@ def prepare_pairs(
         answered: of the training samples, which have a target text (tune); others are counted as no_continuation.
 
     Returns:
-        Facts for the manifest: samples, rewrites, persons, pictures, validation queries and pictures, names of the data sets.
+        Facts for the manifest: samples, those of them that stand in for failed dynamic captions, rewrites, persons, pictures,
+        validation queries and pictures, names of the data sets.
 
     Raises:
         DataError: a table is unusable, or nothing is left to train or validate on (says why captions dropped out), or the sampler
@@ -64,6 +66,7 @@ def prepare_pairs(
         kinds=config.captions.kinds,
         rewrites=config.captions.reads_rewrites,
         fits=fits,
+        stand_ins=find_stand_ins(config.captions.paths, kinds=config.captions.kinds),
     )
     accepted = RowFile(folder / _ACCEPTED)
     pictures = pack_pictures(config.images.path, images["image_id"], wanted_N, folder / PICTURES, max_pixels=config.images.max_pixels)
@@ -87,12 +90,13 @@ def prepare_pairs(
     _refuse_empty(config, images, train, val, counts)
     counts.written = len(train) + len(val) + len(joined.rewrite_R)
     learnt_from = images["dataset"].filter(pa.array(roles.train_N))
-    facts = _facts(config, train, val, datasets=sorted(pc.unique(learnt_from.drop_null()).to_pylist()))
+    stand_ins = sum(count_stand_ins(batch.column("caption_id")) for batch in RowFile(folder / IDS).batches())
+    facts = _facts(config, train, val, stand_ins=stand_ins, datasets=sorted(pc.unique(learnt_from.drop_null()).to_pylist()))
     write_json(folder / FACTS, {**numbered("prepared"), "facts": facts, "counts": counts.as_dict()})
     return facts
 
 
-def _facts(config: PairTrainingJob, train: RowFile, val: RowFile, *, datasets: list[str]) -> dict[str, Any]:
+def _facts(config: PairTrainingJob, train: RowFile, val: RowFile, *, stand_ins: int, datasets: list[str]) -> dict[str, Any]:
     """What the manifest says of the samples.
 
     Raises:
@@ -100,6 +104,7 @@ def _facts(config: PairTrainingJob, train: RowFile, val: RowFile, *, datasets: l
     """
     return {
         "samples": len(train),
+        "stand_ins": stand_ins,
         "rewrites": int(train.lengths("rewrites").sum()),
         "persons": len(np.unique(train.column("person"))),
         "pictures": len(np.unique(train.column("picture"))),

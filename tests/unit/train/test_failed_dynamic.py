@@ -1,0 +1,57 @@
+"""Which static captions stand in for dynamic ones that failed: those of the same image and captioner, each once."""
+
+import pytest
+
+from reid_ray.records import CAPTIONS, table_of
+from reid_ray.storage import TableWriter
+from reid_ray.train.failed_dynamic import STAND_IN_COLUMNS, StandIns, count_stand_ins, find_stand_ins
+
+
+def caption(name: str, image: str, kind: str, captioner: str | None = "q", status: str = "ok", seed: int | None = 0) -> dict:
+    text = None if status == "failed" else f"text of {name}"
+    return {"caption_id": name, "image_id": image, "kind": kind, "captioner": captioner, "status": status, "seed": seed, "text": text}
+
+
+ROWS = [
+    caption("s1", "i1", "static"),
+    caption("d1", "i1", "dynamic", status="failed"),
+    caption("s2", "i2", "static"),
+    caption("d2", "i2", "dynamic"),
+    caption("d3", "i3", "dynamic", status="failed"),  # its static one failed, too
+    caption("s3", "i3", "static", status="failed"),
+    caption("x3", "i3", "static", captioner="other"),
+    caption("d4", "i4", "dynamic", captioner=None, status="failed", seed=None),
+    caption("s4", "i4", "static", captioner=None, seed=None),
+    caption("r1", "i1", "rewrite"),
+    caption("s5", "i1", "static", seed=1),  # of another run
+]
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Two tables: a failed caption and its stand-in need not stand in one."""
+    for name, rows in (("a", ROWS[::2]), ("b", ROWS[1::2])):
+        with TableWriter(tmp_path / name, CAPTIONS) as writer:
+            writer.append(table_of(CAPTIONS, rows))
+    return [str(tmp_path / "a"), str(tmp_path / "b")]
+
+
+def test_a_failed_dynamic_caption_is_replaced_by_its_captioners_static_one(tables):
+    found = find_stand_ins(tables, kinds=["static", "dynamic"])
+    rows = found.applied(table_of(CAPTIONS, ROWS)).to_pylist()
+    assert [row["caption_id"] for row in rows] == ["s1", "s2", "d2", "d3", "s3", "x3", "s4", "r1", "s5", "s1 (stand-in)", "s4 (stand-in)"]
+    assert [(row["kind"], row["text"], row["image_id"]) for row in rows[-2:]] == [
+        ("dynamic", "text of s1", "i1"),
+        ("dynamic", "text of s4", "i4"),
+    ]
+    assert count_stand_ins(found.applied(table_of(CAPTIONS, ROWS))["caption_id"]) == 2
+    few = found.applied(table_of(CAPTIONS, ROWS).select(STAND_IN_COLUMNS))
+    assert few.num_rows == len(rows)
+
+
+def test_without_dynamic_captions_nothing_stands_in(tables):
+    table = table_of(CAPTIONS, ROWS)
+    assert find_stand_ins(tables, kinds=["static", "human"]).applied(table) is table
+    assert StandIns().applied(table) is table
+    found = find_stand_ins(tables, kinds=["dynamic"])
+    assert found.applied(table.slice(0, 0)).num_rows == 0
