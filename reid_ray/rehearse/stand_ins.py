@@ -67,10 +67,17 @@ def _llava(_: str, folder: Path) -> None:
     build_tiny_llava(folder, says="The person has short black hair and wears a red coat, blue trousers with white shoes.")
 
 
+def _qwen3_vl(_: str, folder: Path) -> None:
+    from reid_ray.model.tiny.tiny_qwen3_vl import build_tiny_qwen3_vl
+
+    build_tiny_qwen3_vl(folder)
+
+
 # What a name says of the class, the first that fits. A hub's own config.json would say it, too, but a rehearsal needs no hub.
 STAND_INS: dict[str, Builder] = {
     r"llava": _llava,
     r"qwen2\.?5-?vl": _built_in("tiny-mllm"),
+    r"qwen3-?vl": _qwen3_vl,
     r"minilm|sentence-transformers|bge-": _built_in("minilm-l6-v2"),
     r"vicuna|llama|smollm|instruct": _built_in("smollm2-135m-instruct"),
     r"siglip": _siglip,
@@ -84,6 +91,7 @@ _OF_TYPE = {
     "siglip": "google/siglip-base-patch16-224",
     "llava": "llava-hf/llava-1.5-7b-hf",
     "qwen2_5_vl": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "qwen3_vl": "Qwen/Qwen3-VL-8B-Instruct",
     "bert": "sentence-transformers/all-MiniLM-L6-v2",
     "llama": "lmsys/vicuna-7b-v1.5",
     "qwen2": "Qwen/Qwen2.5-7B-Instruct",

@@ -12,6 +12,7 @@ import pytest
 import torch
 from kills import lines_of, saved, wait_for
 from PIL import Image
+from refusals import refused
 from tune_reference import PEOPLE, assert_same, job, plain_torch_run, weights_in, write_people
 
 from reid_ray.config.base import load_config
@@ -148,15 +149,15 @@ def test_the_tuned_model_becomes_the_next_captioner(qwen_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("overrides", "names"),
     [
-        (["model.lora.llm=[q_proj, qq_proj]"], r"model\.lora\.llm: 'qq_proj' matches no linear layer"),
-        (["captions.max_tokens=4000"], r"captions\.max_tokens 4000: an image turn may have .* but the model reads 4096"),
-        (["captions.max_tokens=4"], r"0 captions of split 'train' are usable.*too_long \d+"),
-        (["captions.continuation=[rewrite]"], r"0 captions of split 'train' are usable.*no_continuation \d+"),
+        (["model.lora.llm=[q_proj, qq_proj]"], ["model.lora.llm", "'qq_proj'"]),
+        (["captions.max_tokens=4000"], ["captions.max_tokens 4000", "4096"]),
+        (["captions.max_tokens=4"], ["0 captions of split 'train'", "too_long"]),
+        (["captions.continuation=[rewrite]"], ["0 captions of split 'train'", "no_continuation"]),
     ],
 )
-def test_what_cannot_be_tuned_is_refused_before_any_worker_starts(local_ray, people, tmp_path, overrides, message):
-    with pytest.raises(ReidRayError, match=message):
+def test_what_cannot_be_tuned_is_refused_before_any_worker_starts(local_ray, people, tmp_path, overrides, names):
+    with refused(ReidRayError, *names):
         run_tune(job(people, tmp_path / "out", *overrides))
     assert not (tmp_path / "out").exists()

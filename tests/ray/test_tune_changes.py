@@ -33,6 +33,13 @@ from reid_ray.train.mllm.job import run_tune
 
 pytestmark = pytest.mark.slow
 
+LLM_ONLY = [
+    "model.train_projector=false",
+    "model.lora.visual=[]",
+    "objective.visual_id.weight=0",
+    "objective.visual_triplet.weight=0",
+]
+
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory) -> Path:
@@ -42,7 +49,7 @@ def people(tmp_path_factory) -> Path:
 @pytest.mark.soak("kills")
 def test_a_tune_killed_with_its_machine_ends_on_one_worker_that_offloads_as_plain_torch_does(local_ray, root, people, tmp_path):
     """Begun by two workers under ZeRO-3, killed with its machine, and ended by one under ZeRO-2 that offloads; adapters of the LLM only."""
-    changes = ["engine.zero_stage=3", "model.train_projector=false", "schedule.max_steps=8", "schedule.checkpoint_every=1"]
+    changes = ["engine.zero_stage=3", *LLM_ONLY, "schedule.max_steps=8", "schedule.checkpoint_every=1"]
     written = job(people, tmp_path / "out", *changes)
     file = tmp_path / "tune.yaml"
     file.write_text(json.dumps(written.model_dump(mode="json", exclude_unset=True)))
@@ -62,14 +69,14 @@ def test_a_tune_killed_with_its_machine_ends_on_one_worker_that_offloads_as_plai
 
 
 def test_an_adapter_alone_captions_as_its_merged_model_does(local_ray, people, tmp_path):
-    config = job(people, tmp_path / "run", "model.train_projector=false", "workers.count=1")
+    config = job(people, tmp_path / "run", *LLM_ONLY, "workers.count=1")
     manifest = run_tune(config)
     assert manifest["facts"]["model"]["adapter_serves_alone"]
     tuned = Path(shutil.copytree(Path(config.output.path) / "model", tmp_path / "tuned"))
     file = tuned / "adapter" / "adapter_model.safetensors"
     # Exaggerated, or four steps would not be heard in greedy captions.
     save_file({name: weight * 20 if "lora_B" in name else weight for name, weight in load_file(file).items()}, file)
-    with pytest.raises(DataError, match="changed after tuning"):
+    with refused(DataError, str(tuned), "changed"):
         run_merge(load_config(MergeJob, None, [f"model={tuned}", f"output.path={tmp_path}/merged"]))
     told = read_manifest(tuned)
     states = adapters_in(tuned) | read_state(tuned / TRAINED), read_state(tuned / HEADS)

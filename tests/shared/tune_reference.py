@@ -100,6 +100,8 @@ def plain_torch_run(config: TuneJob, folder: Path) -> tuple[list[float], dict[st
         visual = _visual(model, family, pictures)
         loss = seen.loss + read.loss
         for name, feature in (("latent", latent), ("visual", visual)):
+            if not getattr(config.objective, f"{name}_id").weight:
+                continue
             logits = functional.batch_norm(
                 feature,
                 running[f"identity.{name}.neck.mean"],

@@ -26,7 +26,9 @@ class MllmFamily:
     feature: (visual encoder, its output, picture inputs) -> [A, V], the encoder's own feature of each picture, after its final norm.
     fit_processor: changes a processor so that person crops keep their aspect ratio within the configured budget of pixels.
     most_tokens: (processor) -> image tokens of a picture, at most.
+    sees: (processor, width, height of a picture) -> which of its image tokens see it, bool [N], and not only padding; None: all do.
     processors: class names of processors that feed this model.
+    visual_attention: linear layers of the visual encoder's attention, by the last part of their names.
     """
 
     model_class: str
@@ -36,7 +38,9 @@ class MllmFamily:
     feature: Callable[[Any, Any, dict[str, torch.Tensor]], torch.Tensor]
     fit_processor: Callable[[Any, MllmConfig], None]
     most_tokens: Callable[[Any], int]
+    sees: Callable[[Any, int, int], torch.Tensor | None]
     processors: tuple[str, ...]
+    visual_attention: tuple[str, ...]
 
     def part(self, model: Any, name: str) -> Any:
         """The module with dotted `name` of `model`."""
@@ -99,7 +103,35 @@ def _tokens_of_budget(processor: Any) -> int:
 
 
 def _tokens_of_square(processor: Any) -> int:
-    return int(processor.image_processor.crop_size["height"] // processor.patch_size) ** 2
+    return int(processor.image_processor.crop_size["height"] // processor.patch_size) ** 2 + _class_tokens(processor)
+
+
+def _class_tokens(processor: Any) -> int:
+    """Image tokens before the patches: the visual encoder's class token, which LLaVA-1.5 leaves out (select strategy default)."""
+    return int(processor.num_additional_image_tokens) - (processor.vision_feature_select_strategy == "default")
+
+
+def _whole_picture(processor: Any, width: int, height: int) -> None:
+    """Qwen's pictures are resized, never padded."""
+
+
+def _inside_letterbox(processor: Any, width: int, height: int) -> torch.Tensor | None:
+    """Those whose patch holds a part of the picture, which lies in the middle of the square as LlavaImageProcessor pads it."""
+    from transformers import LlavaImageProcessor
+
+    image = processor.image_processor
+    if not (isinstance(image, LlavaImageProcessor) and image.do_pad):
+        return None  # not fitted by _letterbox: the square is cut out of the picture
+    side, patch, longest = image.crop_size["height"], processor.patch_size, max(width, height)
+    whole_N = torch.ones(_class_tokens(processor), dtype=torch.bool)  # a class token has seen the picture
+    cell_N = torch.arange(side // patch)
+
+    def inside(length: int) -> torch.Tensor:
+        start = (longest - length) // 2
+        # Cell c covers c * patch to (c + 1) * patch of `side` pixels, which were `longest`; in whole numbers, so that no edge is rounded.
+        return ((cell_N + 1) * patch * longest > start * side) & (cell_N * patch * longest < (start + length) * side)
+
+    return torch.cat([whole_N, (inside(height)[:, None] & inside(width)[None, :]).flatten()])
 
 
 FAMILIES = {
@@ -111,7 +143,9 @@ FAMILIES = {
         feature=_clip_feature,
         fit_processor=_letterbox,
         most_tokens=_tokens_of_square,
+        sees=_inside_letterbox,
         processors=("LlavaProcessor",),
+        visual_attention=("q_proj", "k_proj", "v_proj", "out_proj"),
     ),
     "qwen2_5_vl": MllmFamily(
         model_class="Qwen2_5_VLForConditionalGeneration",
@@ -121,7 +155,9 @@ FAMILIES = {
         feature=_qwen_feature("merger.ln_q"),
         fit_processor=_budget,
         most_tokens=_tokens_of_budget,
+        sees=_whole_picture,
         processors=("Qwen2_5_VLProcessor",),
+        visual_attention=("qkv", "proj"),
     ),
     "qwen3_vl": MllmFamily(
         model_class="Qwen3VLForConditionalGeneration",
@@ -131,7 +167,9 @@ FAMILIES = {
         feature=_qwen_feature("merger.norm"),
         fit_processor=_budget,
         most_tokens=_tokens_of_budget,
+        sees=_whole_picture,
         processors=("Qwen3VLProcessor",),
+        visual_attention=("qkv", "proj"),
     ),
 }
 
@@ -148,3 +186,17 @@ def family_of(config: Any, *, origin: str) -> MllmFamily:
     if kind == "llava" and config.vision_config.model_type != "clip_vision_model":
         raise ConfigError(f"{origin}: its visual encoder is {config.vision_config.model_type!r}; LLaVA-1.5's is a clip_vision_model")
     return FAMILIES[kind]
+
+
+def family_of_processor(processor: Any, *, origin: str) -> MllmFamily:
+    """The family whose models a processor feeds.
+
+    Raises:
+        ConfigError: none of FAMILIES; names `origin`.
+    """
+    kind = type(processor).__name__
+    for family in FAMILIES.values():
+        if kind in family.processors:
+            return family
+    known = ", ".join(name for family in FAMILIES.values() for name in family.processors)
+    raise ConfigError(f"{origin}: is a {kind}; the processor of a multimodal LLM for re-identification is one of {known}")

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from reid_ray.errors import DataError
+from reid_ray.model.mllm.families import family_of_processor
 from reid_ray.model.mllm.forward import IGNORED, PICTURE_INPUTS
 from reid_ray.model.plain_text import chat_tokens, plain_text
 
@@ -27,7 +28,7 @@ class Turns:
     """A batch of A tokenised chat turns, padded on the right to the longest.
 
     input_ids, attention_mask: [A, T].
-    shown: [A, T], whether a token is of what is shown: an image token, or a token of the caption.
+    shown: [A, T], whether a token is of what is shown: an image token that sees the picture (not padding alone), or one of the caption.
     labels: [A, T], the token where it belongs to the answer or ends it, else IGNORED.
     pictures: what the visual encoder reads, if pictures are shown.
     """
@@ -48,12 +49,13 @@ class Chat:
         origin: names the processor in errors.
 
     Raises:
-        DataError: the processor has no chat template, or one that does not put the answer after the turn.
+        ConfigError: the processor is of no family.
+        DataError: it has no chat template, or one that does not put the answer after the turn.
     """
 
     def __init__(self, processor: Any, *, context: int, origin: str = "processor") -> None:
         self.processor, self.context = processor, context
-        self._tokenizer = processor.tokenizer
+        self._tokenizer, self._family = processor.tokenizer, family_of_processor(processor, origin=origin)
         # What stands for a picture, if only between the processor's own hands.
         self._marks = [mark for name, mark in vars(processor).items() if name.endswith("_token") and isinstance(mark, str)]
         if not getattr(processor, "chat_template", None):
@@ -85,7 +87,7 @@ class Chat:
         given = self.processor(text=whole, images=list(pictures), padding=False, add_special_tokens=self._special(whole))
         answer_tokens = [len(self._tokens(text)) - self._prefix(text, prompt) for text, prompt in zip(whole, asked, strict=True)]
         rows = [torch.as_tensor(row) for row in given["input_ids"]]
-        shown = [row == self.processor.image_token_id for row in rows]
+        shown = [self._sees(row, picture) for row, picture in zip(rows, pictures, strict=True)]
         seen = {name: given[name] for name in PICTURE_INPUTS if name in given}
         # One processor gives a tensor where another gives a list of them.
         inputs = {name: value if isinstance(value, torch.Tensor) else torch.stack(list(value)) for name, value in seen.items()}
@@ -129,6 +131,12 @@ class Chat:
     def count_tokens(self, text: str) -> int:
         """Tokens of a text alone."""
         return len(chat_tokens(self._tokenizer, self._plain(text), add_special_tokens=False)["input_ids"])
+
+    def _sees(self, row_T: torch.Tensor, picture: Image.Image) -> torch.Tensor:
+        """Which tokens are image tokens that see the picture, bool [T]."""
+        image_T = row_T == self.processor.image_token_id
+        sees_N = self._family.sees(self.processor, *picture.size)
+        return image_T if sees_N is None else image_T.masked_scatter(image_T, sees_N)
 
     def _turn(self, shown: dict[str, str], instruction: str) -> dict[str, Any]:
         return _message("user", [shown, _text_part(self._plain(instruction))])

@@ -47,7 +47,7 @@ def lora_targets(model: Any, family: MllmFamily, config: LoraConfig) -> str | No
         ConfigError: a name matches nothing; says what there is.
     """
     found: list[str] = []
-    for field, part, endings in (("llm", family.language, config.llm), ("visual", family.visual, config.visual)):
+    for field, part, endings in (("llm", family.language, config.llm), ("visual", family.visual, visual_layers(family, config))):
         layers = list(_linear_layers(model, family, part))
         for ending in endings:
             matched = [name for name in layers if name.endswith(f".{ending}")]
@@ -59,6 +59,11 @@ def lora_targets(model: Any, family: MllmFamily, config: LoraConfig) -> str | No
                 )
             found.append(f"{re.escape(part)}\\..*\\.{re.escape(ending)}" if field == "llm" else "|".join(map(re.escape, matched)))
     return "|".join(found) or None
+
+
+def visual_layers(family: MllmFamily, config: LoraConfig) -> list[str]:
+    """The visual encoder's layers that get an adapter, by the last part of their names."""
+    return config.visual if isinstance(config.visual, list) else list(family.visual_attention)
 
 
 def whole_parts(model: Any, family: MllmFamily, config: MllmConfig) -> list[str]:

@@ -49,7 +49,12 @@ class MllmEncoder:
         self.dim = self._mllm.visual_dim if feature == "visual" else self._mllm.hidden_dim
         self.reads_texts = feature == "latent" and has_text_latents(opened.manifest)
         self.fingerprint = _fingerprint(
-            opened.manifest.get("fingerprint", opened.base["digest"]), feature, neck, opened.config.min_pixels, opened.config.max_pixels
+            opened.manifest.get("fingerprint", opened.base["digest"]),
+            feature,
+            neck,
+            opened.config.min_pixels,
+            opened.config.max_pixels,
+            kind=opened.mllm.model.config.model_type,
         )
 
     @torch.inference_mode()
@@ -123,12 +128,14 @@ def has_text_latents(manifest: Mapping[str, Any]) -> bool:
 def identity_of_tuned(manifest: Mapping[str, Any], feature: Feature) -> tuple[int, str]:
     """(dimension, fingerprint) of the encoder that load_mllm_encoder makes of a tuned folder, from its manifest alone."""
     config = manifest["config"]
-    fingerprint = _fingerprint(manifest["fingerprint"], feature, False, config["min_pixels"], config["max_pixels"])
+    fingerprint = _fingerprint(manifest["fingerprint"], feature, False, config["min_pixels"], config["max_pixels"], kind=manifest["family"])
     return int(manifest["visual_dim" if feature == "visual" else "hidden_dim"]), fingerprint
 
 
-def _fingerprint(weights: str, feature: Feature, neck: bool, min_pixels: int | None, max_pixels: int | None) -> str:
-    return sha256_of(f"{weights} {feature} {neck} {min_pixels} {max_pixels}".encode())[:16]
+def _fingerprint(weights: str, feature: Feature, neck: bool, min_pixels: int | None, max_pixels: int | None, *, kind: str) -> str:
+    # A latent of an earlier version, which pooled LLaVA's padding too, is another feature.
+    pooled = " picture tokens" if feature == "latent" and kind == "llava" else ""
+    return sha256_of(f"{weights} {feature} {neck} {min_pixels} {max_pixels}{pooled}".encode())[:16]
 
 
 def _heads(opened: OpenMllm, feature: Feature, *, neck: bool) -> tuple[Pool, Neck | None]:

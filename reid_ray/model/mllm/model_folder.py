@@ -20,7 +20,7 @@ from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.mllm.config import MllmConfig
 from reid_ray.model.mllm.families import family_of
 from reid_ray.model.mllm.forward import Mllm
-from reid_ray.model.mllm.lora import lora_targets, set_trainable, whole_parts
+from reid_ray.model.mllm.lora import lora_targets, set_trainable, visual_layers, whole_parts
 from reid_ray.model.recompute import checkpoint_layers
 from reid_ray.model.strict_loading import check_names, compare, load_pretrained, no_progress_bars, refuse_not_finite, shapes
 from reid_ray.model.weight_files import read_state
@@ -100,6 +100,8 @@ def open_mllm(config: MllmConfig, *, dtype: torch.dtype = torch.float32, seed: i
     torch.random.set_rng_state(state)
     if config.gradient_checkpointing:
         checkpoint_layers(model)
+    lora = config.lora.model_copy(update={"visual": visual_layers(family, config.lora)})  # by name, for the manifest
+    config = config.model_copy(update={"lora": lora})
     opened = OpenMllm(Mllm(model), processor, peft, {"model": config.base, "digest": weights_digest(folder)}, config)
     if config.adapter is not None:
         _refuse_other_base(Path(config.adapter), opened.base, field="model.adapter")

@@ -1,1 +1,1 @@
-"""Models small enough for a laptop, made here: a trained Qwen2.5-VL, and a LLaVA and a SigLIP for tests and rehearsals."""
+"""Models small enough for a laptop: a trained Qwen2.5-VL of two million parameters; random LLaVA, Qwen3-VL and SigLIP for rehearsals."""

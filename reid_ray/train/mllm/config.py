@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.model.mllm.config import MllmConfig
+from reid_ray.model.mllm.config import MllmConfig, Part
 from reid_ray.train.feed.config import BatchesConfig, PairCaptions, PairTrainingJob
 
 Source = Literal["rewrite", "image", "identity", "caption"]
@@ -85,6 +85,23 @@ class TuneSdmConfig(Section):
     temperature: float = Field(0.02, gt=0, description="softmax temperature (0.02 as in IRRA)")
 
 
+# Which parts of the model the gradient of each term comes to.
+REACHES: dict[str, frozenset[Part]] = {
+    "lm_image": frozenset({"visual", "projector", "language"}),
+    "lm_caption": frozenset({"language"}),
+    "latent_id": frozenset({"visual", "projector", "language"}),
+    "latent_triplet": frozenset({"visual", "projector", "language"}),
+    "visual_id": frozenset({"visual"}),
+    "visual_triplet": frozenset({"visual"}),
+    "sdm": frozenset({"visual", "projector", "language"}),
+}
+_TRAIN: dict[Part, str] = {
+    "visual": "model.lora.visual to attention",
+    "projector": "model.train_projector to true",
+    "language": "model.lora.llm to [q_proj, v_proj]",
+}
+
+
 class TuneObjective(Section):
     """The loss: a weighted sum of named terms. SyncReID is the same pair of losses on the latent and on the visual feature."""
 
@@ -98,6 +115,11 @@ class TuneObjective(Section):
     pooling: Literal["mean", "last", "attention"] = Field(
         "mean", description="how hidden states at image or caption tokens become one vector; attention has a learnt query"
     )
+
+    @property
+    def weighted(self) -> list[str]:
+        """Names of the terms that are in the loss."""
+        return [name for name in REACHES if getattr(self, name).weight]
 
     @property
     def reads_images(self) -> bool:
@@ -123,6 +145,10 @@ class TuneObjective(Section):
     def _something_to_learn(self) -> Self:
         if not (self.reads_images or self.reads_captions or self.has_visual):
             raise ValueError("the weights of all terms are 0, so there is nothing to learn; set lm_image.weight to 1")
+        if self.pooling == "attention" and not (self.latent_id.weight or self.latent_triplet.weight or self.sdm.weight):
+            raise ValueError(
+                "pooling is attention, but no term trains its query (latent_id, latent_triplet and sdm weigh 0); set pooling to mean"
+            )
         return self
 
 
@@ -148,8 +174,10 @@ class TuneJob(PairTrainingJob):
     batches: TuneBatches = TuneBatches()
     instruction: InstructionConfig = InstructionConfig()
     objective: TuneObjective = TuneObjective()
-    select: Literal["latent", "visual"] = Field(
-        "latent", description="which feature's mAP on the validation split chooses the weights (images against images)"
+    select: Literal["latent", "visual", "text"] = Field(
+        "latent",
+        description="what chooses the weights on the validation split: mAP of images against images, by the latent or the visual feature, "
+        "or text: images.select_by of captions against images, by the latent feature (asks for objective.sdm)",
     )
 
     @model_validator(mode="after")
@@ -168,20 +196,35 @@ class TuneJob(PairTrainingJob):
     @model_validator(mode="after")
     def _what_trains_is_used(self) -> Self:
         """A parameter that no loss reaches would be saved as trained, but never move."""
-        objective, model = self.objective, self.model
-        reads = objective.reads_images or objective.reads_captions
-        if model.lora.llm and not reads:
-            raise ValueError("model.lora.llm trains the language model, but no term of the objective runs it; set model.lora.llm to []")
-        if model.train_projector and not objective.reads_images:
-            raise ValueError("model.train_projector is set, but no term shows the language model an image; set it to false")
-        if (model.train_visual or model.lora.visual) and not (objective.reads_images or objective.has_visual):
-            raise ValueError("the visual encoder is to train, but no term of the objective looks at an image; set an image term's weight")
-        if not (model.lora.llm or model.lora.visual or model.train_projector or model.train_visual):
+        model, trains = self.model, self.model.trains
+        reached = {part for name in self.objective.weighted for part in REACHES[name]}
+        if not trains:
             raise ValueError("no part of the model trains; set model.lora.llm, model.lora.visual, train_projector or train_visual")
+        if "language" in trains - reached:
+            raise ValueError("model.lora.llm trains the language model, but no term of the objective runs it; set model.lora.llm to []")
+        if "projector" in trains - reached:
+            raise ValueError("model.train_projector is set, but no term shows the language model an image; set it to false")
+        if "visual" in trains - reached:
+            field = "model.train_visual to false" if model.train_visual else "model.lora.visual to []"
+            raise ValueError(f"the visual encoder is to train, but no term of the objective looks at an image; set {field}")
+        return self
+
+    @model_validator(mode="after")
+    def _terms_reach_what_trains(self) -> Self:
+        """A term that nothing trainable answers to would be logged as a loss, but teach nothing."""
+        for name in self.objective.weighted:
+            if not REACHES[name] & self.model.trains:
+                remedies = " or ".join(remedy for part, remedy in _TRAIN.items() if part in REACHES[name])
+                raise ValueError(
+                    f"objective.{name} is in the loss, but no part that it could teach trains; set {remedies}, or set "
+                    f"objective.{name}.weight to 0"
+                )
         return self
 
     @model_validator(mode="after")
     def _selection_is_trained(self) -> Self:
         if self.select == "latent" and not self.objective.reads_images and self.images.watched is not None:
             raise ValueError("select is latent, but no term of the objective runs the language model over images; set select to visual")
+        if self.select == "text" and not self.objective.sdm.weight and self.images.watched is not None:
+            raise ValueError("select is text, but objective.sdm weighs 0, so captions are not scored; set objective.sdm.weight to 1")
         return self

@@ -42,9 +42,14 @@ class MllmRecipe:
 
     @property
     def selection(self) -> Selection | None:
-        """By mAP on the validation split."""
-        split, select = self.config.images.watched, self.config.select
-        return Selection(split, f"{select}_map", f"image-to-image mAP of the {select} feature") if split is not None else None
+        """By mAP of images against images, or by a score of captions against images, on the validation split."""
+        images, select = self.config.images, self.config.select
+        if images.watched is None:
+            return None
+        if select == "text":
+            score = {"r1": "R@1", "map": "mAP"}[images.select_by]
+            return Selection(images.watched, f"text_{images.select_by}", f"text-to-image {score} of the latent feature")
+        return Selection(images.watched, f"{select}_map", f"image-to-image mAP of the {select} feature")
 
     def inputs(self) -> dict[str, Any]:
         """Images, captions, the base and what training goes on from."""
@@ -125,7 +130,7 @@ class MllmRecipe:
         limit, asked = self.config.captions.max_tokens, self.config.instruction.texts
         longest = max(asked, key=chat.count_tokens)
         turn = chat.picture_turns([Image.new("RGB", (64, 128))], [longest], [""])
-        image = turn.input_ids.shape[1] - int(turn.shown.sum()) + image_tokens + limit
+        image = int((turn.input_ids != processor.image_token_id).sum()) + image_tokens + limit
         caption = chat.caption_turns(["a"], [longest], [""]).input_ids.shape[1] + 2 * limit
         if max(image, caption) > context:
             raise ConfigError(

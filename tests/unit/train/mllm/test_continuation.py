@@ -76,9 +76,12 @@ def test_draws_are_those_of_the_place_and_step():
             "no term shows the language model an image",
         ),
         ("workers.count=3", "batches.size 16 is not a multiple of workers.count 3"),
-        ("model={lora: {llm: []}, train_projector: false}", "no part of the model trains"),
+        ("model={lora: {llm: [], visual: []}, train_projector: false}", "no part of the model trains"),
+        ("model.lora.visual=[]", "objective.visual_id is in the loss, but no part that it could teach trains; set model.lora.visual"),
+        ("objective={latent_id: {weight: 0}, latent_triplet: {weight: 0}, pooling: attention}", "no term trains its query"),
+        ("select=text", "objective.sdm weighs 0"),
     ],
 )
 def test_a_contradiction_is_refused_with_its_name(root, override, sentence):
-    with pytest.raises(ConfigError, match=sentence):
+    with refused(ConfigError, sentence):
         load_config(TuneJob, root / "jobs" / "configs" / "train" / "tune.yaml", [override])
