@@ -21,14 +21,16 @@ class TrainImages(Section):
         "train", description="images of this split are learnt from; null takes those that have none, as LUPerson's and a folder's"
     )
     val_split: str | None = Field(
-        "val", description="the weights with the best score on this split are kept; null keeps the last weights. Never test"
+        "val",
+        description="the weights with the best score on this split are kept; null keeps the last weights. Never test, and no person of it "
+        "may be trained on (MSMT17's val holds training persons: use val_share)",
     )
     val_share: float = Field(
         0.0,
         ge=0,
         lt=1,
         description="share of the identities of train_split that is held out to choose the weights, for sets without a val split (0.1 for "
-        "ICFG-PEDES); needs val_split null. 0 holds none out",
+        "ICFG-PEDES, MSMT17 or Market-1501); needs val_split null. 0 holds none out",
     )
     val_seed: int = Field(0, ge=0, description="which identities val_share holds out; one keeps its side when others are added")
     identity: Literal["person", "image", "caption"] = Field(

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reid_ray.errors import DataError
 from reid_ray.train.feed.config import TrainImages
 
 
@@ -35,6 +36,9 @@ def roles_of(images: pa.Table, config: TrainImages) -> Roles:
     Args:
         images: columns image_id, dataset, split and person_id of the IMAGES schema, N rows.
         config: which splits, which share is held out, and what counts as one identity.
+
+    Raises:
+        DataError: persons of val_split are trained on, so that it would not choose the weights by how they do on others.
     """
     split = images["split"]
     train_N = _is_split(split, config.train_split)
@@ -42,7 +46,11 @@ def roles_of(images: pa.Table, config: TrainImages) -> Roles:
     if config.val_share:
         val_N = train_N & _held_out(images, train_N, config)
         return Roles(train_N & ~val_N, val_N, person_N)
-    val_N = np.zeros(images.num_rows, bool) if config.val_split is None else _is_split(split, config.val_split)
+    if config.val_split is None:
+        return Roles(train_N, np.zeros(images.num_rows, bool), person_N)
+    val_N = _is_split(split, config.val_split)
+    who_N = person_N if config.identity == "person" else person_numbers(images)
+    _refuse_trained_persons(who_N, train_N, val_N, config)
     return Roles(train_N, val_N, person_N)
 
 
@@ -58,6 +66,18 @@ def person_numbers(images: pa.Table) -> np.ndarray:
     number_N = np.empty(len(order), np.int64)
     number_N[order] = np.cumsum(fresh) - 1
     return number_N
+
+
+def _refuse_trained_persons(who_N: np.ndarray, train_N: np.ndarray, val_N: np.ndarray, config: TrainImages) -> None:
+    """Whatever counts as one identity in the losses, a person who is trained on is not unseen."""
+    of_val = np.unique(who_N[val_N])
+    trained = int(np.isin(of_val, who_N[train_N]).sum())
+    if trained:
+        raise DataError(
+            f"{config.path}: {trained} of the {len(of_val)} identities of images.val_split {config.val_split!r} are also in split "
+            f"{config.train_split!r} (as in MSMT17's list_val.txt), but weights are to be chosen on unseen persons; set images.val_split "
+            "to null and images.val_share to 0.1, which holds identities out"
+        )
 
 
 def _is_split(split: pa.ChunkedArray, name: str | None) -> np.ndarray:
