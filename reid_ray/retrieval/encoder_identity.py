@@ -21,22 +21,25 @@ def require_encoder_folder(path: str) -> None:
 
 
 def require_texts(path: str) -> None:
-    """Refuse an encoder that knows no texts where texts are to be searched by, before any actor starts.
+    """Refuse an encoder that knows no texts where texts are to be embedded, before any actor starts.
 
     Raises:
-        DataError: its feature is the visual one of a multimodal LLM, or the latent one of a model whose captions were not trained.
+        DataError: its feature is the visual one of a multimodal LLM.
     """
     folder, feature = split_encoder(path)
     if feature == VISUAL:
         raise DataError(f"encoder: {path} is a visual encoder and knows no texts; give {folder}#{LATENT}, or search by images")
-    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
-    if manifest.get("kind") == "mllm":
-        from reid_ray.model.mllm.mllm_encoder import has_text_latents
 
-        if not has_text_latents(manifest):
-            raise DataError(
-                f"encoder: {folder} was tuned without objective.sdm, so its texts are untrained; tune with it, or search by images"
-            )
+
+def texts_trained(path: str) -> bool:
+    """Whether a loss brought texts to images in the encoder's space; a multimodal LLM that was tuned without objective.sdm has none."""
+    folder, _ = split_encoder(path)
+    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
+    if manifest.get("kind") != "mllm":
+        return True
+    from reid_ray.model.mllm.mllm_encoder import has_text_latents
+
+    return has_text_latents(manifest)
 
 
 def encoder_identity(path: str) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,16 @@ from reid_ray.data.images import decode_image
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
 from reid_ray.model.pretrained import load_encoder
+from reid_ray.retrieval.embed.config import EmbedJob
+from reid_ray.retrieval.embed.job import run_embed
 from reid_ray.retrieval.encoder_identity import encoder_identity, require_texts
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
 from reid_ray.retrieval.search import Query, SearchEngine
+from reid_ray.retrieval.transfer.config import TransferJob
+from reid_ray.retrieval.transfer.job import run_transfer
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.mllm.job import run_tune
 
@@ -43,11 +48,12 @@ def tuned(local_ray, images, tmp_path_factory) -> Path:
     run_tune(
         TuneJob.model_validate(
             {
-                "images": {"path": str(images), "val_split": None},
+                "images": {"path": str(images), "val_split": None, "val_share": 0.2},
                 "captions": {"paths": [str(images.with_name("captions.parquet"))]},
                 "model": {"lora": {"rank": 4, "alpha": 8, "visual": ["qkv"]}},
                 "batches": {"size": 8, "samples_per_identity": 2},
                 "objective": {"sdm": {"weight": 1.0}},
+                "select": "text",
                 "optimizer": {"lr": 1e-3},
                 "schedule": {"max_steps": 2},
                 "workers": {"count": 1},
@@ -122,12 +128,57 @@ def test_images_are_scored_by_the_market_protocol(local_ray, images, tuned, tmp_
     assert result["queries"] == len(rows)
 
 
-def test_texts_are_refused_where_none_were_learnt(tuned, tmp_path):
+def by_text(images: Path, encoder: str, out: Path) -> dict:
+    config = {
+        "encoder": encoder,
+        "images": str(images),
+        "captions": str(images.with_name("captions.parquet")),
+        "embed": {"batch_size": 8},
+        "output": {"path": str(out)},
+    }
+    run_evaluate(EvaluateJob.model_validate(config))
+    return json.loads((out / "result.json").read_text())
+
+
+def test_captions_search_images_by_the_latent_feature_and_the_score_says_on_whom_the_weights_were_chosen(
+    local_ray, images, tuned, tmp_path
+):
+    result = by_text(images, str(tuned), tmp_path / "out")
+    rows = [row for row in pq.read_table(images).to_pylist() if row["split"] == "test"]
+    captions = [row for row in pq.read_table(images.with_name("captions.parquet")).to_pylist() if row["split"] == "test"]
+    encoder = load_encoder(f"{tuned}#latent")
+    image_GD = encoder.encode_images([decode_image(row["image"]) for row in rows])
+    text_QD = encoder.encode_texts([row["text"] for row in captions])
+    precisions = []
+    for query, score_G in zip(captions, text_QD @ image_GD.T, strict=True):
+        right = [rows[at]["person_id"] == query["person_id"] for at in np.argsort(-score_G, kind="stable")]
+        precisions.append(np.mean([sum(right[: place + 1]) / (place + 1) for place, good in enumerate(right) if good]))
+    assert result["map"] == pytest.approx(np.mean(precisions), abs=1e-6)
+    assert result["queries"] == len(captions)
+    assert result["encoder"]["texts_trained"] is True
+    assert result["selection"]["selected_on"] == "held_out"
+    assert result["selection"]["training_seed"] == 0
+    assert "SEEN" not in result["exposure"]["marks"]
+
+
+def test_a_score_of_captions_that_no_loss_brought_to_images_says_so_wherever_it_is_shown(local_ray, images, tuned, tmp_path):
+    other = Path(shutil.copytree(tuned, tmp_path / "other"))
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["facts"]["text_latents"] = False
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    result = by_text(images, str(other), tmp_path / "out")
+    assert result["encoder"]["texts_trained"] is False
+    cell = {"train": "a", "test": "b", "run": str(tmp_path / "out")}
+    run_transfer(TransferJob.model_validate({"cells": [cell], "output": {"path": str(tmp_path / "transfer")}}))
+    for page in (tmp_path / "out" / "report.md", tmp_path / "transfer" / "transfer.md"):
+        assert "objective.sdm" in page.read_text()
+    by_text_in_service = search_engine(indexed(images, str(other), tmp_path / "index")).answer([Query(k=3, text="a woman in red")])[0]
+    assert by_text_in_service.refused.partition(":")[0] == "no_texts"
+
+
+def test_a_visual_encoder_is_asked_for_no_texts(tuned, images, tmp_path):
     with refused(DataError, "#visual", "#latent"):
         require_texts(f"{tuned}#visual")
-    manifest = json.loads((tuned / "manifest.json").read_text())
-    manifest["facts"]["text_latents"] = False
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with refused(DataError, "objective.sdm"):
-        require_texts(str(tmp_path))
-    require_texts(str(tuned))
+    captions = str(images.with_name("captions.parquet"))
+    with refused(DataError, "#visual", "#latent"):
+        run_embed(EmbedJob.model_validate({"captions": captions, "encoder": f"{tuned}#visual", "output": {"path": str(tmp_path / "out")}}))

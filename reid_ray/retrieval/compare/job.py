@@ -18,6 +18,7 @@ from reid_ray.errors import DataError
 from reid_ray.retrieval.compare.config import CompareJob
 from reid_ray.retrieval.evaluate.exposure import exposure_of, exposure_sentence, marks_in_words
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
+from reid_ray.retrieval.evaluate.text_space import texts_untrained
 from reid_ray.storage import JobOutput, environment, read_manifest, write_bytes, write_json
 from reid_ray.terminal.own_lines import say
 
@@ -132,6 +133,9 @@ def differing(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for name in ("rerank", "failed")
         if name in first and name in second and first[name] != second[name]
     ]
+    if texts_untrained(first) != texts_untrained(second):
+        without = "baseline" if texts_untrained(first) else "candidate"
+        said.append(f"captions: {without} was tuned without objective.sdm, the other with it")
     if "gallery_digest" not in first or "gallery_digest" not in second:
         said.append("galleries: compared by their numbers of images and matches alone, for an older evaluation does not tell more")
     return said

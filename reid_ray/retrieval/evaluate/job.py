@@ -25,11 +25,12 @@ from reid_ray.progress import progress_bar
 from reid_ray.records import HITS
 from reid_ray.retrieval.embed.features import Features, collect_features, read_features
 from reid_ray.retrieval.embed_stream import caption_rows, embed_images, embed_texts, read_captions
-from reid_ray.retrieval.encoder_identity import encoder_identity, require_encoder_folder, require_texts
+from reid_ray.retrieval.encoder_identity import encoder_identity, require_encoder_folder, require_texts, texts_trained
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.exposure import exposure_sentence, unseen
 from reid_ray.retrieval.evaluate.page import write_report
 from reid_ray.retrieval.evaluate.shown import gallery_digest
+from reid_ray.retrieval.evaluate.text_space import texts_untrained, untrained_sentence
 from reid_ray.retrieval.evaluate.weights_history import exposure_of_score, selected_elsewhere, selection_of
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth
 from reid_ray.retrieval.ranking.blocks import Ranking
@@ -96,6 +97,8 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
     )
     if not unseen(result["exposure"]):
         say(f"evaluate: {exposure_sentence(result['exposure'])}")
+    if texts_untrained(result):
+        say(f"evaluate: {untrained_sentence()}")
     return read_manifest(config.output.path)
 
 
@@ -124,7 +127,13 @@ def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
         "selection": selection,
         "exposure": found,
         "selected_elsewhere": selected_elsewhere(config, selection, found),
-        "encoder": {"path": config.encoder, "fingerprints": fingerprints, "dim": scored.gallery.vector_ND.shape[1]},
+        "encoder": {
+            "path": config.encoder,
+            "fingerprints": fingerprints,
+            "dim": scored.gallery.vector_ND.shape[1],
+            # null: no text is a query, or no encoder is named
+            "texts_trained": texts_trained(config.encoder) if config.encoder and config.protocol == "text_to_image" else None,
+        },
         "ties": "equal scores rank in gallery order",
     }
 

@@ -19,6 +19,7 @@ from reid_ray.records import HITS
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.exposure import exposure_sentence, marks_in_words
 from reid_ray.retrieval.evaluate.sheet import SheetHit, SheetQuery, draw_cmc, draw_sheet
+from reid_ray.retrieval.evaluate.text_space import texts_untrained, untrained_sentence
 from reid_ray.storage import environment, read_table, write_bytes
 
 _PROTOCOLS = {
@@ -57,6 +58,7 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
         "",
         *(f"- {line}" for line in marks_in_words([result["exposure"]])),
         *([""] if result["exposure"]["marks"] else []),
+        *([untrained_sentence(), ""] if texts_untrained(result) else []),
         "## How",
         "",
         f"- Protocol: {_PROTOCOLS[result['protocol']]}",

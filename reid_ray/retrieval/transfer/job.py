@@ -15,6 +15,7 @@ from typing import Any
 from reid_ray.data.dataset_overlap import known_overlap, same_dataset
 from reid_ray.retrieval.evaluate.exposure import exposure_of, exposure_sentence, marks_in_words
 from reid_ray.retrieval.evaluate.job import read_result
+from reid_ray.retrieval.evaluate.text_space import texts_untrained, untrained_sentence
 from reid_ray.retrieval.transfer.config import TransferJob
 from reid_ray.storage import JobOutput, environment, read_manifest, write_bytes, write_json
 from reid_ray.terminal.own_lines import say
@@ -60,6 +61,8 @@ def cell_notes(train: str, test: str, result: Mapping[str, Any]) -> list[str]:
     learnt = exposure_of(result)["datasets"]
     if learnt is not None and learnt["train"] and not any(same_dataset(name, train) for name in learnt["train"]):
         said.append(f"what is called {train} here was trained on {', '.join(learnt['train'])} by its weights' own record")
+    if texts_untrained(result):
+        said.append(untrained_sentence().rstrip("."))
     return said
 
 
