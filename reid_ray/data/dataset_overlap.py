@@ -15,6 +15,9 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "LUPerson-MLLM": ("LUPerson",),
     "SYNTH-PEDES": ("LUPerson-NL", "LPW"),
     "HAM-PEDES": ("SYNTH-PEDES", "LUPerson-NL", "LPW"),
+    "Interactive-PEDES": ("CUHK-PEDES", "ICFG-PEDES", "Market-1501", "CUHK01", "CUHK03", "SSM", "VIPeR", "MSMT17"),
+    "UFine3C": ("UFine6926",),  # among others: an entry's source says which
+    "ITCPR": ("Celeb-reID", "PRCC", "LaST"),
 }
 
 

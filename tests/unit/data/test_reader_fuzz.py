@@ -161,6 +161,58 @@ def test_any_json_in_the_place_of_any_value(tmp_path, format, file, path_key):
     fuzz()
 
 
+# format: its file, an entry as published, and what may stand in the place of any of its values
+PUBLISHED = {
+    "webperson": ("100w.json", {"a/1.jpg": {"caption1": "A man.", "caption2": "He walks."}}),
+    "synth_pedes": (
+        "synthpedes_dataset.json",
+        {"id": 1, "file_path": "Part1/1/1.jpg", "attributes": ["man"], "captions": ["A man."], "prompt_caption": ["He."]},
+    ),
+    "ham_pedes": ("HAM_PEDES.json", {"file_path": "Part1/1/1.jpg", "captions": ["A man."]}),
+    "mals": ("gene_attrs/a_attrs.json", {"image": "gene_crop/a/0.jpg", "caption": "A man.", "image_id": "a", "label": [1] * 27}),
+    "ufine3c": ("UFine3C_Annotations.json", {"id": 1, "source": "x", "split": "test", "file_path": "images/1.jpg", "captions": ["A man."]}),
+    "interactive_pedes": (
+        "Interactive-PEDES_interactive_annos.json",
+        {
+            "split": "train",
+            "id": 1,
+            "file_path": "a/1.jpg",
+            "captions": ["A."],
+            "initial_description": "B.",
+            "questions": [],
+            "answers": [],
+        },
+    ),
+    "itcpr": ("query.json", {"file_path": "PRCC/1.jpg", "datasets": "PRCC", "person_id": 1, "instance_id": 2, "caption": "A man."}),
+    "syncpr": (
+        "SynCPR.json",
+        {"reference_image_path": "1.jpg", "target_image_path": "2.jpg", "reference_caption": "A.", "edit_caption": "B.", "cpr_id": 0},
+    ),
+}
+
+
+@pytest.mark.parametrize("format", PUBLISHED)
+def test_any_json_in_the_lists_of_captioned_sets(tmp_path, format):
+    file, entry = PUBLISHED[format]
+    folder = tmp_path / "set"
+    (folder / file).parent.mkdir(parents=True)
+    if format == "itcpr":
+        (folder / "gallery.json").write_text("[]")
+
+    @settings(FUZZ, max_examples=examples(12))
+    @given(
+        st.lists(
+            st.fixed_dictionaries({}, optional=dict.fromkeys(entry, JSON)) | st.dictionaries(st.text(), JSON, max_size=2) | JSON, max_size=5
+        )
+    )
+    def fuzz(others):
+        (folder / file).write_text(json.dumps([entry, *others]))
+        ends_well(format, folder, tmp_path / "out")
+        lints_well(format, folder)
+
+    fuzz()
+
+
 @FUZZ
 @given(st.dictionaries(st.text(min_size=1, max_size=8) | st.sampled_from(["\ud800.jpg", "a/b.jpg", "\0.jpg", "x" * 700]), JSON, max_size=5))
 def test_any_caption_file(tmp_path, captions):

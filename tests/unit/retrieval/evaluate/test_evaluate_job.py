@@ -286,5 +286,7 @@ def test_transfer_table_names_shared_pictures(toy):
     assert "1. icfg_pedes and RSTPReid both hold pictures of MSMT17." in text
     assert known_overlap("Market-1501", "CUHK-PEDES") == "CUHK-PEDES holds pictures of Market-1501"
     assert known_overlap("CUHK-PEDES", "RSTPReid") is None
+    assert known_overlap("Interactive-PEDES", "ICFG-PEDES") == "Interactive-PEDES holds pictures of ICFG-PEDES"
+    assert known_overlap("UFine6926", "UFine3C") == "UFine3C holds pictures of UFine6926"
     with pytest.raises(ValueError, match="more than once"):
         TransferJob.model_validate({"cells": [cells[0], cells[0]], "output": {"path": "o"}})
