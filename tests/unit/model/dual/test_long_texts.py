@@ -19,7 +19,10 @@ from reid_ray.model.dual.dual_encoder import build_dual_encoder, tokenise, token
 from reid_ray.model.dual.text_positions import stretch_positions
 from reid_ray.model.pretrained import load_encoder, open_pretrained
 from reid_ray.model.tiny.tiny_siglip import build_tiny_siglip
+from reid_ray.train.masking.config import MaskingConfig
 from reid_ray.train.masking.noise_aware import corrupt, masking_draws, real_tokens, vocabulary_of
+from reid_ray.train.masking.noise_store import NoiseStore
+from reid_ray.train.masking.step_masks import StepMasks
 
 SHORT = ["A woman in a red coat.", "the man carries a bag"]
 LONG = "the person wears a long red coat and carries a blue backpack over grey trousers and white shoes " * 12
@@ -139,6 +142,29 @@ def test_a_stretched_model_keeps_short_captions_reads_long_ones_and_round_trips(
     for length in (None, 248):  # a start from it, with and without saying so
         config = ModelConfig(init=str(tmp_path / "model"), image_height=32, image_width=16, text_length=length)
         assert open_pretrained(config).context == 248
+
+
+def test_noise_aware_masking_follows_a_caption_to_its_stretched_end(folders, tmp_path):
+    """Levels of 2 behind token 150 and of 0 before it: in the next epoch exactly the later ones are masked."""
+    encoder = opened(folders, "clip at 248")
+    vocabulary, rows = vocabulary_of(encoder.tokenizer), torch.arange(2)
+    ids = tokenise(encoder.tokenizer, [LONG, LONG[40:]], context=encoder.context)
+
+    def masks() -> StepMasks:
+        store = NoiseStore(2, encoder.context)
+        device = torch.device("cpu")
+        return StepMasks(MaskingConfig(kind="nam"), vocabulary, store, seed=0, steps_per_epoch=1, device=device, targets=False)
+
+    first = masks()
+    level = torch.where(torch.arange(ids.shape[1]) > 150, 2.0, 0.0).expand(2, -1)
+    first.after({"full_ids": ids}, rows, {"noise": level})
+    first.save(tmp_path)
+    resumed = masks()
+    resumed.load(tmp_path)
+    changed = resumed.before({"input_ids": ids}, rows, step=1)["input_ids"] != ids
+    assert changed[:, 151:-1].float().mean() > 0.7  # 10 % of the chosen stay themselves
+    assert not changed[:, :151].any()
+    assert not changed[:, -1].any()
 
 
 def test_what_cannot_be_stretched_is_refused(folders):
