@@ -1,17 +1,25 @@
 """Prepare a training set of up to a million images with four captions each, and read random batches of it: seconds, memory, growth.
 
+    pip install webdataset datasets
     python benchmarks/prepare.py --out benchmarks/results/prepare-DATE.json [--quick]
 
-The tables are synthetic: distinct ids and captions, pictures of 32 x 16 pixels out of a thousand, so that the cost of rows shows and not
-that of decoding. Each size is prepared in a process of its own, `repeats` times, and its peak memory is that process's. The slope is that
-of log seconds over log images by least squares, with the upper end of its 95 % interval (Student's t); 4.2 M images, LUPerson's number,
-are extrapolated by it. A batch is 512 random rows: captions, rewrites and encoded pictures, not decoded.
+The tables are synthetic (synthetic_rows.py): distinct ids and captions, pictures of 128 x 64 pixels, some kilobytes each. Each size is
+prepared in a process of its own, `repeats` times, and its peak memory is that process's. The slope is that of log seconds over log
+images by least squares, with the upper end of its 95 % interval (Student's t); 4.2 M images, LUPerson's number, are extrapolated by it.
+A random batch is 512 rows: captions, rewrites and encoded pictures, not decoded.
+
+Of the smallest and the largest set, training's batches of 64 pictures of 384 x 128 and their texts are then read by the feed and by torch's
+DataLoader over WebDataset and over Hugging Face datasets (data_loaders.py), turn by turn in one process: the first turn with the files'
+pages dropped (cold), then as they are. CPU milliseconds are those of the process and its workers; other programs on the machine
+disturb them less than the rates.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,83 +28,91 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from PIL import Image
 from scipy import stats
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.harness import Report, run_benchmark
+from benchmarks.synthetic_rows import CAPTIONS_EACH, iter_rows, write_tables
 from reid_ray.config.base import load_config
-from reid_ray.data.images import encode_jpeg
-from reid_ray.records import CAPTIONS, IMAGES, conform
-from reid_ray.storage import Counts, TableWriter
+from reid_ray.storage import Counts
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.feed.pairs import prepare_pairs
 from reid_ray.train.feed.pictures import PictureStore
 from reid_ray.train.feed.prepared import PICTURES, SAMPLES, RowFile
 
-ROOT = Path(__file__).resolve().parents[1]
-_CAPTIONS, _PICTURES, _BATCH, _PIECE = 4, 1_000, 512, 50_000
+_TAKEN = 512
+_BATCH, _THREADS = 64, 2  # of the loaders
+_AHEAD, _STEPS = 8, 40  # batches of a turn: those prepared before it began, and those timed
+_SHAPE = {"height": 128, "width": 64}
+_TRAINED = {"height": 384, "width": 128}  # as CLIP's recipes resize them
 _LUPERSON = 4_200_000
-_WORDS = [
-    "man",
-    "woman",
-    "red",
-    "coat",
-    "black",
-    "trousers",
-    "with",
-    "white",
-    "shoes",
-    "blue",
-    "bag",
-    "short",
-    "dark",
-    "hair",
-    "walks",
-    "left",
-]
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--worker"]:
+    if sys.argv[1:2] == ["--prepare"]:
         print(json.dumps(_prepare(Path(sys.argv[2]), Path(sys.argv[3]))))
+        return 0
+    if sys.argv[1:2] == ["--compare"]:
+        print(json.dumps(_compare(Path(sys.argv[2]), Path(sys.argv[3]), images=int(sys.argv[4]), turns=int(sys.argv[5]))))
         return 0
     return run_benchmark(__doc__ or "", _run)
 
 
 def _run(report: Report, quick: bool) -> None:
-    sizes, repeats = ([2_000, 6_000, 20_000], 2) if quick else ([100_000, 300_000, 1_000_000], 2)
+    # One turn of the largest: it takes half of the time.
+    repeats = {2_000: 2, 6_000: 2, 20_000: 2} if quick else {100_000: 3, 300_000: 2, 1_000_000: 1}
+    compared = (min(repeats),) if quick else (min(repeats), max(repeats))
     points: list[tuple[int, float]] = []
     rates, peaks = {}, {}
-    for images in sizes:
+    for images, times in repeats.items():
         with tempfile.TemporaryDirectory(prefix="prepare_bench_") as scratch:
             tables = Path(scratch) / "tables"
-            write_tables(tables, images)
-            found = []
-            for number in range(repeats):
-                out = Path(scratch) / f"out{number}"
-                out.mkdir()
-                found.append(_in_own_process(tables, out))
-                assert found[-1]["samples"] == images * _CAPTIONS, found[-1]
+            write_tables(tables, images, **_SHAPE)
+            found = [_prepared(tables, Path(scratch) / f"out{number}") for number in range(times)]
             points += [(images, each["seconds"]) for each in found]
             rates[images], peaks[images] = max(each["batches_per_s"] for each in found), max(each["peak_bytes"] for each in found)
             report.row(
                 images=images,
-                captions=images * _CAPTIONS,
-                repeats=repeats,
+                captions=images * CAPTIONS_EACH,
+                repeats=len(found),
                 seconds=[round(each["seconds"], 1) for each in found],
                 cpu_seconds=[round(each["cpu_seconds"], 1) for each in found],
                 peak_rss_mb=round(peaks[images] / 1e6),
                 batches_per_s=[round(each["batches_per_s"], 1) for each in found],
             )
+            if images in compared:
+                _compared(report, tables, Path(scratch) / "out0", images=images, turns=3 if quick else 9)
     slope, upper, at_luperson = growth(points)
     report.row(what="4.2 M images x 4, extrapolated", hours=round(at_luperson / 3600, 2), slope=round(slope, 3))
     report.claim("slope of log seconds over log images, upper end of its 95 % interval", round(upper, 3), "<=", 1.1)
     if quick:  # too small for memory and caches to tell anything
         return
-    report.claim("random batches a second, largest set over smallest", round(rates[sizes[-1]] / rates[sizes[0]], 2), ">=", 0.8)
-    grown = (peaks[sizes[-1]] - peaks[sizes[0]]) / (sizes[-1] - sizes[0]) / _CAPTIONS
+    report.claim("random batches a second, largest set over smallest", round(rates[max(rates)] / rates[min(rates)], 2), ">=", 0.8)
+    grown = (peaks[max(peaks)] - peaks[min(peaks)]) / (max(peaks) - min(peaks)) / CAPTIONS_EACH
     report.claim("bytes of memory a caption more takes", round(grown), "<=", 250)
+
+
+def _prepared(tables: Path, out: Path) -> dict[str, Any]:
+    out.mkdir()
+    found = _in_own_process("--prepare", str(tables), str(out))
+    assert found["samples"] == found["expected"], found
+    return found
+
+
+def _compared(report: Report, tables: Path, out: Path, *, images: int, turns: int) -> None:
+    """Rows and claims of the three loaders over one set."""
+    found = _in_own_process("--compare", str(tables), str(out), str(images), str(turns))
+    for name, each in found.items():
+        report.row(images=images, loader=name, **each)
+    for name in ("WebDataset", "Hugging Face datasets"):
+        ratios = np.array(found["feed"]["batches_per_s"]) / np.array(found[name]["batches_per_s"])
+        cpu = statistics.median(found[name]["cpu_ms"]) / statistics.median(found["feed"]["cpu_ms"])
+        margin = float(stats.t.ppf(0.975, turns - 1)) * float(np.log(ratios).std(ddof=1)) / math.sqrt(turns)
+        mean = float(np.log(ratios).mean())
+        interval = [round(math.exp(mean + side * margin), 3) for side in (-1, 0, 1)]
+        report.row(images=images, what=f"feed over {name}", ratios_95=interval, cpu_ratio=round(cpu, 3))
+        report.claim(f"batches a second of the feed over {name}, {images:,} images, median", float(np.median(ratios)), ">=", 1.0)
 
 
 def growth(points: list[tuple[int, float]]) -> tuple[float, float, float]:
@@ -107,69 +123,107 @@ def growth(points: list[tuple[int, float]]) -> tuple[float, float, float]:
     return float(fit.slope), float(fit.slope + margin), math.exp(fit.intercept + fit.slope * math.log(_LUPERSON))
 
 
-def write_tables(folder: Path, images: int) -> None:
-    """IMAGES without splits and CAPTIONS with a rewrite of every fifth image's first caption."""
-    draw = np.random.default_rng(0)
-    pictures = [encode_jpeg(Image.fromarray(draw.integers(0, 256, (32, 16, 3), np.uint8))) for _ in range(_PICTURES)]
-    with TableWriter(folder / "images", IMAGES) as image_table, TableWriter(folder / "captions", CAPTIONS) as caption_table:
-        for start in range(0, images, _PIECE):
-            numbers = range(start, min(start + _PIECE, images))
-            ids = [f"{number % 90:02d}_{number % 7:02d}_{number % 1000:04d}_{number:08d}" for number in numbers]
-            image_table.append(_table(IMAGES, image_id=ids, image=[pictures[number % _PICTURES] for number in numbers]))
-            texts = [" ".join(_WORDS[index] for index in row) for row in draw.integers(0, len(_WORDS), (len(ids) * _CAPTIONS, 22))]
-            names = [f"{name}#{number}" for name in ids for number in range(_CAPTIONS)]
-            owners, kinds = [name for name in ids for _ in range(_CAPTIONS)], ["static", "dynamic"] * (len(names) // 2)
-            own = [None] * len(names)
-            parents = names[:: 5 * _CAPTIONS]
-            caption_table.append(
-                _table(
-                    CAPTIONS,
-                    caption_id=[*names, *(f"{name}r" for name in parents)],
-                    image_id=[*owners, *owners[:: 5 * _CAPTIONS]],
-                    parent_id=[*own, *parents],
-                    kind=[*kinds, *["rewrite"] * len(parents)],
-                    text=[*texts, *(f"rewritten: {text}" for text in texts[:: 5 * _CAPTIONS])],
-                    status=["ok"] * (len(names) + len(parents)),
-                )
-            )
-
-
-def _table(schema: pa.Schema, **columns: list[Any]) -> pa.Table:
-    return conform(pa.table(columns), schema, origin="benchmark")
-
-
-def _in_own_process(tables: Path, out: Path) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).resolve()), "--worker", str(tables), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+def _in_own_process(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).resolve()), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     if done.returncode:
         raise RuntimeError(done.stderr)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _prepare(tables: Path, out: Path) -> dict[str, Any]:
-    """One preparation and some hundred random batches of it."""
-    job = load_config(
+def bench_job(tables: Path, out: Path, *changes: str) -> TrainJob:
+    """The train job that prepares and reads the tables."""
+    return load_config(
         TrainJob,
         None,
         [
             *[f"images.path={tables}/images", "images.train_split=null", "images.val_split=null"],
             *[f"captions.paths=[{tables}/captions]", f"output.path={out}/never", "workers.count=1"],
+            *[f"batches.size={_BATCH}", f"batches.threads={_THREADS}", *changes],
         ],
     )
+
+
+def _prepare(tables: Path, out: Path) -> dict[str, Any]:
+    """One preparation and some hundred random batches of it."""
+    job = bench_job(tables, out)
     wall, cpu = time.perf_counter(), time.process_time()
-    facts = prepare_pairs(job, out, Counts())
+    counts = Counts()
+    facts = prepare_pairs(job, out, counts)
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
     peak = _peak_bytes()
     samples, pictures = RowFile(out / SAMPLES), PictureStore(out / PICTURES)
     draw = np.random.default_rng(1)
-    batches = [draw.integers(0, len(samples), _BATCH) for _ in range(120)]
+    batches = [draw.integers(0, len(samples), _TAKEN) for _ in range(120)]
     for rows in batches[:20]:
         _read(samples, pictures, rows)
     wall = time.perf_counter()
     for rows in batches[20:]:
         _read(samples, pictures, rows)
     rate = 100 / (time.perf_counter() - wall)
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak, "samples": facts["samples"], "batches_per_s": rate}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_bytes": peak,
+        "samples": facts["samples"],
+        "expected": counts.read - facts["rewrites"],
+        "batches_per_s": rate,
+    }
+
+
+def _compare(tables: Path, prepared: Path, *, images: int, turns: int) -> dict[str, Any]:
+    """Batches a second and CPU milliseconds a batch of each loader, turn by turn; the first, cold turn apart."""
+    from benchmarks import data_loaders as rivals
+
+    job = bench_job(tables, prepared)
+    others = tables.parent
+    rivals.write_webdataset(others / "webdataset", iter_rows(images, **_SHAPE))
+    rivals.write_hf(others / "hf.arrow", iter_rows(images, **_SHAPE))
+    work = rivals.Work(job.batches, RowFile(prepared / SAMPLES).take(np.arange(1000))["text"].to_pylist(), **_TRAINED)
+    drop_pages(others)
+    loaders = {
+        "feed": rivals.feed(prepared, job, work),
+        "WebDataset": rivals.webdataset(others / "webdataset", job, work),
+        "Hugging Face datasets": rivals.hf_datasets(others / "hf.arrow", job, work),
+    }
+    running = {name: make() for name, make in loaders.items()}
+    rates: dict[str, list[float]] = {name: [] for name in loaders}
+    cpu: dict[str, list[float]] = {name: [] for name in loaders}
+    for _ in range(turns + 1):
+        for name, batches in running.items():
+            for _ in range(_AHEAD):
+                next(batches)
+            clock, busy = time.perf_counter(), _cpu_seconds()
+            for _ in range(_STEPS):
+                next(batches)
+            rates[name].append(_STEPS / (time.perf_counter() - clock))
+            cpu[name].append((_cpu_seconds() - busy) / _STEPS * 1e3)
+    return {
+        name: {
+            "batches_per_s": [round(rate, 2) for rate in rates[name][1:]],
+            "cpu_ms": [round(each, 2) for each in cpu[name][1:]],
+            "cold_batches_per_s": round(rates[name][0], 2),
+        }
+        for name in loaders
+    }
+
+
+def drop_pages(folder: Path) -> None:
+    """Have the system forget the pages of all files below a folder; those that a process maps stay."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def _cpu_seconds() -> float:
+    """Of this process and its children alive."""
+    import psutil
+
+    here = psutil.Process()
+    return sum(sum(each.cpu_times()[:2]) for each in (here, *here.children(recursive=True)))
 
 
 def _read(samples: RowFile, pictures: PictureStore, rows: np.ndarray) -> None:

@@ -63,7 +63,11 @@ FORMATS = {
     "run": Format("the record of a training run", ("says what the run was started with",)),
     "prepared": Format(
         "prepared training data",
-        ("a file ids.arrow, for messages; otherwise as 0", "a file seen.parquet beside the others; otherwise as 1"),
+        (
+            "a file ids.arrow, for messages; otherwise as 0",
+            "a file seen.parquet beside the others; otherwise as 1",
+            "pictures.arrow is a folder of files, each picture with its row in the table of images; otherwise as 2",
+        ),
     ),
     "ledger": Format("a caption ledger", ("a file format.json with this number; rows as in 0",)),
     "index": Format("a gallery index", (_FIRST,)),

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from reid_ray.records import conform
 from reid_ray.storage.files import replacing
-from reid_ray.storage.table_files import parquet_files
+from reid_ray.storage.table_files import TableFile, parquet_files
 from reid_ray.versions import check_table
 
 
@@ -63,13 +63,21 @@ class TableWriter:
 
 def iter_table(path: str | Path, schema: pa.Schema, *, columns: list[str] | None = None, batch_rows: int = 8192) -> Iterator[pa.Table]:
     """Stream a Parquet table, at a path or an address, in batches conformed to `schema` (or to its `columns`); never held whole."""
-    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     for file in parquet_files(path):
-        with file.open() as parquet:
-            check_table(parquet.schema_arrow.metadata, origin=file)
-            present = [name for name in wanted.names if name in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(batch_size=batch_rows, columns=present):
-                yield conform(pa.Table.from_batches([batch]), wanted, origin=str(file))
+        yield from iter_file(file, schema, columns=columns, batch_rows=batch_rows)
+
+
+def iter_file(
+    file: TableFile, schema: pa.Schema, *, columns: list[str] | None = None, batch_rows: int = 8192, row_group: int | None = None
+) -> Iterator[pa.Table]:
+    """As iter_table, of one of a table's files, or of one of its row groups."""
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    with file.open() as parquet:
+        check_table(parquet.schema_arrow.metadata, origin=file)
+        present = [name for name in wanted.names if name in parquet.schema_arrow.names]
+        row_groups = None if row_group is None else [row_group]
+        for batch in parquet.iter_batches(batch_size=batch_rows, columns=present, row_groups=row_groups):
+            yield conform(pa.Table.from_batches([batch]), wanted, origin=str(file))
 
 
 def read_table(path: str | Path, schema: pa.Schema, *, columns: list[str] | None = None) -> pa.Table:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reid_ray.errors import ReidRayError
 from reid_ray.progress import progress_bar
 from reid_ray.retrieval.evaluate.exposure import exposure_sentence, unseen
 from reid_ray.runtime import Need, ray_session, require_resources
@@ -24,7 +25,7 @@ from reid_ray.train.checkpoint.run_folders import OtherRun, Record, checkpoints_
 from reid_ray.train.config import NOT_IN_RUN_FINGERPRINT
 from reid_ray.train.log.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
 from reid_ray.train.log.run_log import METRICS, read_metrics
-from reid_ray.train.recipe import BEST, Recipe, Selection
+from reid_ray.train.recipe import BEST, DATA, Recipe, Selection
 from reid_ray.train.worker_errors import clear_stop, raise_lost_workers, raise_stop
 
 _RAY = "ray"
@@ -97,11 +98,17 @@ def _run_folder(recipe: Recipe, out: JobOutput) -> Iterator[tuple[Path, list[Oth
     for other in others:
         say(f"{recipe.job}: {other.sentence(record)}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the pictures that are trained on
+    cut_off = False
     try:
         write_record(folder, record)
         yield folder, others
+    except ReidRayError:
+        raise
+    except BaseException:
+        cut_off = (folder / DATA).is_dir()
+        raise
     finally:
-        if not (folder / _RAY).exists():  # no worker started, so there is nothing to go on from
+        if not (folder / _RAY).exists() and not cut_off:  # no worker started and nothing is prepared, so there is nothing to go on from
             shutil.rmtree(folder)
 
 

@@ -179,9 +179,9 @@ def _prepared(folder: Path) -> list[str]:
     data.mkdir()
     prepare_pairs(TrainJob.model_validate(config), data, Counts())
     columns = []
-    for file in sorted(data.glob("*.arrow")):
+    for file in sorted(path for path in data.rglob("*.arrow") if path.is_file()):
         with pa.memory_map(str(file)) as source:
-            columns += [f"{file.name}: {column}" for column in _columns(pa.ipc.open_file(source).schema)]
+            columns += [f"{file.relative_to(data)}: {column}" for column in _columns(pa.ipc.open_file(source).schema)]
     return [*_keys(data / "facts.json"), *_files(data), *columns]
 
 

@@ -23,6 +23,7 @@ from reid_ray.train.feed.join import ImageRows
 from reid_ray.train.feed.pictures import pack_pictures
 from reid_ray.train.feed.prepared import FACTS, PAIRS, PICTURES, VALIDATION, write_rows
 from reid_ray.train.feed.splits import person_numbers
+from reid_ray.train.feed.spread import begin_anew, forget
 from reid_ray.versions import numbered
 
 GALLERY = "gallery.arrow"
@@ -56,6 +57,7 @@ def prepare_held_out(other: TransferSet, split: str, folder: Path, *, max_pixels
     """
     images, here_N = _images(other, split)
     captions, left_out = _queries(other, split, images, here_N)
+    begin_anew(folder / PICTURES)  # what a preparation that was cut off left may be of another table
     pictures = pack_pictures(other.images, images["image_id"], here_N, folder / PICTURES, max_pixels=max_pixels)
     for number, count in zip(*np.unique(pictures.reason_N[pictures.reason_N >= 0], return_counts=True), strict=True):
         reason = pictures.reasons[number]
@@ -79,6 +81,7 @@ def prepare_held_out(other: TransferSet, split: str, folder: Path, *, max_pixels
     gallery = image_rows("val", images.take(pa.array(kept)), pictures.hash_NB[kept])
     pq.write_table(pa.concat_tables([gallery, text_rows("val", text_hash64(captions["text"]))]), folder / SEEN_FILE)
     facts = {"dataset": other.name, "split": split, "queries": captions.num_rows, "gallery": len(person_G), "left_out": left_out}
+    forget(folder / PICTURES)
     write_json(folder / FACTS, {**numbered("prepared"), **facts})
     return facts
 

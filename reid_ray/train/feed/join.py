@@ -1,14 +1,16 @@
 """External hash join of captions with their images and of rewrites with their captions, in passes over files, each linear in the rows.
 
+The first pass reads and tests captions, stretch by stretch where the cluster has room (spread.py); the others are numbers and copies, here.
 Texts stream from file to file; what is held is numbers, about 50 bytes a caption, and the ids of the images. Knows tables, roles of
 images and reasons; not pixels or models. Every caption read ends as a sample, a rewrite or a counted reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +18,14 @@ import pyarrow.compute as pc
 
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
-from reid_ray.storage import Counts, iter_table
+from reid_ray.storage import Counts, parquet_files
+from reid_ray.storage.table_files import TableFile
+from reid_ray.storage.tables import iter_file
 from reid_ray.train.failed_dynamic import STAND_IN_COLUMNS, StandIns
 from reid_ray.train.feed.key_index import KeyIndex, hashes
-from reid_ray.train.feed.prepared import PAIRS, ROWS, RowFile, write_rows
+from reid_ray.train.feed.prepared import PAIRS, ROWS, RowFile
 from reid_ray.train.feed.splits import Roles
+from reid_ray.train.feed.spread import Spread
 
 _COLUMNS = ["parent_id", "text", *STAND_IN_COLUMNS]
 _READ_ROWS = 131_072
@@ -71,59 +76,84 @@ class ImageRows:
         return row_R
 
 
-def accept_captions(
-    paths: Sequence[str],
-    images: ImageRows,
-    roles: Roles,
-    out: Path,
-    counts: Counts,
-    *,
-    kinds: Sequence[str],
-    rewrites: bool,
-    fits: Callable[[str], bool] | None,
-    stand_ins: StandIns,
-) -> np.ndarray:
-    """First pass: the usable captions of images that have a role, in their tables' order, into the file `out`.
+@dataclass(frozen=True)
+class Accepting:
+    """What makes a caption usable.
+
+    images: where each image stands.
+    role_N: which of them are for anything, bool.
+    kinds: of originals, and `rewrite` if those are taken.
+    fits: whether a model can read a text; one that it cannot is counted as too_long.
+    stand_ins: for dynamic captions that failed.
+    """
+
+    images: ImageRows
+    role_N: np.ndarray
+    kinds: tuple[str, ...]
+    fits: Callable[[str], bool] | None
+    stand_ins: StandIns
+
+
+def accept_captions(paths: Sequence[str], accepting: Accepting, out: Path, counts: Counts, *, spread: Spread) -> np.ndarray:
+    """First pass: the usable captions of images that have a role, in their tables' order, into Arrow files in the folder `out`.
 
     Args:
         paths: CAPTIONS tables.
-        images: where each image stands.
-        roles: what each is for.
-        out: an Arrow file of schema ACCEPTED.
+        accepting: which are usable.
+        out: a folder of files of schema ACCEPTED.
         counts: read, and failed by reason.
-        kinds: of originals.
-        rewrites: whether rewrites are taken, too.
-        fits: whether a model can read a text; one that it cannot is counted as too_long.
-        stand_ins: for dynamic captions that failed.
+        spread: who reads.
 
     Returns:
         Which images have an accepted caption, bool [N].
     """
-    wanted_N = np.zeros(len(roles.train_N), bool)
-    role_N = roles.train_N | roles.val_N
-    taken = pa.array([*kinds, *(["rewrite"] if rewrites else [])])
-
-    def accepted(table: pa.Table) -> pa.Table:
-        table = _keep(table, pc.is_in(table["kind"], taken), "other_kind", counts)
-        table = _keep(table, pc.equal(table["status"], "ok"), table["status"], counts)
-        table = _keep(table, pc.greater(pc.fill_null(pc.utf8_length(table["text"]), 0), 0), "no_text", counts)
-        table = table.append_column("image_row", pa.array(images.find(table["image_id"].combine_chunks())))
-        table = _keep(table, pc.greater_equal(table["image_row"], 0), "image_unknown", counts)
-        table = _keep(table, pa.array(role_N[table["image_row"].to_numpy()]), "other_split", counts)
-        if fits is not None:
-            table = _keep(table, pa.array([fits(text) for text in table["text"].to_pylist()], pa.bool_()), "too_long", counts)
-        return table.append_column("original", pc.not_equal(table["kind"], "rewrite")).select(ACCEPTED.names)
-
-    def read() -> Iterator[pa.Table]:
-        for path in paths:
-            for table in iter_table(path, CAPTIONS, columns=_COLUMNS, batch_rows=_READ_ROWS):
-                counts.read += table.num_rows
-                kept = accepted(stand_ins.applied(table))
-                wanted_N[kept["image_row"].to_numpy()] = True
-                yield kept
-
-    write_rows(out, ACCEPTED, read())
+    for facts in spread.write(out, ACCEPTED, _accept, accepting, list(_stretches(paths))):
+        counts.read += facts["read"]
+        counts.failed.update(facts["failed"])
+    wanted_N = np.zeros(len(accepting.role_N), bool)
+    wanted_N[RowFile(out).column("image_row")] = True
     return wanted_N
+
+
+# Row groups of a file, by number.
+_Stretch = tuple[tuple[TableFile, int], ...]
+
+
+def _stretches(paths: Sequence[str]) -> Iterator[_Stretch]:
+    held: list[tuple[TableFile, int]] = []
+    rows = 0
+    for file in (file for path in paths for file in parquet_files(path)):
+        with file.open() as parquet:
+            sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
+        for number, size in enumerate(sizes):
+            held.append((file, number))
+            rows += size
+            if rows >= _READ_ROWS:
+                yield tuple(held)
+                held, rows = [], 0
+    yield tuple(held)
+
+
+def _accept(accepting: Accepting, stretch: _Stretch) -> Generator[pa.RecordBatch, None, dict[str, Any]]:
+    """The usable captions of a stretch; {"read": rows, "failed": {reason: rows}}."""
+    counts = Counts()
+    for file, row_group in stretch:
+        for table in iter_file(file, CAPTIONS, columns=_COLUMNS, batch_rows=ROWS, row_group=row_group):
+            counts.read += table.num_rows
+            yield from _accepted(accepting, accepting.stand_ins.applied(table), counts).cast(ACCEPTED).combine_chunks().to_batches()
+    return {"read": counts.read, "failed": dict(counts.failed)}
+
+
+def _accepted(accepting: Accepting, table: pa.Table, counts: Counts) -> pa.Table:
+    table = _keep(table, pc.is_in(table["kind"], pa.array(accepting.kinds, pa.string())), "other_kind", counts)
+    table = _keep(table, pc.equal(table["status"], "ok"), table["status"], counts)
+    table = _keep(table, pc.greater(pc.fill_null(pc.utf8_length(table["text"]), 0), 0), "no_text", counts)
+    table = table.append_column("image_row", pa.array(accepting.images.find(table["image_id"].combine_chunks())))
+    table = _keep(table, pc.greater_equal(table["image_row"], 0), "image_unknown", counts)
+    table = _keep(table, pa.array(accepting.role_N[table["image_row"].to_numpy()]), "other_split", counts)
+    if accepting.fits is not None:
+        table = _keep(table, pa.array([accepting.fits(text) for text in table["text"].to_pylist()], pa.bool_()), "too_long", counts)
+    return table.append_column("original", pc.not_equal(table["kind"], "rewrite")).select(ACCEPTED.names)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Data preparation of a training run: image-caption pairs joined once into memory-mapped Arrow files, for every worker.
 
-Each pass streams (join.py, pictures.py); what is held is numbers. Knows the order of the passes and what is left of them; not models,
-batches or Ray.
+Each pass streams (join.py, pictures.py); what is held is numbers. Those that read tables and decode are spread over the cluster's CPUs
+(spread.py), and a preparation that was cut off goes on with what they have finished. Knows the order of the passes and what is left of
+them; not models, batches or Ray.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,19 +16,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reid_ray.config.base import fingerprint
+from reid_ray.config.paths import expanded
 from reid_ray.errors import DataError
 from reid_ray.records import IMAGES, SEEN_FILE
 from reid_ray.storage import Counts, read_table, write_json
+from reid_ray.storage.provenance import content_at, content_of
+from reid_ray.train.config import NOT_IN_RUN_FINGERPRINT
 from reid_ray.train.failed_dynamic import count_stand_ins, find_stand_ins
 from reid_ray.train.feed.config import PairTrainingJob
-from reid_ray.train.feed.join import NAMES, ImageRows, accept_captions, join_rewrites, write_samples
+from reid_ray.train.feed.join import NAMES, Accepting, ImageRows, accept_captions, join_rewrites, write_samples
 from reid_ray.train.feed.pictures import pack_pictures
 from reid_ray.train.feed.prepared import FACTS, IDS, PAIRS, PICTURES, SAMPLES, VALIDATION, RowFile, write_rows
 from reid_ray.train.feed.seen import write_seen
 from reid_ray.train.feed.splits import roles_of
+from reid_ray.train.feed.spread import begin_anew, forget, over_the_cluster
 from reid_ray.versions import numbered
 
-_ACCEPTED = "accepted.arrow"  # there while the passes run
+_ACCEPTED, _PLAN = "accepted.arrow", "plan.json"  # there while the passes run
 _IMAGE_COLUMNS = ["image_id", "dataset", "split", "person_id", "camera_id", "image_sha256"]
 
 
@@ -55,21 +62,22 @@ def prepare_pairs(
         DataError: a table is unusable, or nothing is left to train or validate on (says why captions dropped out), or the sampler
             cannot fill a batch.
     """
+    _begin(config, folder)
     images = read_table(config.images.path, IMAGES, columns=_IMAGE_COLUMNS)
     roles = roles_of(images, config.images)
-    wanted_N = accept_captions(
-        config.captions.paths,
+    accepting = Accepting(
         ImageRows(images["image_id"], origin=config.images.path),
-        roles,
-        folder / _ACCEPTED,
-        counts,
-        kinds=config.captions.kinds,
-        rewrites=config.captions.reads_rewrites,
-        fits=fits,
-        stand_ins=find_stand_ins(config.captions.paths, kinds=config.captions.kinds),
+        roles.train_N | roles.val_N,
+        (*config.captions.kinds, *(["rewrite"] if config.captions.reads_rewrites else [])),
+        fits,
+        find_stand_ins(config.captions.paths, kinds=config.captions.kinds),
     )
+    spread = over_the_cluster()
+    wanted_N = accept_captions(config.captions.paths, accepting, folder / _ACCEPTED, counts, spread=spread)
     accepted = RowFile(folder / _ACCEPTED)
-    pictures = pack_pictures(config.images.path, images["image_id"], wanted_N, folder / PICTURES, max_pixels=config.images.max_pixels)
+    pictures = pack_pictures(
+        *(config.images.path, images["image_id"], wanted_N, folder / PICTURES), max_pixels=config.images.max_pixels, spread=spread
+    )
     joined = join_rewrites(accepted, pictures.reason_N, pictures.reasons, counts)
     write_samples(
         accepted,
@@ -81,7 +89,6 @@ def prepare_pairs(
         train=(folder / SAMPLES, folder / IDS),
         val=folder / VALIDATION,
     )
-    (folder / _ACCEPTED).unlink()
     if answered is not None:
         _keep_answered(folder, answered, counts)
     train, val = RowFile(folder / SAMPLES), RowFile(folder / VALIDATION)
@@ -93,7 +100,22 @@ def prepare_pairs(
     stand_ins = sum(count_stand_ins(batch.column("caption_id")) for batch in RowFile(folder / IDS).batches())
     facts = _facts(config, train, val, stand_ins=stand_ins, datasets=sorted(pc.unique(learnt_from.drop_null()).to_pylist()))
     write_json(folder / FACTS, {**numbered("prepared"), "facts": facts, "counts": counts.as_dict()})
+    (folder / _PLAN).unlink()
+    begin_anew(folder / _ACCEPTED)
+    forget(folder / PICTURES)
     return facts
+
+
+def _begin(config: PairTrainingJob, folder: Path) -> None:
+    """Keep what an earlier preparation of the same tables by the same configuration has finished, and nothing else."""
+    places = [config.images.path, *config.captions.paths]
+    states = [content_at(place) if "://" in place else content_of(Path(expanded(place))) for place in places]
+    made_of = fingerprint({"config": config.model_dump(mode="json", exclude=NOT_IN_RUN_FINGERPRINT), "inputs": states})
+    plan = {**numbered("prepared"), "made_of": made_of}
+    if not (folder / _PLAN).is_file() or json.loads((folder / _PLAN).read_text(encoding="utf-8")) != plan:
+        for name in (_ACCEPTED, PICTURES):
+            begin_anew(folder / name)
+        write_json(folder / _PLAN, plan)
 
 
 def _facts(config: PairTrainingJob, train: RowFile, val: RowFile, *, stand_ins: int, datasets: list[str]) -> dict[str, Any]:

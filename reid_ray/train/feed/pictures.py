@@ -1,11 +1,12 @@
-"""The encoded images of a training run in one file, each decoded once to see that it can be. Knows bytes; not captions or models."""
+"""The encoded images of a training run in Arrow files, each decoded once to see that it can be. Knows bytes; not captions or models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +14,17 @@ import pyarrow as pa
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.images import BadImageError, decode_image
 from reid_ray.data.perceptual_hash import BITS, picture_hash
-from reid_ray.data.pieces import UNREAD
-from reid_ray.data.sources import iter_images
+from reid_ray.data.pieces import UNREAD, Piece
+from reid_ray.data.sources import image_listing
 from reid_ray.errors import DataError
 from reid_ray.train.feed.prepared import RowFile
+from reid_ray.train.feed.spread import Spread
 
-_SCHEMA = pa.schema([pa.field("image", pa.binary())])
-_BATCH_BYTES = 16 << 20  # of one record batch: large enough that 4 M crops are some thousand batches, small beside a worker's memory
+# An encoded image, where it stands in the table of images, and its perceptual hash.
+_SCHEMA = pa.schema([pa.field("image", pa.binary()), pa.field("image_row", pa.int64()), pa.field("near_hash", pa.binary(BITS // 8))])
+_BATCH_BYTES = 8 << 20  # of one record batch: large enough that 4 M crops are some thousand batches, small beside a worker's memory
+_THREADS = 4
+_STRETCH_ROWS = 16_384  # images after which a stretch ends, at the end of a row group
 
 
 class PictureStore(RowFile):
@@ -49,59 +54,112 @@ class PackedPictures:
     reasons: list[str]
 
 
-def pack_pictures(path: str, image_ids: pa.ChunkedArray, wanted_N: np.ndarray, out: Path, *, max_pixels: int) -> PackedPictures:
-    """Copy the encoded images of `wanted_N` into one Arrow file.
+def pack_pictures(
+    path: str, image_ids: pa.ChunkedArray, wanted_N: np.ndarray, out: Path, *, max_pixels: int, spread: Spread | None = None
+) -> PackedPictures:
+    """Copy the encoded images of `wanted_N` into a folder of Arrow files, each decoded once; goes on where an earlier call was cut off.
 
     Args:
         path: the IMAGES table.
         image_ids: its column image_id, read before; the table must still have these rows in this order.
         wanted_N: which of its N images, bool.
-        out: the file.
+        out: the folder; the caller empties it of what is not of this call (spread.begin_anew), and in the end of what tells what is
+            finished (spread.forget).
         max_pixels: an image whose header claims more is left out.
+        spread: who reads and decodes.
 
     Raises:
         DataError: the table changed since image_ids was read.
     """
+    listing = image_listing(ImagesConfig(source="parquet", path=path, max_pixels=max_pixels))
+    if listing.count != len(wanted_N):
+        raise DataError(f"{path}: had {len(wanted_N)} rows and now has {listing.count}; let its writer finish, then start again")
+    stretches = list(_stretches(listing.pieces))
+    common = _Packing(path, image_ids, wanted_N, max_pixels, threads=1 if len(stretches) > 1 else _THREADS)
+    found = (spread or Spread()).write(out, _SCHEMA, _pack, common, stretches)
     picture_N, reason_N = np.full(len(wanted_N), -1, np.int64), np.full(len(wanted_N), -1, np.int64)
     hash_NB = np.zeros((len(wanted_N), BITS // 8), np.uint8)
-    numbers: dict[str, int] = {}
-    row = packed = size = 0
+    packed = 0
+    for batch in RowFile(out).batches():
+        row_P = batch.column("image_row").to_numpy()
+        picture_N[row_P] = np.arange(packed, packed + len(row_P))
+        hash_NB[row_P] = np.frombuffer(b"".join(batch.column("near_hash").to_pylist()), np.uint8).reshape(-1, BITS // 8)
+        packed += len(row_P)
+    reasons = sorted({reason for facts in found for reason in facts["failed"]})
+    for facts in found:
+        for reason, rows in facts["failed"].items():
+            reason_N[rows] = reasons.index(reason)
+    return PackedPictures(picture_N, hash_NB, reason_N, reasons)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Neighbouring pieces of a table of images, from its row `start` on."""
+
+    start: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """What all stretches have in common; see pack_pictures."""
+
+    path: str
+    image_ids: pa.ChunkedArray
+    wanted_N: np.ndarray
+    max_pixels: int
+    threads: int  # that decode, of each stretch
+
+
+def _stretches(pieces: Sequence[Piece]) -> Iterator[_Stretch]:
+    start = row = 0
+    held: list[Piece] = []
+    for piece in pieces:
+        held.append(piece)
+        row += piece.rows
+        if row - start >= _STRETCH_ROWS:
+            yield _Stretch(start, tuple(held))
+            start, held = row, []
+    if held or not row:
+        yield _Stretch(start, tuple(held))
+
+
+def _pack(common: _Packing, stretch: _Stretch) -> Generator[pa.RecordBatch, None, dict[str, Any]]:
+    """The readable images of a stretch in batches; {"failed": {reason: [rows]}}."""
+    row, size = stretch.start, 0
+    failed: dict[str, list[int]] = {}
+    held: list[tuple[bytes, int, bytes]] = []
 
     def checked(data: bytes | None, unread: str | None) -> tuple[str | None, bytes]:
         """Why an image cannot be read, or None and its hash."""
         try:
-            return None, picture_hash(decode_image(data, max_pixels=max_pixels, unread=unread))
+            return None, picture_hash(decode_image(data, max_pixels=common.max_pixels, unread=unread))
         except BadImageError as error:
             return error.reason, b""
 
-    source = ImagesConfig(source="parquet", path=path, max_pixels=max_pixels)
-    with ThreadPoolExecutor(4) as pool, pa.OSFile(str(out), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-        waiting: list[bytes] = []
-        for piece in iter_images(source):
-            if not piece["image_id"].equals(image_ids.slice(row, piece.num_rows)):
-                raise DataError(f"{path}: changed while it was read; let its writer finish, then start again")
-            here = np.flatnonzero(wanted_N[row : row + piece.num_rows])
-            chosen = piece.take(pa.array(here))
+    with ThreadPoolExecutor(common.threads) as pool:
+        for table in (table for piece in stretch.pieces for table in piece.tables()):
+            if not table["image_id"].equals(common.image_ids.slice(row, table.num_rows)):
+                raise DataError(f"{common.path}: changed while it was read; let its writer finish, then start again")
+            here = np.flatnonzero(common.wanted_N[row : row + table.num_rows])
+            chosen = table.take(pa.array(here))
             data, unread = chosen["image"].to_pylist(), chosen[UNREAD.name].to_pylist()
             for image, (why, hashed), place in zip(data, pool.map(checked, data, unread), (row + here).tolist(), strict=True):
                 if why is not None:
-                    reason_N[place] = numbers.setdefault(why, len(numbers))
+                    failed.setdefault(why, []).append(place)
                     continue
-                picture_N[place], hash_NB[place] = packed, np.frombuffer(hashed, np.uint8)
-                packed += 1
-                waiting.append(image)
+                held.append((image, place, hashed))
                 size += len(image)
+            row += table.num_rows
             if size >= _BATCH_BYTES:
-                _write(writer, waiting)
-                waiting, size = [], 0
-            row += piece.num_rows
-        _write(writer, waiting)
-    if row != len(wanted_N):
-        raise DataError(f"{path}: had {len(wanted_N)} rows and now has {row}; let its writer finish, then start again")
-    return PackedPictures(picture_N, hash_NB, reason_N, list(numbers))
+                yield _batch(held)
+                held, size = [], 0
+    if held:
+        yield _batch(held)
+    return {"failed": failed}
 
 
-def _write(writer: pa.ipc.RecordBatchFileWriter, images: Iterable[bytes]) -> None:
-    batch = pa.record_batch([pa.array(images, pa.binary())], schema=_SCHEMA)
-    if batch.num_rows:
-        writer.write_batch(batch)
+def _batch(rows: list[tuple[bytes, int, bytes]]) -> pa.RecordBatch:
+    return pa.record_batch(
+        [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)], schema=_SCHEMA
+    )

@@ -1,7 +1,9 @@
 """The prepared data of a training run: Arrow files that every worker maps, and what was counted when they were written.
 
 A worker opens them in milliseconds, shares their pages with its neighbours and reads any row by its number in constant time, which
-Parquet cannot do without decoding a row group. Knows files and rows; not what they are for, models or Ray.
+Parquet cannot do without decoding a row group. Lance, Hugging Face datasets and MosaicML streaming can, too, but not as fast: taking
+random rows from each of them costs several times this (benchmarks/row_files.py), and it is done at every step of every worker. Knows files
+and rows; not what they are for, models or Ray.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ PAIRS = pa.schema(
 
 
 class RowFile:
-    """The rows of an Arrow file by their number. Bytes stay in the mapped file until they are asked for.
+    """The rows of an Arrow file, or of a folder of them in the order of their names, by number. Bytes stay in the mapped files.
 
     A record batch is found by bisection and its rows by their offsets, so that a row costs the same in a file of any size, and no column
     is ever joined into one array (17 M captions exceed the 2 GiB that one array of texts may hold). Pickled, it is its path: another
@@ -43,10 +45,11 @@ class RowFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
-        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        files = sorted(path.glob("*.arrow")) if path.is_dir() else [path]
+        self._readers = [pa.ipc.open_file(pa.memory_map(str(file))) for file in files]
+        self._places = [(reader, index) for reader in self._readers for index in range(reader.num_record_batches)]
         self._batches: dict[int, pa.RecordBatch] = {}
-        rows = [self._reader.get_batch(index).num_rows for index in range(self._reader.num_record_batches)]
-        self._ends = np.cumsum(rows, dtype=np.int64)
+        self._ends = np.cumsum([self._read(number).num_rows for number in range(len(self._places))], dtype=np.int64)
 
     def __reduce__(self) -> tuple[type[RowFile], tuple[Path]]:
         return type(self), (self._path,)
@@ -72,7 +75,7 @@ class RowFile:
                 start = int(self._ends[number - 1]) if number else 0
                 found.append(self._batch(number).take(pa.array(rows[chosen] - start)))
         if not found:
-            return self._reader.schema.empty_table()
+            return self._readers[0].schema.empty_table()
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return pa.Table.from_batches(found).combine_chunks().take(pa.array(back))
@@ -90,13 +93,17 @@ class RowFile:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Its record batches in order, none of them kept."""
         for index in range(len(self._ends)):
-            yield self._reader.get_batch(index)
+            yield self._read(index)
 
     def _batch(self, index: int) -> pa.RecordBatch:
         batch = self._batches.get(index)
         if batch is None:  # to read one from the mapped file takes longer than a row does
-            batch = self._batches[index] = self._reader.get_batch(index)
+            batch = self._batches[index] = self._read(index)
         return batch
+
+    def _read(self, number: int) -> pa.RecordBatch:
+        reader, index = self._places[number]
+        return reader.get_batch(index)
 
 
 def write_rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table]) -> int:
