@@ -34,7 +34,7 @@ from reid_ray.versions import check_manifest
 MANIFEST = "manifest.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _FOLDERS = 16  # looked into for weights
-_WRITTEN = frozenset({"output", "checkpoint_storage"})
+_WRITTEN = frozenset({"output", "checkpoint_storage", "staging"})
 
 
 def local_inputs(config: BaseModel) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig, RayConfig
-from reid_ray.config.paths import WrittenPath, expanded
+from reid_ray.config.paths import LocalPath, PathOrAddress, WrittenPath, expanded
 
 
 class OptimizerConfig(Section):
@@ -176,6 +176,24 @@ class WorkersConfig(Section):
         return self
 
 
+class StagingConfig(Section):
+    """A copy of the prepared data on every node, where its workers do not read the run's folder itself."""
+
+    path: LocalPath | None = Field(
+        None,
+        description="folder on each node's own disk for its copy, which its workers share; null: they map the run's folder where the node "
+        "sees it, and a copy in TMPDIR where it does not",
+    )
+    gib: float = Field(
+        200.0, gt=0, description="all copies on a node together, GiB; those that no run uses are removed for a new one, oldest first"
+    )
+    through: PathOrAddress | None = Field(
+        None,
+        description="address (s3://bucket/prefix, ...) where the driver puts what it prepared while the run lasts, for nodes to fetch it "
+        "from; null: they fetch it from the driver's node through Ray's object store",
+    )
+
+
 class LogConfig(Section):
     """Experiment trackers. Every number also goes to metrics.jsonl."""
 
@@ -202,6 +220,7 @@ class TrainingJob(Section):
     engine: DeepSpeedConfig = DeepSpeedConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     workers: WorkersConfig = WorkersConfig()
+    staging: StagingConfig = StagingConfig()
     log: LogConfig = LogConfig()
     output: OutputConfig
     ray: RayConfig = RayConfig()
@@ -213,6 +232,7 @@ NOT_IN_RUN_FINGERPRINT: Any = {
     "ray": True,
     "log": True,
     "workers": True,
+    "staging": True,
     "engine": {"zero_stage", "persistence_threshold", "reduce_bucket", "offload_optimizer", "offload_parameters"},
     "model": {"gradient_checkpointing"},
     "schedule": {"max_failures", "keep_checkpoints"},

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 # Inside a run's folder: the best weights so far.
 BEST = "best"
-DATA, START, NOISE = "data", "start", "noise"  # inside a run's folder: prepared samples, first weights, noise levels
+# What `prepare` writes: samples, first weights, other data sets; and what workers write beside it: noise levels.
+DATA, START, TRANSFER, NOISE = "data", "start", "transfer", "noise"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Recipe(Protocol):
         """
         ...
 
-    def parts(self, folder: Path) -> Parts:
+    def parts(self, folder: Path, prepared: Path) -> Parts:
         """Build, on a worker, what the loop needs. torch.distributed is set up."""
         ...
 

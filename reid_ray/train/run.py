@@ -26,6 +26,7 @@ from reid_ray.train.config import NOT_IN_RUN_FINGERPRINT
 from reid_ray.train.log.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
 from reid_ray.train.log.run_log import METRICS, read_metrics
 from reid_ray.train.recipe import BEST, DATA, Recipe, Selection
+from reid_ray.train.staging import Shipment, put_at, remove_from, ship
 from reid_ray.train.worker_errors import clear_stop, raise_lost_workers, raise_stop
 
 _RAY = "ray"
@@ -62,8 +63,8 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
                 say(f"{job}: what chooses the weights: {exposure_sentence(exposed, of='the validation images')}")
             clock = time.perf_counter()
             clear_stop(folder)
-            with _watched(folder, job, recipe.selection):
-                _fit(recipe, folder)
+            with _shipped(recipe, folder) as shipment, _watched(folder, job, recipe.selection):
+                _fit(recipe, folder, shipment)
             out.timings["train_seconds"] = time.perf_counter() - clock
             out.facts.update(facts, **_result(folder, recipe.selection))
             shutil.copytree(folder / BEST, out.folder / "model")
@@ -112,7 +113,18 @@ def _run_folder(recipe: Recipe, out: JobOutput) -> Iterator[tuple[Path, list[Oth
             shutil.rmtree(folder)
 
 
-def _fit(recipe: Recipe, folder: Path) -> None:
+@contextmanager
+def _shipped(recipe: Recipe, folder: Path) -> Iterator[Shipment]:
+    """What workers read of the run's folder, also at staging.through while they train; a run that fails leaves it for the next attempt."""
+    shipment, through = ship(folder), recipe.config.staging.through
+    if through is not None:
+        put_at(shipment, through)
+    yield shipment
+    if through is not None:
+        remove_from(shipment, through)
+
+
+def _fit(recipe: Recipe, folder: Path, shipment: Shipment) -> None:
     # Ray Train hands these on to its controller, which reads them when it starts.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
@@ -132,7 +144,13 @@ def _fit(recipe: Recipe, folder: Path) -> None:
     refuse_newer(filesystem, checkpoints)
     trainer = _trainer_class()(
         train_worker,
-        train_loop_config={"recipe": recipe, "folder": str(folder), "filesystem": filesystem, "checkpoints": checkpoints},
+        train_loop_config={
+            "recipe": recipe,
+            "folder": str(folder),
+            "shipment": shipment,
+            "filesystem": filesystem,
+            "checkpoints": checkpoints,
+        },
         scaling_config=ScalingConfig(num_workers=count, use_gpu=workers.num_gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             name=_RAY,

@@ -19,6 +19,7 @@ from reid_ray.train.collectives import broadcast
 from reid_ray.train.log.run_log import RunLog
 from reid_ray.train.loop import train
 from reid_ray.train.recipe import Recipe
+from reid_ray.train.staging import staged
 from reid_ray.train.worker_errors import is_stopped, stop_run
 
 
@@ -26,8 +27,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     """Train as one of the workers. An error that a user can mend is handed to the driver (worker_errors), and later groups do nothing.
 
     Args:
-        settings: {"recipe": Recipe, "folder": the run's folder, on storage that all nodes share, "filesystem" and "checkpoints":
-            where checkpoints are}.
+        settings: {"recipe": Recipe, "folder": the run's folder, on storage that all nodes share, "shipment": what was prepared,
+            which a node may read from elsewhere (staging.py), "filesystem" and "checkpoints": where checkpoints are}.
     """
     folder = Path(settings["folder"])
     if broadcast(is_stopped(folder)):
@@ -49,7 +50,7 @@ def _train(settings: dict[str, Any]) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*deprecated.*(all_gather|reduce_scatter)_single.*")
     if not torch.cuda.is_available():
         torch.set_num_threads(config.workers.torch_threads)
-    parts = recipe.parts(folder)
+    parts = recipe.parts(folder, staged(settings["shipment"], config.staging))
     checkpoints = Checkpoints(settings["filesystem"], settings["checkpoints"], keep=config.schedule.keep_checkpoints)
     progress = checkpoints.restore(parts)
     progress = broadcast(restore_best(folder, progress) if dist.get_rank() == 0 else progress)

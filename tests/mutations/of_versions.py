@@ -23,7 +23,7 @@ MUTATIONS = (
         "a format that is read no more is read", "reid_ray/versions.py", "    if found < known.oldest:\n", "    if False:\n", _VERSIONS
     ),
     _unread("a manifest", "reid_ray/storage/provenance.py", "    check_manifest(manifest, origin=path)\n"),
-    _unread("a table", "reid_ray/storage/tables.py", "            check_table(parquet.schema_arrow.metadata, origin=file)\n"),
+    _unread("a table", "reid_ray/storage/tables.py", "        check_table(parquet.schema_arrow.metadata, origin=file)\n"),
     _unread("a result", "reid_ray/retrieval/evaluate/job.py", '    check_json("evaluation", result, origin=Path(folder) / RESULT)\n'),
     _unread("prepared data", "reid_ray/train/feed/prepared.py", '    check_json("prepared", prepared, origin=folder / FACTS)\n'),
     _unread("an index", "reid_ray/retrieval/index/gallery.py", '        check_json("index", facts, origin=path)\n'),

@@ -219,9 +219,12 @@ def test_killing_a_worker_once_does_not_change_a_bit_of_the_result(local_ray, pe
     killer.start()
     # Not pyarrow's own file system: checkpoints are copied there, and from there to the new workers.
     storage = f"schedule.checkpoint_storage=fsspec+file://{tmp_path}/storage"
-    manifest = run_train(job(people, tmp_path / "out", *VALIDATED, "schedule.checkpoint_every=2", storage))
+    # Both workers, and the one that comes after, read a copy of what was prepared, as on a node that does not see the run's folder.
+    copies = f"staging.path={tmp_path}/node"
+    manifest = run_train(job(people, tmp_path / "out", *VALIDATED, "schedule.checkpoint_every=2", storage, copies))
     killer.join()
     assert killed
+    assert len(list((tmp_path / "node").glob("*/data/facts.json"))) == 1
     assert manifest["facts"]["restarts"] == 1
     starts = [line["step"] for line in read_metrics(tmp_path / "out") if line.get("event") == "start"]
     assert starts[0] == 0 < starts[1]

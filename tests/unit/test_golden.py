@@ -237,7 +237,7 @@ def _go_on(rank: int, golden: Path, folder: Path) -> None:
     shutil.copytree(golden / STEP / "model", run / "start")
     config = read_manifest(golden / "training")["config"]
     config["images"]["val_split"] = None
-    parts = build_parts(TrainJob.model_validate(config), run)
+    parts = build_parts(TrainJob.model_validate(config), run, run)
     with torch.no_grad():
         for weight in parts.engine.module.parameters():
             weight.zero_()

@@ -21,15 +21,14 @@ from reid_ray.train.dual.held_out import prepare_held_out, require_split
 from reid_ray.train.feed.prepared import FACTS, read_prepared
 from reid_ray.train.feed.seen import exposure_of_rows
 from reid_ray.train.log.run_log import read_metrics
-from reid_ray.train.recipe import DATA
+from reid_ray.train.recipe import DATA, TRANSFER
 
-_FOLDER = "transfer"
 _SHOWN = ("r1", "r5", "r10", "map", "minp", "queries", "gallery", "skipped")
 
 
 def transfer_folder(folder: Path, other: TransferSet) -> Path:
     """Where the val split of `other` lies in a run's folder."""
-    return folder / _FOLDER / other.name
+    return folder / TRANSFER / other.name
 
 
 def prepare_transfer(config: TrainJob, folder: Path) -> None:
@@ -98,7 +97,7 @@ def _score(config: TrainJob, other: TransferSet, out: Path) -> dict[str, Any]:
             "split": other.test_split,
             "max_pixels": config.images.max_pixels,
             "embed": PoolConfig(num_cpus=config.workers.num_cpus, num_gpus=config.workers.num_gpus, batch_size=64),
-            "output": {"path": str(out / _FOLDER / other.name), "if_exists": "replace"},
+            "output": {"path": str(out / TRANSFER / other.name), "if_exists": "replace"},
         }
     )
     return dict(run_evaluate(job)["facts"])

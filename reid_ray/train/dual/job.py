@@ -107,11 +107,11 @@ class DualEncoderRecipe:
         facts = {"texts_cut": started.get("texts_cut"), "weights_left_out": started.get("weights_left_out", {})}
         return {**prepared["facts"], **facts, "validation_exposure": validation_exposure(data, self._before())}
 
-    def parts(self, folder: Path) -> Parts:
+    def parts(self, folder: Path, prepared: Path) -> Parts:
         """Towers, losses, batches and masking of one worker."""
         from reid_ray.train.dual.worker_parts import build_parts
 
-        return build_parts(self.config, folder)
+        return build_parts(self.config, folder, prepared)
 
     def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
         """The noise levels and their page; scores on other data sets."""

@@ -31,22 +31,23 @@ from reid_ray.train.recipe import DATA, NOISE, START
 from reid_ray.train.zero import ZeroEngine
 
 
-def build_parts(config: TrainJob, folder: Path) -> Parts:
+def build_parts(config: TrainJob, folder: Path, prepared: Path) -> Parts:
     """The parts of this worker.
 
     Args:
         config: the training job.
-        folder: the run's folder, prepared by DualEncoderRecipe.
+        folder: the run's folder.
+        prepared: the same, prepared by DualEncoderRecipe, or this node's copy of what that wrote.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     share = config.batches.size // world
-    encoder = load_encoder(folder / START)
+    encoder = load_encoder(prepared / START)
     assert isinstance(encoder, DualEncoder)
     if config.model.gradient_checkpointing:
         checkpoint_layers(encoder.model)
     transform, tokenizer, context = encoder.transform, encoder.tokenizer, encoder.context
     feed = Feed(
-        folder / DATA,
+        prepared / DATA,
         config.batches,
         rewrite_share=config.captions.rewrite_share,
         resize=transform.resize,
@@ -81,9 +82,9 @@ def build_parts(config: TrainJob, folder: Path) -> Parts:
         feed,
         write,
         masking=masker,
-        validate=validation(folder / DATA) if config.images.watched is not None else None,
+        validate=validation(prepared / DATA) if config.images.watched is not None else None,
         transfer=[
-            Transfer(other.name, other.val_split, validation(transfer_folder(folder, other)))
+            Transfer(other.name, other.val_split, validation(transfer_folder(prepared, other)))
             for other in config.transfer
             if other.val_split is not None
         ],

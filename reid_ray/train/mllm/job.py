@@ -95,11 +95,11 @@ class MllmRecipe:
         counts.failed.update(prepared["counts"]["failed"])
         return {**prepared["facts"], "validation_exposure": validation_exposure(data, self._before())}
 
-    def parts(self, folder: Path) -> Parts:
+    def parts(self, folder: Path, prepared: Path) -> Parts:
         """Model, losses, batches and validation of one worker."""
         from reid_ray.train.mllm.worker_parts import build_parts
 
-        return build_parts(self.config, folder)
+        return build_parts(self.config, prepared)
 
     def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
         """Nothing more than the model; its size and base."""

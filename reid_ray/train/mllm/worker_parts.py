@@ -24,19 +24,19 @@ from reid_ray.train.zero import ZeroEngine
 _MODEL, _HEADS = "mllm.model.", "heads."  # where parameters lie in the module
 
 
-def build_parts(config: TuneJob, folder: Path) -> Parts:
+def build_parts(config: TuneJob, prepared: Path) -> Parts:
     """The parts of this worker.
 
     Args:
         config: the job.
-        folder: the run's folder, prepared by MllmRecipe.
+        prepared: the run's folder, prepared by MllmRecipe, or this node's copy of it.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     share = config.batches.size // world
     bf16 = config.engine.precision == "bf16"
     opened = open_mllm(config.model, dtype=torch.bfloat16 if bf16 else torch.float32, seed=config.batches.seed)
     chat = Chat(opened.processor, context=opened.mllm.context)
-    feed = InstructionFeed(folder / DATA, config, chat=chat, rank=rank, world=world)
+    feed = InstructionFeed(prepared / DATA, config, chat=chat, rank=rank, world=world)
     module = build_module(config, opened, persons=feed.persons)
     engine = ZeroEngine(
         module, build_optimizer(module, config.optimizer), config=config.engine, clip_norm=config.optimizer.clip_norm, batch_size=share
@@ -47,7 +47,7 @@ def build_parts(config: TuneJob, folder: Path) -> Parts:
         write_tuned(opened, module, state, path, facts={**facts, **known})
 
     def validation() -> ImageValidation:
-        return ImageValidation(folder / DATA, chat=chat, objective=config.objective, batch_size=max(share, 8), rank=rank, world=world)
+        return ImageValidation(prepared / DATA, chat=chat, objective=config.objective, batch_size=max(share, 8), rank=rank, world=world)
 
     validate = validation() if config.images.watched is not None else None
     return Parts(
