@@ -82,20 +82,29 @@ def feed(prepared: Path, job: TrainJob, work: Work) -> Batches:
     return lambda: made.batches(0, 1 << 40)
 
 
-def write_webdataset(folder: Path, rows: Iterator[tuple[list[str], pa.Table]]) -> None:
-    """Shards of 1,000 images: NAME.jpg and NAME.json with its captions."""
-    folder.mkdir()
-    shard = 0
-    for ids, table in rows:
-        for start in range(0, len(ids), _SHARD):
-            some = table.slice(start, _SHARD)
-            with tarfile.open(folder / f"{shard:06d}.tar", "w") as tar:
-                for name, image, captions in zip(ids[start:], some["image"].to_pylist(), some["captions"].to_pylist(), strict=False):
-                    for suffix, data in (("jpg", image), ("json", json.dumps({"captions": captions}).encode())):
-                        info = tarfile.TarInfo(f"{name}.{suffix}")
-                        info.size = len(data)
-                        tar.addfile(info, io.BytesIO(data))
-            shard += 1
+def write_rivals(folder: Path, rows: Iterator[tuple[list[str], pa.Table]]) -> tuple[Path, Path]:
+    """(webdataset/, hf.arrow): shards of 1,000 images, NAME.jpg and NAME.json; one Arrow file, as Dataset.from_generator leaves it."""
+    from datasets import Features
+    from datasets.arrow_writer import ArrowWriter
+
+    shards, file = folder / "webdataset", folder / "hf.arrow"
+    shards.mkdir()
+    with ArrowWriter(path=str(file), features=Features.from_arrow_schema(ROWS)) as writer:
+        for ids, table in rows:
+            writer.write_table(table, writer_batch_size=1000)
+            for start in range(0, len(ids), _SHARD):
+                _write_shard(shards / f"{ids[start]}.tar", ids[start : start + _SHARD], table.slice(start, _SHARD))
+        writer.finalize()
+    return shards, file
+
+
+def _write_shard(file: Path, ids: list[str], rows: pa.Table) -> None:
+    with tarfile.open(file, "w") as tar:
+        for name, image, captions in zip(ids, rows["image"].to_pylist(), rows["captions"].to_pylist(), strict=True):
+            for suffix, data in (("jpg", image), ("json", json.dumps({"captions": captions}).encode())):
+                info = tarfile.TarInfo(f"{name}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
 
 
 def webdataset(folder: Path, job: TrainJob, work: Work) -> Batches:
@@ -111,17 +120,6 @@ def webdataset(folder: Path, job: TrainJob, work: Work) -> Batches:
     batched = dataset.batched(job.batches.size, collation_fn=work.batch, partial=False)
     loader = wds.WebLoader(batched, batch_size=None, num_workers=job.batches.threads, persistent_workers=True)
     return lambda: _epochs(loader)
-
-
-def write_hf(file: Path, rows: Iterator[tuple[list[str], pa.Table]]) -> None:
-    """One Arrow file, as Dataset.from_generator leaves it."""
-    from datasets import Features
-    from datasets.arrow_writer import ArrowWriter
-
-    with ArrowWriter(path=str(file), features=Features.from_arrow_schema(ROWS)) as writer:
-        for _, table in rows:
-            writer.write_table(table, writer_batch_size=1000)
-        writer.finalize()
 
 
 def hf_datasets(file: Path, job: TrainJob, work: Work) -> Batches:

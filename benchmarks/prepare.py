@@ -16,6 +16,8 @@ disturb them less than the rates.
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -35,6 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.harness import Report, run_benchmark
 from benchmarks.synthetic_rows import CAPTIONS_EACH, iter_rows, write_tables
 from reid_ray.config.base import load_config
+from reid_ray.config.common import RayConfig
+from reid_ray.runtime import ray_session
 from reid_ray.storage import Counts
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.feed.pairs import prepare_pairs
@@ -53,6 +57,10 @@ def main() -> int:
     if sys.argv[1:2] == ["--prepare"]:
         print(json.dumps(_prepare(Path(sys.argv[2]), Path(sys.argv[3]))))
         return 0
+    if sys.argv[1:2] == ["--tasks"]:
+        with ray_session(RayConfig(address="local", local_cpus=2)):
+            print(json.dumps(_prepare(Path(sys.argv[2]), Path(sys.argv[3]))))
+        return 0
     if sys.argv[1:2] == ["--compare"]:
         print(json.dumps(_compare(Path(sys.argv[2]), Path(sys.argv[3]), images=int(sys.argv[4]), turns=int(sys.argv[5]))))
         return 0
@@ -69,7 +77,7 @@ def _run(report: Report, quick: bool) -> None:
         with tempfile.TemporaryDirectory(prefix="prepare_bench_") as scratch:
             tables = Path(scratch) / "tables"
             write_tables(tables, images, **_SHAPE)
-            found = [_prepared(tables, Path(scratch) / f"out{number}") for number in range(times)]
+            found = [_prepared("--prepare", tables, Path(scratch) / f"out{number}") for number in range(times)]
             points += [(images, each["seconds"]) for each in found]
             rates[images], peaks[images] = max(each["batches_per_s"] for each in found), max(each["peak_bytes"] for each in found)
             report.row(
@@ -81,7 +89,11 @@ def _run(report: Report, quick: bool) -> None:
                 peak_rss_mb=round(peaks[images] / 1e6),
                 batches_per_s=[round(each["batches_per_s"], 1) for each in found],
             )
-            if images in compared:
+            if images == min(repeats):
+                tasks = _prepared("--tasks", tables, Path(scratch) / "tasks")
+                same = _digest(Path(scratch) / "tasks") == _digest(Path(scratch) / "out0")
+                report.row(images=images, what="by Ray tasks on two CPUs", seconds=[round(tasks["seconds"], 1)], same_bytes=same)
+            if images in compared and _can_compare(quick):
                 _compared(report, tables, Path(scratch) / "out0", images=images, turns=3 if quick else 9)
     slope, upper, at_luperson = growth(points)
     report.row(what="4.2 M images x 4, extrapolated", hours=round(at_luperson / 3600, 2), slope=round(slope, 3))
@@ -93,9 +105,9 @@ def _run(report: Report, quick: bool) -> None:
     report.claim("bytes of memory a caption more takes", round(grown), "<=", 250)
 
 
-def _prepared(tables: Path, out: Path) -> dict[str, Any]:
+def _prepared(how: str, tables: Path, out: Path) -> dict[str, Any]:
     out.mkdir()
-    found = _in_own_process("--prepare", str(tables), str(out))
+    found = _in_own_process(how, str(tables), str(out))
     assert found["samples"] == found["expected"], found
     return found
 
@@ -121,6 +133,20 @@ def growth(points: list[tuple[int, float]]) -> tuple[float, float, float]:
     fit = stats.linregress(size, seconds)
     margin = stats.t.ppf(0.975, len(points) - 2) * fit.stderr
     return float(fit.slope), float(fit.slope + margin), math.exp(fit.intercept + fit.slope * math.log(_LUPERSON))
+
+
+def _can_compare(quick: bool) -> bool:
+    missing = [name for name in ("webdataset", "datasets") if importlib.util.find_spec(name) is None]
+    if missing and not quick:
+        raise SystemExit(f"{' and '.join(missing)} must be installed: pip install {' '.join(missing)}")
+    return not missing
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _in_own_process(*arguments: str) -> dict[str, Any]:
@@ -177,14 +203,13 @@ def _compare(tables: Path, prepared: Path, *, images: int, turns: int) -> dict[s
 
     job = bench_job(tables, prepared)
     others = tables.parent
-    rivals.write_webdataset(others / "webdataset", iter_rows(images, **_SHAPE))
-    rivals.write_hf(others / "hf.arrow", iter_rows(images, **_SHAPE))
+    shards, hf_file = rivals.write_rivals(others, iter_rows(images, **_SHAPE))
     work = rivals.Work(job.batches, RowFile(prepared / SAMPLES).take(np.arange(1000))["text"].to_pylist(), **_TRAINED)
     drop_pages(others)
     loaders = {
         "feed": rivals.feed(prepared, job, work),
-        "WebDataset": rivals.webdataset(others / "webdataset", job, work),
-        "Hugging Face datasets": rivals.hf_datasets(others / "hf.arrow", job, work),
+        "WebDataset": rivals.webdataset(shards, job, work),
+        "Hugging Face datasets": rivals.hf_datasets(hf_file, job, work),
     }
     running = {name: make() for name, make in loaders.items()}
     rates: dict[str, list[float]] = {name: [] for name in loaders}
