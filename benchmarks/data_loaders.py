@@ -25,7 +25,7 @@ from reid_ray.model.dual.preprocess import ImageTransform
 from reid_ray.model.dual.tokenizer import train_tokenizer
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.towers import PairCollate
-from reid_ray.train.feed.augment import augment
+from reid_ray.train.feed.augment import augment, fill_of
 from reid_ray.train.feed.config import BatchesConfig
 from reid_ray.train.feed.loader import Feed
 
@@ -45,6 +45,7 @@ class Work:
 
     def __init__(self, batches: BatchesConfig, texts: Iterable[str], *, height: int, width: int) -> None:
         self.transform, self._batches = ImageTransform(height, width), batches
+        self.fill = fill_of(batches.fill, mean=self.transform.mean, std=self.transform.std)
         self.collate = PairCollate(self.transform, train_tokenizer(texts, vocab_size=1000, context=_CONTEXT), context=_CONTEXT)
         self._draw: np.random.Generator | None = None
 
@@ -58,8 +59,8 @@ class Work:
 
     def picture(self, data: bytes) -> np.ndarray:
         """An encoded picture, decoded, resized and augmented."""
-        changes = {name: getattr(self._batches, name) for name in ("flip", "crop_padding", "erase", "colour")}
-        return augment(self.transform.resize(decode_image(data)), self.draw, **changes, fill=self.transform.mean_colour)
+        changes: Any = {name: getattr(self._batches, name) for name in ("flip", "crop_padding", "erase", "colour")}
+        return augment(self.transform.resize(decode_image(data)), self.draw, **changes, fill=self.fill)
 
     def batch(self, samples: list[tuple[np.ndarray, str]]) -> dict[str, torch.Tensor]:
         """A batch as the model takes it."""
@@ -74,7 +75,7 @@ def feed(prepared: Path, job: TrainJob, work: Work) -> Batches:
         job.batches,
         rewrite_share=0,
         resize=work.transform.resize,
-        fill=work.transform.mean_colour,
+        fill=work.fill,
         collate=work.collate,
         rank=0,
         world=1,

@@ -66,7 +66,7 @@ FORMATS = {
         (
             "a file ids.arrow, for messages; otherwise as 0",
             "a file seen.parquet beside the others; otherwise as 1",
-            "pictures.arrow is a folder of files, each picture with its row in the table of images; otherwise as 2",
+            "pictures.arrow is a folder of files, each picture with its row and perceptual hash; otherwise as 2",
         ),
     ),
     "ledger": Format("a caption ledger", ("a file format.json with this number; rows as in 0",)),
