@@ -101,8 +101,14 @@ def _facts(folder: Path, number: int) -> Path:
 
 def _items(work: Work[S], common: Any, stretch: S) -> Iterator[pa.RecordBatch | dict[str, Any]]:
     """The batches of a stretch, then its facts."""
-    facts = yield from work(common, stretch)
-    yield facts
+    working = work(common, stretch)
+    while True:  # not `yield from`: Ray sends values into a task's generator, which not everything that is yielded from takes
+        try:
+            batch = next(working)
+        except StopIteration as end:
+            yield end.value
+            return
+        yield batch
 
 
 def _until(over: threading.Event, items: Iterator[Any]) -> Iterator[Any]:
