@@ -75,7 +75,7 @@ def place(folder: Path, cell: Cell) -> Path:
 
 def train_cells(settings: dict[str, Any]) -> None:
     """On each worker of a group: all cells of the group's size."""
-    from reid_ray.train.staging import ship
+    from reid_ray.train.shipment import ship
     from reid_ray.train.worker import train_worker
 
     folder = Path(settings["folder"])

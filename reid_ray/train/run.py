@@ -26,7 +26,7 @@ from reid_ray.train.config import NOT_IN_RUN_FINGERPRINT
 from reid_ray.train.log.boards import MLFLOW, TENSORBOARD, WANDB, check_boards
 from reid_ray.train.log.run_log import METRICS, read_metrics
 from reid_ray.train.recipe import BEST, DATA, Recipe, Selection
-from reid_ray.train.staging import Shipment, put_at, remove_from, ship
+from reid_ray.train.shipment import Shipment, put_at, remove_from, ship
 from reid_ray.train.worker_errors import clear_stop, raise_lost_workers, raise_stop
 
 _RAY = "ray"

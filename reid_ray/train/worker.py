@@ -19,7 +19,7 @@ from reid_ray.train.collectives import broadcast
 from reid_ray.train.log.run_log import RunLog
 from reid_ray.train.loop import train
 from reid_ray.train.recipe import Recipe
-from reid_ray.train.staging import staged
+from reid_ray.train.shipment import staged
 from reid_ray.train.worker_errors import is_stopped, stop_run
 
 
@@ -28,7 +28,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     Args:
         settings: {"recipe": Recipe, "folder": the run's folder, on storage that all nodes share, "shipment": what was prepared,
-            which a node may read from elsewhere (staging.py), "filesystem" and "checkpoints": where checkpoints are}.
+            which a node may read from elsewhere (shipment.py), "filesystem" and "checkpoints": where checkpoints are}.
     """
     folder = Path(settings["folder"])
     if broadcast(is_stopped(folder)):

@@ -369,5 +369,8 @@ def test_ray_tasks_prepare_what_one_thread_prepares_however_many_they_are(local_
     one = prepared(job, tmp_path / "one", Spread(at_once=1), monkeypatch)
     for tasks in (1, 3):
         assert prepared(job, tmp_path / f"tasks {tasks}", Spread(at_once=tasks, by_tasks=True), monkeypatch) == one
-    with refused(DataError, "50 captions", "batches.size 512"):
-        prepared(many(tables, "batches.size=512"), tmp_path / "too few", Spread(by_tasks=True), monkeypatch)
+    with Path(job.captions.paths[0], "part-00000.parquet").open("r+b") as file:
+        file.seek(100)
+        file.write(bytes(1000))
+    with refused(DataError, "part-00000.parquet"):  # as itself, not as an error of Ray's
+        prepared(job, tmp_path / "damaged", Spread(at_once=2, by_tasks=True), monkeypatch)

@@ -10,16 +10,16 @@ from bucket import s3_server
 from refusals import refused
 
 from reid_ray.errors import DataError
-from reid_ray.train import staging
+from reid_ray.train import shipment as shipments
 from reid_ray.train.config import StagingConfig
-from reid_ray.train.staging import put_at, remove_from, ship, staged
+from reid_ray.train.shipment import put_at, remove_from, ship, staged
 
 FILES = {"data/samples.arrow": 70_000, "data/pictures.arrow/00000.arrow": 300_000, "start/model.safetensors": 10, "transfer/b/x.arrow": 0}
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(staging, "_PIECE", 65_536)  # of which the largest file is several
+    monkeypatch.setattr(shipments, "_PIECE", 65_536)  # of which the largest file is several
     folder = tmp_path / "driver" / ".out.0123.run"
     for number, (name, size) in enumerate(FILES.items()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,8 +53,8 @@ def test_a_node_that_sees_the_runs_folder_reads_it_unless_a_place_for_copies_is_
     assert staged(shipment, StagingConfig()) == run
     (run / "start" / "model.safetensors").write_bytes(b"of another")  # another run's folder of that name: not what was shipped
     fetched = []
-    monkeypatch.setattr(staging, "_pieces_from_driver", lambda _, name, size: fetched.append(name) or [bytes(size)])
-    monkeypatch.setattr(staging.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(shipments, "_pieces_from_driver", lambda _, name, size: fetched.append(name) or [bytes(size)])
+    monkeypatch.setattr(shipments.tempfile, "gettempdir", lambda: str(tmp_path))
     copy = staged(shipment, StagingConfig())
     assert copy.is_relative_to(tmp_path / f"reid-ray-staging-{os.getuid()}")
     assert (oct(copy.stat().st_mode)[-3:], sorted(fetched)) == ("700", sorted(FILES))
@@ -88,17 +88,17 @@ def test_workers_of_two_nodes_apart_share_one_copy_a_node_from_a_bucket_while_th
 def test_a_worker_killed_half_way_leaves_nothing_that_passes_for_a_copy(run, tmp_path, monkeypatch):
     shipment, config = ship(run), StagingConfig(path=str(tmp_path / "node"), through=str(tmp_path / "store"))
     put_at(shipment, config.through)
-    whole = staging._copy_from
+    whole = shipments._copy_from
 
     def dies(source, folder, name):
         if name.startswith("start"):
             os.kill(os.getpid(), 9)
         whole(source, folder, name)
 
-    monkeypatch.setattr(staging, "_copy_from", dies)
+    monkeypatch.setattr(shipments, "_copy_from", dies)
     assert in_children(1, lambda _: staged(shipment, config)) == [-9]
     assert not (tmp_path / "node" / shipment.key).exists()
-    monkeypatch.setattr(staging, "_copy_from", whole)
+    monkeypatch.setattr(shipments, "_copy_from", whole)
     assert contents(staged(shipment, config)) == contents(run)
     assert [path.name for path in (tmp_path / "node").iterdir() if not path.name.startswith(".")] == [shipment.key]
 
