@@ -1,7 +1,7 @@
 """Which file keeps a training set's rows: this project's, Lance's, Hugging Face datasets' or MosaicML streaming's?
 
     pip install pylance datasets mosaicml-streaming
-    python benchmarks/row_files.py --out benchmarks/results/row_files-DATE.json [--quick]
+    python benchmarks/row_files.py --out benchmarks/results/row_files-DATE.json [--quick] [--images 100000]
 
 The same images with four captions each are written in each format, then 512 random rows at a time are taken as bytes and texts: what a
 training step needs before anything is decoded. Each is read by the fastest way that its documentation names, in a process of its own, by
@@ -12,6 +12,7 @@ from their local copy.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +46,18 @@ def main() -> int:
     if sys.argv[1:2] == ["--read"]:
         print(json.dumps(_read(*sys.argv[2:4], images=int(sys.argv[4]))))
         return 0
-    return run_benchmark(__doc__ or "", _run)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--images", type=int, help="only this size")
+    own, rest = parser.parse_known_args()
+    return run_benchmark(__doc__ or "", partial(_run, only=own.images), rest)
 
 
-def _run(report: Report, quick: bool) -> None:
+def _run(report: Report, quick: bool, *, only: int | None) -> None:
     sizes, turns = ([5_000, 20_000], 2) if quick else ([100_000, 300_000, 1_000_000], 3)
+    sizes = sizes if only is None else [only]
     for images in sizes:
-        # MosaicML's writer takes its rows one by one, some minutes for a million.
-        formats = [name for name in FORMATS if name != "MosaicML streaming" or images == sizes[0]]
+        # MosaicML's writer takes its rows one by one, and its dataset gives them so: some minutes for many.
+        formats = [name for name in FORMATS if name != "MosaicML streaming" or (images == sizes[0] and only is None)]
         with tempfile.TemporaryDirectory(prefix="row_files_") as scratch:
             written = {name: _in_own_process("--write", name, f"{scratch}/{name}", str(images)) for name in formats}
             read: dict[str, list[dict[str, Any]]] = {name: [] for name in formats}
