@@ -21,17 +21,23 @@ def table():
     )
 
 
-@pytest.fixture
-def file(table, tmp_path):
+@pytest.fixture(params=["a file", "a folder of two files"])
+def file(request, table, tmp_path):
     """In batches of uneven sizes, one of them empty."""
-    sizes = [1, 0, 99, 300, 250, 50]
-    starts = np.cumsum([0, *sizes])
-    assert (
-        write_rows(
-            tmp_path / "t.arrow", SCHEMA, (table.slice(start, size) for start, size in zip(starts[:-1].tolist(), sizes, strict=True))
+
+    def write(path, start, sizes):
+        starts = start + np.cumsum([0, *sizes])
+        parts = (table.slice(at, size) for at, size in zip(starts[:-1].tolist(), sizes, strict=True))
+        return write_rows(path, SCHEMA, parts)
+
+    if request.param == "a file":
+        assert write(tmp_path / "t.arrow", 0, [1, 0, 99, 300, 250, 50]) == 700
+    else:
+        (tmp_path / "t.arrow").mkdir()
+        assert (
+            write(tmp_path / "t.arrow" / "00000.arrow", 0, [1, 0, 99]) + write(tmp_path / "t.arrow" / "00001.arrow", 100, [550, 50]) == 700
         )
-        == 700
-    )
+        (tmp_path / "t.arrow" / "00000.json").write_text("facts of its making")
     return RowFile(tmp_path / "t.arrow")
 
 
