@@ -80,9 +80,14 @@ def reading_parquet(origin: str) -> Iterator[None]:
     try:
         yield
     except pa.ArrowMemoryError as error:
-        raise DataError(f"{origin}: cannot be read in the memory that is left, or is damaged ({error}); write it again") from None
+        raise DataError(f"{origin}: cannot be read in the memory that is left, or is damaged ({_line(error)}); write it again") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise_if_system(error)
         trouble = trouble_of(error)
-        remedy = f"is not a readable Parquet file ({error}); write it again" if trouble is None else trouble.said
+        remedy = f"is not a readable Parquet file ({_line(error)}); write it again" if trouble is None else trouble.said
         raise DataError(f"{origin}: {remedy}") from None
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())

@@ -156,17 +156,17 @@ def _pieces_from_driver(shipment: Shipment, name: str, size: int) -> Iterator[by
     read = ray.remote(_read).options(num_cpus=0, scheduling_strategy=strategy)
     asked: deque[Any] = deque()
     for start in range(0, size, _PIECE):
-        asked.append(read.remote(shipment.folder / name, start))
+        asked.append(read.remote(shipment.folder / name, start, _PIECE))
         if len(asked) >= _AHEAD:
             yield ray.get(asked.popleft())
     while asked:
         yield ray.get(asked.popleft())
 
 
-def _read(path: Path, start: int) -> bytes:
+def _read(path: Path, start: int, count: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
-        return file.read(_PIECE)
+        return file.read(count)
 
 
 def _copy_from(source: Store, folder: Path, name: str) -> None:
