@@ -114,16 +114,16 @@ def staged(shipment: Shipment, config: StagingConfig) -> Path:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the pictures that are trained on
     copy = root / shipment.key
     while True:
+        descriptor = _lock(root, shipment.key, fcntl.LOCK_SH)  # waits for whoever makes the copy; its users hold this lock, too
+        if copy.is_dir():
+            os.utime(copy)
+            _in_use.append(descriptor)
+            return copy
+        os.close(descriptor)
         with _locked(root, shipment.key, fcntl.LOCK_EX):
             if not copy.is_dir():
                 _make_room(root, shipment, config)
                 _fetch(shipment, config, copy)
-            os.utime(copy)
-        descriptor = _lock(root, shipment.key, fcntl.LOCK_SH)
-        if copy.is_dir():
-            _in_use.append(descriptor)
-            return copy
-        os.close(descriptor)  # somebody made room between the two locks
 
 
 def _fetch(shipment: Shipment, config: StagingConfig, copy: Path) -> None:
