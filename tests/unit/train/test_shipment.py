@@ -77,7 +77,7 @@ def test_workers_of_two_nodes_apart_share_one_copy_a_node_from_a_bucket_while_th
             copy = staged(shipment, config[number % 2])
             assert contents(copy) == expected
             (tmp_path / f"worker {number}").write_text(f"{copy} {copy.stat().st_ino}")
-            assert wait_for(lambda: len(list(tmp_path.glob("worker *"))) == 6)  # each maps its copy until all have one
+            assert wait_for(lambda: len(list(tmp_path.glob("worker *"))) == 6, seconds=60)  # each maps its copy until all have one
 
         assert in_children(6, worker) == [0] * 6
         assert len({(tmp_path / f"worker {number}").read_text() for number in range(6)}) == 2
