@@ -124,10 +124,3 @@ def test_the_oldest_copies_that_nobody_uses_make_room(run, tmp_path):
     assert {path.name for path in (tmp_path / "node").iterdir() if path.name[0] != "."} == {used.key, newest.key}
     with refused(DataError, "staging.gib"):
         staged(shipped(3), config(two_and_a_half / 3))
-
-
-@pytest.mark.slow
-def test_a_node_without_the_folder_fetches_it_from_the_drivers_through_ray(local_ray, run, tmp_path):
-    copy = staged(ship(run), StagingConfig(path=str(tmp_path / "node")))
-    assert copy != run
-    assert contents(copy) == contents(run)

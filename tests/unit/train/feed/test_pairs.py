@@ -7,14 +7,13 @@ import os
 import signal
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from bucket import s3_server
 from PIL import Image
 from refusals import refused
+from stretches import contents, job_of_many, prepared, small_stretches
 
 from reid_ray.config.base import load_config
 from reid_ray.data.images import encode_jpeg
@@ -23,7 +22,6 @@ from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import Counts, TableWriter
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.feed import join, pairs
-from reid_ray.train.feed import pictures as pictures_module
 from reid_ray.train.feed.key_index import hashes
 from reid_ray.train.feed.pairs import prepare_pairs
 from reid_ray.train.feed.pictures import PictureStore
@@ -85,10 +83,6 @@ def tables(tmp_path):
         return load_config(TrainJob, None, [*paths, *kinds, *overrides])
 
     return write
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_tables_in_a_bucket_give_what_those_on_disk_give(tables, tmp_path):
@@ -311,40 +305,14 @@ def test_a_table_that_changes_while_it_is_read_is_refused(tables, tmp_path, monk
         prepare_pairs(job, tmp_path, Counts())
 
 
-def many(tables, *overrides):
-    """A job on tables of several row groups each, and small stretches."""
-    images = [image(f"i{n}", "train", n, jpeg(n)[: None if n % 9 else -4], camera=n % 3) for n in range(60)]
-    captions = [caption(f"c{n}", f"i{n % 60}", text=f"text {n}") for n in range(150)]
-    captions += [caption(f"r{n}", f"i{n}", "rewrite", text=f"again {n}", parent=f"c{n}") for n in range(0, 60, 4)]
-    job = tables(images, captions, "images.val_split=null", "images.val_share=0.2", *overrides)
-    for path in (Path(job.images.path), Path(job.captions.paths[0])):
-        file = path / "part-00000.parquet"
-        pq.write_table(pq.read_table(file), file, row_group_size=7)
-    return job
-
-
-@pytest.fixture
-def small_stretches(monkeypatch):
-    monkeypatch.setattr(pictures_module, "_STRETCH_ROWS", 20)
-    monkeypatch.setattr(join, "_READ_ROWS", 30)
-
-
-def prepared(job, folder, spread, monkeypatch):
-    """(files and their contents, counts) of a preparation by `spread`."""
-    monkeypatch.setattr(pairs, "over_the_cluster", lambda: spread)
-    folder.mkdir(exist_ok=True)
-    counts = Counts()
-    prepare_pairs(job, folder, counts)
-    return contents(folder), counts.as_dict()
-
-
 def kill_after(fsyncs, number, event, _):
     if event == "reid_ray.fsync" and next(number) > fsyncs:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_preparation_that_was_killed_goes_on_with_the_stretches_that_it_had_finished(tables, tmp_path, monkeypatch, small_stretches):
-    job = many(tables)
+def test_a_preparation_that_was_killed_goes_on_with_the_stretches_that_it_had_finished(tmp_path, monkeypatch):
+    small_stretches(monkeypatch)
+    job = job_of_many(tmp_path)
     whole = prepared(job, tmp_path / "whole", Spread(), monkeypatch)
     assert len(list((tmp_path / "whole" / PICTURES).iterdir())) == 3
     finished = set()
@@ -360,17 +328,6 @@ def test_a_preparation_that_was_killed_goes_on_with_the_stretches_that_it_had_fi
         finished = now
     assert finished
     assert prepared(job, tmp_path / "killed", Spread(), monkeypatch) == whole
-    assert prepared(many(tables, "images.val_seed=3"), tmp_path / "killed", Spread(), monkeypatch) != whole  # no other job's are taken
-
-
-@pytest.mark.slow
-def test_ray_tasks_prepare_what_one_thread_prepares_however_many_they_are(local_ray, tables, tmp_path, monkeypatch, small_stretches):
-    job = many(tables)
-    one = prepared(job, tmp_path / "one", Spread(at_once=1), monkeypatch)
-    for tasks in (1, 3):
-        assert prepared(job, tmp_path / f"tasks {tasks}", Spread(at_once=tasks, by_tasks=True), monkeypatch) == one
-    with Path(job.captions.paths[0], "part-00000.parquet").open("r+b") as file:
-        file.seek(100)
-        file.write(bytes(1000))
-    with refused(DataError, "part-00000.parquet"):  # as itself, not as an error of Ray's
-        prepared(job, tmp_path / "damaged", Spread(at_once=2, by_tasks=True), monkeypatch)
+    assert (
+        prepared(job_of_many(tmp_path, "images.val_seed=3"), tmp_path / "killed", Spread(), monkeypatch) != whole
+    )  # no other job's are taken
