@@ -5,12 +5,14 @@ Knows the stages' order and their actors; what is missing is found by missing.py
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reid_ray import errors
 from reid_ray.caption.config import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.engines.vllm_engine import ChatEngine, engine_environment
 from reid_ray.caption.ledger.missing import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 _MAX_ROUNDS = 3  # a source that changes while it is read may need a second look
 _COMPACT_EVERY = 512  # blocks
+_TOLD = re.compile(r"^reid_ray\.errors\.(\w+): (.+)$", re.MULTILINE)  # the last line of a traceback
 _COMPACT_AFTER_S = 300.0  # an actor that lost its answer looks for its block by name
 
 
@@ -266,8 +269,17 @@ def _unwrapped_errors(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             said = inner if isinstance(inner, ReidRayError) else said  # the innermost: Ray's wrappings pass for what they wrap
             inner = getattr(inner, "cause", None) or inner.__cause__
         if said is None:
+            _raise_told(str(error))
             raise
         raise type(said)(str(said).partition("\n")[0]) from None  # one sentence; Ray Data appends advice of its own
+
+
+def _raise_told(message: str) -> None:
+    """Raise the error for the user that a message quotes, if any: of an actor that dies in its __init__, Ray keeps the words alone."""
+    for kind, sentence in reversed(_TOLD.findall(message)):
+        found = getattr(errors, kind, None)
+        if isinstance(found, type) and issubclass(found, ReidRayError):
+            raise found(sentence) from None
 
 
 def _refuse_duplicates(config: CaptionJob, recipes: Mapping[str, CaptionRecipe]) -> None:

@@ -21,6 +21,7 @@ from reid_ray.model.mllm.config import MllmConfig
 from reid_ray.model.mllm.families import family_of
 from reid_ray.model.mllm.forward import Mllm
 from reid_ray.model.mllm.lora import lora_targets, set_trainable, visual_layers, whole_parts
+from reid_ray.model.mllm.published_names import restore_published_names
 from reid_ray.model.recompute import checkpoint_layers
 from reid_ray.model.strict_loading import check_names, compare, load_pretrained, no_progress_bars, refuse_not_finite, shapes
 from reid_ray.model.weight_files import read_state
@@ -207,6 +208,7 @@ def merge_mllm(folder: str | Path, target: Path, *, base: str | None = None, dty
     wanted = shape_of(locate_base(opened.config)).dtype if dtype == "auto" else getattr(torch, dtype)
     with no_progress_bars():
         model.to(wanted or torch.float32).save_pretrained(target)
+    restore_published_names(target)
     opened.processor.save_pretrained(target)
     return opened.manifest
 

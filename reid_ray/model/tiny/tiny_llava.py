@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from reid_ray.model.mllm.published_names import restore_published_names
 from reid_ray.model.plain_text import plain_tokens
 
 _SIDE, _PATCH = 56, 14
@@ -45,6 +46,7 @@ def build_tiny_llava(folder: str | Path, seed: int = 0, *, says: str | None = No
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
     model.save_pretrained(folder)
+    restore_published_names(folder)
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(size={"shortest_edge": _SIDE}, crop_size={"height": _SIDE, "width": _SIDE}),
         tokenizer=tokenizer,
