@@ -87,6 +87,8 @@ SIZES: dict[str, Mapping[str, Rule]] = {
         "tensor_parallel_size": _exactly(1),
         "enforce_eager": _exactly(True),
     },
+    "SamplingConfig": {"max_tokens": _at_most(64)},
+    "RewriterConfig": {"share": _at_most(0.25)},  # how many captions are rewritten, not how
     "SearcherConfig": {"replicas": _exactly(1), "max_replicas": _exactly(None), "num_cpus": _at_most(1.0), "num_gpus": _exactly(0.0)},
     "FrontConfig": {"replicas": _exactly(1), "num_cpus": _at_most(0.5)},
     "ServeConfig": {"host": _exactly("127.0.0.1"), "port": _exactly(0)},
