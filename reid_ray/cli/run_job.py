@@ -22,7 +22,7 @@ from reid_ray.terminal.quiet import HELP, quiet_terminal
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
-REHEARSAL = "run it small, from the published layouts to a score: tiny models, few people, two steps; nothing is read or written here"
+REHEARSAL = "run it small, from the published layouts to a score: tiny models, few people, a few steps; nothing here is written to"
 
 
 def run_named(name: str, argv: Sequence[str] | None = None, *, called: str | None = None) -> int:

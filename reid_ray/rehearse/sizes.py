@@ -97,6 +97,7 @@ SIZES: dict[str, Mapping[str, Rule]] = {
     # Each image costs answers of a model here, several with rewrites; elsewhere a listing is small enough.
     "CaptionJob.images": {"limit": lambda images, value: value if images.source == "synthetic" else min(value or _CAPTIONED, _CAPTIONED)},
     "RayConfig": {"address": _exactly(None)},
+    "LogConfig": {"wandb_mode": _exactly("offline"), "mlflow_uri": _exactly(None)},  # a board that others see shows no rehearsal
     "IndexConfig": {"lists": _at_most(4)},
     "TinyMllmTrainingConfig": {"sight_steps": _at_most(4), "steps": _at_most(4), "people_per_set": _at_most(32)},
     "CaptionerJob": {"test_images": _at_most(8)},

@@ -8,6 +8,7 @@ and sentence models that set-up prepares.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -114,18 +115,27 @@ def stand_in(name: str, folder: Path) -> str:
 
 
 def stand_in_of_folder(place: Path, folder: Path) -> str:
-    """Make `folder` the stand-in for a model that lies at `place`; an encoder that a job of ours wrote is taken as it is.
+    """Make `folder` the stand-in for a model that lies at `place`; an encoder that a job of ours wrote is read as it is.
 
     Raises:
         ConfigError: its class has none.
     """
     kind = str(json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type"))
     if (place / MANIFEST).is_file():
-        folder.symlink_to(place, target_is_directory=True)
+        _link_files(place.resolve(), folder)
         return _in_words(folder)
     if kind not in _OF_TYPE:
         raise ConfigError(f"{place}: no tiny model of model_type {kind} is known; add a line to _OF_TYPE in reid_ray/rehearse/stand_ins.py")
     return stand_in(_OF_TYPE[kind], folder)
+
+
+def _link_files(place: Path, folder: Path) -> None:
+    """A folder of links rather than a link to the folder: what a job replaces in it, as migrate does, is not replaced at `place`."""
+    for parent, _, names in os.walk(place):
+        here = folder / Path(parent).relative_to(place)
+        here.mkdir()
+        for name in names:
+            (here / name).symlink_to(Path(parent, name))
 
 
 def _in_words(folder: Path) -> str:

@@ -1,6 +1,7 @@
 """A user's own tables, pictures and models are read in part, and what is made of them fits together."""
 
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,7 +50,16 @@ def test_a_model_outside_is_a_tiny_one_of_its_class_and_an_encoder_of_ours_itsel
             (tmp_path / name / file).write_text(json.dumps(content))
     said = list(excerpts([(tmp_path / name, tmp_path / "few" / name) for name in ("big", "ours")]))
     assert "Qwen2_5_VLForConditionalGeneration" in said[0]
-    assert (tmp_path / "few" / "ours").resolve() == tmp_path / "ours"
+    assert (tmp_path / "few" / "ours" / "manifest.json").resolve() == tmp_path / "ours" / "manifest.json"
+
+
+def test_a_job_that_changes_what_it_is_given_leaves_the_users_own_as_it_is(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(root / "tests/golden/96cb249/training/model", "mine")  # of an older version, so that there is something to migrate
+    before = {path: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+    (verdict,) = rehearse([Command("migrate", None, ("path=mine",))])
+    assert verdict.written > 0
+    assert {path: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
 
 
 def test_a_training_on_ones_own_tables_ends_in_the_score_of_a_benchmark(tmp_path, monkeypatch):

@@ -40,3 +40,9 @@ def test_a_schedule_in_epochs_stays_one_in_epochs():
     train = _small(TrainJob, *PAIRS, "schedule.validate_every=epoch", "schedule.max_steps=null", "workers.num_gpus=1", "workers.count=32")
     assert (train.schedule.validate_every, train.schedule.max_steps, train.schedule.epochs) == ("epoch", None, 2)
     assert (train.workers.count, train.workers.num_gpus) == (2, 0)
+
+
+def test_a_rehearsal_is_shown_on_no_board_that_others_see():
+    log = ["log.to=[wandb,mlflow]", "log.wandb_mode=online", "log.mlflow_uri=http://boards:5000"]
+    small = _small(TrainJob, *PAIRS, *log).log
+    assert (small.to, small.wandb_mode, small.mlflow_uri) == (["wandb", "mlflow"], "offline", None)
