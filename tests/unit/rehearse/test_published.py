@@ -12,6 +12,7 @@ from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.rehearse.published import write_published
 from reid_ray.storage import read_table
 
+pytestmark = pytest.mark.slow  # a job for each layout
 SPLITS = {
     "cuhk_pedes": {"train", "val", "test"},
     "icfg_pedes": {"train", "test"},

@@ -73,6 +73,7 @@ def test_what_cannot_be_made_smaller_says_what_stands_in_the_way(tmp_path, monke
         planned([Command("train", "train/train.yaml")], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "class_name"),
     [
