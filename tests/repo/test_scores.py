@@ -5,12 +5,13 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCORE = re.compile(r"\bR@\d|\bm(AP|INP)\b|^(\w+_)?(r1|r5|minp)$|^_map$")
+SCORE = re.compile(r"\bR@\d|\bm(AP|INP|SD)\b|^(\w+_)?(r1|r5|minp)$|^_map$")
 
 # Modules that name a score and show none: they compute it, configure it, describe a job, or hand it on to one that says what was seen.
 SHOWS_NONE = {
     "reid_ray/jobs.py": "what each job is for",
     "reid_ray/retrieval/metrics.py": "computes it",
+    "reid_ray/retrieval/ranking/mean_sd.py": "computes it",
     "reid_ray/train/dual/validation.py": "computes it; the run says what the validation split shares",
     "reid_ray/train/mllm/validation.py": "computes it; the run says what the validation split shares",
     "reid_ray/train/dual/job.py": "names the number that chooses; reid_ray/train/run.py shows it",
