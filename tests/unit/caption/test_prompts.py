@@ -9,6 +9,7 @@ import jinja2
 import pytest
 
 from reid_ray.caption.config import CaptionJob
+from reid_ray.caption.existing.config import RewriteJob
 from reid_ray.caption.prompts import SLOT_PATTERN, SLOTS, TEMPLATES, dynamic_instruction, rewrite_request, static_instruction
 from reid_ray.config import load_config
 
@@ -53,9 +54,16 @@ def test_instructions_carry_what_they_are_made_of():
     assert rewrite_request("A man in red.").startswith("A man in red.\n")
 
 
-@pytest.mark.parametrize("name", ["caption_qwen25vl_7b.yaml", "caption_llava15_7b.yaml"])
-def test_the_shipped_vicuna_template_gives_the_form_it_was_trained_on(name):
-    template = load_config(CaptionJob, CONFIGS / name).rewriter.engine.chat_template
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (CaptionJob, "caption_qwen25vl_7b.yaml"),
+        (CaptionJob, "caption_llava15_7b.yaml"),
+        *((RewriteJob, f"rewrite_{each}.yaml") for each in ("cuhk_pedes", "icfg_pedes", "rstpreid")),
+    ],
+)
+def test_the_shipped_vicuna_template_gives_the_form_it_was_trained_on(model, name):
+    template = load_config(model, CONFIGS / name).rewriter.engine.chat_template
     text = jinja2.Environment().from_string(template).render(messages=[{"role": "user", "content": "Hello"}], bos_token="<s>")
     assert text == (
         "<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
