@@ -47,7 +47,7 @@ def rehearse(wanted: Sequence[Command], *, report: Path | None = None) -> list[V
         acts, refused = planned_where_possible(wanted, root, home=home)
         if len(refused) == len(wanted):
             raise ConfigError(next(iter(refused.values())))
-        if any(JOBS[act.command.job].engines != "none" for act in acts):
+        if any("ray" in type(act.config).model_fields for act in acts):
             stack.enter_context(ray_session(RayConfig(address="local")))
         verdicts = {command: Verdict(command.name, command.overrides, command.job, FAILED, said) for command, said in refused.items()}
         for number, act in enumerate(acts, start=1):

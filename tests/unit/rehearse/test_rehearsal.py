@@ -80,6 +80,7 @@ def test_what_cannot_be_made_smaller_says_what_stands_in_the_way(tmp_path, monke
         ("openai/clip-vit-base-patch32", "CLIPModel"),
         ("google/siglip-base-patch16-224", "SiglipModel"),
         ("llava-hf/llava-1.5-13b-hf", "LlavaForConditionalGeneration"),
+        ("Qwen/Qwen3-VL-8B-Instruct", "Qwen3VLForConditionalGeneration"),
         ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2_5_VLForConditionalGeneration"),
         ("lmsys/vicuna-7b-v1.5", "LlamaForCausalLM"),
         ("sentence-transformers/all-MiniLM-L6-v2", "BertModel"),
