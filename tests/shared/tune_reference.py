@@ -139,7 +139,8 @@ def _visual(model, family, pictures):
     visual = family.part(model, family.visual)
     if "image_grid_thw" not in pictures:
         return visual(pictures["pixel_values"]).pooler_output
-    patches = visual.merger.ln_q(visual(pictures["pixel_values"], grid_thw=pictures["image_grid_thw"]).last_hidden_state)
+    norm = visual.merger.ln_q if hasattr(visual.merger, "ln_q") else visual.merger.norm
+    patches = norm(visual(pictures["pixel_values"], grid_thw=pictures["image_grid_thw"]).last_hidden_state)
     return torch.stack([part.mean(0) for part in patches.split(pictures["image_grid_thw"].prod(1).tolist())])
 
 

@@ -1,4 +1,4 @@
-"""Two DeepSpeed processes tune a multimodal LLM as one plain torch process does, on both families and stages."""
+"""Two DeepSpeed processes tune a multimodal LLM as one plain torch process does, on each family and stage."""
 
 import json
 
@@ -7,6 +7,7 @@ from torch_workers import outputs_of
 from tune_reference import assert_same, job, plain_torch_run, weights_in, write_people
 
 from reid_ray.model.tiny.tiny_llava import build_tiny_llava
+from reid_ray.model.tiny.tiny_qwen3_vl import build_tiny_qwen3_vl
 
 # One of two processes that train several jobs in turn with the parts that a Ray worker would build, without Ray.
 WORKER = """
@@ -43,11 +44,13 @@ for values, folder in jobs:
 
 
 @pytest.mark.slow
-def test_two_zero_workers_equal_plain_torch_on_both_families(tmp_path):
+def test_two_zero_workers_equal_plain_torch_on_each_family(tmp_path):
     people, llava = write_people(tmp_path / "people"), build_tiny_llava(tmp_path / "llava")
+    qwen3 = build_tiny_qwen3_vl(tmp_path / "qwen3")
     cases = {
         "llava-2": [f"model.base={llava}", "engine.zero_stage=2", "instruction.kind=specific"],
         "llava-3": [f"model.base={llava}", "engine.zero_stage=3", "model.lora.visual=[q_proj]", "objective.pooling=last"],
+        "qwen3-3": [f"model.base={qwen3}", "engine.zero_stage=3"],
         "qwen-2": ["engine.zero_stage=2", "model.lora.visual=[qkv]", "objective.sdm.weight=1"],
     }
     configs = {name: job(people, tmp_path / "unused", "schedule.max_steps=3", *values) for name, values in cases.items()}
