@@ -1,14 +1,17 @@
 """The prepared data of a training run: Arrow files that every worker maps, and what was counted when they were written.
 
 A worker opens them in milliseconds, shares their pages with its neighbours and reads any row by its number in constant time, which
-Parquet cannot do without decoding a row group. Lance, Hugging Face datasets and MosaicML streaming can, too, but not as fast: taking
-random rows from each of them costs several times this (benchmarks/row_files.py), and it is done at every step of every worker. Knows files
-and rows; not what they are for, models or Ray.
+Parquet cannot do without decoding a row group. The format is Arrow's own (IPC), which Hugging Face datasets keeps, too: its reader takes
+random rows as fast, and has them on a local disk only, as this one has, for more dependencies. Lance reads rows from an object store, but
+costs several times as much for each (benchmarks/row_files.py), at every step of every worker. Knows files and rows; not what they are for,
+models or Ray.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from reid_ray.versions import check_json
 
 SAMPLES, VALIDATION, PICTURES, FACTS = "samples.arrow", "validation.arrow", "pictures.arrow", "facts.json"
 IDS = "ids.arrow"  # caption_id and image_id of each row of SAMPLES, for messages; read only when there is one to write
+_MEMORY_SHARE = 0.5  # of the machine's memory: larger files are not read ahead of what is asked for
 ROWS = 65_536  # of texts and numbers in one record batch
 
 # A row is one caption with its image; text and rewrites as written, person a dense number, picture a row of PICTURES, camera -1 if unknown.
@@ -46,7 +50,8 @@ class RowFile:
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
         files = sorted(path.glob("*.arrow")) if path.is_dir() else [path]
-        self._readers = [pa.ipc.open_file(pa.memory_map(str(file))) for file in files]
+        ahead = sum(file.stat().st_size for file in files) <= _MEMORY_SHARE * _memory_bytes()
+        self._readers = [pa.ipc.open_file(_mapped(file, ahead=ahead)) for file in files]
         self._places = [(reader, index) for reader in self._readers for index in range(reader.num_record_batches)]
         self._batches: dict[int, pa.RecordBatch] = {}
         self._ends = np.cumsum([self._read(number).num_rows for number in range(len(self._places))], dtype=np.int64)
@@ -104,6 +109,22 @@ class RowFile:
     def _read(self, number: int) -> pa.RecordBatch:
         reader, index = self._places[number]
         return reader.get_batch(index)
+
+
+def _mapped(file: Path, *, ahead: bool) -> pa.NativeFile | pa.Buffer:
+    """A file in memory. Read ahead, a batch comes whole when its first row is asked for, and the next rows are there; but of files
+    that do not fit into memory most of that is dropped before it is used, and to open one reads all of it.
+    """
+    if ahead:
+        return pa.memory_map(str(file))
+    with file.open("rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ)
+    mapped.madvise(mmap.MADV_RANDOM)
+    return pa.py_buffer(mapped)
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def write_rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table]) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from reid_ray.train.feed import prepared
 from reid_ray.train.feed.prepared import RowFile, texts_of, write_rows
 
 SCHEMA = pa.schema([("text", pa.string()), ("rewrites", pa.list_(pa.string())), ("number", pa.int64()), ("flag", pa.bool_())])
@@ -72,3 +75,18 @@ def test_a_file_without_rows_has_none(tmp_path):
     assert write_rows(tmp_path / "none.arrow", SCHEMA, []) == 0
     none = RowFile(tmp_path / "none.arrow")
     assert (len(none), none.take(np.zeros(0, np.int64)).num_rows, none.column("number").tolist()) == (0, 0, [])
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux alone says how a file is mapped")
+def test_a_file_larger_than_memory_is_not_read_ahead_and_has_the_same_rows(file, table, monkeypatch):
+    def flags():
+        """VmFlags of the file's mappings; rr is random reading."""
+        parts = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+        return [part.rpartition("VmFlags:")[2].split() for part in parts if str(file._path) in part.partition("\n")[0]]
+
+    assert not any("rr" in each for each in flags())
+    monkeypatch.setattr(prepared, "_memory_bytes", lambda: 0)
+    large = RowFile(file._path)
+    assert any("rr" in each for each in flags())
+    rows = np.random.default_rng(0).integers(0, 700, 50)
+    assert large.take(rows).to_pylist() == table.take(pa.array(rows)).to_pylist()
