@@ -194,19 +194,16 @@ class _Plan:
             act.crops.append(self.root / relative)
         elif key.rpartition(".")[2] in _MODELS and _HUB_NAME.fullmatch(place):
             act.models += [] if place in act.models else [place]
-        elif (there := self._own(act, key, place)) is not None:
-            act.own.append((there, self.root / relative))
         else:
-            raise ConfigError(
-                f"{act.command}: {key} is {place}, which is not there, and no shipped configuration writes it, so it cannot be rehearsed; "
-                "name what is there, or the output of a shipped one"
-            )
-
-    def _own(self, act: Act, key: str, place: str) -> Path | None:
-        """What the user has at a place; None if nothing."""
-        written = next((change.was for change in act.changes if ".".join(map(str, change.place)) == key), place)
-        there = Path(os.path.join(self._home or self.root, str(written).partition("#")[0]))
-        return there if there.exists() else None
+            written = str(next((change.was for change in act.changes if ".".join(map(str, change.place)) == key), place))
+            there = Path(os.path.join(self._home or self.root, written.partition("#")[0]))
+            if not there.exists():
+                not_there = "which a rehearsal, in which no address is opened, cannot read" if "://" in written else "which is not there"
+                raise ConfigError(
+                    f"{act.command}: {key} is {written}, {not_there}, and no shipped configuration writes it, so it cannot be rehearsed; "
+                    "name what is there on this machine, or the output of a shipped one"
+                )
+            act.own.append((there, self.root / relative))
 
     def _writer_of(self, relative: str) -> Command | None:
         """The command that writes a place, by the folder itself or the nearest above it."""
