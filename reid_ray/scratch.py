@@ -22,10 +22,11 @@ _PREFIX, _LOCK = "reid-ray-scratch-", "lock"
 def scratch_folder() -> Iterator[Path]:
     """An empty folder in TMPDIR with the rights 0700, gone at the end of the block."""
     _remove_stale()
-    home = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    home = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
     try:
         with (home / _LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            home = home.rename(home.with_name(home.name[1:]))  # held before anybody looks for it who could take it for a dead one's
             folder = home / "content"
             folder.mkdir()
             yield folder

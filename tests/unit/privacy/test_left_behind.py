@@ -360,6 +360,23 @@ def test_a_scratch_folder_is_private_and_one_that_a_killed_process_left_is_remov
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_scratch_folder_is_held_from_the_moment_at_which_others_see_it(tmp_path, monkeypatch):
+    import fcntl
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    flock, other = fcntl.flock, contextlib.ExitStack()
+
+    def flock_while_another_begins(file, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        other.enter_context(scratch_folder())
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_while_another_begins)
+    with other, scratch_folder() as mine:
+        assert mine.is_dir()
+
+
 # --- manifests, and who may enter the folders that outlive a job
 
 
