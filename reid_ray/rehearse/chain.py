@@ -192,18 +192,23 @@ class _Plan:
             act.before += [] if writer in act.before else [writer]
         elif relative in FOLDERS_OF_CROPS:
             act.crops.append(self.root / relative)
+        else:
+            self._take(act, key, place, relative)
+
+    def _take(self, act: Act, key: str, place: str, relative: str) -> None:
+        """What the user has, or a hub's model; a folder of hers goes before a hub's name, as in the jobs themselves."""
+        written = str(next((change.was for change in act.changes if ".".join(map(str, change.place)) == key), place))
+        there = Path(os.path.join(self._home or self.root, written.partition("#")[0]))
+        if there.exists():
+            act.own.append((there, self.root / relative))
         elif key.rpartition(".")[2] in _MODELS and _HUB_NAME.fullmatch(place):
             act.models += [] if place in act.models else [place]
         else:
-            written = str(next((change.was for change in act.changes if ".".join(map(str, change.place)) == key), place))
-            there = Path(os.path.join(self._home or self.root, written.partition("#")[0]))
-            if not there.exists():
-                not_there = "which a rehearsal, in which no address is opened, cannot read" if "://" in written else "which is not there"
-                raise ConfigError(
-                    f"{act.command}: {key} is {written}, {not_there}, and no shipped configuration writes it, so it cannot be rehearsed; "
-                    "name what is there on this machine, or the output of a shipped one"
-                )
-            act.own.append((there, self.root / relative))
+            not_there = "which a rehearsal, in which no address is opened, cannot read" if "://" in written else "which is not there"
+            raise ConfigError(
+                f"{act.command}: {key} is {written}, {not_there}, and no shipped configuration writes it, so it cannot be rehearsed; "
+                "name what is there on this machine, or the output of a shipped one"
+            )
 
     def _writer_of(self, relative: str) -> Command | None:
         """The command that writes a place, by the folder itself or the nearest above it."""

@@ -1,6 +1,7 @@
 """A user's own inputs in a rehearsal: a few dozen rows of her tables, a few of her pictures, a tiny model in the place of a large one.
 
-Nothing of hers is written to. Knows files; not configurations.
+What another job of ours made of such, a run of captions or an index, is read as it is, for what is in it belongs together. Nothing of
+hers is written to. Knows files; not configurations.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reid_ray.data.images import is_image_name
-from reid_ray.rehearse.stand_ins import stand_in_of_folder
+from reid_ray.rehearse.stand_ins import link_files, stand_in_of_folder
+from reid_ray.storage import MANIFEST
 
 _ROWS, _PICTURES = 32, 24  # rows of each split, pictures of a folder
 
@@ -28,11 +30,15 @@ def excerpts(places: Sequence[tuple[Path, Path]]) -> Iterator[str]:
     """
     images: set[str] = set()
     for place, to in sorted(_apart(places), key=lambda pair: _is_of_captions(pair[0])):
-        files = _parquet(place)
+        made = (place / MANIFEST).is_file()
+        files = [] if made else _parquet(place)
         if not to.exists():
             to.parent.mkdir(parents=True, exist_ok=True)
             if (place / "config.json").is_file():
                 yield f"{place} is a tiny {stand_in_of_folder(place, to)}"
+            elif made:
+                link_files(place.resolve(), to)
+                yield f"{place} is read as it is"
             elif files:
                 tables = _captions(files, images) if _is_of_captions(place) else _first_of_each_split(files)
                 to.mkdir()
@@ -42,15 +48,16 @@ def excerpts(places: Sequence[tuple[Path, Path]]) -> Iterator[str]:
             else:
                 to.symlink_to(place)
         if files:
-            held = pq.read_table(to, columns=["image_id"])["image_id"].to_pylist()
-            images |= set() if _is_of_captions(place) else set(held)
-            yield f"{place} is cut to {len(held)} rows"
+            held = pq.read_table(to)
+            images |= set(held["image_id"].to_pylist()) if "image_id" in held.column_names and not _is_of_captions(place) else set()
+            yield f"{place} is cut to {held.num_rows} rows"
 
 
 def _apart(places: Sequence[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
     """A folder that holds tables of images and of captions, as ingest writes it, as these two."""
     for place, to in places:
-        tables = [name for name in ("images", "captions") if _parquet(place / name)]
+        of_images = bool(_parquet(place / "images")) or not (place / MANIFEST).is_file()
+        tables = [name for name in ("images", "captions") if of_images and _parquet(place / name)]
         yield from ((place / name, to / name) for name in tables) if tables else [(place, to)]
 
 
@@ -66,12 +73,16 @@ def _is_of_captions(place: Path) -> bool:
 
 
 def _first_of_each_split(files: list[Path]) -> Iterator[pa.Table]:
-    """The first rows of each split; a row group without any is read in its column of splits alone, of its pictures nothing."""
+    """The first rows of each split, of the table where it has no such column.
+
+    A row group without any is read in its column of splits alone, of its pictures nothing.
+    """
     taken: Counter[str | None] = Counter()
     for file in files:
         with pq.ParquetFile(file) as opened:
             for group in range(opened.num_row_groups):
-                splits = opened.read_row_group(group, columns=["split"])["split"].to_pylist()
+                table = opened.read_row_group(group, columns=["split"])
+                splits = table["split"].to_pylist() if table.num_columns else [None] * opened.metadata.row_group(group).num_rows
                 rows = []
                 for number, split in enumerate(splits):
                     if taken[split] < _ROWS:

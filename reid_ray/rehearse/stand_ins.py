@@ -122,14 +122,14 @@ def stand_in_of_folder(place: Path, folder: Path) -> str:
     """
     kind = str(json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type"))
     if (place / MANIFEST).is_file():
-        _link_files(place.resolve(), folder)
+        link_files(place.resolve(), folder)
         return _in_words(folder)
     if kind not in _OF_TYPE:
         raise ConfigError(f"{place}: no tiny model of model_type {kind} is known; add a line to _OF_TYPE in reid_ray/rehearse/stand_ins.py")
     return stand_in(_OF_TYPE[kind], folder)
 
 
-def _link_files(place: Path, folder: Path) -> None:
+def link_files(place: Path, folder: Path) -> None:
     """A folder of links rather than a link to the folder: what a job replaces in it, as migrate does, is not replaced at `place`."""
     for parent, _, names in os.walk(place):
         here = folder / Path(parent).relative_to(place)

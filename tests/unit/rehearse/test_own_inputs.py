@@ -81,3 +81,29 @@ def test_the_demo_reads_the_users_pictures_and_what_its_own_stages_write(tmp_pat
     (act,) = planned([Command("demo", "demo.yaml", tuple(search_own_crops("pics")))], root, home=tmp_path)
     assert set(act.own) == {(tmp_path / "pics", root / "pics")}
     assert act.before == act.models == act.data_sets == []
+
+
+def test_a_folder_of_the_users_goes_before_a_hubs_name(tmp_path, monkeypatch):
+    home, root = tmp_path / "home", tmp_path / "root"
+    root.mkdir()
+    (home / "models" / "clip").mkdir(parents=True)
+    monkeypatch.chdir(root)
+    changes = [f"model.init={name}" for name in ("models/clip", "openai/clip")]
+    (mine, hubs) = (planned([Command("train", "train/train_irra_rstpreid.yaml", (change,))], root, home=home) for change in changes)
+    assert [(act.own, act.models) for act in mine if act.command.overrides[:1] == (changes[0],)] == [
+        ([(home / "models" / "clip", root / "models" / "clip")], [])
+    ]
+    assert [(act.own, act.models) for act in hubs if act.command.overrides[:1] == (changes[1],)] == [([], ["openai/clip"])]
+
+
+def test_what_another_job_made_is_read_as_it_is_and_a_table_needs_no_splits(tmp_path):
+    run = tmp_path / "run"
+    (run / "captions").mkdir(parents=True)
+    (run / "manifest.json").write_text("{}")
+    for place in (run / "captions", tmp_path / "plain"):
+        place.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"number": range(40)}), place / "a.parquet")
+    list(excerpts([(run, tmp_path / "few" / "run"), (tmp_path / "plain", tmp_path / "few" / "plain")]))
+    linked = [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()]
+    assert all((tmp_path / "few" / "run" / name).resolve() == run / name for name in linked)
+    assert pq.read_table(tmp_path / "few" / "plain")["number"].to_pylist() == list(range(32))
