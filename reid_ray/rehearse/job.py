@@ -11,9 +11,12 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from reid_ray.config.base import Section
 from reid_ray.config.common import RayConfig
 from reid_ray.errors import ConfigError, DataError, ReidRayError, reason_of
 from reid_ray.jobs import JOBS, named
@@ -112,7 +115,17 @@ def _verdict(act: Act, earlier: dict[Command, Verdict], root: Path) -> Verdict:
 
 
 def _run(act: Act) -> dict[str, Any]:
-    manifest: dict[str, Any] = named(JOBS[act.command.job].run)(act.config)
+    return _run_config(act.command.job, act.config)
+
+
+def run_apart(act: Act) -> dict[str, Any]:
+    """Run a job in a process of its own: vLLM does not start in one in which other jobs have imported their engines."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_run_config, act.command.job, act.config).result()
+
+
+def _run_config(job: str, config: Section) -> dict[str, Any]:
+    manifest: dict[str, Any] = named(JOBS[job].run)(config)
     return manifest
 
 
@@ -134,8 +147,8 @@ def _demonstrate(act: Act) -> dict[str, Any]:
     return {"counts": {"read": first["read"], "written": first["written"], "failed": failed}, "facts": last}
 
 
-# Jobs that do not return a manifest, or do not end by themselves, as functions that do.
-RUNS: dict[str, Callable[[Act], dict[str, Any]]] = {"serve": _ask, "migrate": _migrate, "demo": _demonstrate}
+# Jobs that do not return a manifest, do not end by themselves, or start an engine in their own process, as functions that fit here.
+RUNS: dict[str, Callable[[Act], dict[str, Any]]] = {"serve": _ask, "migrate": _migrate, "demo": _demonstrate, "captioner": run_apart}
 
 
 def _stand_ins(act: Act, root: Path) -> Iterator[str]:

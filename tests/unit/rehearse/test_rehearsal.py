@@ -10,7 +10,7 @@ from reid_ray.errors import ConfigError, DataError
 from reid_ray.jobs import JOBS
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.rehearse.chain import Command, planned
-from reid_ray.rehearse.job import rehearse
+from reid_ray.rehearse.job import rehearse, run_apart
 from reid_ray.rehearse.sizes import SIZES
 from reid_ray.rehearse.stand_ins import stand_in
 
@@ -52,6 +52,16 @@ def test_a_configuration_of_ones_own_is_rehearsed_from_any_folder_and_leaves_not
 def test_a_command_that_is_mistyped_is_refused_as_without_a_rehearsal(capsys):
     assert main(["ingest", "--config", "data/ingest_cuhk_pedes.yaml", "limt=20", "--rehearse"]) == 2
     assert "limt: unknown key" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_job_in_a_process_of_its_own_returns_what_it_returns_here_and_its_errors_are_ours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (act,) = planned([Command("synthesize", "data/synthesize.yaml", ("people.identities=2",))], tmp_path)
+    assert run_apart(act)["counts"]["written"] == 8
+    (tmp_path / "runs" / "synthetic" / "mine.txt").touch()  # a file that no job made is not replaced
+    with pytest.raises(DataError, match=r"mine\.txt"):
+        run_apart(act)
 
 
 @pytest.mark.parametrize("job", JOBS)
