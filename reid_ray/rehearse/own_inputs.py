@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reid_ray.data.images import is_image_name
-from reid_ray.rehearse.stand_ins import link_files, stand_in_of_folder
+from reid_ray.rehearse.stand_ins import holds_model, link_files, stand_in_of_folder
 from reid_ray.storage import MANIFEST
 
 _ROWS, _PICTURES = 32, 24  # rows of each split, pictures of a folder
@@ -34,7 +34,7 @@ def excerpts(places: Sequence[tuple[Path, Path]]) -> Iterator[str]:
         files = [] if made else _parquet(place)
         if not to.exists():
             to.parent.mkdir(parents=True, exist_ok=True)
-            if (place / "config.json").is_file():
+            if holds_model(place):
                 yield f"{place} is a tiny {stand_in_of_folder(place, to)}"
             elif made:
                 link_files(place.resolve(), to)

@@ -86,6 +86,7 @@ STAND_INS: dict[str, Builder] = {
 }
 
 
+_OF_A_MODEL = ("config.json", "open_clip_config.json", "tokenizer.json", "vocab.json")
 # model_type in a folder's config.json -> a hub name of that class.
 _OF_TYPE = {
     "clip": "openai/clip-vit-base-patch16",
@@ -114,13 +115,19 @@ def stand_in(name: str, folder: Path) -> str:
     return _in_words(folder)
 
 
+def holds_model(place: Path) -> bool:
+    """Whether a folder is a model or a tokenizer that some job can load: of transformers, of open_clip, or a checkpoint of IRRA's code."""
+    return any((place / name).is_file() for name in _OF_A_MODEL) or any(place.glob("*.pth"))
+
+
 def stand_in_of_folder(place: Path, folder: Path) -> str:
     """Make `folder` the stand-in for a model that lies at `place`; an encoder that a job of ours wrote is read as it is.
 
     Raises:
         ConfigError: its class has none.
     """
-    kind = str(json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type"))
+    described = place / "config.json"  # what has none is CLIP's: open_clip's, IRRA's, or a tokenizer alone
+    kind = str(json.loads(described.read_text(encoding="utf-8")).get("model_type")) if described.is_file() else "clip"
     if (place / MANIFEST).is_file():
         link_files(place.resolve(), folder)
         return _in_words(folder)

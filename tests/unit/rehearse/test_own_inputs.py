@@ -5,10 +5,12 @@ import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.demo.own_crops import search_own_crops
+from reid_ray.model.pretrained import load_encoder
 from reid_ray.rehearse.chain import Command, planned
 from reid_ray.rehearse.job import rehearse
 from reid_ray.rehearse.own_inputs import excerpts
@@ -107,3 +109,12 @@ def test_what_another_job_made_is_read_as_it_is_and_a_table_needs_no_splits(tmp_
     linked = [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()]
     assert all((tmp_path / "few" / "run" / name).resolve() == run / name for name in linked)
     assert pq.read_table(tmp_path / "few" / "plain")["number"].to_pylist() == list(range(32))
+
+
+@pytest.mark.parametrize("file", ["best.pth", "open_clip_config.json", "tokenizer.json"])
+def test_a_model_without_a_configuration_of_transformers_is_a_tiny_clip(file, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / file).write_bytes(b"large")
+    (said,) = excerpts([(tmp_path / "mine", tmp_path / "few")])
+    assert "CLIPModel" in said
+    assert load_encoder(tmp_path / "few").tokenizer is not None
