@@ -1,11 +1,12 @@
 """Prepare a training set of up to a million images with four captions each, and read random batches of it: seconds, memory, growth.
 
-    pip install webdataset datasets
-    python benchmarks/prepare.py --out benchmarks/results/prepare-DATE.json [--quick]
+    pip install -e '.[bench]'
+    python benchmarks/prepare.py --out benchmarks/results/prepare-DATE.json [--quick] [--only sizes|loaders]
 
 The tables are synthetic (synthetic_rows.py): distinct ids and captions, pictures of 128 x 64 pixels, some kilobytes each. Each size is
-prepared in a process of its own, `repeats` times, and its peak memory is that process's. The slope is that of log seconds over log
-images by least squares, with the upper end of its 95 % interval (Student's t); 4.2 M images, LUPerson's number, are extrapolated by it.
+prepared in a process of its own, `repeats` times; its peak memory is that process's own, without the pages of mapped files. The slope is
+that of log seconds over log images by least squares, with the upper end of its 95 % interval (Student's t); 4.2 M images, LUPerson's
+number, are extrapolated by it.
 A random batch is 512 rows: captions, rewrites and encoded pictures, not decoded.
 
 Of the sets of 0.1 and 0.3 M, training's batches of 64 pictures of 384 x 128 and their texts are then read by the feed and by torch's
@@ -16,6 +17,7 @@ disturb them less than the rates.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import json
@@ -25,7 +27,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +70,23 @@ def main() -> int:
     if sys.argv[1:2] == ["--compare"]:
         print(json.dumps(_compare(Path(sys.argv[2]), Path(sys.argv[3]), images=int(sys.argv[4]), turns=int(sys.argv[5]))))
         return 0
-    return run_benchmark(__doc__ or "", _run)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--only", choices=["sizes", "loaders"])
+    own, rest = parser.parse_known_args()
+    return run_benchmark(__doc__ or "", partial(_run, only=own.only), rest)
 
 
-def _run(report: Report, quick: bool) -> None:
+def _run(report: Report, quick: bool, *, only: str | None) -> None:
+    compared = () if only == "sizes" or not _can_compare(quick) else (2_000,) if quick else (100_000, 300_000)
+    if only == "loaders":
+        for images in compared:
+            with tempfile.TemporaryDirectory(prefix="prepare_bench_") as scratch:
+                write_tables(Path(scratch) / "tables", images, **_SHAPE)
+                _prepared("--prepare", Path(scratch) / "tables", Path(scratch) / "out0")
+                _compared(report, Path(scratch) / "tables", Path(scratch) / "out0", images=images, turns=3 if quick else 7)
+        return
     # One turn of the largest: it takes half of the time.
     repeats = {2_000: 2, 6_000: 2, 20_000: 2} if quick else {100_000: 3, 300_000: 2, 1_000_000: 1}
-    compared = (2_000,) if quick else (100_000, 300_000)
     points: list[tuple[int, float]] = []
     rates, peaks = {}, {}
     for images, times in repeats.items():
@@ -86,14 +102,14 @@ def _run(report: Report, quick: bool) -> None:
                 repeats=len(found),
                 seconds=[round(each["seconds"], 1) for each in found],
                 cpu_seconds=[round(each["cpu_seconds"], 1) for each in found],
-                peak_rss_mb=round(peaks[images] / 1e6),
+                peak_mb=round(peaks[images] / 1e6),
                 batches_per_s=[round(each["batches_per_s"], 1) for each in found],
             )
             if images == min(repeats):
                 tasks = _prepared("--tasks", tables, Path(scratch) / "tasks")
                 same = _digest(Path(scratch) / "tasks") == _digest(Path(scratch) / "out0")
                 report.row(images=images, what="by Ray tasks on two CPUs", seconds=[round(tasks["seconds"], 1)], same_bytes=same)
-            if images in compared and _can_compare(quick):
+            if images in compared:
                 _compared(report, tables, Path(scratch) / "out0", images=images, turns=3 if quick else 7)
     slope, upper, at_luperson = growth(points)
     report.row(what="4.2 M images x 4, extrapolated", hours=round(at_luperson / 3600, 2), slope=round(slope, 3))
@@ -175,9 +191,9 @@ def _prepare(tables: Path, out: Path) -> dict[str, Any]:
     job = bench_job(tables, out)
     wall, cpu = time.perf_counter(), time.process_time()
     counts = Counts()
-    facts = prepare_pairs(job, out, counts)
+    with _peak_bytes() as peak:
+        facts = prepare_pairs(job, out, counts)
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-    peak = _peak_bytes()
     samples, pictures = RowFile(out / SAMPLES), PictureStore(out / PICTURES)
     draw = np.random.default_rng(1)
     batches = [draw.integers(0, len(samples), _TAKEN) for _ in range(120)]
@@ -190,7 +206,7 @@ def _prepare(tables: Path, out: Path) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
-        "peak_bytes": peak,
+        "peak_bytes": peak[0],
         "samples": facts["samples"],
         "expected": counts.read - facts["rewrites"],
         "batches_per_s": rate,
@@ -256,9 +272,23 @@ def _read(samples: RowFile, pictures: PictureStore, rows: np.ndarray) -> None:
     assert len(found["text"].to_pylist()) == len([pictures[row] for row in found["picture"].to_pylist()]) == len(rows)
 
 
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) << 10
+@contextmanager
+def _peak_bytes() -> Iterator[list[int]]:
+    """The most memory of its own that this process has while the block runs, looked at every 10 ms."""
+    peak, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+            peak[0] = max(peak[0], int(next(line for line in status.splitlines() if line.startswith("RssAnon:")).split()[1]) << 10)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
 
 
 if __name__ == "__main__":

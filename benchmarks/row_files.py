@@ -1,6 +1,6 @@
 """Which file keeps a training set's rows: this project's, Lance's, Hugging Face datasets' or MosaicML streaming's?
 
-    pip install pylance datasets mosaicml-streaming
+    pip install -e '.[bench]'
     python benchmarks/row_files.py --out benchmarks/results/row_files-DATE.json [--quick] [--images 100000]
 
 The same images with four captions each are written in each format, then 512 random rows at a time are taken as bytes and texts: what a
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import json
 import os
 import statistics
@@ -36,6 +37,7 @@ from benchmarks.synthetic_rows import CAPTIONS_EACH, ROWS, iter_rows
 from reid_ray.train.feed.prepared import RowFile, write_rows
 
 _BATCH, _BLOCKS, _BLOCK = 512, 5, 20
+_NEEDED = {"Lance": "lance", "Hugging Face datasets": "datasets", "MosaicML streaming": "streaming"}
 Take = Callable[[np.ndarray], list[tuple[bytes, list[str]]]]
 
 
@@ -55,9 +57,13 @@ def main() -> int:
 def _run(report: Report, quick: bool, *, only: int | None) -> None:
     sizes, turns = ([5_000, 20_000], 2) if quick else ([100_000, 300_000, 1_000_000], 3)
     sizes = sizes if only is None else [only]
+    missing = [name for name, module in _NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing and not quick:
+        raise SystemExit(f"{', '.join(missing)} must be installed; see above which packages that takes")
     for images in sizes:
         # MosaicML's writer takes its rows one by one, and its dataset gives them so: some minutes for many.
-        formats = [name for name in FORMATS if name != "MosaicML streaming" or (images == sizes[0] and only is None)]
+        slow = images != sizes[0] or only is not None
+        formats = [name for name in FORMATS if name not in missing and not (slow and name == "MosaicML streaming")]
         with tempfile.TemporaryDirectory(prefix="row_files_") as scratch:
             written = {name: _in_own_process("--write", name, f"{scratch}/{name}", str(images)) for name in formats}
             read: dict[str, list[dict[str, Any]]] = {name: [] for name in formats}
