@@ -19,6 +19,8 @@ from reid_ray.storage.file_systems import State, Store, open_file_store, store_a
 from reid_ray.storage.regular_files import raise_if_system
 from reid_ray.storage.store_errors import trouble_of
 
+_BUFFER = 1 << 20  # bytes of a column that are read at a time
+
 
 @dataclass(frozen=True)
 class TableFile:
