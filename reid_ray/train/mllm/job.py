@@ -5,6 +5,7 @@ Knows the configuration and the order of preparation; the workers' side is worke
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,14 @@ def run_tune(config: TuneJob) -> dict[str, Any]:
     Raises:
         ReidRayError: inputs, weights or resources are missing or do not fit; before any worker starts.
     """
-    return run_recipe(MllmRecipe(config))
+    return run_recipe(MllmRecipe(with_absolute_models(config)))
+
+
+def with_absolute_models(config: TuneJob) -> TuneJob:
+    """The same job; a model that lies in a folder is named in full, for Ray Train's workers stand in another one than the driver."""
+    names = {name: getattr(config.model, name) for name in ("base", "processor", "adapter")}
+    found = {name: os.path.abspath(place) for name, place in names.items() if place is not None and os.path.exists(place)}
+    return config.model_copy(update={"model": config.model.model_copy(update=found)})
 
 
 @dataclass(frozen=True)
