@@ -33,14 +33,17 @@ class StandIns:
     def applied(self, table: pa.Table) -> pa.Table:
         """The table without the failed captions that have a stand-in, and behind it the stand-ins of its static ones, as dynamic ones.
 
+        Where a captioner has several of a kind for an image, one of each is meant: a second failed one stays, to be counted as failed.
+
         Args:
             table: of CAPTIONS, with STAND_IN_COLUMNS at least.
         """
         if not len(self.key_K) or not table.num_rows:
             return table
         failed, static = _failed(table), _usable_static(table)
-        failed[failed] = self._holds(_keys(table.filter(pa.array(failed))))
-        static[static] = self._holds(_keys(table.filter(pa.array(static))))
+        for rows in (failed, static):
+            key_R = _keys(table.filter(pa.array(rows)))
+            rows[rows] = self._holds(key_R) & _first_of_each(key_R)
         copies = table.filter(pa.array(static))
         for name, value in (
             ("kind", pa.array(["dynamic"] * copies.num_rows, pa.string())),
@@ -95,6 +98,12 @@ def _usable_static(table: pa.Table) -> np.ndarray:
 def _both(table: pa.Table, kind: str, status: str) -> np.ndarray:
     both: np.ndarray = pc.and_(pc.equal(table["kind"], kind), pc.equal(table["status"], status)).to_numpy().copy()
     return both
+
+
+def _first_of_each(key_R: np.ndarray) -> np.ndarray:
+    first_R = np.zeros(len(key_R), bool)
+    first_R[np.unique(key_R, return_index=True)[1]] = True
+    return first_R
 
 
 def _keys(table: pa.Table) -> np.ndarray:

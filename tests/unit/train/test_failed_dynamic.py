@@ -49,6 +49,17 @@ def test_a_failed_dynamic_caption_is_replaced_by_its_captioners_static_one(table
     assert few.num_rows == len(rows)
 
 
+@pytest.mark.parametrize("repeated", ["d1", "s1"])
+def test_a_caption_said_twice_has_one_stand_in_and_no_row_is_lost_or_made(tmp_path, repeated):
+    rows = [row for row in ROWS[:2] for _ in range(1 + (row["caption_id"] == repeated))]
+    table = table_of(CAPTIONS, [row | {"caption_id": f"{row['caption_id']}-{number}"} for number, row in enumerate(rows)])
+    with TableWriter(tmp_path / "captions", CAPTIONS) as writer:
+        writer.append(table)
+    found = find_stand_ins([str(tmp_path / "captions")], kinds=["static", "dynamic"]).applied(table)
+    assert found.num_rows == len(rows) == 3
+    assert count_stand_ins(found["caption_id"]) == 1
+
+
 def test_without_dynamic_captions_nothing_stands_in(tables):
     table = table_of(CAPTIONS, ROWS)
     assert find_stand_ins(tables, kinds=["static", "human"]).applied(table) is table
