@@ -93,3 +93,5 @@ def test_training_for_a_few_steps_writes_a_loadable_model_and_lowers_the_loss(tm
     assert [step for step, _ in history] == [8]
     assert history[0][1] < np.log(768)  # an untrained model's loss
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "model").num_parameters() < 2_000_000
+    on = config.model_copy(update={"init": str(tmp_path / "model"), "sight_steps": 0})
+    assert train_tiny_mllm(tmp_path / "again", on, seed=0, instructions=[])[0][1] < history[0][1]  # it goes on from there

@@ -5,11 +5,17 @@ from __future__ import annotations
 from pydantic import Field
 
 from reid_ray.config.base import Section
+from reid_ray.config.paths import PathOrName
 
 
 class TinyMllmTrainingConfig(Section):
     """Length and rate of training, and which synthetic people it learns from."""
 
+    init: PathOrName | None = Field(
+        None,
+        description="folder of such a model, or builtin:tiny-mllm, to go on from, as when instructions change: its tokenizer is kept; "
+        "null begins with random weights and a tokenizer of its own",
+    )
     sight_steps: int = Field(
         2600, ge=0, description="optimiser steps of the vision part alone, with a linear classifier per attribute: a third of the cost"
     )

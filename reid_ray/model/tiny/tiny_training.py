@@ -8,6 +8,7 @@ result is stored or how vLLM serves it.
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from reid_ray.model.tiny.config import TinyMllmTrainingConfig
 from reid_ray.model.tiny.tasks import PLAIN_INSTRUCTIONS, answer
 from reid_ray.model.tiny.tiny_mllm import build_tiny_mllm
 from reid_ray.progress import progress_bar
+from reid_ray.setup.model_files import resolve_model
+from reid_ray.storage import MANIFEST
 
 _IGNORED = -100  # a label that the loss skips
 _PRETRAINING_SEEDS = 500_000  # offset of the pre-training's people from those of instruction tuning, so that none is in both
@@ -33,7 +36,7 @@ _LARGE_EVERY = 6  # one set in six is drawn larger, so that another grid of imag
 def train_tiny_mllm(
     folder: str | Path, config: TinyMllmTrainingConfig, *, seed: int, instructions: Sequence[str]
 ) -> list[tuple[int, float]]:
-    """Build a random model in `folder`, train it and save it there in bfloat16.
+    """Build a random model in `folder`, or copy config.init there, train it and save it in bfloat16.
 
     Args:
         folder: see build_tiny_mllm.
@@ -50,7 +53,7 @@ def train_tiny_mllm(
     from reid_ray.model.strict_loading import load_pretrained
 
     torch.set_num_threads(config.threads)
-    folder = build_tiny_mllm(folder, seed, instructions)
+    folder = build_tiny_mllm(folder, seed, instructions) if config.init is None else _copied(config.init, Path(folder))
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
     model = load_pretrained(Qwen2_5_VLForConditionalGeneration, folder, dtype=torch.float32, attn_implementation="sdpa").train()
     _pretrain_vision(model.model.visual, config, seed, processor)
@@ -74,6 +77,12 @@ def train_tiny_mllm(
             bar.update(1)
     model.to(torch.bfloat16).save_pretrained(folder)
     return history
+
+
+def _copied(init: str, folder: Path) -> Path:
+    """The model's files of the folder that `init` names, without what says how they were made."""
+    shutil.copytree(resolve_model(init, field="training.init"), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+    return folder
 
 
 class _OneCycleAdamW:

@@ -107,7 +107,7 @@ def test_synthetic_human_captions_all_pass():
     assert [text for pair in people.captions() for text in pair if check_caption(text, limits) is not None] == []
 
 
-@pytest.mark.parametrize("prompt", [STATIC, DYNAMIC.format(template=TEMPLATES["t01"]), f"Describe what you see.\n{REWRITE}"])
+@pytest.mark.parametrize("prompt", [STATIC, DYNAMIC.format(template=TEMPLATES["t02"]), f"Describe what you see.\n{REWRITE}"])
 def test_an_echoed_prompt_is_refused(prompt):
     echoed = check_caption(f"The person, {prompt}", LIMITS, prompt=prompt)
     assert echoed is not None

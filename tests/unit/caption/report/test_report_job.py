@@ -40,7 +40,8 @@ def run(tmp_path):
     for i, caption in enumerate(people.caption_table().to_pylist()[::2]):
         t = truth[i]
         wear = f"{t['upper_color']} {t['upper']} and {t['lower_color']} {t['lower']}"
-        caption |= {"kind": "dynamic", "model": "m", "instruction_id": f"dynamic/t{i % 5 + 1:02d}", "text": f"A {t['gender']} in a {wear}."}
+        caption |= {"kind": "dynamic", "model": "m", "instruction_id": f"dynamic/{sorted(TEMPLATES)[i % 5]}"}
+        caption["text"] = f"A {t['gender']} in a {wear}."
         rows.append(caption)
         changed = wear.replace(t["upper_color"], "orange", 1)
         for number, (text, score) in enumerate(
