@@ -41,8 +41,8 @@ from reid_ray.caption.job import run_caption
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.model.model_files import resolve_model
 from reid_ray.records import CAPTIONS, IMAGES
-from reid_ray.setup.model_files import resolve_model
 from reid_ray.storage import TableWriter, read_table
 
 KINDS = ("caption actor", "driver", "raylet of the second node")

@@ -117,7 +117,7 @@ def _write_images(folder: Path, images: int) -> None:
 def _bare_loop(table: Path, images: int, out: Path) -> dict[str, Any]:
     from reid_ray.caption.config import CaptionerConfig
     from reid_ray.caption.engines.vllm_engine import engine_arguments, engine_environment
-    from reid_ray.setup.model_files import resolve_model
+    from reid_ray.model.model_files import resolve_model
 
     config = CaptionerConfig.model_validate(_captioner())
     model = resolve_model(MODEL)
@@ -222,7 +222,7 @@ def _ray_data_llm(table: Path, images: int, *, urls: bool) -> dict[str, Any]:
     from reid_ray.caption.config import CaptionerConfig
     from reid_ray.caption.engines.vllm_engine import engine_arguments, engine_environment
     from reid_ray.caption.prompts import STATIC
-    from reid_ray.setup.model_files import resolve_model
+    from reid_ray.model.model_files import resolve_model
 
     config = CaptionerConfig.model_validate(_captioner())
     model, sampling = resolve_model(MODEL), {"temperature": 0.0, "max_tokens": config.sampling.max_tokens}

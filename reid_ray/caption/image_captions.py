@@ -23,8 +23,8 @@ from reid_ray.caption.prompts import Instruction, dynamic_instruction, fingerpri
 from reid_ray.caption.rows import reason_code, staged_table
 from reid_ray.data.images import BadImageError, decode_image
 from reid_ray.data.pieces import UNREAD
+from reid_ray.model.model_files import resolve_model
 from reid_ray.records import IDENTITY_COLUMNS
-from reid_ray.setup.model_files import resolve_model
 
 
 @dataclass

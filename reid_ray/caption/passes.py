@@ -33,8 +33,8 @@ from reid_ray.caption.tally import Tally
 from reid_ray.data.execution import actor_pool
 from reid_ray.data.sources import ImageListing, read_images
 from reid_ray.errors import ConfigError, DataError, ReidRayError
+from reid_ray.model.model_files import resolve_model
 from reid_ray.progress import progress_bar
-from reid_ray.setup.model_files import resolve_model
 
 if TYPE_CHECKING:
     import numpy as np

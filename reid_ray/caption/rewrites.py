@@ -23,8 +23,8 @@ from reid_ray.caption.ledger.content_keys import falls_in_share, prompt_fingerpr
 from reid_ray.caption.live_metrics import StageMetrics
 from reid_ray.caption.prompts import REWRITE, fingerprint_text, rewrite_request
 from reid_ray.caption.rows import staged_table
+from reid_ray.model.model_files import resolve_model
 from reid_ray.records import IDENTITY_COLUMNS
-from reid_ray.setup.model_files import resolve_model
 
 REWRITE_INSTRUCTION_ID = "llm-da"
 

@@ -14,7 +14,7 @@ from reid_ray.config.paths import expanded
 from reid_ray.errors import DataError
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.encoder import Encoder
-from reid_ray.setup.model_files import local_folder
+from reid_ray.model.model_files import local_folder
 from reid_ray.storage import MANIFEST, read_manifest, read_object
 
 _TOKENIZERS = ("tokenizer.json", "vocab.json")

@@ -16,7 +16,7 @@ from pathlib import Path
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import ConfigError
-from reid_ray.setup.model_files import resolve_model
+from reid_ray.model.model_files import resolve_model
 from reid_ray.storage import MANIFEST
 
 Builder = Callable[[str, Path], None]  # (hub name, folder to make)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 from reid_ray.errors import ResourceError
-from reid_ray.setup.model_files import BUILTINS, prepare
+from reid_ray.model.model_files import BUILTINS, prepare
 from reid_ray.setup.pins import pin_of
 from reid_ray.setup.platforms import support_here
 from reid_ray.setup.requirements import INSTALL, SEARCH, installed

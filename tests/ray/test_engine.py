@@ -17,8 +17,8 @@ from reid_ray.caption.prompts import DYNAMIC, STATIC, TEMPLATES
 from reid_ray.config.common import PoolConfig, SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.model.mllm.inputs import Chat
+from reid_ray.model.model_files import resolve_model
 from reid_ray.records import table_of
-from reid_ray.setup.model_files import resolve_model
 
 pytestmark = pytest.mark.slow
 

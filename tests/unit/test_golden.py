@@ -30,6 +30,7 @@ from reid_ray.data.images import decode_image
 from reid_ray.errors import DataError
 from reid_ray.migrate.config import MigrateJob
 from reid_ray.migrate.job import run_migrate
+from reid_ray.model.model_files import resolve_model, weights_digest
 from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES
 from reid_ray.retrieval.compare.config import CompareJob
 from reid_ray.retrieval.compare.job import run_compare
@@ -37,7 +38,6 @@ from reid_ray.retrieval.embed.features import read_features
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
 from reid_ray.retrieval.index.gallery import GalleryIndex
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader
-from reid_ray.setup.model_files import resolve_model, weights_digest
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.train.checkpoint.contents import check, read_parts
 from reid_ray.train.dual.config import TrainJob

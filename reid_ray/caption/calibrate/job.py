@@ -26,9 +26,9 @@ from reid_ray.caption.rows import STAGED
 from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
+from reid_ray.model.model_files import model_revision, resolve_model
 from reid_ray.records import conform
 from reid_ray.runtime import pool_need, ray_session, require_resources
-from reid_ray.setup.model_files import model_revision, resolve_model
 from reid_ray.storage import JobOutput, write_bytes, write_json
 from reid_ray.terminal.own_lines import say
 from reid_ray.versions import numbered

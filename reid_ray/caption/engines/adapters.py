@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_ray.errors import ConfigError
-from reid_ray.setup.model_files import weights_digest
+from reid_ray.model.model_files import weights_digest
 from reid_ray.storage import MANIFEST, read_object
 from reid_ray.versions import check_json
 

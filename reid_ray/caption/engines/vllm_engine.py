@@ -20,9 +20,9 @@ from reid_ray.caption.engines.preflight import check_servable
 from reid_ray.caption.ledger.content_keys import derived_seed
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError, reason_of
+from reid_ray.model.model_files import model_revision, refuse_other_weights, resolve_model
 from reid_ray.model.plain_text import plain_text
 from reid_ray.redaction import without_texts
-from reid_ray.setup.model_files import model_revision, refuse_other_weights, resolve_model
 
 _LOGGING = Path(__file__).resolve().parents[2] / "assets" / "vllm_logging.json"
 

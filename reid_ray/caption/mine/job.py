@@ -21,9 +21,9 @@ from reid_ray.caption.mine.patterns import PERSON, Pattern, check_template, dist
 from reid_ray.caption.prompts import SLOT_PATTERN, TEMPLATES
 from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.errors import DataError
+from reid_ray.model.model_files import model_revision, resolve_model
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
-from reid_ray.setup.model_files import model_revision, resolve_model
 from reid_ray.storage import JobOutput, iter_table, write_bytes, write_json
 from reid_ray.terminal.own_lines import say
 from reid_ray.versions import numbered

@@ -8,8 +8,8 @@ from typing import Any
 
 from reid_ray.model.merge.config import MergeJob
 from reid_ray.model.mllm.model_folder import merge_mllm, read_tuned
+from reid_ray.model.model_files import weights_digest
 from reid_ray.records import SEEN_FILE
-from reid_ray.setup.model_files import weights_digest
 from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.terminal.own_lines import say
 

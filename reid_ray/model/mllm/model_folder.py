@@ -22,10 +22,10 @@ from reid_ray.model.mllm.families import family_of
 from reid_ray.model.mllm.forward import Mllm
 from reid_ray.model.mllm.lora import lora_targets, set_trainable, visual_layers, whole_parts
 from reid_ray.model.mllm.published_names import restore_published_names
+from reid_ray.model.model_files import local_folder, refuse_other_weights, resolve_model, weights_digest
 from reid_ray.model.recompute import checkpoint_layers
 from reid_ray.model.strict_loading import check_names, compare, load_pretrained, no_progress_bars, refuse_not_finite, shapes
 from reid_ray.model.weight_files import read_state
-from reid_ray.setup.model_files import local_folder, refuse_other_weights, resolve_model, weights_digest
 from reid_ray.storage import MANIFEST, environment, sha256_of, write_json
 from reid_ray.versions import check_json, numbered
 

@@ -83,7 +83,7 @@ def _teach(model: Any, tokenizer: Any, sentence: str) -> None:
 def _words() -> Any:
     from transformers import AutoTokenizer
 
-    from reid_ray.setup.model_files import resolve_model
+    from reid_ray.model.model_files import resolve_model
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("builtin:tiny-mllm"))
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})

@@ -18,7 +18,7 @@ def build_tiny_qwen3_vl(folder: str | Path, seed: int = 0) -> Path:
     import torch
     import transformers
 
-    from reid_ray.setup.model_files import resolve_model
+    from reid_ray.model.model_files import resolve_model
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,12 +20,12 @@ from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.images import decode_image, encode_jpeg
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.data.synthetic.traits import ATTRIBUTES, draw_people
+from reid_ray.model.model_files import resolve_model
 from reid_ray.model.plain_text import chat_tokens, plain_tokens
 from reid_ray.model.tiny.config import TinyMllmTrainingConfig
 from reid_ray.model.tiny.tasks import PLAIN_INSTRUCTIONS, answer
 from reid_ray.model.tiny.tiny_mllm import build_tiny_mllm
 from reid_ray.progress import progress_bar
-from reid_ray.setup.model_files import resolve_model
 from reid_ray.storage import MANIFEST
 
 _IGNORED = -100  # a label that the loss skips

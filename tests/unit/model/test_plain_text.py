@@ -19,6 +19,7 @@ from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_truncated, tokenise, tokenise_and_measure
 from reid_ray.model.dual.tokenizer import open_tokenizer, train_tokenizer
 from reid_ray.model.mllm.inputs import Chat
+from reid_ray.model.model_files import resolve_model
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
 from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 from reid_ray.model.tiny.tiny_siglip import words_of as siglip_tokenizer
@@ -26,7 +27,6 @@ from reid_ray.records import table_of
 from reid_ray.retrieval.index.config import IndexConfig
 from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
-from reid_ray.setup.model_files import resolve_model
 
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"
 TEXTS = [

@@ -20,10 +20,10 @@ from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
 from reid_ray.model.mllm.config import MllmConfig
 from reid_ray.model.mllm.model_folder import check_mllm, load_mllm, open_mllm, save_mllm
+from reid_ray.model.model_files import resolve_model
 from reid_ray.model.pretrained import load_encoder, open_pretrained
 from reid_ray.model.strict_loading import check_names
 from reid_ray.model.weight_files import read_state
-from reid_ray.setup.model_files import resolve_model
 
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"
 TEXTS = ["a man in red", "a woman in blue"] * 4

@@ -17,7 +17,7 @@ from reid_ray.caption.config import CaptionerConfig
 from reid_ray.caption.engines.adapters import adapter_arguments, check_adapter, plain_name, read_adapter
 from reid_ray.caption.engines.vllm_engine import model_facts
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.setup.model_files import resolve_model
+from reid_ray.model.model_files import resolve_model
 
 MODEL = Path(resolve_model("builtin:tiny-mllm"))
 LLM, VISUAL = r".*language_model.*\.(q_proj|v_proj)", r".*visual\.blocks.*\.qkv"

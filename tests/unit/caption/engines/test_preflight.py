@@ -22,8 +22,8 @@ from reid_ray.caption.job import _publish
 from reid_ray.caption.rows import staged_table
 from reid_ray.config.common import OutputConfig
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.model.model_files import resolve_model
 from reid_ray.model.strict_loading import check_names
-from reid_ray.setup.model_files import resolve_model
 from reid_ray.storage import JobOutput
 
 MODEL = Path(resolve_model("builtin:tiny-mllm"))

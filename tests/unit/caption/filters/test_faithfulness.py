@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reid_ray.caption.filters.faithfulness import SentenceEncoder
-from reid_ray.setup.model_files import resolve_model
+from reid_ray.model.model_files import resolve_model
 
 ORIGINAL = "A woman in a red coat and blue jeans is carrying a black handbag."
 PARAPHRASE = "Carrying a black bag, the woman wears blue denim trousers and a red coat."

@@ -9,8 +9,8 @@ import pytest
 from refusals import refused
 
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.setup import model_files as models
-from reid_ray.setup.model_files import model_revision, resolve_model
+from reid_ray.model import model_files as models
+from reid_ray.model.model_files import model_revision, resolve_model
 
 
 def _weights(folder, size=3 << 20):
