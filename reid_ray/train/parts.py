@@ -50,7 +50,12 @@ class StepPlan(Protocol):
 
 
 class BatchFeed(Protocol):
-    """The data loader of one worker; a step's batch is a function of the step alone, so that a resumed run sees the same."""
+    """The data loader of one worker; a step's batch is a function of the step alone, so that a resumed run sees the same.
+
+    elsewhere: finds the prepared data on whatever node it is called; None where all nodes see them at the same place.
+    """
+
+    elsewhere: Callable[[], Path] | None
 
     @property
     def plan(self) -> StepPlan:

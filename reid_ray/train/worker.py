@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from reid_ray.redaction import redacted
 from reid_ray.train.checkpoint.best import restore_best
 from reid_ray.train.checkpoint.checkpoint_place import Checkpoints
 from reid_ray.train.collectives import broadcast
+from reid_ray.train.config import StagingConfig
 from reid_ray.train.log.run_log import RunLog
 from reid_ray.train.loop import train
-from reid_ray.train.recipe import Recipe
-from reid_ray.train.shipment import staged
+from reid_ray.train.recipe import DATA, Recipe
+from reid_ray.train.shipment import Shipment, staged
 from reid_ray.train.worker_errors import is_stopped, stop_run
 
 
@@ -51,6 +53,7 @@ def _train(settings: dict[str, Any]) -> None:
     if not torch.cuda.is_available():
         torch.set_num_threads(config.workers.torch_threads)
     parts = recipe.parts(folder, staged(settings["shipment"], config.staging))
+    parts.feed.elsewhere = partial(_prepared_data, settings["shipment"], config.staging)
     checkpoints = Checkpoints(settings["filesystem"], settings["checkpoints"], keep=config.schedule.keep_checkpoints)
     progress = checkpoints.restore(parts)
     progress = broadcast(restore_best(folder, progress) if dist.get_rank() == 0 else progress)
@@ -73,6 +76,11 @@ def _train(settings: dict[str, Any]) -> None:
     if parts.finish is not None:
         parts.finish()
     log.close()
+
+
+def _prepared_data(shipment: Shipment, config: StagingConfig) -> Path:
+    """Where the prepared data lie on the node that asks."""
+    return staged(shipment, config) / DATA
 
 
 def _worker_places() -> list[dict[str, Any]]:

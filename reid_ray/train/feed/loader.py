@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,11 @@ class Feed:
         collate: the model's; after augmentation.
         rank: this worker.
         world: how many workers share each batch.
+
+    elsewhere: finds the folder on whatever node it is called; None where all nodes see it at the same place.
     """
+
+    elsewhere: Callable[[], Path] | None = None
 
     def __init__(
         self,
@@ -67,7 +72,8 @@ class Feed:
         world: int,
     ) -> None:
         self._folder, self._samples = folder, RowFile(folder / SAMPLES)
-        self._decoder = Decoder(folder / PICTURES, config, resize=resize, fill=fill)
+        self._open_in = partial(_decoder_in, config=config, resize=resize, fill=fill)
+        self._decoder = self._open_in(partial(Path, folder))
         self._config, self._collate, self._rank, self._world = config, collate, rank, world
         rewrites_S = self._samples.lengths("rewrites")
         # Texts are numbered as texts_of gives them: captions first, then each caption's rewrites.
@@ -140,7 +146,8 @@ class Feed:
                 asked.append(self._shard(step))
                 yield asked[-1].request
 
-        for pictures in decoded_in_order(requests(), self._decoder, pool, world=self._world):
+        open_decoder = partial(self._open_in, self.elsewhere or partial(Path, self._folder))
+        for pictures in decoded_in_order(requests(), open_decoder, pool, world=self._world):
             yield self._batch(asked.popleft(), pictures)
 
     def _shard(self, step: int) -> BatchShard:
@@ -155,6 +162,11 @@ class Feed:
 
     def _batch(self, shard: BatchShard, pictures: list[np.ndarray]) -> TrainBatch:
         return TrainBatch(self._collate(pictures, shard.texts), torch.from_numpy(shard.person_A), torch.from_numpy(shard.text_A))
+
+
+def _decoder_in(find: Callable[[], Path], *, config: BatchesConfig, resize: Resize, fill: Fill) -> Decoder:
+    """The decoder of the pictures in a folder that is found where this is called."""
+    return Decoder(find() / PICTURES, config, resize=resize, fill=fill)
 
 
 def _prefetch(batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:

@@ -1,12 +1,12 @@
 """Decoding on a Ray Data actor pool: picture ids go out, decoded and augmented pixels come back in order.
 
-The actors may run on any node that sees the run's folder, also on those without a GPU. Ids flow to them in small blocks, pixels come back
-through the object store; nothing is shuffled or kept. Knows Ray Data and a Decoder; not texts, tensors or plans.
+The actors may run on any node, also on those without a GPU; each opens the pictures where its node has them. Ids flow to them in small
+blocks, pixels come back through the object store; nothing is shuffled or kept. Knows Ray Data and a Decoder; not texts, tensors or plans.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,17 +22,19 @@ from reid_ray.train.feed.decoding import Decoder, PictureRequest
 _SEGMENT = 2048
 
 
-def decoded_in_order(requests: Iterator[PictureRequest], decoder: Decoder, pool: PoolConfig, *, world: int) -> Iterator[list[np.ndarray]]:
+def decoded_in_order(
+    requests: Iterator[PictureRequest], open_decoder: Callable[[], Decoder], pool: PoolConfig, *, world: int
+) -> Iterator[list[np.ndarray]]:
     """The pictures of each step, read-only uint8 [H, W, 3].
 
     Args:
         requests: which pictures; drawn up to 2,048 blocks before they are decoded.
-        decoder: travels to the actors.
+        open_decoder: called by each actor, on its node.
         pool: this worker's own actors; batch_size ids make a block, which one call decodes.
         world: how many workers do the same and share the object store.
     """
     for steps in _segments(requests, size=pool.batch_size, blocks=_SEGMENT):
-        decoded = _decode([block for step in steps for block in step], decoder, pool, world)
+        decoded = _decode([block for step in steps for block in step], open_decoder, pool, world)
         for step in steps:
             yield [picture for block in step for picture in _pictures(next(decoded), block)]
         decoded.close()
@@ -47,8 +49,8 @@ def decoder_needs(batches: BatchesConfig, workers: WorkersConfig) -> list[Need]:
 
 
 class _DecodeActor:
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, open_decoder: Callable[[], Decoder]) -> None:
+        self._decoder = open_decoder()
 
     def __call__(self, ids: pa.Table) -> pa.Table:
         pictures = self._decoder(PictureRequest(ids["step"][0].as_py(), ids["row"].to_numpy(), ids["place"].to_numpy()))
@@ -56,7 +58,7 @@ class _DecodeActor:
         return ids.append_column("height", [[len(picture) for picture in pictures]]).append_column("pixels", pixels)
 
 
-def _decode(blocks: list[pa.Table], decoder: Decoder, pool: PoolConfig, world: int) -> Generator[pa.Table, None, None]:
+def _decode(blocks: list[pa.Table], open_decoder: Callable[[], Decoder], pool: PoolConfig, world: int) -> Generator[pa.Table, None, None]:
     import ray.data
     from ray.data import ExecutionResources
 
@@ -66,7 +68,7 @@ def _decode(blocks: list[pa.Table], decoder: Decoder, pool: PoolConfig, world: i
     with ray_data_execution(no_progress_timeout_s=-1):
         options = {**actor_pool(pool), "batch_size": None}  # a block is a batch
         # from_blocks, not from_arrow, which runs a task per block to ask for its schema.
-        dataset = ray.data.from_blocks(blocks).map_batches(_DecodeActor, fn_constructor_kwargs={"decoder": decoder}, **options)
+        dataset = ray.data.from_blocks(blocks).map_batches(_DecodeActor, fn_constructor_kwargs={"open_decoder": open_decoder}, **options)
         # Unless told otherwise, every worker's dataset takes the whole object store for its own.
         if (store := object_store_bytes()) is not None:
             limits = ExecutionResources.for_limits(object_store_memory=0.5 * store / world)
