@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,9 @@ def reid_ray(home, tmp_path):
         folder.mkdir(exist_ok=True)
         command = [home / "venv" / "bin" / "reid-ray", *words]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=folder, env=environment, **streams)
+        # A job keeps a signal ignored that was ignored when it began, as all are of a test run in the background.
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=heard, **streams)
 
     return start
 

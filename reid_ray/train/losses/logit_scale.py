@@ -16,6 +16,7 @@ from reid_ray.train.collectives import distributed
 
 MOST = 100.0  # CLIP: "clipped to prevent scaling the logits by more than 100"
 _MOST_LOG = math.log(MOST)
+_LEAST_LOG = -80.0  # where only a run that diverges comes: a temperature further up would be no float32 number
 
 
 class LogitScale(nn.Module):
@@ -38,8 +39,8 @@ class LogitScale(nn.Module):
         return _Capped.apply(self.shift.float() + self._start)
 
     def value(self, shift: torch.Tensor) -> float:
-        """The log scale of a stored parameter."""
-        return min(self._start + shift.item(), _MOST_LOG)
+        """The log scale of a stored parameter, at most log 100 and not so small that its temperature is no number."""
+        return max(min(self._start + shift.item(), _MOST_LOG), _LEAST_LOG)
 
 
 class _Capped(torch.autograd.Function):

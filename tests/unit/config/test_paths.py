@@ -90,7 +90,7 @@ def test_an_encoder_given_in_python_may_lie_at_home(tmp_path, monkeypatch):
 NO_PLACES = {
     *("revision", "split", "query_split", "train_split", "val_split", "test_split", "name", "pattern", "columns", "script", "device"),
     *("regex", "grammar", "choice", "chat_template", "address", "overrides", "query", "host", "token_env", "project", "mlflow_uri"),
-    *("llm", "visual", "common", "specific", "LogConfig.run", "TransferCell.train", "TransferCell.test"),
+    *("llm", "visual", "common", "specific", "LogConfig.run", "TransferCell.train", "TransferCell.test", "splits"),
 }
 
 

@@ -76,6 +76,11 @@ def test_a_step_that_overshoots_a_hundred_is_not_seen_by_the_loss_nor_by_what_is
     assert math.exp(scale.value(scale.shift)) == pytest.approx(100.0)
 
 
+def test_a_scale_that_diverges_downwards_is_saved_as_a_number():
+    assert math.isfinite(math.exp(-LogitScale(4.6).value(torch.tensor([-1e30]))))
+    assert math.isnan(LogitScale(4.6).value(torch.tensor([math.nan])))
+
+
 def test_half_precision_keeps_the_start_and_small_steps():
     scale = LogitScale(math.log(1 / 0.07)).bfloat16()
     with torch.no_grad():
