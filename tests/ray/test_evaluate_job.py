@@ -84,8 +84,8 @@ def test_ray_data_actors_score_as_a_plain_loop_does(world, local_ray, protocol):
         assert result[name] == pytest.approx(value, abs=1e-6), name
     assert sum(result["failed"]["gallery"].values()) == 1
     assert result["selection"]["selected_on"] == "val"
-    assert result["selected_elsewhere"] is True
-    assert "not selected on it" in (output / "report.md").read_text()
+    assert result["selected_elsewhere"] is None  # these weights have no record, and the name of a split is none
+    assert "not selected on it" not in (output / "report.md").read_text()
     assert (output / "sheet.png").is_file()
 
 

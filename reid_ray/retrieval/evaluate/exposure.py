@@ -145,6 +145,7 @@ def _open(found: Mapping[str, Any], facts: SeenFacts) -> list[str]:
         return said
     if found["images"] is None:
         said.append("the gallery's pictures were not given, so identities alone were compared")
+    said += [*_of_pictures(found, "the gallery"), *_of_pictures(found["queries"], "the queries")]
     said += [*_of_identities(found, "the gallery"), *_of_identities(found["queries"], "the queries")]
     if facts.without_hash:
         said.append(f"near duplicates of {facts.without_hash} pictures that were seen, for their perceptual hashes are not recorded")
@@ -170,6 +171,12 @@ def _shared(side: Mapping[str, Any] | None, role: str, name: str) -> str | None:
 def _nothing(found: Mapping[str, Any], of: str) -> str:
     pictures = f"none of {of}'s {found['images']} images, no near duplicate of one and " if found["images"] is not None else ""
     return f"As far as is recorded, {pictures}none of {of}'s {found['identities']} identities was trained on or chose the weights."
+
+
+def _of_pictures(side: Mapping[str, Any] | None, name: str) -> list[str]:
+    if side is None or not side["unshown"]:
+        return []
+    return [f"{side['unshown']} of {side['images']} pictures of {name}, whose contents are not at hand"]
 
 
 def _of_identities(side: Mapping[str, Any] | None, name: str) -> list[str]:

@@ -126,7 +126,7 @@ def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
         "split": {"queries": config.query_split or config.split, "gallery": config.split},
         "selection": selection,
         "exposure": found,
-        "selected_elsewhere": selected_elsewhere(config, selection, found),
+        "selected_elsewhere": selected_elsewhere(found),
         "encoder": {
             "path": config.encoder,
             "fingerprints": fingerprints,

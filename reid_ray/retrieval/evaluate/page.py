@@ -148,7 +148,7 @@ def _selected(selection: Mapping[str, Any]) -> str:
 def _once(result: Mapping[str, Any]) -> str:
     once = f"This run scored split {_said(result['split']['queries'])} once, with one set of weights"
     if result["selected_elsewhere"] is None:
-        return f"{once}; whether they were trained or selected on it is not recorded."
+        return f"{once}; whether they were trained or selected on it is not wholly known."
     if result["selected_elsewhere"]:
         return f"{once} that was not selected on it."
     return f"{once}, which have seen it."

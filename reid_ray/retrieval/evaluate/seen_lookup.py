@@ -47,8 +47,9 @@ def look_up(seen: Iterable[pa.Table], sides: Mapping[str, pa.Table]) -> tuple[di
 
     Returns:
         Per side {"images", "identities", "texts": how many it has, None where contents are not at hand, "nameless": identities of tables
-        that name no data set, "renumbered": those of which equal numbers were seen that may be others, "train": {"images": those of a seen
-        content, "near": others that are near duplicates of one, "identities", "texts"}, "val": {...}}; and the facts of `seen`.
+        that name no data set, "unshown": images whose content is not at hand while others' are, "renumbered": identities of which equal
+        numbers were seen that may be others, "train": {"images": those of a seen content, "near": others that are near duplicates of one,
+        "identities", "texts"}, "val": {...}}; and the facts of `seen`.
     """
     facts = SeenFacts()
     told = {name: _Side(rows) for name, rows in sides.items()}
@@ -114,6 +115,7 @@ class _Side:
             "identities": len(self._people) + self._nameless,
             "texts": int(self._texts.count) if texts else None,
             "nameless": self._nameless,
+            "unshown": int((~self._content.known_N).sum()) if pictures else None,
             "renumbered": len({who for met in self._met.values() for who in met if who[0] in _RENUMBERED}),
         }
         for role in ROLES:

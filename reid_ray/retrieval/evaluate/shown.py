@@ -19,19 +19,21 @@ from reid_ray.data.perceptual_hash import BITS, picture_hash
 from reid_ray.data.seen_rows import image_rows, text_rows
 from reid_ray.data.sources import image_listing, iter_images
 from reid_ray.progress import progress_bar
-from reid_ray.records import IMAGES, text_hash64
+from reid_ray.records import IMAGES, SEEN, text_hash64
 from reid_ray.retrieval.evaluate.seen_lookup import hashes_of
 from reid_ray.retrieval.index.near_hashes import NearHashes
 from reid_ray.storage import iter_table, sha256_of
 
 _COLUMNS = ["image_sha256", "dataset", "person_id"]
+_LOOKS = ["content", "near"]
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """N images of a table: rows of SEEN, and who is on them where: int64, -1 if unknown."""
+    """N images: rows of SEEN, their ids, and who is on them where: int64, -1 if unknown."""
 
     rows: pa.Table
+    ids: pa.ChunkedArray
     person_N: np.ndarray
     camera_N: np.ndarray
 
@@ -45,7 +47,7 @@ def read_pictures(path: str, split: str | None, *, max_pixels: int) -> Pictures 
         return None
     source = ImagesConfig(source="parquet", path=path, split=split, max_pixels=max_pixels)
     listing = image_listing(source)
-    parts, cameras = [], []
+    parts, ids, cameras = [], [], []
     with ThreadPoolExecutor(4) as pool, progress_bar("exposure", listing.count, unit="image") as bar:
         for piece in iter_images(source, listing=listing):
             data = piece["image"].to_pylist()
@@ -54,17 +56,29 @@ def read_pictures(path: str, split: str | None, *, max_pixels: int) -> Pictures 
             digests = [digest or (sha256_of(image) if image is not None else None) for digest, image in zip(told, data, strict=True)]
             named = piece.set_column(piece.column_names.index("image_sha256"), "image_sha256", pa.array(digests, pa.string()))
             parts.append(image_rows("", named.select(_COLUMNS), np.frombuffer(hashed, np.uint8).reshape(-1, BITS // 8)))
+            ids.extend(piece["image_id"].chunks)
             cameras.append(pc.fill_null(piece["camera_id"].cast(pa.int64()), -1).to_numpy())
             bar.update(piece.num_rows)
     rows = pa.concat_tables(parts)
-    return Pictures(rows, pc.fill_null(rows["person_id"], -1).to_numpy(), np.concatenate(cameras))
+    return Pictures(rows, pa.chunked_array(ids, pa.string()), pc.fill_null(rows["person_id"], -1).to_numpy(), np.concatenate(cameras))
+
+
+def pictures_of(items: pa.Table, pictures: Pictures) -> Pictures:
+    """The images that are scored, rows of EMBEDDINGS, with what they look like: content and near are null where `pictures` lacks the id.
+
+    Who they are is theirs: the table of pictures may be another than the one that was embedded.
+    """
+    place_N = pc.index_in(items["item_id"], value_set=pictures.ids)
+    rows, looks = _named(items), pictures.rows.select(_LOOKS).take(place_N)
+    for name in _LOOKS:
+        rows = rows.set_column(rows.column_names.index(name), SEEN.field(name), looks[name])
+    who = (pc.fill_null(items[name].cast(pa.int64()), -1).to_numpy() for name in ("person_id", "camera_id"))
+    return Pictures(rows, items["item_id"], *who)
 
 
 def item_rows(items: pa.Table) -> pa.Table:
     """Identities and texts of rows of EMBEDDINGS, whose pictures are not at hand."""
-    columns = items.select(["dataset", "person_id"]).append_column("image_sha256", pa.nulls(items.num_rows, pa.string()))
-    rows = image_rows("", columns, None)
-    return pa.concat_tables([rows, text_rows("", text_hash64(items["text"]))])
+    return pa.concat_tables([_named(items), text_rows("", text_hash64(items["text"]))])
 
 
 def copies_across(queries: Pictures, gallery: Pictures) -> dict[str, int]:
@@ -88,6 +102,11 @@ def gallery_digest(items: pa.Table) -> str:
     for batch in pa.chunked_array(told.take(pc.sort_indices(told))).chunks:
         digest.update("\n".join(batch.to_pylist()).encode("utf-8") + b"\n")
     return digest.hexdigest()[:16]
+
+
+def _named(items: pa.Table) -> pa.Table:
+    columns = items.select(["dataset", "person_id"]).append_column("image_sha256", pa.nulls(items.num_rows, pa.string()))
+    return image_rows("", columns, None)
 
 
 def _hash(data: bytes | None, max_pixels: int) -> bytes:

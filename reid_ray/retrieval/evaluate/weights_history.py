@@ -16,7 +16,7 @@ from reid_ray.records import SEEN_FILE
 from reid_ray.retrieval.embed.features import Features
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.exposure import exposure
-from reid_ray.retrieval.evaluate.shown import copies_across, item_rows, read_pictures
+from reid_ray.retrieval.evaluate.shown import Pictures, copies_across, item_rows, pictures_of, read_pictures
 from reid_ray.storage import MANIFEST, read_manifest
 
 
@@ -47,10 +47,13 @@ def exposure_of_score(config: EvaluateJob, queries: Features, gallery: Features)
     by_image = config.protocol == "image_to_image"
     shown = asked = None
     if config.images is not None and (recorded or by_image):  # else nothing is to be compared with their pixels
-        shown = read_pictures(config.images, config.split, max_pixels=config.max_pixels)
-        query_split = config.query_split or config.split
-        same = query_split == config.split
-        asked = (shown if same else read_pictures(config.images, query_split, max_pixels=config.max_pixels)) if by_image else None
+        read: dict[str | None, Pictures | None] = {}
+        sides = {"gallery": (config.split, gallery), **({"queries": (config.query_split or config.split, queries)} if by_image else {})}
+        for split, _ in sides.values():
+            if split not in read:
+                read[split] = read_pictures(config.images, split, max_pixels=config.max_pixels)
+        found = {name: pictures_of(side.items, table) for name, (split, side) in sides.items() if (table := read[split]) is not None}
+        shown, asked = found.get("gallery"), found.get("queries")
     return exposure(
         seen_by(folder) if folder is not None else [unknown_rows(None)],
         shown.rows if shown is not None else item_rows(gallery.items),
@@ -60,13 +63,14 @@ def exposure_of_score(config: EvaluateJob, queries: Features, gallery: Features)
     )
 
 
-def selected_elsewhere(config: EvaluateJob, selection: Mapping[str, Any], found: Mapping[str, Any]) -> bool | None:
-    """Whether the weights were trained and chosen on other people: by what training recorded, else by the split's name; None: unknown."""
+def selected_elsewhere(found: Mapping[str, Any]) -> bool | None:
+    """Whether the weights were trained and chosen on other people, by what training recorded of all they have seen; None: unknown.
+
+    The name of the split that chose them does not tell: what is called test here may have been called train there.
+    """
     if "SEEN" in found["marks"]:
         return False
-    if found["recorded"]:
-        return True
-    return None if selection["selection"] is None else selection["selected_on"] != (config.query_split or config.split)
+    return None if {"OVERLAP", "TEXTS", "UNKNOWN"} & set(found["marks"]) else True
 
 
 def _run_manifest(folder: Path) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from reid_ray.retrieval.compare.job import run_compare
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.exposure import exposure_of
 from reid_ray.retrieval.evaluate.job import read_result, run_evaluate
+from reid_ray.retrieval.evaluate.weights_history import selected_elsewhere
 from reid_ray.retrieval.transfer.config import TransferJob
 from reid_ray.retrieval.transfer.job import run_transfer
 from reid_ray.storage import Counts, write_json
@@ -172,3 +173,37 @@ def test_runs_of_other_galleries_splits_and_protocols_are_not_compared_and_what_
         write_json(reranked / "result.json", {**result, name: other})
         with refused(DataError, name.replace("_", " "), "compare runs of one test"):
             run_compare(CompareJob.model_validate({**config, "candidate": str(reranked)}))
+
+
+def test_vectors_of_what_was_trained_on_beside_the_pictures_of_others_do_not_pass_for_clean(world):
+    """What is ranked are the vectors: pictures of other images say nothing of them, and who they are they say themselves."""
+    images = pq.read_table(world / "images.parquet")
+    rows = images.to_pylist()
+    others = [{**row, "split": "train"} for row in rows if row["split"] == "test"]
+    some = [row for row in rows if row["split"] == "train"][:3]
+    for name, table, seen in (("others", others, None), ("some", [*others, *some], 3)):
+        pq.write_table(table_of(images.schema, table), world / f"{name}.parquet")
+        result = read_result(scored(world, name, images=f"{world}/{name}.parquet"))
+        found = result["exposure"]
+        assert found["train"]["images"] == seen
+        assert found["identities"] == len({row["person_id"] for row in rows if row["split"] == "train"})
+        assert "UNKNOWN" in found["marks"]
+        assert any("pictures" in said for said in found["open"])
+        assert result["selected_elsewhere"] is not True
+    assert result["selected_elsewhere"] is False
+
+
+def test_the_name_of_the_split_that_chose_weights_without_a_record_does_not_make_them_clean(world):
+    """They may have been trained on what is called test here."""
+    folder = world / "unrecorded" / "model"
+    folder.mkdir(parents=True)
+    write_json(folder / "manifest.json", {"facts": {"selected_on": "val", "selection": "best R@1", "step": 3}})
+    run = scored(world, "unrecorded-run", encoder=str(folder), split="train")
+    result = read_result(run)
+    assert (result["exposure"]["marks"], result["selected_elsewhere"]) == (["UNKNOWN"], None)
+    assert "not selected on it" not in (run / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("marks", "said"), [([], True), (["COPIES"], True), (["SEEN"], False), (["UNKNOWN"], None), (["OVERLAP"], None)])
+def test_only_what_is_wholly_known_is_said_not_to_be_selected_on(marks, said):
+    assert selected_elsewhere({"marks": marks}) is said
