@@ -252,7 +252,8 @@ def captions_in_words(counts: Counts, facts: dict[str, Any]) -> str:
 def _sentence(facts: dict[str, Any], selection: Selection | None) -> str:
     chosen = facts["selected"]
     exposed = facts["validation_exposure"]
-    marks = f", {', '.join(exposed['marks'])}" if exposed is not None and exposed["marks"] else ""
+    borne = ["UNKNOWN"] if exposed is None else exposed["marks"]  # data that an older version prepared do not tell
+    marks = f", {', '.join(borne)}" if borne else ""
     kept = f"{selection.title} {chosen[selection.number]:.3f} on {selection.split}{marks}" if selection is not None else "last step"
     lost = facts["validations_not_finite"]
     return f"{facts['steps']} steps, kept step {chosen['step']} ({kept}{f', {lost} validations were not a number' if lost else ''})"

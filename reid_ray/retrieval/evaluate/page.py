@@ -139,6 +139,8 @@ def _reranking(rerank: Mapping[str, Any] | None) -> str:
 def _selected(selection: Mapping[str, Any]) -> str:
     if selection["selected_on"] is not None:
         marks = f" ({', '.join(selection['marks'])}, against what was learnt from)" if selection["marks"] else ""
+        if selection["marks"] is None:
+            marks = " (UNKNOWN, against what was learnt from)"
         return f"{selection['selection']} on split {selection['selected_on']}{marks}, step {selection['step']}."
     if selection["selection"] is not None:
         return f"none: {selection['selection']}, step {selection['step']}."

@@ -75,6 +75,27 @@ def test_another_list_is_no_webperson(trees):
         read("webperson", folder, annotations="reid_raw.json")
 
 
+@pytest.mark.parametrize(
+    "caption", ["a BLACK/navy bag", "a (red)/navy hat", 'a "Nike"/navy cap', "number 3/navy", "either/neither", "w/no bag"]
+)
+def test_a_slash_before_a_small_letter_takes_no_letter_from_a_word(caption):
+    assert without_spelled_breaks(caption) == caption
+
+
+@pytest.mark.parametrize(
+    ("spelled", "plain"),
+    [
+        ("He walks./nhe smiles.", "He walks. he smiles."),
+        ("He walks./n/nhe smiles.", "He walks. he smiles."),
+        ("/nhe walks.", "he walks."),
+        ("A hat/nHe walks/n", "A hat He walks"),
+        ("One\\n2 bags", "One 2 bags"),
+    ],
+)
+def test_a_spelled_break_goes_in_one_piece_wherever_it_stands(spelled, plain):
+    assert without_spelled_breaks(spelled) == plain
+
+
 # SYNTH-PEDES, HAM-PEDES
 
 

@@ -201,7 +201,9 @@ def test_the_name_of_the_split_that_chose_weights_without_a_record_does_not_make
     run = scored(world, "unrecorded-run", encoder=str(folder), split="train")
     result = read_result(run)
     assert (result["exposure"]["marks"], result["selected_elsewhere"]) == (["UNKNOWN"], None)
-    assert "not selected on it" not in (run / "report.md").read_text()
+    report = (run / "report.md").read_text()
+    assert "not selected on it" not in report
+    assert "on split val (UNKNOWN" in report  # nor is the split that chose known to be a clean one
 
 
 @pytest.mark.parametrize(("marks", "said"), [([], True), (["COPIES"], True), (["SEEN"], False), (["UNKNOWN"], None), (["OVERLAP"], None)])
