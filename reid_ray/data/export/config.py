@@ -23,8 +23,11 @@ ExportFormat = Literal[
     "luperson_mllm",
     "ufine6926",
     "ufine3c",
+    "interactive_pedes",
     "webperson",
     "synth_pedes",
+    "ham_pedes",
+    "mals",
     "webdataset",
 ]
 

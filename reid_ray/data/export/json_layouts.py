@@ -1,7 +1,7 @@
 """The layouts of captioned data sets that the job export writes: a JSON list with an entry an image, and a folder of images.
 
-CUHK-PEDES, ICFG-PEDES, RSTPReid, UFine6926, UFine3C, WebPerson, SYNTH-PEDES. A caption is a text here and no more: who wrote it, and by
-which instruction, is told by its key alone, where there are several.
+CUHK-PEDES, ICFG-PEDES, RSTPReid, UFine6926, UFine3C, Interactive-PEDES, WebPerson, SYNTH-PEDES, HAM-PEDES, MALS. A caption is a text here
+and no more: who wrote it, and by which instruction, is told by its key alone, where there are several.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 from reid_ray.data.containers.json_captions import IMAGES
 from reid_ray.data.containers.values import SPLITS
 from reid_ray.data.export.writer import CannotExpressError, Writer, suffix_of
-from reid_ray.data.formats import cuhk_pedes, icfg_pedes, rstpreid, ufine
-from reid_ray.data.formats.generated import synth_pedes, webperson
+from reid_ray.data.formats import cuhk_pedes, icfg_pedes, interactive_pedes, rstpreid, ufine
+from reid_ray.data.formats.generated import ham_pedes, mals, synth_pedes, webperson
 from reid_ray.data.image_records import Caption, ImageRecord
 
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
@@ -28,15 +28,18 @@ class JsonWriter(Writer):
     images = IMAGES
     splits: Sequence[str] = SPLITS  # empty: a data set without
     labelled = True  # whether it says who is who
+    brackets = b"[]"
 
     def __enter__(self) -> JsonWriter:
-        self._file: BinaryIO = (self.folder / self.file_name).open("wb")
-        self._file.write(b"[")
+        file = self.folder / self.file_name
+        file.parent.mkdir(exist_ok=True)
+        self._file: BinaryIO = file.open("wb")
+        self._file.write(self.brackets[:1])
         self._entries = 0
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.write(b"]")
+        self._file.write(self.brackets[1:])
         self._file.close()
         super().__exit__()
 
@@ -50,8 +53,10 @@ class JsonWriter(Writer):
             raise CannotExpressError("no_caption")
         path = self.path_of(record, data)
         self.write_image(f"{self.images}/{path}" if self.images else path, data, name=path, image_id=record.image_id)
-        entry = self.entry(record, path, captions)
-        self._file.write((", " if self._entries else "").encode() + json.dumps(entry).encode())
+        entry = json.dumps(self.entry(record, path, captions))
+        if self.brackets == b"{}":
+            entry = entry[1:-1]  # an object of one key in the list is that key in the whole
+        self._file.write((", " if self._entries else "").encode() + entry.encode())
         self._entries += 1
         self.captions += len(captions)
 
@@ -161,6 +166,62 @@ class SynthPedesWriter(JsonWriter):
             "captions": _texts([caption for caption in captions if caption not in prompted]),
             "prompt_caption": _texts(prompted),
         }
+
+
+class HamPedesWriter(JsonWriter):
+    """HAM-PEDES: one object {path: [captions]}; neither persons nor splits have a place."""
+
+    file_name = ham_pedes.ANNOTATIONS[0]
+    images = ""
+    splits = ()
+    labelled = False
+    brackets = b"{}"
+
+    def path_of(self, record: ImageRecord, data: bytes) -> str:
+        """The image's path, from Part1, Part2, ... on, as the reader takes it."""
+        return self.names.name_of(ham_pedes.of_the_set(record.image_id), suffix_of(data))
+
+    def entry(self, record: ImageRecord, path: str, captions: Sequence[Caption]) -> dict[str, Any]:
+        """The JSON object of an image."""
+        return {path: _texts(captions)}
+
+
+class MalsWriter(JsonWriter):
+    """MALS: one file of gene_attrs/, with one caption an image and the labels, -1 where they are null."""
+
+    file_name = f"{mals.FOLDER}/g{mals.ENDING}"
+    images = ""
+    splits = ()
+    labelled = False
+
+    def entry(self, record: ImageRecord, path: str, captions: Sequence[Caption]) -> dict[str, Any]:
+        """The JSON object of an image; of several captions the first."""
+        if further := len(captions) - 1:
+            self.left_out["second_caption"] += further
+            self.captions -= further
+        label = _attribute(record, "label")
+        known = {"label": [-1 if value is None else value for value in label]} if isinstance(label, list) else {}
+        return {"image": path, "caption": captions[0]["text"], "image_id": path.rpartition(".")[0].replace("/", "_"), **known}
+
+
+class InteractivePedesWriter(JsonWriter):
+    """Interactive-PEDES: people's captions, the two descriptions under keys of their own, and the dialogue."""
+
+    file_name = interactive_pedes.ANNOTATIONS
+    images = ""
+
+    def entry(self, record: ImageRecord, path: str, captions: Sequence[Caption]) -> dict[str, Any]:
+        """The JSON object of an image; a second text of one description is a caption."""
+        described: dict[str, str] = {}
+        others = []
+        for caption in captions:
+            key = caption.get("instruction_id")
+            if key in interactive_pedes.DESCRIPTIONS and key not in described:
+                described[key] = caption["text"]
+            else:
+                others.append(caption)
+        said = {key: value for key in interactive_pedes.DIALOGUE if isinstance(value := _attribute(record, key), list)}
+        return {"split": record.split, "id": record.person_id, "file_path": path, "captions": _texts(others), **described, **said}
 
 
 def _texts(captions: Sequence[Caption]) -> list[str]:

@@ -13,8 +13,11 @@ from typing import Any
 from reid_ray.data.export.config import ExportFormat, ExportJob
 from reid_ray.data.export.file_naming import is_possible
 from reid_ray.data.export.json_layouts import (
+    HamPedesWriter,
     IcfgWriter,
+    InteractivePedesWriter,
     JsonWriter,
+    MalsWriter,
     RstpWriter,
     SynthPedesWriter,
     UFine3CWriter,
@@ -143,7 +146,10 @@ WRITERS: dict[ExportFormat, Callable[[Path, ExportJob], Writer]] = {
     "luperson_mllm": LupersonMllmWriter,
     "ufine6926": UFine6926Writer,
     "ufine3c": UFine3CWriter,
+    "interactive_pedes": InteractivePedesWriter,
     "webperson": WebPersonWriter,
     "synth_pedes": SynthPedesWriter,
+    "ham_pedes": HamPedesWriter,
+    "mals": MalsWriter,
     "webdataset": WebdatasetWriter,
 }

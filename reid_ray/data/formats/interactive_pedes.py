@@ -17,7 +17,7 @@ from reid_ray.storage.file_systems import Store
 DATASET = "Interactive-PEDES"
 ANNOTATIONS = "Interactive-PEDES_interactive_annos.json"
 DESCRIPTIONS = ("initial_description", "fine-grained_description")
-_DIALOGUE = ("questions", "answers")
+DIALOGUE = ("questions", "answers")
 
 
 def read_interactive_pedes(store: Store, source: SourceConfig) -> Records:
@@ -33,5 +33,5 @@ def _captions(entry: Entry) -> tuple[Caption, ...]:
 
 
 def _dialogue(entry: Entry) -> str | None:
-    said = {key: entry[key] for key in _DIALOGUE if isinstance(entry.get(key), list)}
+    said = {key: entry[key] for key in DIALOGUE if isinstance(entry.get(key), list)}
     return json.dumps(said) if said else None

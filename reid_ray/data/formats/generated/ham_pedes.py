@@ -40,15 +40,20 @@ def read_ham_pedes(store: Store, source: SourceConfig) -> Records:
             yield Skipped(place, dataset, "bad_annotation", f"{place}: has no path", captions=captions)
             continue
         name = slashes(path)
-        elsewhere: tuple[str, ...] = ()
-        if match := _ELSEWHERE.fullmatch(name):
-            name, elsewhere = match[1], ("path_of_elsewhere",)
+        elsewhere = ("path_of_elsewhere",) if (own := of_the_set(name)) != name else ()
+        name = own
         if not is_safe_name(name):
             yield Skipped(name, dataset, "unsafe_path", f"{place}: {shown(path)} should be a path as Part1/7/1.jpg", captions=captions)
         elif not captions:
             yield Skipped(name, dataset, "bad_annotation", f"{place}: has {shown(value)}, not captions")
         else:
             yield ImageRecord(name, dataset, images, name, captions=captions, mended=(*mended, *elsewhere, *also))
+
+
+def of_the_set(name: str) -> str:
+    """A path without another machine's folders: from Part1, Part2, ... on, where it has that."""
+    match = _ELSEWHERE.fullmatch(name)
+    return match[1] if match else name
 
 
 def _rows(store: Store, file: str) -> Iterator[tuple[str, Any, Any, tuple[str, ...]]]:

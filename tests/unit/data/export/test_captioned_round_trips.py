@@ -17,7 +17,8 @@ from reid_ray.storage import read_table
 
 ROUND = {"ufine6926": "UFine6926_Annotations.json", "ufine3c": "UFine3C_Annotations.json", "webperson": "100w.json"}
 ROUND |= {"synth_pedes": "synthpedes_dataset.json", "cuhk_pedes": "reid_raw.json", "icfg_pedes": "ICFG-PEDES.json"}
-ROUND |= {"rstpreid": "data_captions.json"}
+ROUND |= {"rstpreid": "data_captions.json", "ham_pedes": "HAM_PEDES.json", "mals": "gene_attrs/g_attrs.json"}
+ROUND |= {"interactive_pedes": "Interactive-PEDES_interactive_annos.json"}
 TEXTS = st.text(min_size=1, max_size=30).filter(str.strip) | st.sampled_from(["A man.", "a\u2028b", "\U0001f9e5 coat", 'a "quoted" \\ one'])
 
 
@@ -55,7 +56,7 @@ def test_a_published_tree_goes_round(trees, tmp_path, format):
     goes_round(format, getattr(trees, format)(), tmp_path / "work")
 
 
-@pytest.mark.parametrize("format", ["ufine6926", "webperson", "synth_pedes"])
+@pytest.mark.parametrize("format", ["ufine6926", "webperson", "synth_pedes", "interactive_pedes"])
 def test_any_captions_and_persons_go_round(trees, tmp_path, format):
     """The first six entries of a tree, with other captions, persons and attributes."""
     folder = getattr(trees, format)()
@@ -75,6 +76,15 @@ def test_any_captions_and_persons_go_round(trees, tmp_path, format):
         goes_round(format, folder, tmp_path / "work")
 
     fuzz()
+
+
+def test_mals_keeps_one_caption_an_image_and_counts_the_others(trees, tmp_path):
+    ingest("cuhk_pedes", trees.cuhk_pedes(), tmp_path / "tables")
+    manifest = export(tmp_path / "tables", "mals", tmp_path / "mals")
+    written, left_out = manifest["facts"]["captions"]["written"], manifest["facts"]["captions"]["left_out"]
+    again = ingest("mals", tmp_path / "mals", tmp_path / "again")
+    assert written == again["facts"]["captions"]["written"] == manifest["counts"]["written"]
+    assert written + left_out["second_caption"] == read_table(tmp_path / "tables" / "captions", CAPTIONS).num_rows
 
 
 def test_people_of_another_data_set_find_their_place(trees, tmp_path):

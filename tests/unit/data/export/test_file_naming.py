@@ -133,6 +133,9 @@ LAYOUTS = {
     "ufine3c": ({"split": "test"}, ("split", "person_id")),
     "webperson": ({"split": None, "kind": "static"}, ()),
     "synth_pedes": ({"split": None, "kind": "static"}, ("person_id",)),
+    "ham_pedes": ({"split": None, "kind": "static"}, ()),
+    "mals": ({"split": None, "kind": "static"}, ()),
+    "interactive_pedes": ({"split": "val"}, ("split", "person_id")),
     "webdataset": ({"split": "anything"}, ("split", "person_id", "camera_id", "dataset")),
 }
 CAPTIONED = set(LAYOUTS) - {"market1501", "dukemtmc", "msmt17", "cuhk03", "cuhk03_images", "luperson"}
