@@ -85,16 +85,18 @@ def _is_split(split: pa.ChunkedArray, name: str | None) -> np.ndarray:
 
 
 def _held_out(images: pa.Table, train_N: np.ndarray, config: TrainImages) -> np.ndarray:
-    """Whose identity's digest falls below val_share. An identity keeps its side when others are added, removed or reordered."""
+    """Whose person's digest falls below val_share, whatever counts as one identity in the losses.
+
+    A person, or an image without one, keeps its side when others are added, removed or reordered.
+    """
     limit = int(config.val_share * 2**64)
     rows = np.flatnonzero(train_N)
     here = images.select(["image_id", "dataset", "person_id"]).take(rows)
     val_N = np.zeros(images.num_rows, bool)
-    by_person = config.identity == "person"
     start = 0
     for batch in here.to_batches(max_chunksize=65_536):
         for image_id, dataset, person in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            who = f"{dataset or ''}\0{person}" if by_person and person is not None else f"\0{image_id}"
+            who = f"{dataset or ''}\0{person}" if person is not None else f"\0{image_id}"
             digest = hashlib.blake2b(f"{config.val_seed}\0{who}".encode(), digest_size=8).digest()
             val_N[rows[start]] = int.from_bytes(digest, "big") < limit
             start += 1

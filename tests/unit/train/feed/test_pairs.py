@@ -271,6 +271,18 @@ def test_a_share_of_the_identities_is_held_out_whole_and_stays_held_out_when_oth
     assert set(texts(tmp_path / VALIDATION)) != watched
 
 
+@pytest.mark.parametrize("identity", ["image", "caption"])
+def test_persons_are_held_out_whole_whatever_counts_as_one_identity_in_the_losses(tables, tmp_path, identity):
+    people = [(f"i{n}", n // 4) for n in range(80)] + [(f"u{n}", None) for n in range(20)]
+    images = [image(name, "train", person, jpeg(10)) for name, person in people]
+    captions = [caption(f"c{name}", name, text=f"{person} {name if person is None else ''}".strip()) for name, person in people]
+    prepare_pairs(tables(images, captions, *HELD_OUT, f"images.identity={identity}"), tmp_path, Counts())
+    learnt, watched = set(texts(tmp_path / SAMPLES)), set(texts(tmp_path / VALIDATION))
+    assert learnt
+    assert watched
+    assert not learnt & watched
+
+
 @pytest.mark.parametrize(("identity", "persons"), [("person", 2), ("image", 3), ("caption", 6)])
 def test_what_counts_as_one_identity_is_a_choice(tables, tmp_path, identity, persons):
     images = [image("a", "train", 1, jpeg(1)), image("b", "train", 1, jpeg(2)), image("c", "train", None, jpeg(3))]
