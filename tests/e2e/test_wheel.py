@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,8 +54,7 @@ def reid_ray(home, tmp_path):
         command = [home / "venv" / "bin" / "reid-ray", *words]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         # A job keeps a signal ignored that was ignored when it began, as all are of a test run in the background.
-        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        return subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=heard, **streams)
+        return subprocess.Popen(["env", "--default-signal=INT", *command], cwd=folder, env=environment, **streams)
 
     return start
 
