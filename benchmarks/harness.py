@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -162,3 +164,26 @@ def _sampled_peak(run: Callable[[], Any]) -> int:
         stop.set()
         thread.join()
     return peak[0]
+
+
+def in_own_process(script: str, *arguments: str) -> dict[str, Any]:
+    """The JSON object that a script prints last when it is run, in a Python of its own, with these arguments.
+
+    Raises:
+        RuntimeError: it failed; with what it said.
+    """
+    command = [sys.executable, str(Path(script).resolve()), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def drop_pages(folder: Path) -> None:
+    """Have the system forget the pages of all files below a folder; those that a process maps stay."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)

@@ -22,9 +22,7 @@ import hashlib
 import importlib.util
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -40,7 +38,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.harness import Report, run_benchmark
+from benchmarks.harness import Report, drop_pages, in_own_process, run_benchmark
 from benchmarks.synthetic_rows import CAPTIONS_EACH, iter_rows, write_tables
 from reid_ray.config.base import load_config
 from reid_ray.config.common import RayConfig
@@ -123,14 +121,14 @@ def _run(report: Report, quick: bool, *, only: str | None) -> None:
 
 def _prepared(how: str, tables: Path, out: Path) -> dict[str, Any]:
     out.mkdir()
-    found = _in_own_process(how, str(tables), str(out))
+    found = in_own_process(__file__, how, str(tables), str(out))
     assert found["samples"] == found["expected"], found
     return found
 
 
 def _compared(report: Report, tables: Path, out: Path, *, images: int, turns: int) -> None:
     """Rows and claims of the three loaders over one set."""
-    found = _in_own_process("--compare", str(tables), str(out), str(images), str(turns))
+    found = in_own_process(__file__, "--compare", str(tables), str(out), str(images), str(turns))
     for name, each in found.items():
         report.row(images=images, loader=name, **each)
     for name in ("WebDataset", "Hugging Face datasets"):
@@ -163,14 +161,6 @@ def _digest(folder: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def _in_own_process(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).resolve()), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def bench_job(tables: Path, out: Path, *changes: str) -> TrainJob:
@@ -247,16 +237,6 @@ def _compare(tables: Path, prepared: Path, *, images: int, turns: int) -> dict[s
         }
         for name in loaders
     }
-
-
-def drop_pages(folder: Path) -> None:
-    """Have the system forget the pages of all files below a folder; those that a process maps stay."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(descriptor)
 
 
 def _cpu_seconds() -> float:

@@ -16,9 +16,7 @@ import argparse
 import gc
 import importlib.util
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,7 +30,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.harness import Report, run_benchmark
+from benchmarks.harness import Report, drop_pages, in_own_process, run_benchmark
 from benchmarks.synthetic_rows import CAPTIONS_EACH, ROWS, iter_rows
 from reid_ray.train.feed.prepared import RowFile, write_rows
 
@@ -65,11 +63,11 @@ def _run(report: Report, quick: bool, *, only: int | None) -> None:
         slow = images != sizes[0] or only is not None
         formats = [name for name in FORMATS if name not in missing and not (slow and name == "MosaicML streaming")]
         with tempfile.TemporaryDirectory(prefix="row_files_") as scratch:
-            written = {name: _in_own_process("--write", name, f"{scratch}/{name}", str(images)) for name in formats}
+            written = {name: in_own_process(__file__, "--write", name, f"{scratch}/{name}", str(images)) for name in formats}
             read: dict[str, list[dict[str, Any]]] = {name: [] for name in formats}
             for _ in range(turns):
                 for name in formats:
-                    read[name].append(_in_own_process("--read", name, f"{scratch}/{name}", str(images)))
+                    read[name].append(in_own_process(__file__, "--read", name, f"{scratch}/{name}", str(images)))
         for name, each in read.items():
             ratios = [own["rows_per_s"] / other["rows_per_s"] for own, other in zip(read["reid_ray"], each, strict=True)]
             report.row(
@@ -89,14 +87,6 @@ def _run(report: Report, quick: bool, *, only: int | None) -> None:
 def _spread(values: list[float]) -> list[float]:
     """[least, median, most]."""
     return [round(value, 4) for value in (min(values), statistics.median(values), max(values))]
-
-
-def _in_own_process(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).resolve()), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _write(name: str, folder: str, *, images: int) -> dict[str, float]:
@@ -131,14 +121,14 @@ def _distinct(rows: pa.Table, *, seed: int) -> pa.Table:
 
 
 def _read(name: str, folder: str, *, images: int) -> dict[str, float]:
-    _drop(Path(folder))
+    drop_pages(Path(folder))
     FORMATS[name][1](Path(folder))  # imports
     held = _anonymous_bytes()
     clock = time.perf_counter()
     take = FORMATS[name][1](Path(folder))
     opened = time.perf_counter() - clock
     draw = np.random.default_rng(2)
-    _drop(Path(folder))
+    drop_pages(Path(folder))
     cold = _rate(take, [draw.integers(0, images, _BATCH) for _ in range(5)])
     batches = [draw.integers(0, images, _BATCH) for _ in range(_BLOCK)]
     _rate(take, batches)
@@ -162,16 +152,6 @@ def _rate(take: Take, batches: list[np.ndarray]) -> float:
         assert len(found[0][0]) > 500
         assert len(found[-1][1]) == CAPTIONS_EACH
     return len(batches) * _BATCH / (time.perf_counter() - clock)
-
-
-def _drop(folder: Path) -> None:
-    """Have the system forget these files' pages; those that a process maps stay."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(descriptor)
 
 
 def _anonymous_bytes() -> int:
