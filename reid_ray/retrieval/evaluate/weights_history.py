@@ -6,8 +6,11 @@ Knows manifests and tables; not vectors or ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from reid_ray.config.paths import expanded
 from reid_ray.data.seen_rows import seen_by, unknown_rows
@@ -55,12 +58,19 @@ def exposure_of_score(config: EvaluateJob, queries: Features, gallery: Features)
         found = {name: pictures_of(side.items, table) for name, (split, side) in sides.items() if (table := read[split]) is not None}
         shown, asked = found.get("gallery"), found.get("queries")
     return exposure(
-        seen_by(folder) if folder is not None else [unknown_rows(None)],
+        chain(seen_by(folder) if folder is not None else [unknown_rows(None)], _of_unsigned_vectors(config, queries, gallery)),
         shown.rows if shown is not None else item_rows(gallery.items),
         asked.rows if asked is not None else item_rows(queries.items),
         copies=copies_across(asked, shown) if asked is not None and shown is not None else None,
         same_table=None if recorded or folder is None else _same_table(config, folder),
     )
+
+
+def _of_unsigned_vectors(config: EvaluateJob, queries: Features, gallery: Features) -> list[pa.Table]:
+    """What stands for given vectors that do not say which encoder made them: the record of the encoder that is named is none of theirs."""
+    given = ((config.query_embeddings, queries), (config.gallery_embeddings, gallery))
+    unsigned = config.encoder is not None and any(path is not None and not side.encoder_fingerprints for path, side in given)
+    return [unknown_rows("the maker of vectors without encoder_fingerprint")] if unsigned else []
 
 
 def selected_elsewhere(found: Mapping[str, Any]) -> bool | None:

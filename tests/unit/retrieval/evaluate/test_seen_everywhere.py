@@ -17,6 +17,7 @@ from reid_ray.errors import DataError
 from reid_ray.records import EMBEDDINGS, table_of
 from reid_ray.retrieval.compare.config import CompareJob
 from reid_ray.retrieval.compare.job import run_compare
+from reid_ray.retrieval.embed_stream import ENCODER
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.exposure import exposure_of
 from reid_ray.retrieval.evaluate.job import read_result, run_evaluate
@@ -53,7 +54,9 @@ def world(tmp_path_factory):
             }
             for row in table.to_pylist()
         ]
-        pq.write_table(table_of(EMBEDDINGS, vectors), root / f"{name}.parquet")
+        made_by_nobody = table_of(EMBEDDINGS, vectors)
+        pq.write_table(made_by_nobody, root / f"{name}.parquet")
+        pq.write_table(made_by_nobody.append_column(ENCODER, [["these weights"] * len(vectors)]), root / f"signed_{name}.parquet")
     paths = [f"images.path={root}/images.parquet", f"captions.paths=[{root}/captions.parquet]", f"output.path={root}/out"]
     for name in ("data", "model", "old/model"):
         (root / name).mkdir(parents=True)
@@ -63,7 +66,8 @@ def world(tmp_path_factory):
     write_json(root / "old" / "manifest.json", {"job": "train", "config": own, "inputs": {}})
     leaky = {"validation_exposure": {"marks": ["SEEN"]}}
     write_json(root / "manifest.json", {"job": "train", "config": own, "inputs": {}, "facts": leaky})
-    write_json(root / "model" / "manifest.json", {"facts": {"selected_on": "val", "selection": "best R@1", "step": 3}})
+    chosen = {"selected_on": "val", "selection": "best R@1", "step": 3}
+    write_json(root / "model" / "manifest.json", {"dim": 4, "fingerprint": "these weights", "facts": chosen})
     return root
 
 
@@ -116,7 +120,8 @@ def test_a_score_on_what_was_trained_on_says_so_wherever_it_is_shown(world, caps
 
 def test_a_score_on_what_chose_the_weights_and_one_on_neither(world):
     assert read_result(scored(world, "val", split="val"))["exposure"]["val"]["images"] == 4
-    test = read_result(scored(world, "test", split="test"))
+    signed = {f"{side}_embeddings": f"{world}/signed_{name}.parquet" for side, name in (("query", "queries"), ("gallery", "gallery"))}
+    test = read_result(scored(world, "test", split="test", **signed))
     assert ("SEEN" in test["exposure"]["marks"], test["selected_elsewhere"]) == (False, True)
     assert "on split val (SEEN" in (world / "test" / "report.md").read_text()  # the split that chose was no clean one itself
 
@@ -209,3 +214,10 @@ def test_the_name_of_the_split_that_chose_weights_without_a_record_does_not_make
 @pytest.mark.parametrize(("marks", "said"), [([], True), (["COPIES"], True), (["SEEN"], False), (["UNKNOWN"], None), (["OVERLAP"], None)])
 def test_only_what_is_wholly_known_is_said_not_to_be_selected_on(marks, said):
     assert selected_elsewhere({"marks": marks}) is said
+
+
+def test_vectors_that_do_not_say_who_made_them_are_not_vouched_for_by_the_encoder_that_is_named(world):
+    unsigned = scored(world, "unsigned", split="test")
+    assert "UNKNOWN" in read_result(unsigned)["exposure"]["marks"]
+    assert read_result(unsigned)["selected_elsewhere"] is None
+    assert "without encoder_fingerprint" in (unsigned / "report.md").read_text()
