@@ -32,6 +32,7 @@ _PIECE = 16 << 20  # bytes fetched at a time
 _AHEAD = 4  # pieces on their way through the object store
 _FILES = 8  # read at once from an address, put there at once
 _SIZE = "size"  # beside a copy's files: its bytes
+_MAKING, _PARTIAL = ".making", ".partial"  # after a copy's name: the lock of whoever makes it, and what is made
 _in_use: list[int] = []  # descriptors of the locks of copies that this process maps
 
 
@@ -113,22 +114,22 @@ def staged(shipment: Shipment, config: StagingConfig) -> Path:
     root = Path(config.path or Path(tempfile.gettempdir()) / f"reid-ray-staging-{os.getuid()}")
     root.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the pictures that are trained on
     copy = root / shipment.key
-    while True:
-        descriptor = _lock(root, shipment.key, fcntl.LOCK_SH)  # waits for whoever makes the copy; its users hold this lock, too
-        if copy.is_dir():
-            os.utime(copy)
-            _in_use.append(descriptor)
-            return copy
-        os.close(descriptor)
-        with _locked(root, shipment.key, fcntl.LOCK_EX):
-            if not copy.is_dir():
-                _make_room(root, shipment, config)
-                _fetch(shipment, config, copy)
+    # Two locks, since one that a user holds for life can't be waited for: one worker makes the copy, and those in use are not removed.
+    with _locked(root, f"{shipment.key}{_MAKING}", fcntl.LOCK_EX):
+        while True:
+            descriptor = _lock(root, shipment.key, fcntl.LOCK_SH)
+            if copy.is_dir():
+                os.utime(copy)
+                _in_use.append(descriptor)
+                return copy
+            os.close(descriptor)
+            _make_room(root, shipment, config)
+            _fetch(shipment, config, copy)
 
 
 def _fetch(shipment: Shipment, config: StagingConfig, copy: Path) -> None:
-    """Make a copy, with its lock held."""
-    partial_copy = copy.with_name(f"{copy.name}.partial")
+    """Make a copy, with the lock of its making held."""
+    partial_copy = copy.with_name(f"{copy.name}{_PARTIAL}")
     shutil.rmtree(partial_copy, ignore_errors=True)
     partial_copy.mkdir(mode=0o700)
     for parent in {(partial_copy / name).parent for name, _, _ in shipment.files}:
@@ -183,8 +184,8 @@ def _make_room(root: Path, shipment: Shipment, config: StagingConfig) -> None:
     limit = int(config.gib * 2**30)
     if shipment.size > limit:
         raise DataError(f"staging.gib {config.gib:g}: a copy of this run's data takes {shipment.size / 2**30:.3g} GiB; raise it")
-    for left in root.glob("*.partial"):
-        with _locked(root, left.stem, fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+    for left in root.glob(f"*{_PARTIAL}"):
+        with _locked(root, f"{left.stem}{_MAKING}", fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
             if held:
                 shutil.rmtree(left)
     copies = sorted((path for path in root.iterdir() if (path / _SIZE).is_file()), key=lambda path: path.stat().st_mtime)
@@ -199,7 +200,7 @@ def _make_room(root: Path, shipment: Shipment, config: StagingConfig) -> None:
 
 
 def _lock(root: Path, key: str, kind: int) -> int:
-    """The descriptor of a lock of a copy, which lies beside it and is never removed (an empty file)."""
+    """The descriptor of a lock of a copy or of its making, which lies beside it and is never removed (an empty file)."""
     descriptor = os.open(root / f".{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, kind)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
+import time
 
 import pytest
 from bucket import s3_server
@@ -85,6 +88,33 @@ def test_workers_of_two_nodes_apart_share_one_copy_a_node_from_a_bucket_while_th
         remove_from(shipment, address)
         with refused(DataError, "staging.through", "holds no"):
             staged(shipment, StagingConfig(path=str(tmp_path / "three"), through=address))
+
+
+def test_workers_that_all_found_no_copy_end_with_one_and_none_waits_for_another_that_uses_it(run, tmp_path, monkeypatch):
+    shipment, config = ship(run), StagingConfig(path=str(tmp_path / "node"), through=str(tmp_path / "store"))
+    put_at(shipment, config.through)
+    lock, made = shipments._lock, shipments._fetch
+
+    def slow(*given):
+        time.sleep(0.2)  # the others come to their next lock meanwhile
+        made(*given)
+
+    def worker(number):
+        def lock_when_all_have_looked(root, key, kind):
+            descriptor = lock(root, key, kind)
+            if kind == fcntl.LOCK_SH:
+                (tmp_path / f"looked {number}").touch()
+                wait_for(lambda: len(list(tmp_path.glob("looked *"))) == 3, seconds=0.5)  # unless they are kept from it
+            return descriptor
+
+        monkeypatch.setattr(shipments, "_lock", lock_when_all_have_looked)
+        signal.alarm(20)
+        staged(shipment, config)
+        (tmp_path / f"has {number}").touch()
+        assert wait_for(lambda: len(list(tmp_path.glob("has *"))) == 3, seconds=15)  # each holds its copy while it lives
+
+    monkeypatch.setattr(shipments, "_fetch", slow)
+    assert in_children(3, worker) == [0] * 3
 
 
 def test_a_worker_killed_half_way_leaves_nothing_that_passes_for_a_copy(run, tmp_path, monkeypatch):
