@@ -25,7 +25,7 @@ from benchmarks.harness import Report, peak_extra_bytes, run_benchmark, time_tur
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.images import decode_image
 from reid_ray.data.perceptual_hash import BITS, picture_hash
-from reid_ray.data.seen_rows import image_rows, seen_by, text_rows
+from reid_ray.data.seen_rows import image_rows, rows_of, text_rows
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.records import SEEN, SEEN_FILE
 from reid_ray.retrieval.evaluate.exposure import exposure
@@ -86,7 +86,7 @@ def measure(report: Report, folder: Path, gallery: pa.Table, size: int, *, claim
     found: dict[str, dict] = {}
 
     def ask() -> None:
-        found["exposure"] = exposure(seen_by(folder), gallery)
+        found["exposure"] = exposure(rows_of(folder), gallery)
 
     memory = peak_extra_bytes(ask)
     timing = time_turns({"ask": functools.partial(ask)}, repeats=1)["ask"]

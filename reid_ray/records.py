@@ -89,6 +89,7 @@ SEEN = pa.schema(
         pa.field("near", pa.binary(16)),  # perceptual hash of an image (data/perceptual_hash.py); null: not recorded
         pa.field("dataset", pa.string()),  # of an image
         pa.field("person_id", pa.int64()),
+        pa.field("source", pa.string()),  # of an image: the data set that its own data set took it from, where an entry says so
         pa.field("weights", pa.string()),  # null: the training beside which this lies; else what it went on from
     ],
     metadata=stamp("seen"),

@@ -49,7 +49,11 @@ TABLES = {
     "queries": Format("a table of scored queries", (_FIRST,)),
     "seen": Format(
         "a table of what weights have seen",
-        ("says which images trained and which chose the weights", "also perceptual hashes, texts and the weights before; otherwise as 1"),
+        (
+            "says which images trained and which chose the weights",
+            "also perceptual hashes, texts and the weights before; otherwise as 1",
+            "also from which data set an image was taken, and in the schema's metadata which weights it is of; otherwise as 2",
+        ),
     ),
 }
 FORMATS = {

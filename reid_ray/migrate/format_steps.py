@@ -37,6 +37,7 @@ JSON_STEPS: dict[tuple[str, int], JsonStep] = {
 TABLE_STEPS: dict[tuple[str, int], TableStep] = {
     **{(kind, 0): _same_table for kind in TABLES},
     ("seen", 1): _same_table,  # columns that an older table lacks are read as null: not recorded
+    ("seen", 2): _same_table,  # which weights an older table is of cannot be told afterwards, so what else they saw is not known
 }
 
 

@@ -13,8 +13,22 @@ MUTATIONS = (
     Mutation(
         "weights that do not tell are called clean",
         "reid_ray/data/seen_rows.py",
-        "        yield unknown_rows(name)\n        return\n",
-        "        return\n",
+        "        yield unknown_rows(name)\n",
+        "        pass\n",
+        _EXPOSURE,
+    ),
+    Mutation(
+        "a record of other weights is taken for one of these",
+        "reid_ray/data/seen_rows.py",
+        "if None in {bound, own} or bound != own:",
+        "if None in {bound, own}:",
+        _EXPOSURE,
+    ),
+    Mutation(
+        "from which data set a mixed one took a picture is not asked",
+        "reid_ray/data/dataset_overlap.py",
+        "if source is None else (source,)",
+        "",
         _EXPOSURE,
     ),
     Mutation(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from reid_ray.data.seen_binding import bound_schema
+from reid_ray.data.seen_rows import seen_by
 from reid_ray.model.merge.config import MergeJob
 from reid_ray.model.mllm.model_folder import merge_mllm, read_tuned
 from reid_ray.model.model_files import weights_digest
@@ -32,6 +35,8 @@ def run_merge(config: MergeJob) -> dict[str, Any]:
         out.facts |= {"family": tuned["family"], "base": tuned["base"], "tuned": tuned["fingerprint"], "trained": tuned["trained"]}
         out.facts["weights"] = weights_digest(out.folder)
         if (Path(config.model) / SEEN_FILE).is_file():  # else what the tuned model has seen is unknown, and so it is of the merged one
-            shutil.copyfile(Path(config.model) / SEEN_FILE, out.folder / SEEN_FILE)
+            with pq.ParquetWriter(out.folder / SEEN_FILE, bound_schema(out.facts["weights"]), compression="zstd") as writer:
+                for table in seen_by(Path(config.model)):
+                    writer.write_table(table)
     say(f"merge: {config.model} on {tuned['base']['model']} -> {out.path}")
     return read_manifest(out.path)

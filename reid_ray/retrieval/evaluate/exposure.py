@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from reid_ray.data.dataset_overlap import known_overlap
+from reid_ray.data.dataset_overlap import is_mixed, known_overlap
 from reid_ray.records import SEEN
-from reid_ray.retrieval.evaluate.seen_lookup import ROLES, SeenFacts, look_up
+from reid_ray.retrieval.evaluate.seen_lookup import ROLES, Origin, SeenFacts, look_up, origins_of
 
 # In the order in which tables show them, with what they mean.
 MARKS = {
@@ -53,17 +53,18 @@ def exposure(
     """
     sides = {"gallery": gallery, "queries": SEEN.empty_table() if queries is None else queries}
     told, facts = look_up(seen, sides)
+    shown = set[Origin]().union(*map(origins_of, sides.values()))
     found: dict[str, Any] = {
         "recorded": None not in facts.unknown,
         **told["gallery"],
         **_NOTHING,
         "queries": None if queries is None else told["queries"],
         "copies": None if copies is None else dict(copies),
-        "datasets": {role: sorted(names) for role, names in facts.datasets.items()},
-        "known_overlaps": _overlaps(facts, sides.values()),
+        "datasets": {role: sorted({name for name, _ in origins}) for role, origins in facts.origins.items()},
+        "known_overlaps": _overlaps(facts, shown),
         "same_table": same_table,
     }
-    found["open"] = _open(found, facts)
+    found["open"] = _open(found, facts, shown)
     return {**found, "marks": _marks(found)}
 
 
@@ -131,14 +132,14 @@ def _marks(found: Mapping[str, Any]) -> list[str]:
     return [mark for mark in MARKS if borne[mark]]
 
 
-def _overlaps(facts: SeenFacts, sides: Iterable[pa.Table]) -> list[str]:
-    shown = {name for side in sides for name in side["dataset"].drop_null().unique().to_pylist()}
-    pairs = [(role, seen, name) for role in ROLES for seen in facts.datasets[role] for name in shown]
+def _overlaps(facts: SeenFacts, shown: set[Origin]) -> list[str]:
     did = {"train": "was trained on", "val": "chose the weights"}
-    return sorted({f"{said} ({seen} {did[role]})" for role, seen, name in pairs if (said := known_overlap(seen, name)) is not None})
+    pairs = [(role, had, asked) for role in ROLES for had in facts.origins[role] for asked in shown]
+    said = [(known_overlap(had[0], asked[0], train_source=had[1], test_source=asked[1]), had[0], role) for role, had, asked in pairs]
+    return sorted({f"{overlap} ({name} {did[role]})" for overlap, name, role in said if overlap is not None})
 
 
-def _open(found: Mapping[str, Any], facts: SeenFacts) -> list[str]:
+def _open(found: Mapping[str, Any], facts: SeenFacts, shown: set[Origin]) -> list[str]:
     said = [_NOT_RECORDED] if None in facts.unknown else []
     said += [f"what {name} was trained on is not recorded beside it" for name in sorted(name for name in facts.unknown if name is not None)]
     if not found["recorded"]:
@@ -147,6 +148,9 @@ def _open(found: Mapping[str, Any], facts: SeenFacts) -> list[str]:
         said.append("the gallery's pictures were not given, so identities alone were compared")
     said += [*_of_pictures(found, "the gallery"), *_of_pictures(found["queries"], "the queries")]
     said += [*_of_identities(found, "the gallery"), *_of_identities(found["queries"], "the queries")]
+    origins = shown.union(*facts.origins.values())
+    if unsourced := sorted({name for name, source in origins if source is None and is_mixed(name)}):
+        said.append(f"from which data sets the pictures of {', '.join(unsourced)} come, for their table does not say")
     if facts.without_hash:
         said.append(f"near duplicates of {facts.without_hash} pictures that were seen, for their perceptual hashes are not recorded")
     if found["queries"] is not None and found["queries"]["texts"] is not None and facts.without_texts:

@@ -18,6 +18,7 @@ from reid_ray.data.perceptual_hash import BITS
 from reid_ray.retrieval.index.near_hashes import NearHashes
 
 ROLES = ("train", "val")
+Origin = tuple[str, str | None]
 # Numbered anew in every set: other numbers are other people, equal ones need not be the same.
 _RENUMBERED = frozenset({"synthetic"})
 
@@ -26,13 +27,13 @@ _RENUMBERED = frozenset({"synthetic"})
 class SeenFacts:
     """What streamed by.
 
-    datasets: role -> names of the data sets whose images had it.
+    origins: role -> (data set, the one it took the image from, None if it does not say) of the images that had it.
     unknown: names of the weights whose training is not recorded; None: those asked about themselves.
     without_hash: images that have no perceptual hash.
     without_texts: the same names, of those that recorded images and no text.
     """
 
-    datasets: dict[str, set[str]] = field(default_factory=lambda: {role: set() for role in ROLES})
+    origins: dict[str, set[Origin]] = field(default_factory=lambda: {role: set() for role in ROLES})
     unknown: set[str | None] = field(default_factory=set)
     without_hash: int = 0
     without_texts: set[str | None] = field(default_factory=set)
@@ -61,12 +62,18 @@ def look_up(seen: Iterable[pa.Table], sides: Mapping[str, pa.Table]) -> tuple[di
             texts, images = _split(piece.filter(pc.equal(piece["role"], role)))
             with_texts.update(texts["weights"].unique().to_pylist())
             with_images.update(images["weights"].unique().to_pylist())
-            facts.datasets[role].update(images["dataset"].drop_null().unique().to_pylist())
+            facts.origins[role] |= origins_of(images)
             facts.without_hash += images["near"].null_count
             for side in told.values():
                 side.compare(role, texts, images)
     facts.without_texts = with_images - with_texts
     return {name: side.facts() for name, side in told.items()}, facts
+
+
+def origins_of(rows: pa.Table) -> set[Origin]:
+    """From where images come, as in SeenFacts; those whose table names no data set left out."""
+    named = rows.select(["dataset", "source"]).filter(pc.is_valid(rows["dataset"]))
+    return {(row["dataset"], row["source"]) for row in named.group_by(["dataset", "source"]).aggregate([]).to_pylist()}
 
 
 def hashes_of(near: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.images import BadImageError, decode_image
 from reid_ray.data.perceptual_hash import BITS, picture_hash
-from reid_ray.data.seen_rows import image_rows, text_rows
+from reid_ray.data.seen_rows import image_rows, text_rows, with_source
 from reid_ray.data.sources import image_listing, iter_images
 from reid_ray.progress import progress_bar
 from reid_ray.records import IMAGES, SEEN, text_hash64
@@ -24,8 +24,8 @@ from reid_ray.retrieval.evaluate.seen_lookup import hashes_of
 from reid_ray.retrieval.index.near_hashes import NearHashes
 from reid_ray.storage import iter_table, sha256_of
 
-_COLUMNS = ["image_sha256", "dataset", "person_id"]
-_LOOKS = ["content", "near"]
+_COLUMNS = ["image_sha256", "dataset", "person_id", "source"]
+_TOLD = ["content", "near", "source"]  # of a picture, by the table that has it
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def read_pictures(path: str, split: str | None, *, max_pixels: int) -> Pictures 
             hashed = b"".join(pool.map(lambda image: _hash(image, max_pixels), data))
             told = piece["image_sha256"].to_pylist()
             digests = [digest or (sha256_of(image) if image is not None else None) for digest, image in zip(told, data, strict=True)]
-            named = piece.set_column(piece.column_names.index("image_sha256"), "image_sha256", pa.array(digests, pa.string()))
+            named = with_source(piece.set_column(piece.column_names.index("image_sha256"), "image_sha256", pa.array(digests, pa.string())))
             parts.append(image_rows("", named.select(_COLUMNS), np.frombuffer(hashed, np.uint8).reshape(-1, BITS // 8)))
             ids.extend(piece["image_id"].chunks)
             cameras.append(pc.fill_null(piece["camera_id"].cast(pa.int64()), -1).to_numpy())
@@ -64,14 +64,14 @@ def read_pictures(path: str, split: str | None, *, max_pixels: int) -> Pictures 
 
 
 def pictures_of(items: pa.Table, pictures: Pictures) -> Pictures:
-    """The images that are scored, rows of EMBEDDINGS, with what they look like: content and near are null where `pictures` lacks the id.
+    """The images that are scored, rows of EMBEDDINGS, with what they look like and come from: null where `pictures` lacks the id.
 
     Who they are is theirs: the table of pictures may be another than the one that was embedded.
     """
     place_N = pc.index_in(items["item_id"], value_set=pictures.ids)
-    rows, looks = _named(items), pictures.rows.select(_LOOKS).take(place_N)
-    for name in _LOOKS:
-        rows = rows.set_column(rows.column_names.index(name), SEEN.field(name), looks[name])
+    rows, told = _named(items), pictures.rows.select(_TOLD).take(place_N)
+    for name in _TOLD:
+        rows = rows.set_column(rows.column_names.index(name), SEEN.field(name), told[name])
     who = (pc.fill_null(items[name].cast(pa.int64()), -1).to_numpy() for name in ("person_id", "camera_id"))
     return Pictures(rows, items["item_id"], *who)
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reid_ray.data.seen_rows import image_rows, text_rows
+from reid_ray.data.seen_rows import image_rows, read_with_source, text_rows
 from reid_ray.errors import DataError
-from reid_ray.records import CAPTIONS, IMAGES, SEEN_FILE, text_hash64
+from reid_ray.records import CAPTIONS, SEEN_FILE, text_hash64
 from reid_ray.storage import read_table, write_json
 from reid_ray.train.dual.config import TransferSet
 from reid_ray.train.feed.join import ImageRows
@@ -88,7 +88,7 @@ def prepare_held_out(other: TransferSet, split: str, folder: Path, *, max_pixels
 
 def _images(other: TransferSet, split: str) -> tuple[pa.Table, np.ndarray]:
     """All images, and which of them are of `split`, bool [N]."""
-    images = read_table(other.images, IMAGES, columns=["image_id", "dataset", "split", "person_id", "image_sha256"])
+    images = read_with_source(other.images, ["image_id", "dataset", "split", "person_id", "image_sha256"])
     here_N = pc.fill_null(pc.equal(images["split"], split), False).to_numpy()
     if not here_N.any():
         has = sorted(pc.unique(images["split"].drop_null()).to_pylist())

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 
 from reid_ray.config.base import fingerprint
 from reid_ray.config.paths import expanded
+from reid_ray.data.seen_rows import read_with_source
 from reid_ray.errors import DataError
-from reid_ray.records import IMAGES, SEEN_FILE
-from reid_ray.storage import Counts, read_table, write_json
+from reid_ray.records import SEEN_FILE
+from reid_ray.storage import Counts, write_json
 from reid_ray.storage.provenance import content_at, content_of
 from reid_ray.train.config import NOT_IN_RUN_FINGERPRINT
 from reid_ray.train.failed_dynamic import count_stand_ins, find_stand_ins
@@ -63,7 +64,7 @@ def prepare_pairs(
             cannot fill a batch.
     """
     _begin(config, folder)
-    images = read_table(config.images.path, IMAGES, columns=_IMAGE_COLUMNS)
+    images = read_with_source(config.images.path, _IMAGE_COLUMNS)
     roles = roles_of(images, config.images)
     accepting = Accepting(
         ImageRows(images["image_id"], origin=config.images.path),

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reid_ray.data.seen_rows import all_seen, image_rows, seen_by, text_rows
+from reid_ray.data.seen_binding import bound_schema, weights_at
+from reid_ray.data.seen_rows import all_seen, image_rows, rows_of, text_rows
 from reid_ray.records import SEEN, SEEN_FILE, text_hash64
 from reid_ray.retrieval.evaluate.exposure import exposure
 from reid_ray.train.feed.prepared import RowFile
@@ -31,7 +32,7 @@ def write_seen(
 
     Args:
         path: the file.
-        images: columns image_sha256, dataset and person_id of N images.
+        images: columns image_sha256, dataset, person_id and source of N images.
         roles: what each is for.
         hash_NB: their perceptual hashes, uint8 [N, 16].
         used_N: which have a caption and could be read, bool.
@@ -50,15 +51,16 @@ def write_seen(
 def publish_seen(data: Path, model: Path, before: Mapping[str, Path]) -> None:
     """Write beside the weights in the folder `model` what they have seen: the run's own table in `data`, and that of the weights before.
 
-    A run that an older version prepared has no table, and its weights get none: unknown.
+    It names these weights by the fingerprint in their manifest. A run that an older version prepared has no table, and its weights get
+    none: unknown.
 
     Args:
         data: the run's prepared data.
-        model: the published folder.
+        model: the published folder, with its manifest.
         before: the weights that training went on from, name -> their folder.
     """
     if (data / SEEN_FILE).is_file():
-        with pq.ParquetWriter(model / SEEN_FILE, SEEN, compression="zstd") as writer:
+        with pq.ParquetWriter(model / SEEN_FILE, bound_schema(weights_at(model)), compression="zstd") as writer:
             for table in all_seen(data, before):
                 writer.write_table(table)
 
@@ -84,7 +86,7 @@ def exposure_of_rows(data: Path, before: Mapping[str, Path], shown: pa.Table) ->
 
 
 def _role(data: Path, role: str) -> pa.Table:
-    pieces = [piece.filter(pc.equal(piece["role"], role)) for piece in seen_by(data)]
+    pieces = [piece.filter(pc.equal(piece["role"], role)) for piece in rows_of(data)]
     return pa.concat_tables([SEEN.empty_table(), *pieces])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +11,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reid_ray.data.seen_rows import all_seen, image_rows, seen_by, text_rows
+from reid_ray.data.seen_binding import bound_schema
+from reid_ray.data.seen_rows import all_seen, image_rows, seen_by, text_rows, with_source
 from reid_ray.records import IMAGES, table_of, text_hash64
 from reid_ray.retrieval.evaluate.exposure import exposure, exposure_of, exposure_sentence, unseen
 from reid_ray.retrieval.index.near_hashes import NearHashes
+from reid_ray.storage import write_json
 
 NONE = {"images": 0, "near": 0, "identities": 0, "texts": None}
 
 
-def image(name: str, person: int | None, *, dataset: str = "Market-1501", look: str | None = None, flipped: int = 0) -> dict:
+def image(
+    name: str, person: int | None, *, dataset: str = "Market-1501", source: str | None = None, look: str | None = None, flipped: int = 0
+) -> dict:
     """An image whose content is its name and whose look is `look`, but for some bits."""
     content = hashlib.sha256(name.encode()).hexdigest()
     bits = np.unpackbits(np.frombuffer(hashlib.md5((look or name).encode()).digest(), np.uint8))
     bits[:flipped] ^= 1
-    return {"image_id": name, "image_sha256": content, "dataset": dataset, "person_id": person, "look": np.packbits(bits)}
+    taken_from = None if source is None else json.dumps({"hat": "none", "source": source})
+    labels = {"dataset": dataset, "person_id": person, "attributes": taken_from}
+    return {"image_id": name, "image_sha256": content, **labels, "look": np.packbits(bits)}
 
 
 def rows(role: str, images: list[dict] | tuple = (), texts: list[str] | tuple = ()) -> pa.Table:
     table = table_of(IMAGES, [{name: value for name, value in each.items() if name != "look"} for each in images])
     hash_NB = np.stack([each["look"] for each in images]) if images else np.zeros((0, 16), np.uint8)
     texts_M = text_hash64(pa.array(list(texts), pa.string()))
-    return pa.concat_tables([image_rows(role, table, hash_NB), text_rows(role, texts_M)])
+    return pa.concat_tables([image_rows(role, with_source(table), hash_NB), text_rows(role, texts_M)])
 
 
 def asked(gallery, *, train=(), val=(), said=(), queries=None):
@@ -104,6 +111,33 @@ def test_data_sets_that_share_sources_are_named_by_provenance_alone():
     assert "MSMT17" in exposure_sentence(found)
 
 
+@pytest.mark.parametrize(
+    ("learnt", "asked_of", "shared"),
+    [
+        (("CUHK-PEDES", None), ("UFine3C", "CUHK-PEDES"), "UFine3C holds pictures of CUHK-PEDES"),
+        (("cuhk_pedes", None), ("UFine3C", "CUHK-PEDES"), "UFine3C holds pictures of cuhk_pedes"),
+        (("ICFG-PEDES", None), ("UFine3C", "RSTPReid"), "both hold pictures of MSMT17"),
+        (("UFine6926", None), ("UFine3C", "RSTPReid"), None),  # this one was not taken from there
+        (("ITCPR", "PRCC"), ("PRCC", None), "ITCPR holds pictures of PRCC"),
+        (("ITCPR", "PRCC"), ("LaST", None), None),
+        (("LUPerson-NL", None), ("LUPerson", None), "both hold pictures of the videos of LUPerson"),
+        (("SYNTH-PEDES", None), ("LUPerson-MLLM", None), "both hold pictures of the videos of LUPerson"),
+        (("HAM-PEDES", None), ("SYNTH-PEDES", None), "HAM-PEDES holds pictures of SYNTH-PEDES"),
+        (("mine", "CUHK-PEDES"), ("CUHK-PEDES", None), None),  # what others call a source may be anything
+    ],
+)
+def test_pictures_that_a_data_set_took_from_another_are_named_by_that_one(learnt, asked_of, shared):
+    (had, had_of), (shown, shown_of) = learnt, asked_of
+    found = asked([image("g", 1, dataset=shown, source=shown_of)], train=[image("t", 2, dataset=had, source=had_of)], said=["x"])
+    assert found["marks"] == ([] if shared is None else ["OVERLAP"])
+    assert shared is None or shared in exposure_sentence(found)
+
+
+def test_of_a_mixed_data_set_whose_table_does_not_say_where_pictures_come_from_that_is_unknown():
+    found = asked([image("g", 1, dataset="UFine3C")], train=[image("t", 2, dataset="CUHK-PEDES")], said=["x"])
+    assert found["marks"] == ["UNKNOWN"]
+
+
 def test_pictures_that_are_not_at_hand_are_compared_by_identity_and_that_is_said():
     named = table_of(IMAGES, [{"image_id": "t", "dataset": "Market-1501", "person_id": 3}])
     found = exposure([rows("train", [image("t", 3)], ["x"])], image_rows("", named, None))
@@ -111,10 +145,12 @@ def test_pictures_that_are_not_at_hand_are_compared_by_identity_and_that_is_said
     assert found["marks"] == ["SEEN", "UNKNOWN"]
 
 
-def _weights(folder: Path, *tables: pa.Table) -> Path:
+def _weights(folder: Path, *tables: pa.Table, of: str | None = "w") -> Path:
+    """A folder of weights with the fingerprint w, and what the weights `of` have seen."""
     folder.mkdir()
+    write_json(folder / "manifest.json", {"kind": "dual-encoder", "fingerprint": "w"})
     if tables:
-        pq.write_table(pa.concat_tables(tables), folder / "seen.parquet")
+        pq.write_table(pa.concat_tables(tables).cast(bound_schema(of)), folder / "seen.parquet")
     return folder
 
 
@@ -167,6 +203,25 @@ def test_results_of_older_versions_say_what_they_know(older, marks):
 
 def test_a_table_that_an_older_version_wrote_tells_contents_and_that_it_knows_no_more(tmp_path):
     columns = ["role", "content", "dataset", "person_id"]
-    older = _weights(tmp_path / "older", rows("train", [image("t", 1)]).select(columns))
+    older = _weights(tmp_path / "older")
+    pq.write_table(rows("train", [image("t", 1)]).select(columns), older / "seen.parquet")
     assert exposure(seen_by(older), rows("", [image("t", 9)]))["marks"] == ["SEEN", "UNKNOWN"]
     assert exposure(seen_by(older), rows("", [image("g", 9)]))["marks"] == ["UNKNOWN"]
+
+
+def test_a_record_vouches_for_no_other_weights_that_come_to_lie_beside_it(tmp_path):
+    """Of others it tells nothing; where either does not say whose it is, what it tells is kept, and that there may be more."""
+    clean, leaky = rows("", [image("g", 5)]), rows("", [image("t", 1)])
+    own, other, older = (_weights(tmp_path / str(of), rows("train", [image("t", 1)], ["x"]), of=of) for of in ("w", "v", None))
+    unnamed = _weights(tmp_path / "unnamed", rows("train", [image("t", 1)], ["x"]))
+    (unnamed / "manifest.json").unlink()
+    for folder, of_clean, of_leaky in (
+        (own, [], ["SEEN"]),
+        (other, ["UNKNOWN"], ["UNKNOWN"]),
+        (older, ["UNKNOWN"], ["SEEN", "UNKNOWN"]),
+        (unnamed, ["UNKNOWN"], ["SEEN", "UNKNOWN"]),
+    ):
+        assert exposure(seen_by(folder), clean)["marks"] == of_clean, folder
+        assert exposure(seen_by(folder), leaky)["marks"] == of_leaky, folder
+    further = _weights(tmp_path / "further", *all_seen(own, {"init": other}))
+    assert exposure(seen_by(further), clean)["marks"] == ["UNKNOWN"]  # and so it is inherited

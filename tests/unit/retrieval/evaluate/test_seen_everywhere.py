@@ -61,13 +61,13 @@ def world(tmp_path_factory):
     for name in ("data", "model", "old/model"):
         (root / name).mkdir(parents=True)
     prepare_pairs(load_config(TrainJob, None, [*paths, "batches.size=2", "workers.count=1"]), root / "data", Counts())
-    publish_seen(root / "data", root / "model", {})
     own = {"images": {"path": f"{root}/images.parquet", "train_split": "train", "val_split": "val"}, "batches": {"seed": 0}}
     write_json(root / "old" / "manifest.json", {"job": "train", "config": own, "inputs": {}})
     leaky = {"validation_exposure": {"marks": ["SEEN"]}}
     write_json(root / "manifest.json", {"job": "train", "config": own, "inputs": {}, "facts": leaky})
     chosen = {"selected_on": "val", "selection": "best R@1", "step": 3}
-    write_json(root / "model" / "manifest.json", {"dim": 4, "fingerprint": "these weights", "facts": chosen})
+    write_json(root / "model" / "manifest.json", {"kind": "dual-encoder", "dim": 4, "fingerprint": "these weights", "facts": chosen})
+    publish_seen(root / "data", root / "model", {})
     return root
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from PIL import Image
 from reid_ray.config.base import load_config
 from reid_ray.records import CAPTIONS, IMAGES, SEEN, table_of, text_hash64
 from reid_ray.retrieval.evaluate.exposure import exposure_sentence
-from reid_ray.storage import Counts, read_table, sha256_of
+from reid_ray.retrieval.evaluate.shown import read_pictures
+from reid_ray.storage import Counts, read_table, sha256_of, write_json
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.feed.pairs import prepare_pairs
 from reid_ray.train.feed.seen import publish_seen, validation_exposure
@@ -70,6 +72,19 @@ def test_what_was_used_is_written_down_and_nothing_else(tmp_path):
     assert seen["near"].null_count == sum(kind == "text" for kind in seen["kind"].to_pylist())
 
 
+def test_from_which_data_set_a_mixed_one_took_a_picture_is_written_down(tmp_path):
+    """By who trains and by who asks alike."""
+    taken = {**image("c", "train", 3, picture(3)), "dataset": "ITCPR", "attributes": json.dumps({"instance_id": 1, "datasets": "PRCC"})}
+    others = {**image("d", "train", 4, picture(4)), "attributes": json.dumps({"source": "a shop"})}
+    said = [caption("cc", "c", "New."), caption("cd", "d", "Newer."), caption("cv", "v", "Validated.")]
+    data = prepared(tmp_path, [*TRAIN, taken, others, image("v", "val", 6, picture(6))], [*SAID, *said])
+    expected = [("CUHK-PEDES", None), ("CUHK-PEDES", None), ("ITCPR", "PRCC"), ("CUHK-PEDES", None)]
+    asked = read_pictures(str(tmp_path / "images.parquet"), "train", max_pixels=1 << 20)
+    for rows in (read_table(data / "seen.parquet", SEEN), asked.rows):
+        told = [(row["dataset"], row["source"]) for row in rows.to_pylist() if row["role"] != "val" and row["kind"] == "image"]
+        assert told == expected
+
+
 def test_validation_that_holds_what_is_learnt_from_says_so(tmp_path):
     (tmp_path / "clean").mkdir()
     apart = prepared(tmp_path / "clean", [*TRAIN, image("v", "val", 6, picture(6))], [*SAID, caption("cv", "v", "Validated.")])
@@ -92,10 +107,14 @@ def test_weights_that_another_run_chose_on_these_people_pass_that_on(tmp_path):
         other = [image("v", split, 6, picture(6)), image("w", "val", 9, picture(9))]
         prepared(tmp_path / name, [*TRAIN, *other], [*SAID, caption("cv", "v", "Validated."), caption("cw", "w", "More.")])
     (tmp_path / "model").mkdir()
+    write_json(tmp_path / "model" / "manifest.json", {"kind": "dual-encoder", "fingerprint": "w"})
     publish_seen(tmp_path / "first" / "data", tmp_path / "model", {})
     found = validation_exposure(tmp_path / "second" / "data", {"init": tmp_path / "model"})
     assert (found["train"]["images"], found["val"]["images"]) == (0, 1)
+    assert found["marks"] == ["SEEN", "TEXTS"]
     assert validation_exposure(tmp_path / "second" / "data", {"init": tmp_path / "nowhere"})["marks"] == ["UNKNOWN"]
+    write_json(tmp_path / "model" / "manifest.json", {"kind": "dual-encoder", "fingerprint": "others, copied over them"})
+    assert validation_exposure(tmp_path / "second" / "data", {"init": tmp_path / "model"})["marks"] == ["UNKNOWN"]
 
 
 def test_data_that_an_older_version_prepared_are_compared_by_what_they_tell(tmp_path):
