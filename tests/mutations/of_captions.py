@@ -70,18 +70,18 @@ MUTATIONS = (
     Mutation(
         "compaction merges files that somebody reads",
         "reid_ray/caption/ledger/write_ahead_log.py",
-        "if file not in keep]",
-        "if True]",
+        "if file.location in keep or ",
+        "if ",
         _LEDGER_TESTS,
     ),
     Mutation(
-        "compaction merges young files", "reid_ray/caption/ledger/write_ahead_log.py", " or stat.st_mtime > youngest:", ":", _LEDGER_TESTS
+        "compaction merges young files", "reid_ray/caption/ledger/write_ahead_log.py", " or file.changed > youngest:", ":", _LEDGER_TESTS
     ),
     Mutation(
         "compaction writes nothing before it removes",
         "reid_ray/caption/ledger/write_ahead_log.py",
-        "    table = pa.concat_tables([pq.read_table(file, schema=schema) for file in files])\n",
-        "    table = pa.concat_tables([pq.read_table(file, schema=schema) for file in files[:-1]])\n",
+        "read_ledger_file, schema=schema), locations))\n",
+        "read_ledger_file, schema=schema), locations[:-1]))\n",
         _LEDGER_TESTS,
     ),
     Mutation(

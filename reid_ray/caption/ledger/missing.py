@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from reid_ray.caption.ledger.ledger_files import read_ledger_file
 from reid_ray.caption.ledger.row_keys import CaptionRecipe, CaptionRequest, RewriteRecipe, key_of
 from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, KEYS, Index, Ledger, as_keys, find
 from reid_ray.data.pieces import Piece
@@ -40,7 +40,7 @@ class DigestCache:
 def read_digest_cache(ledger: Ledger) -> DigestCache:
     """Read the ledger's digest cache."""
     files = ledger.digest_files()
-    table = pa.concat_tables([pq.read_table(file, schema=DIGEST_CACHE) for file in files]) if files else DIGEST_CACHE.empty_table()
+    table = pa.concat_tables([read_ledger_file(file, schema=DIGEST_CACHE) for file in files]) if files else DIGEST_CACHE.empty_table()
     places, first = np.unique(as_keys(table["place"]), return_index=True)
     return DigestCache(places, table.take(pa.array(first)))
 
@@ -243,7 +243,7 @@ def some_pieces(listing: ImageListing, pieces: Sequence[Piece]) -> ImageListing:
 
 def rows_with(file: str, keys: np.ndarray) -> pa.Table:
     """The LEDGER rows of a file that lie under one of `keys` (sorted) and are no failures."""
-    table = pq.read_table(file)
+    table = read_ledger_file(file)
     table = table.filter(pc.and_(pa.array(find(as_keys(table["key"]), keys) >= 0), pc.not_equal(table["status"], "failed")))
     # Their images were counted when they were captioned.
     return table.set_column(table.schema.get_field_index("image_outcome"), "image_outcome", pa.nulls(table.num_rows, pa.string()))

@@ -6,7 +6,6 @@ that memory holds one bucket's texts and 24 bytes for each row of the result, ho
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from reid_ray.caption.ledger.ledger_files import read_ledger_file
 from reid_ray.caption.ledger.missing import CachedListing, PassPlan
 from reid_ray.caption.ledger.write_ahead_log import LEDGER, Ledger, as_keys, find
 from reid_ray.caption.rows import STAGED
@@ -63,17 +63,12 @@ def ordered_rows(ledger: Ledger, keys: np.ndarray, orders: np.ndarray, *, groups
     orders = orders[first]
     buckets = max(1, -(-len(keys) // _BUCKET_ROWS))
     span = max(1, -(-groups // buckets)) * stride
-    spill = ledger.folder / "publishing"
-    shutil.rmtree(spill, ignore_errors=True)
-    spill.mkdir()
-    try:
+    with ledger.files.spill() as spill:
         _fill(ledger, spill, keys=keys, orders=orders, span=span, buckets=buckets)
         for bucket in range(buckets):
             expected = int(((orders >= bucket * span) & (orders < (bucket + 1) * span)).sum())
             if expected:
-                yield _in_order(_bucket_file(spill, bucket), expected)
-    finally:
-        shutil.rmtree(spill)
+                yield _in_order(_bucket_file(spill, bucket), expected, origin=ledger.files.location)
 
 
 def _fill(ledger: Ledger, spill: Path, *, keys: np.ndarray, orders: np.ndarray, span: int, buckets: int) -> None:
@@ -81,7 +76,7 @@ def _fill(ledger: Ledger, spill: Path, *, keys: np.ndarray, orders: np.ndarray, 
     with ExitStack() as stack:
         writers = [stack.enter_context(pq.ParquetWriter(_bucket_file(spill, bucket), schema)) for bucket in range(buckets)]
         for file in ledger.row_files():
-            table = pq.read_table(file, schema=LEDGER)
+            table = read_ledger_file(file, schema=LEDGER)
             at = find(as_keys(table["key"]), keys)
             table = table.filter(pa.array(at >= 0))
             order = orders[at[at >= 0]]
@@ -94,7 +89,7 @@ def _bucket_file(spill: Path, bucket: int) -> Path:
     return spill / f"{bucket}.parquet"
 
 
-def _in_order(file: Path, expected: int) -> pa.Table:
+def _in_order(file: Path, expected: int, *, origin: str) -> pa.Table:
     table = pq.read_table(file)
     failed = pc.equal(table["status"], "failed")
     # One row per order number: a text before a failure, then the one that was there first, on which rewrites may rest.
@@ -103,7 +98,7 @@ def _in_order(file: Path, expected: int) -> pa.Table:
     first = np.append(True, order[1:] != order[:-1]) if len(order) else np.empty(0, bool)
     table = table.filter(pa.array(first)).drop_columns(["_failed"])
     if table.num_rows != expected:
-        raise DataError(f"{file.parent.parent}: lacks {expected - table.num_rows} rows that it held before; run the command again")
+        raise DataError(f"{origin}: lacks {expected - table.num_rows} rows that it held before; run the command again")
     return table
 
 

@@ -25,8 +25,10 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +37,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from reid_ray.caption.ledger.ledger_files import FolderFiles, LedgerFiles, read_ledger_file
 from reid_ray.caption.ledger.row_keys import KEY_BYTES
 from reid_ray.caption.rows import STAGED
 from reid_ray.data.images import DAMAGE
 from reid_ray.errors import DataError
 from reid_ray.records import IDENTITY_COLUMNS, IMAGES
-from reid_ray.storage import write_bytes, write_durably, write_json
+from reid_ray.storage import write_json
 from reid_ray.versions import check_json, number_of, numbered
 
 KEYS = np.dtype(f"S{KEY_BYTES}")
@@ -63,14 +66,20 @@ DIGEST_CACHE = pa.schema(
 ROWS, _IMAGES, _ATTEMPTS = "rows", "images", "attempts"
 FORMAT = "format.json"
 _PART_BYTES = 64 << 20  # a part of at least this size is not merged again
+_READERS = 16  # files that are read side by side: at a store the work is waiting
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """A ledger's folder as one run sees it. Small, and safe to send to actors."""
+    """A ledger as one run sees it, wherever its files lie. Small, and safe to send to actors."""
 
-    folder: Path
+    files: LedgerFiles
     run: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the ledger lies, if that is a folder."""
+        return Path(self.files.location)
 
     @property
     def attempts(self) -> Path:
@@ -79,11 +88,11 @@ class Ledger:
 
     def owned(self) -> bool:
         """Whether this run still is the one that may write: the fencing token is its own."""
-        return (self.folder / "owner").read_text(encoding="ascii") == self.run
+        return self.files.owner() == self.run
 
     def committed(self, name: str) -> pa.Table | None:
         """The block of this name, if an earlier attempt of the same work came to its end."""
-        path = self._block(name)
+        path = self.folder / _block(name)
         return pq.read_table(path, schema=LEDGER) if path.exists() else None
 
     def commit(self, name: str, table: pa.Table) -> None:
@@ -93,23 +102,22 @@ class Ledger:
             DataError: another run has taken the ledger over.
         """
         self._check_owned()
-        write_durably(self._block(name), lambda hidden: pq.write_table(table.cast(LEDGER), hidden, compression="zstd"))
+        self.files.write(_block(name), table.cast(LEDGER))
 
     def commit_digests(self, table: pa.Table) -> None:
         """Add to the digest cache which content was found where (DIGEST_CACHE rows)."""
         self._check_owned()
-        path = self.folder / _IMAGES / f"block-{uuid.uuid4().hex}.parquet"
-        write_durably(path, lambda hidden: pq.write_table(table.cast(DIGEST_CACHE), hidden, compression="zstd"))
+        self.files.write(f"{_IMAGES}/block-{uuid.uuid4().hex}.parquet", table.cast(DIGEST_CACHE))
 
-    def row_files(self) -> list[Path]:
-        """Every file of rows, the oldest kind of name first."""
-        return sorted((self.folder / ROWS).glob("[bp]*.parquet"))
+    def row_files(self) -> list[str]:
+        """Where every file of rows can be opened (read_ledger_file), the oldest kind of name first."""
+        return [file.location for file in self.files.found(ROWS)]
 
-    def digest_files(self) -> list[Path]:
-        """Every file of the digest cache."""
-        return sorted((self.folder / _IMAGES).glob("[bp]*.parquet"))
+    def digest_files(self) -> list[str]:
+        """Where every file of the digest cache can be opened."""
+        return [file.location for file in self.files.found(_IMAGES)]
 
-    def compact(self, *, keep: frozenset[Path] = frozenset(), older_than_s: float = 0.0) -> None:
+    def compact(self, *, keep: frozenset[str] = frozenset(), older_than_s: float = 0.0) -> None:
         """Compaction: merge small files into large ones, so that a million batches do not leave a million files.
 
         A driver that dies between the new name and the old ones' removal leaves rows twice; readers take one row per key.
@@ -119,26 +127,30 @@ class Ledger:
             older_than_s: younger ones stay: an actor that does its batch over looks for its block by name.
         """
         youngest = time.time() - older_than_s
-        for folder, schema in ((self.folder / ROWS, LEDGER), (self.folder / _IMAGES, DIGEST_CACHE)):
-            small = [file for file in sorted(folder.glob("[bp]*.parquet")) if file not in keep]
-            stats = [(file, file.stat()) for file in small]
-            merged, size = [], 0
-            for file, stat in stats:
-                if stat.st_size >= _PART_BYTES or stat.st_mtime > youngest:
+        for folder, schema in ((ROWS, LEDGER), (_IMAGES, DIGEST_CACHE)):
+            merged: list[str] = []
+            size = 0
+            for file in self.files.found(folder):
+                if file.location in keep or file.size >= _PART_BYTES or file.changed > youngest:
                     continue
-                merged.append(file)
-                size += stat.st_size
+                merged.append(file.location)
+                size += file.size
                 if size >= _PART_BYTES:
-                    _merge(merged, folder, schema)
+                    self._merge(merged, folder, schema)
                     merged, size = [], 0
-            _merge(merged, folder, schema)
+            self._merge(merged, folder, schema)
 
-    def _block(self, name: str) -> Path:
-        return self.folder / ROWS / f"block-{name}.parquet"
+    def _merge(self, locations: Sequence[str], folder: str, schema: pa.Schema) -> None:
+        if len(locations) < 2:
+            return
+        with ThreadPoolExecutor(_READERS) as pool:
+            tables = list(pool.map(partial(read_ledger_file, schema=schema), locations))
+        self.files.write(f"{folder}/part-{uuid.uuid4().hex}.parquet", pa.concat_tables(tables))
+        self.files.remove(locations)
 
     def _check_owned(self) -> None:
         if not self.owned():
-            raise DataError(f"{self.folder}: another run writes here now; this one's driver has ended")
+            raise DataError(f"{self.files.location}: another run writes here now; this one's driver has ended")
 
 
 @contextmanager
@@ -161,8 +173,9 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
             raise DataError(f"{output}: another run writes this output now; wait for its end, or choose another output.path") from None
         if ledger_format(folder) < number_of("ledger"):  # its rows are read as they are, and those to come are of today's format
             write_json(folder / FORMAT, numbered("ledger"))
-        ledger = Ledger(folder, uuid.uuid4().hex)
-        write_bytes(folder / "owner", ledger.run.encode())
+        files = FolderFiles(folder)
+        ledger = Ledger(files, uuid.uuid4().hex)
+        files.take(ledger.run)
         for left in ledger.attempts.iterdir():
             if left.name != ROWS:
                 shutil.rmtree(left, ignore_errors=True)
@@ -211,7 +224,7 @@ def read_index(ledger: Ledger, *, retry_failed: bool) -> Index:
     """
     ok, failed, unasked = [np.empty(0, KEYS)], [np.empty(0, KEYS)], [np.empty(0, KEYS)]
     for file in ledger.row_files():
-        table = pq.read_table(file, columns=["key", "status", "reason", "tries", "run"])
+        table = read_ledger_file(file, columns=["key", "status", "reason", "tries", "run"])
         keys = as_keys(table["key"])
         bad = pc.equal(table["status"], "failed").to_numpy()
         code = pc.replace_substring_regex(pc.fill_null(table["reason"], ""), ":.*", "")
@@ -245,10 +258,5 @@ def ledger_table(staged: pa.Table, keys: Sequence[bytes], run: str) -> pa.Table:
     return pa.table(columns, schema=LEDGER)
 
 
-def _merge(files: Sequence[Path], folder: Path, schema: pa.Schema) -> None:
-    if len(files) < 2:
-        return
-    table = pa.concat_tables([pq.read_table(file, schema=schema) for file in files])
-    write_durably(folder / f"part-{uuid.uuid4().hex}.parquet", lambda hidden: pq.write_table(table, hidden, compression="zstd"))
-    for file in files:
-        os.unlink(file)
+def _block(name: str) -> str:
+    return f"{ROWS}/block-{name}.parquet"

@@ -113,7 +113,7 @@ def test_merging_blocks_keeps_every_row_and_a_failure_counts_until_the_next_run(
         assert sorted(index.ok.tolist()) == sorted(as_keys(keys[:3]).tolist())
         assert sorted(index.failed.tolist()) == sorted(as_keys(keys[3:5]).tolist())
         ledger.compact()
-        assert [path.name[:4] for path in ledger.row_files()] == ["part"]
+        assert [Path(file).name[:4] for file in ledger.row_files()] == ["part"]
         with pytest.raises(DataError, match="another run writes this output"), open_ledger(tmp_path / "out"):
             pass
     with open_ledger(tmp_path / "out") as later:
