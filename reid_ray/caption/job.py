@@ -7,7 +7,6 @@ a reason, and the manifest says how many of each.
 from __future__ import annotations
 
 import time
-import uuid
 from typing import Any
 
 from reid_ray.caption.config import CaptionJob
@@ -20,8 +19,7 @@ from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.tally import Tally, run_facts
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
-from reid_ray.data.pieces import SETTLED_S
-from reid_ray.data.sources import ImageListing, image_listing
+from reid_ray.data.sources import image_listing
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
@@ -46,9 +44,9 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict
     """
     models = _check_models(config)
     templates = {name: load_templates(c.templates) for name, c in config.captioners.items() if c.templates is not None}
-    listing = image_listing(config.images)
+    listing = image_listing(config.images, states=True)
     own = {name: digest(sorted(wordings.items())) for name, wordings in templates.items()}
-    images = _digest_of(listing)
+    images = listing.digest()
     inputs = {"images": listing.origin, "images_digest": images, **models} | ({"templates": own} if own else {})
     output = JobOutput(
         "caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents={"images.path": images}
@@ -107,16 +105,6 @@ def _failed(manifest: dict[str, Any]) -> bool:
     """Whether a finished run holds failures that another run might mend."""
     captions, rewrites = manifest["facts"]["captions"], manifest["facts"]["rewrites"]
     return bool(rewrites["failed"]) or any(reason.split(": ")[-1] not in DAMAGE for reason in captions["failed"])
-
-
-def _digest_of(listing: ImageListing) -> str:
-    """Changes when an image is added, leaves or changes; never the same twice where that cannot be told without reading."""
-    session = "generated" if listing.generated else uuid.uuid4().hex
-    places = listing.places(session)
-    if not listing.generated and any(place.startswith(session) for piece in places for place in piece):
-        time.sleep(SETTLED_S)  # files that changed just now: a little later their places are known for good
-        places = listing.places(session)
-    return digest(places)
 
 
 def _check_models(config: CaptionJob) -> dict[str, Any]:

@@ -38,39 +38,49 @@ SETTLED_S = 2.0  # a file may change twice within one tick of its file system's 
 TABLE_ROWS = 32  # small tables keep a pipeline streaming and its memory bounded
 _TABLE_BYTES = 8 << 20  # no further image joins a table that holds so much
 _LOAD = LoadConfig(processes=0)  # who reads a piece is one of several processes already
+_END = "\0"  # of a name among others
 
 Size = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
 class FilePiece:
-    """Some files of a folder. `listed` holds (size, time of change) of each by turns as the listing told them, -1 where it did not.
+    """Some files of a folder.
 
-    It is None on a local disk, whose listing tells no states: they are asked for when they are wanted.
+    A listing holds millions of files: their names lie in one string, their states in one array.
+
+    Args:
+        store: the folder.
+        packed: the files' names, as pack_names has them.
+        max_pixels: see ImagesConfig.
+        listed: (size, time of change) of each file by turns as they were when it was listed, -1 where that is not known; None if they
+            were not asked for.
     """
 
     store: Store
-    names: tuple[str, ...]
+    packed: bytes
     max_pixels: int
     listed: array[int] | None = None
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The files, relative to the folder."""
+        return tuple(self.packed.decode("utf-8", "surrogateescape").split(_END)[:-1])
+
+    @property
     def rows(self) -> int:
         """How many images it gives."""
-        return len(self.names)
+        return self.packed.count(_END.encode())
 
     def places(self, session: str) -> list[str]:
         """See ImageListing.places."""
-        if self.listed is None:
-            states = self.store.states(self.names)
-        else:
-            pairs = zip(self.listed[::2], self.listed[1::2], strict=True)
-            states = [None if size < 0 else (size, changed) for size, changed in pairs]
-        return [_place(self.store.locate(name), state, session) for name, state in zip(self.names, states, strict=True)]
+        names = self.names
+        states = self.store.states(names) if self.listed is None else _unpacked(self.listed)
+        return [_place(self.store.locate(name), state, session) for name, state in zip(names, states, strict=True)]
 
     def renewed(self) -> Self:
         """The piece with its files' states as they are now."""
-        return self if self.listed is None else replace(self, listed=packed_states(self.store.states(self.names)))
+        return replace(self, listed=packed_states(self.store.states(self.names)))
 
     def tables(self, only: pa.Array | None = None) -> Iterator[pa.Table]:
         """Its images as small SOURCED tables; if `only` is given, those of these image_ids, and no other file is opened."""
@@ -130,8 +140,6 @@ class TablePiece:
 
     def renewed(self) -> Self:
         """The piece with its file's state as it is now."""
-        if self.file.listed is None:
-            return self
         return replace(self, file=replace(self.file, listed=self.file.store.state(self.file.name)))
 
     def tables(self, only: pa.Array | None = None) -> Iterator[pa.Table]:
@@ -155,9 +163,18 @@ class TablePiece:
 Piece = FilePiece | SyntheticPiece | TablePiece
 
 
+def pack_names(names: Iterable[str]) -> bytes:
+    """File names one after the other, each with the byte at its end that no file's name can hold."""
+    return "".join(f"{name}{_END}" for name in names).encode("utf-8", "surrogateescape")
+
+
 def packed_states(states: Iterable[State | None]) -> array[int]:
     """States in 16 bytes each: millions of them are held."""
     return array("q", (number for state in states for number in (state or (-1, -1))))
+
+
+def _unpacked(states: array[int]) -> list[State | None]:
+    return [None if size < 0 else (size, changed) for size, changed in zip(states[::2], states[1::2], strict=True)]
 
 
 def _place(location: str, state: State | None, session: str) -> str:

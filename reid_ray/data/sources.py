@@ -1,19 +1,23 @@
 """Where images come from: synthetic people, a folder of image files, or a Parquet table, at a path or an address, as rows of SOURCED.
 
 Knows names, splits and limits; not what an image shows, and never decodes one: rows carry the encoded bytes and what the header says.
-The driver only lists, once (names, counts and, at a store, states); bytes are read where the rows are made, a piece of a few dozen
-images at a time (pieces.py), by Ray Data tasks (`read_images`) or in this process (`iter_images`).
+The driver only lists, once: names and counts and, where they are asked for, the files' states, many at a time. Bytes are read where the
+rows are made, a piece of a few dozen images at a time (pieces.py), by Ray Data tasks (`read_images`) or in this process (`iter_images`).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from array import array
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +26,7 @@ import pyarrow.parquet as pq
 
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.images import IMAGE_SUFFIXES, is_image_name
-from reid_ray.data.pieces import TABLE_ROWS, FilePiece, Piece, SyntheticPiece, TablePiece, packed_states
+from reid_ray.data.pieces import SETTLED_S, TABLE_ROWS, FilePiece, Piece, SyntheticPiece, TablePiece, pack_names, packed_states
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.storage.file_systems import store_at
 from reid_ray.storage.table_files import TableFile, parquet_files
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 _MAX_PIECES = 20_000  # of a large source: more tasks than this cost the scheduler more than they give
 _FOOTERS = 16  # read at the same time
+_STATERS = 32  # pieces whose files are asked for their states at the same time: over a network that is waiting
 _STORE_ROWS = 128  # of a piece: its last files keep only some of the threads waiting
 
 
@@ -46,14 +51,45 @@ class ImageListing:
     generated: bool = False  # made from numbers, so that configuration and package say all about it
     at_store: bool = False  # at an address, whose listing told the files' states
 
-    def places(self, session: str) -> list[list[str]]:
+    def places(self, session: str) -> Iterator[list[str]]:
         """Per piece and row, where the image lies and in which state: the same words for the same bytes, known without reading them.
 
-        A file is known by path, size and time of change, at a store as they were when it was listed. What cannot be known so (a file
-        of the last two seconds may change again without a trace; a generated image; a row of a table that only names a file) is known
-        within a `session` alone.
+        A file is known by path, size and time of change, as they were when it was listed if the listing has them, else as they are
+        now. What cannot be known so (a file of the last two seconds may change again without a trace; a generated image; a row of a
+        table that only names a file) is known within a `session` alone.
         """
-        return [piece.places(session) for piece in self.pieces]
+        return (piece.places(session) for piece in self.pieces)
+
+    def renewed(self, old: Collection[int] | None = None) -> Self:
+        """The listing with the states of its files as they are now, asked for many at a time.
+
+        Args:
+            old: numbers of the pieces that are looked at again; None takes all.
+        """
+        pieces = list(self.pieces)
+        numbers = list(range(len(pieces))) if old is None else sorted(old)
+        with ThreadPoolExecutor(_STATERS, thread_name_prefix="state") as pool:
+            for number, piece in zip(numbers, pool.map(lambda number: pieces[number].renewed(), numbers), strict=True):
+                pieces[number] = piece
+        return replace(self, pieces=tuple(pieces))
+
+    def digest(self) -> str:
+        """32 hex digits that change when an image is added, leaves or changes; never the same twice where that cannot be told unread."""
+        session = "generated" if self.generated else uuid.uuid4().hex
+        found, young = self._digest(session)
+        if young and not self.generated:
+            time.sleep(SETTLED_S)  # files that changed just now: a little later their places are known for good
+            found, _ = self._digest(session)
+        return found
+
+    def _digest(self, session: str) -> tuple[str, bool]:
+        """(digest of all places, whether some are known in this session alone); the places of one piece are held at a time."""
+        digest, young = sha256(b"[["), False
+        for number, places in enumerate(self.places(session)):
+            young |= any(place.startswith(session) for place in places)
+            digest.update(b"," * bool(number) + json.dumps(places, ensure_ascii=False, separators=(",", ":")).encode())
+        digest.update(b"]]")
+        return digest.hexdigest()[:32], young
 
     def contents(self) -> dict[str, str]:
         """For JobOutput: a digest of what lies at an address, from this listing, so that it need not be listed again; else nothing."""
@@ -65,11 +101,15 @@ class ImageListing:
         return {"images.path": digest.hexdigest()[:16]}
 
 
-def image_listing(config: ImagesConfig) -> ImageListing:
-    """List a source: names and counts only.
+def image_listing(config: ImagesConfig, *, states: bool = False) -> ImageListing:
+    """List a source, without looking into an image.
 
     A folder is searched recursively, in the order of ingest; files with an image suffix (IMAGE_SUFFIXES, any case) count, names that
     start with a dot do not.
+
+    Args:
+        config: the source.
+        states: hold the files' sizes and times of change, too, which cost a local disk a call for each; a store's listing has them.
 
     Raises:
         DataError: the path is missing, holds no image, or no image of `config.split`; names the path and the remedy.
@@ -79,7 +119,7 @@ def image_listing(config: ImagesConfig) -> ImageListing:
     if not listing.count:
         wanted = f"no image of split {config.split!r}" if config.split else "no image"
         raise DataError(f"{listing.origin}: holds {wanted}; check images.path and images.split")
-    return listing
+    return listing.renewed() if states and not listing.at_store else listing
 
 
 def read_images(
@@ -158,28 +198,30 @@ def _list_folder(config: ImagesConfig) -> ImageListing:
         raise DataError(f"{store}: is a file, but images.source is folder; set images.path to the folder, or images.source to parquet")
     if not store.is_folder():
         raise DataError(f"{store}: does not exist; set images.path to a folder of images")
-    # of millions of files, names and 16 bytes each are held
-    names: list[str] = []
+    packed, ends = bytearray(), array("q", [0])  # of millions of files
     listed = packed_states([])
     others = 0
     for name, state in store.walk_states():
         if not is_image_name(name):
             others += 1
             continue
-        names.append(name)
+        packed += pack_names([name])
+        ends.append(len(packed))
         if not store.is_local:
             listed.extend(packed_states([state]))
-        if len(names) == config.limit:
+        if len(ends) - 1 == config.limit:
             break
-    if not names:
+    count = len(ends) - 1
+    if not count:
         held = f"{others} files but none with an image extension ({', '.join(sorted(IMAGE_SUFFIXES))})" if others else "no file at all"
         raise DataError(f"{store}: holds {held}; set images.path to a folder of images")
-    rows = _piece_rows(len(names), at_store=not store.is_local)
+    rows = _piece_rows(count, at_store=not store.is_local)
+    starts = range(0, count, rows)
     pieces = [
-        FilePiece(store, tuple(names[at : at + rows]), config.max_pixels, None if store.is_local else listed[2 * at : 2 * (at + rows)])
-        for at in range(0, len(names), rows)
+        FilePiece(store, bytes(packed[ends[at] : ends[stop]]), config.max_pixels, None if store.is_local else listed[2 * at : 2 * stop])
+        for at, stop in zip(starts, [*starts[1:], count], strict=True)
     ]
-    return ImageListing(len(names), str(store), tuple(pieces), at_store=not store.is_local)
+    return ImageListing(count, str(store), tuple(pieces), at_store=not store.is_local)
 
 
 def _list_parquet(config: ImagesConfig) -> ImageListing:

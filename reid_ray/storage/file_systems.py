@@ -163,17 +163,27 @@ class Store:
 
     def _walk_local(self) -> Iterator[str]:
         stack, links, seen = [("", os.path.realpath(self.root))], deque[tuple[str, str]](), set[str]()
-        while stack or links:
-            name, real = stack.pop() if stack else links.popleft()
-            if real in seen:
-                continue
-            seen.add(real)
-            folders, linked, files = self._listing(name)
-            prefix = f"{name}/" if name else ""
-            yield from (prefix + file for file in files)
-            # the folder without links costs nothing to know below one whose own is known
-            stack.extend((prefix + folder, f"{real.rstrip('/')}/{folder}") for folder in reversed(folders))
-            links.extend((prefix + link, os.path.realpath(self._full(prefix + link))) for link in linked)
+        ahead: dict[str, Future[Listing]] = {}  # folders that come next: a disk over a network is asked for several at a time
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="list") as pool:
+            try:
+                while stack or links:
+                    name, real = stack.pop() if stack else links.popleft()
+                    future = ahead.pop(name, None)
+                    if real in seen:
+                        continue
+                    seen.add(real)
+                    folders, linked, files = self._listing(name) if future is None else future.result()
+                    prefix = f"{name}/" if name else ""
+                    # the folder without links costs nothing to know below one whose own is known
+                    stack.extend((prefix + folder, f"{real.rstrip('/')}/{folder}") for folder in reversed(folders))
+                    links.extend((prefix + link, os.path.realpath(self._full(prefix + link))) for link in linked)
+                    for later, _ in stack[-_THREADS:]:
+                        if later not in ahead:
+                            ahead[later] = pool.submit(self._listing, later)
+                    yield from (prefix + file for file in files)
+            finally:  # whoever wanted a few names only need not wait for the rest
+                for unwanted in ahead.values():
+                    unwanted.cancel()
 
     def _walk_remote(self) -> Iterator[tuple[str, State | None]]:
         here = [info for info in self._infos("") if not info.base_name.startswith(".")]

@@ -11,10 +11,12 @@ import json
 
 from reid_ray.caption.config import SamplingConfig
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # made once: json.dumps would make one for each of millions of keys
+
 
 def digest(*parts: object) -> str:
     """32 hex digits of the parts; a changed, moved or split part changes it."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()[:32]
+    return hashlib.sha256(_JSON.encode(parts).encode()).hexdigest()[:32]
 
 
 def prompt_fingerprint(instruction: str, sampling: SamplingConfig) -> str:

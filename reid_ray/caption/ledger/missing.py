@@ -76,16 +76,10 @@ def look_up_listing(listing: ImageListing, ledger: Ledger) -> CachedListing:
 
 
 def renewed(listing: ImageListing, ledger: Ledger) -> ImageListing:
-    """At a store, the listing with the states of now wherever a place is unknown: those files changed since they were listed."""
-    if not listing.at_store:
-        return listing  # whose files' states are asked for each time
+    """The listing with the states of now wherever a place is unknown: those files changed since they were listed."""
     view = look_up_listing(listing, ledger)
-    stops = [*view.starts[1:], len(view.row_N)]
-    pieces = [
-        piece.renewed() if (view.row_N[start:stop] < 0).any() else piece
-        for piece, start, stop in zip(listing.pieces, view.starts, stops, strict=True)
-    ]
-    return replace(listing, pieces=tuple(pieces))
+    unknown = np.searchsorted(view.starts, np.flatnonzero(view.row_N < 0), side="right") - 1
+    return listing.renewed(frozenset(unknown.tolist()))
 
 
 def place_key(place: str) -> bytes:

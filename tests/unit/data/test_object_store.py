@@ -20,7 +20,7 @@ from reid_ray.data.export.job import run_export
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.job import run_ingest
-from reid_ray.data.pieces import MAX_FILE_BYTES, SETTLED_S, FilePiece
+from reid_ray.data.pieces import MAX_FILE_BYTES, SETTLED_S, FilePiece, pack_names
 from reid_ray.data.sources import image_listing, iter_images
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
@@ -205,11 +205,11 @@ def test_an_object_that_is_gone_frozen_or_far_too_large_is_a_row_with_its_reason
 def test_an_object_is_known_by_what_its_listing_told_and_a_change_is_seen_where_it_is_looked_for(people, tmp_path, s3):
     config = ImagesConfig(source="folder", path=s3.put(tree(tmp_path / "crops", people, ["a.jpg", "b.jpg"]), "states"))
     young = image_listing(config)
-    assert not set(young.places("one")[0]) & set(young.places("two")[0])
+    assert not set(next(young.places("one"))) & set(next(young.places("two")))
     time.sleep(SETTLED_S + 0.1)
     s3.requests.clear()
     (before,) = young.places("one")
-    assert before == young.places("two")[0]
+    assert before == next(young.places("two"))
     assert not s3.requests
     s3.write("states/b.jpg", b"another content")
     s3.filesystem.delete_file("data/states/a.jpg")
@@ -227,7 +227,7 @@ def test_listing_costs_a_request_a_thousand_objects_and_once(people, tmp_path, s
     s3.requests.clear()
     listing = image_listing(ImagesConfig(source="folder", path=address))
     assert listing.count == 120
-    listing.places("one")
+    list(listing.places("one"))
     listing.contents()
     assert s3.requests["LIST"] <= 2 + 3  # is it there, and what lies in it and in each camera's folder
     assert s3.requests["GET"] == 0
@@ -311,7 +311,7 @@ _ASKED = "When reading information for key 'x/SLOW_DOWN expired.jpg' in bucket '
 def test_a_store_in_trouble_is_asked_again_and_then_one_sentence_but_one_forbidden_object_is_a_row(monkeypatch, answer, asked, words):
     monkeypatch.setattr(file_systems, "_WAITS_S", (0.01, 0.01))
     filesystem = OneAnswer(_ASKED + answer)
-    piece = FilePiece(Store(filesystem, "data/x", uri="s3://data/x"), ("SLOW_DOWN expired.jpg",), 10_000)
+    piece = FilePiece(Store(filesystem, "data/x", uri="s3://data/x"), pack_names(["SLOW_DOWN expired.jpg"]), 10_000)
     if words is None:
         (table,) = piece.tables()
         assert table["unread"][0].as_py().startswith("unreadable_file: ")
