@@ -86,6 +86,7 @@ def train_cells(settings: dict[str, Any]) -> None:
                 "recipe": recipe(folder, cell),
                 "folder": str(here),
                 "shipment": ship(here),
+                "exposure": {},
                 "filesystem": pyarrow.fs.LocalFileSystem(),
                 "checkpoints": str(here / "checkpoints"),
             }

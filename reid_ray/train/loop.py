@@ -132,8 +132,8 @@ def _select(
         log.event(NOT_FINITE, step=progress.step, what=[f"validation {selection.number}"], ranks=[], rows=[])
     if not math.isfinite(score) or (progress.best_score is not None and score <= progress.best_score):
         return replace(progress, without_better=progress.without_better + 1)
-    chosen = {"selected_on": selection.split, "selection": f"best {selection.title}", selection.number: score}
-    _keep(parts, folder, {"step": progress.step, **chosen})
+    how = {"selected_on": selection.split, "selection": f"best {selection.title}", "exposure": log.marks("validation")}
+    _keep(parts, folder, {"step": progress.step, **how, selection.number: score})
     return replace(progress, best_step=progress.step, best_score=score, without_better=0)
 
 

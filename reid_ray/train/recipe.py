@@ -74,8 +74,13 @@ class Recipe(Protocol):
     def prepare(self, folder: Path, counts: Counts) -> dict[str, Any]:
         """Write into `folder`, on the driver, what the workers start from, and count it; returns facts for the manifest.
 
-        Parts that an earlier attempt has finished are used as they are. Among the facts is validation_exposure: what the weights will have
-        seen of what chooses them (feed/seen.py), or None.
+        Parts that an earlier attempt has finished are used as they are.
+        """
+        ...
+
+    def exposures(self, folder: Path) -> dict[str, dict[str, Any] | None]:
+        """What the weights will have seen of what each score during training is of (feed/seen.py), by the name of the score's line in the
+        log (log/run_log.py); None: an older version prepared the data.
         """
         ...
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from reid_ray.errors import ReidRayError
 from reid_ray.progress import progress_bar
-from reid_ray.retrieval.evaluate.exposure import exposure_sentence, unseen
+from reid_ray.retrieval.evaluate.exposure import exposure_sentence, marks_of, unseen
 from reid_ray.runtime import Need, ray_session, require_resources
 from reid_ray.storage import Counts, JobOutput, read_manifest
 from reid_ray.terminal.own_lines import say
@@ -58,13 +58,15 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         with out:
             clock = time.perf_counter()
             facts = recipe.prepare(folder, out.counts)
+            exposures = recipe.exposures(folder)
+            facts["validation_exposure"] = exposed = exposures.get("validation")
             out.timings["prepare_seconds"] = time.perf_counter() - clock
-            if (exposed := facts["validation_exposure"]) is not None and not unseen(exposed):
+            if exposed is not None and not unseen(exposed):
                 say(f"{job}: what chooses the weights: {exposure_sentence(exposed, of='the validation images')}")
             clock = time.perf_counter()
             clear_stop(folder)
             with _shipped(recipe, folder) as shipment, _watched(folder, job, recipe.selection):
-                _fit(recipe, folder, shipment)
+                _fit(recipe, folder, shipment, {name: marks_of(found) for name, found in exposures.items()})
             out.timings["train_seconds"] = time.perf_counter() - clock
             out.facts.update(facts, **_result(folder, recipe.selection))
             shutil.copytree(folder / BEST, out.folder / "model")
@@ -124,7 +126,7 @@ def _shipped(recipe: Recipe, folder: Path) -> Iterator[Shipment]:
         remove_from(shipment, through)
 
 
-def _fit(recipe: Recipe, folder: Path, shipment: Shipment) -> None:
+def _fit(recipe: Recipe, folder: Path, shipment: Shipment, exposure: dict[str, list[str]]) -> None:
     # Ray Train hands these on to its controller, which reads them when it starts.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
@@ -148,6 +150,7 @@ def _fit(recipe: Recipe, folder: Path, shipment: Shipment) -> None:
             "recipe": recipe,
             "folder": str(folder),
             "shipment": shipment,
+            "exposure": exposure,
             "filesystem": filesystem,
             "checkpoints": checkpoints,
         },
@@ -215,7 +218,8 @@ def _show(bar: Any, lines: list[dict[str, Any]], selection: Selection | None) ->
         return
     bar.total = starts[-1]["steps"]
     score = validated[-1][selection.number] if validated and selection is not None else None
-    scores = f", {selection.title} {score:.3f}" if score is not None and selection is not None else ""
+    marks = f" ({', '.join(borne)})" if validated and (borne := validated[-1].get("exposure", ["UNKNOWN"])) else ""
+    scores = f", {selection.title} {score:.3f}{marks}" if score is not None and selection is not None else ""
     restarts = f", restarted {len(starts) - 1}x" if len(starts) > 1 else ""
     bar.set_postfix_str(f"loss {trained[-1]['loss']:.3f}{scores}{restarts}", refresh=False)
     bar.update(trained[-1]["step"] - bar.n)
@@ -251,9 +255,7 @@ def captions_in_words(counts: Counts, facts: dict[str, Any]) -> str:
 
 def _sentence(facts: dict[str, Any], selection: Selection | None) -> str:
     chosen = facts["selected"]
-    exposed = facts["validation_exposure"]
-    borne = ["UNKNOWN"] if exposed is None else exposed["marks"]  # data that an older version prepared do not tell
-    marks = f", {', '.join(borne)}" if borne else ""
+    marks = "".join(f", {mark}" for mark in marks_of(facts["validation_exposure"]))
     kept = f"{selection.title} {chosen[selection.number]:.3f} on {selection.split}{marks}" if selection is not None else "last step"
     lost = facts["validations_not_finite"]
     return f"{facts['steps']} steps, kept step {chosen['step']} ({kept}{f', {lost} validations were not a number' if lost else ''})"

@@ -30,7 +30,8 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     Args:
         settings: {"recipe": Recipe, "folder": the run's folder, on storage that all nodes share, "shipment": what was prepared,
-            which a node may read from elsewhere (shipment.py), "filesystem" and "checkpoints": where checkpoints are}.
+            which a node may read from elsewhere (shipment.py), "exposure": of scores, as of RunLog, "filesystem" and "checkpoints":
+            where checkpoints are}.
     """
     folder = Path(settings["folder"])
     if broadcast(is_stopped(folder)):
@@ -61,7 +62,8 @@ def _train(settings: dict[str, Any]) -> None:
     steps = config.schedule.epochs * each
     steps = min(steps, config.schedule.max_steps or steps)
     settings_shown = redacted(config.model_dump(mode="json"))  # they go to boards, which may be elsewhere
-    log = RunLog(folder, config.log, start=progress.step, writes=dist.get_rank() == 0, settings=settings_shown)
+    writes, exposure = dist.get_rank() == 0, settings["exposure"]
+    log = RunLog(folder, config.log, start=progress.step, writes=writes, settings=settings_shown, exposure=exposure)
     log.event("start", step=progress.step, steps=steps, steps_per_epoch=each, workers=_worker_places())
     train(
         parts,

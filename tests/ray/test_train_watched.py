@@ -15,7 +15,7 @@ from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, IMAGES
-from reid_ray.storage import TableWriter, read_table
+from reid_ray.storage import TableWriter, read_manifest, read_table
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.job import run_train
 from reid_ray.train.log.run_log import read_metrics
@@ -80,6 +80,9 @@ def test_a_run_stops_without_better_scores_and_reports_other_data_sets(local_ray
     r1, mean_ap, _ = _scores(model, tmp_path / "own", "val")
     assert manifest["facts"]["selected"]["map"] >= mean_ap - 0.05  # its gallery lacks the silent picture
     assert manifest["facts"]["validation_exposure"]["marks"] == []
+    shown = {(line["kind"], *line["exposure"]) for line in lines if "exposure" in line}
+    assert shown == {("validation",), ("transfer", "OVERLAP")}
+    assert read_manifest(model)["facts"]["exposure"] == []
     val, test = manifest["facts"]["transfer"]
     for result, split in ((val, "val"), (test, "test")):
         r1, mean_ap, gallery = _scores(model, tmp_path / "other", split)

@@ -13,14 +13,19 @@ from typing import Any
 import pyarrow as pa
 
 from reid_ray.data.dataset_overlap import is_mixed, known_overlap
+from reid_ray.data.perceptual_hash import BITS, NEAR_BITS
 from reid_ray.records import SEEN
 from reid_ray.retrieval.evaluate.seen_lookup import ROLES, Origin, SeenFacts, look_up, origins_of
 
+# What a near duplicate is; a mark that is not there says that none of these was found, and no more.
+SEARCHED = (
+    f"copies encoded again, scaled or brightened, within {NEAR_BITS} of {BITS} bits of a perceptual hash; not mirrored or cropped ones"
+)
 # In the order in which tables show them, with what they mean.
 MARKS = {
-    "SEEN": "pictures (the same or near duplicates) or identities were trained on or chose the weights",
+    "SEEN": f"pictures (the same, or near duplicates: {SEARCHED}) or identities were trained on or chose the weights",
     "OVERLAP": "by their sources, a data set that was trained on or chose the weights shares pictures with this one",
-    "COPIES": "pictures of queries stand in the gallery too, where they count",
+    "COPIES": f"pictures of queries (the same, or near duplicates: {SEARCHED}) stand in the gallery too, where they count",
     "TEXTS": "texts that query stand word for word among those trained on or that chose the weights",
     "UNKNOWN": "something of this is not known",
 }
@@ -71,6 +76,11 @@ def exposure(
 def unseen(found: Mapping[str, Any]) -> bool | None:
     """Whether nothing of a score was seen, in any role; None where that is not known."""
     return None if found["marks"] == ["UNKNOWN"] else not found["marks"]
+
+
+def marks_of(found: Mapping[str, Any] | None) -> list[str]:
+    """The marks of an exposure; UNKNOWN where there is none, as of what an older version prepared."""
+    return ["UNKNOWN"] if found is None else list(found["marks"])
 
 
 def exposure_of(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,8 +183,10 @@ def _shared(side: Mapping[str, Any] | None, role: str, name: str) -> str | None:
 
 
 def _nothing(found: Mapping[str, Any], of: str) -> str:
-    pictures = f"none of {of}'s {found['images']} images, no near duplicate of one and " if found["images"] is not None else ""
-    return f"As far as is recorded, {pictures}none of {of}'s {found['identities']} identities was trained on or chose the weights."
+    who = f"none of {of}'s {found['identities']} identities"
+    pictures = f"none of its {found['images']} images was found by content or as a near duplicate ({SEARCHED})"
+    more = f"; {pictures}" if found["images"] is not None else ""
+    return f"As far as is recorded, {who} was trained on or chose the weights{more}."
 
 
 def _of_pictures(side: Mapping[str, Any] | None, name: str) -> list[str]:

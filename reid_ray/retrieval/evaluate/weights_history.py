@@ -35,11 +35,13 @@ def selection_of(encoder: str | None) -> dict[str, Any]:
     if (folder / MANIFEST).is_file():
         facts = read_manifest(folder).get("facts", {})
         known.update({name: facts[name] for name in ("selected_on", "selection", "step") if name in facts})
+        known["marks"] = facts.get("exposure")
     if (manifest := _run_manifest(folder)) is not None:
         known["training_seed"] = manifest["config"]["batches"]["seed"]
         known["trained_on"] = manifest["inputs"]
-        exposed = manifest.get("facts", {}).get("validation_exposure")  # an older run does not say
-        known["marks"] = None if exposed is None else exposed["marks"]
+        exposed = manifest.get("facts", {}).get("validation_exposure")  # an older run does not say, nor do its weights
+        if known["marks"] is None and exposed is not None:
+            known["marks"] = exposed["marks"]
     return known
 
 

@@ -78,6 +78,12 @@ def transfer_results(
     return results
 
 
+def transfer_exposures(config: TrainJob, folder: Path, before: Mapping[str, Path]) -> dict[str, dict[str, Any] | None]:
+    """What the weights will have seen of each val split, by the name of its scores in the log."""
+    watched = [other for other in config.transfer if other.val_split is not None]
+    return {f"transfer/{other.name}/{other.val_split}": _exposure(folder, other, before) for other in watched}
+
+
 def _exposure(folder: Path, other: TransferSet, before: Mapping[str, Path]) -> dict[str, Any]:
     """Of the val split; of one that an older version prepared it is unknown."""
     file = transfer_folder(folder, other) / SEEN_FILE

@@ -17,7 +17,7 @@ from reid_ray.model.pretrained import locate
 from reid_ray.runtime import Need
 from reid_ray.storage import MANIFEST, Counts, parquet_files, read_manifest
 from reid_ray.train.dual.config import TrainJob
-from reid_ray.train.dual.direct_transfer import prepare_transfer, transfer_results
+from reid_ray.train.dual.direct_transfer import prepare_transfer, transfer_exposures, transfer_results
 from reid_ray.train.feed.pairs import prepare_pairs
 from reid_ray.train.feed.prepared import FACTS, SAMPLES, VALIDATION, RowFile, read_prepared, texts_of
 from reid_ray.train.feed.ray_decoders import decoder_needs
@@ -105,7 +105,13 @@ class DualEncoderRecipe:
         started = read_manifest(start)["facts"]
         # A run that an older version prepared says neither.
         facts = {"texts_cut": started.get("texts_cut"), "weights_left_out": started.get("weights_left_out", {})}
-        return {**prepared["facts"], **facts, "validation_exposure": validation_exposure(data, self._before())}
+        return {**prepared["facts"], **facts}
+
+    def exposures(self, folder: Path) -> dict[str, dict[str, Any] | None]:
+        """Of the validation split, if it is watched, and of those of direct transfer."""
+        before = self._before()
+        own = {} if self.selection is None else {"validation": validation_exposure(folder / DATA, before)}
+        return {**own, **transfer_exposures(self.config, folder, before)}
 
     def parts(self, folder: Path, prepared: Path) -> Parts:
         """Towers, losses, batches and masking of one worker."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from reid_ray.retrieval.evaluate.exposure import MARKS
 from reid_ray.train.config import LogConfig
 from reid_ray.train.finite import finite_or_none
 from reid_ray.train.log.boards import Board, open_boards
@@ -28,9 +29,21 @@ class RunLog:
         start: the step that the run starts or resumes from; older lines stay.
         writes: whether this worker writes.
         settings: the job's configuration as JSON values, for the boards.
+        exposure: what of a score is known to be seen, as marks (retrieval/evaluate/exposure.py), by the name of its line: validation, or
+            transfer/DATA SET/SPLIT. A score without an entry is UNKNOWN.
     """
 
-    def __init__(self, folder: Path, config: LogConfig, *, start: int, writes: bool, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: LogConfig,
+        *,
+        start: int,
+        writes: bool,
+        settings: dict[str, Any],
+        exposure: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self._exposure = {} if exposure is None else exposure
         self._file: TextIO | None = None
         self._boards: list[Board] = []
         if not writes:
@@ -48,14 +61,22 @@ class RunLog:
     def numbers(self, kind: str, *, step: int, numbers: Mapping[str, float | None], **facts: Any) -> None:
         """A line of measurements after `step` steps; None is unknown, and written for what is NaN or infinite.
 
-        `kind` is train, validation or transfer; facts go to the file.
+        `kind` is train, validation or transfer; facts go to the file. Beside scores stand their marks: in the file a list `exposure`, on
+        boards a number each, 1 where it is borne.
         """
         numbers = {name: finite_or_none(value) for name, value in numbers.items()}
-        self._line({"step": step, "kind": kind, **facts, **numbers})
         prefix = "/".join([kind, *map(str, facts.values())])
         known = {f"{prefix}/{name}": value for name, value in numbers.items() if value is not None}
+        if kind != "train":
+            facts["exposure"] = marks = self.marks(prefix)
+            known |= {f"{prefix}/exposure/{mark}": float(mark in marks) for mark in MARKS}
+        self._line({"step": step, "kind": kind, **facts, **numbers})
         for board in self._boards:
             board.numbers(known, step=step)
+
+    def marks(self, name: str) -> list[str]:
+        """Those of the scores of this name."""
+        return list(self._exposure.get(name, ["UNKNOWN"]))
 
     def close(self) -> None:
         """Flush and close file and boards."""

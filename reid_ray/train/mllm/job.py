@@ -101,7 +101,11 @@ class MllmRecipe:
         counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
         counts.failed.clear()
         counts.failed.update(prepared["counts"]["failed"])
-        return {**prepared["facts"], "validation_exposure": validation_exposure(data, self._before())}
+        return dict(prepared["facts"])
+
+    def exposures(self, folder: Path) -> dict[str, dict[str, Any] | None]:
+        """Of the validation split, if it is watched."""
+        return {} if self.selection is None else {"validation": validation_exposure(folder / DATA, self._before())}
 
     def parts(self, folder: Path, prepared: Path) -> Parts:
         """Model, losses, batches and validation of one worker."""

@@ -72,7 +72,9 @@ def test_a_metric_that_is_not_a_number_is_written_as_unknown(tmp_path):
     log = RunLog(tmp_path, load_config(TrainJob, None, [*NEEDED, "log.to=[]"]).log, start=0, writes=True, settings={})
     log.numbers("validation", step=1, numbers={"r1": NAN, "map": 0.5, "mfu": None, "x": INF})
     log.close()
-    assert read_metrics(tmp_path) == [{"step": 1, "kind": "validation", "r1": None, "map": 0.5, "mfu": None, "x": None}]
+    assert read_metrics(tmp_path) == [
+        {"step": 1, "kind": "validation", "exposure": ["UNKNOWN"], "r1": None, "map": 0.5, "mfu": None, "x": None}
+    ]
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
 
 

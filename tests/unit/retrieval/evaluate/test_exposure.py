@@ -14,7 +14,7 @@ import pytest
 from reid_ray.data.seen_binding import bound_schema
 from reid_ray.data.seen_rows import all_seen, image_rows, seen_by, text_rows, with_source
 from reid_ray.records import IMAGES, table_of, text_hash64
-from reid_ray.retrieval.evaluate.exposure import exposure, exposure_of, exposure_sentence, unseen
+from reid_ray.retrieval.evaluate.exposure import SEARCHED, exposure, exposure_of, exposure_sentence, unseen
 from reid_ray.retrieval.index.near_hashes import NearHashes
 from reid_ray.storage import write_json
 
@@ -51,6 +51,7 @@ def test_a_gallery_of_unseen_people_is_said_to_be_one():
     assert found["marks"] == []
     assert unseen(found) is True
     assert "WARNING" not in exposure_sentence(found)
+    assert SEARCHED in exposure_sentence(found)  # and no more is said not to be there
 
 
 def test_the_same_picture_under_another_name_and_data_set_is_found():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from refusals import refused
 
 from reid_ray.errors import ConfigError
+from reid_ray.retrieval.evaluate.exposure import MARKS
 from reid_ray.train.config import LogConfig
 from reid_ray.train.log.boards import check_boards
 from reid_ray.train.log.run_log import RunLog, read_metrics
@@ -20,6 +22,11 @@ def _log_twice(folder, config: LogConfig) -> None:
         for step, value in values.items():
             log.numbers("train", step=step, numbers={"loss": value, "mfu": None})
         log.close()
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_tensorboard_and_the_file_hold_the_same_numbers_after_a_resume(tmp_path):
@@ -37,13 +44,39 @@ def test_tensorboard_and_the_file_hold_the_same_numbers_after_a_resume(tmp_path)
 def test_transfer_lines_are_told_apart_by_data_set_and_split(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = RunLog(tmp_path, LogConfig(), start=0, writes=True, settings={})
-    log.numbers("transfer", step=4, numbers={"r1": 0.5}, dataset="ICFG-PEDES", split="val")
+    log = RunLog(tmp_path, LogConfig(), start=0, writes=True, settings={}, exposure={"transfer/ICFG-PEDES/val": ["OVERLAP"]})
+    for dataset in ("ICFG-PEDES", "another"):
+        log.numbers("transfer", step=4, numbers={"r1": 0.5}, dataset=dataset, split="val")
     log.close()
-    assert read_metrics(tmp_path) == [{"step": 4, "kind": "transfer", "dataset": "ICFG-PEDES", "split": "val", "r1": 0.5}]
+    line = {"step": 4, "kind": "transfer", "split": "val", "r1": 0.5}
+    assert read_metrics(tmp_path) == [
+        {**line, "dataset": "ICFG-PEDES", "exposure": ["OVERLAP"]},
+        {**line, "dataset": "another", "exposure": ["UNKNOWN"]},
+    ]
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
-    assert board.Tags()["scalars"] == ["transfer/ICFG-PEDES/val/r1"]
+    assert {"transfer/ICFG-PEDES/val/r1", "transfer/another/val/r1"} <= set(board.Tags()["scalars"])
+
+
+def test_beside_every_score_its_marks_stand_in_the_file_and_on_the_boards(tmp_path):
+    """Of one of which nothing is known, too; a loss has none."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for name, exposure, borne in (
+        ("seen", {"validation": ["SEEN", "TEXTS"]}, {"SEEN", "TEXTS"}),
+        ("clean", {"validation": []}, set()),
+        ("unknown", None, {"UNKNOWN"}),
+    ):
+        log = RunLog(made(tmp_path / name), LogConfig(), start=0, writes=True, settings={}, exposure=exposure)
+        log.numbers("train", step=1, numbers={"loss": 1.0})
+        log.numbers("validation", step=1, numbers={"r1": 0.5})
+        log.close()
+        trained, validated = read_metrics(tmp_path / name)
+        assert ("exposure" in trained, set(validated["exposure"])) == (False, borne)
+        board = EventAccumulator(str(tmp_path / name / "tensorboard"))
+        board.Reload()
+        marks = {tag.rpartition("/")[2]: board.Scalars(tag)[0].value for tag in board.Tags()["scalars"] if "/exposure/" in tag}
+        assert marks == {mark: float(mark in borne) for mark in MARKS}
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
