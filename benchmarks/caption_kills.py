@@ -1,13 +1,16 @@
 """What a caption run loses, doubles or lets go stale when its processes are killed at random moments.
 
-A captioning job (the tiny multimodal model through vLLM, two actors on a Ray of two nodes) is run again and again; at random moments
-one of a caption actor, the driver or the second node's raylet is ended with SIGKILL. A dead driver is started again with the same
-command; a dead node comes back. When a job has come to its end, its table is compared, row by row, with that of an undisturbed run.
+A captioning job (the tiny multimodal model through vLLM, two actors or --actors on a Ray of two nodes) is run again and again; at random
+moments one of a caption actor, the driver or the second node's raylet is ended with SIGKILL. A dead driver is started again with the
+same command; a dead node comes back. When a job has come to its end, its table is compared, row by row, with that of an undisturbed run.
 The engine is vLLM itself, with a line in a log for every question, from which the share of work done twice is counted. With --engine
-scripted, answers are drawn from the question's name instead: an actor then starts in a tenth of the time, so that an hour holds more
-kills of everything around the engine.
+scripted, answers are drawn from the question's name instead, after steps that take time and no core (caption_engines/scripted_gpu.py):
+an actor then starts in a tenth of the time, so that an hour holds more kills of everything around the engine. With --broken, one actor
+of each driver has an engine that fails at every request, as a broken GPU does: its rows must come from the others.
 
     python benchmarks/caption_kills.py --out benchmarks/results/caption_kills-DATE.json --kills 100 --state /tmp/kills
+    python benchmarks/caption_kills.py --out benchmarks/results/caption_kills_many-DATE.json --engine scripted --actors 16 --broken \
+        --images 20000 --kills 200 --every 30 --state /tmp/kills
     python benchmarks/caption_kills.py --quick --out build/bench/caption_kills.json
 
 What happened is appended to the state folder as it happens: the same command goes on where it stopped, with --kills 0 it writes the
@@ -29,77 +32,37 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.caption_engines.logged_engine import EngineToBe, Setting
 from benchmarks.harness import Report, run_benchmark
 from reid_ray.caption.config import CaptionJob
-from reid_ray.caption.engines.vllm_engine import ChatEngine, Conversation, Engine, Reply
 from reid_ray.caption.job import run_caption
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
-from reid_ray.model.model_files import resolve_model
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import TableWriter, read_table
 
 KINDS = ("caption actor", "driver", "raylet of the second node")
 ACTOR = "CaptionStage"
-COLOURS = ("red", "blue", "green", "black", "white", "grey", "brown", "pink")
+UNDISTURBED = "undisturbed"
 COMPARED = ("caption_id", "image_id", "image_sha256", "kind", "text", "status", "instruction_id", "prompt_fingerprint", "model", "revision")
-GREEDY = {"instructions": ["static", "dynamic"], "pool": {"replicas": 2, "batch_size": 16}}
+MOST_FAILURES = 5  # of a job's drivers, one after the other with nothing new on disk
 
 
-class ScriptedEngine:
-    """Answers that depend on the question's name alone, after as long as a small model takes."""
-
-    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
-        """A caption each."""
-        time.sleep(0.02 * len(keys))
-        return [Reply(f"A man in a {COLOURS[int(key[:4], 16) % 8]} coat and {COLOURS[int(key[4:8], 16) % 8]} shoes.") for key in keys]
-
-
-class LoggedEngine:
-    """An engine that appends the number of its questions to a file before it answers. Unpickled where it is to run."""
-
-    def __init__(self, log: str, kind: str) -> None:
-        self._log = log
-        self._engine: ChatEngine = ScriptedEngine()
-        if kind == "vllm":
-            config = job_config(Path(), "x", None).captioners["main"]
-            self._engine = Engine(
-                resolve_model(config.model), revision=None, config=config.engine, sampling=config.sampling, images=1, pool=config.pool
-            )
-
-    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
-        """The engine's replies."""
-        with open(self._log, "a", encoding="ascii") as log:
-            log.write(f"{len(keys)}\n")
-        return self._engine.chat(conversations, keys)
-
-
-class EngineToBe:
-    """Pickles as a LoggedEngine that has yet to start."""
-
-    def __init__(self, log: Path, kind: str) -> None:
-        self._log, self._kind = str(log), kind
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LoggedEngine, (self._log, self._kind)
-
-    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
-        """Never asked: a copy is, elsewhere."""
-        raise NotImplementedError
-
-
-def job_config(state: Path, name: str, address: str | None) -> CaptionJob:
+def job_config(state: Path, name: str, address: str | None, setting: Setting) -> CaptionJob:
+    pool = {"replicas": setting.actors, "batch_size": 16} | ({} if setting.actors == 2 else {"num_cpus": 0.1})
+    greedy = {"instructions": ["static", "dynamic"], "pool": pool}
     values = {
         "images.source": "parquet",
         "images.path": str(state / "images"),
         "images.readers": 1,
-        "captioners": json.dumps({"main": GREEDY}),
+        "captioners": json.dumps({"main": greedy}),
         "rewriter.share": 0,
         "output.path": str(state / name),
         "output.if_exists": "reuse",
@@ -156,25 +119,38 @@ def node_arguments() -> dict[str, int]:
     return {"object_store_memory": 150 << 20, **dict(zip(names, ports, strict=True))}
 
 
+class GaveUpError(Exception):
+    """A job does not come to its end, however often it is started."""
+
+
 class Life:
     """One job from its first start to its end, over as many drivers as it takes."""
 
-    def __init__(self, state: Path, name: str, nodes: TwoNodes, engine: str) -> None:
-        self._state, self._name, self._nodes, self._engine = state, name, nodes, engine
+    def __init__(self, state: Path, name: str, nodes: TwoNodes) -> None:
+        self._state, self._name, self._nodes = state, name, nodes
+        self._failures: list[int] = []  # blocks on disk when a driver failed, one after the other
         self.out, self.log = state / name, state / f"{name}.asked"
         self._driver: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start a driver; always the same command."""
-        command = [sys.executable, __file__, "--drive", str(self._state), self._name, self._nodes.address, self._engine]
+        command = [sys.executable, __file__, "--drive", str(self._state), self._name, self._nodes.address]
         with open(self._state / f"{self._name}.log", "ab") as log:
             self._driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def finished(self) -> bool:
-        """Whether the driver came to its end. One that ended in an error is started again, as its user would, and counted."""
+        """Whether the driver came to its end. One that ended in an error is started again, as its user would, and counted.
+
+        Raises:
+            GaveUpError: drivers fail one after the other.
+        """
         code = self._running.poll()
         if code not in (None, 0):
-            append(self._state / "events.jsonl", event="driver failed", job=self._name, code=code)
+            said = (self._state / f"{self._name}.log").read_text(errors="replace").strip().splitlines()[-1:]
+            append(self._state / "events.jsonl", event="driver failed", job=self._name, code=code, said=said)
+            self._failures.append(self.committed())
+            if self._failures[-MOST_FAILURES:] == [self._failures[-1]] * MOST_FAILURES:
+                raise GaveUpError(f"{self._name}: {MOST_FAILURES} drivers failed, the last one: {' '.join(said)}")
             self.start()
         return code == 0
 
@@ -236,14 +212,14 @@ def compared(reference: Path, disturbed: Path) -> dict[str, int]:
     }
 
 
-def run_kills(state: Path, kills: int, images: int, *, engine: str, every_s: float, kinds: Sequence[str] | None = None) -> None:
+def run_kills(state: Path, kills: int, images: int, *, setting: Setting, every_s: float, kinds: Sequence[str] | None = None) -> None:
     """Kill until the state folder tells of `kills` kills, and see the last job to its end.
 
     Args:
         state: where everything is kept.
         kills: how many in all, those of earlier calls included.
         images: in a job.
-        engine: vllm or scripted.
+        setting: which engines, in how many actors; a state folder keeps the one it began with.
         every_s: a kill comes at a random moment of so many seconds after the last.
         kinds: what is killed, in turn, each time when something new is on disk; None draws at random, whatever has been done.
     """
@@ -252,49 +228,52 @@ def run_kills(state: Path, kills: int, images: int, *, engine: str, every_s: flo
     life: Life | None = None
     blocks = 0
     try:
-        prepare(state, images, nodes, engine)
-        name = unfinished(events) or f"{engine}-{time.time_ns()}"
+        prepare(state, images, nodes, setting)
+        name = unfinished(events) or f"{setting.engine}-{time.time_ns()}"
         while True:
             done = sum(event["event"] == "kill" for event in read_events(events))
             over = done >= kills or (state / "enough").exists()
             if life is None:
                 if over and name != unfinished(events):
                     return
-                life = Life(state, name, nodes, engine)
+                life = Life(state, name, nodes)
                 life.start()
             until = time.time() + random.uniform(0, every_s)
             while not life.finished() and (time.time() < until or (kinds is not None and not over and life.committed() <= blocks)):
                 time.sleep(0.05)
             if life.finished():
-                outcome = compared(state / "undisturbed", life.out)
+                outcome = compared(state / UNDISTURBED, life.out)
                 needed = json.loads((state / "undisturbed.json").read_text())["asked"]
                 append(events, event="end", job=life.out.name, asked=life.asked(), needed=needed, **outcome)
                 for left in (life.out, state / f".{life.out.name}.ledger"):
                     shutil.rmtree(left)
-                life, blocks, name = None, 0, f"{engine}-{time.time_ns()}"
+                life, blocks, name = None, 0, f"{setting.engine}-{time.time_ns()}"
             elif not over:
                 nodes.mend()
                 kind = random.choice(KINDS) if kinds is None else kinds[done % len(kinds)]
                 asked, blocks = life.asked(), life.committed()
                 if life.kill(kind):
                     append(events, event="kill", job=life.out.name, kind=kind, asked=asked, blocks=blocks)
+    except GaveUpError as error:
+        append(events, event="gave up", job="", said=str(error))
     finally:
         if life is not None:
             life.stop()
         nodes.close()
 
 
-def prepare(state: Path, images: int, nodes: TwoNodes, engine: str) -> None:
+def prepare(state: Path, images: int, nodes: TwoNodes, setting: Setting) -> None:
     """Images, and what an undisturbed run makes of them."""
     if (state / "undisturbed.json").exists():
         return
     state.mkdir(parents=True, exist_ok=True)
-    with TableWriter(state / "images", IMAGES, rows_per_part=32) as writer:
-        for start in range(0, images, 32):
-            writer.append(
-                SyntheticPeople(SyntheticConfig(identities=images, images_per_identity=1)).image_table(start, min(start + 32, images))
-            )
-    life = Life(state, "undisturbed", nodes, engine)
+    (state / "setting.json").write_text(json.dumps(asdict(setting)))
+    people = SyntheticPeople(SyntheticConfig(identities=images, images_per_identity=1))
+    if not (state / "images").exists():
+        with TableWriter(state / "images", IMAGES, rows_per_part=32) as writer:
+            for start in range(0, images, 32):
+                writer.append(people.image_table(start, min(start + 32, images)))
+    life = Life(state, UNDISTURBED, nodes)
     life.start()
     clock = time.time()
     while not life.finished():
@@ -315,7 +294,7 @@ def read_events(events: Path) -> list[dict[str, Any]]:
 
 def unfinished(events: Path) -> str | None:
     """The job that was killed last, if it has not come to its end."""
-    told = read_events(events)
+    told = [event for event in read_events(events) if event["event"] in ("kill", "end")]
     return str(told[-1]["job"]) if told and told[-1]["event"] != "end" else None
 
 
@@ -335,15 +314,22 @@ def tell(report: Report, state: Path) -> None:
         report.row(job=end["job"], **{f"{kind} kills": during[kind] for kind in KINDS}, **counts)
     of_kind = Counter(event["kind"] for event in kills)
     report.row(job="all", **{f"{kind} kills": of_kind[kind] for kind in KINDS}, **total)
-    for name in ("lost", "duplicated", "stale", "other_text"):
+    for name in ("lost", "duplicated", "stale", "other_text", "quarantined"):
         report.claim(f"rows {name} over {len(kills)} kills in {len(ends)} jobs", total[name], "<=", 0)
-    report.claim("share of engine work done twice", total["asked"] / max(1, total["needed"]) - 1, "<=", 0.5)
+    goal = 0.5 if Setting.of(state).engine == "vllm" else 0.1
+    report.claim("share of engine work done twice", total["asked"] / max(1, total["needed"]) - 1, "<=", goal)
+    gave_up = [event for event in events if event["event"] == "gave up"]
+    for event in gave_up:
+        report.row(job="gave up", said=event["said"])
+    report.claim("jobs that came to no end, however often they were started", len(gave_up), "<=", 0)
 
 
 def main() -> int:
     if sys.argv[1:2] == ["--drive"]:
-        state, name, address, engine = sys.argv[2:]
-        run_caption(job_config(Path(state), name, address), engine=EngineToBe(Path(state) / f"{name}.asked", engine))
+        state, name, address = Path(sys.argv[2]), *sys.argv[3:]
+        setting = Setting.of(state)
+        broken = state / f"{name}.broken" if setting.broken and name != UNDISTURBED else None
+        run_caption(job_config(state, name, address, setting), engine=EngineToBe(state / f"{name}.asked", setting, broken))
         return 0
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--kills", type=int, default=100)
@@ -351,15 +337,18 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=40)
     parser.add_argument("--state", type=Path)
     parser.add_argument("--engine", choices=("vllm", "scripted"), default="vllm")
+    parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument("--broken", action="store_true")
     mine, others = parser.parse_known_args()
 
     def run(report: Report, quick: bool) -> None:
         with tempfile.TemporaryDirectory(prefix="kills") as folder:
             state = mine.state or Path(folder)
+            setting = Setting(mine.engine, mine.actors, mine.broken)
             if quick:
-                run_kills(state, len(KINDS), 320, engine=mine.engine, every_s=2, kinds=KINDS)
+                run_kills(state, len(KINDS), 320, setting=setting, every_s=2, kinds=KINDS)
             elif mine.kills:
-                run_kills(state, mine.kills, mine.images, engine=mine.engine, every_s=mine.every)
+                run_kills(state, mine.kills, mine.images, setting=setting, every_s=mine.every)
             tell(report, state)
 
     return run_benchmark(__doc__ or "", run, others)

@@ -1,19 +1,17 @@
-"""The caption job against a bare vLLM loop and against Ray Data LLM's own processor, and its memory from few images to many.
+"""How full the caption job keeps its engine: against vLLM that is given everything at once, and against Ray Data LLM's own processor.
 
-    python benchmarks/captioning.py --out benchmarks/results/captioning-DATE.json [--quick] [--only rate|ray-data-llm|memory]
+    python benchmarks/captioning.py --out benchmarks/results/captioning-DATE.json [--quick]
 
-The bare loop is what one writes without the job: read the pictures of one Parquet file, decode a batch, give it to vLLM, keep the
-texts. Same model, engine arguments, batch size, images and cores for all. They run turn by turn, each in a process of its own; a rate
-counts from the end of the first batch to the end of the last, so that imports, Ray and the engine's start stay out of it. Ray Data
-LLM is asked twice: as its documentation has it, with pictures as data URLs that its own stage decodes, and with pictures decoded in
-its preprocessing; what it cannot do is recorded with its error.
+The tiny model, 640 crops, answers as long as a real captioner's (lognormal, 25 to 160 tokens, 71 on average; the same crop's is as
+long in every arm), max_num_seqs 64. A GPU's step costs about the same however many requests it works on, so the measure is the number
+of steps, beside crops a second. The arms run turn by turn, each in a process of its own; every arm reads and decodes the same Parquet
+file and cleans its answers. The process that holds the engine has one core to itself, and whatever else an arm starts has the others:
+vLLM's LLM and the job's actor do all of their work on that core, Ray Data LLM's engine has a child process and prepares pictures
+elsewhere.
 
-Peak memory is what the job's processes have allocated (anonymous and shared pages in smaps_rollup, a shared page counted once), at the
-moment when all of them together held most, four times a second. Pages of files, the code of libraries for the most part, stay out: the
-kernel takes and drops them as it likes. Few images and many run one after the other in one Ray, each with an engine of its own, after a
-job that only warms Ray up: its workers import what the job needs when they get their first task, and its statistics actor fills
-buffers. Otherwise the short run would end before Ray has the size that it keeps. Ray keeps idle workers in number up to its logical
-CPUs, so a row says how many processes there were; 4 logical CPUs here.
+An arm's clock starts when the engine is there: LLM's before the file is opened, the others' at the first request, for which a crop or
+a few have been read and decoded (`first_request_s` says what that takes LLM for all crops). It ends when the last caption is clean and
+where the arm puts it: a list, the job's ledger, the consumer of Ray Data.
 """
 
 from __future__ import annotations
@@ -21,82 +19,111 @@ from __future__ import annotations
 import argparse
 import functools
 import io
-import json
+import math
 import os
-import subprocess
+import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.caption_engines.answer_lengths import LONGEST
+from benchmarks.caption_engines.own_process import run_worker, serve_worker
+from benchmarks.caption_engines.recording import SCHEDULER, record_engines
+from benchmarks.caption_engines.step_log import read_logs, running_a_step
 from benchmarks.harness import Report, run_benchmark
 
-ROOT = Path(__file__).resolve().parents[1]
 MODEL = "builtin:tiny-mllm"
-BATCH = 64
+ALL_AT_ONCE, JOB, RAY_DATA_LLM = "vLLM, all at once", "caption job", "Ray Data LLM"
+ENGINE_CORE = max(os.sched_getaffinity(0))
 LOGICAL_CPUS = 4
-WARM_UP_IMAGES = 1_000
-TIMEOUT_S = 3600
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--only", choices=["rate", "ray-data-llm", "memory"])
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     own, rest = parser.parse_known_args()
-    return run_benchmark(__doc__ or "", functools.partial(_run, only=own.only), rest)
+    return run_benchmark(__doc__ or "", functools.partial(_run, own=own), rest)
 
 
-def _run(report: Report, quick: bool, *, only: str | None) -> None:
-    images, repeats, few, many = (640, 2, 256, 1280) if quick else (3_200, 2, 1_000, 20_000)
+def _run(report: Report, quick: bool, *, own: argparse.Namespace) -> None:
+    images, repeats = own.images or (256 if quick else 640), own.repeats or (2 if quick else 4)
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in own.arms}
     with tempfile.TemporaryDirectory(prefix="caption_bench_") as scratch:
-        table, out = Path(scratch) / "images", Path(scratch) / "out"
-        _write_images(table, many if only in (None, "memory") else images)
-        if only in (None, "rate"):
-            _compare_rates(report, table, out, images=images, repeats=repeats)
-        if only in (None, "ray-data-llm"):
-            for name in ("Ray Data LLM, data URLs", "Ray Data LLM, decoded pictures"):
-                result = _in_own_process(name, table, images, out)
-                report.row(what=name, images=images, images_per_s_best=result.get("images_per_second"), error=result.get("error"))
-        if only in (None, "memory"):
-            _compare_memory(report, table, out, few=few, many=many)
+        table = Path(scratch) / "images.parquet"
+        write_people(table, images)
+        for turn in range(repeats):
+            for name in own.arms:
+                turns[name].append(_turn(name, table, images, Path(scratch) / f"{turn} {name}"))
+                print(name, {key: value for key, value in turns[name][-1].items() if key != "texts"}, flush=True)
+    for name, measured in turns.items():
+        report.row(what=name, images=images, repeats=repeats, **_summary(measured))
+    if any("error" in turn for measured in turns.values() for turn in measured):
+        report.claim("turns that ended in an error", sum("error" in turn for measured in turns.values() for turn in measured), "<=", 0)
+        return
+    for name in [name for name in own.arms if name != ALL_AT_ONCE and ALL_AT_ONCE in turns]:
+        for what in ("steps", "crops_per_s"):
+            ratio, low, high = ratio_interval([(a[what], b[what]) for a, b in zip(turns[name], turns[ALL_AT_ONCE], strict=True)])
+            report.row(what=f"{name} against {ALL_AT_ONCE}: {what}", ratio=ratio, low_95=low, high_95=high)
+            if name == JOB and what == "steps":
+                report.claim("the job's engine steps against those of vLLM given all at once", ratio, "<=", 1.05)
+            elif name == JOB:
+                report.claim("the job's crops a second against those of vLLM given all at once", ratio, ">=", 0.95)
+    if {JOB, ALL_AT_ONCE} <= set(turns):
+        pairs = zip(turns[JOB][0]["texts"], turns[ALL_AT_ONCE][0]["texts"], strict=True)
+        report.claim("captions that both make alike, share", round(sum(a == b for a, b in pairs) / images, 4), ">=", 0.99)
 
 
-def _compare_rates(report: Report, table: Path, out: Path, *, images: int, repeats: int) -> None:
-    """The bare loop and the job, turn by turn."""
-    rates: dict[str, list[float]] = {"bare vLLM loop": [], "caption job": []}
-    texts: dict[str, list[str]] = {}
-    for _ in range(repeats):
-        for name, measured in rates.items():
-            result = _in_own_process(name, table, images, out)
-            assert "error" not in result, result
-            measured.append(result["images_per_second"])
-            texts[name] = result["texts"]
-            print(f"{name}: {measured[-1]:.1f} images a second", flush=True)
-    for name, measured in rates.items():
-        report.row(what=name, images=images, repeats=repeats, images_per_s_best=max(measured), images_per_s_worst=min(measured))
-    same = sum(a == b for a, b in zip(texts["caption job"], texts["bare vLLM loop"], strict=True)) / images
-    report.claim("captions that both make alike, share", round(same, 4), ">=", 0.99)
-    ratio = max(rates["caption job"]) / max(rates["bare vLLM loop"])
-    report.claim("caption job against a bare vLLM loop, images a second", round(ratio, 3), ">=", 0.95)
+def _turn(name: str, table: Path, images: int, folder: Path) -> dict[str, Any]:
+    """What one arm did: steps, requests a step, crops a second, captions, texts; or its error."""
+    logs = folder / "logs"
+    logs.mkdir(parents=True)
+    result = run_worker(__file__, name, table=str(table), images=images, folder=str(folder))
+    if "error" in result:
+        return result
+    engines = read_logs(logs)
+    steps = sum(len(log.steps) for log in engines)
+    first = engines[0].first
+    start = result.get("start", first)
+    return {
+        "steps": steps,
+        "running_a_step": running_a_step(engines),
+        "crops_per_s": images / (result["end"] - start),
+        "first_request_s": first - start,
+        "in_steps": sum(log.stepping_s for log in engines) / (result["end"] - start),
+        "requests": sum(len(log.requests) for log in engines),
+        "captions": sum(text is not None for text in result["texts"]),
+        "texts": result["texts"],
+    }
 
 
-def _compare_memory(report: Report, table: Path, out: Path, *, few: int, many: int) -> None:
-    """The job over a few and over many images, in one Ray that is warm."""
-    result = _in_own_process("caption job's memory", table, few, out, many=many)
-    assert "error" not in result, result
-    peaks = []
-    for images, parts in zip((few, many), result["peaks"], strict=True):
-        peaks.append(sum(held for _, held in parts.values()))
-        columns = {f"{part}_mb": round(held / 1e6) for part, (_, held) in parts.items()}
-        processes = sum(count for count, _ in parts.values())
-        report.row(what="caption job", images=images, peak_mb=round(peaks[-1] / 1e6), **columns, processes=processes)
-    report.claim(f"peak memory at {many} images against {few}", round(peaks[1] / peaks[0], 3), "<=", 1.1)
+def _summary(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    errors = [turn["error"] for turn in measured if "error" in turn]
+    if errors:
+        return {"error": errors[0]}
+    median = {name: statistics.median(turn[name] for turn in measured) for name in measured[0] if name != "texts"}
+    rates = [turn["crops_per_s"] for turn in measured]
+    return {name: round(value, 3) for name, value in median.items()} | {"best": round(max(rates), 1), "worst": round(min(rates), 1)}
 
 
-def _write_images(folder: Path, images: int) -> None:
+def ratio_interval(pairs: Sequence[tuple[float, float]]) -> tuple[float, float | None, float | None]:
+    """Of each turn's first number over its second: the geometric mean, and its 95 % interval by Student's t (None of one turn)."""
+    from scipy.stats import t
+
+    logs = [math.log(ours / other) for ours, other in pairs]
+    mean = statistics.fmean(logs)
+    if len(logs) < 2:
+        return round(math.exp(mean), 4), None, None
+    half = float(t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / len(logs) ** 0.5
+    return round(math.exp(mean), 4), round(math.exp(mean - half), 4), round(math.exp(mean + half), 4)
+
+
+def write_people(file: Path, images: int) -> None:
     """Synthetic people as one IMAGES table of row groups."""
     import pyarrow.parquet as pq
 
@@ -105,21 +132,20 @@ def _write_images(folder: Path, images: int) -> None:
     from reid_ray.records import IMAGES
 
     people = SyntheticPeople(SyntheticConfig(identities=-(-images // 4), images_per_identity=4))
-    folder.mkdir()
-    with pq.ParquetWriter(folder / "images.parquet", IMAGES) as writer:
+    with pq.ParquetWriter(file, IMAGES) as writer:
         for start in range(0, images, 512):
             writer.write_table(people.image_table(start, min(start + 512, images)))
 
 
-# --- each of the following runs in a process of its own and returns images_per_second and, but for Ray Data LLM, texts
+# --- each of the following runs in a process of its own, with the engine in it or in one that it starts; it returns `end`, `texts` (None
+# where a caption failed) and, where that is not the first request, `start`
 
 
-def _bare_loop(table: Path, images: int, out: Path) -> dict[str, Any]:
-    from reid_ray.caption.config import CaptionerConfig
+def _all_at_once(*, table: str, images: int, folder: str) -> dict[str, Any]:
     from reid_ray.caption.engines.vllm_engine import engine_arguments, engine_environment
     from reid_ray.model.model_files import resolve_model
 
-    config = CaptionerConfig.model_validate(_captioner())
+    config = _prepared(folder)
     model = resolve_model(MODEL)
     os.environ.update(engine_environment(model, config.engine, config.pool))
     import pyarrow.parquet as pq
@@ -128,192 +154,142 @@ def _bare_loop(table: Path, images: int, out: Path) -> dict[str, Any]:
 
     from reid_ray.caption.prompts import STATIC
 
-    llm = LLM(model=model, **engine_arguments(config.engine, 1))
+    llm = LLM(model=model, **engine_arguments(config.engine, 1), **config.engine.extra)
     sampling = SamplingParams(temperature=config.sampling.temperature, max_tokens=config.sampling.max_tokens)
-    texts: list[str] = []
-    first, left = 0.0, images
-    for batch in pq.ParquetFile(table / "images.parquet").iter_batches(BATCH, columns=["image"]):
-        pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in batch.column("image").to_pylist()[:left]]
-        asked = [[{"role": "user", "content": [{"type": "image_pil", "image_pil": p}, {"type": "text", "text": STATIC}]}] for p in pictures]
-        texts += [answer.outputs[0].text for answer in llm.chat(asked, sampling, use_tqdm=False)]
-        first, left = first or time.perf_counter(), left - len(pictures)
-        if not left:
-            break
-    return {"images_per_second": (images - BATCH) / (time.perf_counter() - first), "texts": texts}
+    start = time.time()
+    encoded = pq.read_table(table, columns=["image"])["image"].to_pylist()[:images]
+    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in encoded]
+    asked = [[{"role": "user", "content": [{"type": "image_pil", "image_pil": p}, {"type": "text", "text": STATIC}]}] for p in pictures]
+    answers = [output.outputs[0] for output in llm.chat(asked, sampling, use_tqdm=False)]
+    texts = [_cleaned(answer.text, answer.finish_reason, config) for answer in answers]
+    return {"start": start, "end": time.time(), "texts": texts}
 
 
-def _job(table: Path, images: int, out: Path) -> dict[str, Any]:
+def _job(*, table: str, images: int, folder: str) -> dict[str, Any]:
     from reid_ray.caption.config import CaptionJob
     from reid_ray.caption.job import run_caption
     from reid_ray.records import CAPTIONS
     from reid_ray.storage import read_table
 
+    out = Path(folder) / "run"
     job = CaptionJob.model_validate(
         {
-            "images": {"source": "parquet", "path": str(table), "limit": images},
-            "captioners": {"main": _captioner()},
+            "images": {"source": "parquet", "path": table, "limit": images},
+            "captioners": {"main": _prepared(folder)},
             "rewriter": {"share": 0},
             "output": {"path": str(out)},
             "ray": {"local_cpus": LOGICAL_CPUS},
         }
     )
-    manifest = run_caption(job)
-    assert manifest["counts"]["read"] == images, manifest["counts"]
-    rate = manifest["facts"]["passes"]["main"]["throughput"]["images_per_second"]
-    return {"images_per_second": rate, "texts": read_table(out / "captions", CAPTIONS)["text"].to_pylist()}
+    with _LastCommit(out.parent / f".{out.name}.ledger") as ledger:
+        run_caption(job)
+    return {"end": ledger.at, "texts": read_table(out / "captions", CAPTIONS)["text"].to_pylist()}
 
 
-def _job_memory(table: Path, few: int, out: Path, *, many: int) -> dict[str, Any]:
-    """The peaks, as _peak_of has them, of the job over `few` and over `many` images, after a first run that counts for nothing."""
-    from reid_ray.config.common import RayConfig
-    from reid_ray.runtime import ray_session
+class _LastCommit:
+    """When the newest block of a ledger appeared, to 10 ms: the driver merges blocks, so that none is there at the end."""
 
-    with ray_session(RayConfig(address="local", local_cpus=LOGICAL_CPUS)):
-        _job(table, WARM_UP_IMAGES, out / "warm-up")
-        return {"peaks": [_peak_of(functools.partial(_job, table, images, out / str(images))) for images in (few, many)]}
+    def __init__(self, ledger: Path) -> None:
+        self.at = 0.0
+        self._ledger, self._ended = ledger, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
+    def __enter__(self) -> _LastCommit:
+        self._thread.start()
+        return self
 
-def _peak_of(run: Callable[[], Any]) -> dict[str, tuple[int, int]]:
-    """{part: (processes, bytes)} of the moment in `run` at which all parts together held most."""
-    peak: dict[str, tuple[int, int]] = {}
-    ended = threading.Event()
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
-    def watch() -> None:
-        nonlocal peak
-        while not ended.wait(0.25):
-            parts = _allocated_by_part()
-            if sum(held for _, held in parts.values()) > sum(held for _, held in peak.values()):
-                peak = parts
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        run()
-    finally:
-        ended.set()
-        watcher.join()
-    return peak
+    def _watch(self) -> None:
+        seen: set[str] = set()
+        while not self._ended.wait(0.01):
+            blocks = {path.name for path in (self._ledger / "rows").glob("block-*.parquet")}
+            if blocks - seen:
+                self.at, seen = time.time(), seen | blocks
 
 
-def _allocated_by_part() -> dict[str, tuple[int, int]]:
-    import psutil
-
-    me = psutil.Process()
-    parts = {"driver": (0, 0), "engine": (0, 0), "ray": (0, 0)}
-    for process in [me, *me.children(recursive=True)]:
-        try:
-            title = " ".join(process.cmdline())
-            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
-        except (psutil.NoSuchProcess, OSError):
-            continue  # it ended between the listing and the look
-        part = "driver" if process == me else "engine" if "Caption" in title else "ray"
-        held = sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
-        parts[part] = (parts[part][0] + 1, parts[part][1] + held)
-    return parts
-
-
-def _ray_data_llm(table: Path, images: int, *, urls: bool) -> dict[str, Any]:
-    import base64
-
+def _ray_data_llm(*, table: str, images: int, folder: str) -> dict[str, Any]:
     import ray
     from PIL import Image
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    from reid_ray.caption.config import CaptionerConfig
     from reid_ray.caption.engines.vllm_engine import engine_arguments, engine_environment
     from reid_ray.caption.prompts import STATIC
     from reid_ray.model.model_files import resolve_model
 
-    config = CaptionerConfig.model_validate(_captioner())
-    model, sampling = resolve_model(MODEL), {"temperature": 0.0, "max_tokens": config.sampling.max_tokens}
+    config = _prepared(folder)
+    model, sampling = resolve_model(MODEL), {"temperature": config.sampling.temperature, "max_tokens": config.sampling.max_tokens}
     ray.init(address="local", num_cpus=8, include_dashboard=False, object_store_memory=512 << 20)
-    text = {"type": "text", "text": STATIC}
 
-    def as_url(row: dict[str, Any]) -> dict[str, Any]:
-        url = "data:image/jpeg;base64," + base64.b64encode(row["image"]).decode()
-        return {
-            "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}, text]}],
-            "sampling_params": sampling,
-        }
-
-    def as_picture(row: dict[str, Any]) -> dict[str, Any]:
+    def as_request(row: dict[str, Any]) -> dict[str, Any]:
         picture = Image.open(io.BytesIO(row["image"])).convert("RGB")
-        messages = [{"role": "user", "content": [{"type": "image"}, text]}]
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": STATIC}]}]
         return {"messages": messages, "sampling_params": sampling, "multimodal_data": {"image": picture}}
 
     processor = build_processor(
         vLLMEngineProcessorConfig(
             model_source=model,
-            engine_kwargs=engine_arguments(config.engine, 1),
+            engine_kwargs=engine_arguments(config.engine, 1) | config.engine.extra,
             placement_group_config={"bundles": [{"CPU": 1}]},
             runtime_env={"env_vars": engine_environment(model, config.engine, config.pool)},
             concurrency=1,
-            batch_size=BATCH,
+            batch_size=64,
             chat_template_stage={"enabled": True, "num_cpus": 0.5},
             tokenize_stage={"enabled": False},
             detokenize_stage={"enabled": False},
-            prepare_multimodal_stage={"enabled": urls, "num_cpus": 0.5},
+            prepare_multimodal_stage={"enabled": False},
             log_engine_metrics=False,
         ),
-        preprocess=as_url if urls else as_picture,
-        postprocess=lambda row: {"text": row["generated_text"]},
+        preprocess=as_request,
+        postprocess=lambda row: {"text": _cleaned(row["generated_text"], "length", config)},
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 300
-    rows = ray.data.read_parquet(str(table), columns=["image"]).limit(images).repartition(target_num_rows_per_block=BATCH)
-    first, before, done = 0.0, 0, 0
-    for batch in processor(rows).iter_batches(batch_size=None, batch_format="pyarrow"):
-        done += batch.num_rows
-        first, before = (first, before) if first else (time.perf_counter(), done)
-    assert done == images, f"{done} of {images} images came through"
-    return {"images_per_second": (images - before) / (time.perf_counter() - first)}
+    rows = ray.data.read_parquet(table, columns=["image"]).limit(images).repartition(target_num_rows_per_block=64)
+    texts = list(_texts(processor(rows).iter_batches(batch_size=None, batch_format="pyarrow")))
+    assert len(texts) == images, f"{len(texts)} of {images} images came through"
+    return {"end": time.time(), "texts": texts}
 
 
-def _captioner() -> dict[str, Any]:
-    return {"model": MODEL, "instructions": ["static"], "pool": {"batch_size": BATCH}}
+def _texts(batches: Iterator[Any]) -> Iterator[str | None]:
+    for batch in batches:
+        yield from batch["text"].to_pylist()
 
 
-WORKERS: dict[str, Callable[..., dict[str, Any]]] = {
-    "bare vLLM loop": _bare_loop,
-    "caption job": _job,
-    "caption job's memory": _job_memory,
-    "Ray Data LLM, data URLs": lambda table, images, out: _ray_data_llm(table, images, urls=True),
-    "Ray Data LLM, decoded pictures": lambda table, images, out: _ray_data_llm(table, images, urls=False),
-}
+def _cleaned(answer: str, ended_by: str, config: Any) -> str | None:
+    from reid_ray.caption.filters.cleaning import BadAnswerError, clean_answer
+    from reid_ray.caption.prompts import STATIC
+
+    try:
+        return clean_answer(answer, finished=ended_by != "length", limits=config.limits, prompt=STATIC)
+    except BadAnswerError:
+        return None
 
 
-def _in_own_process(name: str, table: Path, images: int, out: Path, **options: Any) -> dict[str, Any]:
-    """What the worker `name`, called with these arguments and JSON-able `options`, returned, or {"error": its last line of complaint}."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--worker", name, str(table), str(images), str(out), json.dumps(options)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
-    if done.returncode:
-        return {"error": _complaint(done.stderr)}
-    # Ray's processes may write to the same stream after the worker's own last line.
-    last = next((line for line in reversed(done.stdout.splitlines()) if line.startswith("{")), None)
-    return {"error": f"no result in {done.stdout[-300:]!r}"} if last is None else dict(json.loads(last))
+def _prepared(folder: str) -> Any:
+    """The captioner's section. This process and what it starts leave the engine's core, and engines find where to log."""
+    from reid_ray.caption.config import CaptionerConfig
+
+    others = os.sched_getaffinity(0) - {ENGINE_CORE}
+    if others:
+        os.sched_setaffinity(0, others)
+    record_engines(os.environ, logs=Path(folder) / "logs", core=ENGINE_CORE)
+    # The tiny model was trained on short answers: where it is held to more words it says them again, or any.
+    limits = {"min_words": 1, "max_words": 1000, "script": None, "max_repeats": 1000}
+    return CaptionerConfig.model_validate(
+        {
+            "model": MODEL,
+            "limits": limits,
+            "sampling": {"max_tokens": LONGEST},
+            "engine": {"extra": {"scheduler_cls": SCHEDULER}},
+        }
+    )
 
 
-def _complaint(log: str) -> str:
-    """The line of a traceback that names the first exception, and the last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    named = [line for line in lines if "Error: " in line and not line.startswith("(")]
-    return " | ".join(dict.fromkeys([*named[:1], *lines[-1:]]))[:600]
-
-
-def _worker(name: str, table: Path, images: int, out: Path, options: dict[str, Any]) -> int:
-    import shutil
-
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    # The job's ledger lies beside its output: both must go before the next turn.
-    result = WORKERS[name](table, images, out / "run", **options)
-    shutil.rmtree(out)
-    print("\n" + json.dumps(result))
-    return 0
+ARMS = {ALL_AT_ONCE: _all_at_once, JOB: _job, RAY_DATA_LLM: _ray_data_llm}
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--worker"]:
-        sys.exit(_worker(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]), json.loads(sys.argv[6])))
-    sys.exit(main())
+    sys.exit(0 if serve_worker(ARMS) else main())

@@ -1,0 +1,59 @@
+"""vLLM's scheduler, with three things added that no program above it sees: answers as long as a captioner's, a log, and one core.
+
+Named to vLLM by its own option `scheduler_cls`, so it is in every engine alike, whoever drives it: LLM in one process, the caption
+job's actor, Ray Data LLM's AsyncLLM with its child process. It reads two environment variables, set by recording.py, and pins
+the process that holds it. A request's min_tokens and max_tokens become what answer_tokens says of its picture, as the model gets it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from benchmarks.caption_engines.answer_lengths import answer_tokens
+from benchmarks.caption_engines.recording import CORE, LOGS
+from benchmarks.caption_engines.step_log import StepLog
+
+
+class RecordedScheduler(Scheduler):
+    """vLLM's synchronous scheduler, which it takes on CPUs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.scheduler_config.async_scheduling:
+            raise ValueError("this engine would take vLLM's asynchronous scheduler; the one that logs is synchronous")
+        self._log = StepLog(Path(os.environ[LOGS]))
+        self._started = 0.0
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), {int(os.environ[CORE])})
+
+    def add_request(self, request: Any) -> None:
+        """Take a request in, with a length of its own."""
+        tokens = answer_tokens(_picture(request))
+        request.sampling_params = request.sampling_params.clone()
+        request.sampling_params.min_tokens = request.sampling_params.max_tokens = request.max_tokens = tokens
+        self._log.request(request.request_id.replace(" ", "_"))
+        super().add_request(request)
+
+    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin a step."""
+        self._started = time.time()
+        return super().schedule(*args, **kwargs)
+
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        """End it."""
+        outputs = super().update_from_output(scheduler_output, model_runner_output)
+        if scheduler_output.total_num_scheduled_tokens:
+            running = len(scheduler_output.num_scheduled_tokens)
+            self._log.step(self._started, running=running, waiting=len(self.waiting))
+        return outputs
+
+
+def _picture(request: Any) -> bytes:
+    """The pixels of a request's picture, as the model gets them."""
+    (feature,) = request.mm_features
+    return bytes(feature.data["pixel_values"].data.contiguous().numpy().tobytes())

@@ -1,0 +1,88 @@
+"""What an engine did, step by step, in a file of its process's own: written by the process that steps, read when all is over.
+
+Knows times and counts; not engines. Times are seconds since the epoch, so that processes can be compared.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an engine."""
+
+    start: float
+    end: float
+    running: int  # requests that the step worked on
+    waiting: int  # requests in the engine that it did not
+    cpu_s: float  # of the engine's process, so far
+
+
+@dataclass(frozen=True)
+class EngineLog:
+    """What one process has logged: when each request came, with its name, and the steps."""
+
+    requests: list[tuple[float, str]]
+    steps: list[Step]
+
+    @property
+    def first(self) -> float:
+        """When the first request came."""
+        return self.requests[0][0]
+
+    @property
+    def end(self) -> float:
+        """When the last step ended."""
+        return self.steps[-1].end
+
+    @property
+    def stepping_s(self) -> float:
+        """Seconds within steps."""
+        return sum(step.end - step.start for step in self.steps)
+
+
+class StepLog:
+    """Writes the log of this process. A line is whole or absent, even if the process is killed.
+
+    Args:
+        folder: of all processes' logs; there already.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / f"{os.getpid()}.steps", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def request(self, name: str) -> None:
+        """A request has come; its name holds no space."""
+        os.write(self._file, f"request {time.time()!r} {name}\n".encode())
+
+    def step(self, start: float, *, running: int, waiting: int) -> None:
+        """A step ends now."""
+        os.write(self._file, f"step {start!r} {time.time()!r} {running} {waiting} {time.process_time()!r}\n".encode())
+
+
+def read_logs(folder: Path) -> list[EngineLog]:
+    """The logs of all processes that were asked anything, in the order of their first requests."""
+    logs = [_read(path) for path in folder.glob("*.steps")]
+    return sorted((log for log in logs if log.requests and log.steps), key=lambda log: log.first)
+
+
+def running_a_step(logs: Sequence[EngineLog]) -> float:
+    """Requests that a step worked on, on average over all steps."""
+    sizes = [step.running for log in logs for step in log.steps]
+    return sum(sizes) / len(sizes)
+
+
+def _read(path: Path) -> EngineLog:
+    requests, steps = [], []
+    for line in path.read_text(encoding="ascii").splitlines():
+        match line.split():
+            case ["request", when, name]:
+                requests.append((float(when), name))
+            case ["step", start, end, running, waiting, cpu]:
+                steps.append(Step(float(start), float(end), int(running), int(waiting), float(cpu)))
+    return EngineLog(requests, steps)
