@@ -1,7 +1,8 @@
 """Stand-ins: where a dynamic caption failed, the static caption of the same image by the same captioner trains in its place, too.
 
-As in the code of LUPerson-MLLM (Tan et al., CVPR 2024), an image keeps as many samples. Tables stream twice beforehand: for the keys of
-failed captions, then for which have a static one. What is held is 8 bytes for each. Knows CAPTIONS tables; not images or samples.
+As in the code of LUPerson-MLLM (Tan et al., CVPR 2024), an image keeps as many samples. A captioner that was asked for dynamic captions
+alone has a static one only where its dynamic one failed: that is the replacement already, and trains once. Tables stream twice beforehand:
+for the failed captions, then for the static ones. What is held is some 30 bytes for each. Knows CAPTIONS tables; not images or samples.
 """
 
 from __future__ import annotations
@@ -17,33 +18,39 @@ from reid_ray.records import CAPTIONS
 from reid_ray.storage import iter_table
 from reid_ray.train.feed.key_index import hashes
 
-# What both captions of a captioner have in common. A run draws one of each kind for an image, and two runs differ in one of these.
-_KEY = ["image_id", "captioner", "model", "revision", "seed"]
+# What both captions of a captioner have in common, the image aside. A run draws one of each kind for an image, and two runs differ in one.
+_CAPTIONER = ["captioner", "model", "revision", "seed"]
+_KEY = ["image_id", *_CAPTIONER]
 STAND_IN_COLUMNS = [*_KEY, "caption_id", "kind", "status"]
 MARK = " (stand-in)"  # at the end of a stand-in's caption_id
 _READ_ROWS = 131_072
 
 
+def _none() -> np.ndarray:
+    return np.zeros(0, np.uint64)
+
+
 @dataclass(frozen=True)
 class StandIns:
-    """Keys, ascending, of the images and captioners whose dynamic caption failed and whose static one did not."""
+    """Which failed dynamic captions have a stand-in, and which static ones are that: hashes of rows, ascending, as many of each.
 
-    key_K: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    Of several of a kind by one captioner for an image one is chosen, by its hash, so that it matters nothing how the rows are batched.
+    """
+
+    failed_K: np.ndarray = field(default_factory=_none)
+    static_K: np.ndarray = field(default_factory=_none)
 
     def applied(self, table: pa.Table) -> pa.Table:
         """The table without the failed captions that have a stand-in, and behind it the stand-ins of its static ones, as dynamic ones.
 
-        Where a captioner has several of a kind for an image, one of each is meant: a second failed one stays, to be counted as failed.
-
         Args:
-            table: of CAPTIONS, with STAND_IN_COLUMNS at least.
+            table: of CAPTIONS, with STAND_IN_COLUMNS at least; some rows of those that were searched.
         """
-        if not len(self.key_K) or not table.num_rows:
+        if not len(self.failed_K) or not table.num_rows:
             return table
         failed, static = _failed(table), _usable_static(table)
-        for rows in (failed, static):
-            key_R = _keys(table.filter(pa.array(rows)))
-            rows[rows] = self._holds(key_R) & _first_of_each(key_R)
+        for rows, chosen_K in ((failed, self.failed_K), (static, self.static_K)):
+            rows[rows] = _holds(chosen_K, _hashed(table.filter(pa.array(rows)), _ROW))
         copies = table.filter(pa.array(static))
         for name, value in (
             ("kind", pa.array(["dynamic"] * copies.num_rows, pa.string())),
@@ -52,25 +59,27 @@ class StandIns:
             copies = copies.set_column(copies.schema.get_field_index(name), table.schema.field(name), value)
         return pa.concat_tables([table.filter(pa.array(~failed)), copies])
 
-    def _holds(self, key_R: np.ndarray) -> np.ndarray:
-        place_R = np.minimum(np.searchsorted(self.key_K, key_R), len(self.key_K) - 1)
-        return self.key_K[place_R] == key_R
-
 
 def find_stand_ins(paths: Sequence[str], *, kinds: Sequence[str]) -> StandIns:
     """What stands in for the failed dynamic captions of CAPTIONS tables; nothing where `kinds` are without dynamic ones."""
     if "dynamic" not in kinds:
         return StandIns()
-    failed = StandIns(_sorted(_keys(table.filter(pa.array(_failed(table)))) for table in _tables(paths)))
-    if not len(failed.key_K):
-        return failed
+    failed = _one_of_each(_Rows.of(table.filter(pa.array(_failed(table)))) for table in _tables(paths))
+    if not len(failed.key_N):
+        return StandIns()
+    asked = [_none()]  # captioners with a static caption where no dynamic one failed: they were asked for both
 
-    def found() -> Iterator[np.ndarray]:
+    def found() -> Iterator[_Rows]:
         for table in _tables(paths):
-            key_R = _keys(table.filter(pa.array(_usable_static(table))))
-            yield key_R[failed._holds(key_R)]
+            rows = _Rows.of(table.filter(pa.array(_usable_static(table))))
+            stands = _holds(failed.key_N, rows.key_N)
+            asked.append(np.unique(rows.captioner_N[~stands]))
+            yield rows.where(stands)
 
-    return StandIns(_sorted(found()))
+    static = _one_of_each(found())
+    if "static" in kinds:
+        static = static.where(np.isin(static.captioner_N, np.concatenate(asked)))
+    return StandIns(np.sort(failed.where(np.isin(failed.key_N, static.key_N)).row_N), np.sort(static.row_N))
 
 
 def count_stand_ins(caption_ids: pa.Array | pa.ChunkedArray) -> int:
@@ -83,8 +92,39 @@ def _tables(paths: Sequence[str]) -> Iterator[pa.Table]:
         yield from iter_table(path, CAPTIONS, columns=STAND_IN_COLUMNS, batch_rows=_READ_ROWS)
 
 
-def _sorted(parts: Iterator[np.ndarray]) -> np.ndarray:
-    return np.unique(np.concatenate([np.zeros(0, np.uint64), *parts]))
+_ROW = [*_KEY, "caption_id"]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows by the hashes of what they share with their counterpart, of themselves and of who wrote them."""
+
+    key_N: np.ndarray
+    row_N: np.ndarray
+    captioner_N: np.ndarray
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Rows:
+        return cls(*(_hashed(table, names) for names in (_KEY, _ROW, _CAPTIONER)))
+
+    def where(self, chosen: np.ndarray) -> _Rows:
+        return _Rows(self.key_N[chosen], self.row_N[chosen], self.captioner_N[chosen])
+
+
+def _one_of_each(parts: Iterator[_Rows]) -> _Rows:
+    """Of the rows of a key the one of the smallest hash; keys ascending."""
+    told = [(rows.key_N, rows.row_N, rows.captioner_N) for rows in parts]
+    rows = _Rows(*(np.concatenate([_none(), *column]) for column in zip(*told, strict=True))) if told else _Rows(*([_none()] * 3))
+    rows = rows.where(np.lexsort((rows.row_N, rows.key_N)))
+    return rows.where(np.unique(rows.key_N, return_index=True)[1])
+
+
+def _holds(sorted_K: np.ndarray, hash_R: np.ndarray) -> np.ndarray:
+    if not len(sorted_K):
+        return np.zeros(len(hash_R), bool)
+    place_R = np.minimum(np.searchsorted(sorted_K, hash_R), len(sorted_K) - 1)
+    held: np.ndarray = sorted_K[place_R] == hash_R
+    return held
 
 
 def _failed(table: pa.Table) -> np.ndarray:
@@ -100,13 +140,7 @@ def _both(table: pa.Table, kind: str, status: str) -> np.ndarray:
     return both
 
 
-def _first_of_each(key_R: np.ndarray) -> np.ndarray:
-    first_R = np.zeros(len(key_R), bool)
-    first_R[np.unique(key_R, return_index=True)[1]] = True
-    return first_R
-
-
-def _keys(table: pa.Table) -> np.ndarray:
-    """A 64-bit hash of each row's key, uint64."""
-    parts = [pc.fill_null(table[name].cast(pa.string()), "\0") for name in _KEY]
+def _hashed(table: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """A 64-bit hash of each row's values in these columns, uint64."""
+    parts = [pc.fill_null(table[name].cast(pa.string()), "\0") for name in names]
     return hashes(pc.binary_join_element_wise(*parts, "\0"))

@@ -71,7 +71,7 @@ class PairCaptions(Section, ABC):
         ["human", "static", "dynamic"],
         min_length=1,
         description="kinds of captions to take; each caption with its image is one sample. With dynamic, the static caption of its "
-        "captioner stands in for one that failed",
+        "captioner stands in for one that failed; twice it trains only where the captioner was asked for static ones, too",
     )
 
     @property
