@@ -23,7 +23,10 @@ class VllmConfig(Section):
     max_model_len: int = Field(1024, ge=64, description="longest prompt (image tokens included) plus answer, tokens")
     max_num_seqs: int = Field(64, ge=1, description="requests decoded together")
     kv_cache_mb: int | None = Field(
-        64, ge=1, description="key-value cache, MiB; null lets vLLM take gpu_memory_utilization of the device, right on GPUs"
+        None,
+        ge=1,
+        description="key-value cache, MiB; null: on a GPU vLLM takes gpu_memory_utilization of it, on CPUs it is what the model needs for "
+        "max_num_seqs requests of max_model_len, within a sixteenth of the machine's memory",
     )
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory for weights and cache")
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs that one engine is split over; the pool's num_gpus must equal it")
@@ -150,7 +153,7 @@ class RewriterConfig(Section):
     instruction_first: bool = Field(
         False, description="the instruction before the caption: all prompts then share it in the prefix cache; false is LLM-DA's order"
     )
-    engine: VllmConfig = VllmConfig(kv_cache_mb=256)
+    engine: VllmConfig = VllmConfig()
     sampling: SamplingConfig = SamplingConfig(temperature=0.3)
     limits: ValidationConfig = ValidationConfig()
     pool: PoolConfig = PoolConfig(batch_size=256)  # captions, of which `share` are rewritten: fewer would not fill an engine

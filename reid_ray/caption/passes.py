@@ -158,7 +158,7 @@ class CaptionRun:
         config = self._config.captioners[name]
         recipe = self._recipes[name]
         claim = MissingFilter(self._ledger, recipe, ray.put(index), record=record)
-        images = read_images(self._config.images, listing=some_pieces(self.listing, plan.unread), through=claim)
+        images = read_images(self._config.images, listing=some_pieces(self.listing, plan.unread), through=claim, engines=config.pool.most)
         arguments = {
             "name": name,
             "revision": self._models["captioners"][name]["revision"],

@@ -43,11 +43,12 @@ class ImagesConfig(Section):
     split: str | None = Field(None, description="only rows of this split (train, val, test); null takes all")
     limit: int | None = Field(None, ge=1, description="at most this many images, in the source's order; null takes all")
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
-    readers: int = Field(
-        2,
+    readers: int | None = Field(
+        None,
         ge=1,
-        description="Ray tasks that read or generate at the same time, 1 CPU each, 16 files each from an object store; more for many GPUs "
-        "or a slow file system",
+        description="Ray tasks that read or generate at the same time, 1 CPU each, 16 files each from an object store; null follows the "
+        "captioner's pool, one for 5 engines (a task reads some 200 pictures a second or more, an engine answers for 40 at most), and is "
+        "never below 2; more for a slow file system",
     )
 
     @model_validator(mode="after")
@@ -107,3 +108,8 @@ class PoolConfig(Section):
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"max_replicas {self.max_replicas} is below replicas {self.replicas}")
         return self
+
+    @property
+    def most(self) -> int:
+        """Actors that it may have at the same time."""
+        return self.max_replicas or self.replicas

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 JOBS = ["caption", "train", "evaluate", "index", "serve"]
 NOT_LISTED = {*LEAVES, "setup", "model"}
-ENGINES = {"caption/engines/vllm_engine.py", "caption/engines/adapters.py"}  # of actors, where a scripted engine answers
+# of actors, where a scripted engine answers
+ENGINES = {f"caption/engines/{name}.py" for name in ("vllm_engine", "adapters", "kv_cache")}
 
 
 def listed(job):

@@ -1,4 +1,4 @@
-"""Preflight checks of vLLM models, before Ray or an engine starts: block sizes, chat templates, adapters.
+"""Preflight checks of vLLM models, before Ray or an engine starts: block sizes, key-value caches, chat templates, adapters.
 
 Knows the configuration and the files of local models; of a hub's, only what its configuration says. Starts nothing.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from reid_ray.caption.config import CaptionerConfig, RewriterConfig
 from reid_ray.caption.engines.adapters import check_adapter
+from reid_ray.caption.engines.kv_cache import check_cache
 from reid_ray.errors import ConfigError
 from reid_ray.storage.files import read_json
 
@@ -37,6 +38,7 @@ def check_servable(section: CaptionerConfig | RewriterConfig, model: str, *, fie
         )
     folder = Path(model)
     if folder.is_dir():
+        check_cache(section.engine, model, field=field)
         _check_template(section, folder, field=field)
     if section.adapter is not None:
         check_adapter(section.adapter, folder, field=f"{field}.adapter")

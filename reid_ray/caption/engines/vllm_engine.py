@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, StructureConfig, VllmConfig
 from reid_ray.caption.engines.adapters import adapter_arguments
+from reid_ray.caption.engines.kv_cache import cache_arguments
 from reid_ray.caption.engines.preflight import check_servable
 from reid_ray.caption.ledger.content_keys import derived_seed
 from reid_ray.config.common import PoolConfig
@@ -119,6 +120,7 @@ class Engine:
         arguments = {**engine_arguments(config, images), **_structure_arguments(sampling), **adapter_arguments(adapter)}
         if Path(model).is_dir():
             check_names(Path(model))
+        arguments |= cache_arguments(model, revision, config, pool)
         try:
             self._llm = LLM(model=model, revision=revision, **arguments | config.extra)
         except Exception as error:  # noqa: BLE001
@@ -274,8 +276,6 @@ def engine_arguments(config: VllmConfig, images: int) -> dict[str, Any]:
     }
     if config.block_size is not None:
         arguments["block_size"] = config.block_size
-    if config.kv_cache_mb is not None:
-        arguments["kv_cache_memory_bytes"] = config.kv_cache_mb << 20
     if config.tensor_parallel_size > 1:
         arguments["distributed_executor_backend"] = "mp"  # inside a Ray actor vLLM would ask Ray for more GPUs
     if images:

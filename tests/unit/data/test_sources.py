@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from refusals import refused
 
-from reid_ray.config.common import ImagesConfig, SyntheticConfig
+from reid_ray.config.common import ImagesConfig, PoolConfig, SyntheticConfig
 from reid_ray.data.pieces import MAX_FILE_BYTES, SETTLED_S, SOURCED
-from reid_ray.data.sources import image_listing, iter_images
+from reid_ray.data.sources import image_listing, iter_images, readers_for
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import IMAGES, table_of
@@ -213,6 +213,15 @@ def test_a_file_that_is_far_too_large_is_a_row_without_bytes(tmp_path):
     with (tmp_path / "b.jpg").open("wb") as huge:
         huge.truncate(MAX_FILE_BYTES + 1)
     assert [row["image"] is None for row in _rows(ImagesConfig(source="folder", path=str(tmp_path)))] == [False, True]
+
+
+def test_readers_follow_the_pool_unless_they_are_given():
+    pools = [PoolConfig(), PoolConfig(replicas=8), PoolConfig(replicas=4, max_replicas=64)]
+    readers = [readers_for(ImagesConfig(), pool.most) for pool in pools]
+    assert readers[0] == readers_for(ImagesConfig(), 0) == 2
+    assert readers == sorted(readers)
+    assert 200 * readers[2] >= 40 * 64  # pictures a second: read, and eaten
+    assert [readers_for(ImagesConfig(readers=3), pool.most) for pool in pools] == [3, 3, 3]
 
 
 # --- by what an image's state is known without reading it

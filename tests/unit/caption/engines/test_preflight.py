@@ -14,13 +14,13 @@ from refusals import refused
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from reid_ray.caption.config import CaptionerConfig, RewriterConfig, SamplingConfig
-from reid_ray.caption.engines import preflight
+from reid_ray.caption.config import CaptionerConfig, RewriterConfig, SamplingConfig, VllmConfig
+from reid_ray.caption.engines import kv_cache, preflight
 from reid_ray.caption.engines import vllm_engine as engine
 from reid_ray.caption.engines.preflight import check_servable
 from reid_ray.caption.job import _publish
 from reid_ray.caption.rows import staged_table
-from reid_ray.config.common import OutputConfig
+from reid_ray.config.common import OutputConfig, PoolConfig
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.model_files import resolve_model
 from reid_ray.model.strict_loading import check_names
@@ -161,3 +161,51 @@ def test_a_rejected_request_keeps_why_and_nothing_of_what_it_said(quoted):
         for word in ("tall", "red", "bag", "0x", "PIL"):
             assert word not in reply.error
     assert len({reply.error for reply in replies}) == 1
+
+
+def shaped(folder: Path, **text) -> Path:
+    """A copy of the tiny model whose configuration says another size."""
+    shutil.copytree(MODEL, folder)
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    layers = {"layer_types": ["full_attention"] * text["num_hidden_layers"]} if "num_hidden_layers" in text else {}
+    file.write_text(json.dumps(config | {"text_config": config["text_config"] | layers | text}))
+    return folder
+
+
+# Qwen2.5-VL-3B: 36 layers, 2 key-value heads of 128 numbers, keys and values: 36,864 bytes a token in bfloat16.
+QWEN_3B = {"num_hidden_layers": 36, "num_key_value_heads": 2, "num_attention_heads": 16, "hidden_size": 2048}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tokens", "needed_mb"),
+    [("float32", 1024, 75), ("bfloat16", 1024, 38), ("bfloat16", 4096, 146)],  # 32 tokens more than asked for: vLLM keeps a block
+)
+def test_a_given_cache_that_holds_no_request_is_refused_and_says_which_would(tmp_path, dtype, tokens, needed_mb):
+    folder = shaped(tmp_path / "qwen", **QWEN_3B)
+    engine = {"dtype": dtype, "max_model_len": tokens}
+    with refused(ConfigError, "captioners.main.engine.kv_cache_mb", f" {needed_mb} ", "null"):
+        check(folder, kv_cache_mb=needed_mb - 1, **engine)
+    check(folder, kv_cache_mb=needed_mb, **engine)
+    check(folder, **engine)
+    # of a window of the last tokens alone, vLLM says itself what it needs
+    check(shaped(tmp_path / "window", **QWEN_3B, sliding_window=64, use_sliding_window=True), kv_cache_mb=1, **engine)
+
+
+def test_a_cache_without_a_size_holds_what_is_asked_for_within_a_share_of_the_machine_and_never_less_than_one_request(
+    tmp_path, monkeypatch
+):
+    folder = str(shaped(tmp_path / "qwen", **QWEN_3B))
+
+    def size(memory: int, *, gpus: float = 0, **engine) -> int | None:
+        monkeypatch.setattr(kv_cache, "memory_bytes", lambda: memory)
+        given = kv_cache.cache_arguments(folder, None, VllmConfig(dtype="bfloat16", **engine), PoolConfig(num_gpus=gpus))
+        return given.get("kv_cache_memory_bytes")
+
+    one = (1024 + 32) * 36_864
+    assert size(1 << 40) == 64 * one
+    assert size(1 << 40, max_num_seqs=8) == 8 * one
+    assert size(1 << 34) == 1 << 30
+    assert size(1 << 20) == one
+    assert size(1 << 40, kv_cache_mb=100) == 100 << 20
+    assert size(1 << 40, gpus=1) is None  # vLLM measures what the GPU has left
