@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import Report, run_benchmark
+from benchmarks.harness import Report, in_own_process, run_benchmark
 
-ROOT = Path(__file__).resolve().parents[1]
 _WORDS = (
     "man",
     "woman",
@@ -50,7 +48,7 @@ def _run(report: Report, quick: bool) -> None:
         for rows in sizes:
             write_rows(file, rows)
             for reader in ("reid_ray", "json.load"):
-                result = _in_own_process(reader, file)
+                result = in_own_process(__file__, "--read", reader, str(file))
                 assert result["rows"] == rows, f"{reader} read {result['rows']} of {rows} rows"
                 report.row(reader=reader, file_mb=round(file.stat().st_size / 1e6), **result)
                 if reader == "reid_ray":
@@ -72,13 +70,7 @@ def write_rows(file: Path, rows: int) -> None:
         stream.write("]")
 
 
-def _in_own_process(reader: str, file: Path) -> dict[str, float]:
-    code = f"from benchmarks.annotations import read; read({reader!r}, {str(file)!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout))
-
-
-def read(reader: str, file: str) -> None:
+def read(reader: str, file: str) -> int:
     """Read the file and print rows, seconds and megabytes of memory beyond those of the imports."""
     import resource
     import time
@@ -97,7 +89,8 @@ def read(reader: str, file: str) -> None:
             rows = len(json.load(stream))
     seconds, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"rows": rows, "seconds": round(seconds, 2), "added_mb": round((after - before) / 1e3, 1)}))
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(read(*sys.argv[2:]) if sys.argv[1:2] == ["--read"] else main())

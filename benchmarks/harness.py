@@ -173,7 +173,9 @@ def in_own_process(script: str, *arguments: str) -> dict[str, Any]:
         RuntimeError: it failed; with what it said.
     """
     command = [sys.executable, str(Path(script).resolve()), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    inherited = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=inherited)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -10,16 +10,13 @@ without imports. The files are in the page cache for both: --quick takes 5,000 c
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmarks.harness import Report, run_benchmark
+from benchmarks.harness import Report, in_own_process, run_benchmark
 
-ROOT = Path(__file__).resolve().parents[1]
 _PER_FOLDER = 1_000
 
 
@@ -37,7 +34,7 @@ def _run(report: Report, quick: bool) -> None:
         peaks: dict[str, list[int]] = {name: [] for name in WORKERS}
         for _ in range(repeats):
             for name in WORKERS:
-                result = _in_own_process(name, crops, Path(scratch) / "out")
+                result = in_own_process(__file__, "--worker", name, str(crops), f"{scratch}/out")
                 assert result["images"] == images, f"{name} wrote {result['images']} of {images} images"
                 seconds[name].append(result["seconds"])
                 cpu[name].append(result["cpu_seconds"])
@@ -123,14 +120,6 @@ def run_job(crops: Path, out: Path) -> int:
 
 
 WORKERS: dict[str, Callable[[Path, Path], int]] = {"plain loop": run_loop, "ingest": run_job}
-
-
-def _in_own_process(name: str, crops: Path, out: Path) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).resolve()), "--worker", name, str(crops), str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _worker(name: str, crops: Path, out: Path) -> int:

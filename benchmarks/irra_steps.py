@@ -4,7 +4,8 @@
 
 20 steps of train_irra_cuhk_pedes.yaml's objective, masking and optimizer, through this package's module, losses, optimizer and DeepSpeed
 engine, beside benchmarks/irra/plain_irra.py, which shares no line with it: one start (a checkpoint in IRRA's own form, read as model.init
-is), the same pictures, texts and random numbers, float32, epochs of two steps so that the rate rises and falls on the way.
+is), the same pictures, texts and random numbers, float32, epochs of two steps so that the rate rises and falls on the way. Both leave
+padding out of IRR's blocks, where the authors' release does not, so what this holds is the recipe but for that.
 
 Three numbers, each the worst over all tensors, for no single one says it all. Of weights: the largest difference in a tensor by its
 largest weight. Of learnt: the largest difference by the largest change since the start; a wrong rate is 1 or more there, and hides in the

@@ -1,7 +1,9 @@
 """IRRA's recipe in plain torch (Jiang and Ye, CVPR 2023): model, masking, losses, parameter groups and schedule, for comparison.
 
 Written from the paper and from what is known of the authors' release, without a line of reid_ray: what both make of the same start and the
-same batches must agree. Parameters bear the names of the release, so that a state dictionary of this module is a checkpoint in IRRA's form.
+same batches must agree. In one point it is not the release: there padding takes part in the blocks of the IRR head, which here do not
+attend to it, as in this package, where a text's loss must not depend on the longest text of its batch. Parameters bear the names of the
+release, so that a state dictionary of this module is a checkpoint in IRRA's form.
 N pairs, T tokens, P positions of a picture (class token and patches), D dimensions of the joint space.
 """
 
@@ -152,7 +154,7 @@ class _Clip(nn.Module):
 
 
 class PlainIrra(nn.Module):
-    """The model and its three losses. Texts are padded with 0 behind their end mark, which the IRR head does not attend to."""
+    """The model and its three losses. Texts are padded with 0, which the IRR head's blocks do not attend to (the release's do)."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

@@ -189,11 +189,9 @@ CAPTIONERS_ARE = (
 )
 
 
-class CaptionJob(Section):
-    """Images in, a CAPTIONS table out."""
+class RewritingJob(Section):
+    """A job whose captions are rewritten and kept in a ledger, whether it makes them or they are there."""
 
-    images: ImagesConfig = ImagesConfig()
-    captioners: Captioners = Field({"main": CaptionerConfig()}, min_length=1, description=CAPTIONERS_ARE)
     rewriter: RewriterConfig = RewriterConfig()
     faithfulness: FaithfulnessConfig = FaithfulnessConfig()
     ledger: LedgerConfig = LedgerConfig()
@@ -204,3 +202,10 @@ class CaptionJob(Section):
     )
     output: OutputConfig
     ray: RayConfig = RayConfig()
+
+
+class CaptionJob(RewritingJob):
+    """Images in, a CAPTIONS table out."""
+
+    images: ImagesConfig = ImagesConfig()
+    captioners: Captioners = Field({"main": CaptionerConfig()}, min_length=1, description=CAPTIONERS_ARE)

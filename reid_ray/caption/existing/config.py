@@ -6,10 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from reid_ray.caption.config import FaithfulnessConfig, RewriterConfig
-from reid_ray.caption.ledger.config import LedgerConfig
+from reid_ray.caption.config import RewriterConfig, RewritingJob
 from reid_ray.config.base import Section
-from reid_ray.config.common import OutputConfig, RayConfig
 from reid_ray.config.paths import PathOrAddress
 
 
@@ -31,20 +29,11 @@ class ExistingCaptions(Section):
     readers: int = Field(2, ge=1, description="Ray tasks that read the table at the same time, 1 CPU each")
 
 
-class RewriteJob(Section):
+class RewriteJob(RewritingJob):
     """A CAPTIONS table in, the same rows and their rewrites out; no image is read and no captioner runs."""
 
     captions: ExistingCaptions
     rewriter: RewriterConfig = RewriterConfig(share=1.0)
-    faithfulness: FaithfulnessConfig = FaithfulnessConfig()
-    ledger: LedgerConfig = LedgerConfig()
-    no_progress_timeout_s: int = Field(
-        1800,
-        ge=30,
-        description="seconds without any progress after which the job fails; must exceed an engine's start (downloads included)",
-    )
-    output: OutputConfig
-    ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")
     def _something_to_rewrite(self) -> Self:

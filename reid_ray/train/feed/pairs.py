@@ -97,9 +97,16 @@ def prepare_pairs(
     write_seen(folder / SEEN_FILE, images, roles, hash_NB=pictures.hash_NB, used_N=used_N, texts=texts)
     _refuse_empty(config, images, train, val, counts)
     counts.written = len(train) + len(val) + len(joined.rewrite_R)
-    learnt_from = images["dataset"].filter(pa.array(roles.train_N))
+    return _finish(config, folder, train, val, counts, learnt_from=images["dataset"].filter(pa.array(roles.train_N)))
+
+
+def _finish(
+    config: PairTrainingJob, folder: Path, train: RowFile, val: RowFile, counts: Counts, *, learnt_from: pa.ChunkedArray
+) -> dict[str, Any]:
+    """Write the facts, by which the rest counts as whole, and take away what is of use while the passes run alone."""
+    datasets = sorted(pc.unique(learnt_from.drop_null()).to_pylist())
     stand_ins = sum(count_stand_ins(batch.column("caption_id")) for batch in RowFile(folder / IDS).batches())
-    facts = _facts(config, train, val, stand_ins=stand_ins, datasets=sorted(pc.unique(learnt_from.drop_null()).to_pylist()))
+    facts = _facts(config, train, val, stand_ins=stand_ins, datasets=datasets)
     write_json(folder / FACTS, {**numbered("prepared"), "facts": facts, "counts": counts.as_dict()})
     (folder / _PLAN).unlink()
     begin_anew(folder / _ACCEPTED)

@@ -46,7 +46,7 @@ def test_rows_come_once_each_in_the_images_order_whatever_the_ledger_looks_like(
                     "image_id": f"i{image}",
                     "kind": "static",
                     "status": "failed" if failed else "ok",
-                    "text": None if failed else "t",
+                    "text": None if failed else f"tëxt {image}/{slot}",
                     "reason": f"code{slot}: why" if failed else None,
                     "captioner": "old",
                     "person_id": 5,
@@ -64,6 +64,7 @@ def test_rows_come_once_each_in_the_images_order_whatever_the_ledger_looks_like(
     assert len(tables) > 3
     assert [row["caption_id"] for row in rows] == [f"{image}/{slot}" for image, slot in wanted]
     assert [row["status"] for row in rows] == ["failed" if at in bad else "ok" for at in wanted]
+    assert [row["text"] for row in rows] == [None if at in bad else f"tëxt {at[0]}/{at[1]}" for at in wanted]
     assert {row["captioner"] for row in rows} == {"new"}
     assert [row["person_id"] for row in rows] == [100 + image for image, _ in wanted]
     for image in range(IMAGES):
