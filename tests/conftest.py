@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shutil
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,8 +21,15 @@ os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
 os.environ.setdefault("REID_RAY_LOGS", "show")  # what a job that fails here said is in the test's report
 
 ROOT = Path(__file__).resolve().parents[1]
+# What every process that the tests start does first: pytest's own workers, Ray's, and the commands that are tried.
+AT_START = ROOT / "tests" / "shared" / "at_start"
+if AT_START.name not in os.environ.get("PYTHONPATH", ""):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(AT_START), os.environ.get("PYTHONPATH")]))
 # The part of the soak tests that tries what the other tests say of random inputs on many more of them.
 PROPERTIES = "properties"
+# Temporary folders of tests lie in memory where it has the room: outputs are flushed to the disk file by file, and a test that kills a
+# process before each of a commit's calls waits for a disk some thousand times. What a dead process has written is the same on both.
+MEMORY, ROOM = Path("/dev/shm"), 6 << 30
 
 
 def pytest_addoption(parser):
@@ -31,6 +39,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--soak") == PROPERTIES:
         os.environ["TEST_EXAMPLES_TIMES"] = "20"
+    if config.getoption("--soak") is None and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,6 +1,6 @@
 """Caption, train, evaluate, index and serve call into the files that the page on the architecture lists, in that order.
 
-The jobs run in one process with one Ray, and each of its processes is traced (tests/shared/call_trace).
+The jobs run in one process with one Ray, and each of its processes is traced (tests/shared/at_start/call_trace.py).
 """
 
 import json
@@ -45,7 +45,7 @@ def run(folder, *options):
     trace = folder / "trace"
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "shared" / "call_trace"), str(ROOT)]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "shared" / "at_start"), str(ROOT)]),
         "REID_RAY_CALL_TRACE": str(trace),
     }
     command = [sys.executable, str(ROOT / "tests" / "shared" / "traced_jobs.py"), str(folder), *options]

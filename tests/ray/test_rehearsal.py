@@ -22,7 +22,7 @@ CHAIN = [
 
 def test_irra_from_the_weights_of_luperson_mllm_is_rehearsed_from_published_layouts_to_a_score(root, tmp_path):
     command = [sys.executable, "-c", "import sys; from reid_ray.cli.main import main; sys.exit(main())", "rehearse"]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ["PYTHONPATH"]])}
     words = [*command, "train_irra_rstpreid.yaml", "--report", "table.json"]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]

@@ -209,7 +209,7 @@ def test_a_few_commands_of_the_page_run(tmp_path):
             small = ["people.identities=20", "people.images_per_identity=2"] if command.job == "synthesize" else []
             arguments = [command.job, *command.words[2:], *small]
             words = [sys.executable, "-c", "import sys; from reid_ray.cli.main import main; sys.exit(main())", *arguments]
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])}
             done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
             assert done.returncode == 0, done.stderr
             ran.append((command.job, done.stdout))

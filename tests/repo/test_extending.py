@@ -144,7 +144,7 @@ def extended(tmp_path_factory):
         for person in persons:
             Image.effect_noise((64, 128), 60).save(place / f"person_{person:04}.png")
     (place / "Thumbs.db").write_bytes(b"no picture")
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
     command = [sys.executable, "-c", SCRIPT, json.dumps(COMMANDS)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,6 +1,6 @@
 """Caption, train, evaluate, index and serve on a few synthetic people, in one Ray: python tests/shared/traced_jobs.py FOLDER [--vllm]
 
-Started with call_trace/ on PYTHONPATH it leaves a trace of the files that were called into. Without --vllm a scripted engine answers,
+Started with at_start/ on PYTHONPATH it leaves a trace of the files that were called into. Without --vllm a scripted engine answers,
 for one of vLLM takes longer to start than all the rest.
 """
 
@@ -38,7 +38,7 @@ class ScriptedEngine:
 
 
 def main(folder: Path, *, vllm: bool) -> None:
-    from sitecustomize import begin
+    from call_trace import begin
 
     people = {"images": f"{folder}/people/images", "captions": f"{folder}/people/captions"}
     splits = ["people.identities=12", "people.images_per_identity=2", "people.val_share=0.25", "people.test_share=0.25"]

@@ -43,7 +43,12 @@ def folder(tmp_path_factory):
 
 
 def _started(command, folder):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "SEARCH_TOKEN": "a-long-secret"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]),
+        "HF_HUB_OFFLINE": "1",
+        "SEARCH_TOKEN": "a-long-secret",
+    }
     words = [sys.executable, f"jobs/{command.job}.py", *command.words[2:], *SMALL.get(command.job, [])]
     return subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

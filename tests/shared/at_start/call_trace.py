@@ -1,6 +1,6 @@
 """Which files of reid_ray a program calls into, in which order: put this folder on PYTHONPATH and name a file in REID_RAY_CALL_TRACE.
 
-Python imports a module of this name when it starts, so that Ray's worker processes, which inherit both variables, are traced too. Every
+sitecustomize.py imports this module when Python starts, so that Ray's worker processes, which inherit both variables, are traced too. Every
 function of reid_ray is given one statement more as its module is loaded; what runs while a module is being imported is not counted.
 Compiled kernels (numba) are left as they are. A line of the trace is a JSON list: nanoseconds of the machine's monotonic clock, driver,
 task or actor, the id of the latter two, the file within reid_ray, the function.
@@ -15,7 +15,7 @@ import time
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 
-TRACE = os.environ.get("REID_RAY_CALL_TRACE")
+TRACE = os.environ["REID_RAY_CALL_TRACE"]
 _seen = set()
 _local = threading.local()
 
@@ -62,7 +62,7 @@ class _Loader(SourceFileLoader):
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 first = 1 if ast.get_docstring(node, clean=False) is not None else 0
-                note = ast.parse(f"__import__('sys').modules['sitecustomize'].called({file!r}, {node.name!r})").body[0]
+                note = ast.parse(f"__import__('sys').modules['call_trace'].called({file!r}, {node.name!r})").body[0]
                 for part in ast.walk(note):
                     if hasattr(part, "lineno"):
                         part.lineno = part.end_lineno = node.lineno
@@ -87,5 +87,4 @@ class _Finder(MetaPathFinder):
         return spec
 
 
-if TRACE:
-    sys.meta_path.insert(0, _Finder())
+sys.meta_path.insert(0, _Finder())
