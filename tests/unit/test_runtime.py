@@ -70,7 +70,12 @@ def test_what_a_local_ray_puts_on_the_disk_is_this_users_alone_and_gone_at_the_e
 
 def test_a_size_that_the_cluster_does_not_say_is_waited_for_no_longer_than_told(monkeypatch):
     silence = threading.Event()
-    monkeypatch.setattr(ray, "cluster_resources", lambda: silence.wait() or {})
+
+    def answered_too_late() -> dict:
+        silence.wait()
+        return {}
+
+    monkeypatch.setattr(ray, "cluster_resources", answered_too_late)
     assert object_store_bytes(patience_s=0.05) is None
     silence.set()
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"object_store_memory": 7.0})
