@@ -31,12 +31,6 @@ _VERSIONED = (
 
 def environment() -> dict[str, Any]:
     """Hardware, library versions, commit and command of this process, as a JSON object."""
-    versions = {}
-    for name in _VERSIONED:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "python": platform.python_version(),
@@ -44,10 +38,22 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cpu_count": os.cpu_count(),
         "memory_bytes": memory,
-        "versions": versions,
+        "versions": dict(_versions()),
         "commit": _commit(),
         "command": without_secrets(" ".join(sys.argv)),
     }
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Name and version of what is installed; each is read from a file that holds the package's whole description."""
+    found = []
+    for name in _VERSIONED:
+        try:
+            found.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue
+    return tuple(found)
 
 
 @cache
