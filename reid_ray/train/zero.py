@@ -7,6 +7,7 @@ workers, and reading only the weights of one under ZeRO-3 with another number si
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ class ZeroEngine:
         if not torch.cuda.is_available():
             # An op for inference that DeepSpeed compiles on first use: a minute, a compiler, and a lock file that can hang the start.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        _import_muon_uncompiled()
         self._deepspeed, self.stage = deepspeed, config.zero_stage
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=deepspeed_config(config, clip_norm=clip_norm, batch_size=batch_size)
@@ -195,6 +197,22 @@ class ZeroEngine:
     def barrier(self) -> None:
         """Wait for all workers."""
         dist.barrier()
+
+
+def _import_muon_uncompiled() -> None:
+    """Import DeepSpeed's Muon as plain functions.
+
+    Each engine asks whether its optimizer is Muon, which none of ours is, and the import would hand Muon's functions to torch.compile: a
+    second of CPU, in every worker, for a compiler that nothing calls.
+    """
+    from deepspeed.runtime import compiler
+
+    compiled = compiler.compile
+    compiler.compile = lambda: lambda function: function
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        compiler.compile = compiled
 
 
 def deepspeed_config(config: DeepSpeedConfig, *, clip_norm: float, batch_size: int) -> dict[str, Any]:

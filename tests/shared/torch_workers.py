@@ -17,7 +17,7 @@ IMPORTED = [
     "torch.distributed",
     "torch.testing",
     "torch._dynamo",
-    "deepspeed.runtime.zero.muon.muon_optimizer",  # and with it torch's compiler, which DeepSpeed's first engine imports
+    "deepspeed",
     "peft",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
     "transformers.models.clip.modeling_clip",

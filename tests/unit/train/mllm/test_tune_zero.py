@@ -40,6 +40,8 @@ for values, folder in jobs:
         parts.write(state, Path(folder) / "model", {})
         (Path(folder) / "losses.json").write_text(json.dumps(losses))
     dist.barrier()
+# DeepSpeed would hand an optimizer that is not used to torch's compiler, whose import takes each worker a second.
+assert "torch._inductor.compile_fx" not in sys.modules
 """
 
 
