@@ -52,6 +52,21 @@ class Features:
         """Cameras, int64 [N]."""
         return self.items["camera_id"].cast(pa.int64()).fill_null(NO_CAMERA).to_numpy()
 
+    def of_known_persons(self) -> Features:
+        """The rows whose person is known, which can be queries; the others are counted as unknown_person.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        known_N = self.items["person_id"].is_valid()
+        unknown = len(self) - pc.sum(known_N).as_py()
+        if not unknown:
+            return self
+        failed = self.failed + Counter(unknown_person=unknown)
+        if unknown == len(self):
+            raise DataError(f"{self.origin}: holds no usable row (left out: {dict(failed)}); check the path and the split")
+        return replace(self, vector_ND=self.vector_ND[known_N.to_numpy()], items=self.items.filter(known_N), failed=failed)
+
     def require_cameras(self) -> None:
         """Refuse rows of unknown camera: image_to_image cannot tell whether to remove them.
 

@@ -165,6 +165,9 @@ def _features(config: EvaluateJob) -> tuple[Features, Features]:
     query_split = config.query_split or config.split
     if config.embeds:
         require_resources([pool_need("embed", config.embed)])
+    if config.embeds and kind == "image" and query_split == config.split:  # the gallery's images are the queries: embedded once
+        gallery = _embedded_images(config, config.split, "images")
+        return gallery.of_known_persons(), gallery
     if config.query_embeddings is not None:
         queries = read_features(config.query_embeddings, kind=kind, split=query_split, drop_unknown_persons=True)
     elif kind == "text":

@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from refusals import refused
 
 from reid_ray.data.images import encode_jpeg
+from reid_ray.errors import DataError
 from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.records import CAPTIONS, EMBEDDINGS, IMAGES, conform, table_of
 from reid_ray.retrieval.embed.features import collect_features, read_features
@@ -119,3 +121,19 @@ def test_texts_that_the_encoder_cuts_are_counted_from_the_table_and_again_from_d
     assert read_features(str(tmp_path / "new.parquet"), kind="text", split="test").texts_cut.facts() == of_test
     pq.write_table(table.select(EMBEDDINGS.names), tmp_path / "old.parquet")
     assert read_features(str(tmp_path / "old.parquet"), kind="text", split="test").texts_cut is None
+
+
+def test_images_that_are_embedded_once_are_the_queries_they_would_be_by_themselves():
+    pictures = {"a": jpeg((200, 0, 0)), "b": jpeg((0, 200, 0)), "broken": b"no picture", "c": jpeg((0, 0, 200))}
+    persons = {"a": 3, "b": None, "broken": None, "c": 4}
+    rows = [{"image_id": name, "image": data, "person_id": persons[name]} for name, data in pictures.items()]
+    table = ImageEmbedder(MeanColour())(table_of(IMAGES, rows))
+    gallery = collect_features([table], origin="t", capacity=4)
+    queries, alone = gallery.of_known_persons(), collect_features([table], origin="t", capacity=4, drop_unknown_persons=True)
+    assert gallery.ids == ["a", "b", "c"]
+    assert queries.ids == alone.ids == ["a", "c"]
+    assert queries.failed == alone.failed
+    assert np.array_equal(queries.vector_ND, alone.vector_ND)
+    nobody = collect_features([table.slice(1, 1)], origin="t", capacity=1)
+    with refused(DataError, "t: holds no usable row", "unknown_person"):
+        nobody.of_known_persons()
