@@ -10,14 +10,17 @@ import os
 import queue
 import resource
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from reid_ray.config.common import PoolConfig, RayConfig
-from reid_ray.errors import ResourceError
+from reid_ray.errors import ReidRayError, ResourceError
 from reid_ray.exit_codes import kept_signals
 from reid_ray.scratch import scratch_folder
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,34 @@ def require_resources(needs: Sequence[Need], *, spare_cpus: float = 1.0) -> None
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     check_needs(needs, nodes, spare_cpus=spare_cpus)
+
+
+def on_each_node(work: Callable[[], T], need: Need) -> list[T]:
+    """What `work` gives on every node that can hold one process of `need`, all nodes at the same time; it takes no CPU from others.
+
+    Raises:
+        ReidRayError: of `work`, as itself.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    each = {"CPU": need.num_cpus, "GPU": need.num_gpus}
+    nodes = [
+        node for node in ray.nodes() if node["Alive"] and all(node["Resources"].get(kind, 0.0) >= amount for kind, amount in each.items())
+    ]
+
+    def run() -> T:  # Ray takes no other callable
+        return work()
+
+    task = ray.remote(num_cpus=0)(run)
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    try:
+        return ray.get([task.options(scheduling_strategy=place).remote() for place in places])
+    except RayTaskError as error:
+        if isinstance(error.cause, ReidRayError):
+            raise error.cause from None
+        raise
 
 
 def check_needs(needs: Sequence[Need], nodes: Sequence[dict[str, float]], *, spare_cpus: float = 1.0) -> None:

@@ -198,7 +198,7 @@ class RewritingJob(Section):
     no_progress_timeout_s: int = Field(
         1800,
         ge=30,
-        description="seconds without any progress after which the job fails; must exceed an engine's start (downloads included)",
+        description="seconds without any progress after which the job fails; must exceed an engine's start",
     )
     output: OutputConfig
     ray: RayConfig = RayConfig()

@@ -17,10 +17,12 @@ from reid_ray.caption.mine.patterns import load_templates
 from reid_ray.caption.passes import CaptionRun
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.tally import Tally, run_facts
+from reid_ray.config.common import PoolConfig
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
 from reid_ray.data.sources import image_listing
 from reid_ray.errors import DataError
+from reid_ray.model.hub_models import NamesModel, fetch_models
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, TableWriter
@@ -56,6 +58,8 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict
             return finished
         with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
             _check_resources(config)
+            if engine is None:
+                _fetch_models(config)
             run = CaptionRun(config, listing, ledger, models=models, templates=templates, engine=engine)
             output.facts["templates"] = sorted({id for name in config.captioners for id in templates.get(name, TEMPLATES)})
             clock = time.perf_counter()
@@ -124,6 +128,13 @@ def _check_resources(config: CaptionJob) -> None:
     rewriter = [pool_need("rewriter.pool", config.rewriter.pool)] if config.rewriter.share else []
     for name, captioner in config.captioners.items():
         require_resources([pool_need(f"captioners.{name}.pool", captioner.pool), *rewriter])
+
+
+def _fetch_models(config: CaptionJob) -> None:
+    sections: dict[str, tuple[NamesModel, PoolConfig]] = {f"captioners.{name}": (c, c.pool) for name, c in config.captioners.items()}
+    if config.rewriter.share:
+        sections |= {"rewriter": (config.rewriter, config.rewriter.pool), "faithfulness": (config.faithfulness, config.rewriter.pool)}
+    fetch_models(sections)
 
 
 def _in_words(facts: dict[str, Any]) -> str:

@@ -64,13 +64,14 @@ def resolve_model(name: str, *, field: str = "model") -> str:
     return name
 
 
-def local_folder(name: str, *, field: str, patterns: Sequence[str], revision: str | None = None) -> Path:
+def local_folder(name: str, *, field: str, patterns: Sequence[str], without: Sequence[str] = (), revision: str | None = None) -> Path:
     """The folder `name` itself, or a snapshot of the hub repository, downloaded where that is allowed (HF_HUB_OFFLINE unset).
 
     Args:
         name: a folder, whatever it holds, or a hub name.
         field: the dotted configuration key, named in errors.
         patterns: of the files that a snapshot needs.
+        without: of files among these that it does not need.
         revision: commit or tag of a hub repository; None takes its main branch.
 
     Raises:
@@ -84,7 +85,7 @@ def local_folder(name: str, *, field: str, patterns: Sequence[str], revision: st
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(without)))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{field} {name}: neither a folder here nor a hub repository that can be had ({type(error).__name__}); check the name, "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +22,9 @@ from reid_ray.data.export.job import run_export
 from reid_ray.data.pieces import SOURCED
 from reid_ray.data.sources import iter_images, read_images
 from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
+from reid_ray.runtime import Need, on_each_node
 from reid_ray.storage import read_manifest, read_table
 
 pytestmark = pytest.mark.slow
@@ -166,3 +170,16 @@ def test_ray_reads_the_rows_that_one_process_reads_in_small_blocks(local_ray, tm
             blocks = list(read_images(config).iter_batches(batch_size=None, batch_format="pyarrow"))
         assert max(block.num_rows for block in blocks) <= 64
         assert pa.concat_tables(blocks).cast(SOURCED).to_pylist() == pa.concat_tables(iter_images(config)).to_pylist()
+
+
+def test_work_for_each_node_is_done_there_and_its_error_for_the_user_comes_back_as_itself(local_ray):
+    anywhere = Need("captioners.main.pool", 4, 1.0, 0.0)
+    (pid,) = on_each_node(os.getpid, anywhere)
+    assert pid != os.getpid()
+    assert on_each_node(os.getpid, replace(anywhere, num_gpus=8.0)) == []
+
+    def refuse():
+        raise DataError("rewriter.model people/nobody: is not there")
+
+    with pytest.raises(DataError, match=r"\Arewriter.model people/nobody: is not there\Z"):
+        on_each_node(refuse, anywhere)

@@ -26,6 +26,7 @@ from reid_ray.caption.rows import STAGED
 from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
+from reid_ray.model.hub_models import fetch_models
 from reid_ray.model.model_files import model_revision, resolve_model
 from reid_ray.records import conform
 from reid_ray.runtime import pool_need, ray_session, require_resources
@@ -159,6 +160,7 @@ def _rewrite(config: CalibrateJob, revision: str) -> tuple[list[LabelledPair], C
     environment = engine_environment(resolve_model(config.rewriter.model), config.rewriter.engine, config.rewriter.pool)
     with ray_session(config.ray), ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
         require_resources([pool_need("rewriter.pool", config.rewriter.pool)])
+        fetch_models({"rewriter": (config.rewriter, config.rewriter.pool), "encoder": (config.encoder, config.rewriter.pool)})
         rewritten = (
             ray.data.from_arrow(conform(table, STAGED, origin="human captions"))
             .repartition(target_num_rows_per_block=config.rewriter.pool.batch_size)

@@ -18,6 +18,7 @@ from reid_ray.caption.ledger.write_ahead_log import delete_ledger, open_ledger
 from reid_ray.caption.tally import Tally
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.errors import DataError
+from reid_ray.model.hub_models import fetch_models
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, TableWriter, parquet_files
@@ -51,6 +52,7 @@ def run_rewrite(config: RewriteJob, *, engine: ChatEngine | None = None) -> dict
             return finished
         with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
             require_resources([pool_need("rewriter.pool", config.rewriter.pool)])
+            fetch_models({"rewriter": (config.rewriter, config.rewriter.pool), "faithfulness": (config.faithfulness, config.rewriter.pool)})
             run = TablePass(config, ledger, models=models, engine=engine)
             _refuse_nothing_asked(run, config)
             clock = time.perf_counter()

@@ -21,6 +21,7 @@ from reid_ray.caption.mine.patterns import PERSON, Pattern, check_template, dist
 from reid_ray.caption.prompts import SLOT_PATTERN, TEMPLATES
 from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.errors import DataError
+from reid_ray.model.hub_models import fetch_models
 from reid_ray.model.model_files import model_revision, resolve_model
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
@@ -123,6 +124,7 @@ def _reworded(patterns: Sequence[Pattern], config: MineJob) -> list[tuple[Patter
     environment = engine_environment(resolve_model(config.writer.model), config.writer.engine, config.writer.pool)
     with ray_session(config.ray), ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
         require_resources([pool_need("writer.pool", config.writer.pool)])
+        fetch_models({"writer": (config.writer, config.writer.pool)})
         worded = (
             ray.data.from_arrow(pa.Table.from_pylist(asked))
             .repartition(target_num_rows_per_block=config.writer.pool.batch_size)
