@@ -12,7 +12,7 @@ from typing import Any
 
 SPLITS = ("train", "val", "test")
 _KNOWN_SPLITS = frozenset({*SPLITS, "query", "gallery"})
-_SPELLED_BREAK = re.compile(r"(?:(?<=[\s.!?,;:])|^)(?:[/\\]n)+|(?:[/\\]n)+(?![a-z])")
+_SPELLED_BREAK = re.compile(r"(?:(?<=[.!?])|^)(?:\s*[/\\]n)+|(?:[/\\]n)+(?![a-z])|\\n")
 _WHOLE = re.compile(r"\s*([+-]?[0-9]{1,40})(?:\.0*)?\s*", re.ASCII)
 
 
@@ -59,8 +59,8 @@ def slashes(path: str) -> str:
 def without_spelled_breaks(text: str) -> str:
     """A caption with a space for each line break that it spells out, by a slash or a backslash before n; any other as it is.
 
-    A slash before a small letter is the writer's own where no sentence or word ends before it: "a red/navy coat", "BLACK/navy" and
-    "(red)/navy" stay.
+    A slash before a small letter is the writer's own where no sentence ends before it: "a red/navy coat", "BLACK /navy" and
+    "(red), /navy" stay.
     """
     if not _SPELLED_BREAK.search(text):
         return text

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from reid_ray.data.containers.json_captions import IMAGES
-from reid_ray.data.containers.values import SPLITS
+from reid_ray.data.containers.values import SPLITS, without_spelled_breaks
 from reid_ray.data.export.writer import CannotExpressError, Writer, suffix_of
 from reid_ray.data.formats import cuhk_pedes, icfg_pedes, interactive_pedes, rstpreid, ufine
 from reid_ray.data.formats.generated import ham_pedes, mals, synth_pedes, webperson
@@ -131,9 +131,11 @@ class UFine3CWriter(UFine6926Writer):
     splits = ("test",)
 
     def entry(self, record: ImageRecord, path: str, captions: Sequence[Caption]) -> dict[str, Any]:
-        """The JSON object of an image; one that does not say where it is from is from its own data set."""
+        """The JSON object of an image; one of another data set says so, one of this says whence it is if it did."""
         source = _attribute(record, "source")
-        return {**super().entry(record, path, captions), "source": source if isinstance(source, str) else record.dataset}
+        if not isinstance(source, str) and record.dataset != ufine.UFINE3C:
+            source = record.dataset
+        return {**super().entry(record, path, captions), **({"source": source} if isinstance(source, str) else {})}
 
 
 class WebPersonWriter(JsonWriter):
@@ -143,6 +145,12 @@ class WebPersonWriter(JsonWriter):
     images = webperson.IMAGES
     splits = ()
     labelled = False
+
+    def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:
+        """Write the image and the entry, without captions in which the layout's reader would find a line break that is none."""
+        plain = [caption for caption in captions if without_spelled_breaks(caption["text"]) == caption["text"]]
+        self.left_out["reads_as_line_break"] += len(captions) - len(plain)
+        super().add(record, data, plain)
 
     def entry(self, record: ImageRecord, path: str, captions: Sequence[Caption]) -> dict[str, Any]:
         """The JSON object of an image."""
@@ -159,10 +167,11 @@ class SynthPedesWriter(JsonWriter):
     def entry(self, record: ImageRecord, path: str, captions: Sequence[Caption]) -> dict[str, Any]:
         """The JSON object of an image."""
         prompted = [caption for caption in captions if caption.get("instruction_id") == synth_pedes.OF_ATTRIBUTES]
+        attributes = _attribute(record, "attributes")
         return {
             "id": record.person_id,
             "file_path": path,
-            "attributes": _attribute(record, "attributes") or [],
+            **({"attributes": attributes} if isinstance(attributes, list) else {}),
             "captions": _texts([caption for caption in captions if caption not in prompted]),
             "prompt_caption": _texts(prompted),
         }

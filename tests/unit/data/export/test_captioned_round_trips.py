@@ -78,6 +78,41 @@ def test_any_captions_and_persons_go_round(trees, tmp_path, format):
     fuzz()
 
 
+@pytest.mark.parametrize(
+    ("format", "key"),
+    [
+        ("synth_pedes", "attributes"),
+        ("synth_pedes", "prompt_caption"),
+        ("ufine3c", "source"),
+        ("mals", "label"),
+        ("interactive_pedes", "questions"),
+    ],
+)
+def test_what_an_entry_does_not_say_it_does_not_say_afterwards(trees, tmp_path, format, key):
+    folder = getattr(trees, format)()
+    for file in folder.glob("gene_attrs/*.json" if format == "mals" else ROUND[format]):
+        file.write_text(
+            json.dumps([{name: value for name, value in entry.items() if name != key} for entry in json.loads(file.read_text())])
+        )
+    goes_round(format, folder, tmp_path / "work")
+    written = json.loads((tmp_path / "work" / "back" / ROUND[format]).read_text())
+    assert not [entry for entry in written if entry.get(key)]
+
+
+def test_a_caption_that_would_come_back_as_another_is_counted_and_not_written(trees, tmp_path):
+    folder = trees.cuhk_pedes()
+    file = folder / ROUND["cuhk_pedes"]
+    entries = json.loads(file.read_text())
+    entries[0]["captions"] = ["A red /navy coat.", "A coat./nA hat."]
+    file.write_text(json.dumps(entries))
+    ingest("cuhk_pedes", folder, tmp_path / "tables")
+    manifest = export(tmp_path / "tables", "webperson", tmp_path / "back")
+    assert manifest["facts"]["captions"]["left_out"]["reads_as_line_break"] == 1
+    ingest("webperson", tmp_path / "back", tmp_path / "again")
+    before, after = (read_table(tmp_path / name / "captions", CAPTIONS)["text"].to_pylist() for name in ("tables", "again"))
+    assert sorted(after) == sorted(text for text in before if text is not None and "/nA" not in text)
+
+
 def test_mals_keeps_one_caption_an_image_and_counts_the_others(trees, tmp_path):
     ingest("cuhk_pedes", trees.cuhk_pedes(), tmp_path / "tables")
     manifest = export(tmp_path / "tables", "mals", tmp_path / "mals")

@@ -76,7 +76,18 @@ def test_another_list_is_no_webperson(trees):
 
 
 @pytest.mark.parametrize(
-    "caption", ["a BLACK/navy bag", "a (red)/navy hat", 'a "Nike"/navy cap', "number 3/navy", "either/neither", "w/no bag"]
+    "caption",
+    [
+        "a BLACK/navy bag",
+        "a (red)/navy hat",
+        'a "Nike"/navy cap',
+        "number 3/navy",
+        "either/neither",
+        "w/no bag",
+        "a red /navy coat",
+        "red, /navy",
+        "red / navy",
+    ],
 )
 def test_a_slash_before_a_small_letter_takes_no_letter_from_a_word(caption):
     assert without_spelled_breaks(caption) == caption
@@ -90,6 +101,8 @@ def test_a_slash_before_a_small_letter_takes_no_letter_from_a_word(caption):
         ("/nhe walks.", "he walks."),
         ("A hat/nHe walks/n", "A hat He walks"),
         ("One\\n2 bags", "One 2 bags"),
+        ("He walks. /n /nhe smiles.", "He walks. he smiles."),
+        ("a coat \\nand a hat", "a coat and a hat"),
     ],
 )
 def test_a_spelled_break_goes_in_one_piece_wherever_it_stands(spelled, plain):
