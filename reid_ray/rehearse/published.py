@@ -18,7 +18,7 @@ from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.export.config import ExportJob
 from reid_ray.data.export.layouts import WRITERS
 from reid_ray.data.formats.config import SourceConfig
-from reid_ray.data.image_records import Caption, ImageRecord
+from reid_ray.data.image_records import Caption, ImageRecord, composed_caption
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import ConfigError
 
@@ -43,9 +43,6 @@ def write_published(source: SourceConfig, folder: Path) -> None:
     if source.format == "folder":
         write_crops(folder, identities=_GALLERY)
         return
-    if source.format == "itcpr":
-        _write_itcpr(folder)
-        return
     if source.format not in WRITERS:
         raise ConfigError(
             f"source.format: {source.format} has no layout that a rehearsal can write; rehearse with one of {', '.join(WRITERS)}"
@@ -63,20 +60,6 @@ def write_crops(folder: Path, *, identities: int) -> None:
         file = folder / f"camera{record.camera_id}" / f"{record.person_id:04d}_c{record.camera_id}_{number:04d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
-
-
-def _write_itcpr(folder: Path) -> None:
-    """ITCPR is read only: its queries are an image and a text, for which no table has a place."""
-    entries: dict[str, list[dict[str, Any]]] = {"query": [], "gallery": []}
-    for number, (record, data, captions) in enumerate(_rows("itcpr")):
-        file = f"PRCC/test/{record.person_id}/{number:04d}.jpg"
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(data)
-        entry = {"file_path": file, "datasets": "PRCC", "person_id": record.person_id, "instance_id": record.person_id}
-        asks = number % _IMAGES_EACH == 0
-        entries["query" if asks else "gallery"].append(entry | ({"caption": captions[0]["text"]} if asks else {}))
-    for name, listed in entries.items():
-        (folder / f"{name}.json").write_text(json.dumps(listed))
 
 
 def _rows(format_: str, identities: int = _IDENTITIES) -> Iterator[tuple[ImageRecord, bytes, list[Caption]]]:
@@ -101,12 +84,15 @@ def _rows(format_: str, identities: int = _IDENTITIES) -> Iterator[tuple[ImageRe
             split=_split_of(format_, row, number),
             person_id=row["person_id"],
             camera_id=row["camera_id"],
-            attributes=row["attributes"],
+            attributes=row["attributes"] if format_ != "itcpr" else json.dumps({"instance_id": row["person_id"]}),
         )
-        yield record, data[: len(data) // 2] if number == _DAMAGED else data, _captions(format_, texts[number], number)
+        captions = _captions(format_, texts[number], number, person=row["person_id"])
+        yield record, data[: len(data) // 2] if number == _DAMAGED else data, captions
 
 
 def _split_of(format_: str, row: dict[str, Any], number: int) -> str:
+    if format_ == "itcpr":
+        return "gallery" if number % _IMAGES_EACH else "query"
     if format_ in _BY_IMAGES:
         if row["split"] == "test":
             return "gallery" if number % _IMAGES_EACH else "query"
@@ -117,7 +103,9 @@ def _split_of(format_: str, row: dict[str, Any], number: int) -> str:
     return "train" if format_ in _WITHOUT_VAL and row["split"] == "val" else row["split"]
 
 
-def _captions(format_: str, texts: tuple[str, ...], number: int) -> list[Caption]:
+def _captions(format_: str, texts: tuple[str, ...], number: int, *, person: int) -> list[Caption]:
+    if format_ == "itcpr":
+        return [] if number % _IMAGES_EACH else [composed_caption(texts[0], f"instance {person}")]
     if format_ == "luperson_mllm":
         kinds = zip(("static", "dynamic"), texts, strict=True)
         return [{"kind": kind, "captioner": captioner, "text": text} for kind, text in kinds for captioner in _CAPTIONERS]

@@ -28,6 +28,8 @@ ExportFormat = Literal[
     "synth_pedes",
     "ham_pedes",
     "mals",
+    "itcpr",
+    "syncpr",
     "webdataset",
 ]
 

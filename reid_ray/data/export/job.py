@@ -17,6 +17,7 @@ from reid_ray.data.export.writer import CannotExpressError
 from reid_ray.data.fetch import load_all
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.registry import Caption, Skipped, read_source
+from reid_ray.data.image_records import is_composed
 from reid_ray.data.images import image_size
 from reid_ray.data.ingest.job import admit
 from reid_ray.errors import DataError
@@ -51,7 +52,7 @@ def run_export(config: ExportJob) -> dict[str, Any]:
             if isinstance(row, Skipped):
                 out.counts.failed[row.reason] += 1
                 continue
-            captions = _wanted(row.record.captions, config.kinds, left_out)
+            captions = _wanted(row.record.captions, config.kinds, left_out, composed=writer.composed)
             if config.format == "luperson_mllm":
                 captions += _stand_ins(row.record.captions, config.kinds)
             try:
@@ -59,6 +60,7 @@ def run_export(config: ExportJob) -> dict[str, Any]:
                 out.counts.written += 1
             except CannotExpressError as error:
                 out.counts.failed[error.reason] += 1
+        writer.finish()
         out.facts["captions"] = {"written": writer.captions, "left_out": {**left_out, **writer.left_out}}
         if not out.counts.written:
             raise DataError(f"{config.tables}: no row can be written as {config.format} ({out.counts})")
@@ -67,12 +69,12 @@ def run_export(config: ExportJob) -> dict[str, Any]:
     return read_manifest(config.output.path)
 
 
-def _wanted(captions: tuple[Caption, ...], kinds: tuple[str, ...], left_out: dict[str, int]) -> list[Caption]:
+def _wanted(captions: tuple[Caption, ...], kinds: tuple[str, ...], left_out: dict[str, int], *, composed: bool) -> list[Caption]:
     wanted = []
     for caption in captions:
         if caption["kind"] not in kinds:
             left_out["kind"] += 1
-        elif caption["status"] != "ok":
+        elif caption["status"] != "ok" and not (composed and is_composed(caption)):
             left_out["not_ok"] += 1
         else:
             wanted.append(caption)

@@ -132,7 +132,7 @@ class UFine3CWriter(UFine6926Writer):
 
     def entry(self, record: ImageRecord, path: str, captions: Sequence[Caption]) -> dict[str, Any]:
         """The JSON object of an image; one of another data set says so, one of this says whence it is if it did."""
-        source = _attribute(record, "source")
+        source = attribute(record, "source")
         if not isinstance(source, str) and record.dataset != ufine.UFINE3C:
             source = record.dataset
         return {**super().entry(record, path, captions), **({"source": source} if isinstance(source, str) else {})}
@@ -167,7 +167,7 @@ class SynthPedesWriter(JsonWriter):
     def entry(self, record: ImageRecord, path: str, captions: Sequence[Caption]) -> dict[str, Any]:
         """The JSON object of an image."""
         prompted = [caption for caption in captions if caption.get("instruction_id") == synth_pedes.OF_ATTRIBUTES]
-        attributes = _attribute(record, "attributes")
+        attributes = attribute(record, "attributes")
         return {
             "id": record.person_id,
             "file_path": path,
@@ -208,7 +208,7 @@ class MalsWriter(JsonWriter):
         if further := len(captions) - 1:
             self.left_out["second_caption"] += further
             self.captions -= further
-        label = _attribute(record, "label")
+        label = attribute(record, "label")
         known = {"label": [-1 if value is None else value for value in label]} if isinstance(label, list) else {}
         return {"image": path, "caption": captions[0]["text"], "image_id": path.rpartition(".")[0].replace("/", "_"), **known}
 
@@ -229,7 +229,7 @@ class InteractivePedesWriter(JsonWriter):
                 described[key] = caption["text"]
             else:
                 others.append(caption)
-        said = {key: value for key in interactive_pedes.DIALOGUE if isinstance(value := _attribute(record, key), list)}
+        said = {key: value for key in interactive_pedes.DIALOGUE if isinstance(value := attribute(record, key), list)}
         return {"split": record.split, "id": record.person_id, "file_path": path, "captions": _texts(others), **described, **said}
 
 
@@ -237,7 +237,7 @@ def _texts(captions: Sequence[Caption]) -> list[str]:
     return [caption["text"] for caption in captions]
 
 
-def _attribute(record: ImageRecord, name: str) -> Any:
+def attribute(record: ImageRecord, name: str) -> Any:
     """One value of the image's attributes; None where they are no JSON object or lack it."""
     try:
         attributes = json.loads(record.attributes) if record.attributes else None

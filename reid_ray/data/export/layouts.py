@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from reid_ray.data.export.composed_layouts import ItcprWriter, SyncprWriter
 from reid_ray.data.export.config import ExportFormat, ExportJob
 from reid_ray.data.export.file_naming import is_possible
 from reid_ray.data.export.json_layouts import (
@@ -151,5 +152,7 @@ WRITERS: dict[ExportFormat, Callable[[Path, ExportJob], Writer]] = {
     "synth_pedes": SynthPedesWriter,
     "ham_pedes": HamPedesWriter,
     "mals": MalsWriter,
+    "itcpr": ItcprWriter,
+    "syncpr": SyncprWriter,
     "webdataset": WebdatasetWriter,
 }

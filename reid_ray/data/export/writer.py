@@ -41,6 +41,7 @@ class Writer(ABC):
     """What the layouts share: counts of captions, and image files that never overwrite each other or leave the folder."""
 
     flat = keys = False  # see file_naming.Names
+    composed = False  # whether texts that ask with their image have a place
 
     def __init__(self, folder: Path, config: ExportJob) -> None:
         self.folder, self.config = folder, config
@@ -55,6 +56,9 @@ class Writer(ABC):
     def __exit__(self, *_: object) -> None:
         """Close files."""
         self._name_list.close()
+
+    def finish(self) -> None:  # noqa: B027 - most layouts have nothing left to write
+        """Write what can be written only when all images are known."""
 
     @abstractmethod
     def add(self, record: ImageRecord, data: bytes, captions: Sequence[Caption]) -> None:

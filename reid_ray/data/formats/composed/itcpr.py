@@ -8,6 +8,7 @@ in memory, for an image may ask twice.
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ from reid_ray.storage.file_systems import Store
 
 DATASET = "ITCPR"
 FILES = {"query": "query.json", "gallery": "gallery.json"}
-_DISTRACTOR = -1
+DISTRACTOR = -1
 
 
 def read_itcpr(store: Store, source: SourceConfig) -> Records:
@@ -45,6 +46,15 @@ def read_itcpr(store: Store, source: SourceConfig) -> Records:
             asked[record.image_id] = replace(first, captions=(*first.captions, *record.captions))
     yield from asked.values()
     yield from _records(store, "gallery", dataset, places)
+
+
+def instance_in(target: str, *, otherwise: Any) -> Any:
+    """The instance that a query asks for, by the words of its row; `otherwise` where they name none."""
+    kind, _, said = target.partition(" ")
+    try:
+        return ast.literal_eval(said) if kind == "instance" else otherwise
+    except (ValueError, SyntaxError):
+        return otherwise
 
 
 class _Places:
@@ -89,7 +99,7 @@ def _record(store: Store, entry: Any, place: str, split: str, dataset: str, plac
         store,
         name,
         split=split,
-        person_id=None if person == _DISTRACTOR else person,
-        attributes=json.dumps({"instance_id": None if instance == _DISTRACTOR else instance, "datasets": entry.get("datasets")}),
+        person_id=None if person == DISTRACTOR else person,
+        attributes=json.dumps({"instance_id": None if instance == DISTRACTOR else instance, "datasets": entry.get("datasets")}),
         captions=captions,
     )

@@ -3,22 +3,25 @@
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 from reid_ray.data.export.config import ExportJob
 from reid_ray.data.export.job import run_export
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.job import run_ingest
+from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import read_table
 
 ROUND = {"ufine6926": "UFine6926_Annotations.json", "ufine3c": "UFine3C_Annotations.json", "webperson": "100w.json"}
 ROUND |= {"synth_pedes": "synthpedes_dataset.json", "cuhk_pedes": "reid_raw.json", "icfg_pedes": "ICFG-PEDES.json"}
 ROUND |= {"rstpreid": "data_captions.json", "ham_pedes": "HAM_PEDES.json", "mals": "gene_attrs/g_attrs.json"}
-ROUND |= {"interactive_pedes": "Interactive-PEDES_interactive_annos.json"}
+ROUND |= {"interactive_pedes": "Interactive-PEDES_interactive_annos.json", "itcpr": "query.json", "syncpr": "SynCPR.json"}
 TEXTS = st.text(min_size=1, max_size=30).filter(str.strip) | st.sampled_from(["A man.", "a\u2028b", "\U0001f9e5 coat", 'a "quoted" \\ one'])
 
 
@@ -111,6 +114,48 @@ def test_a_caption_that_would_come_back_as_another_is_counted_and_not_written(tr
     ingest("webperson", tmp_path / "back", tmp_path / "again")
     before, after = (read_table(tmp_path / name / "captions", CAPTIONS)["text"].to_pylist() for name in ("tables", "again"))
     assert sorted(after) == sorted(text for text in before if text is not None and "/nA" not in text)
+
+
+def test_composed_queries_go_round_where_images_repeat_and_instances_differ(trees, tmp_path):
+    folder = trees.itcpr()
+    queries, gallery = (json.loads((folder / name).read_text()) for name in ("query.json", "gallery.json"))
+    queries.append({**queries[0], "instance_id": 777, "caption": "In a hat."})  # the same picture asks for other clothes
+    gallery.append({**queries[1], "instance_id": -1})  # and one is to be found, too
+    del gallery[-1]["caption"]
+    for name, entries in (("query.json", queries), ("gallery.json", gallery)):
+        (folder / name).write_text(json.dumps(entries))
+    goes_round("itcpr", folder, tmp_path / "itcpr")
+    back = [json.loads((tmp_path / "itcpr" / "back" / name).read_text()) for name in ("query.json", "gallery.json")]
+    for before, after, keys in zip((queries, gallery), back, (("caption", "instance_id"), ("person_id", "instance_id")), strict=True):
+        assert sorted(tuple(str(entry[key]) for key in keys) for entry in after) == sorted(
+            tuple(str(entry[key]) for key in keys) for entry in before
+        )
+    folder = trees.syncpr()
+    file = folder / "SynCPR.json"
+    triplets = json.loads(file.read_text())
+    triplets.append(
+        {**triplets[-1], "target_image_path": triplets[0]["target_image_path"], "target_caption": triplets[0]["target_caption"]}
+    )
+    file.write_text(json.dumps(triplets))
+    goes_round("syncpr", folder, tmp_path / "syncpr")
+    assert len(json.loads((tmp_path / "syncpr" / "back" / "SynCPR.json").read_text())) == len(triplets)
+
+
+def test_what_no_composed_query_is_made_of_is_counted(trees, tmp_path):
+    ingest("cuhk_pedes", trees.cuhk_pedes(), tmp_path / "tables")
+    for format in ("itcpr", "syncpr"):
+        with refused(DataError, "no row can be written", format):
+            export(tmp_path / "tables", format, tmp_path / format)
+    ingest("syncpr", trees.syncpr(), tmp_path / "syncpr")
+    (trees.root / "SynCPR" / "SynCPR.json").unlink()
+    images = read_table(tmp_path / "syncpr" / "images", IMAGES)
+    for part in (tmp_path / "syncpr" / "images").iterdir():
+        part.unlink()
+    pq.write_table(images.slice(0, 3), tmp_path / "syncpr" / "images" / "part.parquet")  # a triplet and a reference without its target
+    manifest = export(tmp_path / "syncpr", "syncpr", tmp_path / "back")
+    assert len(json.loads((tmp_path / "back" / "SynCPR.json").read_text())) == 1
+    assert manifest["facts"]["captions"]["written"] == 3
+    assert manifest["facts"]["captions"]["left_out"]["in_no_triplet"] == 2
 
 
 def test_mals_keeps_one_caption_an_image_and_counts_the_others(trees, tmp_path):

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from refusals import refused
 
 from reid_ray.data.containers.values import without_spelled_breaks
+from reid_ray.data.formats.composed.syncpr import target_in
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.formats.registry import ImageRecord, Skipped, read_source
+from reid_ray.data.image_records import asked_for
 from reid_ray.errors import DataError
 
 
@@ -241,7 +243,32 @@ def test_syncpr_gives_both_images_their_own_captions_and_the_edit_to_nobody(tree
     assert [json.loads(image.attributes)["role"] for image in images] == ["reference", "target"] * 6
     edits = [caption for image in images for caption in image.captions if caption["status"] == "failed"]
     assert len(edits) == 6
-    assert edits[0]["reason"].startswith("composed_query: asks with its image for image 'test1/sub_img/img_right/0_right.png'")
+    assert edits[0]["reason"] == 'composed_query: asks with its image for image "test1/sub_img/img_right/0_right.png" of cpr_id 0'
+
+
+def test_an_image_of_several_triplets_of_syncpr_comes_once_with_all_that_is_asked_with_it(trees):
+    folder = trees.syncpr()
+    entries = json.loads((folder / "SynCPR.json").read_text())
+    first, second, third = entries[:3]
+    again = {**second, **{name: first[name] for name in ("reference_image_path", "reference_caption")}, "cpr_id": 70}
+    chained = {**third, "reference_image_path": first["target_image_path"], "reference_caption": "Said otherwise."}
+    (folder / "SynCPR.json").write_text(json.dumps([first, again, chained]))
+    images, skipped = read("syncpr", folder)
+    assert not skipped
+    told = {image.image_id: [(caption["status"], caption["text"]) for caption in image.captions] for image in images}
+    assert len(told) == len(images) == 4
+    assert told[first["reference_image_path"]] == [
+        ("ok", first["reference_caption"]),
+        ("failed", first["edit_caption"]),
+        ("failed", second["edit_caption"]),
+    ]
+    assert told[first["target_image_path"]] == [
+        ("ok", first["target_caption"]),
+        ("ok", "Said otherwise."),
+        ("failed", third["edit_caption"]),
+    ]
+    asked = [asked_for(caption) for image in images for caption in image.captions if caption["status"] == "failed"]
+    assert sorted(map(target_in, asked)) == sorted((each["target_image_path"], each["cpr_id"]) for each in (first, again, chained))
 
 
 # All of them
