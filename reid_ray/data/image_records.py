@@ -82,9 +82,6 @@ def skipped(record: ImageRecord, reason: str, detail: str) -> Skipped:
     )
 
 
-_ASKS = "composed_query: asks with its image for "
-
-
 def caption_of(text: Any, **columns: Any) -> Caption:
     """A caption row of whatever the source holds: a text, or null or another type, which becomes a failed row that keeps the value."""
     if isinstance(text, str):
@@ -104,14 +101,14 @@ def composed_caption(text: Any, target: str, **columns: Any) -> Caption:
     caption = caption_of(text, **columns)
     if caption["status"] != "ok":
         return caption
-    return {**caption, "status": "failed", "reason": f"{_ASKS}{target}"}
+    return {**caption, "status": "failed", "reason": f"composed_query: asks with its image for {target}"}
 
 
 def is_composed(caption: Caption) -> bool:
     """Whether a row is of composed_caption."""
-    return caption["status"] == "failed" and caption["text"] is not None and str(caption["reason"]).startswith(_ASKS)
+    return caption["status"] == "failed" and caption["text"] is not None and str(caption["reason"]).startswith("composed_query:")
 
 
 def asked_for(caption: Caption) -> str:
     """The `target` of a row of composed_caption."""
-    return str(caption["reason"]).removeprefix(_ASKS)
+    return str(caption["reason"]).partition(" asks with its image for ")[2]

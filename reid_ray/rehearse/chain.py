@@ -22,8 +22,9 @@ from reid_ray.config.paths import named_places
 from reid_ray.config.reference import job_model, job_of_config
 from reid_ray.config.shipped import configs_folder, find_config, shipped_configs
 from reid_ray.data.formats.config import SourceConfig
-from reid_ray.errors import ConfigError
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.rehearse.sizes import Change, changed, smaller
+from reid_ray.storage import parquet_files
 
 _MODELS = frozenset({"model", "init", "base", "tokenizer", "encoder", "processor"})  # last part of a key that takes a hub's name
 _HUB_NAME = re.compile(r"[A-Za-z][\w-]*/[\w.-]+")
@@ -87,7 +88,7 @@ class Act:
         models: hub names that it loads.
         data_sets: published layouts that it reads, each with its folder.
         crops: plain folders of images that it reads.
-        own: places outside that are there, each with where its excerpt goes.
+        own: places outside that are there, each with where its excerpt goes; of addresses tables alone, as texts.
     """
 
     command: Command
@@ -97,7 +98,7 @@ class Act:
     models: list[str] = field(default_factory=list)
     data_sets: list[tuple[SourceConfig, Path]] = field(default_factory=list)
     crops: list[Path] = field(default_factory=list)
-    own: list[tuple[Path, Path]] = field(default_factory=list)
+    own: list[tuple[Path | str, Path]] = field(default_factory=list)
 
 
 def planned(wanted: Sequence[Command], root: Path, *, home: Path | None = None) -> list[Act]:
@@ -198,16 +199,16 @@ class _Plan:
     def _take(self, act: Act, key: str, place: str, relative: str) -> None:
         """What the user has, or a hub's model; a folder of hers goes before a hub's name, as in the jobs themselves."""
         written = str(next((change.was for change in act.changes if ".".join(map(str, change.place)) == key), place))
-        there = Path(os.path.join(self._home or self.root, written.partition("#")[0]))
-        if there.exists():
+        there: Path | str = written if "://" in written else Path(os.path.join(self._home or self.root, written.partition("#")[0]))
+        missing = _missing(there)
+        if missing is None:
             act.own.append((there, self.root / relative))
         elif key.rpartition(".")[2] in _MODELS and _HUB_NAME.fullmatch(place):
             act.models += [] if place in act.models else [place]
         else:
-            not_there = "which a rehearsal, in which no address is opened, cannot read" if "://" in written else "which is not there"
             raise ConfigError(
-                f"{act.command}: {key} is {written}, {not_there}, and no shipped configuration writes it, so it cannot be rehearsed; "
-                "name what is there on this machine, or the output of a shipped one"
+                f"{act.command}: {key} is {written}, {missing}, and no shipped configuration writes it, so it cannot be rehearsed; "
+                "name what is there, or the output of a shipped one"
             )
 
     def _writer_of(self, relative: str) -> Command | None:
@@ -219,6 +220,17 @@ class _Plan:
             if folder in self._writers:
                 return self._writers[folder]
         return None
+
+
+def _missing(there: Path | str) -> str | None:
+    """Why a place outside cannot be read in part; None if it can. At an address that is a table."""
+    if isinstance(there, Path):
+        return None if there.exists() else "which is not there"
+    try:
+        parquet_files(there)
+    except DataError as error:
+        return f"which is no table that a rehearsal can read ({str(error).rstrip('.').replace(';', ',')})"
+    return None
 
 
 def _layouts(source: SourceConfig) -> Iterator[tuple[SourceConfig, Path]]:
@@ -280,7 +292,7 @@ def _moved(config: Section, root: Path) -> list[Change]:
 def _inside(place: str, root: Path) -> str | None:
     """Where a place lies that is not below `root` by itself; None for a relative one and for names."""
     if "://" in place:
-        return str(root / place.partition("://")[2].partition("?")[0])
+        return str(root / place.partition("://")[2].partition("?")[0].lstrip("/"))
     if os.path.isabs(place) and not Path(place).is_relative_to(root):
         return str(root / place.removeprefix(_SHARED).lstrip("/"))
     return None

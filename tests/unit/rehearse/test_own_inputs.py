@@ -6,10 +6,12 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from refusals import refused
 
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.demo.own_crops import search_own_crops
+from reid_ray.errors import ConfigError
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.rehearse.chain import Command, planned
 from reid_ray.rehearse.job import rehearse
@@ -43,6 +45,27 @@ def test_a_table_outside_is_rehearsed_with_its_own_rows_and_left_as_it_is(tmp_pa
     assert (verdict.read, verdict.written) == (8, 8)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+def test_tables_at_an_address_are_rehearsed_in_part_and_one_that_is_not_there_is_named(tmp_path, monkeypatch):
+    people = SyntheticPeople(SyntheticConfig(identities=40, images_per_identity=3))
+    (tmp_path / "root").mkdir()
+    monkeypatch.chdir(tmp_path / "root")
+    for name, table in (("images", people.image_table()), ("captions", people.caption_table())):
+        (tmp_path / "bucket" / name).mkdir(parents=True)
+        pq.write_table(table, tmp_path / "bucket" / name / "a.parquet")
+    at = f"file://{tmp_path}/bucket"
+    given = (f"images.path={at}/images", f"captions.paths=[{at}/captions]")
+    act = planned([Command("train", "train/train.yaml", given)], tmp_path / "root", home=tmp_path)[0]
+    told = {"images": act.config.images.path, "captions": act.config.captions.paths[0]}
+    assert [(place, str(to)) for place, to in act.own] == [(f"{at}/{name}", told[name]) for name in told]
+    assert all(place.startswith(f"{tmp_path}/root/") for place in told.values())
+    assert len(list(excerpts(act.own))) == 2
+    images, captions = (pq.read_table(told[name]) for name in told)
+    assert 0 < images.num_rows < people.num_images
+    assert set(captions["image_id"].to_pylist()) == set(images["image_id"].to_pylist())
+    with refused(ConfigError, "train/train.yaml", "images.path", f"{at}/nothing"):
+        planned([Command("train", "train/train.yaml", (f"images.path={at}/nothing", given[1]))], tmp_path / "root", home=tmp_path)
 
 
 def test_a_model_outside_is_a_tiny_one_of_its_class_and_an_encoder_of_ours_itself(tmp_path):
