@@ -81,6 +81,8 @@ def list_local(folder: str) -> Listing:
 
 def printable(name: str) -> str:
     """A file name as text that can be stored: bytes that are no UTF-8, and lone surrogates, become escapes, so two names stay two."""
+    if name.isascii():  # nearly all of millions
+        return name
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a surrogate of a JSON file, which stands for no byte

@@ -16,7 +16,7 @@ from pyarrow import fs
 from reid_ray.caption.config import CaptionerConfig
 from reid_ray.caption.ledger.content_keys import digest
 from reid_ray.caption.ledger.missing import MissingFilter, look_up_listing, place_key, renewed
-from reid_ray.caption.ledger.row_keys import CaptionRecipe
+from reid_ray.caption.ledger.row_keys import CaptionRecipe, key_of
 from reid_ray.caption.ledger.write_ahead_log import Ledger, open_ledger, read_index
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.pieces import FilePiece, pack_names, packed_states
@@ -107,3 +107,8 @@ def _settled_files(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).write_bytes(b"some content")
         os.utime(folder / name, (1e9, 1e9))
+
+
+@pytest.mark.parametrize("place", ["file /crops/a.jpg 12 1000000000000000000", 'x "quoted" \\ \n \x01 ü \U0001f6b6', ""])
+def test_a_place_has_the_key_that_any_parts_have(place):
+    assert place_key(place) == key_of("place", place)
