@@ -67,8 +67,9 @@ _INSTRUCTION = re.compile(
     r"\b(?:api|secret) key\b|\bpasswords?\b|\bjailbreak\b|\[/?inst\]",
     re.IGNORECASE,
 )
+# A run of characters is looked at from its beginning alone, or one without end would take the square of its length.
 _LINK = re.compile(
-    r"\b(?:https?|ftp)\s*:\s*//|\bwww\.\S|[\w.+-]+@[\w-]+\.[a-z]{2,}|\b[\w-]+\.(?:com|org|net|io|ru|cn|co|info|biz|xyz|gov|edu)\b|(?<!\w)[@#][a-z_]\w{2,}",
+    r"\b(?:https?|ftp)\s*:\s*//|\bwww\.\S|(?<![\w.+-])[\w.+-]+@[\w-]+\.[a-z]{2,}|(?<![\w-])[\w-]+\.(?:com|org|net|io|ru|cn|co|info|biz|xyz|gov|edu)\b|(?<!\w)[@#][a-z_]\w{2,}",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from reid_ray.caption.filters.cleaning import BadAnswerError, clean_answer
@@ -57,6 +59,35 @@ def test_an_answer_cut_at_the_limit_loses_only_its_unfinished_sentence():
     assert clean_answer(f"{CAPTION}\n\nNote: this was", finished=False, limits=ValidationConfig(min_words=4)) == CAPTION
     with pytest.raises(BadAnswerError, match="unfinished"):
         clean_answer("A woman in a red coat who carries", finished=False, limits=ValidationConfig(min_words=4))
+
+
+ENDLESS = {
+    "a red coat and ": "repetition",
+    "red ": "repetition",
+    "A man in a red coat walks. ": "repetition",
+    "The answer is: ": "repetition",
+    "a": "too_short",
+    "a-": "garbled",
+    "a.": "garbled",
+    "a.": "garbled",
+    "!": "garbled",
+    "; ": "markup",
+    "|": "markup",
+    "\n|": "markup",
+    "\n- ": "garbled",
+    "[": "garbled",
+    "\u7ea2": "other_script",
+    "\ufffd": "garbled",
+}
+
+
+@pytest.mark.parametrize("unit", list(ENDLESS))
+def test_an_answer_that_repeats_itself_for_ever_is_told_by_its_reason_and_takes_time_by_its_length(unit):
+    clock = time.process_time()
+    with pytest.raises(BadAnswerError) as error:
+        clean_answer(unit * (40_000 // len(unit)), finished=False, limits=ValidationConfig())
+    assert error.value.reason == ENDLESS[unit]
+    assert time.process_time() - clock < 3
 
 
 def test_ordinary_captions_are_left_alone():
