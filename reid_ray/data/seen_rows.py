@@ -49,6 +49,8 @@ def with_source(images: pa.Table) -> pa.Table:
     """
     at = images.column_names.index("attributes")
     mixed = [name for name in images["dataset"].unique().to_pylist() if name is not None and is_mixed(name)]
+    if not mixed:
+        return images.set_column(at, SEEN.field("source"), pa.nulls(images.num_rows, pa.string()))
     said = pc.struct_field(pc.extract_regex(images["attributes"], _SOURCE), "source")
     known = pc.is_in(images["dataset"], value_set=pa.array(mixed, pa.string()))
     return images.set_column(at, SEEN.field("source"), pc.if_else(known, said, pa.scalar(None, pa.string())))
