@@ -69,7 +69,7 @@ ENDLESS = {
     "a": "too_short",
     "a-": "garbled",
     "a.": "garbled",
-    "a.": "garbled",
+    "a@": "garbled",
     "!": "garbled",
     "; ": "markup",
     "|": "markup",

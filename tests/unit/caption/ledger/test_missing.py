@@ -43,9 +43,7 @@ def written_down(ledger: Ledger, piece: FilePiece, monkeypatch) -> set[bytes]:
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_written_down_and_its_neighbour_is(tmp_path, monkeypatch):
-    (tmp_path / "crops").mkdir()
-    for name in ("a.jpg", "b.jpg"):
-        (tmp_path / "crops" / name).write_bytes(b"some content")
+    _settled_files(tmp_path / "crops", "a.jpg", "b.jpg")
     with open_ledger(tmp_path / "out") as ledger:
         piece = TouchedPiece(store_at(str(tmp_path / "crops")), pack_names(["a.jpg", "b.jpg"]), 10_000)
         before = piece.places(ledger.run)
