@@ -25,10 +25,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import Report, in_own_process, peak_extra_bytes, run_benchmark
+from reid_ray.caption.config import CaptionJob
 from reid_ray.caption.ledger.missing import look_up_listing
 from reid_ray.caption.ledger.write_ahead_log import open_ledger
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.sources import ImageListing, image_listing
+from reid_ray.storage import JobOutput
 
 _PER_FOLDER = 1_000
 _FAR = 20_000  # files of the disk over a network
@@ -77,7 +79,9 @@ def part(name: str, *arguments: object) -> dict[str, Any]:
 def steps(folder: str, scratch: str, *, states: bool) -> ImageListing:
     """What a run does with its listing, from the beginning to the end."""
     listing = image_listing(ImagesConfig(source="folder", path=folder), states=states)
-    listing.digest()
+    place = {"source": "folder", "path": folder}
+    config = CaptionJob.model_validate({"images": place, "output": {"path": f"{scratch}/captions"}})
+    JobOutput("caption", config.output.path, config, inputs={"images": folder}, contents={"images.path": listing.digest()}).provenance  # noqa: B018
     with tempfile.TemporaryDirectory(dir=scratch) as output, open_ledger(Path(output) / "out") as ledger:
         for _ in range(_LOOKS):
             look_up_listing(listing, ledger)

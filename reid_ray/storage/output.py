@@ -106,7 +106,10 @@ class JobOutput:
     @cached_property
     def provenance(self) -> dict[str, str]:
         """Dotted key -> digest of what lies there when this is first asked for: at `finished`, or when the work begins."""
-        found = {key: content_of(path) for key, path in self._read.items() if key not in self._contents}
+        # What the job knows of a place holds under every name of it; a place with two names is listed once.
+        known = {self._read[key]: digest for key, digest in self._contents.items() if key in self._read}
+        known |= {path: content_of(path) for path in {*self._read.values()} - known.keys()}
+        found = {key: known[path] for key, path in self._read.items()}
         remote = {key: content_at(address) for key, address in remote_inputs(self._config).items() if key not in self._contents}
         return dict(sorted({**found, **remote, **self._contents}.items()))
 

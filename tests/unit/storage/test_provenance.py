@@ -9,7 +9,7 @@ import pytest
 from reid_ray.config import Section
 from reid_ray.config.common import OutputConfig
 from reid_ray.config.paths import LocalPath, PathOrName
-from reid_ray.storage import JobOutput
+from reid_ray.storage import JobOutput, output
 from reid_ray.storage.provenance import content_of, run_of
 
 
@@ -104,6 +104,24 @@ def test_what_changes_between_the_start_and_the_reading_makes_the_result_old(hom
         (home / "crops" / "late.jpg").write_bytes(b"x")
         (out.folder / "result").write_text("score")
     assert not reusable()
+
+
+def test_a_place_is_listed_once_whatever_it_is_called_and_not_at_all_where_the_job_knows_what_it_holds(home, monkeypatch):
+    listed = []
+
+    def count(path):
+        listed.append(path.name)
+        return content_of(path)
+
+    monkeypatch.setattr(output, "content_of", count)
+    config = Config.model_validate({"images": "crops", "tables": ["people/images"], "output": {"path": "index"}})
+    plain = JobOutput("index", "index", config, inputs={"rows": "crops"}).provenance
+    assert sorted(listed) == ["crops", "images"]
+    assert plain["rows"] == plain["images"] == content_of(home / "crops")
+    listed.clear()
+    told = JobOutput("index", "index", config, inputs={"rows": "crops"}, contents={"images": "as the job says"}).provenance
+    assert listed == ["images"]
+    assert told == {**plain, "rows": "as the job says", "images": "as the job says"}
 
 
 def test_the_run_of_a_path_is_that_of_the_nearest_job_above_whoever_else_has_a_manifest(home):
