@@ -126,7 +126,7 @@ def marks_in_words(results: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{mark}: {meaning}." for mark, meaning in MARKS.items() if mark in borne]
 
 
-_NOT_RECORDED = "what these weights were trained on is not recorded beside them"
+_NOT_RECORDED = "what these weights were trained on is not recorded beside them by their fingerprint"
 
 
 def _marks(found: Mapping[str, Any]) -> list[str]:
@@ -151,7 +151,8 @@ def _overlaps(facts: SeenFacts, shown: set[Origin]) -> list[str]:
 
 def _open(found: Mapping[str, Any], facts: SeenFacts, shown: set[Origin]) -> list[str]:
     said = [_NOT_RECORDED] if None in facts.unknown else []
-    said += [f"what {name} was trained on is not recorded beside it" for name in sorted(name for name in facts.unknown if name is not None)]
+    before = sorted(name for name in facts.unknown if name is not None)
+    said += [f"what {name} was trained on is not recorded beside it by its fingerprint" for name in before]
     if not found["recorded"]:
         return said
     if found["images"] is None:
