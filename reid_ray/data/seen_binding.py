@@ -21,8 +21,8 @@ def weights_at(folder: Path) -> str | None:
     """The fingerprint of the weights in a folder, as the manifest names it that lies beside them; None: there is none, or it names none."""
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
     if manifest.get("job") == "merge":
-        return str(manifest["facts"]["weights"])
-    return str(manifest["fingerprint"]) if manifest.get("kind") in {"dual-encoder", "mllm"} else None
+        return _text(manifest.get("facts", {}).get("weights"))
+    return _text(manifest.get("fingerprint")) if manifest.get("kind") in {"dual-encoder", "mllm"} else None
 
 
 def bound_schema(fingerprint: str | None) -> pa.Schema:
@@ -34,3 +34,7 @@ def bound_to(file: Path) -> str | None:
     """The fingerprint of the weights that a table of SEEN is of; None: it names none, as those of older versions."""
     named = (pq.read_schema(file).metadata or {}).get(_WEIGHTS)
     return None if named is None else named.decode()
+
+
+def _text(named: object) -> str | None:
+    return named if isinstance(named, str) else None

@@ -224,5 +224,9 @@ def test_a_record_vouches_for_no_other_weights_that_come_to_lie_beside_it(tmp_pa
     ):
         assert exposure(seen_by(folder), clean)["marks"] == of_clean, folder
         assert exposure(seen_by(folder), leaky)["marks"] == of_leaky, folder
+    merged = _weights(tmp_path / "merged", rows("train", [image("t", 1)], ["x"]))
+    for facts, marks in (({"weights": "w"}, ["SEEN"]), ({"weights": "v"}, ["UNKNOWN"]), ({}, ["SEEN", "UNKNOWN"])):
+        write_json(merged / "manifest.json", {"job": "merge", "fingerprint": "of the configuration", "facts": facts})
+        assert exposure(seen_by(merged), leaky)["marks"] == marks, facts
     further = _weights(tmp_path / "further", *all_seen(own, {"init": other}))
     assert exposure(seen_by(further), clean)["marks"] == ["UNKNOWN"]  # and so it is inherited
