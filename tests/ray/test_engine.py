@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 
 import pytest
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoProcessor, AutoTokenizer
 
-from reid_ray.caption.config import CaptionerConfig, SamplingConfig, VllmConfig
+from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, VllmConfig
 from reid_ray.caption.engines import vllm_engine
+from reid_ray.caption.engines.kv_cache import read_geometry, request_bytes
 from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
 from reid_ray.caption.image_captions import Captioner
 from reid_ray.caption.prompts import DYNAMIC, STATIC, TEMPLATES
+from reid_ray.caption.rewrites import Rewriter
+from reid_ray.caption.rows import staged_table
 from reid_ray.config.common import PoolConfig, SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.model.model_files import resolve_model
-from reid_ray.records import table_of
+from reid_ray.records import IMAGES, table_of
 
 pytestmark = pytest.mark.slow
 
@@ -93,10 +97,19 @@ class Engines:
         metrics = {metric.name: getattr(metric, "value", None) for metric in self.engine._llm.get_metrics()}
         return metrics["vllm:prefix_cache_queries"], metrics["vllm:prefix_cache_hits"]
 
-    def caption(self, config):
+    def caption(self, config, images=None):
         """The rows of a captioner of `config` on the engine at hand."""
         captioner = Captioner("main", config, revision="r", max_pixels=10_000_000, engine=self.engine)
-        return captioner(PEOPLE.image_table()).to_pylist()
+        return captioner(PEOPLE.image_table() if images is None else images).to_pylist()
+
+    def rewrite(self, captions):
+        """The rewrites of captions by the engine at hand."""
+        rewriter = Rewriter(RewriterConfig(share=1.0), FaithfulnessConfig(max_tries=1), revision="r", engine=self.engine)
+        return [row for row in rewriter(captions).to_pylist() if row["kind"] == "rewrite"]
+
+    def blocks(self):
+        """Blocks of the key-value cache, as vLLM has divided it."""
+        return self.engine._llm.llm_engine.vllm_config.cache_config.num_gpu_blocks
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +187,64 @@ def test_hits_of_the_prefix_cache_are_vllms_own_and_rows_carry_them(engines):
     queries, hits = engines.counted()
     assert queries == sum(r.prompt_tokens for r in [*replies, *first]) + asked
     assert hits == sum(r.cached_tokens for r in [*replies, *first]) + found
+
+
+def test_the_cache_has_the_blocks_that_the_models_geometry_says(engines):
+    engines.ask(SamplingConfig(max_tokens=4), [STATIC])
+    request = request_bytes(read_geometry(FOLDER, None, CONFIG), CONFIG)
+    assert engines.blocks() == (16 << 20) // (request // (1024 // 32 + 1))
+
+
+def test_pictures_of_a_pixel_or_a_line_get_an_answer_or_a_reason_and_change_nobody_elses(engines):
+    engines.ask(SamplingConfig(max_tokens=24), [STATIC])
+    config = CaptionerConfig(sampling=SamplingConfig(max_tokens=24))
+    alone = {row["image_id"]: row["text"] for row in engines.caption(config)}
+    odd = []
+    for size in ((1, 1), (3, 400), (1, 300), (300, 1)):
+        buffer = io.BytesIO()
+        Image.new("RGB", size, "red").save(buffer, "PNG")
+        odd.append({"image_id": f"{size[0]}x{size[1]}", "image": buffer.getvalue(), "image_sha256": "0" * 64})
+    people = PEOPLE.image_table().to_pylist()
+    rows = {row["image_id"]: row for row in engines.caption(config, table_of(IMAGES, [*people[:4], *odd, *people[4:]]))}
+    assert {name: rows[name]["text"] for name in alone} == alone
+    assert {name: (rows[name]["reason"] or "").partition(":")[0] == "rejected" for name in ("1x1", "3x400", "1x300", "300x1")} == {
+        "1x1": False,
+        "3x400": False,
+        "1x300": True,  # Qwen's processor takes no side of 200 times the other
+        "300x1": True,
+    }
+    assert rows["1x1"]["tokens"] > 0
+    assert rows["3x400"]["tokens"] > 0
+
+
+def test_an_engine_that_repeats_itself_for_ever_ends_at_its_limit_and_its_rows_say_so(engines):
+    (word,) = AutoTokenizer.from_pretrained(FOLDER)(" red", add_special_tokens=False).input_ids
+    sampling = SamplingConfig(max_tokens=200, extra={"logit_bias": {word: 100.0}})
+    replies, _ = engines.ask(sampling, [STATIC])
+    assert [(reply.text.split(), reply.finished, reply.tokens) for reply in replies] == [(["red"] * 200, False, 200)] * 8
+    rows = engines.caption(CaptionerConfig(sampling=sampling))
+    assert {(row["status"], row["reason"].partition(":")[0]) for row in rows} == {("failed", "repetition")}
+
+
+def test_a_caption_of_50_000_words_among_100_to_rewrite_costs_one_row(engines):
+    engines.ask(SamplingConfig(max_tokens=8), [STATIC])
+    texts = [f"A man in a red coat carries bag number {number}." for number in range(100)]
+
+    def rewrites(texts):
+        common = {"kind": "static", "status": "ok", "image_outcome": "ok", "tokens": 1, "seconds": 0.1}
+        captions = [{"caption_id": f"c{n}", "image_id": f"{n}.png", "text": text, **common} for n, text in enumerate(texts)]
+        return {row["parent_id"]: row for row in engines.rewrite(staged_table(captions))}
+
+    plain = rewrites(texts)
+    texts[40] = "A man in a red coat. " * 8_400
+    rows = rewrites(texts)
+    assert len(texts[40].split()) > 50_000
+    assert rows["c40"]["status"] == "failed"
+    assert rows["c40"]["reason"].startswith("rejected: ")
+    others = plain.keys() - {"c40"}
+    assert len(others) == 99
+    said = [{name: (told[name]["status"], told[name]["text"], told[name]["reason"]) for name in others} for told in (plain, rows)]
+    assert said[0] == said[1]
 
 
 def test_an_adapter_speaks_as_transformers_and_peft_make_it_speak(engines, tmp_path):
