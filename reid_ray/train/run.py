@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,16 +145,16 @@ def _fit(recipe: Recipe, folder: Path, shipment: Shipment, exposure: dict[str, l
     filesystem, checkpoints = checkpoints_of(folder, config.schedule.checkpoint_storage)
     filesystem.create_dir(checkpoints, recursive=True)
     refuse_newer(filesystem, checkpoints)
+    settings = {
+        "recipe": recipe,
+        "folder": str(folder),
+        "shipment": shipment,
+        "exposure": exposure,
+        "filesystem": filesystem,
+        "checkpoints": checkpoints,
+    }
     trainer = _trainer_class()(
-        train_worker,
-        train_loop_config={
-            "recipe": recipe,
-            "folder": str(folder),
-            "shipment": shipment,
-            "exposure": exposure,
-            "filesystem": filesystem,
-            "checkpoints": checkpoints,
-        },
+        partial(train_worker, settings),  # a configuration beside it Ray Train hands to its controller too, which would import the recipe
         scaling_config=ScalingConfig(num_workers=count, use_gpu=workers.num_gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             name=_RAY,
