@@ -96,8 +96,8 @@ def job(people: Path, out: Path, *overrides: str) -> TrainJob:
     return load_config(TrainJob, None, values)
 
 
-def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """One process, no Ray, no DeepSpeed, no loss or loop of the package: what the two workers must reproduce."""
+def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], list[dict[str, torch.Tensor]]]:
+    """One process, no Ray, no DeepSpeed, no loss or loop of the package: each step's loss and weights, which two workers must reproduce."""
     import pyarrow.parquet as pq
 
     images = {row["image_id"]: row for row in pq.read_table(people / "images").to_pylist()}
@@ -117,7 +117,7 @@ def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[s
         ],
         eps=1e-4,
     )
-    losses = []
+    losses, weights_after = [], []
     encoder.model.train()
     for step in range(12):
         batch = plan.batch(step)
@@ -143,7 +143,8 @@ def plain_torch_run(people: Path, config: TrainJob) -> tuple[list[float], dict[s
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         losses.append(loss.item())
-    return losses, {name: weight.detach() for name, weight in encoder.model.named_parameters()}
+        weights_after.append({name: weight.detach().clone() for name, weight in encoder.model.named_parameters()})
+    return losses, weights_after
 
 
 def trained(out: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
@@ -151,10 +152,12 @@ def trained(out: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
     return [line["loss"] for line in read_metrics(out) if line.get("kind") == "train"], weights
 
 
-def assert_same(result, expected) -> None:
+def assert_same(result, expected, *, step: int = 12) -> None:
+    """The loss of every step, and the weights after one."""
     np.testing.assert_allclose(result[0], expected[0], rtol=1e-5)
-    assert set(result[1]) == set(expected[1])
-    for name, weight in expected[1].items():
+    weights = expected[1][step - 1]
+    assert set(result[1]) == set(weights)
+    for name, weight in weights.items():
         torch.testing.assert_close(result[1][name], weight, rtol=1e-4, atol=1e-6, msg=lambda text, at=name: f"{at}: {text}")
 
 
@@ -179,18 +182,50 @@ def test_two_zero_workers_equal_one_plain_torch_process(undisturbed, expected):
     assert_same(trained(undisturbed), expected)
 
 
-def test_two_workers_that_offload_and_keep_no_activations_equal_one_plain_torch_process(local_ray, people, tmp_path, expected):
-    sparing = "{zero_stage: 3, persistence_threshold: 0, offload_optimizer: true, offload_parameters: true}"
-    manifest = run_train(job(people, tmp_path / "out", f"engine={sparing}", "batches.chunk=4", "model.gradient_checkpointing=true"))
-    assert_same(trained(tmp_path / "out"), expected)
-    assert manifest["facts"]["workers"] == 2
+@pytest.fixture(scope="module")
+def sparing(local_ray, people, tmp_path_factory) -> tuple[Path, dict]:
+    """Everything sharded and offloaded, no activations kept, and weights chosen on val; the manifest."""
+    out = tmp_path_factory.mktemp("sparing") / "out"
+    engine = "engine={zero_stage: 3, persistence_threshold: 0, offload_optimizer: true, offload_parameters: true}"
+    chosen = ["images.val_split=val", "schedule.validate_every=5"]
+    manifest = run_train(job(people, out, engine, "batches.chunk=4", "model.gradient_checkpointing=true", *chosen))
+    assert not list(out.parent.glob(".*"))
+    return out, manifest
+
+
+def test_two_workers_that_offload_and_keep_no_activations_equal_one_plain_torch_process(sparing, expected):
+    out, manifest = sparing
     facts = manifest["facts"]
-    assert facts["texts_cut"]["of"] == facts["samples"] + facts["rewrites"] + facts["validation_queries"]
-    assert facts["texts_cut"]["longest"] > SHAPE["context"]
-    assert facts["texts_cut"]["truncated"] > 0
-    assert manifest["facts"]["selected"]["selected_on"] is None
-    assert manifest["facts"]["restarts"] == 0
-    assert not list(tmp_path.glob(".*"))
+    assert_same(trained(out), expected, step=facts["selected"]["step"])
+    assert facts["workers"] == 2
+    assert facts["restarts"] == 0
+
+
+def test_weights_are_chosen_on_val_and_say_so(sparing, people):
+    out, manifest = sparing
+    validations = {line["step"]: line["r1"] for line in read_metrics(out) if line.get("kind") == "validation"}
+    assert sorted(validations) == [5, 10, 12]
+    best = max(validations, key=lambda step: (validations[step], -step))
+    assert manifest["facts"]["selected"] == {
+        "step": best,
+        "selected_on": "val",
+        "selection": "best text-to-image R@1",
+        "exposure": [],
+        "r1": validations[best],
+    }
+    assert validations[best] == pytest.approx(r1_by_hand(people, out / "model"))
+    counts = manifest["counts"]
+    assert counts["read"] == counts["written"] + sum(counts["failed"].values())
+
+
+def r1_by_hand(people: Path, model: Path) -> float:
+    import pyarrow.parquet as pq
+
+    encoder = load_encoder(model)
+    images = [row for row in pq.read_table(people / "images").to_pylist() if row["split"] == "val"]
+    queries = [row for row in pq.read_table(people / "captions").to_pylist() if row["split"] == "val" and row["kind"] == "human"]
+    score = encoder.encode_texts([q["text"] for q in queries]) @ encoder.encode_images([decode_image(i["image"]) for i in images]).T
+    return float(np.mean([images[best]["person_id"] == q["person_id"] for best, q in zip(score.argmax(1), queries, strict=True)]))
 
 
 def assert_equal_bit_by_bit(out: Path, undisturbed: Path) -> None:
@@ -254,7 +289,12 @@ def test_a_driver_killed_on_the_way_goes_on_with_one_worker_of_another_stage(loc
     assert starts[0] == (0, 2)
     assert 0 < starts[1][0] < 12
     assert starts[1][1] == 1
-    assert manifest["facts"]["restarts"] == 1
+    facts = manifest["facts"]
+    assert facts["restarts"] == 1
+    assert facts["selected"]["selected_on"] is None
+    assert facts["texts_cut"]["of"] == facts["samples"] + facts["rewrites"] + facts["validation_queries"]
+    assert facts["texts_cut"]["longest"] > SHAPE["context"]
+    assert facts["texts_cut"]["truncated"] > 0
     assert_same(trained(tmp_path / "out"), expected)
 
 
@@ -305,34 +345,6 @@ def test_a_loss_that_is_not_a_number_ends_the_run_at_once_and_keeps_the_checkpoi
     stops = [line for line in lines if line.get("event") == "not_finite"]
     assert all("sdm" in line["what"] and len(line["rows"]) == config.batches.size for line in stops)
     assert stops[0]["rows"][0].startswith(("caption ", "a rewrite of caption "))
-
-
-def test_weights_are_chosen_on_val_and_say_so(local_ray, people, tmp_path):
-    manifest = run_train(
-        job(people, tmp_path / "out", "images.val_split=val", "schedule.validate_every=3", "schedule.max_steps=8", "engine.zero_stage=3")
-    )
-    validations = {line["step"]: line["r1"] for line in read_metrics(tmp_path / "out") if line.get("kind") == "validation"}
-    assert sorted(validations) == [3, 6, 8]
-    best = max(validations, key=lambda step: (validations[step], -step))
-    assert manifest["facts"]["selected"] == {
-        "step": best,
-        "selected_on": "val",
-        "selection": "best text-to-image R@1",
-        "r1": validations[best],
-    }
-    assert validations[best] == pytest.approx(r1_by_hand(people, tmp_path / "out" / "model"))
-    counts = manifest["counts"]
-    assert counts["read"] == counts["written"] + sum(counts["failed"].values())
-
-
-def r1_by_hand(people: Path, model: Path) -> float:
-    import pyarrow.parquet as pq
-
-    encoder = load_encoder(model)
-    images = [row for row in pq.read_table(people / "images").to_pylist() if row["split"] == "val"]
-    queries = [row for row in pq.read_table(people / "captions").to_pylist() if row["split"] == "val" and row["kind"] == "human"]
-    score = encoder.encode_texts([q["text"] for q in queries]) @ encoder.encode_images([decode_image(i["image"]) for i in images]).T
-    return float(np.mean([images[best]["person_id"] == q["person_id"] for best, q in zip(score.argmax(1), queries, strict=True)]))
 
 
 @pytest.mark.parametrize(

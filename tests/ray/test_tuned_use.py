@@ -75,17 +75,22 @@ def indexed(images: Path, encoder: str, out: Path) -> Path:
     return out
 
 
-def search_engine(index: Path) -> SearchEngine:
-    return SearchEngine.load(str(index), None, threads=1, device="cpu", batch_size=8, max_pixels=10**6)
+def search_engine(index: Path, encoder: Path | None = None) -> SearchEngine:
+    named = None if encoder is None else str(encoder)
+    return SearchEngine.load(str(index), named, threads=1, device="cpu", batch_size=8, max_pixels=10**6)
 
 
-def test_an_index_of_latent_features_answers_texts_and_images_as_the_encoder_ranks_them(local_ray, images, tuned, tmp_path):
-    index = indexed(images, str(tuned), tmp_path / "index")
+@pytest.fixture(scope="module")
+def latent_index(local_ray, images, tuned, tmp_path_factory) -> Path:
+    return indexed(images, str(tuned), tmp_path_factory.mktemp("latent") / "index")
+
+
+def test_an_index_of_latent_features_answers_texts_and_images_as_the_encoder_ranks_them(images, tuned, latent_index):
     rows = [row for row in pq.read_table(images).to_pylist() if row["split"] == "test"]
     encoder = load_encoder(tuned)
     gallery_GD = encoder.encode_images([decode_image(row["image"]) for row in rows])
     text = "a person with a red coat and black trousers"
-    by_text, by_image = search_engine(index).answer([Query(k=5, text=text), Query(k=5, image=rows[3]["image"])])
+    by_text, by_image = search_engine(latent_index).answer([Query(k=5, text=text), Query(k=5, image=rows[3]["image"])])
     score_G = gallery_GD @ encoder.encode_texts([text])[0]
     assert [hit.image_id for hit in by_text.hits] == [rows[at]["image_id"] for at in np.argsort(-score_G)[:5]]
     np.testing.assert_allclose([hit.score for hit in by_text.hits], np.sort(score_G)[::-1][:5], atol=1e-5)
@@ -161,7 +166,7 @@ def test_captions_search_images_by_the_latent_feature_and_the_score_says_on_whom
     assert "SEEN" not in result["exposure"]["marks"]
 
 
-def test_a_score_of_captions_that_no_loss_brought_to_images_says_so_wherever_it_is_shown(local_ray, images, tuned, tmp_path):
+def test_a_score_of_captions_that_no_loss_brought_to_images_says_so_wherever_it_is_shown(images, tuned, latent_index, tmp_path):
     other = Path(shutil.copytree(tuned, tmp_path / "other"))
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["facts"]["text_latents"] = False
@@ -172,7 +177,7 @@ def test_a_score_of_captions_that_no_loss_brought_to_images_says_so_wherever_it_
     run_transfer(TransferJob.model_validate({"cells": [cell], "output": {"path": str(tmp_path / "transfer")}}))
     for page in (tmp_path / "out" / "report.md", tmp_path / "transfer" / "transfer.md"):
         assert "objective.sdm" in page.read_text()
-    by_text_in_service = search_engine(indexed(images, str(other), tmp_path / "index")).answer([Query(k=3, text="a woman in red")])[0]
+    by_text_in_service = search_engine(latent_index, other).answer([Query(k=3, text="a woman in red")])[0]
     assert by_text_in_service.refused.partition(":")[0] == "no_texts"
 
 
