@@ -59,6 +59,9 @@ TABLES = {
 FORMATS = {
     **TABLES,
     "mark": Format("the mark of an output", ("says which files of the folder are the job's",)),
+    "pointer": Format(
+        "the pointer of an output at an object store", ("names the folder of the run whose result it is, and who writes now",)
+    ),
     "output": Format("a job's output", (_FIRST,)),
     "encoder": Format("a dual encoder", (_FIRST,)),
     "mllm": Format("a tuned multimodal model", ("the adapter's folder has a manifest, too; otherwise as 0",)),

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from reid_ray.caption.filters.config import ValidationConfig
 from reid_ray.caption.ledger.config import LedgerConfig
 from reid_ray.config.base import Section
-from reid_ray.config.common import ImagesConfig, OutputConfig, PoolConfig, RayConfig
+from reid_ray.config.common import ImagesConfig, PoolConfig, RayConfig, StorableOutputConfig
 from reid_ray.config.paths import LocalPath, PathOrName
 
 
@@ -200,7 +200,7 @@ class RewritingJob(Section):
         ge=30,
         description="seconds without any progress after which the job fails; must exceed an engine's start",
     )
-    output: OutputConfig
+    output: StorableOutputConfig
     ray: RayConfig = RayConfig()
 
 

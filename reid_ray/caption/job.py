@@ -53,7 +53,7 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict
     output = JobOutput(
         "caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents={"images.path": images}
     )
-    with output.hold(), open_ledger(output.path) as ledger:
+    with output.hold(), open_ledger(output.location) as ledger:
         if (finished := output.kept(stale=lambda earlier: _due(earlier, config))) is not None:
             return finished
         with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):

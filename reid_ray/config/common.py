@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.paths import PathOrAddress, WrittenPath
+from reid_ray.config.paths import PathOrAddress, WrittenPath, WrittenPathOrAddress
 
 
 class SyntheticConfig(Section):
@@ -60,10 +60,13 @@ class ImagesConfig(Section):
         return self
 
 
-class OutputConfig(Section):
-    """Where a job writes: one folder that appears whole or not at all, with manifest.json in it."""
+class StorableOutputConfig(Section):
+    """Where a job writes: a folder, or objects below an address, that appear whole or not at all, with manifest.json among them."""
 
-    path: WrittenPath = Field(description="output folder; absolute for a job that is submitted to a cluster")
+    path: WrittenPathOrAddress = Field(
+        description="output folder, absolute for a job that is submitted to a cluster; or an address (s3://bucket/prefix, gs://, az://), "
+        "with credentials in every node's environment"
+    )
     if_exists: Literal["refuse", "replace", "reuse"] = Field(
         "refuse",
         description="refuse: error if the folder exists; replace: swap this job's own earlier result at commit; reuse: keep it if "
@@ -72,14 +75,33 @@ class OutputConfig(Section):
 
     @field_validator("path")
     @classmethod
-    def _is_a_folder(cls, path: str) -> str:
-        """Absolute, links resolved: the place is the same whatever happens to the working directory or a link meanwhile."""
+    def _is_a_place(cls, path: str) -> str:
+        """A folder absolute, links resolved: the place is the same whatever happens to the working directory or a link meanwhile."""
+        if "://" not in path:
+            return os.path.realpath(path)
+        address, mark, options = path.partition("?")
+        scheme, _, place = address.partition("://")
+        if scheme not in ("s3", "gs", "az"):
+            raise ValueError(f"is the address {path}, but jobs write to folders, and some of them to s3://, gs:// or az://")
+        if not place.strip("/").partition("/")[2]:
+            raise ValueError(f"is the address {path}, which names a bucket alone; name a folder in it, as in {scheme}://BUCKET/FOLDER")
+        return address.rstrip("/") + mark + options
+
+
+class OutputConfig(StorableOutputConfig):
+    """Where a job writes: one folder that appears whole or not at all, with manifest.json in it."""
+
+    path: WrittenPath = Field(description="output folder; absolute for a job that is submitted to a cluster")
+
+    @field_validator("path")
+    @classmethod
+    def _is_no_address(cls, path: str) -> str:
         if "://" in path:
             raise ValueError(
-                f"is the address {path}, but a job writes to a folder, which it renames to appear whole; write to a local or "
-                "mounted folder and copy it there"
+                f"is the address {path}, but this job writes to a folder, which it renames to appear whole; write to a local "
+                "or mounted folder and copy it there"
             )
-        return os.path.realpath(path)
+        return path
 
 
 class RayConfig(Section):

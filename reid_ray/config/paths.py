@@ -68,6 +68,9 @@ WrittenPath = Annotated[str, AfterValidator(_place), AfterValidator(_kept), _Pla
 PathOrAddress = Annotated[str, AfterValidator(_place), AfterValidator(_without_credentials), _Place()]
 """What is read from this machine or storage that every node sees, or from any URI that pyarrow reaches (s3://, gs://, abfs://, hdfs://)."""
 
+WrittenPathOrAddress = Annotated[str, AfterValidator(_place), AfterValidator(_kept), AfterValidator(_without_credentials), _Place()]
+"""A WrittenPath, or the address of an object store (s3://, gs://, az://)."""
+
 PathOrName = Annotated[str, AfterValidator(_place), _Place()]
 """A folder, or a name that is no path: builtin:NAME, a hub name, FOLDER#feature."""
 

@@ -25,7 +25,7 @@ def _same_table(table: pa.Table) -> pa.Table:
     return table
 
 
-REGENERATED = ("mark", "service")  # never read to be changed
+REGENERATED = ("mark", "pointer", "service")  # never read to be changed
 # (kind, number before) -> step. Number 1 differs from 0 by saying so.
 JSON_STEPS: dict[tuple[str, int], JsonStep] = {
     **{(kind, 0): _same_object for kind in FORMATS if kind not in TABLES and kind not in REGENERATED},

@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 from pyarrow import ArrowException, fs
 
 from reid_ray.errors import DataError
+from reid_ray.storage.object_store.azure import azure_file_system
 from reid_ray.storage.regular_files import Listing, list_local, open_regular, raise_if_system, read_regular
 from reid_ray.storage.store_errors import refusal_of, trouble_of
 
@@ -295,6 +296,14 @@ def open_file_store(location: str) -> tuple[Store, str]:
     return store_at(folder + mark + options), unquote(name)
 
 
+def locate_in(location: str, name: str) -> str:
+    """Path or address of `name` in the folder at a local path or URI."""
+    if "://" not in location:
+        return os.path.join(os.path.expanduser(location), name)
+    address, mark, options = location.partition("?")
+    return f"{address.rstrip('/')}/{quote(name)}{mark}{options}"
+
+
 @lru_cache(maxsize=64)
 def store_at(location: str) -> Store:
     """The folder at a local path or URI, which is not looked for yet; one connection for all who ask in this process.
@@ -309,7 +318,7 @@ def _open(location: str) -> Store:
     if "://" not in location:
         return Store(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(location)))
     try:
-        filesystem, root = fs.FileSystem.from_uri(location)
+        filesystem, root = azure_file_system(location) if location.startswith("az://") else fs.FileSystem.from_uri(location)
     except (ArrowException, OSError, ValueError) as error:
         raise_if_system(error)
         trouble = trouble_of(error)

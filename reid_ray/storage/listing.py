@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -145,19 +145,33 @@ def _walk(folder: str, below: str) -> Iterator[tuple[str, int]]:
         yield from _walk(os.path.join(folder, name), f"{below}{name}/")
 
 
+def sizes_listed(mark: bytes, *, origin: str) -> dict[str, int]:
+    """Name -> size of each file that the content of a mark lists.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    return {name: size for name, size, _ in _parsed(mark.decode("utf-8", "replace").splitlines(keepends=True), origin)}
+
+
 def _listed(folder: Path) -> Iterator[tuple[str, int, str]]:
     """(name, size, what _digest_of_text gave) of each file in the mark."""
     with (folder / MARK).open(encoding="utf-8") as file:
-        next(file, None)
-        for number, line in enumerate(file, 2):
-            told, _, name = line.partition("\t")
-            size, blank, digest = told.partition(" ")
-            try:
-                yield str(json.loads(name)), int(size), blank + digest
-            except ValueError:
-                raise DataError(
-                    f"{folder / MARK}: line {number} is damaged, so it is not known what the job wrote; move {folder} away"
-                ) from None
+        yield from _parsed(file, folder / MARK)
+
+
+def _parsed(lines: Iterable[str], origin: object) -> Iterator[tuple[str, int, str]]:
+    for number, line in enumerate(lines, 1):
+        if number == 1:
+            continue  # of the run
+        told, _, name = line.partition("\t")
+        size, blank, digest = told.partition(" ")
+        try:
+            yield str(json.loads(name)), int(size), blank + digest
+        except ValueError:
+            raise DataError(
+                f"{origin}: line {number} is damaged, so it is not known what the job wrote; move the folder that holds it away"
+            ) from None
 
 
 def _place(name: str) -> tuple[tuple[bool, str], ...]:

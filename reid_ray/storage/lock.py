@@ -17,6 +17,7 @@ import stat
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class OutputLock:
                 break
             os.close(descriptor)  # its holder removed the file between our opening and locking it
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(_owner(self._job)).encode())
+        os.write(descriptor, json.dumps(this_process(self._job)).encode())
         self._descriptor = descriptor
         _descriptors.add(descriptor)
 
@@ -130,8 +131,7 @@ class OutputLock:
 
     def _refusal(self) -> DataError:
         owner = _parsed_owner(_text(self._path))
-        who = f" ({owner['job']}, process {owner['pid']} on {owner['host']}, since {owner['since']})" if owner else ""
-        return DataError(f"{self._output}: another run writes this output now{who}; wait for its end, or choose another output.path")
+        return written_by_another(self._output, owner)
 
 
 def lock_path(output: Path) -> Path:
@@ -143,7 +143,7 @@ class _Lease:
     """A lease: a lock file that its owner renews by a heartbeat."""
 
     def __init__(self, path: Path, job: str) -> None:
-        self._path, self._text = path, json.dumps({**_owner(job), "lease": uuid.uuid4().hex})
+        self._path, self._text = path, json.dumps({**this_process(job), "lease": uuid.uuid4().hex})
         with path.open("x", encoding="utf-8") as file:
             file.write(self._text)
         self._over = threading.Event()
@@ -160,7 +160,8 @@ class _Lease:
             self._path.unlink(missing_ok=True)
 
 
-def _owner(job: str) -> dict[str, Any]:
+def this_process(job: str) -> dict[str, Any]:
+    """Who holds a lock, as everything that names an owner says it."""
     return {
         "job": job,
         "host": socket.gethostname(),
@@ -169,6 +170,17 @@ def _owner(job: str) -> dict[str, Any]:
         "started": _start_time(os.getpid()),
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def is_gone_from_here(owner: Mapping[str, Any]) -> bool:
+    """Whether the owner, of this host, is no process of it any more."""
+    return bool(owner.get("boot") != _boot_id() or owner.get("started") != _start_time(owner["pid"]))
+
+
+def written_by_another(output: object, owner: Mapping[str, Any] | None) -> DataError:
+    """The refusal of an output that `owner`, if it says who it is, holds."""
+    who = f" ({owner['job']}, process {owner['pid']} on {owner['host']}, since {owner['since']})" if owner else ""
+    return DataError(f"{output}: another run writes this output now{who}; wait for its end, or choose another output.path")
 
 
 def _removed_if_stale(path: Path) -> bool:
@@ -195,7 +207,7 @@ def _is_stale(path: Path, text: str) -> bool:
     """Whether a lease's owner is gone: its process from this host, or its sign of life by the file system's own clock."""
     owner = _parsed_owner(text)
     if owner is not None and owner["host"] == socket.gethostname():
-        return bool(owner.get("boot") != _boot_id() or owner.get("started") != _start_time(owner["pid"]))
+        return is_gone_from_here(owner)
     probe = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         probe.touch()

@@ -23,9 +23,10 @@ from reid_ray.config.base import fingerprint
 from reid_ray.redaction import redacted
 from reid_ray.storage.environment import environment
 from reid_ray.storage.files import write_json
-from reid_ray.storage.listing import differences
+from reid_ray.storage.object_store.object_client import is_store_address
+from reid_ray.storage.object_store.store_place import StorePlace
 from reid_ray.storage.place import IfExists, OutputPlace
-from reid_ray.storage.provenance import MANIFEST, content_at, content_of, local_inputs, named_inputs, read_manifest, remote_inputs, run_of
+from reid_ray.storage.provenance import MANIFEST, content_at, content_of, local_inputs, named_inputs, remote_inputs, run_of
 from reid_ray.terminal.own_lines import say
 from reid_ray.versions import numbered
 
@@ -62,7 +63,7 @@ class JobOutput:
 
     Args:
         job: name of the job, for the manifest.
-        path: the folder to appear.
+        path: the folder to appear, or the address of a store (object_store).
         config: the job's configuration; its values and fingerprint go into the manifest, and every place that it names is an input.
         if_exists: refuse, replace or reuse (see OutputConfig.if_exists).
         inputs: name -> path, paths or description of what the job reads, for the manifest.
@@ -89,18 +90,28 @@ class JobOutput:
         self._contents = dict(contents or {})
         self._run_id = uuid.uuid4().hex
         self._read = named_inputs(self._inputs) | local_inputs(config)
-        self._place = OutputPlace(path, job, if_exists=if_exists, inputs=self._read)
+        self._place: OutputPlace | StorePlace = (
+            StorePlace(str(path), job, if_exists=if_exists, inputs=remote_inputs(config))
+            if is_store_address(str(path))
+            else OutputPlace(path, job, if_exists=if_exists, inputs=self._read)
+        )
         self._place.check(files=False)
         self._holding = ExitStack()
 
     @property
     def path(self) -> Path:
-        """Where the output appears, absolute, links resolved."""
+        """The folder where the output appears, absolute, links resolved; of a job whose output.path takes no address."""
+        assert isinstance(self._place, OutputPlace)
         return self._place.path
 
     @property
+    def location(self) -> str:
+        """Where the output appears: its folder, or its address."""
+        return self._place.location
+
+    @property
     def folder(self) -> Path:
-        """Where its files are written until then."""
+        """Where its files are written until then, by this process alone if the output appears at an address."""
         return self._place.folder
 
     @cached_property
@@ -132,17 +143,15 @@ class JobOutput:
         if manifest is None:
             return None
         if (why := why or stale(manifest)) is not None:
-            say(f"{self._job}: {self.path} is made anew: {why}")
+            say(f"{self._job}: {self.location} is made anew: {why}")
             return None
-        say(f"{self._job}: {self.path} is finished already, kept: {manifest['counts']}")
+        say(f"{self._job}: {self.location} is finished already, kept: {manifest['counts']}")
         return manifest
 
     def _earlier(self) -> tuple[dict[str, Any] | None, str | None]:
         """(the manifest of an earlier result, if there is one and it may be reused, why it is not what this job would make now)."""
-        if self._if_exists != "reuse" or not (self.path / MANIFEST).exists():
-            return None, None
-        manifest = read_manifest(self.path)
-        return manifest, self._changed(manifest)
+        manifest = self._place.manifest() if self._if_exists == "reuse" else None
+        return manifest, None if manifest is None else self._changed(manifest)
 
     def _changed(self, manifest: Mapping[str, Any]) -> str | None:
         if manifest.get("job") != self._job:
@@ -157,7 +166,7 @@ class JobOutput:
             return f"what lies at {', '.join(changed[:_SHOWN])} has changed"
         if self._described(manifest.get("inputs", {})) != self._described(self._inputs):
             return "another revision of an input is there now"
-        return next((f"its {name} is {kind}" for kind, name in differences(self.path) if kind != "foreign"), None)
+        return next((f"its {name} is {kind}" for kind, name in self._place.differences() if kind != "foreign"), None)
 
     @contextmanager
     def hold(self) -> Iterator[None]:

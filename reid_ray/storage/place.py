@@ -13,9 +13,8 @@ names there is a moment with neither; the next run of the output restores the ol
 
 A commit raises an audit event (sys.audit) named reid_ray.commit as it begins, and every step of it is an event of its own, so that a test
 can stop a process before each. Hidden names are .NAME.lock, .NAME.XXXXXXXX.partial and .NAME.XXXXXXXX.old (eight hex digits) beside an
-output NAME, and are matched whole, so that those of NAME are never those of NAME.x. On an object store the same steps are: a lease object
-by conditional put; objects under a prefix of the run's own, never changed; the manifest, which names that prefix, put last and only if it
-still is the one that `check` saw. Nothing in this protocol needs a rename but `commit`.
+output NAME, and are matched whole, so that those of NAME are never those of NAME.x. At an object store the same steps are those of
+object_store/store_place.py.
 """
 
 from __future__ import annotations
@@ -33,8 +32,9 @@ from typing import Any, Literal
 from reid_ray.errors import DataError
 from reid_ray.storage.files import sync, sync_tree
 from reid_ray.storage.legacy import is_legacy_output
-from reid_ray.storage.listing import MARK, files_below, foreign, names_in, read_mark, remove_listed, write_mark
+from reid_ray.storage.listing import MARK, differences, files_below, foreign, names_in, read_mark, remove_listed, write_mark
 from reid_ray.storage.lock import OutputLock
+from reid_ray.storage.provenance import MANIFEST, read_manifest
 from reid_ray.storage.rename import exchange, rename_to_free_name
 from reid_ray.terminal.own_lines import say
 
@@ -59,6 +59,19 @@ class OutputPlace:
         self._job, self._if_exists, self._inputs = job, if_exists, inputs
         self._lock = OutputLock(self.path, job)
         self._appeared = False
+
+    @property
+    def location(self) -> str:
+        """Where the output appears."""
+        return str(self.path)
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest of the result that is here; None if there is none."""
+        return read_manifest(self.path) if (self.path / MANIFEST).exists() else None
+
+    def differences(self) -> Iterator[tuple[str, str]]:
+        """(kind, name) of every file of the result that is not as its mark says; see listing.differences."""
+        return differences(self.path)
 
     def check(self, *, files: bool) -> None:
         """Whether the job may write here, by what lies here now.

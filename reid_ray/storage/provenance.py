@@ -5,7 +5,7 @@ Two runs of one configuration are one result only if these digests are equal, to
     a model's folder           SHA-256 over its files' contents (weights, tokenizer, configuration); not where it lies or when it was made
     (a file of) a job's output the run that wrote it, and the listing of the files below the path
     any other folder or file   the listing: every file's name, size, time of change and rights, as rsync compares
-    an address                 the store's own listing, likewise; one that cannot be listed is never the same twice
+    an address                 the store's own listing, likewise, and the run; one that cannot be listed is never the same twice
 
 A manifest that a job left in a model's folder is no content: it names times and machines. Hub names and builtin: names are no places;
 their revision is part of the configuration, or of what the job adds itself.
@@ -29,6 +29,8 @@ from reid_ray.config.paths import expanded, named_places
 from reid_ray.errors import DataError
 from reid_ray.storage.file_systems import State, Store, store_at
 from reid_ray.storage.files import NO_FILE, read_json, sha256_of_file
+from reid_ray.storage.object_store.object_client import is_store_address
+from reid_ray.storage.object_store.pointer import reading_place, run_at
 from reid_ray.versions import check_manifest
 
 MANIFEST = "manifest.json"
@@ -67,9 +69,11 @@ def remote_inputs(config: BaseModel) -> dict[str, str]:
 def content_at(address: str) -> str:
     """As `content_of`, of what an address names: the store lists it, in an order that is always the same."""
     try:
-        store = store_at(address)
+        place = reading_place(address)
+        store, run = store_at(place), run_at(place)
         files = store.walk_states() if store.is_folder() else [("", store.state())]
-        return _digest((name, *_told(store, name, state)) for name, state in files)
+        listing = ((name, *_told(store, name, state)) for name, state in files)
+        return _digest(listing if run is None else chain([run], listing))
     except (DataError, OSError):
         return uuid.uuid4().hex[:16]  # whoever reads it says why it cannot be read
 
@@ -92,9 +96,14 @@ def content_of(path: Path) -> str:
 
 
 def run_of(path: Any) -> str | None:
-    """run_id of the job that wrote `path`: from the nearest manifest in or above it that names a run; None if no job wrote it."""
+    """run_id of the job that wrote `path`: from the nearest manifest in or above it that names a run; None if no job wrote it.
+
+    Of an address: from the pointer of the output that it lies in.
+    """
     if not isinstance(path, str | Path):
         return None
+    if is_store_address(str(path)):
+        return run_at(str(path))
     here = Path(os.path.realpath(expanded(str(path))))
     for folder in (here, *here.parents):
         manifest = _manifest_of(folder)
@@ -109,6 +118,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     Raises:
         DataError: it is missing (the job did not finish), is not JSON, or is of a newer format.
     """
+    if is_store_address(str(folder)):
+        return _manifest_at(str(folder))
     path = Path(expanded(str(folder))) / MANIFEST
     try:
         manifest = read_json(path)
@@ -120,6 +131,25 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         if error.errno not in NO_FILE:
             raise
         raise DataError(f"{path}: cannot be read ({error.strerror}); run the job again that wrote {folder}") from None
+    return _checked(manifest, path, folder)
+
+
+def _manifest_at(address: str) -> dict[str, Any]:
+    """As read_manifest, at a store."""
+    store = store_at(reading_place(address))
+    path = store.locate(MANIFEST)
+    try:
+        manifest = json.loads(store.read_bytes(MANIFEST))
+    except FileNotFoundError:
+        raise DataError(f"{path}: is missing, so {address} is not the output of a finished job; run that job first") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); give this user the right to read it") from None
+    return _checked(manifest, path, address)
+
+
+def _checked(manifest: Any, path: object, folder: object) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise DataError(f"{path}: holds no fields, so it is no job's manifest; run the job again that wrote {folder}")
     check_manifest(manifest, origin=path)

@@ -1,7 +1,8 @@
 """Object-store error classification: the store, the network or the credentials are at fault, or one object.
 
-Knows the words of S3, Google Cloud Storage and Azure as pyarrow hands them on; not what was asked. An object that is gone or forbidden is
-a row with a reason, but a store that is too busy or knows nobody would make rows of millions of good objects: that is a sentence.
+Knows the words of S3, Google Cloud Storage and Azure as pyarrow (reading) and obstore (outputs) hand them on; not what was asked. An
+object that is gone or forbidden is a row with a reason, but a store that is too busy or knows nobody would make rows of millions of good
+objects: that is a sentence.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _UNKNOWN_USER = re.compile(
     re.IGNORECASE,
 )
 _FORBIDDEN = re.compile(r"ACCESS_DENIED|PERMISSION_DENIED|AuthorizationFailure|HTTP status 403\b", re.IGNORECASE)
+
+_STATUS = re.compile(r"status code: (409|412|429|5\d\d)")
+_REFUSED = re.compile(r"status code: 40[013]\b|token request|/latest/(api|meta-data)/|computeMetadata")
 
 _GIVE_CREDENTIALS = (
     "give credentials that may read there to the environment of every node (for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
@@ -57,6 +61,28 @@ def refusal_of(error: BaseException, what: str) -> str:
     if _FORBIDDEN.search(_answer(error)):
         return f"this user may not read there; {_GIVE_CREDENTIALS}"
     return f"cannot be {what} ({getattr(error, 'strerror', None) or error}); give this user the right to read it"
+
+
+def write_trouble_of(error: BaseException) -> str:
+    """What is wrong with a store that did not do as asked, with the remedy; `error` is of obstore, whose client has tried for a while."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        return "the store knows no such bucket; make it, or check the address"
+    if "status code: 501" in text or type(error).__name__ == "NotSupportedError":
+        return "the store has no conditional writes (If-None-Match, If-Match), which outputs need; write to a folder and copy it there"
+    if _STATUS.search(text):
+        return "the store is too busy, or broken for now; run the job again later"
+    return "the store does not answer; check the address and the network, and run the job again"
+
+
+def forbidden_to_write(error: BaseException) -> str | None:
+    """Why a store will never do as asked for this user, with the remedy; None if that is not it. `error` is of obstore."""
+    if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError") or _REFUSED.search(str(error)):
+        return (
+            "the store lets this user not read, write and delete there; give credentials that may to the environment of every node "
+            "(for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        )
+    return None
 
 
 def _answer(error: BaseException) -> str:

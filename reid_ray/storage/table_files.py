@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from reid_ray.errors import DataError
 from reid_ray.storage.file_systems import State, Store, open_file_store, store_at
+from reid_ray.storage.object_store.pointer import reading_place
 from reid_ray.storage.regular_files import raise_if_system
 from reid_ray.storage.store_errors import trouble_of
 
@@ -57,11 +58,12 @@ def parquet_files(location: str | Path) -> list[TableFile]:
     Raises:
         DataError: there is nothing at the location, it holds no Parquet file, or it cannot be listed.
     """
-    folder = store_at(str(location))
+    location = reading_place(str(location))
+    folder = store_at(location)
     if not folder.is_folder():
         if not folder.is_file():
             raise DataError(f"{location}: does not exist; give a Parquet file or a folder of them")
-        store, name = open_file_store(str(location))
+        store, name = open_file_store(location)
         return [TableFile(store, name, None if store.is_local else store.state(name))]
     files = [TableFile(folder, name, state) for name, state in folder.walk_states() if name.endswith(".parquet")]
     if not files:

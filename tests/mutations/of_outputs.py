@@ -9,6 +9,9 @@ _LISTS = ("tests/unit/storage/test_listing.py",)
 _PLACE = ("tests/unit/storage/test_place.py",)
 _PROVENANCE = ("tests/unit/storage/test_provenance.py",)
 
+_STORE = ("tests/unit/storage/object_store/test_store_place.py",)
+_STORE_CLIENT = ("tests/unit/storage/object_store/test_object_client.py",)
+
 MUTATIONS = (
     # --- the life of an output
     Mutation(
@@ -63,7 +66,7 @@ MUTATIONS = (
     Mutation(
         "a result that lacks a file is kept",
         "reid_ray/storage/output.py",
-        'return next((f"its {name} is {kind}" for kind, name in differences(self.path) if kind != "foreign"), None)',
+        'return next((f"its {name} is {kind}" for kind, name in self._place.differences() if kind != "foreign"), None)',
         "return None",
         _LISTS,
     ),
@@ -137,5 +140,41 @@ MUTATIONS = (
         "return size == listed[1] and (not listed[2] or listed[2] == _digest_of_text(file))",
         "return size == listed[1]",
         ("tests/unit/storage/test_place.py",),
+    ),
+    # --- at an object store
+    Mutation(
+        "a lost answer passes for another's write",
+        "reid_ray/storage/object_store/object_client.py",
+        "if found is not None and found.data == data:",
+        "if False:",
+        _STORE + _STORE_CLIENT,
+    ),
+    Mutation(
+        "what is refused for a moment is not tried again",
+        "reid_ray/storage/object_store/object_client.py",
+        "            if not unchanged(found):\n",
+        "            if True:\n",
+        _STORE_CLIENT,
+    ),
+    Mutation(
+        "a lease is taken from an owner that lives",
+        "reid_ray/storage/object_store/lease.py",
+        "before.owner is not None and not self._is_dead(before.owner, found)",
+        "False",
+        _STORE,
+    ),
+    Mutation(
+        "what dead runs left at a store stays",
+        "reid_ray/storage/object_store/store_place.py",
+        "            if is_run_folder(name) and name != pointer.folder:",
+        "            if False:",
+        _STORE,
+    ),
+    Mutation(
+        "anybody's folder passes for a run's",
+        "reid_ray/storage/object_store/pointer.py",
+        "and _RUN.fullmatch(name) is not None",
+        'and name.startswith("")',
+        _STORE,
     ),
 )

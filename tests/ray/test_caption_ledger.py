@@ -113,27 +113,39 @@ def rows_of(out: Path) -> list[dict]:
     return read_table(out / "captions", CAPTIONS).to_pylist()
 
 
-def test_a_bucket_gives_the_captions_of_the_folder_and_what_changed_in_it_is_made_again_and_nothing_else(local_ray, tmp_path):
+def test_a_run_from_and_to_a_bucket_gives_what_folders_do_and_what_changed_is_made_again_and_nothing_else(local_ray, tmp_path):
     folder, engine = crops(tmp_path / "crops", range(40)), LoggedEngine(tmp_path / "log")
     (folder / "broken.png").write_bytes(b"no picture")
     with s3_server() as bucket:
-        address = bucket.put(folder, "crops")
+        address, out = bucket.put(folder, "crops"), bucket.address("runs/out")
+        captions = bucket.address("runs/out/captions")
         here = run_caption(job(folder, tmp_path / "here"), engine=engine)
         assert sorted(engine.asked()) == list(range(40))
-        there = run_caption(job(address, tmp_path / "there"), engine=engine)
+        there = run_caption(job(address, out), engine=engine)
         assert sorted(engine.asked()) == list(range(40))
         assert there["counts"] == here["counts"] == {"read": 41, "written": 40, "failed": {"not_an_image": 1}}
-        assert rows_of(tmp_path / "there") == rows_of(tmp_path / "here")
-        assert run_caption(job(address, tmp_path / "there"), engine=engine)["run_id"] == there["run_id"]
+        assert read_table(captions, CAPTIONS).to_pylist() == rows_of(tmp_path / "here")
+        assert run_caption(job(address, out), engine=engine)["run_id"] == read_manifest(out)["run_id"] == there["run_id"]
         crops(folder, [77])
         bucket.write("crops/003.png", (folder / "077.png").read_bytes())
         bucket.filesystem.delete_file("data/crops/004.png")
-        bucket.requests.clear()
-        again = run_caption(job(address, tmp_path / "there"), engine=engine)
+        bucket.requests_of.clear()
+        again = run_caption(job(address, out), engine=engine)
         assert engine.asked() == [77]
-        assert again["counts"]["written"] == 39
-        assert bucket.requests["LIST"] <= 4  # listed once, and what was seen before is not read again
-        assert bucket.requests["GET"] < 2 * 41
+        assert again["counts"]["written"] == read_table(captions, CAPTIONS).num_rows - 1 == 39
+        assert bucket.requests_of["LIST", "crops"] <= 4  # listed once, and what was seen before is not read again
+        assert 0 < bucket.requests_of["GET", "crops"] < 2 * 41
+        read_from_there(captions, bucket.address("runs/rewritten"), tmp_path, engine)
+
+
+def read_from_there(captions: str, out: str, folder: Path, engine: LoggedEngine) -> None:
+    """Jobs that read captions, from an output at an address; the first to another one there."""
+    values = [f"captions.path={captions}", "captions.splits=[null]", f"output.path={out}", "faithfulness.alpha=-1"]
+    assert run_rewrite(load_config(RewriteJob, None, values), engine=engine)["facts"]["rewrites"]["accepted"] == 39
+    refiltered = run_refilter(RefilterJob(run=out, alpha=0.99, output=OutputConfig(path=f"{folder}/refiltered")))
+    assert refiltered["counts"]["read"] == 40 + 39
+    page = run_report(ReportJob(run=out, sample_images=0, output=OutputConfig(path=f"{folder}/report")))
+    assert page["counts"]["read"] == 40 + 39
 
 
 def test_a_second_run_makes_what_is_new_or_failed_and_nothing_else(local_ray, tmp_path):

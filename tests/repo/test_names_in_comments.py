@@ -19,7 +19,7 @@ WORD = re.compile(r"(?<![\w./<-])[a-z][a-z0-9]*(?:_[a-z0-9]+)+(?![\w(-])")
 FOREIGN = re.compile(
     r"\w+_(?:i|j|ij)|gt_bbox|gt_query|cam_[ab]|(?:test|train)_query|ignore_index|hf_token|(?:latent|visual)_(?:identity|map|r1)"
 )
-EVENTS = {"reid_ray.fsync", "reid_ray.commit"}  # of sys.audit
+EVENTS = {"reid_ray.fsync", "reid_ray.commit", "reid_ray.object"}  # of sys.audit
 
 
 def said_and_written(text):

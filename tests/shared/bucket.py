@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 from pyarrow import fs
+
+from reid_ray.storage.object_store.pointer import Pointer, run_folder
 
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")  # come from the environment, never from the address
 
@@ -25,10 +29,18 @@ class Bucket:
         self.filesystem = fs.S3FileSystem(endpoint_override=endpoint, scheme="http", region="us-east-1", allow_bucket_creation=True)
         self.filesystem.create_dir("data")
         self.requests: Counter[str] = Counter()  # by HTTP method, LIST for a listing
+        self.requests_of: Counter[tuple[str, str]] = Counter()  # by method and the first folder of the key
 
     def put(self, folder: Path, key: str) -> str:
         """Copy a folder into the bucket; returns its address."""
         fs.copy_files(str(folder), f"data/{key}", source_filesystem=fs.LocalFileSystem(), destination_filesystem=self.filesystem)
+        return self.address(key)
+
+    def put_output(self, folder: Path, key: str) -> str:
+        """Copy a job's output into the bucket as a job writes one there; returns its address."""
+        run = run_folder(json.loads((folder / "manifest.json").read_text())["run_id"])
+        self.put(folder, f"{key}/{run}")
+        self.write(f"{key}/current.json", Pointer(run, None, None, "").encoded())
         return self.address(key)
 
     def write(self, key: str, data: bytes) -> None:
@@ -49,7 +61,10 @@ class _Requests(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         said = record.getMessage()
         method = said.partition('"')[2].partition(" ")[0].rpartition("m")[2]  # werkzeug colours the line
-        self._bucket.requests["LIST" if "list-type" in said else method] += 1
+        method = "LIST" if "list-type" in said else method
+        folder = re.search(r"prefix=([^/&%]+)" if method == "LIST" else r" /data/([^/ ]+)", said)
+        self._bucket.requests[method] += 1
+        self._bucket.requests_of[method, "" if folder is None else folder[1]] += 1
 
 
 @contextmanager

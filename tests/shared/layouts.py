@@ -42,6 +42,7 @@ from reid_ray.retrieval.index.thumbnails import ThumbnailWriter
 from reid_ray.serve.schema import HitOut, InfoOut, LatencyOut, SearchOut
 from reid_ray.storage import Counts, JobOutput
 from reid_ray.storage.listing import MARK, write_mark
+from reid_ray.storage.object_store.pointer import Pointer
 from reid_ray.train.checkpoint.checkpoint_place import CheckpointPlace
 from reid_ray.train.checkpoint.contents import Progress, write_parts
 from reid_ray.train.checkpoint.run_folders import Record, write_record
@@ -69,6 +70,7 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
     return {
         **{kind: _columns(schema) for kind, schema in schemas.items()},
         "mark": _mark(folder / "mark"),
+        "pointer": sorted(json.loads(Pointer(None, None, None, "").encoded())),
         "output": _output(folder / "output"),
         "encoder": _encoder(folder / "encoder"),
         "mllm": _mllm(folder / "mllm"),

@@ -20,7 +20,7 @@ from reid_ray.storage import write_bytes, write_durably
 from reid_ray.storage.file_systems import open_file_store
 from reid_ray.storage.table_files import reading_parquet
 
-_OWNER, _SPILL = "owner", "publishing"
+_OWNER, _SPILL, _ATTEMPTS = "owner", "publishing", "attempts"
 
 
 class FoundFile(NamedTuple):
@@ -38,6 +38,12 @@ class LedgerFiles(Protocol):
     def location(self) -> str:
         """Where it lies, for messages."""
 
+    def attempts(self, run: str) -> Path:
+        """Where actors keep their attempt markers."""
+
+    def read(self, name: str) -> pa.Table | None:
+        """A file that `write` wrote; None if there is none."""
+
     def owner(self) -> str | None:
         """The fencing token of the run that may write; None if there is none."""
 
@@ -49,6 +55,9 @@ class LedgerFiles(Protocol):
 
     def remove(self, locations: Iterable[str]) -> None:
         """Remove files that `found` told of."""
+
+    def delete(self) -> None:
+        """Remove the whole ledger."""
 
     def spill(self) -> AbstractContextManager[Path]:
         """A folder on this machine's disk for what does not fit into memory, private and gone at the end of the block."""
@@ -64,6 +73,15 @@ class FolderFiles:
     def location(self) -> str:
         """The folder."""
         return str(self.folder)
+
+    def attempts(self, run: str) -> Path:
+        """Beside the rows."""
+        return self.folder / _ATTEMPTS
+
+    def read(self, name: str) -> pa.Table | None:
+        """A file that `write` wrote; None if there is none."""
+        path = self.folder / name
+        return pq.read_table(path) if path.exists() else None
 
     def owner(self) -> str | None:
         """The fencing token; None if there is none."""
@@ -89,6 +107,10 @@ class FolderFiles:
         """Remove files that `found` told of."""
         for location in locations:
             os.unlink(location)
+
+    def delete(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder)
 
     @contextmanager
     def spill(self) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """Write-ahead log (the ledger) of a caption run: each finished row is durable at once and found again by its key after any crash.
 
 Knows files, keys and locks; not what a caption is. It lies in a hidden folder beside the output (.NAME.ledger), which must be on
-storage that all nodes see, as the output is:
+storage that all nodes see, as the output is; of an output at an object store in the folder .ledger/ below its address, as objects:
 
     rows/*.parquet      LEDGER rows. An actor writes a block per batch (hidden name, fsync, rename); the driver merges blocks to parts.
     images/*.parquet    DIGEST_CACHE rows: which content lay where when it was last read, so that an unchanged file need not be read again.
@@ -35,15 +35,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from reid_ray.caption.ledger.ledger_files import FolderFiles, LedgerFiles, read_ledger_file
+from reid_ray.caption.ledger.object_files import ObjectFiles
 from reid_ray.caption.ledger.row_keys import KEY_BYTES
 from reid_ray.caption.rows import STAGED
 from reid_ray.data.images import DAMAGE
 from reid_ray.errors import DataError
 from reid_ray.records import IDENTITY_COLUMNS, IMAGES
 from reid_ray.storage import write_json
+from reid_ray.storage.object_store.object_client import ObjectFolder, is_store_address
+from reid_ray.storage.object_store.store_place import LEDGER_FOLDER
 from reid_ray.versions import check_json, number_of, numbered
 
 KEYS = np.dtype(f"S{KEY_BYTES}")
@@ -84,7 +86,7 @@ class Ledger:
     @property
     def attempts(self) -> Path:
         """Where actors keep their attempt markers."""
-        return self.folder / _ATTEMPTS
+        return self.files.attempts(self.run)
 
     def owned(self) -> bool:
         """Whether this run still is the one that may write: the fencing token is its own."""
@@ -92,8 +94,7 @@ class Ledger:
 
     def committed(self, name: str) -> pa.Table | None:
         """The block of this name, if an earlier attempt of the same work came to its end."""
-        path = self.folder / _block(name)
-        return pq.read_table(path, schema=LEDGER) if path.exists() else None
+        return self.files.read(_block(name))
 
     def commit(self, name: str, table: pa.Table) -> None:
         """Write a block of LEDGER rows; once this returns, they outlive every process.
@@ -154,13 +155,20 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(output: Path) -> Iterator[Ledger]:
-    """The ledger of an output folder, held against every other driver until the block ends or the process dies.
+def open_ledger(output: str | Path) -> Iterator[Ledger]:
+    """The ledger of an output, held against every other driver until the block ends or the process dies.
+
+    Args:
+        output: its folder; or its address, whose lease is held.
 
     Raises:
         DataError: another run of this output is alive, or a newer version of this package wrote its ledger.
     """
-    output = output.expanduser().resolve()
+    if is_store_address(str(output)):
+        with _open_at_store(str(output)) as ledger:
+            yield ledger
+        return
+    output = Path(output).expanduser().resolve()
     folder = output.parent / f".{output.name}.ledger"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # captions of people, before anybody has decided who may read them
     for name in (ROWS, _IMAGES, _ATTEMPTS):
@@ -176,11 +184,7 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
         files = FolderFiles(folder)
         ledger = Ledger(files, uuid.uuid4().hex)
         files.take(ledger.run)
-        for left in ledger.attempts.iterdir():
-            if left.name != ROWS:
-                shutil.rmtree(left, ignore_errors=True)
-        (ledger.attempts / ROWS).mkdir(exist_ok=True)
-        (ledger.attempts / ledger.run).mkdir()
+        _begin_attempts(ledger)
         for name in (".", ROWS, _IMAGES):
             for hidden in (folder / name).glob(".*"):
                 hidden.unlink(missing_ok=True)
@@ -189,6 +193,30 @@ def open_ledger(output: Path) -> Iterator[Ledger]:
         finally:
             if not ledger.row_files() and not ledger.digest_files():  # nothing was done, so there is nothing to go on from
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _open_at_store(address: str) -> Iterator[Ledger]:
+    files = ObjectFiles(ObjectFolder(address).child(LEDGER_FOLDER))
+    if files.format() < number_of("ledger"):
+        files.number()
+    ledger = Ledger(files, uuid.uuid4().hex)
+    files.take(ledger.run)
+    _begin_attempts(ledger)
+    try:
+        yield ledger
+    finally:
+        if not ledger.row_files() and not ledger.digest_files():
+            files.delete()
+
+
+def _begin_attempts(ledger: Ledger) -> None:
+    ledger.attempts.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in ledger.attempts.iterdir():
+        if left.name not in (ROWS, ledger.run):
+            shutil.rmtree(left, ignore_errors=True)
+    for name in (ROWS, ledger.run):
+        (ledger.attempts / name).mkdir(exist_ok=True)
 
 
 def ledger_format(folder: Path) -> int:
@@ -202,8 +230,8 @@ def ledger_format(folder: Path) -> int:
 
 
 def delete_ledger(ledger: Ledger) -> None:
-    """Remove a ledger from the disk; call with it open."""
-    shutil.rmtree(ledger.folder)
+    """Remove a ledger; call with it open."""
+    ledger.files.delete()
 
 
 @dataclass(frozen=True)

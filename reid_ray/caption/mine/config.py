@@ -9,7 +9,7 @@ from pydantic import Field
 from reid_ray.caption.config import SamplingConfig, VllmConfig
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig, PoolConfig, RayConfig
-from reid_ray.config.paths import LocalPath, PathOrName
+from reid_ray.config.paths import PathOrAddress, PathOrName
 
 
 class PatternWriterConfig(Section):
@@ -26,7 +26,7 @@ class PatternWriterConfig(Section):
 class MineJob(Section):
     """Captions in, templates for the dynamic instruction out."""
 
-    captions: LocalPath = Field(description="CAPTIONS table: a Parquet file or a folder of them")
+    captions: PathOrAddress = Field(description="CAPTIONS table: a Parquet file or a folder of them")
     kinds: tuple[Literal["human", "static", "dynamic", "rewrite"], ...] = Field(
         ("human", "static"), min_length=1, description="captions that are mined; the method mines static ones"
     )

@@ -7,13 +7,13 @@ from pydantic import Field
 from reid_ray.caption.config import CAPTIONERS_ARE, CaptionerConfig, Captioners, FaithfulnessConfig, RewriterConfig
 from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig, OutputConfig, RayConfig
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import PathOrAddress
 
 
 class PlanJob(Section):
     """Rates measured on a few images in, a table of hours out."""
 
-    run: LocalPath | None = Field(
+    run: PathOrAddress | None = Field(
         None, description="output folder of a caption job whose rates are taken; null captions a sample with the sections below"
     )
     images: ImagesConfig = ImagesConfig()

@@ -6,13 +6,13 @@ from pydantic import Field
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import OutputConfig
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import PathOrAddress
 
 
 class RefilterJob(Section):
     """The output folder of a caption job in, the same captions with new statuses out."""
 
-    run: LocalPath = Field(description="output folder of a caption or refilter job: captions/*.parquet and manifest.json")
+    run: PathOrAddress = Field(description="output folder, or address, of a caption or refilter job: captions/*.parquet and manifest.json")
     alpha: float = Field(0.6, ge=-1, le=1, description="least cosine of rewrite and original; the calibrate job finds it for an encoder")
     min_agreement: float | None = Field(
         None,

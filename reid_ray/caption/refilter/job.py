@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +18,8 @@ from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, table_of
 from reid_ray.storage import JobOutput, TableWriter, iter_table
+from reid_ray.storage.file_systems import locate_in
+from reid_ray.storage.object_store.pointer import reading_place
 from reid_ray.terminal.own_lines import say
 
 _CAPTIONS_FOLDER = "captions"
@@ -32,8 +33,9 @@ def run_refilter(config: RefilterJob) -> dict[str, Any]:
     Raises:
         DataError: the run is unfinished, no row of it is a rewrite with a score, or its table lacks the original of a rewrite.
     """
-    source = captioning_manifest(config.run)
-    captions = Path(config.run) / _CAPTIONS_FOLDER
+    place = reading_place(config.run)
+    source = captioning_manifest(place)
+    captions = locate_in(place, _CAPTIONS_FOLDER)
     changes: Counter[str] = Counter()
     output = JobOutput(
         "refilter", config.output.path, config, if_exists=config.output.if_exists, inputs={"run": source["fingerprint"], **source["inputs"]}
@@ -89,7 +91,7 @@ def _parents(rows: Sequence[Mapping[str, Any]]) -> set[str]:
 class _Originals:
     """Texts of captions by id: the recent ones from memory, others by one more pass over the table."""
 
-    def __init__(self, captions: Path) -> None:
+    def __init__(self, captions: str) -> None:
         self._captions = captions
         self._recent: OrderedDict[str, str] = OrderedDict()
 

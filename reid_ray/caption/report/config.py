@@ -6,13 +6,13 @@ from pydantic import Field
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig, OutputConfig
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import PathOrAddress
 
 
 class ReportJob(Section):
     """The output folder of a caption job in, one HTML file out."""
 
-    run: LocalPath = Field(description="output folder of a caption or refilter job: captions/*.parquet and manifest.json")
+    run: PathOrAddress = Field(description="output folder, or address, of a caption or refilter job: captions/*.parquet and manifest.json")
     images: ImagesConfig | None = Field(None, description="where the run's images are; null takes what the run's manifest says")
     sample_images: int = Field(24, ge=0, description="images shown with their captions and rewrites")
     sample_captions: int = Field(

@@ -17,6 +17,8 @@ from reid_ray.caption.sampling import sample_images
 from reid_ray.errors import DataError, ReidRayError
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import JobOutput, iter_table, write_bytes, write_json
+from reid_ray.storage.file_systems import locate_in
+from reid_ray.storage.object_store.pointer import reading_place
 from reid_ray.terminal.own_lines import say
 
 PAGE, NUMBERS = "report.html", "statistics.json"
@@ -29,8 +31,9 @@ def run_report(config: ReportJob) -> dict[str, Any]:
     Raises:
         DataError: the run is unfinished or has no captions.
     """
-    run = captioning_manifest(config.run)
-    captions = Path(config.run) / _CAPTIONS_FOLDER
+    place = reading_place(config.run)
+    run = captioning_manifest(place)
+    captions = locate_in(place, _CAPTIONS_FOLDER)
     inputs = {"run": config.run, "images": _images_path(config, run)}
     output = JobOutput("report", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
     if (earlier := output.kept()) is not None:
@@ -62,7 +65,7 @@ def _images_path(config: ReportJob, run: Mapping[str, Any]) -> str | None:
         return None  # the page says why
 
 
-def _samples(config: ReportJob, run: Mapping[str, Any], captions: Path) -> tuple[list[Sample], str]:
+def _samples(config: ReportJob, run: Mapping[str, Any], captions: str) -> tuple[list[Sample], str]:
     """Sampled images with their rows, and a remark if there are none."""
     if not config.sample_images:
         return [], ""

@@ -98,7 +98,7 @@ def test_what_s3_does_not_hold_is_a_counted_row_or_a_refusal(trees, tmp_path, s3
 
 
 def test_an_address_is_no_output_folder():
-    with pytest.raises(ValueError, match=r"is the address s3://bucket/out, but a job writes to a folder"):
+    with pytest.raises(ValueError, match=r"is the address s3://bucket/out, but this job writes to a folder"):
         OutputConfig.model_validate({"path": "s3://bucket/out"})
 
 

@@ -110,7 +110,7 @@ def test_a_lease_of_another_host_is_taken_over_once_it_is_not_renewed(tmp_path, 
 
 def test_a_number_that_another_process_has_now_is_not_the_dead_owner(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EOPNOTSUPP, "no locks")))
-    owner = {**locks._owner("train"), "pid": os.getppid(), "started": "1"}
+    owner = {**locks.this_process("train"), "pid": os.getppid(), "started": "1"}
     lock_path(tmp_path / "out").write_text(json.dumps(owner))
     lock = OutputLock(tmp_path / "out", "a")
     lock.acquire()

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 import pytest
+from bucket import s3_server
 from refusals import refused
 
 from reid_ray.caption.config import CaptionJob
@@ -136,6 +137,18 @@ def test_refiltering_changes_statuses_only(run, tmp_path, alpha, min_agreement, 
     assert statuses["dynamic", "ok"] == 16
     assert manifest["facts"]["changes"] == changes
     assert all((row["reason"] is None) == (row["status"] == "ok") for row in after.to_pylist() if row["kind"] == "rewrite")
+
+
+@pytest.mark.slow
+def test_a_run_at_an_address_is_reported_and_refiltered_as_one_in_a_folder(run, tmp_path):
+    with s3_server() as bucket:
+        there = bucket.put_output(run, "runs/out")
+        for place, out in ((str(run), tmp_path / "here"), (there, tmp_path / "there")):
+            run_report(ReportJob(run=place, sample_images=5, output=OutputConfig(path=str(out / "report"))))
+            run_refilter(RefilterJob(run=place, alpha=0.92, output=OutputConfig(path=str(out / "refiltered"))))
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert (there / "report/statistics.json").read_text() == (here / "report/statistics.json").read_text()
+    assert read_table(there / "refiltered/captions", CAPTIONS).equals(read_table(here / "refiltered/captions", CAPTIONS))
 
 
 def test_refiltering_back_gives_the_first_table(run, tmp_path):
