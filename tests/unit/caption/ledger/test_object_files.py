@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 from bucket import s3_server
+from faulty_store import faulty
 from refusals import refused
+from store_kills import Killer
 
 from reid_ray.caption.ledger.ledger_files import read_ledger_file
 from reid_ray.caption.ledger.row_keys import key_of
 from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, LEDGER, Ledger, delete_ledger, ledger_table, open_ledger, read_index
 from reid_ray.caption.rows import staged_table
 from reid_ray.errors import DataError
+from reid_ray.storage.object_store import object_client
 from reid_ray.storage.object_store.object_client import ObjectFolder
 
 pytestmark = pytest.mark.slow  # a server of objects starts, and is asked over HTTP
@@ -73,3 +76,48 @@ def test_a_commit_that_is_done_again_is_there_once(s3):
         commit(ledger, 1)
         commit(ledger, 1)
         assert ids(ledger) == ["1"]
+
+
+def test_a_kill_before_any_request_loses_no_row_that_was_committed_and_doubles_none(s3):
+    killer, point, died = Killer(), 0, True
+    while died:
+        address = s3.address(f"ledgers/kills/{point}")
+        with open_ledger(address) as ledger:
+            commit(ledger, 1)
+            commit(ledger, 2)
+        said = {"1", "2"}
+
+        def work(address=address, said=said) -> None:
+            with open_ledger(address) as ledger:
+                commit(ledger, 3)
+                said.add("3")
+                ledger.compact()
+                commit(ledger, 4)
+                said.add("4")
+                ledger.compact()
+
+        died = killer.kill_at(point, work)
+        with open_ledger(address) as ledger:
+            assert said <= set(ids(ledger)), point
+            keys = read_index(ledger, retry_failed=True).ok.tolist()
+            assert len(set(keys)) == len(keys)
+            held = set(ids(ledger))
+            ledger.compact()
+            assert set(ids(ledger)) == held
+        point += 1
+    assert point > 12
+    assert said == {"1", "2", "3", "4"}
+
+
+@pytest.mark.parametrize("fault", ["busy", "lost"])
+def test_rows_are_committed_and_merged_through_a_store_that_fails_every_request_once(s3, monkeypatch, fault):
+    monkeypatch.setattr(object_client, "_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(object_client, "_WAITS_S", (0.05, 0.05, 0.05))
+    address = s3.address(f"ledgers/faults/{fault}")
+    with faulty(s3.endpoint, fault) as endpoint, open_ledger(address.replace(s3.endpoint, endpoint)) as ledger:
+        commit(ledger, 1)
+        commit(ledger, 2)
+        ledger.compact()
+        assert len(ledger.row_files()) == 1
+    with open_ledger(address) as ledger:
+        assert ids(ledger) == ["1", "2"]
