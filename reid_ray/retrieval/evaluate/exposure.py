@@ -184,7 +184,7 @@ def _shared(side: Mapping[str, Any] | None, role: str, name: str) -> str | None:
 
 
 def _nothing(found: Mapping[str, Any], of: str) -> str:
-    who = f"none of {of}'s {found['identities']} identities"
+    who = f"none of the {found['identities']} identities of {of}"
     pictures = f"none of its {found['images']} images was found by content or as a near duplicate ({SEARCHED})"
     more = f"; {pictures}" if found["images"] is not None else ""
     return f"As far as is recorded, {who} was trained on or chose the weights{more}."
