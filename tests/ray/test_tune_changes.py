@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from kills import kill_driver_after
@@ -20,6 +21,7 @@ from reid_ray.caption.job import run_caption
 from reid_ray.caption.prompts import STATIC
 from reid_ray.config.base import load_config
 from reid_ray.data.images import decode_image
+from reid_ray.data.seen_rows import seen_by
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.merge.config import MergeJob
 from reid_ray.model.merge.job import run_merge
@@ -82,9 +84,11 @@ def test_an_adapter_alone_captions_as_its_merged_model_does(local_ray, people, t
     states = adapters_in(tuned) | read_state(tuned / TRAINED), read_state(tuned / HEADS)
     write_json(tuned / MANIFEST, {**told, "fingerprint": fingerprint_of(told["base"], *states)})
     run_merge(load_config(MergeJob, None, [f"model={tuned}", f"output.path={tmp_path}/merged", "dtype=float32"]))
-    seen = read_table(tmp_path / "merged" / "seen.parquet", SEEN)
-    assert seen.equals(read_table(tuned / "seen.parquet", SEEN))
-    assert [row["weights"] for row in seen.to_pylist() if row["role"] == "unknown"] == [config.model.base]
+    run_merge(load_config(MergeJob, None, [f"model={config.output.path}/model", f"output.path={tmp_path}/as-tuned"]))
+    as_tuned, changed = (pa.concat_tables(seen_by(tmp_path / name)) for name in ("as-tuned", "merged"))
+    assert as_tuned.equals(read_table(tuned / "seen.parquet", SEEN))
+    assert [row["weights"] for row in as_tuned.to_pylist() if row["role"] == "unknown"] == [config.model.base]
+    assert changed["role"].to_pylist() == ["unknown"]  # what the tuned weights saw says nothing of those that were put in their place
     adapter, greedy = {"adapter": f"{tuned}/adapter"}, {"sampling": {"temperature": 0}, "instructions": ["static"]}
     captioners = {"alone": adapter | greedy, "whole": {"model": f"{tmp_path}/merged"} | greedy}
     values = [
