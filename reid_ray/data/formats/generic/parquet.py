@@ -20,6 +20,7 @@ from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, 
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IMAGES, conform
 from reid_ray.storage.file_systems import Store, open_file_store, open_store
+from reid_ray.storage.object_store.pointer import reading_place
 from reid_ray.storage.table_files import TableFile
 from reid_ray.versions import check_table
 
@@ -55,8 +56,8 @@ def read_parquet(store: Store, source: SourceConfig) -> Records:
 
 
 def _table_store(location: str) -> Store:
-    """A table's folder, given as itself or as the output folder of the job that wrote it."""
-    store = open_store(location)
+    """A table's folder, given as itself or as the output, a folder or an address, of the job that wrote it."""
+    store = open_store(reading_place(location))
     return store.child("captions") if store.is_folder("captions") else store
 
 

@@ -22,11 +22,12 @@ from reid_ray.caption.report.statistics import collect_statistics
 from reid_ray.caption.rows import staged_table
 from reid_ray.caption.sampling import sample_images
 from reid_ray.caption.tally import Tally, run_facts
-from reid_ray.config.common import ImagesConfig, OutputConfig, SyntheticConfig
+from reid_ray.config.common import ImagesConfig, OutputConfig, StorableOutputConfig, SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, table_of
 from reid_ray.storage import JobOutput, TableWriter, read_table
+from reid_ray.storage.file_systems import locate_in
 
 PEOPLE = SyntheticConfig(identities=8, images_per_identity=2, height=64, width=32)
 ATTACK = "A man <script>alert('x')</script> in a coat & hat"
@@ -143,12 +144,14 @@ def test_refiltering_changes_statuses_only(run, tmp_path, alpha, min_agreement, 
 def test_a_run_at_an_address_is_reported_and_refiltered_as_one_in_a_folder(run, tmp_path):
     with s3_server() as bucket:
         there = bucket.put_output(run, "runs/out")
-        for place, out in ((str(run), tmp_path / "here"), (there, tmp_path / "there")):
-            run_report(ReportJob(run=place, sample_images=5, output=OutputConfig(path=str(out / "report"))))
-            run_refilter(RefilterJob(run=place, alpha=0.92, output=OutputConfig(path=str(out / "refiltered"))))
-    here, there = tmp_path / "here", tmp_path / "there"
-    assert (there / "report/statistics.json").read_text() == (here / "report/statistics.json").read_text()
-    assert read_table(there / "refiltered/captions", CAPTIONS).equals(read_table(here / "refiltered/captions", CAPTIONS))
+        refiltered = bucket.address("runs/refiltered")
+        for place, out, other in ((str(run), tmp_path / "here", str(tmp_path / "refiltered")), (there, tmp_path / "there", refiltered)):
+            run_report(ReportJob(run=place, sample_images=5, output=OutputConfig(path=str(out))))
+            run_refilter(RefilterJob(run=place, alpha=0.92, output=StorableOutputConfig(path=other)))
+        strict = [read_table(locate_in(other, "captions"), CAPTIONS) for other in (str(tmp_path / "refiltered"), refiltered)]
+        assert strict[0].equals(strict[1])
+        assert run_report(ReportJob(run=refiltered, sample_images=5, output=OutputConfig(path=str(tmp_path / "again"))))["counts"]
+    assert (tmp_path / "there/statistics.json").read_text() == (tmp_path / "here/statistics.json").read_text()
 
 
 def test_refiltering_back_gives_the_first_table(run, tmp_path):

@@ -9,6 +9,7 @@ from refusals import refused
 
 from reid_ray.config import Section
 from reid_ray.config.common import ImagesConfig
+from reid_ray.data.formats.generic.parquet import _table_store
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, table_of
 from reid_ray.storage import JobOutput, TableWriter, parquet_files, read_manifest, read_table, run_of
@@ -50,6 +51,8 @@ def test_a_table_its_manifest_and_its_run_are_found_by_the_outputs_address(s3):
     assert read_table(table, CAPTIONS).equals(rows(1))
     file = s3.address("a b/out/captions/part-00000.parquet")
     assert read_table(file, CAPTIONS).equals(rows(1))
+    store = _table_store(out)  # as export and lint find captions
+    assert [store.locate(name) for name in store.walk()] == [str(each) for each in parquet_files(table)]
     first = content_at(table)
     assert content_at(table) == first
     write(out, 2)
