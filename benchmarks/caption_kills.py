@@ -49,7 +49,7 @@ from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.storage import TableWriter, read_table
 
 KINDS = ("caption actor", "driver", "raylet of the second node")
-ACTOR = "CaptionStage"
+ACTOR = "CaptionActor"
 UNDISTURBED = "undisturbed"
 COMPARED = ("caption_id", "image_id", "image_sha256", "kind", "text", "status", "instruction_id", "prompt_fingerprint", "model", "revision")
 MOST_FAILURES = 5  # of a job's drivers, one after the other with nothing new on disk

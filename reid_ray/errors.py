@@ -47,6 +47,10 @@ class TrainingError(ReidRayError):
     """Training cannot go on, and would end so again, such as by a loss that is not a number; on all workers alike. Names the step."""
 
 
+class EngineDownError(ReidRayError):
+    """A language model's engine does not work: it dies at its start or on every row, or rejects whatever it is asked."""
+
+
 def reason_of(error: BaseException) -> str:
     """Why a library failed, on one line that may be kept in a row or a log: its kind and message, at most 200 characters.
 

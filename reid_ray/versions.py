@@ -76,7 +76,7 @@ FORMATS = {
             "pictures.arrow is a folder of files, each picture with its row and perceptual hash; otherwise as 2",
         ),
     ),
-    "ledger": Format("a caption ledger", ("a file format.json with this number; rows as in 0",)),
+    "ledger": Format("a caption ledger", ("a file format.json with this number; rows as in 0", "no folder attempts; rows as in 0")),
     "index": Format("a gallery index", (_FIRST,)),
     "evaluation": Format(
         "the result of an evaluation",

@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.caption_engines.scripted_gpu import GpuLike, ScriptedGpu
 from reid_ray.caption.config import CaptionerConfig
-from reid_ray.caption.engines.vllm_engine import ChatEngine, Conversation, Engine, Reply
+from reid_ray.caption.engines.protocol import ChatEngine, Conversation, Reply
+from reid_ray.caption.engines.vllm_engine import Engine
 from reid_ray.model.model_files import resolve_model
 
 GPU = GpuLike(step_s=0.01, max_num_seqs=32)

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.caption_engines.answer_lengths import answer_tokens
 from benchmarks.caption_engines.continuous_batch import ContinuousBatch, Request, steps_at_best
 from benchmarks.caption_engines.step_log import EngineLog, StepLog
-from reid_ray.caption.engines.vllm_engine import Conversation, Reply
+from reid_ray.caption.engines.protocol import Conversation, Reply
 
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "brown", "pink")
 _PIXELS_A_TOKEN = 28  # of a side, in Qwen2-VL and Qwen2.5-VL

@@ -1,38 +1,39 @@
-"""Captioner: images -> captions by a multimodal LLM (decode, prompt, generate, clean); every image ends in a caption or a reason.
+"""Captioner: one image -> its captions by a multimodal LLM (decode, prompt, generate, clean); every image ends in a caption or a reason.
 
-Knows instructions and what a failed caption is; not where images come from or what becomes of captions. `Captioner` is what each
-Ray Data actor holds; tests call it directly, with a scripted engine or a real one.
+Knows what is asked of an image and what a failed caption is; not who answers, where images come from or what becomes of captions. The
+work on an image is a generator: it yields the requests that it has, is sent their replies, and returns its rows.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
 from PIL import Image
 
 from reid_ray.caption.config import CaptionerConfig
-from reid_ray.caption.engines.vllm_engine import ChatEngine, Conversation, Engine
+from reid_ray.caption.engines.protocol import Conversation, Reply
 from reid_ray.caption.filters.cleaning import BadAnswerError, clean_answer
-from reid_ray.caption.ledger.content_keys import caption_id, prompt_fingerprint
-from reid_ray.caption.live_metrics import StageMetrics
-from reid_ray.caption.prompts import Instruction, dynamic_instruction, fingerprint_text, static_instruction
-from reid_ray.caption.rows import reason_code, staged_table
+from reid_ray.caption.ledger.content_keys import prompt_fingerprint
+from reid_ray.caption.ledger.row_keys import CaptionRequest, ImageAsk
+from reid_ray.caption.prompts import Instruction, fingerprint_text, instruction_of
+from reid_ray.caption.rows import reason_code
+from reid_ray.caption.streaming.engine_loop import Request
 from reid_ray.data.images import BadImageError, decode_image
 from reid_ray.data.pieces import UNREAD
-from reid_ray.model.model_files import resolve_model
 from reid_ray.records import IDENTITY_COLUMNS
+
+Row = dict[str, Any]  # of the LEDGER schema
+Conversing = Generator[list[Request], list[Reply], list[Row]]
 
 
 @dataclass
 class _Draft:
-    """One caption in the making: an image's row without its bytes, what is asked, and what came of it."""
+    """One caption in the making: what is asked, and what came of it."""
 
-    image: dict[str, Any]
-    instruction: Instruction
+    ask: CaptionRequest
+    instruction: Instruction  # the one that was tried last
     picture: Image.Image | None
     text: str | None = None
     reason: str | None = None
@@ -40,114 +41,81 @@ class _Draft:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     tries: int = 0
-    tried: list[Instruction] = field(default_factory=list)  # dynamic instructions that failed before this one
-
-    @property
-    def first(self) -> Instruction:
-        """The instruction drawn first: it names the caption, whichever one gave the text."""
-        return self.tried[0] if self.tried else self.instruction
+    chain: int = field(default=0)  # place of `instruction` in the ask's
 
     @property
     def ok(self) -> bool:
         return self.text is not None
 
+    @property
+    def key(self) -> bytes:
+        """The ledger's key: of the instruction that gave the text, or of all that gave none."""
+        return self.ask.keys[self.chain if self.ok else -1]
 
-@dataclass
-class _ImageDrafts:
-    drafts: list[_Draft] = field(default_factory=list)
-
-    def outcome(self) -> str:
-        """Ok if the image has a caption, else the code of its last failure."""
-        return "ok" if any(draft.ok for draft in self.drafts) else reason_code(self.drafts[-1].reason)
+    @property
+    def rejected(self) -> bool:
+        return str(self.reason).startswith("rejected")
 
 
 class Captioner:
-    """Captions IMAGES tables. Building it loads the model.
+    """Turns images into works that ask an engine; holds no engine.
 
     Args:
         name: the captioner's name in the configuration, for the rows.
-        config: model, instructions, engine and sampling.
+        config: model, limits and sampling.
         revision: what identifies the weights, for the rows.
         templates: id -> template of the dynamic instruction; None takes this project's own.
         max_pixels: an image whose header claims more is not decoded.
-        engine: used instead of a vLLM engine of `config`.
     """
 
     def __init__(
-        self,
-        name: str,
-        config: CaptionerConfig,
-        *,
-        revision: str,
-        max_pixels: int,
-        templates: Mapping[str, str] | None = None,
-        engine: ChatEngine | None = None,
+        self, name: str, config: CaptionerConfig, *, revision: str, max_pixels: int, templates: Mapping[str, str] | None = None
     ) -> None:
-        clock = time.perf_counter()
         self._name, self._config, self._revision, self._max_pixels = name, config, revision, max_pixels
         self._templates = templates
-        self._engine = engine or Engine(
-            resolve_model(config.model, field=f"captioners.{name}.model"),
-            revision=config.revision,
-            config=config.engine,
-            sampling=config.sampling,
-            images=1,
-            pool=config.pool,
-            adapter=config.adapter,
-            field=f"captioners.{name}",
-        )
-        self._metrics = StageMetrics("captioner")
-        self._startup: float | None = time.perf_counter() - clock
+        self._prompts: dict[str, str] = {}  # instruction id -> prompt fingerprint
 
-    @property
-    def engine(self) -> ChatEngine:
-        """The engine, for a second captioner in the same process."""
-        return self._engine
+    def work(self, image: Row, ask: ImageAsk) -> Conversing:
+        """The captions that an image lacks.
 
-    def __call__(self, images: pa.Table) -> pa.Table:
-        """An IMAGES table -> a STAGED table with one row or more per image, in order."""
-        clock = time.perf_counter()
-        per_image = [self._drafts(row) for row in images.to_pylist()]
-        self._generate([draft for image in per_image for draft in image.drafts])
-        self._retry_failed_dynamic([draft for image in per_image for draft in image.drafts])
-        self._replace_failed_dynamic(per_image)
-        seconds = time.perf_counter() - clock
-        table = self._table(per_image, seconds)
-        self._metrics.count(table, seconds)
-        return table
+        Args:
+            image: a SOURCED row.
+            ask: what it lacks.
+        """
+        drafts = self._drafts(image, ask)
+        yield from self._generate(drafts)
+        for _ in range(self._config.template_tries - 1):
+            yield from self._generate(self._with_another_template(drafts))
+        if ask.stand_in is not None and (failed := next((draft for draft in drafts if not draft.ok and draft.picture is not None), None)):
+            drafts.append(self._draft(ask.stand_in, failed.picture))
+            yield from self._generate(drafts[-1:])
+        return self._rows(image, drafts)
 
-    def _drafts(self, row: dict[str, Any]) -> _ImageDrafts:
-        data = row.pop("image")
+    def given_up(self, image: Row, ask: ImageAsk, reason: str) -> list[Row]:
+        """The captions that an image lacks as failed rows; its bytes are not touched."""
+        drafts = [self._draft(request, None, reason=reason) for request in ask.requests]
+        return self._rows(image, drafts)
+
+    def _drafts(self, image: Row, ask: ImageAsk) -> list[_Draft]:
+        data = image.pop("image")
         try:
-            picture = decode_image(data, max_pixels=self._max_pixels, unread=row.pop(UNREAD.name, None))
+            picture = decode_image(data, max_pixels=self._max_pixels, unread=image.pop(UNREAD.name, None))
         except BadImageError as error:
-            reason = f"{error} ({row['path']})" if data is None and row["path"] else str(error)
-            return _ImageDrafts([_Draft(row, instruction, None, reason=reason) for instruction in self._instructions(row)])
-        # The model sees a few hundred pixels at most; a batch of full-size photographs would only take memory.
+            reason = f"{error} ({image['path']})" if data is None and image["path"] else str(error)
+            return [self._draft(request, None, reason=reason) for request in ask.requests]
+        # The model sees a few hundred pixels at most; full-size photographs that wait would only take memory.
         picture.thumbnail((self._config.max_side, self._config.max_side))
-        return _ImageDrafts([_Draft(row, instruction, picture) for instruction in self._instructions(row)])
+        return [self._draft(request, picture) for request in ask.requests]
 
-    def _instructions(self, row: dict[str, Any]) -> list[Instruction]:
-        key = self._key(row)
-        return [
-            static_instruction() if kind == "static" else dynamic_instruction(key, templates=self._templates)
-            for kind in self._config.instructions
-        ]
+    def _draft(self, request: CaptionRequest, picture: Image.Image | None, *, reason: str | None = None) -> _Draft:
+        return _Draft(request, instruction_of(request.instruction_ids[0], self._templates), picture, reason=reason)
 
-    def _key(self, row: dict[str, Any]) -> str:
-        return f"{self._config.sampling.seed} {row['image_sha256'] or row['image_id']}"
-
-    def _generate(self, drafts: Sequence[_Draft]) -> None:
+    def _generate(self, drafts: Sequence[_Draft]) -> Generator[list[Request], list[Reply], None]:
         asked = [draft for draft in drafts if draft.picture is not None]
         if not asked:  # an image that is given up must not touch the engine at all
             return
         first = self._config.instruction_first
-        if first:
-            # Prompts that begin alike stand together. With pictures first they do already: an image's drafts are neighbours.
-            asked.sort(key=lambda draft: draft.instruction.id)
-        replies = self._engine.chat(
-            [_conversation(draft, instruction_first=first) for draft in asked], [self._stream(draft) for draft in asked]
-        )
+        replies = yield [Request(_conversation(draft, instruction_first=first), _stream(draft)) for draft in asked]
         for draft, reply in zip(asked, replies, strict=True):
             draft.tries += 1
             draft.tokens += reply.tokens
@@ -162,49 +130,26 @@ class Captioner:
             except BadAnswerError as error:
                 draft.reason = str(error)
 
-    def _retry_failed_dynamic(self, drafts: Sequence[_Draft]) -> None:
-        """A dynamic caption that failed is asked for again with another template; an image that the engine refuses is not."""
-        for _ in range(self._config.template_tries - 1):
-            failed = [
-                draft
-                for draft in drafts
-                if not draft.ok and draft.picture is not None and draft.instruction.kind == "dynamic" and not _rejected(draft)
-            ]
-            for draft in failed:
-                draft.tried.append(draft.instruction)
-                draft.instruction = dynamic_instruction(
-                    self._key(draft.image), templates=self._templates, tried=[instruction.id for instruction in draft.tried]
-                )
-            self._generate(failed)
+    def _with_another_template(self, drafts: Sequence[_Draft]) -> list[_Draft]:
+        """Dynamic captions that failed, to be asked for again; an image that the engine refuses is not."""
+        failed = [
+            draft for draft in drafts if not draft.ok and draft.picture is not None and draft.ask.kind == "dynamic" and not draft.rejected
+        ]
+        for draft in failed:
+            draft.chain += 1
+            draft.instruction = instruction_of(draft.ask.instruction_ids[draft.chain], self._templates)
+        return failed
 
-    def _replace_failed_dynamic(self, per_image: Sequence[_ImageDrafts]) -> None:
-        """A dynamic caption that failed is replaced by a static one of the same image, unless that is asked for anyway."""
-        if "static" in self._config.instructions:
-            return
-        retries = []
-        for image in per_image:
-            failed = [draft for draft in image.drafts if not draft.ok and draft.picture is not None]
-            for draft in failed[:1]:
-                retries.append(_Draft(draft.image, static_instruction(), draft.picture))
-                image.drafts.append(retries[-1])
-        self._generate(retries)
+    def _rows(self, image: Row, drafts: Sequence[_Draft]) -> list[Row]:
+        outcome = "ok" if any(draft.ok for draft in drafts) else reason_code(drafts[-1].reason)
+        return [self._row(image, draft) | {"image_outcome": None if number else outcome} for number, draft in enumerate(drafts)]
 
-    def _table(self, per_image: Sequence[_ImageDrafts], seconds: float) -> pa.Table:
-        rows = []
-        for image in per_image:
-            for number, draft in enumerate(image.drafts):
-                rows.append(self._row(draft) | {"image_outcome": None if number else image.outcome()})
-        for row in rows:
-            row["seconds"] = seconds / len(rows)
-        if rows:
-            rows[0]["startup_seconds"], self._startup = self._startup, None
-        return staged_table(rows)
-
-    def _row(self, draft: _Draft) -> dict[str, Any]:
+    def _row(self, image: Row, draft: _Draft) -> Row:
         return {
-            "caption_id": self._id(draft),
-            "image_id": draft.image["image_id"],
-            "image_sha256": draft.image["image_sha256"],
+            "key": draft.key,
+            "caption_id": draft.ask.caption_id,
+            "image_id": image["image_id"],
+            "image_sha256": image["image_sha256"],
             "kind": draft.instruction.kind,
             "text": draft.text,
             "status": "ok" if draft.ok else "failed",
@@ -219,31 +164,20 @@ class Captioner:
             "tokens": draft.tokens,
             "prompt_tokens": draft.prompt_tokens,
             "cached_tokens": draft.cached_tokens,
-            **{name: draft.image[name] for name in IDENTITY_COLUMNS},
+            **{name: image[name] for name in IDENTITY_COLUMNS},
         }
 
-    def _id(self, draft: _Draft) -> str:
-        return caption_id(
-            image_id=draft.image["image_id"],
-            image_sha256=draft.image["image_sha256"],
-            instruction_id=draft.first.id,
-            model=self._config.model,
-            revision=self._revision,
-            prompt=self._prompt(draft.first),
-        )
-
-    def _stream(self, draft: _Draft) -> str:
-        """The name of a request, from which its random stream derives: a stream of its own for every try."""
-        return f"{self._id(draft)} {draft.tries}" if draft.tries else self._id(draft)
-
     def _prompt(self, instruction: Instruction) -> str:
-        return prompt_fingerprint(
-            fingerprint_text(instruction.text, instruction_first=self._config.instruction_first), self._config.sampling
-        )
+        if instruction.id not in self._prompts:
+            self._prompts[instruction.id] = prompt_fingerprint(
+                fingerprint_text(instruction.text, instruction_first=self._config.instruction_first), self._config.sampling
+            )
+        return self._prompts[instruction.id]
 
 
-def _rejected(draft: _Draft) -> bool:
-    return str(draft.reason).startswith("rejected")
+def _stream(draft: _Draft) -> str:
+    """The name of a request, from which its random stream derives: a stream of its own for every try."""
+    return f"{draft.ask.caption_id} {draft.tries}" if draft.tries else draft.ask.caption_id
 
 
 def _conversation(draft: _Draft, *, instruction_first: bool) -> Conversation:

@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 from reid_ray.caption.config import CaptionJob
-from reid_ray.caption.engines.vllm_engine import ChatEngine, model_facts
+from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
+from reid_ray.caption.engines.vllm_engine import model_facts
 from reid_ray.caption.ledger.content_keys import digest
 from reid_ray.caption.ledger.write_ahead_log import delete_ledger, open_ledger
 from reid_ray.caption.mine.patterns import load_templates
@@ -31,7 +32,7 @@ from reid_ray.terminal.own_lines import say
 CAPTIONS_FOLDER = "captions"
 
 
-def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict[str, Any]:
+def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | None = None) -> dict[str, Any]:
     """Run the job of `config`; returns the manifest of its output folder, which holds captions/*.parquet.
 
     Rows that the ledger beside the output holds are not made again; see caption.ledger.
@@ -56,7 +57,7 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | None = None) -> dict
     with output.hold(), open_ledger(output.location) as ledger:
         if (finished := output.kept(stale=lambda earlier: _due(earlier, config))) is not None:
             return finished
-        with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
+        with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s, in_order=False):
             _check_resources(config)
             if engine is None:
                 _fetch_models(config)

@@ -5,16 +5,16 @@ Knows the stages' order and their actors; what is missing is found by missing.py
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from reid_ray import errors
+from reid_ray.caption.actors import CaptionActor, PassPlace, RewriteActor, calls_at_once
 from reid_ray.caption.config import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
-from reid_ray.caption.engines.vllm_engine import ChatEngine, engine_environment
+from reid_ray.caption.drain import drained
+from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
+from reid_ray.caption.engines.vllm_engine import engine_environment
 from reid_ray.caption.ledger.missing import (
     MissingFilter,
     PassPlan,
@@ -28,11 +28,11 @@ from reid_ray.caption.ledger.missing import (
 from reid_ray.caption.ledger.publish import published_rows
 from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import Index, Ledger, read_index
-from reid_ray.caption.stages import CaptionStage, RewriteStage
+from reid_ray.caption.remote_board import Broken, RemoteBoard, remote_board
 from reid_ray.caption.tally import Tally
 from reid_ray.data.execution import actor_pool
 from reid_ray.data.sources import ImageListing, read_images
-from reid_ray.errors import ConfigError, DataError, ReidRayError
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.model_files import resolve_model
 from reid_ray.progress import progress_bar
 
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     import ray.data
 
 _MAX_ROUNDS = 3  # a source that changes while it is read may need a second look
-_COMPACT_EVERY = 512  # blocks
-_TOLD = re.compile(r"^reid_ray\.errors\.(\w+): (.+)$", re.MULTILINE)  # the last line of a traceback
-_COMPACT_AFTER_S = 300.0  # an actor that lost its answer looks for its block by name
 
 
 class CaptionRun:
@@ -66,10 +63,11 @@ class CaptionRun:
         *,
         models: Mapping[str, Any],
         templates: Mapping[str, Mapping[str, str]],
-        engine: ChatEngine | None,
+        engine: ChatEngine | StreamingEngine | None,
     ) -> None:
         self._config, self.listing, self._ledger = config, listing, ledger
         self._models, self._templates, self._engine = models, templates, engine
+        self._boards: list[RemoteBoard] = []  # of the passes so far
         self.throughput: dict[str, dict[str, Any]] = {}  # captioner -> what its last pass did a second; see Tally.throughput
         self._rewrites = (
             RewriteRecipe(
@@ -104,24 +102,26 @@ class CaptionRun:
             DataError: the images keep changing.
         """
         self._ledger.compact()
-        before, made = self._index(), 0
-        for number in range(_MAX_ROUNDS + 1):
+        before, made, broken = self._index(), 0, Broken("caption")
+        changes = 0  # rounds that became due though no actor handed rows back: the source changed
+        while True:
             left = 0
-            if number:
-                self.listing = renewed(self.listing, self._ledger)
             for name in self.names:
                 view, index = look_up_listing(self.listing, self._ledger), self._index()
                 plan = plan_pass(view, self._recipes[name], self._rewrites, index)
                 if plan.done:
                     continue
-                if number == _MAX_ROUNDS:
+                if changes == _MAX_ROUNDS:
                     raise DataError(f"{self.listing.origin}: changes while it is being read; run the command again when it has settled")
                 left += 1
                 made += self._execute(name, plan, index, record=bool(view.unknown))
             if not left:
                 break
+            changes += not broken.seen(self._boards)
+            self._boards.clear()
+            self.listing = renewed(self.listing, self._ledger)
         self._ledger.compact()
-        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made}
+        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made, "broken_actors": broken.reasons}
 
     def rows(self, name: str) -> Iterator[pa.Table]:
         """The result of one captioner's pass as STAGED tables, in the images' order; call after make()."""
@@ -137,7 +137,7 @@ class CaptionRun:
         """Run one pass over what it lacks; returns the rows made."""
         captions = self._captions(name, plan, index, record=record)
         if self._rewrites is not None:
-            captions = self._rewritten(captions, plan.pending)
+            captions = self._rewritten(captions, plan.pending, index)
         tally = Tally()
         assert captions is not None  # a plan that is not done has one or the other
         with progress_bar(f"caption {name}", self.listing.count, initial=self.listing.count - plan.images) as bar:
@@ -164,17 +164,21 @@ class CaptionRun:
             "revision": self._models["captioners"][name]["revision"],
             "max_pixels": self._config.images.max_pixels,
             "templates": self._templates.get(name),
-            **({} if self._engine is None else {"engine": self._engine}),
         }
         return images.map_batches(
-            CaptionStage,
+            CaptionActor,
             fn_constructor_args=(arguments, config),
-            fn_constructor_kwargs={"recipe": recipe, "ledger": self._ledger, "timeout_s": self._config.ledger.batch_timeout_s},
+            fn_constructor_kwargs={"place": self._place(index), "engine": self._engine},
             runtime_env=_environment(config, f"captioners.{name}.model"),
-            **actor_pool(config.pool, restarts=-1),
+            **actor_pool(config.pool, restarts=-1, calls=calls_at_once(config)),
         )
 
-    def _rewritten(self, captions: ray.data.Dataset | None, pending: np.ndarray) -> ray.data.Dataset:
+    def _place(self, index: Index) -> PassPlace:
+        board = remote_board(index)
+        self._boards.append(board)
+        return PassPlace(self._ledger, board, self._config.ledger)
+
+    def _rewritten(self, captions: ray.data.Dataset | None, pending: np.ndarray, index: Index) -> ray.data.Dataset:
         """Rewriting and keeping the faithful are one stage: an unfaithful rewrite is drawn again on the spot."""
         if len(pending):
             earlier = self._earlier(pending)
@@ -187,9 +191,8 @@ class CaptionRun:
             config.rewriter,
             config.faithfulness,
             recipe=self._rewrites,
-            ledger=self._ledger,
+            place=self._place(index),
             revision=self._models["rewriter"]["revision"],
-            timeout_s=config.ledger.batch_timeout_s,
             engine=self._engine,
         )
 
@@ -210,10 +213,9 @@ def rewritten(
     faithfulness: FaithfulnessConfig,
     *,
     recipe: RewriteRecipe,
-    ledger: Ledger,
+    place: PassPlace,
     revision: str,
-    timeout_s: float,
-    engine: ChatEngine | None,
+    engine: ChatEngine | StreamingEngine | None,
 ) -> ray.data.Dataset:
     """LEDGER rows of captions -> the same rows and their rewrites, by a pool of actors, committed to the ledger.
 
@@ -222,64 +224,17 @@ def rewritten(
         config: the language model.
         faithfulness: the filter, which draws a rewrite again on the spot.
         recipe: of both.
-        ledger: of this run.
+        place: of this pass.
         revision: what identifies the language model's weights.
-        timeout_s: what one batch may take.
         engine: used instead of a vLLM engine of `config`.
     """
-    arguments = {
-        "config": config,
-        "faithfulness": faithfulness,
-        "revision": revision,
-        **({} if engine is None else {"engine": engine}),
-    }
     return captions.map_batches(
-        RewriteStage,
-        fn_constructor_args=(arguments,),
-        fn_constructor_kwargs={"recipe": recipe, "ledger": ledger, "timeout_s": timeout_s},
+        RewriteActor,
+        fn_constructor_args=(config, faithfulness),
+        fn_constructor_kwargs={"recipe": recipe, "revision": revision, "place": place, "engine": engine},
         runtime_env=_environment(config, "rewriter.model"),
-        **actor_pool(config.pool, restarts=-1),
+        **actor_pool(config.pool, restarts=-1, calls=calls_at_once(config)),
     )
-
-
-def drained(rows: ray.data.Dataset, ledger: Ledger, see: Callable[[pa.Table], None]) -> int:
-    """Run a pipeline of LEDGER rows to its end, showing each table to `see`; returns the rows that this run made.
-
-    The ledger is compacted on the way.
-    """
-    files, made, since = frozenset(ledger.row_files()), 0, 0
-    for table in _unwrapped_errors(rows.iter_batches(batch_size=None, batch_format="pyarrow")):
-        see(table)
-        made += pc.sum(pc.equal(table["run"], ledger.run)).as_py() or 0
-        since += 1
-        if since >= _COMPACT_EVERY:
-            ledger.compact(keep=files, older_than_s=_COMPACT_AFTER_S)
-            since = 0
-    return made
-
-
-def _unwrapped_errors(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same tables; an actor's error for the user is raised as itself, without Ray's wrappings."""
-    try:
-        yield from tables
-    except Exception as error:
-        inner: BaseException | None = error
-        said = None
-        while inner is not None:
-            said = inner if isinstance(inner, ReidRayError) else said  # the innermost: Ray's wrappings pass for what they wrap
-            inner = getattr(inner, "cause", None) or inner.__cause__
-        if said is None:
-            _raise_told(str(error))
-            raise
-        raise type(said)(str(said).partition("\n")[0]) from None  # one sentence; Ray Data appends advice of its own
-
-
-def _raise_told(message: str) -> None:
-    """Raise the error for the user that a message quotes, if any: of an actor that dies in its __init__, Ray keeps the words alone."""
-    for kind, sentence in reversed(_TOLD.findall(message)):
-        found = getattr(errors, kind, None)
-        if isinstance(found, type) and issubclass(found, ReidRayError):
-            raise found(sentence) from None
 
 
 def _refuse_duplicates(config: CaptionJob, recipes: Mapping[str, CaptionRecipe]) -> None:

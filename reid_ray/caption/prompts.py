@@ -64,6 +64,14 @@ def dynamic_instruction(key: str, *, templates: Mapping[str, str] | None = None,
     return Instruction(f"dynamic/{template_id}", "dynamic", DYNAMIC.format(template=templates[template_id]))
 
 
+def instruction_of(instruction_id: str, templates: Mapping[str, str] | None = None) -> Instruction:
+    """The instruction of an id that static_instruction or dynamic_instruction gave, of the same templates."""
+    if instruction_id == static_instruction().id:
+        return static_instruction()
+    template = (TEMPLATES if templates is None else templates)[instruction_id.removeprefix("dynamic/")]
+    return Instruction(instruction_id, "dynamic", DYNAMIC.format(template=template))
+
+
 def rewrite_request(caption: str, *, instruction_first: bool = False) -> str:
     """What the rewriter is sent: the caption, then the instruction, as in LLM-DA; or the other way round."""
     return f"{REWRITE}\n{caption}" if instruction_first else f"{caption}\n{REWRITE}"

@@ -31,6 +31,7 @@ JSON_STEPS: dict[tuple[str, int], JsonStep] = {
     **{(kind, 0): _same_object for kind in FORMATS if kind not in TABLES and kind not in REGENERATED},
     ("prepared", 1): _same_object,  # what images were seen cannot be told afterwards; readers do without
     ("prepared", 2): _same_object,  # one file of pictures is read as a folder of them is
+    ("ledger", 1): _same_object,  # opening it removes the folder
     ("evaluation", 1): _same_object,
     ("evaluation", 2): _same_object,  # readers fill in what an older result does not tell
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mutation import Mutation
 
-_ATTEMPTS = ("tests/unit/caption/ledger/test_quarantine.py",)
+_ATTEMPTS = ("tests/unit/caption/ledger/test_attempt_board.py",)
+_STREAMS = ("tests/unit/caption/streaming/test_streams.py",)
 _CAPTION = "tests/unit/caption/"
 _IDS = ("tests/unit/caption/ledger/test_content_keys.py",)
 _KEYS = ("tests/unit/caption/ledger/test_row_keys.py",)
@@ -40,31 +41,55 @@ MUTATIONS = (
         _EXISTING,
     ),
     # --- what died, and who is to blame
-    Mutation("two deaths at the start are enough", "reid_ray/caption/ledger/quarantine.py", "_STARTS = 8", "_STARTS = 2", _ATTEMPTS),
-    Mutation("a start that dies is tried for ever", "reid_ray/caption/ledger/quarantine.py", "_STARTS = 8", "_STARTS = 800", _ATTEMPTS),
     Mutation(
-        "a streak is never forgotten",
-        "reid_ray/caption/ledger/quarantine.py",
-        "        mark.clear()\n        self._streak.unlink(missing_ok=True)\n",
-        "        mark.clear()\n",
+        "four deaths are enough to take an engine for dead",
+        "reid_ray/caption/ledger/attempt_board.py",
+        "_DOWN_AFTER = 8",
+        "_DOWN_AFTER = 4",
         _ATTEMPTS,
     ),
     Mutation(
-        "one death is enough to give a row up", "reid_ray/caption/ledger/quarantine.py", "_DEATHS_ALONE = 2", "_DEATHS_ALONE = 1", _ATTEMPTS
+        "an engine that dies is tried for ever",
+        "reid_ray/caption/ledger/attempt_board.py",
+        "_DOWN_AFTER = 8",
+        "_DOWN_AFTER = 800",
+        _ATTEMPTS,
     ),
+    Mutation("a streak is never forgotten", "reid_ray/caption/ledger/attempt_board.py", "        self._streak = 0\n", "", _ATTEMPTS),
     Mutation(
-        "a batch that was committed is done again",
-        "reid_ray/caption/ledger/quarantine.py",
-        "if earlier is not None:",
-        "if earlier is None and earlier is not None:",
+        "one death is enough to give a row up",
+        "reid_ray/caption/ledger/attempt_board.py",
+        "_DEATHS_ALONE = 2",
+        "_DEATHS_ALONE = 1",
         _ATTEMPTS,
     ),
     Mutation(
-        "an exception leaves no reason",
-        "reid_ray/caption/ledger/quarantine.py",
-        "                mark.explain(without_texts(reason_of(error), _texts(rows)))\n",
-        "",
+        "a broken actor gives up the rows that it is handed",
+        "reid_ray/caption/ledger/attempt_board.py",
+        "_BROKEN_AFTER = 4",
+        "_BROKEN_AFTER = 400",
         _ATTEMPTS,
+    ),
+    Mutation(
+        "what an actor says of its end is forgotten",
+        "reid_ray/caption/ledger/attempt_board.py",
+        "state.explained or reason or _NO_WORD",
+        "reason or _NO_WORD",
+        _ATTEMPTS,
+    ),
+    Mutation(
+        "suspects are with the engine beside others",
+        "reid_ray/caption/streaming/admission.py",
+        "or group != self._next():",
+        "or False:",
+        _STREAMS,
+    ),
+    Mutation(
+        "a slow request holds its engine for ever",
+        "reid_ray/caption/streaming/engine_loop.py",
+        "self._engine.abort(slow)",
+        "return",
+        _STREAMS,
     ),
     # --- the ledger
     Mutation(
@@ -172,15 +197,15 @@ MUTATIONS = (
     Mutation(
         "a second try draws from the first one's seed",
         "reid_ray/caption/image_captions.py",
-        'return f"{self._id(draft)} {draft.tries}" if draft.tries else self._id(draft)',
-        "return self._id(draft)",
+        'return f"{draft.ask.caption_id} {draft.tries}" if draft.tries else draft.ask.caption_id',
+        "return draft.ask.caption_id",
         (_CAPTION + "test_image_captions.py",),
     ),
     Mutation(
         "every try of a rewrite draws from one seed",
         "reid_ray/caption/rewrites.py",
-        '[f"{rewrite.id} {rewrite.tries}" for rewrite in rewrites]',
-        "[rewrite.id for rewrite in rewrites]",
+        'f"{rewrite.id} {rewrite.tries}"',
+        "rewrite.id",
         (_CAPTION + "test_rewrites.py",),
     ),
     Mutation(

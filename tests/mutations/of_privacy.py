@@ -12,16 +12,16 @@ MUTATIONS = (
     # --- what is left behind
     Mutation(
         "a reason quotes what an engine was told",
-        "reid_ray/caption/ledger/quarantine.py",
-        "without_texts(reason_of(error), _texts(rows))",
-        'f"{type(error).__name__}: {error}"',
+        "reid_ray/caption/streaming/engine_loop.py",
+        "self._die(reason_of(error))",
+        'self._die(f"{type(error).__name__}: {error}")',
         _PRIVACY,
     ),
     Mutation(
-        "a reason repeats a text of its batch",
-        "reid_ray/caption/ledger/quarantine.py",
-        "without_texts(reason_of(error), _texts(rows))",
-        "reason_of(error)",
+        "a reason repeats a text of what is asked",
+        "reid_ray/caption/streaming/engine_loop.py",
+        "self._explain(without_texts(reason, self._texts()))",
+        "self._explain(reason)",
         _PRIVACY,
     ),
     Mutation(

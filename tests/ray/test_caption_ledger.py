@@ -25,19 +25,18 @@ from PIL import Image
 from refusals import refused
 
 from reid_ray.caption.config import CaptionJob
-from reid_ray.caption.engines.vllm_engine import Reply
+from reid_ray.caption.engines.protocol import Reply
 from reid_ray.caption.existing.config import RewriteJob
 from reid_ray.caption.existing.job import run_rewrite
 from reid_ray.caption.job import run_caption
 from reid_ray.caption.ledger.content_keys import falls_in_share
-from reid_ray.caption.ledger.quarantine import EngineDownError
 from reid_ray.caption.refilter.config import RefilterJob
 from reid_ray.caption.refilter.job import run_refilter
 from reid_ray.caption.report.config import ReportJob
 from reid_ray.caption.report.job import run_report
 from reid_ray.config.base import load_config
 from reid_ray.config.common import OutputConfig
-from reid_ray.errors import DataError
+from reid_ray.errors import DataError, EngineDownError
 from reid_ray.records import CAPTIONS, table_of
 from reid_ray.storage import TableWriter, read_manifest, read_table
 
@@ -90,7 +89,7 @@ def stages_of(pid: int) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if any("Stage" in word and word.startswith("ray::") for word in process.cmdline()):
+            if any("Actor(" in word or ("Actor)" in word and word.startswith("ray::")) for word in process.cmdline()):
                 found.append(process)
     return found
 
@@ -327,6 +326,7 @@ def test_a_table_of_captions_is_rewritten_and_what_a_dead_run_finished_is_not_as
             f"output.path={tmp_path}/out",
             "output.if_exists=reuse",
             "rewriter.pool.batch_size=1",
+            "rewriter.engine.max_num_seqs=1",
         ]
         config = load_config(RewriteJob, None, [*values, "faithfulness.alpha=-1", "faithfulness.max_tries=2"])
         return run_rewrite(config, engine=engine)
@@ -334,11 +334,16 @@ def test_a_table_of_captions_is_rewritten_and_what_a_dead_run_finished_is_not_as
     with pytest.raises(EngineDownError):
         rewrite([*test, *rows, *earlier], TextEngine(tmp_path / "log", down=True))
     before = Counter(TextEngine(tmp_path / "log").asked())
-    assert before == Counter({**dict.fromkeys(range(8), 1), FLAKY: 2, REFUSED: 1})
+    assert before[REFUSED] == 1
     rows += captions_of([DEADLY])
     manifest = rewrite([*test, *rows, *earlier], TextEngine(tmp_path / "log"))
     after = Counter(TextEngine(tmp_path / "log").asked())
-    assert after == {FLAKY: 2, DEADLY: 2, None: 1}  # what failed, what came, and what was not done
+    # What failed is asked again, and what was not done: one is with the engine at a time, so all that was asked before had its answer.
+    # What was finished and not yet durable when the deadly one came is made twice.
+    expected = Counter({**{number: 1 for number in range(8) if not before[number]}, FLAKY: 2, DEADLY: 2, None: 1})
+    assert after.keys() == expected.keys()
+    assert all(expected[each] <= count <= 2 * expected[each] for each, count in after.items())
+    assert after[DEADLY] == 2
     assert manifest["counts"] == {"read": 15, "written": 14, "failed": {"earlier_rewrite": 1}}
     assert manifest["facts"]["captions"] == {"asked": 11, "not_asked": {"other_split": 3}}
     assert {name: manifest["facts"]["rewrites"][name] for name in ("asked", "accepted", "unfaithful", "failed")} == {

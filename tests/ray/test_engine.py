@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 
+import answered_works
 import pytest
+import ray.cloudpickle
+from answered_works import answered, asked, captioned
 from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer
 
@@ -14,7 +18,8 @@ from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, Rewrite
 from reid_ray.caption.engines import vllm_engine
 from reid_ray.caption.engines.kv_cache import read_geometry, request_bytes
 from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
-from reid_ray.caption.image_captions import Captioner
+from reid_ray.caption.filters.faithfulness import SentenceEncoder
+from reid_ray.caption.ledger.row_keys import RewriteRecipe
 from reid_ray.caption.prompts import DYNAMIC, STATIC, TEMPLATES
 from reid_ray.caption.rewrites import Rewriter
 from reid_ray.caption.rows import staged_table
@@ -25,6 +30,8 @@ from reid_ray.model.model_files import resolve_model
 from reid_ray.records import IMAGES, table_of
 
 pytestmark = pytest.mark.slow
+for module in (sys.modules[__name__], answered_works):  # neither is on a worker's path
+    ray.cloudpickle.register_pickle_by_value(module)
 
 FOLDER = resolve_model("builtin:tiny-mllm")
 PEOPLE = SyntheticPeople(SyntheticConfig(identities=8, images_per_identity=1, seed=31))
@@ -99,13 +106,15 @@ class Engines:
 
     def caption(self, config, images=None):
         """The rows of a captioner of `config` on the engine at hand."""
-        captioner = Captioner("main", config, revision="r", max_pixels=10_000_000, engine=self.engine)
-        return captioner(PEOPLE.image_table() if images is None else images).to_pylist()
+        images = PEOPLE.image_table() if images is None else images
+        return captioned(images, self.engine, config, max_pixels=10_000_000)
 
     def rewrite(self, captions):
         """The rewrites of captions by the engine at hand."""
-        rewriter = Rewriter(RewriterConfig(share=1.0), FaithfulnessConfig(max_tries=1), revision="r", engine=self.engine)
-        return [row for row in rewriter(captions).to_pylist() if row["kind"] == "rewrite"]
+        config, once = RewriterConfig(share=1.0), FaithfulnessConfig(max_tries=1)
+        rewriter = Rewriter(config, once, recipe=RewriteRecipe(config, once, revision="r", scorer_revision="s"), revision="r")
+        works = [rewriter.work(row | {"key": b"k"}) for row in captions.to_pylist()]
+        return [row for rows in answered(works, self.engine, SentenceEncoder(resolve_model("builtin:minilm-l6-v2"))) for row in rows]
 
     def blocks(self):
         """Blocks of the key-value cache, as vLLM has divided it."""
@@ -114,8 +123,6 @@ class Engines:
 
 @pytest.fixture(scope="module")
 def engines(local_ray):
-    import ray
-
     environment = engine_environment(FOLDER, CONFIG, PoolConfig())
     actor = ray.remote(num_cpus=1, runtime_env={"env_vars": environment})(Engines).remote()
 
@@ -268,16 +275,20 @@ def test_an_adapter_speaks_as_transformers_and_peft_make_it_speak(engines, tmp_p
     assert [reply.text for reply in plain] != expected
 
 
-def test_the_numbers_of_an_actor_stand_on_rays_prometheus_endpoint(local_ray):
+def test_the_numbers_of_an_actor_stand_on_rays_prometheus_endpoint(local_ray, tmp_path):
     """A real actor of a real Ray; only the engine's answers are scripted, so that what must be counted is known."""
     import time
     import urllib.request
 
     import ray
 
+    from reid_ray.caption.actors import CaptionActor, PassPlace, RewriteActor
     from reid_ray.caption.config import FaithfulnessConfig, RewriterConfig
-    from reid_ray.caption.engines.vllm_engine import Reply
-    from reid_ray.caption.rewrites import Rewriter
+    from reid_ray.caption.engines.protocol import Reply
+    from reid_ray.caption.ledger.attempt_board import AttemptBoard
+    from reid_ray.caption.ledger.config import LedgerConfig
+    from reid_ray.caption.ledger.row_keys import RewriteRecipe
+    from reid_ray.caption.ledger.write_ahead_log import open_ledger
     from reid_ray.records import IMAGES
 
     class Scripted:
@@ -293,20 +304,27 @@ def test_the_numbers_of_an_actor_stand_on_rays_prometheus_endpoint(local_ray):
 
     @ray.remote(num_cpus=1)
     class Holder:
-        def run(self, images):
+        def run(self, images, folder):
             said = [
                 Reply("A man in a grey coat.", tokens=9, prompt_tokens=80, cached_tokens=64),
                 Reply("I cannot see it, sorry.", tokens=5),
             ]
             said.append(Reply("A woman in a red dress.", tokens=7, prompt_tokens=80))
-            captions = Captioner("scraped", CaptionerConfig(), revision="r", max_pixels=10_000, engine=Scripted(said))(images)
             again = [Reply("The man wears a grey coat.", tokens=8), Reply("A dog runs in the park.", tokens=8)]
             config, once = RewriterConfig(share=1.0), FaithfulnessConfig(max_tries=1)
-            return Rewriter(config, once, revision="r", engine=Scripted(again), scorer=Scores())(captions).num_rows
+            recipe = RewriteRecipe(config, once, revision="r", scorer_revision="s")
+            captioner = {"name": "scraped", "revision": "r", "max_pixels": 10_000_000}
+            with open_ledger(folder / "out") as ledger:
+                places = [PassPlace(ledger, AttemptBoard(), LedgerConfig()) for _ in range(2)]
+                captions = CaptionActor(captioner, CaptionerConfig(), place=places[0], engine=Scripted(said))(
+                    asked(images, CaptionerConfig())
+                )
+                arguments = {"recipe": recipe, "revision": "r", "place": places[1], "engine": Scripted(again), "scorer": Scores()}
+                return RewriteActor(config, once, **arguments)(captions).num_rows
 
     pictures = PEOPLE.image_table().to_pylist()[:3]
     holder = Holder.remote()
-    assert ray.get(holder.run.remote(table_of(IMAGES, [*pictures, {"image_id": "gone"}]))) == 6
+    assert ray.get(holder.run.remote(table_of(IMAGES, [*pictures, {"image_id": "gone"}]), tmp_path)) == 6
     expected = {
         ("images_total", "captioner", "ok", ""): 2,
         ("images_total", "captioner", "refused", ""): 1,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from reid_ray.caption.config import CaptionJob
-from reid_ray.caption.engines.vllm_engine import Reply
+from reid_ray.caption.engines.protocol import Reply
 from reid_ray.caption.job import run_caption
 from reid_ray.config import load_config
 from reid_ray.config.common import RayConfig

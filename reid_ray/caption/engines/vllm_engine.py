@@ -1,4 +1,4 @@
-"""vLLM engine wrapper: chat conversations in, one reply or one error for each out, so that no request is lost.
+"""vLLM engine wrapper: requests join and leave while others run (continuous batching), each ends in one reply or one error.
 
 The only file that imports vLLM. Knows engine arguments, sampling and what vLLM rejects; not images' origin, captions or Ray. The
 same class runs a 2 M parameter model on a laptop's CPU and Qwen2.5-VL on GPUs: only the configuration differs.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, StructureConfig, VllmConfig
 from reid_ray.caption.engines.adapters import adapter_arguments
 from reid_ray.caption.engines.kv_cache import cache_arguments
 from reid_ray.caption.engines.preflight import check_servable
+from reid_ray.caption.engines.protocol import Conversation, Reply, converse
 from reid_ray.caption.ledger.content_keys import derived_seed
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError, reason_of
@@ -26,28 +28,6 @@ from reid_ray.model.plain_text import plain_text
 from reid_ray.redaction import without_texts
 
 _LOGGING = Path(__file__).resolve().parents[2] / "assets" / "vllm_logging.json"
-
-Conversation = list[dict[str, Any]]  # chat messages in OpenAI's form; a picture is {"type": "image_pil", "image_pil": PIL image}
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The result of one request: a text, or an error in one line."""
-
-    text: str | None
-    error: str | None = None
-    finished: bool = True  # False: cut at max_tokens
-    tokens: int = 0  # generated
-    prompt_tokens: int = 0  # image tokens included
-    cached_tokens: int = 0  # of the prompt, found in the prefix cache
-
-
-class ChatEngine(Protocol):
-    """Interface (protocol) of a chat engine, as captioning and rewriting use it."""
-
-    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
-        """One reply per conversation, in order; `keys` name the requests and seed their random streams."""
-        ...
 
 
 def engine_environment(model: str, engine: VllmConfig, pool: PoolConfig) -> dict[str, str]:
@@ -77,8 +57,15 @@ def engine_environment(model: str, engine: VllmConfig, pool: PoolConfig) -> dict
     return variables
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    prompt: Any  # vLLM's EngineInput
+    params: Any  # SamplingParams
+    texts: tuple[str, ...]  # what the conversation says, which an error must not quote
+
+
 class Engine:
-    """vLLM's synchronous engine, with one model.
+    """vLLM's engine, with one model, in this process and driven by its caller: a StreamingEngine, and a ChatEngine.
 
     Args:
         model: a local folder or a hub name (resolved).
@@ -112,7 +99,7 @@ class Engine:
         from vllm import LLM, SamplingParams
         from vllm.exceptions import VLLMClientError
         from vllm.lora.request import LoRARequest
-        from vllm.sampling_params import StructuredOutputsParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         from reid_ray.model.strict_loading import check_names
 
@@ -126,40 +113,50 @@ class Engine:
         except Exception as error:  # noqa: BLE001
             # vLLM raises whatever the part that does not fit raises; all of it is about model, machine and configuration.
             raise ConfigError(f"{field}: vLLM cannot start an engine with {model} so ({reason_of(error)}); change {field}.engine") from None
-        self._sampling_params, self._sampling = SamplingParams, sampling
+        self._sampling_params, self._sampling, self._whole = SamplingParams, sampling, RequestOutputKind.FINAL_ONLY
         self._structure = None if sampling.structure is None else StructuredOutputsParams(**_structure(sampling.structure))
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(Path(adapter).expanduser().resolve()))
         if self._adapter is not None:
             self._refuse_part_of(self._adapter, field)
-        self._chat_template = config.chat_template
+        self._chat_template, self._capacity, self._preparing = config.chat_template, config.max_num_seqs, threading.Lock()
+        self._of_json = sampling.structure is not None and sampling.structure.json_schema is not None
         self._rejections: tuple[type[Exception], ...] = (ValueError, VLLMClientError)
         self.start_seconds = time.perf_counter() - clock
 
-    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
-        """One reply per conversation, in order.
+    @property
+    def capacity(self) -> int:
+        """Requests that vLLM decodes together (max_num_seqs)."""
+        return self._capacity
 
-        vLLM rejects a whole call for one bad request (too long, a picture of an impossible shape); the call is then halved until
-        only the bad ones are left, each with its error.
-        """
-        if not conversations:
-            return []
+    def prepare(self, conversation: Conversation, key: str) -> Any:
+        """Chat template, tokenizer and image processor; a Reply with the error where vLLM refuses the conversation."""
         try:
-            outputs = self._llm.chat(
-                [self._plain(conversation) for conversation in conversations],
-                [self._params(key) for key in keys],
-                use_tqdm=False,
-                lora_request=self._adapter,
-                chat_template=self._chat_template,
-            )
+            with self._preparing:  # a fast tokenizer is not to be used by two threads at once
+                prompt = self._llm._preprocess_chat_one(self._plain(conversation), chat_template=self._chat_template)
         except self._rejections as error:
-            if len(conversations) == 1:
-                return [Reply(None, error=without_texts(reason_of(error), _texts(conversations[0])))]
-            half = len(conversations) // 2
-            return self.chat(conversations[:half], keys[:half]) + self.chat(conversations[half:], keys[half:])
-        return [
-            _reply(output, of_json=self._sampling.structure is not None and self._sampling.structure.json_schema is not None)
-            for output in outputs
-        ]
+            return Reply(None, error=without_texts(reason_of(error), _texts(conversation)))
+        return _Prepared(prompt, self._params(key), tuple(_texts(conversation)))
+
+    def add(self, request: str, prepared: _Prepared) -> Reply | None:
+        """Queue a prepared request; a Reply with the error where vLLM refuses it (longer than max_model_len, a picture too large)."""
+        adapter = self._llm._resolve_mm_lora(prepared.prompt, self._adapter)
+        try:
+            self._llm.llm_engine.add_request(request, prepared.prompt, prepared.params, lora_request=adapter)
+        except self._rejections as error:
+            return Reply(None, error=without_texts(reason_of(error), prepared.texts))
+        return None
+
+    def step(self) -> list[tuple[str, Reply]]:
+        """One step of vLLM's scheduler and model."""
+        return [(output.request_id, _reply(output, of_json=self._of_json)) for output in self._llm.llm_engine.step() if output.finished]
+
+    def abort(self, requests: Sequence[str]) -> None:
+        """Have vLLM forget requests."""
+        self._llm.llm_engine.abort_request(list(requests))
+
+    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
+        """One reply per conversation, in order; for a process that asks nothing else meanwhile."""
+        return converse(self, conversations, keys)
 
     def _plain(self, conversation: Conversation) -> Conversation:
         """The conversation, none of whose texts holds a mark of the model's chat."""
@@ -197,6 +194,7 @@ class Engine:
             # Greedy decoding draws nothing; a seed would only cost a generator.
             seed=derived_seed(s.seed, key) if s.temperature else None,
             structured_outputs=self._structure,
+            output_kind=self._whole,
             **s.extra,
         )
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from reid_ray.caption.engines.vllm_engine import ChatEngine, model_facts
+from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
+from reid_ray.caption.engines.vllm_engine import model_facts
 from reid_ray.caption.existing.asked import ASKED
 from reid_ray.caption.existing.config import RewriteJob
 from reid_ray.caption.existing.table_pass import TablePass
@@ -27,7 +28,7 @@ from reid_ray.terminal.own_lines import say
 CAPTIONS_FOLDER = "captions"
 
 
-def run_rewrite(config: RewriteJob, *, engine: ChatEngine | None = None) -> dict[str, Any]:
+def run_rewrite(config: RewriteJob, *, engine: ChatEngine | StreamingEngine | None = None) -> dict[str, Any]:
     """Run the job of `config`; returns the manifest of its output folder, which holds captions/*.parquet.
 
     Rewrites that the ledger beside the output holds are not made again; see caption.ledger.
@@ -50,7 +51,7 @@ def run_rewrite(config: RewriteJob, *, engine: ChatEngine | None = None) -> dict
     with output.hold(), open_ledger(output.location) as ledger:
         if (finished := output.kept(stale=lambda earlier: _due(earlier, config))) is not None:
             return finished
-        with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s):
+        with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s, in_order=False):
             require_resources([pool_need("rewriter.pool", config.rewriter.pool)])
             fetch_models({"rewriter": (config.rewriter, config.rewriter.pool), "faithfulness": (config.faithfulness, config.rewriter.pool)})
             run = TablePass(config, ledger, models=models, engine=engine)

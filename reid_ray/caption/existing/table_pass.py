@@ -16,15 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.engines.vllm_engine import ChatEngine
+from reid_ray.caption.actors import PassPlace
+from reid_ray.caption.drain import drained
+from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
 from reid_ray.caption.existing.asked import ASKED, AskedCaptions, parent_keys
 from reid_ray.caption.existing.config import RewriteJob
 from reid_ray.caption.existing.interleave import interleaved
 from reid_ray.caption.existing.row_ranges import RowRange, row_ranges
 from reid_ray.caption.ledger.publish import ordered_rows
 from reid_ray.caption.ledger.row_keys import RewriteRecipe
-from reid_ray.caption.ledger.write_ahead_log import LEDGER, Ledger, as_keys, find, ledger_table, read_index
-from reid_ray.caption.passes import drained, rewritten
+from reid_ray.caption.ledger.write_ahead_log import LEDGER, Index, Ledger, as_keys, find, ledger_table, read_index
+from reid_ray.caption.passes import rewritten
+from reid_ray.caption.remote_board import Broken, RemoteBoard, remote_board
 from reid_ray.caption.rows import STAGED
 from reid_ray.caption.tally import Tally
 from reid_ray.progress import progress_bar
@@ -45,7 +48,7 @@ class TablePass:
         engine: used instead of a vLLM engine.
     """
 
-    def __init__(self, config: RewriteJob, ledger: Ledger, *, models: dict[str, Any], engine: ChatEngine | None) -> None:
+    def __init__(self, config: RewriteJob, ledger: Ledger, *, models: dict[str, Any], engine: ChatEngine | StreamingEngine | None) -> None:
         self._config, self._ledger, self._engine = config, ledger, engine
         self._revision = models["rewriter"]["revision"]
         self._recipe = RewriteRecipe(
@@ -61,16 +64,22 @@ class TablePass:
         """Rows of the table."""
         return sum(each.rows for each in self._ranges)
 
-    def make(self) -> dict[str, int]:
+    def make(self) -> dict[str, Any]:
         """Make what the ledger lacks; returns what was taken over from earlier runs and what was made."""
         self._ledger.compact()
-        index = read_index(self._ledger, retry_failed=self._config.ledger.retry_failed)
-        lacking = (find(self._keys, index.ok) < 0) & (find(self._keys, index.failed) < 0)
-        before, made = int(len(index.ok) + len(index.failed)), 0
-        if lacking.any():
-            made = self._execute(np.unique(self._keys[lacking]), np.unique(self._orders[lacking] // self._recipe.count))
+        before, made, broken = self._index(), 0, Broken("rewrite")
+        index = before
+        while (lacking := (find(self._keys, index.ok) < 0) & (find(self._keys, index.failed) < 0)).any():
+            board = remote_board(index)
+            made += self._execute(np.unique(self._keys[lacking]), np.unique(self._orders[lacking] // self._recipe.count), board)
             self._ledger.compact()
-        return {"rows_of_earlier_runs": before, "rows_made": made}
+            if not broken.seen([board]):
+                break
+            index = self._index()
+        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made, "broken_actors": broken.reasons}
+
+    def _index(self) -> Index:
+        return read_index(self._ledger, retry_failed=self._config.ledger.retry_failed)
 
     def rows(self) -> Iterator[pa.Table]:
         """The result as STAGED tables in the table's order, each original followed by its rewrites; call after make().
@@ -104,7 +113,7 @@ class TablePass:
         row_N = np.concatenate(rows)
         return np.concatenate(keys), (row_N[:, None] * count + np.arange(count)).reshape(-1)
 
-    def _execute(self, pending: np.ndarray, row_N: np.ndarray) -> int:
+    def _execute(self, pending: np.ndarray, row_N: np.ndarray, board: RemoteBoard) -> int:
         """Rewrite the captions of rows `row_N` (ascending), which lack rewrites of the keys `pending` (sorted)."""
         import ray
 
@@ -117,9 +126,8 @@ class TablePass:
             config.rewriter,
             config.faithfulness,
             recipe=self._recipe,
-            ledger=self._ledger,
+            place=PassPlace(self._ledger, board, config.ledger),
             revision=self._revision,
-            timeout_s=config.ledger.batch_timeout_s,
             engine=self._engine,
         )
         with progress_bar("rewrite", len(row_N), unit="caption") as bar:

@@ -20,7 +20,7 @@ from reid_ray.storage import write_bytes, write_durably
 from reid_ray.storage.file_systems import open_file_store
 from reid_ray.storage.table_files import reading_parquet
 
-_OWNER, _SPILL, _ATTEMPTS = "owner", "publishing", "attempts"
+_OWNER, _SPILL = "owner", "publishing"
 
 
 class FoundFile(NamedTuple):
@@ -37,12 +37,6 @@ class LedgerFiles(Protocol):
     @property
     def location(self) -> str:
         """Where it lies, for messages."""
-
-    def attempts(self, run: str) -> Path:
-        """Where actors keep their attempt markers."""
-
-    def read(self, name: str) -> pa.Table | None:
-        """A file that `write` wrote; None if there is none."""
 
     def owner(self) -> str | None:
         """The fencing token of the run that may write; None if there is none."""
@@ -73,15 +67,6 @@ class FolderFiles:
     def location(self) -> str:
         """The folder."""
         return str(self.folder)
-
-    def attempts(self, run: str) -> Path:
-        """Beside the rows."""
-        return self.folder / _ATTEMPTS
-
-    def read(self, name: str) -> pa.Table | None:
-        """A file that `write` wrote; None if there is none."""
-        path = self.folder / name
-        return pq.read_table(path) if path.exists() else None
 
     def owner(self) -> str | None:
         """The fencing token; None if there is none."""

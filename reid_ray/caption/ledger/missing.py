@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.caption.ledger.ledger_files import read_ledger_file
-from reid_ray.caption.ledger.row_keys import KEY_BYTES, CaptionRecipe, CaptionRequest, RewriteRecipe
+from reid_ray.caption.ledger.row_keys import ASK_TYPE, KEY_BYTES, CaptionRecipe, CaptionRequest, ImageAsk, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import DIGEST_CACHE, KEYS, Index, Ledger, as_keys, find
 from reid_ray.data.pieces import Piece
 from reid_ray.data.sources import ImageListing
@@ -26,7 +26,7 @@ from reid_ray.records import IDENTITY_COLUMNS
 if TYPE_CHECKING:
     import ray
 
-MISSING = "missing"  # column beside IMAGES: the kinds of instruction that an image still lacks, joined by "+"
+ASK = pa.field("ask", ASK_TYPE)  # column beside IMAGES: the captions that an image still lacks (ImageAsk)
 _SLOTS = 3  # static, dynamic, fallback
 _CHUNK = 20_000
 
@@ -125,7 +125,7 @@ def plan_pass(view: CachedListing, captions: CaptionRecipe, rewrites: RewriteRec
         images = list(zip(names.take(row).to_pylist(), digests.take(row).to_pylist(), strict=True))
         parts.append(_Part())
         for position, settled in zip(at.tolist(), caption_states(images, captions, index), strict=True):
-            lacking[position] = bool(settled.missing)
+            lacking[position] = settled.missing is not None
             for slot, (request, key, ok) in enumerate(settled.rows):
                 wanted = rewrites.keys(request.caption_id, key) if ok and rewrites is not None else []
                 parts[-1].add(key, wanted, position * stride + slot * (stride // _SLOTS))
@@ -165,10 +165,10 @@ class _Part:
 
 @dataclass(frozen=True)
 class CaptionState:
-    """An image's captions in the ledger: (request, key, whether it is a text) for each one there, and the kinds that are missing."""
+    """An image's captions in the ledger: (request, key, whether it is a text) for each one there, and what is to be asked, if anything."""
 
     rows: list[tuple[CaptionRequest, bytes, bool]]
-    missing: list[str]
+    missing: ImageAsk | None
 
 
 def caption_states(images: Sequence[tuple[str, str | None]], recipe: CaptionRecipe, index: Index) -> list[CaptionState]:
@@ -179,7 +179,7 @@ def caption_states(images: Sequence[tuple[str, str | None]], recipe: CaptionReci
     at, settled = 0, []
     for requests, fallback in asked:
         rows: list[tuple[CaptionRequest, bytes, bool]] = []
-        missing: list[str] = []
+        missing: list[CaptionRequest] = []
         fallback_due = False
         for request in (*requests, fallback):
             if request is None:
@@ -194,8 +194,9 @@ def caption_states(images: Sequence[tuple[str, str | None]], recipe: CaptionReci
                 rows.append((request, request.keys[-1], False))
                 fallback_due |= not unasked[span][-1]
             else:
-                missing.append(request.kind)
-        settled.append(CaptionState(rows, missing))
+                missing.append(request)
+        stand_in = fallback if any(request.kind == "dynamic" for request in missing) else None
+        settled.append(CaptionState(rows, ImageAsk(tuple(missing), stand_in) if missing else None))
     return settled
 
 
@@ -213,7 +214,7 @@ class MissingFilter:
         self._ledger, self._recipe, self._index, self._record = ledger, recipe, index, record
 
     def __call__(self, piece: Piece) -> Iterator[pa.Table]:
-        """IMAGES rows with the column MISSING; images that lack nothing are left out."""
+        """IMAGES rows with the column ASK; images that lack nothing are left out."""
         import ray
 
         index: Index = ray.get(self._index)
@@ -223,8 +224,8 @@ class MissingFilter:
             rows = table.select(["image_id", "image_sha256", *IDENTITY_COLUMNS]).to_pylist()
             seen += rows
             settled = caption_states([(row["image_id"], row["image_sha256"]) for row in rows], self._recipe, index)
-            missing = pa.array(["+".join(each.missing) for each in settled], pa.string())
-            yield table.append_column(MISSING, missing).filter(pc.not_equal(missing, ""))
+            asks = pa.array([None if each.missing is None else each.missing.column_value() for each in settled], ASK_TYPE)
+            yield table.append_column(ASK, asks).filter(asks.is_valid())
         if self._record:
             # A file that changed while it was read is not cached: the next lookup finds its place unknown, and it is read again.
             after = piece.renewed().places(self._ledger.run)

@@ -6,10 +6,7 @@ its environment.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,15 +34,6 @@ class ObjectFiles:
         """The address."""
         return str(self.objects)
 
-    def attempts(self, run: str) -> Path:
-        """Where actors of this machine keep their attempt markers."""
-        digest = hashlib.sha256(self.location.encode()).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"reid-ray-attempts-{os.getuid()}-{digest}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for name in ("rows", run):
-            (folder / name).mkdir(exist_ok=True)
-        return folder
-
     def format(self) -> int:
         """The number of the ledger's format.
 
@@ -58,11 +46,6 @@ class ObjectFiles:
     def number(self) -> None:
         """Say that the ledger is of today's format."""
         self.objects.put(_FORMAT, json.dumps(numbered("ledger")).encode())
-
-    def read(self, name: str) -> pa.Table | None:
-        """A file that `write` wrote; None if there is none."""
-        found = self.objects.read(name)
-        return None if found is None else pq.read_table(pa.BufferReader(found.data))
 
     def owner(self) -> str | None:
         """The fencing token; None if there is none."""

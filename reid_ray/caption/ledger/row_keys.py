@@ -8,8 +8,10 @@ not part of a key, so that an option added later counts until it is listed), and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+import pyarrow as pa
 
 from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.ledger.content_keys import caption_id, digest, falls_in_share, prompt_fingerprint, rewrite_id
@@ -57,6 +59,42 @@ class CaptionRequest:
     keys: tuple[bytes, ...]
 
 
+@dataclass(frozen=True)
+class ImageAsk:
+    """What is asked of one image; travels with its row from where it was decided to the engine.
+
+    stand_in: the static caption that is asked for if a dynamic one among `requests` fails.
+    """
+
+    requests: tuple[CaptionRequest, ...]
+    stand_in: CaptionRequest | None
+
+    def column_value(self) -> dict[str, Any]:
+        """For a column of ASK_TYPE."""
+        return asdict(self)
+
+    @classmethod
+    def from_column(cls, value: Mapping[str, Any]) -> ImageAsk:
+        """Of what such a column holds."""
+        stand_in = value["stand_in"]
+        return cls(tuple(map(_request_in, value["requests"])), None if stand_in is None else _request_in(stand_in))
+
+
+_REQUEST_TYPE = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("caption_id", pa.string()),
+        ("instruction_ids", pa.list_(pa.string())),
+        ("keys", pa.list_(pa.binary(KEY_BYTES))),
+    ]
+)
+ASK_TYPE = pa.struct([("requests", pa.list_(_REQUEST_TYPE)), ("stand_in", _REQUEST_TYPE)])
+
+
+def _request_in(value: Mapping[str, Any]) -> CaptionRequest:
+    return CaptionRequest(value["kind"], value["caption_id"], tuple(value["instruction_ids"]), tuple(value["keys"]))
+
+
 class CaptionRecipe:
     """The captions that one captioner is to make of an image, as requests with keys.
 
@@ -81,17 +119,6 @@ class CaptionRecipe:
     def fallback(self, image_id: str, image_sha256: str | None) -> CaptionRequest | None:
         """The static caption that stands in for a failed dynamic one; None where a static one is asked for anyway."""
         return None if "static" in self._config.instructions else self._request("static", image_id, image_sha256)
-
-    def key_of_row(self, row: Mapping[str, Any]) -> bytes:
-        """The ledger's key of a caption that this captioner made.
-
-        Raises:
-            LookupError: this recipe asks for no such caption.
-        """
-        request = self._request(row["kind"], row["image_id"], row["image_sha256"])
-        if request.caption_id != row["caption_id"]:
-            raise LookupError(f"caption {row['caption_id']} of {row['image_id']} is none that the configuration asks for")
-        return request.keys[request.instruction_ids.index(row["instruction_id"])] if row["status"] == "ok" else request.keys[-1]
 
     def _request(self, kind: str, image_id: str, image_sha256: str | None) -> CaptionRequest:
         chain = [static_instruction()] if kind == "static" else self._chain(image_id, image_sha256)

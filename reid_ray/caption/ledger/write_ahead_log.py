@@ -3,9 +3,8 @@
 Knows files, keys and locks; not what a caption is. It lies in a hidden folder beside the output (.NAME.ledger), which must be on
 storage that all nodes see, as the output is; of an output at an object store in the folder .ledger/ below its address, as objects:
 
-    rows/*.parquet      LEDGER rows. An actor writes a block per batch (hidden name, fsync, rename); the driver merges blocks to parts.
+    rows/*.parquet      LEDGER rows. An actor writes a block per group (hidden name, fsync, rename); the driver merges blocks to parts.
     images/*.parquet    DIGEST_CACHE rows: which content lay where when it was last read, so that an unchanged file need not be read again.
-    attempts/           attempt markers: what actors were doing when they died (see quarantine.py).
     format.json         the number of all this layout (reid_ray.versions).
     lock, owner         one driver at a time (flock); `owner` is a fencing token: actors of a dead driver find another one there and stop.
 
@@ -24,7 +23,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ from reid_ray.caption.ledger.row_keys import KEY_BYTES
 from reid_ray.caption.rows import STAGED
 from reid_ray.data.images import DAMAGE
 from reid_ray.errors import DataError
-from reid_ray.records import IDENTITY_COLUMNS, IMAGES
+from reid_ray.records import IDENTITY_COLUMNS, IMAGES, table_of
 from reid_ray.storage import write_json
 from reid_ray.storage.object_store.object_client import ObjectFolder, is_store_address
 from reid_ray.storage.object_store.store_place import LEDGER_FOLDER
@@ -65,8 +64,9 @@ DIGEST_CACHE = pa.schema(
         *[IMAGES.field(name) for name in IDENTITY_COLUMNS],
     ]
 )
-ROWS, _IMAGES, _ATTEMPTS = "rows", "images", "attempts"
+ROWS, _IMAGES = "rows", "images"
 FORMAT = "format.json"
+QUARANTINED = "quarantined"  # reason code of a row that ended its engine
 _PART_BYTES = 64 << 20  # a part of at least this size is not merged again
 _READERS = 16  # files that are read side by side: at a store the work is waiting
 
@@ -83,18 +83,14 @@ class Ledger:
         """Where the ledger lies, if that is a folder."""
         return Path(self.files.location)
 
-    @property
-    def attempts(self) -> Path:
-        """Where actors keep their attempt markers."""
-        return self.files.attempts(self.run)
-
     def owned(self) -> bool:
         """Whether this run still is the one that may write: the fencing token is its own."""
         return self.files.owner() == self.run
 
-    def committed(self, name: str) -> pa.Table | None:
-        """The block of this name, if an earlier attempt of the same work came to its end."""
-        return self.files.read(_block(name))
+    def blocks_of(self, writer: str) -> pa.Table:
+        """The rows of the blocks whose names begin with a writer's; those that were merged since are not found."""
+        mine = [file.location for file in self.files.found(ROWS) if f"/block-{writer}-" in file.location]
+        return pa.concat_tables([LEDGER.empty_table(), *(read_ledger_file(location, schema=LEDGER) for location in mine)])
 
     def commit(self, name: str, table: pa.Table) -> None:
         """Write a block of LEDGER rows; once this returns, they outlive every process.
@@ -171,7 +167,7 @@ def open_ledger(output: str | Path) -> Iterator[Ledger]:
     output = Path(output).expanduser().resolve()
     folder = output.parent / f".{output.name}.ledger"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # captions of people, before anybody has decided who may read them
-    for name in (ROWS, _IMAGES, _ATTEMPTS):
+    for name in (ROWS, _IMAGES):
         (folder / name).mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
         try:
@@ -184,7 +180,7 @@ def open_ledger(output: str | Path) -> Iterator[Ledger]:
         files = FolderFiles(folder)
         ledger = Ledger(files, uuid.uuid4().hex)
         files.take(ledger.run)
-        _begin_attempts(ledger)
+        shutil.rmtree(folder / "attempts", ignore_errors=True)  # what an older version kept
         for name in (".", ROWS, _IMAGES):
             for hidden in (folder / name).glob(".*"):
                 hidden.unlink(missing_ok=True)
@@ -202,21 +198,11 @@ def _open_at_store(address: str) -> Iterator[Ledger]:
         files.number()
     ledger = Ledger(files, uuid.uuid4().hex)
     files.take(ledger.run)
-    _begin_attempts(ledger)
     try:
         yield ledger
     finally:
         if not ledger.row_files() and not ledger.digest_files():
             files.delete()
-
-
-def _begin_attempts(ledger: Ledger) -> None:
-    ledger.attempts.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in ledger.attempts.iterdir():
-        if left.name not in (ROWS, ledger.run):
-            shutil.rmtree(left, ignore_errors=True)
-    for name in (ROWS, ledger.run):
-        (ledger.attempts / name).mkdir(exist_ok=True)
 
 
 def ledger_format(folder: Path) -> int:
@@ -241,6 +227,7 @@ class Index:
     ok: np.ndarray  # made; a rewrite that is unfaithful is made, too
     failed: np.ndarray  # failed for good, as far as this run goes
     unasked: np.ndarray  # of `failed`: no engine saw the image, so no other instruction was tried either
+    quarantined: frozenset[str] = frozenset()  # caption_ids of rows that ended their engine in an earlier run
 
 
 def read_index(ledger: Ledger, *, retry_failed: bool) -> Index:
@@ -251,16 +238,20 @@ def read_index(ledger: Ledger, *, retry_failed: bool) -> Index:
         retry_failed: leave out what failed in earlier runs, unless the image's own bytes are at fault: the key holds their digest.
     """
     ok, failed, unasked = [np.empty(0, KEYS)], [np.empty(0, KEYS)], [np.empty(0, KEYS)]
+    quarantined: set[str] = set()
     for file in ledger.row_files():
-        table = read_ledger_file(file, columns=["key", "status", "reason", "tries", "run"])
+        table = read_ledger_file(file, columns=["key", "caption_id", "status", "reason", "tries", "run"])
         keys = as_keys(table["key"])
         bad = pc.equal(table["status"], "failed").to_numpy()
         code = pc.replace_substring_regex(pc.fill_null(table["reason"], ""), ":.*", "")
         final = pc.is_in(code, pa.array(DAMAGE)).to_numpy() | pc.equal(table["run"], ledger.run).to_numpy() | (not retry_failed)
+        ended_it = pc.and_(pc.equal(code, QUARANTINED), pc.not_equal(table["run"], ledger.run))
+        quarantined.update(table["caption_id"].filter(ended_it).to_pylist())
         ok.append(keys[~bad])
         failed.append(keys[bad & final])
         unasked.append(keys[bad & final & pc.equal(table["tries"], 0).to_numpy()])
-    return Index(*(np.unique(np.concatenate(parts)) for parts in (ok, failed, unasked)))
+    keys_of = [np.unique(np.concatenate(parts)) for parts in (ok, failed, unasked)]
+    return Index(keys_of[0], keys_of[1], keys_of[2], frozenset(quarantined))
 
 
 def as_keys(column: pa.ChunkedArray | Sequence[bytes]) -> np.ndarray:
@@ -288,3 +279,9 @@ def ledger_table(staged: pa.Table, keys: Sequence[bytes], run: str) -> pa.Table:
 
 def _block(name: str) -> str:
     return f"{ROWS}/block-{name}.parquet"
+
+
+def ledger_rows(rows: Sequence[Mapping[str, Any]], run: str) -> pa.Table:
+    """Rows that have their keys already as LEDGER rows."""
+    now = time.time()
+    return table_of(LEDGER, [{**row, "run": run, "made": now} for row in rows])

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from reid_ray.caption.engines.vllm_engine import ChatEngine, Engine, engine_environment
+from reid_ray.caption.engines.protocol import ChatEngine
+from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
 from reid_ray.caption.mine.config import MineJob, PatternWriterConfig
 from reid_ray.caption.mine.patterns import PERSON, Pattern, check_template, distinct, mine_patterns, vary
 from reid_ray.caption.prompts import SLOT_PATTERN, TEMPLATES

@@ -13,7 +13,8 @@ from typing import Any
 from PIL import Image
 
 from reid_ray.caption.config import SamplingConfig, VllmConfig
-from reid_ray.caption.engines.vllm_engine import ChatEngine, Engine
+from reid_ray.caption.engines.protocol import ChatEngine
+from reid_ray.caption.engines.vllm_engine import Engine
 from reid_ray.caption.prompts import DYNAMIC, STATIC, TEMPLATES, dynamic_instruction
 from reid_ray.caption.tiny.config import CaptionerJob
 from reid_ray.config.common import PoolConfig, SyntheticConfig

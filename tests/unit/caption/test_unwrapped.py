@@ -3,7 +3,7 @@
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from reid_ray.caption.passes import _unwrapped_errors
+from reid_ray.caption.drain import _unwrapped_errors
 from reid_ray.errors import ConfigError
 
 

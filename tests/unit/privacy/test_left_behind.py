@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.managers import BaseManager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,18 +23,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from answered_works import captioned
 from PIL import Image
 
+from reid_ray.caption import actors
+from reid_ray.caption.actors import CaptionActor, PassPlace, RewriteActor
 from reid_ray.caption.config import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
-from reid_ray.caption.engines.vllm_engine import Reply
-from reid_ray.caption.image_captions import Captioner
-from reid_ray.caption.ledger.missing import MISSING
-from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe
+from reid_ray.caption.engines.protocol import Reply
+from reid_ray.caption.ledger.attempt_board import AttemptBoard
+from reid_ray.caption.ledger.config import LedgerConfig
+from reid_ray.caption.ledger.missing import ASK
+from reid_ray.caption.ledger.row_keys import ASK_TYPE, CaptionRecipe, ImageAsk, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import Ledger, ledger_table, open_ledger
 from reid_ray.caption.report.page import Sample, render_report
 from reid_ray.caption.report.statistics import RunStatistics
 from reid_ray.caption.rows import staged_table
-from reid_ray.caption.stages import CaptionStage, RewriteStage
 from reid_ray.config import load_config
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.containers.caption_store import CaptionStore
@@ -111,8 +116,26 @@ class Hanging:
 QUOTES = {"repr": repr, "words": str, "list": lambda text: str([{"text": text}]), "half": lambda text: text[10:40]}
 
 
+class BoardElsewhere(BaseManager):
+    """A process that holds an attempt board, as a Ray actor does for a run."""
+
+
+BoardElsewhere.register("AttemptBoard", AttemptBoard)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Where actors of one name, in processes that follow one another, put their rows."""
+    monkeypatch.setattr(actors, "_actor_id", lambda: "actor")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    with open_ledger(tmp_path / "out") as ledger, BoardElsewhere(address=("127.0.0.1", 0)) as manager:
+        yield PassPlace(ledger, manager.AttemptBoard(), LedgerConfig(batch_timeout_s=0.5, group_seconds=0.1))
+
+
 def until_given_up(make: Callable[[], Callable[[pa.Table], pa.Table]], rows: pa.Table) -> pa.Table:
-    """Run a stage in processes of their own while it dies, as Ray does, and the last time here."""
+    """Run an actor in processes of their own while it dies, as Ray does, and the last time here."""
     for _ in range(2):
         process = multiprocessing.get_context("fork").Process(target=lambda: make()(rows))
         process.start()
@@ -133,39 +156,37 @@ class Never:
 
 
 @pytest.mark.parametrize("engine", [*(Quoting(quote) for quote in QUOTES.values()), Hanging()], ids=[*QUOTES, "hangs"])
-def test_a_caption_that_an_engine_quotes_when_it_fails_is_in_no_mark_reason_or_output(tmp_path, capfd, engine):
+def test_a_caption_that_an_engine_quotes_when_it_fails_is_in_no_record_reason_or_output(tmp_path, capfd, place, engine):
     config, faithful = RewriterConfig(share=1), FaithfulnessConfig()
     recipe = RewriteRecipe(config, faithful, revision="r", scorer_revision="s")
-    arguments = {"config": config, "faithfulness": faithful, "revision": "r", "engine": engine, "scorer": Never()}
-    with open_ledger(tmp_path / "out") as ledger:
-        rows = parent(ledger, CaptionRecipe(CaptionerConfig(), revision="r", templates=None, max_pixels=9))
-        done = until_given_up(lambda: RewriteStage(dict(arguments), recipe=recipe, ledger=ledger, timeout_s=0.5), rows)
-        (reason,) = [row["reason"] for row in done.to_pylist() if row["kind"] == "rewrite"]
-        assert reason.startswith("quarantined: ")
-        assert ("timed out" if isinstance(engine, Hanging) else "RuntimeError: the engine is in trouble") in reason
-        assert MARK not in reason
-        assert marked_files(tmp_path) == []
+    rows = parent(place.ledger, CaptionRecipe(CaptionerConfig(), revision="r", templates=None, max_pixels=9))
+    arguments = {"recipe": recipe, "revision": "r", "place": place, "engine": engine, "scorer": Never()}
+    done = until_given_up(lambda: RewriteActor(config, faithful, **arguments), rows)
+    (reason,) = [row["reason"] for row in done.to_pylist() if row["kind"] == "rewrite"]
+    assert reason.startswith("quarantined: ")
+    assert ("timed out" if isinstance(engine, Hanging) else "RuntimeError: the engine is in trouble") in reason
+    assert MARK not in reason
+    assert marked_files(tmp_path) == []
     assert MARK not in "".join(capfd.readouterr())
 
 
-def test_the_pixels_that_an_engine_prints_when_it_fails_are_in_no_reason(tmp_path, capfd):
+def test_the_pixels_that_an_engine_prints_when_it_fails_are_in_no_reason(tmp_path, capfd, place):
     class Printing:
         def chat(self, conversations, keys):
             raise ValueError(f"cannot take pixels {np.asarray(conversations[0][0]['content'][0]['image_pil']).tolist()} of this shape")
 
     config = CaptionerConfig()
     recipe = CaptionRecipe(config, revision="r", templates=None, max_pixels=10_000)
-    arguments = {"name": "main", "revision": "r", "max_pixels": 10_000, "engine": Printing()}
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops" / "0.jpg").write_bytes(marked_jpeg())
     (images,) = iter_images(ImagesConfig(source="folder", path=str(tmp_path / "crops")))
-    images = images.append_column(MISSING, pa.array(["static"]))
-    with open_ledger(tmp_path / "out") as ledger:
-        make = lambda: CaptionStage(dict(arguments), config, recipe=recipe, ledger=ledger, timeout_s=60)  # noqa: E731
-        (row,) = until_given_up(make, images).to_pylist()
-        assert row["reason"].startswith("quarantined: ValueError: cannot take pixels ...")
-        assert not any(character.isdigit() for character in row["reason"])
-        assert marked_files(tmp_path, but=("crops",)) == []
+    ask = ImageAsk(tuple(recipe.requests(images["image_id"][0].as_py(), images["image_sha256"][0].as_py())), None)
+    images = images.append_column(ASK, pa.array([ask.column_value()], ASK_TYPE))
+    captioner = {"name": "main", "revision": "r", "max_pixels": 10_000}
+    (row,) = until_given_up(lambda: CaptionActor(dict(captioner), config, place=place, engine=Printing()), images).to_pylist()
+    assert row["reason"].startswith("quarantined: ValueError: cannot take pixels ...")
+    assert not any(character.isdigit() for character in row["reason"])
+    assert marked_files(tmp_path, but=("crops",)) == []
     assert MARK not in "".join(capfd.readouterr())
 
 
@@ -176,8 +197,7 @@ def test_a_captioner_keeps_nothing_of_a_file_but_its_caption():
 
     who = {name: pa.nulls(2) for name in ("dataset", "split", "person_id", "camera_id")}
     files = {"image_id": ["0", "1"], "image": [marked_jpeg(), marked_jpeg()[:500]], "image_sha256": ["s", "t"], "path": ["p", "q"]}
-    captioner = Captioner("main", CaptionerConfig(), revision="r", max_pixels=10_000, engine=Silent())
-    rows = captioner(pa.table(files | who)).to_pylist()
+    rows = captioned(pa.table(files | who), Silent(), CaptionerConfig())
     assert [row["status"] for row in rows] == ["ok", "failed"]
     assert MARK not in repr(rows)
 

@@ -6,6 +6,7 @@ import json
 import logging
 import logging.config
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from refusals import refused
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from reid_ray.caption.config import CaptionerConfig, RewriterConfig, SamplingConfig, VllmConfig
+from reid_ray.caption.config import CaptionerConfig, RewriterConfig, VllmConfig
 from reid_ray.caption.engines import kv_cache, preflight
 from reid_ray.caption.engines import vllm_engine as engine
 from reid_ray.caption.engines.preflight import check_servable
@@ -145,15 +146,13 @@ def test_a_rejected_request_keeps_why_and_nothing_of_what_it_said(quoted):
     caption = "A tall man in a red coat carries a blue bag"
     content = [{"type": "image_pil", "image_pil": object()}, {"type": "text", "text": caption}]
 
-    def reject(conversations, *_, **__):
-        raise ValueError(f"5 tokens are too many, for {content if quoted else caption}, at {id(conversations):#x}")
+    def reject(conversation, **__):
+        raise ValueError(f"5 tokens are too many, for {content if quoted else caption}, at {id(conversation):#x}")
 
     rejecting = object.__new__(engine.Engine)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    rejecting._llm = SimpleNamespace(chat=reject, get_tokenizer=lambda: tokenizer)
-    rejecting._sampling, rejecting._sampling_params = SamplingConfig(), lambda **_: None
-    rejecting._structure = rejecting._adapter = rejecting._chat_template = None
-    rejecting._rejections = (ValueError,)
+    rejecting._llm = SimpleNamespace(_preprocess_chat_one=reject, get_tokenizer=lambda: tokenizer)
+    rejecting._chat_template, rejecting._rejections, rejecting._preparing = None, (ValueError,), threading.Lock()
     replies = rejecting.chat([[{"role": "user", "content": content}], [{"role": "user", "content": caption}]] * 2, list("abcd"))
     for reply in replies:
         assert reply.text is None

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from answered_works import captioned
 
 from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig
-from reid_ray.caption.engines.vllm_engine import Reply
-from reid_ray.caption.image_captions import Captioner
+from reid_ray.caption.engines.protocol import Reply
 from reid_ray.caption.ledger.missing import caption_states
-from reid_ray.caption.ledger.quarantine import EngineDownError, PoisonRowGuard
-from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe, key_of
+from reid_ray.caption.ledger.row_keys import CaptionRecipe, ImageAsk, RewriteRecipe, key_of
 from reid_ray.caption.ledger.write_ahead_log import KEYS, Ledger, as_keys, find, ledger_table, open_ledger, read_index
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.rows import staged_table
@@ -51,13 +45,12 @@ def test_a_captioners_rows_lie_under_the_keys_that_its_recipe_asks_for():
     config = CaptionerConfig(instructions=("dynamic", "static"), template_tries=2)
     recipe = CaptionRecipe(config, **SECOND)
     table = images(6)
-    rows = Captioner("main", config, revision="r", max_pixels=10_000, engine=FailsFirst())(table).to_pylist()
-    keys = [recipe.key_of_row(row) for row in rows]
+    rows = captioned(table, FailsFirst(), config)
     asks = [ask for row in table.to_pylist() for ask in recipe.requests(row["image_id"], row["image_sha256"])]
-    assert len(set(keys)) == len(rows) == len(asks)
-    for row, key, ask in zip(rows, keys, asks, strict=True):
+    assert len({row["key"] for row in rows}) == len(rows) == len(asks)
+    for row, ask in zip(rows, asks, strict=True):
         assert row["caption_id"] == ask.caption_id
-        assert key == ask.keys[row["tries"] - 1 if row["kind"] == "dynamic" else 0]
+        assert row["key"] == ask.keys[row["tries"] - 1 if row["kind"] == "dynamic" else 0]
     assert {row["tries"] for row in rows if row["kind"] == "dynamic"} == {1, 2}
 
 
@@ -138,79 +131,10 @@ def test_a_failed_dynamic_caption_asks_for_its_substitute_unless_nobody_saw_the_
     recipe = CaptionRecipe(CaptionerConfig(instructions=("dynamic",)), **SECOND)
     (dynamic,), static = recipe.requests("i", "s"), recipe.fallback("i", "s")
     with open_ledger(tmp_path / "out") as ledger:
-        assert caption_states([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0].missing == ["dynamic"]
+        assert caption_states([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0].missing == ImageAsk((dynamic,), static)
         ledger.commit("a", ledger_rows(ledger, (dynamic.keys[-1], "failed", "markup: <")))
-        assert caption_states([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0].missing == ["static"]
+        assert caption_states([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0].missing == ImageAsk((static,), None)
         ledger.commit("b", ledger_rows(ledger, (static.keys[0], "ok", None)))
         settled = caption_states([("i", "s")], recipe, read_index(ledger, retry_failed=True))[0]
         assert [(ask.kind, ok) for ask, _, ok in settled.rows] == [("dynamic", False), ("static", True)]
-        assert settled.missing == []
-
-
-# --- processes that die
-
-
-def _work(ledger: Ledger, log: str, numbers: list[int], deadly: set[int], hanging: set[int]) -> None:
-    """What an actor does with a batch, in a process of its own."""
-
-    def work(rows: pa.Table) -> pa.Table:
-        asked = rows["number"].to_pylist()
-        with open(log, "a") as file:
-            file.writelines(f"{number}\n" for number in asked)
-        if deadly & set(asked):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if hanging & set(asked):
-            time.sleep(60)
-        return ledger_rows(ledger, *((key_of(number), "ok", None) for number in asked))
-
-    def give_up(rows: pa.Table, why: str) -> pa.Table:
-        return ledger_rows(ledger, *((key_of(number), "failed", f"quarantined: {why}") for number in rows["number"].to_pylist()))
-
-    attempts = PoisonRowGuard(ledger, stage="test", timeout_s=0.5)
-    try:
-        done = attempts.run(pa.table({"number": numbers}), [str(number) for number in numbers], work=work, give_up=give_up)
-    except EngineDownError:
-        os._exit(3)
-    assert sorted(done["key"].to_pylist()) == sorted(key_of(number) for number in numbers)
-    os._exit(0)
-
-
-def _until_done(ledger: Ledger, log: str, numbers: list[int], deadly: set[int], hanging: set[int]) -> tuple[int, int]:
-    """Start the process anew until it comes to an end, as Ray does; returns (deaths, exit code)."""
-    context = multiprocessing.get_context("fork")
-    for deaths in range(100):
-        process = context.Process(target=_work, args=(ledger, log, numbers, deadly, hanging))
-        process.start()
-        process.join()
-        if process.exitcode in (0, 3):
-            return deaths, process.exitcode
-    raise AssertionError("never done")
-
-
-@pytest.mark.parametrize(
-    ("deadly", "hanging", "most"), [({17}, set(), 4), (set(), {3}, 4), ({1, 2, 30}, {9}, 1 + 2 + 2 * 4), (set(), set(), 0)]
-)
-@pytest.mark.slow
-def test_rows_that_kill_are_found_and_the_others_are_done_once(tmp_path, deadly, hanging, most):
-    log = str(tmp_path / "log")
-    with open_ledger(tmp_path / "out") as ledger:
-        deaths, code = _until_done(ledger, log, list(range(32)), deadly, hanging)
-        assert (code, deaths <= most) == (0, True)
-        index = read_index(ledger, retry_failed=True)
-        assert sorted(index.failed.tolist()) == sorted(as_keys([key_of(number) for number in deadly | hanging]).tolist())
-        assert len(index.ok) == 32 - len(deadly | hanging)
-        reasons = [reason for file in ledger.row_files() for reason in pa.parquet.read_table(file)["reason"].to_pylist() if reason]
-        assert sum("timed out after 0.5 s" in reason for reason in reasons) == len(hanging)
-    with open_ledger(tmp_path / "out") as later:
-        os.remove(log)
-        _until_done(later, log, sorted(deadly | hanging | {5}), deadly, hanging)
-        asked = Counter(map(int, Path(log).read_text().split()))
-        assert asked == Counter(dict.fromkeys(deadly | hanging | {5}, 1))
-
-
-@pytest.mark.slow
-def test_an_engine_that_dies_on_everything_ends_the_job(tmp_path):
-    with open_ledger(tmp_path / "out") as ledger:
-        deaths, code = _until_done(ledger, str(tmp_path / "log"), list(range(24)), set(range(24)), set())
-    assert code == 3
-    assert deaths < 2 * 24
+        assert settled.missing is None

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from refusals import refused
 
-from reid_ray.caption.engines.vllm_engine import Reply
+from reid_ray.caption.engines.protocol import Reply
 from reid_ray.caption.mine.config import MineJob, PatternWriterConfig
 from reid_ray.caption.mine.job import PatternWriter, run_mine
 from reid_ray.caption.mine.patterns import check_template

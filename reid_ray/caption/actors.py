@@ -1,0 +1,301 @@
+"""Ray Data actors of a caption run, CaptionActor and RewriteActor: rows in, the rows that they lacked out, durable in the ledger.
+
+Ray Data calls an actor from several threads; all calls feed one engine (streaming/). Knows rows, asks and the ledger; what is asked of an
+engine is the captioner's and the rewriter's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig
+from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine, streaming
+from reid_ray.caption.engines.vllm_engine import Engine
+from reid_ray.caption.filters.faithfulness import FaithfulnessScorer, SentenceEncoder
+from reid_ray.caption.image_captions import Captioner
+from reid_ray.caption.ledger.attempt_board import AttemptBoard, Suspicion
+from reid_ray.caption.ledger.config import LedgerConfig
+from reid_ray.caption.ledger.missing import ASK
+from reid_ray.caption.ledger.row_keys import ImageAsk, RewriteRecipe
+from reid_ray.caption.ledger.write_ahead_log import LEDGER, QUARANTINED, Ledger, ledger_rows
+from reid_ray.caption.live_metrics import StageMetrics
+from reid_ray.caption.remote_board import RemoteBoard
+from reid_ray.caption.rewrites import Rewriter
+from reid_ray.caption.streaming.admission import FREE, Admission
+from reid_ray.caption.streaming.engine_loop import EngineLoop, how_it_hung
+from reid_ray.caption.streaming.group_commit import GroupCommit
+from reid_ray.caption.streaming.in_flight import InFlightRecord, left_by
+from reid_ray.caption.streaming.scoring_loop import ScoringLoop
+from reid_ray.caption.streaming.work_stream import Rows, Work, WorkStream
+from reid_ray.errors import ReidRayError
+from reid_ray.model.model_files import resolve_model
+
+_MOST_CALLS = 32
+_RECORDS_KEPT_S = 7 * 86400.0
+_AHEAD = 1.5  # rows that are let in, per request that the engine decodes together: the rest is prepared while those run
+
+
+@dataclass(frozen=True)
+class PassPlace:
+    """Where the rows of a pass go, and who keeps account of its actors. Small, and safe to send to them.
+
+    ledger: of this run.
+    board: keeps the account of attempts and deaths; elsewhere, or in this process.
+    config: of the ledger.
+    """
+
+    ledger: Ledger
+    board: RemoteBoard | AttemptBoard
+    config: LedgerConfig
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One row's work before it is known whether it is to be done.
+
+    ids: caption_ids that it may make; the first names it.
+    """
+
+    ids: Sequence[str]
+    converse: Callable[[], Generator[Any, Any, Rows]]
+    give_up: Callable[[str], Rows]
+    texts: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        return self.ids[0]
+
+
+class _EngineActor:
+    """What both actors share: an engine that is kept fed, rows that become durable in groups, and the account of deaths."""
+
+    def __init__(
+        self,
+        place: PassPlace,
+        metrics: StageMetrics,
+        *,
+        start: Callable[[], tuple[StreamingEngine, FaithfulnessScorer | None]],
+        requests: int,
+    ) -> None:
+        clock = time.perf_counter()
+        self._place, self._metrics = place, metrics
+        self._actor = _actor_id()
+        in_flight, traceback = (_records() / f"{place.ledger.run}-{self._actor}.{kind}" for kind in ("rows", "traceback"))
+        hung = how_it_hung(traceback, timeout_s=place.config.batch_timeout_s)
+        begun = place.board.begin(self._actor, left_by(in_flight), hung)
+        self._broken = begun.broken
+        if self._broken is not None:
+            return
+        engine, scorer = start()
+        place.board.started(self._actor)
+        self._earlier = place.ledger.blocks_of(self._actor) if begun.again else LEDGER.empty_table()
+        self._loop = EngineLoop(engine, timeout_s=place.config.batch_timeout_s, traceback=traceback, explain=self._explain)
+        gate = Admission(max(1, int(_AHEAD * engine.capacity / requests)))
+        scoring = None if scorer is None else ScoringLoop(scorer, die=self._die)
+        self._numbers = itertools.count()
+        self._commit = GroupCommit(self._write, rows=place.config.group_rows, seconds=place.config.group_seconds, idle=lambda: gate.idle)
+        record = InFlightRecord(in_flight)
+        self._stream = WorkStream(self._loop, scoring, gate=gate, record=record, flush=self._commit.flush, explain=self._explain)
+        self._startup: float | None = time.perf_counter() - clock
+
+    def _run(self, tasks: Sequence[_Task]) -> pa.Table:
+        """LEDGER rows of tasks, durable; none by a broken actor, whose tasks are handed back undone."""
+        clock = time.perf_counter()
+        board, rows_there = self._place.board, self._made_before(tasks)
+        there = set(rows_there["caption_id"].to_pylist())
+        todo = {task.name: task for task in tasks if there.isdisjoint(task.ids)}
+        verdicts: Suspicion = board.take(self._actor, list(todo))
+        group, tables = -1, [rows_there]
+        for name, why in verdicts.given_up.items():
+            tables.append(self._ledger_table(todo.pop(name).give_up(f"{QUARANTINED}: {why}")))
+            group = self._commit.add(tables[-1])
+        works = [Work(name, task.converse, task.texts, verdicts.groups.get(name, FREE)) for name, task in todo.items()]
+
+        def done(_: Work, rows: Rows) -> None:
+            nonlocal group
+            tables.append(self._ledger_table(rows))
+            group = self._commit.add(tables[-1])
+
+        try:
+            self._stream.run(works, done)
+        except ReidRayError:
+            self._commit.flush()  # what was finished is not made again
+            raise
+        self._commit.wait(group)
+        board.done(self._actor, [task.name for task in tasks])
+        self._metrics.count(pa.concat_tables([LEDGER.empty_table(), *tables[1:]]), time.perf_counter() - clock)
+        return pa.concat_tables(tables)
+
+    def _made_before(self, tasks: Sequence[_Task]) -> pa.Table:
+        """What this actor made of them before it died; a task's rows become durable together."""
+        ids = pa.array([name for task in tasks for name in task.ids], pa.string())
+        return self._earlier.filter(pc.is_in(self._earlier["caption_id"], ids))
+
+    def _hand_back(self) -> None:
+        """Return when the other actors have nothing left, so that nobody gives this one more meanwhile."""
+        while self._place.board.others_hold(self._actor):
+            time.sleep(0.5)
+
+    def _ledger_table(self, rows: Rows) -> pa.Table:
+        seconds = self._loop.take_busy_seconds()
+        for row in rows:
+            row["seconds"] = seconds / len(rows)
+        if rows and self._startup is not None:
+            rows[0]["startup_seconds"], self._startup = self._startup, None
+        return ledger_rows(rows, self._place.ledger.run)
+
+    def _write(self, table: pa.Table) -> None:
+        self._place.ledger.commit(f"{self._actor}-{next(self._numbers)}-{time.time_ns()}", table)
+        asked = pc.sum(pc.greater(table["tries"], 0)).as_py() or 0  # a broken engine has no part in what was never asked
+        if asked:
+            self._place.board.made(self._actor, asked)
+
+    def _die(self, error: Exception, texts: Sequence[str]) -> None:
+        self._stream.die(error, texts)
+
+    def _explain(self, reason: str) -> None:
+        self._place.board.explain(self._actor, reason)
+
+
+class CaptionActor(_EngineActor):
+    """SOURCED rows with the column ASK -> LEDGER rows of the captions that were asked for.
+
+    Args:
+        captioner: arguments of Captioner.
+        config: the captioner's section.
+        place: of this pass.
+        engine: used instead of a vLLM engine of `config`.
+    """
+
+    def __init__(
+        self, captioner: dict[str, Any], config: CaptionerConfig, *, place: PassPlace, engine: ChatEngine | StreamingEngine | None = None
+    ) -> None:
+        self._captioner = Captioner(config=config, **captioner)
+
+        def start() -> tuple[StreamingEngine, None]:
+            if engine is not None:
+                return streaming(engine, capacity=config.engine.max_num_seqs), None
+            return _vllm(config, images=1, field=f"captioners.{captioner['name']}"), None
+
+        super().__init__(place, StageMetrics("captioner"), start=start, requests=len(config.instructions))
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        """The captions of a batch of images."""
+        if self._broken is not None:
+            self._hand_back()
+            return LEDGER.empty_table()
+        return self._run([self._task(row, ImageAsk.from_column(row.pop(ASK.name))) for row in images.to_pylist()])
+
+    def _task(self, image: dict[str, Any], ask: ImageAsk) -> _Task:
+        asked = [*ask.requests, *([] if ask.stand_in is None else [ask.stand_in])]
+        return _Task(
+            ids=[request.caption_id for request in asked],
+            converse=lambda: self._captioner.work(image, ask),
+            give_up=lambda why: self._captioner.given_up(image, ask, why),
+        )
+
+
+class RewriteActor(_EngineActor):
+    """LEDGER rows of captions -> the same rows and their rewrites.
+
+    Args:
+        config: the language model.
+        faithfulness: the filter.
+        recipe: of both.
+        revision: what identifies the language model's weights.
+        place: of this pass.
+        engine: used instead of a vLLM engine of `config`.
+        scorer: used instead of the sentence encoder of `faithfulness`.
+    """
+
+    def __init__(
+        self,
+        config: RewriterConfig,
+        faithfulness: FaithfulnessConfig,
+        *,
+        recipe: RewriteRecipe,
+        revision: str,
+        place: PassPlace,
+        engine: ChatEngine | StreamingEngine | None = None,
+        scorer: FaithfulnessScorer | None = None,
+    ) -> None:
+        self._recipe, self._rewriter = recipe, Rewriter(config, faithfulness, recipe=recipe, revision=revision)
+
+        def start() -> tuple[StreamingEngine, FaithfulnessScorer]:
+            model = (
+                streaming(engine, capacity=config.engine.max_num_seqs) if engine is not None else _vllm(config, images=0, field="rewriter")
+            )
+            if scorer is not None:
+                return model, scorer
+            encoder = resolve_model(faithfulness.model, field="faithfulness.model")
+            return model, SentenceEncoder(encoder, revision=faithfulness.revision)
+
+        super().__init__(place, StageMetrics("rewriter"), start=start, requests=config.count)
+
+    def __call__(self, captions: pa.Table) -> pa.Table:
+        """A batch of captions and their rewrites."""
+        if self._broken is not None:
+            self._hand_back()
+            return captions
+        tasks = [self._task(row) for row in captions.filter(pc.equal(captions["status"], "ok")).to_pylist()]
+        return pa.concat_tables([captions, self._run([task for task in tasks if task.ids])])
+
+    def _task(self, caption: dict[str, Any]) -> _Task:
+        wanted = bool(self._recipe.keys(caption["caption_id"], caption["key"]))
+        return _Task(
+            ids=list(self._recipe.keys_by_id(caption["caption_id"], caption["key"])) if wanted else [],
+            converse=lambda: self._rewriter.work(caption),
+            give_up=lambda why: self._rewriter.given_up(caption, why),
+            texts=[caption["text"]],
+        )
+
+
+def _records() -> Path:
+    """Folder of this node's in-flight records and tracebacks; those that nobody wrote for a week go."""
+    folder = Path(tempfile.gettempdir()) / f"reid-ray-in-flight-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another actor removes it, too
+            if file.stat().st_mtime < time.time() - _RECORDS_KEPT_S:
+                file.unlink()
+    return folder
+
+
+def _actor_id() -> str:
+    """Of the Ray actor that this process is, the same after it is started again; of the process itself where it is none."""
+    import ray
+
+    return (ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None) or f"process-{os.getpid()}"
+
+
+def calls_at_once(config: CaptionerConfig | RewriterConfig) -> int:
+    """Calls of an actor that keep its engine fed: twice the requests that it decodes together, in batches; threads, so not too many."""
+    if isinstance(config, CaptionerConfig):
+        requests = config.pool.batch_size * len(config.instructions)
+    else:
+        requests = max(1, int(config.pool.batch_size * config.share * config.count))
+    return min(_MOST_CALLS, 1 + -(-2 * config.engine.max_num_seqs // requests))
+
+
+def _vllm(config: CaptionerConfig | RewriterConfig, *, images: int, field: str) -> Engine:
+    return Engine(
+        resolve_model(config.model, field=f"{field}.model"),
+        revision=config.revision,
+        config=config.engine,
+        sampling=config.sampling,
+        images=images,
+        pool=config.pool,
+        adapter=config.adapter,
+        field=field,
+    )

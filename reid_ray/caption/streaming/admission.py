@@ -1,0 +1,97 @@
+"""Admission control of an actor: how many rows are with its engine at once, and which of them may be there together.
+
+Rows that were there when a process died (suspects) come back in isolation groups: while one is with the engine, nothing else is, so that
+another death incriminates that group alone. Knows names of groups and counts; not rows, engines or what a death is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, order=True)
+class Group:
+    """An isolation group; those of fewer deaths come first, rows of no group (deaths = -1) last.
+
+    deaths: that its rows have seen.
+    number: tells groups apart.
+    """
+
+    deaths: int
+    number: int
+
+
+FREE = Group(-1, 0)  # of rows under no suspicion
+
+
+@dataclass
+class Admission:
+    """The gate before an engine; all methods may be called from any thread.
+
+    size: rows that may be with the engine.
+    """
+
+    size: int
+    _inside: int = 0
+    _now: Group = FREE
+    _waiting: Counter[Group] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _listeners: deque[Callable[[], None]] = field(default_factory=deque)
+
+    def announce(self, group: Group, rows: int) -> None:
+        """So many rows of a group will ask to enter: suspects go before free rows, so the gate must know of them."""
+        with self._lock:
+            self._waiting[group] += rows
+
+    def withdraw(self, group: Group, rows: int) -> None:
+        """They will not ask any more."""
+        with self._lock:
+            self._waiting[group] -= rows
+
+    def try_enter(self, group: Group) -> bool:
+        """Let one announced row in, if there is room and nobody is there who must not be together with it."""
+        with self._lock:
+            if self._inside >= self.size or group != self._next():
+                return False
+            self._now = group
+            self._inside += 1
+            self._waiting[group] -= 1
+            return True
+
+    def leave(self) -> None:
+        """A row that was let in is done; one of those who listen is told, all of them where groups take turns."""
+        with self._lock:
+            self._inside -= 1
+            taking_turns = self._now != FREE or any(rows > 0 for group, rows in self._waiting.items() if group != FREE)
+            told = list(self._listeners) if taking_turns else list(self._listeners)[:1]
+            self._listeners.rotate(-1)
+        for listener in told:
+            listener()
+
+    @contextmanager
+    def listening(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Have a function called, from any thread, when there may be room."""
+        with self._lock:
+            self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is with the engine."""
+        with self._lock:
+            return not self._inside
+
+    def _next(self) -> Group:
+        """Whose turn it is. A group stays until its rows are out, free rows until suspects wait."""
+        suspects = [group for group, rows in self._waiting.items() if rows > 0 and group != FREE]
+        if self._inside:
+            return self._now if self._now != FREE or not suspects else Group(-2, 0)
+        return min(suspects, default=FREE)

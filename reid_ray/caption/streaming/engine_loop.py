@@ -1,0 +1,208 @@
+"""Engine loop: the thread of an actor that drives its engine, step by step, while other threads prepare requests and take replies.
+
+Knows requests, time limits and how a process ends when its engine is lost; not what is asked. A request that takes too long is aborted
+and ends in an error. An engine that raises is in no known state, and one whose step does not return hangs: either ends the process, after
+the reason has been told, and Ray starts the actor again. The second is done by Python's faulthandler, from a thread of its own that needs
+no interpreter lock, and leaves its traceback.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from reid_ray.caption.engines.protocol import Conversation, Reply, StreamingEngine
+from reid_ray.errors import EngineDownError, ReidRayError, reason_of
+from reid_ray.redaction import without_texts
+
+EXIT_CODE = 70
+_ALIKE = 100  # requests that are rejected in the same words before any is answered: the configuration is wrong, not they
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the engine.
+
+    key: names it and seeds its random stream.
+    """
+
+    conversation: Conversation
+    key: str
+
+
+@dataclass
+class _Open:
+    request: Request
+    answer: Callable[[Any], None]
+    since: float
+
+
+class EngineLoop:
+    """Drives a streaming engine.
+
+    Args:
+        engine: driven by this loop's thread alone, but for `prepare`.
+        timeout_s: seconds from adding a request after which it is aborted, and that one step may take.
+        traceback: file that a hung step's traceback is written to; empty while none hangs.
+        explain: told the reason before this process ends itself.
+    """
+
+    def __init__(self, engine: StreamingEngine, *, timeout_s: float, traceback: Path, explain: Callable[[str], None]) -> None:
+        self._engine, self._timeout_s, self._explain = engine, timeout_s, explain
+        self._coming: queue.SimpleQueue[tuple[Any, _Open] | None] = queue.SimpleQueue()  # None: look at _error
+        self._open: dict[str, _Open] = {}
+        self._count, self._busy, self.steps = 0, 0.0, 0
+        self._error: ReidRayError | None = None
+        self._lock = threading.Lock()
+        self._rejected: tuple[str, int] | None = ("", 0)  # the words of the first rejections and their number; None once one was answered
+        self._traceback = traceback.open("w")
+        self._armed = 0.0
+        threading.Thread(target=self._run, name="engine-loop", daemon=True).start()
+
+    def ask(self, request: Request, answer: Callable[[Reply | ReidRayError], None]) -> None:
+        """Prepare a request in the calling thread and queue it.
+
+        Args:
+            request: what is asked.
+            answer: called once with the reply, from either thread; an error where the engine is lost for good.
+        """
+        if self._error is not None:
+            answer(self._error)
+            return
+        prepared = self._engine.prepare(request.conversation, request.key)
+        if isinstance(prepared, Reply):
+            self._reply(_Open(request, answer, 0.0), prepared)
+        else:
+            self._coming.put((prepared, _Open(request, answer, 0.0)))
+
+    def take_busy_seconds(self) -> float:
+        """Seconds spent in steps since the last call."""
+        busy, self._busy = self._busy, 0.0
+        return busy
+
+    @property
+    def running(self) -> int:
+        """Requests with the engine."""
+        return len(self._open)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._add(wait=not self._open)
+                if not self._open:
+                    continue
+                self._arm()
+                clock = time.perf_counter()
+                finished = self._engine.step()
+                self._busy += time.perf_counter() - clock
+                self.steps += 1
+                for name, reply in finished:
+                    self._reply(self._open.pop(name), reply)
+                self._abort_slow()
+                if not self._open:
+                    self._disarm()
+        except ReidRayError as error:
+            self._disarm()
+            self._end(error)
+        except Exception as error:  # noqa: BLE001
+            self._die(reason_of(error))
+
+    def _add(self, *, wait: bool) -> None:
+        """Hand on what has come; if nothing runs, wait for the first."""
+        while True:
+            try:
+                coming = self._coming.get(block=wait)
+            except queue.Empty:
+                return
+            if self._error is not None:
+                raise self._error
+            if coming is None:
+                continue
+            prepared, opened = coming
+            wait = False
+            name = str(self._count)
+            self._count += 1
+            self._arm()
+            refused = self._engine.add(name, prepared)
+            if refused is not None:
+                self._reply(opened, refused)
+                continue
+            opened.since = time.monotonic()
+            self._open[name] = opened
+            self._rejected = None
+
+    def _reply(self, opened: _Open, reply: Reply) -> None:
+        if self._rejected is not None:
+            self._count_rejected(reply)
+        opened.answer(reply)
+
+    def _count_rejected(self, reply: Reply) -> None:
+        with self._lock:
+            if self._rejected is None:
+                return
+            words, count = self._rejected
+            said = re.sub(r"\d+", "#", str(reply.error))
+            self._rejected = None if reply.text is not None or (count and said != words) else (said, count + 1)
+            if count + 1 == _ALIKE and self._rejected is not None:
+                self._error = EngineDownError(
+                    f"the engine rejected its first {_ALIKE} requests alike ({reply.error}); mend the model's section"
+                )
+                self._coming.put(None)
+
+    def _abort_slow(self) -> None:
+        limit = time.monotonic() - self._timeout_s
+        slow = [name for name, opened in self._open.items() if opened.since < limit]
+        if slow:
+            self._engine.abort(slow)
+            for name in slow:
+                self._open.pop(name).answer(Reply(None, error=f"timed out after {self._timeout_s:g} s"))
+
+    def _end(self, error: ReidRayError) -> None:
+        """The engine takes no more; all who wait, and all who come, are told why."""
+        for opened in self._open.values():
+            opened.answer(error)
+        self._open = {}
+        while True:
+            coming = self._coming.get()
+            if coming is not None:
+                coming[1].answer(error)
+
+    def _die(self, reason: str) -> NoReturn:
+        self._disarm()
+        self._explain(without_texts(reason, self._texts()))
+        os._exit(EXIT_CODE)
+
+    def _texts(self) -> Iterator[str]:
+        for opened in self._open.values():
+            for message in opened.request.conversation:
+                content = message["content"]
+                yield from [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
+
+    def _arm(self) -> None:
+        """Have the process ended if it does not come back here in time; renewed seldom, for it costs a thread."""
+        now = time.monotonic()
+        if now - self._armed > self._timeout_s / 4:
+            self._armed = now
+            faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=self._traceback)
+
+    def _disarm(self) -> None:
+        self._armed = 0.0
+        faulthandler.cancel_dump_traceback_later()
+
+
+def how_it_hung(traceback: Path, *, timeout_s: float) -> str | None:
+    """What the traceback of an earlier process says, in a line; None if no step of it hung."""
+    stack = traceback.read_text(encoding="utf-8", errors="replace") if traceback.exists() else ""
+    if not stack:
+        return None
+    threads = [block for block in stack.split("\n\n") if Path(__file__).name in block] or [stack]
+    frames = [line.strip() for line in threads[0].splitlines() if line.strip().startswith("File ")]
+    return f"timed out after {timeout_s:g} s in {frames[0] if frames else 'an unknown place'}"

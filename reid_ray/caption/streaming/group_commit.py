@@ -1,0 +1,84 @@
+"""Group commit: finished rows of many threads become durable together, after so many rows or seconds, or as soon as nothing else runs.
+
+Knows tables and time; not where they go. A process that is killed loses what has not been written yet: one group at most.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+
+
+class GroupCommit:
+    """Collects tables and writes them in groups, in a thread of its own.
+
+    Args:
+        write: makes a table durable.
+        rows: a group is written when it holds so many.
+        seconds: or when its first rows have waited so long.
+        idle: or when this says that no more are coming soon.
+    """
+
+    def __init__(self, write: Callable[[pa.Table], None], *, rows: int, seconds: float, idle: Callable[[], bool]) -> None:
+        self._write, self._rows, self._seconds, self._idle = write, rows, seconds, idle
+        self._group: list[pa.Table] = []
+        self._since = 0.0
+        self._number, self._written, self._asked = 0, -1, -1  # of the group that collects now; the last durable; the last to be flushed
+        self._error: Exception | None = None
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="group-commit", daemon=True).start()
+
+    def add(self, table: pa.Table) -> int:
+        """Add finished rows; returns the number of their group, to wait for."""
+        with self._changed:
+            if not self._group:
+                self._since = time.monotonic()
+            self._group.append(table)
+            self._changed.notify_all()
+            return self._number
+
+    def wait(self, number: int) -> None:
+        """Return when a group is durable; raises what kept it from being written."""
+        with self._changed:
+            self._changed.notify_all()  # the writer looks again whether anything is coming
+            self._changed.wait_for(lambda: self._written >= number or self._error is not None)
+            if self._error is not None and self._written < number:
+                raise self._error
+
+    def flush(self) -> None:
+        """Return when all that was added is durable."""
+        with self._changed:
+            number = self._number if self._group else self._number - 1
+            self._asked = max(self._asked, number)
+        self.wait(number)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._due():
+                    self._changed.wait(self._patience())
+                group, self._group = self._group, []
+                number, self._number = self._number, self._number + 1
+            try:
+                self._write(pa.concat_tables(group))
+            except Exception as error:  # noqa: BLE001
+                with self._changed:
+                    self._error = error  # whoever waits raises it
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._written = number
+                self._changed.notify_all()
+
+    def _due(self) -> bool:
+        if not self._group:
+            return False
+        if self._asked >= self._number or self._idle():
+            return True
+        return sum(table.num_rows for table in self._group) >= self._rows or time.monotonic() - self._since >= self._seconds
+
+    def _patience(self) -> float | None:
+        return max(0.0, self._since + self._seconds - time.monotonic()) if self._group else None

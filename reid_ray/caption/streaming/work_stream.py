@@ -1,0 +1,167 @@
+"""Work stream: runs works, generators that ask an engine, for many calls of an actor at once, as many together as the engine takes.
+
+Knows generators, an engine loop, a scoring loop and the gate before them; not what a work is about. A call's own thread decodes, cleans
+and advances its works; the engine runs on meanwhile in another.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from reid_ray.caption.streaming.admission import FREE, Admission, Group
+from reid_ray.caption.streaming.engine_loop import EXIT_CODE, EngineLoop, Request
+from reid_ray.caption.streaming.in_flight import InFlightRecord
+from reid_ray.caption.streaming.scoring_loop import PairToScore, ScoringLoop
+from reid_ray.errors import ReidRayError, reason_of
+from reid_ray.redaction import without_texts
+
+_LOOK_AGAIN_S = 0.1  # how soon a call looks again that was told of no room, for whoever was told may not have used it
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row's work.
+
+    name: of the row.
+    converse: makes its generator, which yields requests or pairs to score, is sent their answers, and returns rows.
+    texts: private, not to be quoted by an error's message.
+    group: that it is isolated with.
+    """
+
+    name: str
+    converse: Callable[[], Generator[Any, Any, Rows]]
+    texts: Sequence[str] = ()
+    group: Group = FREE
+
+
+@dataclass
+class _Running:
+    work: Work
+    steps: Generator[Any, Any, Rows]
+    answers: list[Any] = field(default_factory=list)
+    awaited: int = 0
+
+
+_Inbox = queue.SimpleQueue[tuple[_Running, int, Any] | None]  # None: there may be room
+
+
+class WorkStream:
+    """Runs works over one engine; `run` may be called from many threads at once.
+
+    Args:
+        loop: drives the engine.
+        scoring: scores pairs; None where no work has any.
+        gate: lets works in.
+        record: told which rows are with the engine.
+        flush: makes durable what is finished; called before a suspect goes to the engine.
+        explain: told the reason before this process ends itself, because a work raised what no library should.
+    """
+
+    def __init__(
+        self,
+        loop: EngineLoop,
+        scoring: ScoringLoop | None,
+        *,
+        gate: Admission,
+        record: InFlightRecord,
+        flush: Callable[[], None],
+        explain: Callable[[str], None],
+    ) -> None:
+        self._loop, self._scoring, self._gate, self._record = loop, scoring, gate, record
+        self._flush, self._explain = flush, explain
+
+    def run(self, works: Sequence[Work], done: Callable[[Work, Rows], None]) -> None:
+        """Run works to their ends.
+
+        Args:
+            works: of one call.
+            done: called with each work and its rows, as they are finished, before anything takes the work's place.
+
+        Raises:
+            ReidRayError: the engine is lost for good.
+        """
+        inbox: _Inbox = queue.SimpleQueue()
+        waiting = deque(sorted(works, key=lambda work: (work.group == FREE, work.group)))
+        running: dict[str, _Running] = {}
+        for work in waiting:
+            self._gate.announce(work.group, 1)
+        try:
+            with self._gate.listening(lambda: inbox.put(None)):
+                while waiting:
+                    while waiting and self._gate.try_enter(waiting[0].group):
+                        self._enter(waiting.popleft(), running, inbox, done)
+                    self._take_answer(running, inbox, done)
+            while running:
+                self._take_answer(running, inbox, done)
+        finally:
+            for work in waiting:
+                self._gate.withdraw(work.group, 1)
+
+    def _enter(self, work: Work, running: dict[str, _Running], inbox: _Inbox, done: Callable[[Work, Rows], None]) -> None:
+        if work.group != FREE:  # what was finished beside it must not be lost with it
+            self._flush()
+        self._record.enter(work.name)
+        running[work.name] = _Running(work, work.converse())
+        self._advance(running[work.name], None, running, inbox, done)
+
+    def _take_answer(self, running: dict[str, _Running], inbox: _Inbox, done: Callable[[Work, Rows], None]) -> None:
+        """Wait for an answer, or for room, and go on with the work that it is for."""
+        try:
+            said = inbox.get(timeout=_LOOK_AGAIN_S)
+        except queue.Empty:
+            return
+        if said is None:
+            return
+        task, place, answer = said
+        if isinstance(answer, ReidRayError):
+            raise answer
+        task.answers[place] = answer
+        task.awaited -= 1
+        if not task.awaited:
+            self._advance(task, task.answers, running, inbox, done)
+
+    def _advance(
+        self,
+        task: _Running,
+        answers: list[Any] | None,
+        running: dict[str, _Running],
+        inbox: _Inbox,
+        done: Callable[[Work, Rows], None],
+    ) -> None:
+        """Send a work its answers and queue what it asks next, or hand on its rows if it is at its end."""
+        try:
+            asked = next(task.steps) if answers is None else task.steps.send(answers)
+        except StopIteration as end:
+            del running[task.work.name]
+            self._record.leave(task.work.name)
+            done(task.work, end.value)
+            self._gate.leave()
+            return
+        except ReidRayError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            self.die(error, task.work.texts)
+        task.answers, task.awaited = [None] * len(asked), len(asked)
+        for place, ask in enumerate(asked):
+
+            def answer(said: Any, place: int = place) -> None:
+                inbox.put((task, place, said))
+
+            if isinstance(ask, PairToScore):
+                assert self._scoring is not None
+                self._scoring.ask(ask, answer)
+            else:
+                assert isinstance(ask, Request)
+                self._loop.ask(ask, answer)
+
+    def die(self, error: Exception, texts: Sequence[str]) -> NoReturn:
+        """End this process: what raised is in no known state."""
+        self._explain(without_texts(reason_of(error), texts))
+        os._exit(EXIT_CODE)

@@ -1,0 +1,270 @@
+"""An engine that is kept full: what runs together, what waits, what is aborted, and what becomes durable when."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+
+import pyarrow as pa
+import pytest
+from refusals import refused
+
+from reid_ray.caption.engines.protocol import Reply
+from reid_ray.caption.streaming.admission import FREE, Admission, Group
+from reid_ray.caption.streaming.engine_loop import EngineLoop, Request, how_it_hung
+from reid_ray.caption.streaming.group_commit import GroupCommit
+from reid_ray.caption.streaming.in_flight import InFlightRecord, left_by
+from reid_ray.caption.streaming.scoring_loop import PairToScore, ScoringLoop
+from reid_ray.caption.streaming.work_stream import Work, WorkStream
+from reid_ray.errors import EngineDownError
+
+
+class SteppingEngine:
+    """Each request takes as many steps as its conversation says; counts what runs in every step."""
+
+    def __init__(self, capacity=4, *, step_s=0.0):
+        self.capacity, self.step_s = capacity, step_s
+        self.waiting, self.running, self.history, self.aborted = {}, {}, [], []
+
+    def prepare(self, conversation, key):
+        return Reply(None, error=f"too long by {key}") if conversation == "refused" else (conversation, key)
+
+    def add(self, request, prepared):
+        self.waiting[request] = prepared
+
+    def step(self):
+        while self.waiting and len(self.running) < self.capacity:
+            name = next(iter(self.waiting))
+            steps, key = self.waiting.pop(name)
+            self.running[name] = [steps, key]
+        self.history.append(sorted(key for _, key in self.running.values()))
+        time.sleep(self.step_s)
+        done = []
+        for name, state in list(self.running.items()):
+            state[0] -= 1
+            if not state[0]:
+                done.append((name, Reply(f"answer to {state[1]}", tokens=1)))
+                del self.running[name]
+        return done
+
+    def abort(self, requests):
+        self.aborted += [self.running.pop(name, self.waiting.pop(name, None)) for name in requests]
+
+
+class Pairs:
+    """Scores pairs by their lengths; says how many came together."""
+
+    def __init__(self):
+        self.together = []
+
+    def score(self, originals, rewrites):
+        import numpy as np
+
+        self.together.append(len(originals))
+        time.sleep(0.02)
+        return np.array([len(text) / 10 for text in rewrites], np.float32)
+
+
+@pytest.fixture
+def stream_of(tmp_path):
+    def make(engine, *, size=6, timeout_s=60.0, scorer=None, explain=pytest.fail):
+        loop = EngineLoop(engine, timeout_s=timeout_s, traceback=tmp_path / "traceback", explain=explain)
+        scoring = None if scorer is None else ScoringLoop(scorer, die=lambda error, texts: pytest.fail(str(error)))
+        gate = Admission(size)
+        stream = WorkStream(loop, scoring, gate=gate, record=InFlightRecord(tmp_path / "rows"), flush=lambda: None, explain=explain)
+        return stream, gate, loop
+
+    return make
+
+
+def finished(stream, works):
+    """Works and their rows in the order in which they are done."""
+    done = []
+    stream.run(works, lambda work, rows: done.append((work, rows)))
+    return done
+
+
+def asks(name, *steps, conversation=None):
+    """A work that asks one request after the other."""
+
+    def converse():
+        texts = []
+        for number, count in enumerate(steps):
+            (reply,) = yield [Request(conversation or count, f"{name}/{number}")]
+            texts.append(reply.text or reply.error)
+        return [{"name": name, "texts": texts}]
+
+    return Work(name, converse)
+
+
+def test_calls_share_an_engine_that_stays_full_though_answers_are_of_uneven_length(stream_of):
+    engine = SteppingEngine(capacity=8)
+    stream, _, _ = stream_of(engine, size=12)
+    lengths = [1, 2, 3, 20] * 30
+    done, threads = [], []
+
+    def call(part):
+        done.extend(work.name for work, _ in finished(stream, [asks(str(number), lengths[number]) for number in part]))
+
+    for start in range(0, 120, 12):
+        threads.append(threading.Thread(target=call, args=(range(start, start + 12),)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done, key=int) == [str(number) for number in range(120)]
+    best = -(-sum(lengths) // 8)
+    assert len(engine.history) <= 1.2 * best + 20  # the last long ones run alone
+
+
+def test_a_work_asks_again_and_gets_the_answers_to_what_it_asked(stream_of):
+    engine = SteppingEngine()
+    stream, gate, _ = stream_of(engine)
+    rows = {work.name: rows for work, rows in finished(stream, [asks("a", 1, 3, 2), asks("b", 2), asks("c", 1, conversation="refused")])}
+    assert rows["a"] == [{"name": "a", "texts": ["answer to a/0", "answer to a/1", "answer to a/2"]}]
+    assert rows["b"] == [{"name": "b", "texts": ["answer to b/0"]}]
+    assert rows["c"] == [{"name": "c", "texts": ["too long by c/0"]}]
+    assert gate.idle
+
+
+def test_suspects_are_with_the_engine_in_their_group_alone_the_least_suspected_first(stream_of):
+    engine = SteppingEngine(capacity=8)
+    stream, _, _ = stream_of(engine, size=8)
+    groups = {"a": Group(2, 5), "b": Group(1, 3), "c": Group(1, 3), "d": Group(1, 4)}
+    works = [Work(name, asks(name, 3).converse, group=groups.get(name, FREE)) for name in "abcdefgh"]
+    assert [work.name for work, _ in finished(stream, works)][:4] == ["b", "c", "d", "a"]
+    together = [{name.split("/")[0] for name in step} for step in engine.history]
+    assert all(any(step <= set(group) for group in ("bc", "d", "a", "efgh")) for step in together)
+    assert {"b", "c"} in together
+    assert {"e", "f", "g", "h"} in together
+
+
+def test_free_rows_of_another_call_wait_while_suspects_do(stream_of):
+    engine = SteppingEngine(capacity=8, step_s=0.01)
+    stream, _, _ = stream_of(engine, size=8)
+    free = threading.Thread(target=lambda: finished(stream, [asks(str(number), 4) for number in range(60)]))
+    free.start()
+    time.sleep(0.1)
+    finished(stream, [Work("suspect", asks("suspect", 3).converse, group=Group(1, 1))])
+    free.join()
+    assert all(len(step) == 1 for step in engine.history if "suspect/0" in step)
+    assert any("suspect/0" in step for step in engine.history[:-4])  # not at the very end
+
+
+def test_a_request_that_takes_too_long_is_aborted_and_the_others_go_on(stream_of):
+    engine = SteppingEngine(step_s=0.01)
+    stream, _, _ = stream_of(engine, timeout_s=0.3)
+    rows = {work.name: rows for work, rows in finished(stream, [asks("slow", 10_000), asks("quick", 3)])}
+    assert rows["slow"][0]["texts"] == ["timed out after 0.3 s"]
+    assert rows["quick"][0]["texts"] == ["answer to quick/0"]
+    assert len(engine.aborted) == 1
+
+
+def test_a_hundred_rejections_in_the_same_words_end_the_run_and_one_answer_among_them_does_not(stream_of):
+    stream, _, _ = stream_of(SteppingEngine(), size=200)
+    with refused(EngineDownError, "first 100 requests alike"):
+        finished(stream, [asks(str(number), 1, conversation="refused") for number in range(150)])
+    stream, _, _ = stream_of(SteppingEngine(), size=200)
+    finished(stream, [asks("good", 1)])
+    assert len(finished(stream, [asks(str(number), 1, conversation="refused") for number in range(150)])) == 150
+
+
+def test_an_error_for_the_user_reaches_every_call(stream_of):
+    class Down(SteppingEngine):
+        def step(self):
+            raise EngineDownError("takes nobody")
+
+    stream, _, _ = stream_of(Down())
+    for _ in range(2):  # those who wait, and those who come later
+        with refused(EngineDownError, "takes nobody"):
+            finished(stream, [asks("a", 1)])
+
+
+def test_pairs_are_scored_together_while_the_engine_runs(stream_of):
+    scorer = Pairs()
+    stream, _, _ = stream_of(SteppingEngine(capacity=32), size=32, scorer=scorer)
+
+    def converse(name):
+        (reply,) = yield [Request(1, name)]
+        (score,) = yield [PairToScore(name, reply.text)]
+        return [{"score": score}]
+
+    works = [Work(f"{number}", lambda number=number: converse(f"{number}")) for number in range(32)]
+    rows = {work.name: rows[0]["score"] for work, rows in finished(stream, works)}
+    assert rows["31"] == pytest.approx(len("answer to 31") / 10)
+    assert sum(scorer.together) == 32
+    assert len(scorer.together) < 12
+
+
+def test_a_record_tells_what_was_with_the_engine_however_often_it_begins_anew(tmp_path, monkeypatch):
+    from reid_ray.caption.streaming import in_flight
+
+    monkeypatch.setattr(in_flight, "_REWRITE_AFTER", 100)
+    path = tmp_path / "a.rows"
+    assert left_by(path) is None
+    record = InFlightRecord(path)
+    for number in range(50):
+        record.enter(f"row {number}")
+        if number >= 3:
+            record.leave(f"row {number - 3}")
+    assert left_by(path) == {"row 47", "row 48", "row 49"}
+    assert path.stat().st_size < 300
+    InFlightRecord(path)
+    assert left_by(path) == set()
+
+
+def test_rows_become_durable_by_number_by_time_and_at_once_when_nothing_else_runs():
+    written: queue.SimpleQueue[int] = queue.SimpleQueue()
+    idle = [False]
+    commit = GroupCommit(lambda table: written.put(table.num_rows), rows=10, seconds=0.3, idle=lambda: idle[0])
+    table = pa.table({"n": [1, 2, 3, 4]})
+    numbers = [commit.add(table) for _ in range(3)]
+    commit.wait(numbers[-1])
+    assert written.get() == 12
+    clock = time.monotonic()
+    commit.wait(commit.add(table))
+    assert written.get() == 4
+    assert time.monotonic() - clock >= 0.25
+    idle[0] = True
+    clock = time.monotonic()
+    commit.wait(commit.add(table))
+    assert time.monotonic() - clock < 0.25
+
+
+def test_a_flush_makes_durable_what_was_added_and_waits_for_nothing_else():
+    written = []
+    commit = GroupCommit(lambda table: written.append(table.num_rows), rows=100, seconds=60, idle=lambda: False)
+    commit.flush()
+    for _ in range(3):
+        commit.add(pa.table({"n": [1]}))
+    commit.flush()
+    assert written == [3]
+
+
+def test_a_group_that_cannot_be_written_is_an_error_of_those_who_wait_for_it():
+    def fails(_):
+        raise OSError("disk full")
+
+    commit = GroupCommit(fails, rows=1, seconds=9, idle=lambda: False)
+    with pytest.raises(OSError, match="disk full"):
+        commit.wait(commit.add(pa.table({"n": [1]})))
+
+
+def test_an_engine_whose_step_does_not_return_ends_its_process_and_says_where(tmp_path):
+    import os
+
+    child = os.fork()
+    if not child:
+
+        class Hangs(SteppingEngine):
+            def step(self):
+                time.sleep(60)
+
+        loop = EngineLoop(Hangs(), timeout_s=0.5, traceback=tmp_path / "traceback", explain=lambda reason: None)
+        loop.ask(Request("a", "a"), lambda reply: None)
+        time.sleep(30)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert "timed out after 0.5 s in File" in how_it_hung(tmp_path / "traceback", timeout_s=0.5)
+    assert "test_streams.py" in how_it_hung(tmp_path / "traceback", timeout_s=0.5)
