@@ -120,14 +120,21 @@ def _rewrites(manifest: Mapping[str, Any]) -> str:
 
 def _training(manifest: Mapping[str, Any]) -> str:
     facts = manifest["facts"]
-    chosen = [f"{name} {facts['selected'][name]:.3f}" for name in ("r1", "map") if isinstance(facts["selected"].get(name), float)]
-    others = [f"{each['dataset']} {each['split']} R@1 {each['r1']:.3f}" for each in facts.get("transfer", [])]
+    marks = _marks(facts["validation_exposure"])
+    chosen = [f"{name} {facts['selected'][name]:.3f}{marks}" for name in ("r1", "map") if isinstance(facts["selected"].get(name), float)]
+    others = [f"{each['dataset']} {each['split']} R@1 {each['r1']:.3f}{_marks(each['exposure'])}" for each in facts.get("transfer", [])]
     return ", ".join([f"{facts['steps']} steps, loss {facts['last_loss']:.3f}", *chosen, *others])
 
 
 def _scores(manifest: Mapping[str, Any]) -> str:
     facts = manifest["facts"]
-    return f"R@1 {facts['r1']:.3f}, mAP {facts['map']:.3f}, {facts['queries']} queries, {facts['gallery']} images"
+    marks = _marks(facts["exposure"])
+    return f"R@1 {facts['r1']:.3f}, mAP {facts['map']:.3f}{marks}, {facts['queries']} queries, {facts['gallery']} images"
+
+
+def _marks(exposed: Mapping[str, Any] | None) -> str:
+    marks = ["UNKNOWN"] if exposed is None else exposed["marks"]
+    return f" ({', '.join(marks)})" if marks else ""
 
 
 def _difference(manifest: Mapping[str, Any]) -> str:

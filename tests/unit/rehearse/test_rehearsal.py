@@ -13,6 +13,7 @@ from reid_ray.rehearse.chain import Command, planned
 from reid_ray.rehearse.job import rehearse, run_apart
 from reid_ray.rehearse.sizes import SIZES
 from reid_ray.rehearse.stand_ins import stand_in
+from reid_ray.rehearse.verdicts import number_of
 
 INGEST = Command("ingest", "data/ingest_cuhk_pedes.yaml")
 
@@ -101,3 +102,14 @@ def test_a_published_model_has_a_stand_in_of_its_class(name, class_name, tmp_pat
     if class_name in ("CLIPModel", "SiglipModel"):
         encoder = load_encoder(tmp_path / name)
         assert encoder.encode_texts(["a person in a red coat"]).shape == (1, encoder.dim)
+
+
+def test_the_scores_of_the_table_stand_beside_their_marks():
+    scores = {"r1": 0.5, "map": 0.4, "queries": 8, "gallery": 4}
+    for found, shown in ((["SEEN", "UNKNOWN"], True), ([], False)):
+        exposure = {"marks": found}
+        others = [{"dataset": "Market-1501", "split": "val", "r1": 0.3, "exposure": exposure}]
+        trained = {"steps": 4, "last_loss": 1.0, "selected": {"r1": 0.5}, "validation_exposure": exposure, "transfer": others}
+        for job, facts, scored in (("evaluate", {**scores, "exposure": exposure}, 1), ("train", trained, 2)):
+            assert number_of(job, {"facts": facts}).count("(SEEN, UNKNOWN)") == scored * shown
+    assert "UNKNOWN" in number_of("train", {"facts": {**trained, "validation_exposure": None}})  # of data that do not tell
