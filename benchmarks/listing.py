@@ -3,10 +3,10 @@
     python benchmarks/listing.py --out benchmarks/results/listing-DATE.json [--quick]
 
 A caption run knows its images by their files' sizes and times of change, which it needs for the digest of its inputs and at each look into
-the digest cache: four times with one captioner. Here they are asked for once, by many threads, and held by the listing ("held"); beside it
-the same steps where each asks again, in its own thread ("asked each time"). Files are empty, a thousand to a folder, on the disk of
-temporary files, and in the kernel's cache for both. Another row is a disk over a network: each call waits half a millisecond more.
-Each part runs in a process of its own. --quick takes 20,000 files instead of 200,000 and 1,000,000.
+the digest cache: four times with one captioner. Here they are asked for once, by many threads where a call waits, and held by the listing
+("held"); beside it the same steps where each asks again, in its own thread ("asked each time"). Files are empty, a thousand to a folder, on
+the disk of temporary files, and in the kernel's cache for both. Another row is a disk over a network: each call waits half a millisecond
+more. Each part runs in a process of its own. --quick takes 200,000 files alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LOOKS = 3  # before the pass, after it, and when it is published
 
 
 def run(report: Report, quick: bool) -> None:
-    sizes, repeats = ((20_000,), 1) if quick else ((200_000, 1_000_000), 2)
+    sizes, repeats = ((200_000,), 1) if quick else ((200_000, 1_000_000), 2)
     with tempfile.TemporaryDirectory(prefix="listing_bench_") as scratch:
         folder = Path(scratch) / "crops"
         made = 0
@@ -53,9 +53,10 @@ def run(report: Report, quick: bool) -> None:
             counts = part("count", folder, scratch)
             report.row(what="calls for a file's state", **counts)
         report.claim("calls for a file's state, from listing to publishing", counts["a_file"], "<=", 1)
-        report.claim("of them in the driver's own thread", counts["in_the_main_thread"], "<=", 0)
         report.claim("bytes held of an image", held[-1]["bytes_an_image"], "<=", 64)
-        report.claim("seconds, held by asked each time", min(h["seconds"] for h in held) / min(a["seconds"] for a in asked), "<=", 0.8)
+        report.claim(
+            "CPU seconds, held by asked each time", min(h["cpu_seconds"] for h in held) / min(a["cpu_seconds"] for a in asked), "<=", 0.8
+        )
         far = part("far", folder, scratch)
         report.row(what="each call waits 0.5 ms", **far)
         report.claim("over a network, held by asked each time", far["held_s"] / far["asked_each_time_s"], "<=", 0.1)
