@@ -104,7 +104,12 @@ class Engine:
         from reid_ray.model.strict_loading import check_names
 
         clock = time.perf_counter()
-        arguments = {**engine_arguments(config, images), **_structure_arguments(sampling), **adapter_arguments(adapter)}
+        arguments = {
+            **engine_arguments(config, images),
+            **_structure_arguments(sampling),
+            **_seeded_arguments(sampling, pool),
+            **adapter_arguments(adapter),
+        }
         if Path(model).is_dir():
             check_names(Path(model))
         arguments |= cache_arguments(model, revision, config, pool)
@@ -240,6 +245,13 @@ def _structure_arguments(sampling: SamplingConfig) -> dict[str, Any]:
     if sampling.structure is None or sampling.structure.json_schema is None:
         return {}
     return {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
+
+
+def _seeded_arguments(sampling: SamplingConfig, pool: PoolConfig) -> dict[str, Any]:
+    # vLLM rewinds a request's random stream after each piece of a prompt that it splits over steps, which streams on CPUs cannot be.
+    if sampling.temperature and not pool.num_gpus:
+        return {"enable_chunked_prefill": False}
+    return {}
 
 
 def model_facts(section: CaptionerConfig | RewriterConfig | FaithfulnessConfig, field: str) -> dict[str, str]:

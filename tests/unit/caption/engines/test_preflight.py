@@ -208,3 +208,9 @@ def test_a_cache_without_a_size_holds_what_is_asked_for_within_a_share_of_the_ma
     assert size(1 << 20) == one
     assert size(1 << 40, kv_cache_mb=100) == 100 << 20
     assert size(1 << 40, gpus=1) is None  # vLLM measures what the GPU has left
+
+
+@pytest.mark.parametrize(("temperature", "gpus", "whole"), [(0.7, 0, True), (0.0, 0, False), (0.7, 1, False)])
+def test_prompts_stay_whole_where_random_streams_cannot_be_rewound(temperature, gpus, whole):
+    arguments = engine._seeded_arguments(SamplingConfig(temperature=temperature), PoolConfig(num_gpus=gpus))
+    assert arguments == ({"enable_chunked_prefill": False} if whole else {})
