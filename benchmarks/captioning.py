@@ -40,6 +40,8 @@ MODEL = "builtin:tiny-mllm"
 ALL_AT_ONCE, JOB, RAY_DATA_LLM = "vLLM, all at once", "caption job", "Ray Data LLM"
 ENGINE_CORE = max(os.sched_getaffinity(0))
 LOGICAL_CPUS = 4
+CACHE_MB = 64  # of keys and values: holds max_num_seqs of the tiny model's longest requests
+CACHE = {"kv_cache_memory_bytes": CACHE_MB << 20}
 
 
 def main() -> int:
@@ -154,7 +156,7 @@ def _all_at_once(*, table: str, images: int, folder: str) -> dict[str, Any]:
 
     from reid_ray.caption.prompts import STATIC
 
-    llm = LLM(model=model, **engine_arguments(config.engine, 1), **config.engine.extra)
+    llm = LLM(model=model, **engine_arguments(config.engine, 1), **config.engine.extra, **CACHE)
     sampling = SamplingParams(temperature=config.sampling.temperature, max_tokens=config.sampling.max_tokens)
     start = time.time()
     encoded = pq.read_table(table, columns=["image"])["image"].to_pylist()[:images]
@@ -231,7 +233,7 @@ def _ray_data_llm(*, table: str, images: int, folder: str) -> dict[str, Any]:
     processor = build_processor(
         vLLMEngineProcessorConfig(
             model_source=model,
-            engine_kwargs=engine_arguments(config.engine, 1) | config.engine.extra,
+            engine_kwargs=engine_arguments(config.engine, 1) | config.engine.extra | CACHE,
             placement_group_config={"bundles": [{"CPU": 1}]},
             runtime_env={"env_vars": engine_environment(model, config.engine, config.pool)},
             concurrency=1,
@@ -283,7 +285,7 @@ def _prepared(folder: str) -> Any:
             "model": MODEL,
             "limits": limits,
             "sampling": {"max_tokens": LONGEST},
-            "engine": {"extra": {"scheduler_cls": SCHEDULER}},
+            "engine": {"kv_cache_mb": CACHE_MB, "extra": {"scheduler_cls": SCHEDULER}},
         }
     )
 
