@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 Parts = dict[str, tuple[int, int]]  # part -> (processes, bytes)
@@ -41,9 +42,10 @@ class Watched:
         self._thread.join()
 
     def cpu_s(self, start: float, end: float) -> float:
-        """CPU seconds of all processes between two moments (seconds since the epoch), to the nearest look."""
-        before, after = (min(self._cpu, key=lambda look: abs(look[0] - moment)) for moment in (start, end))
-        return after[1] - before[1]
+        """CPU seconds of all processes between two moments (seconds since the epoch), interpolated between looks."""
+        moments, used = zip(*self._cpu, strict=True)
+        before, after = np.interp([start, end], moments, used)
+        return float(after - before)
 
     def _watch(self) -> None:
         while not self._ended.wait(self._interval_s):
