@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.caption_engines.scripted_gpu import GpuLike, ScriptedGpu
 from reid_ray.caption.config import CaptionerConfig
-from reid_ray.caption.engines.protocol import ChatEngine, Conversation, Reply
+from reid_ray.caption.engines.protocol import Conversation, Reply, StreamingEngine
 from reid_ray.caption.engines.vllm_engine import Engine
 from reid_ray.model.model_files import resolve_model
 
@@ -48,21 +48,39 @@ class LoggedEngine:
     def __init__(self, log: str, setting: Setting, broken: str | None) -> None:
         self._log = log
         self._broken = broken is not None and first_of_its_driver(Path(broken))
-        self._engine: ChatEngine = ScriptedGpu(None, GPU)
+        self._engine: StreamingEngine = ScriptedGpu(None, GPU)
         if setting.engine == "vllm":
             config = CaptionerConfig()
             self._engine = Engine(
                 resolve_model(config.model), revision=None, config=config.engine, sampling=config.sampling, images=1, pool=config.pool
             )
 
-    def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
-        """The engine's replies."""
+    @property
+    def capacity(self) -> int:
+        """The engine's."""
+        return self._engine.capacity
+
+    def prepare(self, conversation: Conversation, key: str) -> Any:
+        """The engine's."""
+        return self._engine.prepare(conversation, key)
+
+    def add(self, request: str, prepared: Any) -> Reply | None:
+        """Hand the question on."""
+        if not self._broken:
+            with open(self._log, "a", encoding="ascii") as log:
+                log.write("1\n")
+        return self._engine.add(request, prepared)
+
+    def step(self) -> list[tuple[str, Reply]]:
+        """The engine's step, or its failure."""
         if self._broken:
             time.sleep(GPU.step_s)
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        with open(self._log, "a", encoding="ascii") as log:
-            log.write(f"{len(keys)}\n")
-        return self._engine.chat(conversations, keys)
+        return self._engine.step()
+
+    def abort(self, requests: Sequence[str]) -> None:
+        """The engine's."""
+        self._engine.abort(requests)
 
 
 def first_of_its_driver(prefix: Path) -> bool:

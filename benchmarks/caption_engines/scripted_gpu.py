@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.caption_engines.answer_lengths import answer_tokens
 from benchmarks.caption_engines.continuous_batch import ContinuousBatch, Request, steps_at_best
 from benchmarks.caption_engines.step_log import EngineLog, StepLog
-from reid_ray.caption.engines.protocol import Conversation, Reply
+from reid_ray.caption.engines.protocol import Conversation, Reply, converse
 
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "brown", "pink")
 _PIXELS_A_TOKEN = 28  # of a side, in Qwen2-VL and Qwen2.5-VL
@@ -53,13 +53,23 @@ class ScriptedGpu:
         self._gpu, self._batch, self._log = gpu, gpu.batch(), None if logs is None else StepLog(logs)
         self._replies: dict[str, Reply] = {}
 
-    def add(self, request_id: str, conversation: Conversation, key: str) -> None:
+    @property
+    def capacity(self) -> int:
+        """Requests in a step."""
+        return self._gpu.max_num_seqs
+
+    def prepare(self, conversation: Conversation, key: str) -> tuple[int, Reply]:
+        """The prompt's tokens, and the reply that will come."""
+        read, written = _prompt_tokens(conversation), answer_tokens(key.encode())
+        return read, Reply(caption_of(key), tokens=written, prompt_tokens=read)
+
+    def add(self, request: str, prepared: tuple[int, Reply]) -> None:
         """Take a request in."""
-        request = Request(request_id, _prompt_tokens(conversation), answer_tokens(key.encode()))
-        self._replies[request_id] = Reply(caption_of(key), tokens=request.answer_tokens, prompt_tokens=request.prompt_tokens)
+        read, reply = prepared
+        self._replies[request] = reply
         if self._log is not None:
-            self._log.request(f"{request.prompt_tokens}+{request.answer_tokens}+{request_id.replace(' ', '_')}")
-        self._batch.add(request)
+            self._log.request(f"{read}+{reply.tokens}+{request.replace(' ', '_')}")
+        self._batch.add(Request(request, read, reply.tokens))
 
     def step(self) -> list[tuple[str, Reply]]:
         """One step; what ended with it."""
@@ -70,20 +80,15 @@ class ScriptedGpu:
             self._log.step(start, running=self._batch.size, waiting=self._batch.waiting)
         return [(name, self._replies.pop(name)) for name in ended]
 
-    def abort(self, request_ids: Sequence[str]) -> None:
+    def abort(self, requests: Sequence[str]) -> None:
         """Forget requests."""
-        self._batch.abort(request_ids)
-        for name in request_ids:
+        self._batch.abort(requests)
+        for name in requests:
             self._replies.pop(name, None)
 
     def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
         """One reply per conversation, in order; returns when the last answer ends."""
-        for number, (conversation, key) in enumerate(zip(conversations, keys, strict=True)):
-            self.add(f"{key}_{number}", conversation, key)
-        replies: dict[str, Reply] = {}
-        while self._batch.unfinished:
-            replies |= self.step()
-        return [replies[f"{key}_{number}"] for number, key in enumerate(keys)]
+        return converse(self, conversations, keys)
 
 
 class ScriptedGpuToBe:
