@@ -8,6 +8,7 @@ task or actor, the id of the latter two, the file within reid_ray, the function.
 
 import ast
 import json
+import marshal
 import os
 import sys
 import threading
@@ -53,8 +54,18 @@ def _write(values):
 
 class _Loader(SourceFileLoader):
     def get_code(self, fullname):
-        """The module's code, never from a cache."""
-        return self.source_to_code(self.get_data(self.path), self.path)
+        """The module's code with the statements: made by whichever process is first, kept beside the trace for the others."""
+        kept = f"{TRACE}.{fullname}.code"
+        try:
+            with open(kept, "rb") as file:
+                return marshal.load(file)
+        except FileNotFoundError:
+            code = self.source_to_code(self.get_data(self.path), self.path)
+        own = f"{kept}.{os.getpid()}"
+        with open(own, "wb") as file:
+            marshal.dump(code, file)
+        os.replace(own, kept)
+        return code
 
     def source_to_code(self, data, path, *, _optimize=-1):
         tree = ast.parse(data, path)
