@@ -1,12 +1,11 @@
 """IRRA's fine-tuning for a benchmark is rehearsed whole: published layouts, pre-training with noise-aware masking, fine-tuning, scores."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
+
+from reid_ray.cli.main import main
 
 pytestmark = pytest.mark.slow
 CHAIN = [
@@ -20,12 +19,9 @@ CHAIN = [
 ]
 
 
-def test_irra_from_the_weights_of_luperson_mllm_is_rehearsed_from_published_layouts_to_a_score(root, tmp_path):
-    command = [sys.executable, "-c", "import sys; from reid_ray.cli.main import main; sys.exit(main())", "rehearse"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ["PYTHONPATH"]])}
-    words = [*command, "train_irra_rstpreid.yaml", "--report", "table.json"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+def test_irra_from_the_weights_of_luperson_mllm_is_rehearsed_from_published_layouts_to_a_score(local_ray, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["rehearse", "train_irra_rstpreid.yaml", "--report", "table.json"]) == 0
     rows = {row["configuration"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
     assert list(rows) == CHAIN
     assert {row["verdict"] for row in rows.values()} == {"ok"}
