@@ -191,17 +191,13 @@ def test_a_change_makes_again_what_depends_on_it_and_a_return_finds_the_old_rows
     assert len(engine.asked()) == 12
     assert [row for row in rows_of(out) if row["kind"] == "static"] == first
 
-    # Sampling, limits and the longest side shape the text; batch size and cache do not, and nor does the captioner's name.
-    for override, asked in (
-        ("captioners.main.sampling.repetition_penalty=1.1", 12),
-        ("captioners.main.max_side=512", 12),
-        ("captioners.main.engine.kv_cache_mb=128", 0),
-    ):
-        run_caption(job(folder, out, override), engine=engine)
-        assert len(engine.asked()) == asked, override
-    renamed = load_config(CaptionJob, None, [f"images.path={folder}", "images.source=folder", "captioners={other: {}}", "rewriter.share=0",
-                                             f"output.path={out}", "output.if_exists=replace"])  # fmt: skip
-    run_caption(renamed, engine=engine)
+    # Sampling, limits and the longest side shape the text (each of them: tests/unit/caption/ledger); batch size and cache do not, and nor
+    # does the captioner's name.
+    run_caption(job(folder, out, "captioners.main.sampling.repetition_penalty=1.1"), engine=engine)
+    assert len(engine.asked()) == 12
+    other = "captioners={other: {engine: {kv_cache_mb: 128}, pool: {batch_size: 5}}}"
+    values = [f"images.path={folder}", "images.source=folder", other, "rewriter.share=0", f"output.path={out}", "output.if_exists=replace"]
+    run_caption(load_config(CaptionJob, None, values), engine=engine)
     assert engine.asked() == []
     assert [row | {"captioner": "main"} for row in rows_of(out)] == first
     assert {row["captioner"] for row in rows_of(out)} == {"other"}
