@@ -15,7 +15,7 @@ from refusals import refused
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from reid_ray.caption.config import CaptionerConfig, RewriterConfig, VllmConfig
+from reid_ray.caption.config import CaptionerConfig, RewriterConfig, SamplingConfig, VllmConfig
 from reid_ray.caption.engines import kv_cache, preflight
 from reid_ray.caption.engines import vllm_engine as engine
 from reid_ray.caption.engines.preflight import check_servable
