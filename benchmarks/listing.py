@@ -6,7 +6,7 @@ A caption run knows its images by their files' sizes and times of change, which 
 the digest cache: four times with one captioner. Here they are asked for once, by many threads where a call waits, and held by the listing
 ("held"); beside it the same steps where each asks again, in its own thread ("asked each time"). Files are empty, a thousand to a folder, on
 the disk of temporary files, and in the kernel's cache for both. Another row is a disk over a network: each call waits half a millisecond
-more. Each part runs in a process of its own. --quick takes 200,000 files alone.
+more. Each part runs in a process of its own. --quick takes 100,000 files alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LOOKS = 3  # before the pass, after it, and when it is published
 
 
 def run(report: Report, quick: bool) -> None:
-    sizes, repeats = ((200_000,), 1) if quick else ((200_000, 1_000_000), 2)
+    sizes, repeats = ((100_000,), 1) if quick else ((200_000, 1_000_000), 2)
     with tempfile.TemporaryDirectory(prefix="listing_bench_") as scratch:
         folder = Path(scratch) / "crops"
         made = 0
