@@ -300,7 +300,7 @@ def test_the_numbers_of_an_actor_stand_on_rays_prometheus_endpoint(local_ray, tm
 
     class Scores:
         def score(self, originals, rewrites):
-            return __import__("numpy").array([0.9, 0.2][: len(rewrites)])
+            return __import__("numpy").array([0.2 if "dog" in text else 0.9 for text in rewrites])
 
     @ray.remote(num_cpus=1)
     class Holder:
