@@ -60,6 +60,7 @@ class EngineLoop:
         self._coming: queue.SimpleQueue[tuple[Any, _Open] | None] = queue.SimpleQueue()  # None: look at _error
         self._open: dict[str, _Open] = {}
         self._count, self._busy, self.steps = 0, 0.0, 0
+        self._preparing = 0  # requests that other threads prepare just now
         self._error: ReidRayError | None = None
         self._lock = threading.Lock()
         self._rejected: tuple[str, int] | None = ("", 0)  # the words of the first rejections and their number; None once one was answered
@@ -77,7 +78,13 @@ class EngineLoop:
         if self._error is not None:
             answer(self._error)
             return
-        prepared = self._engine.prepare(request.conversation, request.key)
+        with self._lock:
+            self._preparing += 1
+        try:
+            prepared = self._engine.prepare(request.conversation, request.key)
+        finally:
+            with self._lock:
+                self._preparing -= 1
         if isinstance(prepared, Reply):
             self._reply(_Open(request, answer, 0.0), prepared)
         else:
@@ -94,15 +101,18 @@ class EngineLoop:
         return len(self._open)
 
     def _run(self) -> None:
+        step_s = 0.0  # what the last step took
         try:
             while True:
                 self._add(wait=not self._open)
                 if not self._open:
                     continue
+                self._fill(step_s)
                 self._arm()
                 clock = time.perf_counter()
                 finished = self._engine.step()
-                self._busy += time.perf_counter() - clock
+                step_s = time.perf_counter() - clock
+                self._busy += step_s
                 self.steps += 1
                 for name, reply in finished:
                     self._reply(self._open.pop(name), reply)
@@ -115,11 +125,21 @@ class EngineLoop:
         except Exception as error:  # noqa: BLE001
             self._die(reason_of(error))
 
-    def _add(self, *, wait: bool) -> None:
-        """Hand on what has come; if nothing runs, wait for the first."""
+    def _fill(self, seconds: float) -> None:
+        """Wait for requests that are being prepared while there is room for them: a step costs about the same for few as for many.
+
+        Args:
+            seconds: at most; a step's worth, so that who prepares slowly never halves more than the rate of steps.
+        """
+        until = time.perf_counter() + seconds
+        while self._preparing and len(self._open) < self._engine.capacity and (left := until - time.perf_counter()) > 0:
+            self._add(wait=True, seconds=left)
+
+    def _add(self, *, wait: bool, seconds: float | None = None) -> None:
+        """Hand on what has come; wait for the first, or so many seconds."""
         while True:
             try:
-                coming = self._coming.get(block=wait)
+                coming = self._coming.get(block=wait, timeout=seconds)
             except queue.Empty:
                 return
             if self._error is not None:

@@ -99,7 +99,7 @@ def asks(name, *steps, conversation=None):
 
 
 def test_calls_share_an_engine_that_stays_full_though_answers_are_of_uneven_length(stream_of):
-    engine = SteppingEngine(capacity=8)
+    engine = SteppingEngine(capacity=8, step_s=0.002)
     stream, _, _ = stream_of(engine, size=12)
     lengths = [1, 2, 3, 20] * 30
     done, threads = [], []
@@ -116,6 +116,18 @@ def test_calls_share_an_engine_that_stays_full_though_answers_are_of_uneven_leng
     assert sorted(done, key=int) == [str(number) for number in range(120)]
     best = -(-sum(lengths) // 8)
     assert len(engine.history) <= 1.2 * best + 20  # the last long ones run alone
+
+
+def test_a_step_waits_for_what_is_being_prepared_while_there_is_room_for_it(stream_of):
+    class SlowToPrepare(SteppingEngine):
+        def prepare(self, conversation, key):
+            time.sleep(0.002)
+            return super().prepare(conversation, key)
+
+    engine = SlowToPrepare(capacity=16, step_s=0.01)
+    stream, _, _ = stream_of(engine, size=32)
+    finished(stream, [asks(str(number), 30) for number in range(16)])
+    assert len(engine.history) <= 30 + 6  # the first steps see what was prepared during the one before, and the last one's thirty are full
 
 
 def test_a_work_asks_again_and_gets_the_answers_to_what_it_asked(stream_of):
