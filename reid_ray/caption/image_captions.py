@@ -20,7 +20,7 @@ from reid_ray.caption.ledger.row_keys import CaptionRequest, ImageAsk
 from reid_ray.caption.prompts import Instruction, fingerprint_text, instruction_of
 from reid_ray.caption.rows import reason_code
 from reid_ray.caption.streaming.engine_loop import Request
-from reid_ray.data.images import BadImageError, decode_image, shrunk
+from reid_ray.data.images import BadImageError, decode_image
 from reid_ray.data.pieces import UNREAD
 from reid_ray.records import IDENTITY_COLUMNS
 
@@ -104,8 +104,8 @@ class Captioner:
             reason = f"{error} ({image['path']})" if data is None and image["path"] else str(error)
             return [self._draft(request, None, reason=reason) for request in ask.requests]
         # The model sees a few hundred pixels at most; full-size photographs that wait would only take memory.
-        seen = shrunk(picture, self._config.max_side)
-        return [self._draft(request, seen) for request in ask.requests]
+        picture.thumbnail((self._config.max_side, self._config.max_side))
+        return [self._draft(request, picture) for request in ask.requests]
 
     def _draft(self, request: CaptionRequest, picture: Image.Image | None, *, reason: str | None = None) -> _Draft:
         return _Draft(request, instruction_of(request.instruction_ids[0], self._templates), picture, reason=reason)

@@ -144,18 +144,6 @@ def encode_jpeg(picture: Image.Image, *, quality: int = 90) -> bytes:
     return buffer.getvalue()
 
 
-def shrunk(picture: Image.Image, longest: int) -> Image.Image:
-    """The picture itself, or it with its longest side of `longest` pixels.
-
-    Pillow's Hamming window: for shrinking as good as its bicubic one, and as quick as bilinear; resizing a photograph costs more than
-    decoding it.
-    """
-    if max(picture.size) <= longest:
-        return picture
-    scale = longest / max(picture.size)
-    return picture.resize(tuple(max(1, round(side * scale)) for side in picture.size), Image.Resampling.HAMMING)
-
-
 def jpeg_thumbnail(picture: Image.Image, *, width: int, height: int) -> bytes:
     """JPEG bytes of an RGB picture, shrunk to at most width x height pixels, never enlarged; its pixels alone, as encode_jpeg."""
     small = picture.copy()

@@ -18,9 +18,8 @@ from reid_ray.caption.ledger.content_keys import caption_id, digest, falls_in_sh
 from reid_ray.caption.prompts import REWRITE, Instruction, dynamic_instruction, fingerprint_text, static_instruction
 
 KEY_BYTES = 16
-# Raise it when other answers pass for captions, or other rewrites for faithful ones, than before: cleaning, validation, agreement; or when
-# the model sees another picture: decoding, shrinking.
-RULES_VERSION = 2
+# Raise it when other answers pass for captions, or other rewrites for faithful ones, than before: cleaning, validation, agreement.
+RULES_VERSION = 1
 # What an answer does not depend on, or what a row's own identity holds already.
 _NOT_IN_KEY: dict[str, Any] = {
     "engine": {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from reid_ray.data.images import BadImageError, decode_image, encode_jpeg, image_size, shrunk
+from reid_ray.data.images import BadImageError, decode_image, encode_jpeg, image_size
 
 
 def _encode(picture: Image.Image, kind: str, **options) -> bytes:
@@ -189,15 +189,3 @@ def test_the_size_of_a_png_costs_no_decoding():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 << 20
-
-
-def test_a_shrunk_picture_has_its_longest_side_and_looks_as_another_filter_has_it():
-    noise = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
-    picture = Image.fromarray(noise).resize((1280, 720), Image.Resampling.BICUBIC)
-    small = shrunk(picture, 1000)
-    assert small.size == (1000, 562)
-    assert shrunk(picture.rotate(90, expand=True), 1000).size == (562, 1000)
-    assert shrunk(picture, 1280) is picture
-    assert shrunk(Image.new("RGB", (3000, 1)), 100).size == (100, 1)
-    other = np.asarray(picture.resize(small.size, Image.Resampling.LANCZOS), np.float32)
-    assert np.abs(np.asarray(small, np.float32) - other).mean() < 2

@@ -92,15 +92,15 @@ def test_a_template_that_was_tried_before_is_part_of_a_later_ones_key():
     assert [a == b for a, b in zip(before.keys, after.keys, strict=True)] == [True, False, False]
 
 
-# RULES_VERSION -> digest of the code that it stands for. If other answers pass for captions, other rewrites for faithful ones, or the model
-# sees other pixels than before, raise the number and write a new line; if none of it, write the new digest in the old line.
-RULES = {2: "5469a7caedf94805"}
+# RULES_VERSION -> digest of the code that it stands for. If other answers pass for captions, or other rewrites for faithful ones, than
+# before, raise the number and write a new line; if the same do, write the new digest in the old line.
+RULES = {1: "96fd3e511b5fac22"}
 
 
 def test_the_number_in_every_key_stands_for_the_code_that_decides_what_passes_for_a_caption():
     package = Path(row_keys.__file__).parents[2]
     filters = ("cleaning", "validation", "agreement")
-    files = [*(f"caption/filters/{name}.py" for name in filters), "attributes/lexicon.py", "attributes/parser.py", "data/images.py"]
+    files = [*(f"caption/filters/{name}.py" for name in filters), "attributes/lexicon.py", "attributes/parser.py"]
     code = [_code(package / name) for name in files]
     assert hashlib.sha256("\n".join(code).encode()).hexdigest()[:16] == RULES[row_keys.RULES_VERSION]
 
