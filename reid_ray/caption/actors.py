@@ -186,7 +186,7 @@ class CaptionActor(_EngineActor):
         def start() -> tuple[StreamingEngine, None]:
             if engine is not None:
                 return streaming(engine, capacity=config.engine.max_num_seqs), None
-            return _vllm(config, images=1, field=f"captioners.{captioner['name']}"), None
+            return start_engine(config, images=1, field=f"captioners.{captioner['name']}"), None
 
         super().__init__(place, StageMetrics("captioner"), start=start, requests=len(config.instructions))
 
@@ -234,7 +234,9 @@ class RewriteActor(_EngineActor):
 
         def start() -> tuple[StreamingEngine, FaithfulnessScorer]:
             model = (
-                streaming(engine, capacity=config.engine.max_num_seqs) if engine is not None else _vllm(config, images=0, field="rewriter")
+                streaming(engine, capacity=config.engine.max_num_seqs)
+                if engine is not None
+                else start_engine(config, images=0, field="rewriter")
             )
             if scorer is not None:
                 return model, scorer
@@ -288,7 +290,8 @@ def calls_at_once(config: CaptionerConfig | RewriterConfig) -> int:
     return min(_MOST_CALLS, 1 + -(-2 * config.engine.max_num_seqs // requests))
 
 
-def _vllm(config: CaptionerConfig | RewriterConfig, *, images: int, field: str) -> Engine:
+def start_engine(config: CaptionerConfig | RewriterConfig, *, images: int, field: str) -> Engine:
+    """The vLLM engine of a section, in this process; `images` and `field` as of Engine."""
     return Engine(
         resolve_model(config.model, field=f"{field}.model"),
         revision=config.revision,

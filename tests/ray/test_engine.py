@@ -10,7 +10,7 @@ import sys
 import answered_works
 import pytest
 import ray.cloudpickle
-from answered_works import answered, asked, captioned
+from answered_works import asked, captioned
 from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer
 
@@ -23,6 +23,7 @@ from reid_ray.caption.ledger.row_keys import RewriteRecipe
 from reid_ray.caption.prompts import DYNAMIC, STATIC, TEMPLATES
 from reid_ray.caption.rewrites import Rewriter
 from reid_ray.caption.rows import staged_table
+from reid_ray.caption.streaming.in_rounds import run_in_rounds
 from reid_ray.config.common import PoolConfig, SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.model.mllm.inputs import Chat
@@ -114,7 +115,7 @@ class Engines:
         config, once = RewriterConfig(share=1.0), FaithfulnessConfig(max_tries=1)
         rewriter = Rewriter(config, once, recipe=RewriteRecipe(config, once, revision="r", scorer_revision="s"), revision="r")
         works = [rewriter.work(row | {"key": b"k"}) for row in captions.to_pylist()]
-        return [row for rows in answered(works, self.engine, SentenceEncoder(resolve_model("builtin:minilm-l6-v2"))) for row in rows]
+        return [row for rows in run_in_rounds(works, self.engine, SentenceEncoder(resolve_model("builtin:minilm-l6-v2"))) for row in rows]
 
     def blocks(self):
         """Blocks of the key-value cache, as vLLM has divided it."""

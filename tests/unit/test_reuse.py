@@ -6,12 +6,14 @@ import re
 
 import pytest
 
-from reid_ray.config.common import OutputConfig
+from reid_ray.config.common import OutputConfig, StorableOutputConfig
 from reid_ray.config.reference import job_model
 from reid_ray.jobs import JOBS, named
 from reid_ray.jobs import JOBS as TABLE
 
-WRITERS = [job for job in JOBS if getattr(job_model(job).model_fields.get("output"), "annotation", None) is OutputConfig]
+WRITERS = [
+    job for job in JOBS if getattr(job_model(job).model_fields.get("output"), "annotation", None) in (OutputConfig, StorableOutputConfig)
+]
 
 
 def test_all_jobs_but_those_that_write_no_output_are_looked_at():

@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from reid_ray.caption.actors import start_engine
 from reid_ray.caption.calibrate.config import CalibrateJob
 from reid_ray.caption.calibrate.labelled_pairs import CHANGED, LOSSY, SAME, LabelledPair, halves, human_pairs, judge_rewrite, read_pairs
 from reid_ray.caption.calibrate.results import draw, render_markdown
 from reid_ray.caption.calibrate.thresholds import choose_pair, choose_threshold, frontier, quality, roc
-from reid_ray.caption.config import FaithfulnessConfig
+from reid_ray.caption.config import FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.engines.vllm_engine import engine_environment, model_facts
 from reid_ray.caption.filters.agreement import compare_attributes
 from reid_ray.caption.filters.faithfulness import FaithfulnessScorer, SentenceEncoder
+from reid_ray.caption.ledger.row_keys import RewriteRecipe
 from reid_ray.caption.rewrites import Rewriter
-from reid_ray.caption.rows import STAGED
+from reid_ray.caption.rows import STAGED, staged_table
+from reid_ray.caption.streaming.in_rounds import run_in_rounds
 from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
@@ -165,7 +168,7 @@ def _rewrite(config: CalibrateJob, revision: str) -> tuple[list[LabelledPair], C
             ray.data.from_arrow(conform(table, STAGED, origin="human captions"))
             .repartition(target_num_rows_per_block=config.rewriter.pool.batch_size)
             .map_batches(
-                Rewriter,
+                _RewritingActor,
                 fn_constructor_args=(config.rewriter, unfiltered),
                 fn_constructor_kwargs={"revision": revision},
                 runtime_env={"env_vars": environment},
@@ -210,3 +213,19 @@ def _write_pairs(output: JobOutput, pairs: Sequence[LabelledPair], scores: dict[
         for i, pair in enumerate(pairs)
     ]
     write_bytes(output.folder / PAIRS, ("\n".join(lines) + "\n").encode())
+
+
+class _RewritingActor:
+    """STAGED rows of captions -> the same rows and their rewrites; some dozens, so without a ledger."""
+
+    def __init__(self, config: RewriterConfig, faithfulness: FaithfulnessConfig, *, revision: str) -> None:
+        self._recipe = RewriteRecipe(config, faithfulness, revision=revision, scorer_revision="")
+        self._rewriter = Rewriter(config, faithfulness, recipe=self._recipe, revision=revision)
+        self._engine = start_engine(config, images=0, field="rewriter")
+        self._scorer = SentenceEncoder(resolve_model(faithfulness.model, field="faithfulness.model"), revision=faithfulness.revision)
+
+    def __call__(self, captions: pa.Table) -> pa.Table:
+        wanted = [row | {"key": b""} for row in captions.to_pylist() if self._recipe.keys(row["caption_id"], b"")]
+        made = run_in_rounds([self._rewriter.work(row) for row in wanted], self._engine, self._scorer)
+        rows = [{name: value for name, value in row.items() if name != "key"} for each in made for row in each]
+        return pa.concat_tables([captions.select(STAGED.names), staged_table(rows)])

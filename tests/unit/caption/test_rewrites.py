@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from answered_works import answered
 
 from reid_ray.caption.config import FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.engines.protocol import Reply
@@ -12,6 +11,7 @@ from reid_ray.caption.ledger.row_keys import RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import ledger_rows
 from reid_ray.caption.rewrites import Rewriter
 from reid_ray.caption.rows import staged_table
+from reid_ray.caption.streaming.in_rounds import run_in_rounds
 from reid_ray.records import CAPTIONS, conform
 
 
@@ -50,7 +50,7 @@ def _run(answers, captions, *, max_tries=3, min_agreement=None, **config):
     recipe = RewriteRecipe(config, faithfulness, revision="r", scorer_revision="s")
     rewriter = Rewriter(config, faithfulness, recipe=recipe, revision="r")
     asked = [row for row in captions.to_pylist() if row["status"] == "ok" and recipe.keys(row["caption_id"], b"k")]
-    made = answered([rewriter.work(row | {"key": b"k"}) for row in asked], engine, LastNumber())
+    made = run_in_rounds([rewriter.work(row | {"key": b"k"}) for row in asked], engine, LastNumber())
     rows = [row for each in made for row in each]
     conform(ledger_rows(rows, "run"), CAPTIONS, origin="rewriter")
     return rows, engine
