@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -66,7 +67,8 @@ def cluster(tmp_path_factory):
     finally:
         started = [*psutil.Process(head.pid).children(recursive=True), head]  # asked to end, Ray's processes take half a minute
         for process in started:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
+                process.kill()
         head.wait()
         psutil.wait_procs(started[:-1], timeout=30)
         shutil.rmtree(temporary, ignore_errors=True)
