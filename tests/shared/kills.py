@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
@@ -43,7 +44,8 @@ def kill_driver_after(checkpoints: int, command: list[str], folder: Path) -> Non
     # The driver alone would leave workers that might finish before they notice.
     killed = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)] if driver.poll() is None else []
     for process in killed:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # a worker may end by itself meanwhile
+            process.kill()
     driver.wait()
     assert found, (folder / "driver.log").read_text()[-2000:]
     psutil.wait_procs(killed, timeout=10)
