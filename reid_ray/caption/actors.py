@@ -104,7 +104,7 @@ class _EngineActor:
         gate = Admission(max(1, int(_AHEAD * engine.capacity / requests)))
         scoring = None if scorer is None else ScoringLoop(scorer, die=self._die)
         self._numbers = itertools.count()
-        self._commit = GroupCommit(self._write, rows=place.config.group_rows, seconds=place.config.group_seconds, idle=lambda: gate.idle)
+        self._commit = GroupCommit(self._write, rows=place.config.group_rows, seconds=place.config.group_seconds)
         record = InFlightRecord(in_flight)
         self._stream = WorkStream(self._loop, scoring, gate=gate, record=record, flush=self._commit.flush, explain=self._explain)
         self._startup: float | None = time.perf_counter() - clock
@@ -282,12 +282,15 @@ def _actor_id() -> str:
 
 
 def calls_at_once(config: CaptionerConfig | RewriterConfig) -> int:
-    """Calls of an actor that keep its engine fed: twice the requests that it decodes together, in batches; threads, so not too many."""
+    """Calls of an actor that keep its engine fed: thrice the requests that it decodes together, in batches; threads, so not too many.
+
+    A call lasts as long as its slowest answer.
+    """
     if isinstance(config, CaptionerConfig):
         requests = config.pool.batch_size * len(config.instructions)
     else:
         requests = max(1, int(config.pool.batch_size * config.share * config.count))
-    return min(_MOST_CALLS, 1 + -(-2 * config.engine.max_num_seqs // requests))
+    return min(_MOST_CALLS, 1 + -(-3 * config.engine.max_num_seqs // requests))
 
 
 def start_engine(config: CaptionerConfig | RewriterConfig, *, images: int, field: str) -> Engine:

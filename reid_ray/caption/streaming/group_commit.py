@@ -1,4 +1,4 @@
-"""Group commit: finished rows of many threads become durable together, after so many rows or seconds, or as soon as nothing else runs.
+"""Group commit: finished rows of many threads become durable together, after so many rows or seconds, or as soon as somebody waits.
 
 Knows tables and time; not where they go. A process that is killed loses what has not been written yet: one group at most.
 """
@@ -19,11 +19,10 @@ class GroupCommit:
         write: makes a table durable.
         rows: a group is written when it holds so many.
         seconds: or when its first rows have waited so long.
-        idle: or when this says that no more are coming soon.
     """
 
-    def __init__(self, write: Callable[[pa.Table], None], *, rows: int, seconds: float, idle: Callable[[], bool]) -> None:
-        self._write, self._rows, self._seconds, self._idle = write, rows, seconds, idle
+    def __init__(self, write: Callable[[pa.Table], None], *, rows: int, seconds: float) -> None:
+        self._write, self._rows, self._seconds = write, rows, seconds
         self._group: list[pa.Table] = []
         self._since = 0.0
         self._number, self._written, self._asked = 0, -1, -1  # of the group that collects now; the last durable; the last to be flushed
@@ -41,9 +40,10 @@ class GroupCommit:
             return self._number
 
     def wait(self, number: int) -> None:
-        """Return when a group is durable; raises what kept it from being written."""
+        """Have a group written now, and return when it is durable; raises what kept it from being written."""
         with self._changed:
-            self._changed.notify_all()  # the writer looks again whether anything is coming
+            self._asked = max(self._asked, number)
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._written >= number or self._error is not None)
             if self._error is not None and self._written < number:
                 raise self._error
@@ -52,7 +52,6 @@ class GroupCommit:
         """Return when all that was added is durable."""
         with self._changed:
             number = self._number if self._group else self._number - 1
-            self._asked = max(self._asked, number)
         self.wait(number)
 
     def _run(self) -> None:
@@ -76,7 +75,7 @@ class GroupCommit:
     def _due(self) -> bool:
         if not self._group:
             return False
-        if self._asked >= self._number or self._idle():
+        if self._asked >= self._number:
             return True
         return sum(table.num_rows for table in self._group) >= self._rows or time.monotonic() - self._since >= self._seconds
 

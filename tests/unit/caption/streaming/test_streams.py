@@ -226,19 +226,17 @@ def test_a_record_tells_what_was_with_the_engine_however_often_it_begins_anew(tm
     assert left_by(path) == set()
 
 
-def test_rows_become_durable_by_number_by_time_and_at_once_when_nothing_else_runs():
+def test_rows_become_durable_by_number_by_time_and_at_once_when_a_call_waits_for_them():
     written: queue.SimpleQueue[int] = queue.SimpleQueue()
-    idle = [False]
-    commit = GroupCommit(lambda table: written.put(table.num_rows), rows=10, seconds=0.3, idle=lambda: idle[0])
+    commit = GroupCommit(lambda table: written.put(table.num_rows), rows=10, seconds=0.3)
     table = pa.table({"n": [1, 2, 3, 4]})
-    numbers = [commit.add(table) for _ in range(3)]
-    commit.wait(numbers[-1])
-    assert written.get() == 12
+    for _ in range(3):
+        commit.add(table)
+    assert written.get(timeout=5) == 12
     clock = time.monotonic()
-    commit.wait(commit.add(table))
-    assert written.get() == 4
+    commit.add(table)
+    assert written.get(timeout=5) == 4
     assert time.monotonic() - clock >= 0.25
-    idle[0] = True
     clock = time.monotonic()
     commit.wait(commit.add(table))
     assert time.monotonic() - clock < 0.25
@@ -246,7 +244,7 @@ def test_rows_become_durable_by_number_by_time_and_at_once_when_nothing_else_run
 
 def test_a_flush_makes_durable_what_was_added_and_waits_for_nothing_else():
     written = []
-    commit = GroupCommit(lambda table: written.append(table.num_rows), rows=100, seconds=60, idle=lambda: False)
+    commit = GroupCommit(lambda table: written.append(table.num_rows), rows=100, seconds=60)
     commit.flush()
     for _ in range(3):
         commit.add(pa.table({"n": [1]}))
@@ -258,7 +256,7 @@ def test_a_group_that_cannot_be_written_is_an_error_of_those_who_wait_for_it():
     def fails(_):
         raise OSError("disk full")
 
-    commit = GroupCommit(fails, rows=1, seconds=9, idle=lambda: False)
+    commit = GroupCommit(fails, rows=1, seconds=9)
     with pytest.raises(OSError, match="disk full"):
         commit.wait(commit.add(pa.table({"n": [1]})))
 
