@@ -47,7 +47,7 @@ ALLOWED = {
     **{leaf: set() for leaf in LEAVES},
 }
 # An engine is known to one place.
-ONLY_IN = {"vllm": "caption/engines/", "faiss": "retrieval/index/", "deepspeed": "train/zero.py"}
+ONLY_IN = {"vllm": "caption/engines/", "faiss": "retrieval/index/", "deepspeed": "train/zero.py", "diffusers": "model/editor/"}
 
 MOST_FILES = 15
 # Names that say what a file is to its folder, so every job may have one.
