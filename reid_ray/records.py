@@ -1,4 +1,4 @@
-"""Arrow schemas of the tables that pass between jobs (IMAGES, CAPTIONS, EMBEDDINGS, HITS): the only contract between workloads.
+"""Arrow schemas of the tables that pass between jobs (IMAGES, CAPTIONS, SEGMENTS, EMBEDDINGS, HITS, ...): the only contract between them.
 
 Every job reads and writes Parquet in these schemas. A column that a source does not know is null, never a made-up value. A schema's
 metadata holds the number of its format, and a file inherits it (reid_ray.versions): who changes a schema raises the number.
@@ -62,6 +62,84 @@ CAPTIONS = pa.schema(
         *_IDENTITY_FIELDS,
     ],
     metadata=stamp("captions"),
+)
+
+# Where on an image one of a person's things is: one row for each image, slot and caption that could name it (or each image and slot,
+# where there are no captions), so that what was not found is on record, too.
+SEGMENTS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image_sha256", pa.string()),
+        pa.field("slot", pa.string(), nullable=False),  # hair | upper | lower | full | shoes | bag | hat
+        pa.field("caption_id", pa.string()),  # the caption whose noun this is; null: no caption was linked
+        pa.field("noun", pa.string()),  # as the caption spells it: "denim jeans"
+        pa.field("noun_start", pa.int32()),  # the noun in the caption's text: characters noun_start to noun_end (exclusive)
+        pa.field("noun_end", pa.int32()),
+        pa.field("mask", pa.binary()),  # PNG of the image's size, one bit a pixel, 1 where the thing is; null where status is not ok
+        pa.field("box", pa.list_(pa.int32(), 4)),  # left, top, right, bottom of the mask in pixels, right and bottom exclusive
+        pa.field("area", pa.float32()),  # share of the image's pixels in the mask, in [0, 1]
+        pa.field("source", pa.string(), nullable=False),  # truth, or the name of what parsed the image
+        pa.field("revision", pa.string()),  # digest or hub revision of the parser's weights; null for truth
+        pa.field("status", pa.string(), nullable=False),  # ok | absent (the image or the caption has none) | failed
+        pa.field("reason", pa.string()),  # why the row is not ok: a short code, ": ", detail
+        *_IDENTITY_FIELDS,
+    ],
+    metadata=stamp("segments"),
+)
+
+# The bank of things to dress people in. The identity columns are those of the image that a reference was cut out of.
+REFERENCES = pa.schema(
+    [
+        pa.field("reference_id", pa.string(), nullable=False),  # digest of slot, size and visible pixels: one thing, one id
+        pa.field("slot", pa.string(), nullable=False),
+        pa.field("values", pa.string()),  # JSON object {attribute: value} of what is known of it, else null
+        pa.field("image", pa.binary()),  # PNG, RGBA, cut to the thing's box; alpha 255 where the thing is, else 0; null where not ok
+        pa.field("source_image_id", pa.string(), nullable=False),  # image it was cut out of, or its file below the folder
+        pa.field("image_sha256", pa.string()),  # of that image
+        pa.field("source", pa.string(), nullable=False),  # table, or the configuration's name of the folder
+        pa.field("status", pa.string(), nullable=False),  # ok | refused (may not be used) | failed (cannot be)
+        pa.field("reason", pa.string()),
+        *_IDENTITY_FIELDS,
+    ],
+    metadata=stamp("references"),
+)
+
+# What was changed on each edited picture, and how it came out; the picture itself is a row of IMAGES, its caption one of CAPTIONS.
+EDITS = pa.schema(
+    [
+        pa.field("edit_id", pa.string(), nullable=False),  # digest of source image, slot -> reference, editor and sampling
+        pa.field("image_id", pa.string()),  # the new picture's; null where there is none
+        pa.field("image_sha256", pa.string()),
+        pa.field("source_image_id", pa.string(), nullable=False),
+        pa.field("source_sha256", pa.string()),
+        pa.field("person_id", pa.int64()),  # the new person's
+        pa.field("source_person_id", pa.int64()),
+        pa.field(
+            "slots",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("slot", pa.string()),
+                        pa.field("reference_id", pa.string()),
+                        pa.field("mask_sha256", pa.string()),  # of the mask's PNG in SEGMENTS
+                        pa.field("old", pa.string()),  # JSON {attribute: value}: of the source, as far as known
+                        pa.field("new", pa.string()),  # what the reference has
+                        pa.field("read", pa.string()),  # what the verifier reads on the new picture
+                    ]
+                )
+            ),
+        ),
+        pa.field("editor", pa.string(), nullable=False),  # folder or hub name
+        pa.field("revision", pa.string()),  # digest or hub revision of the editor's weights
+        pa.field("fingerprint", pa.string()),  # digest of the sampling
+        pa.field("seed", pa.int64()),  # of the try that stands
+        pa.field("difference_outside", pa.float32()),  # mean absolute grey levels outside the masks, new picture against source
+        pa.field("tries", pa.int32()),
+        pa.field("status", pa.string(), nullable=False),  # ok | rejected (by the verifier) | failed
+        pa.field("reason", pa.string()),
+        *[each for each in _IDENTITY_FIELDS if each.name != "person_id"],
+    ],
+    metadata=stamp("edits"),
 )
 
 EMBEDDINGS = pa.schema(

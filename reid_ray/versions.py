@@ -42,6 +42,9 @@ _FIRST = "its first number; otherwise as 0"
 TABLES = {
     "images": Format("a table of images", (_FIRST,)),
     "captions": Format("a table of captions", (_FIRST,)),
+    "segments": Format("a table of segments", ("masks of a person's things, and the captions' nouns for them",)),
+    "references": Format("a table of references", ("things cut out of images",)),
+    "edits": Format("a table of edits", ("what was changed on each edited picture",)),
     "embeddings": Format("a table of embeddings", (_FIRST,)),
     "hits": Format("a table of hits", (_FIRST,)),
     "failures": Format("a table of failures", (_FIRST,)),

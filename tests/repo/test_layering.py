@@ -39,11 +39,12 @@ ALLOWED = {
     "model": {"data"},
     "retrieval": {"data", "model"},
     "caption": {"data", "model"},
+    "edit": {"caption", "data", "model"},
     "train": {"data", "model", "retrieval"},
     "serve": {"data", "model", "retrieval"},
     "migrate": {"caption"},
-    "rehearse": {"cli", "data", "model", "serve", "setup"},
-    "demo": {"caption", "cli", "data", "model", "retrieval", "serve", "train"},
+    "rehearse": {"cli", "data", "edit", "model", "serve", "setup"},
+    "demo": {"caption", "cli", "data", "edit", "model", "retrieval", "serve", "train"},
     **{leaf: set() for leaf in LEAVES},
 }
 # An engine is known to one place.
@@ -53,7 +54,7 @@ MOST_FILES = 15
 # Names that say what a file is to its folder, so every job may have one.
 ROLES = {"__init__", "job", "config", "page", "worker_parts", "validation", "objective"}
 # Folders of one model each, once for every part that has something to say about it.
-PARALLEL = {"dual", "mllm", "tiny"}
+PARALLEL = {"dual", "editor", "mllm", "tiny"}
 # Folders of unit tests that hold the whole package to something and belong to no part of it.
 ACROSS_PARTS = {"privacy"}
 

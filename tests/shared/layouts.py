@@ -33,7 +33,7 @@ from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
 from reid_ray.model.mllm.config import MllmConfig
 from reid_ray.model.mllm.model_folder import open_mllm, save_mllm
-from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, SEEN, table_of
+from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
 from reid_ray.retrieval.index.config import IndexConfig
@@ -60,6 +60,9 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
     schemas = {
         "images": IMAGES,
         "captions": CAPTIONS,
+        "segments": SEGMENTS,
+        "references": REFERENCES,
+        "edits": EDITS,
         "embeddings": EMBEDDINGS,
         "hits": HITS,
         "failures": FAILURES,

@@ -12,12 +12,15 @@ from refusals import refused
 from reid_ray import versions
 from reid_ray.data.failures import FAILURES
 from reid_ray.errors import DataError
-from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, SEEN, table_of
+from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.train.masking.noise_export import NOISE
 
 SCHEMAS = {
     "images": IMAGES,
     "captions": CAPTIONS,
+    "segments": SEGMENTS,
+    "references": REFERENCES,
+    "edits": EDITS,
     "embeddings": EMBEDDINGS,
     "hits": HITS,
     "failures": FAILURES,

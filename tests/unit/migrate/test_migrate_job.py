@@ -38,7 +38,7 @@ from reid_ray.migrate.format_steps import JSON_STEPS, REGENERATED, TABLE_STEPS
 from reid_ray.migrate.job import run_migrate
 from reid_ray.model.mllm.model_folder import read_tuned
 from reid_ray.model.pretrained import load_encoder
-from reid_ray.records import CAPTIONS, EMBEDDINGS, HITS, IMAGES, SEEN, table_of
+from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
 from reid_ray.retrieval.index.gallery import GalleryIndex
 from reid_ray.storage import read_manifest, read_table
@@ -57,12 +57,17 @@ WORDING = next(iter(TEMPLATES.values()))
 STEP = "run/checkpoints/step-00000002"
 
 
+# Tables that there were none of yet when the outputs in SOURCE were written.
+LATER = {"seen": SEEN, "segments": SEGMENTS, "references": REFERENCES, "edits": EDITS}
+
+
 @pytest.fixture
 def outputs(tmp_path) -> Path:
     shutil.copytree(SOURCE, tmp_path / "outputs")
     (tmp_path / "outputs" / "templates.yaml").write_text(f"templates:\n- {{id: a, text: '{WORDING}'}}\n")
-    (tmp_path / "outputs" / "seen").mkdir()
-    pq.write_table(table_of(SEEN, []), tmp_path / "outputs" / "seen" / "seen.parquet")
+    for name, schema in LATER.items():
+        (tmp_path / "outputs" / name).mkdir()
+        pq.write_table(table_of(schema, []), tmp_path / "outputs" / name / f"{name}.parquet")
     return tmp_path / "outputs"
 
 
@@ -103,6 +108,9 @@ NEWER = {
     "queries": ("evaluation/queries.parquet", lambda at: evaluated_queries(at / "evaluation")),
     "evaluation": ("evaluation/result.json", lambda at: read_result(at / "evaluation")),
     "seen": ("seen/seen.parquet", lambda at: list(seen_by(at / "seen"))),
+    "segments": ("segments/segments.parquet", lambda at: read_table(at / "segments", SEGMENTS)),
+    "references": ("references/references.parquet", lambda at: read_table(at / "references", REFERENCES)),
+    "edits": ("edits/edits.parquet", lambda at: read_table(at / "edits", EDITS)),
     "encoder": ("training/model/manifest.json", lambda at: load_encoder(at / "training" / "model")),
     "mllm": ("tuning/model/manifest.json", lambda at: read_tuned(at / "tuning" / "model", field="model")),
     "checkpoint": (f"{STEP}/manifest.json", lambda at: check(at / STEP)),
