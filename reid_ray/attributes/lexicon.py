@@ -238,15 +238,35 @@ STYLE_NOUNS = word_set(
     "bun topknot top_knot chignon ponytail pony_tail pigtails braid braids plait plaits dreadlocks cornrows curls afro bangs fringe"
 )
 _PHRASES = sorted((words for words in (*NOUNS, *MODIFIERS) if " " in words), key=len, reverse=True)
-_PHRASE = re.compile(r"\b(?:" + "|".join(re.escape(phrase) for phrase in _PHRASES) + r")\b")
-_TOKEN = re.compile(r"[a-z]+(?:_[a-z]+)*|[.,;:!?()]")
+_PHRASE = re.compile(r"\b(?:" + "|".join(map(re.escape, _PHRASES)) + r")\b")
+_PHRASE_WITH_GAPS = re.compile(r"\b(?:" + "|".join(" +".join(map(re.escape, phrase.split())) for phrase in _PHRASES) + r")\b")  # slower
+_TOKEN = re.compile(r"[a-z]+(?:_+[a-z]+)*|[.,;:!?()]")
+_GENITIVE, _SPACE, _JOINTS = re.compile(r"[’']s\b"), re.compile(r"\s"), re.compile(r"_+")
+_SIGNS = str.maketrans({"-": " ", "–": ",", "—": ","})
+
+
+class Token(NamedTuple):
+    """A word, a phrase of the lexicon or a punctuation mark of a text, and its characters start to stop (exclusive) there."""
+
+    word: str
+    start: int
+    stop: int
+
+
+def token_places(text: str) -> list[Token]:
+    """Lower-case words and punctuation with their places; a phrase of the lexicon is one, joined by underscores."""
+    lower = text.lower()
+    if len(lower) != len(text):  # of a few characters the small letter is two
+        lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    plain = _SPACE.sub(" ", _GENITIVE.sub("  ", lower).translate(_SIGNS))  # no step moves a character
+    phrase = _PHRASE_WITH_GAPS if "  " in plain else _PHRASE
+    joined = phrase.sub(lambda match: match.group().replace(" ", "_"), plain)
+    return [Token(_JOINTS.sub("_", match.group()), match.start(), match.end()) for match in _TOKEN.finditer(joined)]
 
 
 def tokens_of(text: str) -> list[str]:
-    """Lower-case words and punctuation; a phrase of the lexicon is one token joined by underscores, hyphens count as spaces."""
-    plain = re.sub(r"[’']s\b", " ", text.lower()).replace("-", " ").replace("–", " , ").replace("—", " , ")
-    plain = re.sub(r"\s+", " ", plain)
-    return _TOKEN.findall(_PHRASE.sub(lambda match: match.group().replace(" ", "_"), plain))
+    """The words of token_places, without their places; hyphens count as spaces."""
+    return [token.word for token in token_places(text)]
 
 
 def noun_of(token: str) -> Noun | None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from reid_ray.attributes.lexicon import AGE, ANY, GENDER, STYLE_NOUNS, Noun, Values, modifier_of, noun_of, tokens_of, word_set
+from reid_ray.attributes.lexicon import AGE, ANY, GENDER, STYLE_NOUNS, Modifier, Noun, Values, modifier_of, noun_of, tokens_of, word_set
 
 _DETERMINERS = word_set("a an the his her their its this that these those some one two both pair")
 _DENIALS = word_set("no without neither nor")
@@ -65,14 +65,11 @@ def read_attributes(text: str) -> Reading:
     tokens = tokens_of(text)
     things: list[Thing] = []
     used: set[int] = set()
-    for at, noun in _nouns(tokens):
-        thing = Thing(noun.slot, noun.kinds, tokens[at])
-        before, thing.denied = _before(tokens, at, used)
-        for index in [*before, *_after(tokens, at)]:
-            modifier = modifier_of(tokens[index])
-            if modifier is not None:
-                thing.add(modifier.facet, modifier.values)
-                used.add(index)
+    for at, noun, modifiers, denied in nouns_described(tokens):
+        thing = Thing(noun.slot, noun.kinds, tokens[at], denied=denied)
+        for _, said in modifiers:
+            thing.add(said.facet, said.values)
+        used.update(index for index, _ in modifiers)
         if tokens[at] in STYLE_NOUNS:
             style = modifier_of(tokens[at])
             if style is not None:
@@ -93,6 +90,25 @@ def read_attributes(text: str) -> Reading:
         age=tuple(dict.fromkeys(frozenset({AGE[token]}) for token in tokens if token in AGE)),
         loose_colors=tuple(dict.fromkeys(loose)),
     )
+
+
+class NounDescribed(NamedTuple):
+    """A noun at token `at`, the modifiers that belong to it, each with its token, and whether it is denied ("no hat")."""
+
+    at: int
+    noun: Noun
+    modifiers: tuple[tuple[int, Modifier], ...]
+    denied: bool
+
+
+def nouns_described(tokens: list[str]) -> Iterator[NounDescribed]:
+    """The nouns of `tokens` (see lexicon.tokens_of) that name a thing, left to right, each with what is said of it."""
+    used: set[int] = set()
+    for at, noun in _nouns(tokens):
+        before, denied = _before(tokens, at, used)
+        found = [(index, modifier) for index in [*before, *_after(tokens, at)] if (modifier := modifier_of(tokens[index])) is not None]
+        used.update(index for index, _ in found)
+        yield NounDescribed(at, noun, tuple(found), denied)
 
 
 def phrase_spans(tokens: list[str]) -> list[Span]:
