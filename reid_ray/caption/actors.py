@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +28,7 @@ from reid_ray.caption.ledger.attempt_board import AttemptBoard, Suspicion
 from reid_ray.caption.ledger.config import LedgerConfig
 from reid_ray.caption.ledger.missing import ASK
 from reid_ray.caption.ledger.row_keys import ImageAsk, RewriteRecipe
-from reid_ray.caption.ledger.write_ahead_log import LEDGER, QUARANTINED, Ledger, ledger_rows
+from reid_ray.caption.ledger.write_ahead_log import LEDGER, QUARANTINED, Ledger
 from reid_ray.caption.live_metrics import StageMetrics
 from reid_ray.caption.remote_board import RemoteBoard
 from reid_ray.caption.rewrites import Rewriter
@@ -61,10 +61,10 @@ class PassPlace:
 
 
 @dataclass(frozen=True)
-class _Task:
+class RowTask:
     """One row's work before it is known whether it is to be done.
 
-    ids: caption_ids that it may make; the first names it.
+    ids: names of the rows that it may make; the first names it.
     """
 
     ids: Sequence[str]
@@ -74,16 +74,24 @@ class _Task:
 
     @property
     def name(self) -> str:
+        """Of the row."""
         return self.ids[0]
 
 
-class _EngineActor:
-    """What both actors share: an engine that is kept fed, rows that become durable in groups, and the account of deaths."""
+class CountsRows(Protocol):
+    """Metrics of a stage."""
+
+    def count(self, rows: pa.Table, seconds: float) -> None:
+        """Count the rows that one batch made in so many seconds."""
+
+
+class EngineActor:
+    """What such actors share: an engine that is kept fed, rows that become durable in groups, and the account of deaths."""
 
     def __init__(
         self,
         place: PassPlace,
-        metrics: StageMetrics,
+        metrics: CountsRows,
         *,
         start: Callable[[], tuple[StreamingEngine, FaithfulnessScorer | None]],
         requests: int,
@@ -99,7 +107,7 @@ class _EngineActor:
             return
         engine, scorer = start()
         place.board.started(self._actor)
-        self._earlier = place.ledger.blocks_of(self._actor) if begun.again else LEDGER.empty_table()
+        self._earlier = place.ledger.blocks_of(self._actor) if begun.again else place.ledger.form.schema.empty_table()
         self._loop = EngineLoop(engine, timeout_s=place.config.batch_timeout_s, traceback=traceback, explain=self._explain)
         gate = Admission(max(1, int(_AHEAD * engine.capacity / requests)))
         scoring = None if scorer is None else ScoringLoop(scorer, die=self._die)
@@ -109,11 +117,11 @@ class _EngineActor:
         self._stream = WorkStream(self._loop, scoring, gate=gate, record=record, flush=self._commit.flush, explain=self._explain)
         self._startup: float | None = time.perf_counter() - clock
 
-    def _run(self, tasks: Sequence[_Task]) -> pa.Table:
-        """LEDGER rows of tasks, durable; none by a broken actor, whose tasks are handed back undone."""
+    def _run(self, tasks: Sequence[RowTask]) -> pa.Table:
+        """Rows of tasks, durable; none by a broken actor, whose tasks are handed back undone."""
         clock = time.perf_counter()
         board, rows_there = self._place.board, self._made_before(tasks)
-        there = set(rows_there["caption_id"].to_pylist())
+        there = set(rows_there[self._place.ledger.form.name].to_pylist())
         todo = {task.name: task for task in tasks if there.isdisjoint(task.ids)}
         verdicts: Suspicion = board.take(self._actor, list(todo))
         group, tables = -1, [rows_there]
@@ -134,13 +142,13 @@ class _EngineActor:
             raise
         self._commit.wait(group)
         board.done(self._actor, [task.name for task in tasks])
-        self._metrics.count(pa.concat_tables([LEDGER.empty_table(), *tables[1:]]), time.perf_counter() - clock)
+        self._metrics.count(pa.concat_tables([rows_there.slice(0, 0), *tables[1:]]), time.perf_counter() - clock)
         return pa.concat_tables(tables)
 
-    def _made_before(self, tasks: Sequence[_Task]) -> pa.Table:
+    def _made_before(self, tasks: Sequence[RowTask]) -> pa.Table:
         """What this actor made of them before it died; a task's rows become durable together."""
         ids = pa.array([name for task in tasks for name in task.ids], pa.string())
-        return self._earlier.filter(pc.is_in(self._earlier["caption_id"], ids))
+        return self._earlier.filter(pc.is_in(self._earlier[self._place.ledger.form.name], ids))
 
     def _hand_back(self) -> None:
         """Return when the other actors have nothing left, so that nobody gives this one more meanwhile."""
@@ -153,7 +161,7 @@ class _EngineActor:
             row["seconds"] = seconds / len(rows)
         if rows and self._startup is not None:
             rows[0]["startup_seconds"], self._startup = self._startup, None
-        return ledger_rows(rows, self._place.ledger.run)
+        return self._place.ledger.form.table(rows, self._place.ledger.run)
 
     def _write(self, table: pa.Table) -> None:
         self._place.ledger.commit(f"{self._actor}-{next(self._numbers)}-{time.time_ns()}", table)
@@ -168,7 +176,7 @@ class _EngineActor:
         self._place.board.explain(self._actor, reason)
 
 
-class CaptionActor(_EngineActor):
+class CaptionActor(EngineActor):
     """SOURCED rows with the column ASK -> LEDGER rows of the captions that were asked for.
 
     Args:
@@ -197,16 +205,16 @@ class CaptionActor(_EngineActor):
             return LEDGER.empty_table()
         return self._run([self._task(row, ImageAsk.from_column(row.pop(ASK.name))) for row in images.to_pylist()])
 
-    def _task(self, image: dict[str, Any], ask: ImageAsk) -> _Task:
+    def _task(self, image: dict[str, Any], ask: ImageAsk) -> RowTask:
         asked = [*ask.requests, *([] if ask.stand_in is None else [ask.stand_in])]
-        return _Task(
+        return RowTask(
             ids=[request.caption_id for request in asked],
             converse=lambda: self._captioner.work(image, ask),
             give_up=lambda why: self._captioner.given_up(image, ask, why),
         )
 
 
-class RewriteActor(_EngineActor):
+class RewriteActor(EngineActor):
     """LEDGER rows of captions -> the same rows and their rewrites.
 
     Args:
@@ -253,9 +261,9 @@ class RewriteActor(_EngineActor):
         tasks = [self._task(row) for row in captions.filter(pc.equal(captions["status"], "ok")).to_pylist()]
         return pa.concat_tables([captions, self._run([task for task in tasks if task.ids])])
 
-    def _task(self, caption: dict[str, Any]) -> _Task:
+    def _task(self, caption: dict[str, Any]) -> RowTask:
         wanted = bool(self._recipe.keys(caption["caption_id"], caption["key"]))
-        return _Task(
+        return RowTask(
             ids=list(self._recipe.keys_by_id(caption["caption_id"], caption["key"])) if wanted else [],
             converse=lambda: self._rewriter.work(caption),
             give_up=lambda why: self._rewriter.given_up(caption, why),

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from reid_ray.caption.ledger.ledger_files import read_ledger_file
 from reid_ray.caption.ledger.missing import CachedListing, PassPlan
-from reid_ray.caption.ledger.write_ahead_log import LEDGER, Ledger, as_keys, find
+from reid_ray.caption.ledger.write_ahead_log import Ledger, as_keys, find
 from reid_ray.caption.rows import STAGED
 from reid_ray.errors import DataError
 from reid_ray.records import IDENTITY_COLUMNS
@@ -46,8 +46,10 @@ def published_rows(ledger: Ledger, view: CachedListing, wanted: PassPlan, *, str
         yield _described(table, view, stride, captioner)
 
 
-def ordered_rows(ledger: Ledger, keys: np.ndarray, orders: np.ndarray, *, groups: int, stride: int) -> Iterator[pa.Table]:
-    """The ledger's rows under `keys` as LEDGER tables with a column ORDER, in the order of `orders`, one row each.
+def ordered_rows(
+    ledger: Ledger, keys: np.ndarray, orders: np.ndarray, *, groups: int, stride: int, bucket_rows: int | None = None
+) -> Iterator[pa.Table]:
+    """The ledger's rows under `keys` as tables with a column ORDER, in the order of `orders`, one row each.
 
     Args:
         ledger: holds a row under each key.
@@ -55,13 +57,14 @@ def ordered_rows(ledger: Ledger, keys: np.ndarray, orders: np.ndarray, *, groups
         orders: order number of each key, below groups * stride.
         groups: how many groups of order numbers there are; a group is never divided between two tables.
         stride: order numbers per group.
+        bucket_rows: rows that are held in memory together, about; None suits rows of text.
 
     Raises:
         DataError: a row is not there.
     """
     keys, first = np.unique(keys, return_index=True)  # a name that is listed twice with the same content is one
     orders = orders[first]
-    buckets = max(1, -(-len(keys) // _BUCKET_ROWS))
+    buckets = max(1, -(-len(keys) // (bucket_rows or _BUCKET_ROWS)))
     span = max(1, -(-groups // buckets)) * stride
     with ledger.files.spill() as spill:
         _fill(ledger, spill, keys=keys, orders=orders, span=span, buckets=buckets)
@@ -72,11 +75,11 @@ def ordered_rows(ledger: Ledger, keys: np.ndarray, orders: np.ndarray, *, groups
 
 
 def _fill(ledger: Ledger, spill: Path, *, keys: np.ndarray, orders: np.ndarray, span: int, buckets: int) -> None:
-    schema = pa.schema([*LEDGER, ORDER])
+    schema = pa.schema([*ledger.form.schema, ORDER])
     with ExitStack() as stack:
         writers = [stack.enter_context(pq.ParquetWriter(_bucket_file(spill, bucket), schema)) for bucket in range(buckets)]
         for file in ledger.row_files():
-            table = read_ledger_file(file, schema=LEDGER)
+            table = read_ledger_file(file, schema=ledger.form.schema)
             at = find(as_keys(table["key"]), keys)
             table = table.filter(pa.array(at >= 0))
             order = orders[at[at >= 0]]

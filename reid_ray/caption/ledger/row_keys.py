@@ -21,7 +21,7 @@ KEY_BYTES = 16
 # Raise it when other answers pass for captions, or other rewrites for faithful ones, than before: cleaning, validation, agreement.
 RULES_VERSION = 1
 # What an answer does not depend on, or what a row's own identity holds already.
-_NOT_IN_KEY: dict[str, Any] = {
+NOT_IN_KEY: dict[str, Any] = {
     "engine": {
         "max_model_len",
         "max_num_seqs",
@@ -107,7 +107,7 @@ class CaptionRecipe:
 
     def __init__(self, config: CaptionerConfig, *, revision: str, templates: Mapping[str, str] | None, max_pixels: int) -> None:
         self._config, self._revision, self._templates = config, revision, templates
-        excluded = {**_NOT_IN_KEY, "instructions": True, "templates": True, "template_tries": True}
+        excluded = {**NOT_IN_KEY, "instructions": True, "templates": True, "template_tries": True}
         self.digest = digest("captioner", RULES_VERSION, config.model_dump(mode="json", exclude=excluded), max_pixels)
         self.stage = digest(self.digest, config.model, revision, config.sampling.model_dump(mode="json"))  # one engine's work
         self._prompts: dict[str, str] = {}  # instruction id -> prompt fingerprint; computing it anew would cost most of the time
@@ -159,7 +159,7 @@ class RewriteRecipe:
 
     def __init__(self, config: RewriterConfig, faithfulness: FaithfulnessConfig, *, revision: str, scorer_revision: str) -> None:
         self._config, self._revision = config, revision
-        excluded = {**_NOT_IN_KEY, "share": True, "count": True}
+        excluded = {**NOT_IN_KEY, "share": True, "count": True}
         section = config.model_dump(mode="json", exclude=excluded)
         self.digest = digest("rewriter", RULES_VERSION, section, faithfulness.model_dump(mode="json"), scorer_revision)
         self.stage = digest(self.digest, config.model, revision, config.sampling.model_dump(mode="json"))

@@ -1,9 +1,10 @@
-"""Write-ahead log (the ledger) of a caption run: each finished row is durable at once and found again by its key after any crash.
+"""Write-ahead log (the ledger) of a run: each finished row is durable at once and found again by its key after any crash.
 
-Knows files, keys and locks; not what a caption is. It lies in a hidden folder beside the output (.NAME.ledger), which must be on
-storage that all nodes see, as the output is; of an output at an object store in the folder .ledger/ below its address, as objects:
+Knows files, keys and locks; not what a row says: captions, or whatever a RowForm describes. It lies in a hidden folder beside the output
+(.NAME.ledger), which must be on storage that all nodes see, as the output is; of an output at an object store in the folder .ledger/ below
+its address, as objects:
 
-    rows/*.parquet      LEDGER rows. An actor writes a block per group (hidden name, fsync, rename); the driver merges blocks to parts.
+    rows/*.parquet      Its rows (LEDGER). An actor writes a block per group (hidden name, fsync, rename); the driver merges them to parts.
     images/*.parquet    DIGEST_CACHE rows: which content lay where when it was last read, so that an unchanged file need not be read again.
     format.json         the number of all this layout (reid_ray.versions).
     lock, owner         one driver at a time (flock); `owner` is a fencing token: actors of a dead driver find another one there and stop.
@@ -72,11 +73,32 @@ _READERS = 16  # files that are read side by side: at a store the work is waitin
 
 
 @dataclass(frozen=True)
+class RowForm:
+    """What the rows of a ledger look like.
+
+    schema: their columns; key, run, made, status, reason and tries, as LEDGER has them, are among them.
+    name: the column by which actors and the account of attempts name a row.
+    """
+
+    schema: pa.Schema
+    name: str
+
+    def table(self, rows: Sequence[Mapping[str, Any]], run: str) -> pa.Table:
+        """Rows that have their keys already, as rows of a ledger that are made now."""
+        now = time.time()
+        return table_of(self.schema, [{**row, "run": run, "made": now} for row in rows])
+
+
+CAPTION_ROWS = RowForm(LEDGER, "caption_id")
+
+
+@dataclass(frozen=True)
 class Ledger:
     """A ledger as one run sees it, wherever its files lie. Small, and safe to send to actors."""
 
     files: LedgerFiles
     run: str
+    form: RowForm = CAPTION_ROWS
 
     @property
     def folder(self) -> Path:
@@ -90,16 +112,17 @@ class Ledger:
     def blocks_of(self, writer: str) -> pa.Table:
         """The rows of the blocks whose names begin with a writer's; those that were merged since are not found."""
         mine = [file.location for file in self.files.found(ROWS) if f"/block-{writer}-" in file.location]
-        return pa.concat_tables([LEDGER.empty_table(), *(read_ledger_file(location, schema=LEDGER) for location in mine)])
+        schema = self.form.schema
+        return pa.concat_tables([schema.empty_table(), *(read_ledger_file(location, schema=schema) for location in mine)])
 
     def commit(self, name: str, table: pa.Table) -> None:
-        """Write a block of LEDGER rows; once this returns, they outlive every process.
+        """Write a block of rows; once this returns, they outlive every process.
 
         Raises:
             DataError: another run has taken the ledger over.
         """
         self._check_owned()
-        self.files.write(_block(name), table.cast(LEDGER))
+        self.files.write(_block(name), table.cast(self.form.schema))
 
     def commit_digests(self, table: pa.Table) -> None:
         """Add to the digest cache which content was found where (DIGEST_CACHE rows)."""
@@ -124,7 +147,7 @@ class Ledger:
             older_than_s: younger ones stay: an actor that does its batch over looks for its block by name.
         """
         youngest = time.time() - older_than_s
-        for folder, schema in ((ROWS, LEDGER), (_IMAGES, DIGEST_CACHE)):
+        for folder, schema in ((ROWS, self.form.schema), (_IMAGES, DIGEST_CACHE)):
             merged: list[str] = []
             size = 0
             for file in self.files.found(folder):
@@ -151,17 +174,18 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(output: str | Path) -> Iterator[Ledger]:
+def open_ledger(output: str | Path, form: RowForm = CAPTION_ROWS) -> Iterator[Ledger]:
     """The ledger of an output, held against every other driver until the block ends or the process dies.
 
     Args:
         output: its folder; or its address, whose lease is held.
+        form: of its rows.
 
     Raises:
         DataError: another run of this output is alive, or a newer version of this package wrote its ledger.
     """
     if is_store_address(str(output)):
-        with _open_at_store(str(output)) as ledger:
+        with _open_at_store(str(output), form) as ledger:
             yield ledger
         return
     output = Path(output).expanduser().resolve()
@@ -178,7 +202,7 @@ def open_ledger(output: str | Path) -> Iterator[Ledger]:
         if ledger_format(folder) < number_of("ledger"):  # its rows are read as they are, and those to come are of today's format
             write_json(folder / FORMAT, numbered("ledger"))
         files = FolderFiles(folder)
-        ledger = Ledger(files, uuid.uuid4().hex)
+        ledger = Ledger(files, uuid.uuid4().hex, form)
         files.take(ledger.run)
         shutil.rmtree(folder / "attempts", ignore_errors=True)  # what an older version kept
         for name in (".", ROWS, _IMAGES):
@@ -192,11 +216,11 @@ def open_ledger(output: str | Path) -> Iterator[Ledger]:
 
 
 @contextmanager
-def _open_at_store(address: str) -> Iterator[Ledger]:
+def _open_at_store(address: str, form: RowForm) -> Iterator[Ledger]:
     files = ObjectFiles(ObjectFolder(address).child(LEDGER_FOLDER))
     if files.format() < number_of("ledger"):
         files.number()
-    ledger = Ledger(files, uuid.uuid4().hex)
+    ledger = Ledger(files, uuid.uuid4().hex, form)
     files.take(ledger.run)
     try:
         yield ledger
@@ -227,7 +251,7 @@ class Index:
     ok: np.ndarray  # made; a rewrite that is unfaithful is made, too
     failed: np.ndarray  # failed for good, as far as this run goes
     unasked: np.ndarray  # of `failed`: no engine saw the image, so no other instruction was tried either
-    quarantined: frozenset[str] = frozenset()  # caption_ids of rows that ended their engine in an earlier run
+    quarantined: frozenset[str] = frozenset()  # names of rows that ended their engine in an earlier run
 
 
 def read_index(ledger: Ledger, *, retry_failed: bool) -> Index:
@@ -240,13 +264,13 @@ def read_index(ledger: Ledger, *, retry_failed: bool) -> Index:
     ok, failed, unasked = [np.empty(0, KEYS)], [np.empty(0, KEYS)], [np.empty(0, KEYS)]
     quarantined: set[str] = set()
     for file in ledger.row_files():
-        table = read_ledger_file(file, columns=["key", "caption_id", "status", "reason", "tries", "run"])
+        table = read_ledger_file(file, columns=["key", ledger.form.name, "status", "reason", "tries", "run"])
         keys = as_keys(table["key"])
         bad = pc.equal(table["status"], "failed").to_numpy()
         code = pc.replace_substring_regex(pc.fill_null(table["reason"], ""), ":.*", "")
         final = pc.is_in(code, pa.array(DAMAGE)).to_numpy() | pc.equal(table["run"], ledger.run).to_numpy() | (not retry_failed)
         ended_it = pc.and_(pc.equal(code, QUARANTINED), pc.not_equal(table["run"], ledger.run))
-        quarantined.update(table["caption_id"].filter(ended_it).to_pylist())
+        quarantined.update(table[ledger.form.name].filter(ended_it).to_pylist())
         ok.append(keys[~bad])
         failed.append(keys[bad & final])
         unasked.append(keys[bad & final & pc.equal(table["tries"], 0).to_numpy()])
@@ -283,5 +307,4 @@ def _block(name: str) -> str:
 
 def ledger_rows(rows: Sequence[Mapping[str, Any]], run: str) -> pa.Table:
     """Rows that have their keys already as LEDGER rows."""
-    now = time.time()
-    return table_of(LEDGER, [{**row, "run": run, "made": now} for row in rows])
+    return CAPTION_ROWS.table(rows, run)

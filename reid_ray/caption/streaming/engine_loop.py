@@ -170,7 +170,7 @@ class EngineLoop:
                 return
             words, count = self._rejected
             said = re.sub(r"\d+", "#", str(reply.error))
-            self._rejected = None if reply.text is not None or (count and said != words) else (said, count + 1)
+            self._rejected = None if reply.error is None or (count and said != words) else (said, count + 1)
             if count + 1 == _ALIKE and self._rejected is not None:
                 self._error = EngineDownError(
                     f"the engine rejected its first {_ALIKE} requests alike ({reply.error}); mend the model's section"
