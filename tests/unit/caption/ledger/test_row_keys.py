@@ -94,7 +94,7 @@ def test_a_template_that_was_tried_before_is_part_of_a_later_ones_key():
 
 # RULES_VERSION -> digest of the code that it stands for. If other answers pass for captions, or other rewrites for faithful ones, than
 # before, raise the number and write a new line; if the same do, write the new digest in the old line.
-RULES = {1: "96fd3e511b5fac22"}
+RULES = {1: "6204d63392e55daf"}
 
 
 def test_the_number_in_every_key_stands_for_the_code_that_decides_what_passes_for_a_caption():
