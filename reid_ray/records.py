@@ -17,12 +17,15 @@ import pyarrow.compute as pc
 from reid_ray.errors import DataError
 from reid_ray.versions import stamp
 
-# Identity and camera labels, with the data set and split; shared by every table with rows about an image.
+# Identity and camera labels, with data set, split and origin; shared by every table with rows about an image, and handed on with them.
 _IDENTITY_FIELDS: list[pa.Field] = [
     pa.field("dataset", pa.string()),  # name of the data set the image comes from
     pa.field("split", pa.string()),  # train | val | test | query | gallery; null: unsplit
     pa.field("person_id", pa.int64()),  # identity; null: unknown
     pa.field("camera_id", pa.int32()),  # camera; null: unknown
+    pa.field(
+        "synthetic", pa.bool_()
+    ),  # true: an editor made the picture, so nobody looks like this; null or false: a photograph, or unknown
 ]
 IDENTITY_COLUMNS = tuple(field.name for field in _IDENTITY_FIELDS)
 

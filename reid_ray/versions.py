@@ -38,14 +38,15 @@ class Format:
 
 
 _FIRST = "its first number; otherwise as 0"
+_SYNTHETIC = "also whether an editor made the picture; otherwise as 1"
 
 TABLES = {
-    "images": Format("a table of images", (_FIRST,)),
-    "captions": Format("a table of captions", (_FIRST,)),
+    "images": Format("a table of images", (_FIRST, _SYNTHETIC)),
+    "captions": Format("a table of captions", (_FIRST, _SYNTHETIC)),
     "segments": Format("a table of segments", ("masks of a person's things, and the captions' nouns for them",)),
     "references": Format("a table of references", ("things cut out of images",)),
     "edits": Format("a table of edits", ("what was changed on each edited picture",)),
-    "embeddings": Format("a table of embeddings", (_FIRST,)),
+    "embeddings": Format("a table of embeddings", (_FIRST, _SYNTHETIC)),
     "hits": Format("a table of hits", (_FIRST,)),
     "failures": Format("a table of failures", (_FIRST,)),
     "noise": Format("a table of noise levels", (_FIRST,)),
@@ -79,8 +80,15 @@ FORMATS = {
             "pictures.arrow is a folder of files, each picture with its row and perceptual hash; otherwise as 2",
         ),
     ),
-    "ledger": Format("a caption ledger", ("a file format.json with this number; rows as in 0", "no folder attempts; rows as in 0")),
-    "index": Format("a gallery index", (_FIRST,)),
+    "ledger": Format(
+        "a caption ledger",
+        (
+            "a file format.json with this number; rows as in 0",
+            "no folder attempts; rows as in 0",
+            "rows also say whether an editor made the picture; otherwise as 2",
+        ),
+    ),
+    "index": Format("a gallery index", (_FIRST, _SYNTHETIC)),
     "evaluation": Format(
         "the result of an evaluation",
         (
@@ -91,7 +99,10 @@ FORMATS = {
     ),
     "calibration": Format("the result of a calibration", (_FIRST,)),
     "templates": Format("a file of caption templates", (_FIRST,)),
-    "service": Format("a search service's interface", ("/info states this number; otherwise as 0",)),
+    "service": Format(
+        "a search service's interface",
+        ("/info states this number; otherwise as 0", "hits also say whether an editor made the picture; otherwise as 1"),
+    ),
 }
 
 

@@ -39,6 +39,7 @@ class ImageRecord:
     split: str | None = None
     person_id: int | None = None
     camera_id: int | None = None
+    synthetic: bool | None = None
     attributes: str | None = None
     captions: tuple[Caption, ...] = field(default=())
     mended: tuple[str, ...] = field(default=())  # codes of MENDED

@@ -32,11 +32,14 @@ JSON_STEPS: dict[tuple[str, int], JsonStep] = {
     ("prepared", 1): _same_object,  # what images were seen cannot be told afterwards; readers do without
     ("prepared", 2): _same_object,  # one file of pictures is read as a folder of them is
     ("ledger", 1): _same_object,  # opening it removes the folder
+    ("ledger", 2): _same_object,  # rows that lack a column have null there
+    ("index", 1): _same_object,  # so have items: nothing was marked as an editor's
     ("evaluation", 1): _same_object,
     ("evaluation", 2): _same_object,  # readers fill in what an older result does not tell
 }
 TABLE_STEPS: dict[tuple[str, int], TableStep] = {
     **{(kind, 0): _same_table for kind in TABLES},
+    **{(kind, 1): _same_table for kind in ("images", "captions", "embeddings")},  # so was no picture's origin told
     ("seen", 1): _same_table,  # columns that an older table lacks are read as null: not recorded
     ("seen", 2): _same_table,  # which weights an older table is of cannot be told afterwards, so what else they saw is not known
 }

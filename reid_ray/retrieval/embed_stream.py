@@ -34,21 +34,33 @@ ENCODER = pa.field("encoder_fingerprint", pa.string())  # which encoder made the
 # Columns of texts: tokens before the cut, null where status is failed; and whether the model could not read the text to its end.
 TOKENS, TRUNCATED = pa.field("text_tokens", pa.int64()), pa.field("text_truncated", pa.bool_())
 
-_CAPTION_COLUMNS = ["caption_id", "image_id", "kind", "text", "status", "dataset", "split", "person_id", "camera_id"]
+_CAPTION_COLUMNS = ["caption_id", "image_id", "kind", "text", "status", *IDENTITY_COLUMNS]
 
 
 class ImageEmbedder:
     """IMAGES tables -> EMBEDDINGS tables of kind image, plus the columns encoder_fingerprint and, if asked for, thumbnail."""
 
-    def __init__(self, encoder: Encoder, *, max_pixels: int = DEFAULT_MAX_PIXELS, thumbnail_height: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        thumbnail_height: int | None = None,
+        include_synthetic: bool = True,
+    ) -> None:
         self._encoder, self._max_pixels, self._thumbnail_height = encoder, max_pixels, thumbnail_height
+        self._include_synthetic = include_synthetic
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        """Embed a batch; rows stay in order. Reasons: those of decode_image, not_finite and zero_vector."""
+        """Embed a batch; rows stay in order. Reasons: those of decode_image, not_finite, zero_vector and, if left out, synthetic."""
         pictures: dict[int, Image.Image] = {}
         reasons: dict[int, str] = {}
         unread = images[UNREAD.name].to_pylist() if UNREAD.name in images.column_names else [None] * images.num_rows
+        edited = images["synthetic"].to_pylist() if not self._include_synthetic else [None] * images.num_rows
         for row, data in enumerate(images["image"].to_pylist()):
+            if edited[row]:
+                reasons[row] = "synthetic: an editor made the picture, and include_synthetic is false"
+                continue
             try:
                 pictures[row] = decode_image(data, max_pixels=self._max_pixels, unread=unread[row])
             except BadImageError as error:
@@ -125,6 +137,7 @@ def embed_images(
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     thumbnail_height: int | None = None,
+    include_synthetic: bool = True,
 ) -> ray.data.Dataset:
     """A Ray Dataset of EMBEDDINGS rows, one for each row of `images` (IMAGES schema). Call and run it inside ray_data_execution.
 
@@ -134,8 +147,9 @@ def embed_images(
         pool: actors, what each asks for, and rows per call.
         max_pixels: an image whose header claims more is a failed row.
         thumbnail_height: if given, a column `thumbnail` holds a JPEG at most so many pixels high (and 4 times as wide).
+        include_synthetic: embed what an editor made, too; else those are failed rows.
     """
-    options = {"max_pixels": max_pixels, "thumbnail_height": thumbnail_height}
+    options = {"max_pixels": max_pixels, "thumbnail_height": thumbnail_height, "include_synthetic": include_synthetic}
     return _embed(images, _ImageActor, encoder_path, pool, options)
 
 

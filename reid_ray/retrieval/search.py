@@ -45,6 +45,7 @@ class Hit:
     camera_id: int | None
     dataset: str | None
     split: str | None
+    synthetic: bool | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class SearchEngine:
 
     def __init__(self, encoder: Encoder, index: GalleryIndex, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
         self._encoder, self._index, self._max_pixels = encoder, index, max_pixels
-        self._what = {name: index.items[name] for name in ("image_id", "person_id", "camera_id", "dataset", "split")}
+        self._what = {name: index.items[name] for name in ("image_id", "person_id", "camera_id", "dataset", "split", "synthetic")}
         self._cameras = sorted({camera for camera in self._what["camera_id"].unique().to_pylist() if camera is not None})
 
     @classmethod

@@ -107,6 +107,9 @@ class ServeJob(Section):
     encoder: PathOrName | None = Field(
         None, description="folder of the encoder, as the index job takes it; null takes the one that the index remembers"
     )
+    include_synthetic: bool = Field(
+        False, description="also answer with pictures that an editor made; false refuses an index that holds any (column synthetic)"
+    )
     serve: ServeConfig = ServeConfig()
     searcher: SearcherConfig = SearcherConfig()
     front: FrontConfig = FrontConfig()

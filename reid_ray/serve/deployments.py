@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from reid_ray.errors import DataError
 from reid_ray.redaction import error_location
 from reid_ray.retrieval.encoder_identity import encoder_identity
-from reid_ray.retrieval.index.gallery import read_facts, refuse_other_encoder
+from reid_ray.retrieval.index.gallery import read_facts, refuse_other_encoder, refuse_synthetic
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.retrieval.search import Answer, Query, SearchEngine, encoder_of
 from reid_ray.serve.app import OverloadedError, make_api
@@ -34,13 +34,15 @@ def application(config: ServeJob, *, searcher_class: type | None = None) -> serv
 
     Raises:
         ConfigError: the token is not set.
-        DataError: index or encoder are missing, or do not belong together.
+        DataError: index or encoder are missing, or do not belong together, or an editor made pictures of the index.
     """
     token = config.serve.token()
     encoder = encoder_of(config.index, config.encoder)
     dim, fingerprint = encoder_identity(encoder)
     facts = read_facts(config.index)
     refuse_other_encoder(facts, folder=config.index, dim=dim, fingerprint=fingerprint)
+    if not config.include_synthetic:
+        refuse_synthetic(config.index)
     if (pictures := len(ThumbnailReader(config.index))) != facts["items"]:
         raise DataError(f"{config.index}: has {facts['items']} items but {pictures} thumbnails; run the index job again")
     deployment = _searcher_deployment(searcher_class or Searcher, config.searcher)

@@ -53,6 +53,7 @@ class HitOut(BaseModel):
     camera_id: int | None
     dataset: str | None
     split: str | None
+    synthetic: bool | None = Field(description="whether an editor made the picture; null: unknown")
     thumbnail: str = Field(description="path of the thumbnail, relative to the service")
 
 

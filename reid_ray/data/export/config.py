@@ -52,6 +52,11 @@ class ExportJob(Section):
     kinds: tuple[Literal["human", "static", "dynamic", "rewrite"], ...] = Field(
         ("human", "static", "dynamic", "rewrite"), min_length=1, description="kinds of captions to write"
     )
+    include_synthetic: bool = Field(
+        False,
+        description="also write pictures that an editor made into a layout that cannot say so (all but webdataset); false leaves them out, "
+        "counted as synthetic",
+    )
     samples_per_shard: int = Field(10_000, ge=1, description="webdataset only: samples per tar shard")
     processes: int | None = Field(None, ge=0, le=256, description="processes that read images kept by path; null: one per core")
     output: OutputConfig

@@ -52,6 +52,9 @@ def run_export(config: ExportJob) -> dict[str, Any]:
             if isinstance(row, Skipped):
                 out.counts.failed[row.reason] += 1
                 continue
+            if row.record.synthetic and not (config.include_synthetic or writer.marks_synthetic):
+                out.counts.failed["synthetic"] += 1
+                continue
             captions = _wanted(row.record.captions, config.kinds, left_out, composed=writer.composed)
             if config.format == "luperson_mllm":
                 captions += _stand_ins(row.record.captions, config.kinds)

@@ -98,6 +98,7 @@ class WebdatasetWriter(Writer):
     """WebDataset: tar shards of <key>.<suffix> and <key>.json, which says the image_id."""
 
     keys = True
+    marks_synthetic = True
 
     def __enter__(self) -> WebdatasetWriter:
         self._shards = ShardWriter(self.folder, self.config.samples_per_shard)
@@ -117,6 +118,7 @@ class WebdatasetWriter(Writer):
             "split": record.split,
             "person_id": record.person_id,
             "camera_id": record.camera_id,
+            "synthetic": record.synthetic,
             "attributes": attributes,
             "captions": [caption["text"] for caption in captions],
         }

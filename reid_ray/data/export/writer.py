@@ -42,6 +42,7 @@ class Writer(ABC):
 
     flat = keys = False  # see file_naming.Names
     composed = False  # whether texts that ask with their image have a place
+    marks_synthetic = False  # whether the layout says that an editor made a picture
 
     def __init__(self, folder: Path, config: ExportJob) -> None:
         self.folder, self.config = folder, config

@@ -237,7 +237,8 @@ class _BatchedTable:
 
 def _who(record: ImageRecord | Skipped) -> dict[str, Any]:
     split = printable(record.split) if record.split is not None else None
-    return {"dataset": printable(record.dataset), "split": split, "person_id": record.person_id, "camera_id": record.camera_id}
+    who = {"dataset": printable(record.dataset), "split": split, "person_id": record.person_id, "camera_id": record.camera_id}
+    return who | ({"synthetic": record.synthetic} if isinstance(record, ImageRecord) else {})
 
 
 def _caption_id(image_id: str, position: int, caption: Caption) -> str:

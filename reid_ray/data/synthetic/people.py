@@ -132,6 +132,7 @@ class SyntheticPeople:
             "split": self._splits[shots.person_N].tolist(),
             "person_id": shots.person_N.tolist(),
             "camera_id": (shots.camera_N + 1).tolist(),
+            "synthetic": [None] * len(shots.index_N),  # in this world these are the photographs
         }
 
     @cached_property

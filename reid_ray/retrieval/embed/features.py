@@ -83,7 +83,13 @@ class Features:
 
 
 def collect_features(
-    tables: Iterable[pa.Table], *, origin: str, capacity: int, split: str | None = None, drop_unknown_persons: bool = False
+    tables: Iterable[pa.Table],
+    *,
+    origin: str,
+    capacity: int,
+    split: str | None = None,
+    drop_unknown_persons: bool = False,
+    include_synthetic: bool = False,
 ) -> Features:
     """Gather EMBEDDINGS rows into one matrix.
 
@@ -93,6 +99,7 @@ def collect_features(
         capacity: at least the number of rows: the matrix is allocated once, so that memory holds it once.
         split: rows of another split are left out uncounted, they are another data set.
         drop_unknown_persons: leave out, and count, rows of unknown person (a query of unknown person has no answer).
+        include_synthetic: keep rows of pictures that an editor made; else they are left out and counted.
 
     Raises:
         DataError: nothing is left; widths differ; an id appears twice; a vector is not finite or zero. Names the row.
@@ -108,6 +115,9 @@ def collect_features(
         good_N = pc.equal(kept["status"], "ok")
         failed.update((reason or "failed").partition(":")[0] for reason in kept.filter(pc.invert(good_N))["reason"].to_pylist())
         kept = kept.filter(good_N)
+        if not include_synthetic and (edited := pc.sum(kept["synthetic"]).as_py()):
+            failed["synthetic"] += edited
+            kept = kept.filter(pc.invert(pc.fill_null(kept["synthetic"], False)))
         if drop_unknown_persons and kept["person_id"].null_count:
             failed["unknown_person"] += kept["person_id"].null_count
             kept = kept.filter(pc.is_valid(kept["person_id"]))
@@ -134,7 +144,9 @@ def collect_features(
     return Features(origin, unit_ND, table, failed, frozenset(fingerprints), cut)
 
 
-def read_features(path: str, *, kind: str, split: str | None, drop_unknown_persons: bool = False) -> Features:
+def read_features(
+    path: str, *, kind: str, split: str | None, drop_unknown_persons: bool = False, include_synthetic: bool = False
+) -> Features:
     """Features of an EMBEDDINGS table on disk (a file or a folder of parts, from however many writers).
 
     Raises:
@@ -154,7 +166,14 @@ def read_features(path: str, *, kind: str, split: str | None, drop_unknown_perso
                 )
             yield table
 
-    features = collect_features(tables(), origin=path, capacity=capacity, split=split, drop_unknown_persons=drop_unknown_persons)
+    features = collect_features(
+        tables(),
+        origin=path,
+        capacity=capacity,
+        split=split,
+        drop_unknown_persons=drop_unknown_persons,
+        include_synthetic=include_synthetic,
+    )
     return replace(features, encoder_fingerprints=_fingerprints(path), texts_cut=_texts_cut(path, split))
 
 

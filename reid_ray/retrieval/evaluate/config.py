@@ -53,6 +53,11 @@ class EvaluateJob(Section):
     query_split: str | None = Field(
         None, description="queries of this split; null: the same as split. Image benchmarks use split gallery and query_split query"
     )
+    include_synthetic: bool = Field(
+        False,
+        description="also score people that an editor made (column synthetic), as queries and in the gallery; false leaves them out, "
+        "counted as synthetic",
+    )
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
     embed: PoolConfig = Field(PoolConfig(batch_size=64), description="actors that hold the encoder")
     rerank: RerankConfig | None = Field(None, description="re-rank before scoring; image_to_image only; null is off")

@@ -169,13 +169,19 @@ def _features(config: EvaluateJob) -> tuple[Features, Features]:
         gallery = _embedded_images(config, config.split, "images")
         return gallery.of_known_persons(), gallery
     if config.query_embeddings is not None:
-        queries = read_features(config.query_embeddings, kind=kind, split=query_split, drop_unknown_persons=True)
+        queries = read_features(
+            config.query_embeddings,
+            kind=kind,
+            split=query_split,
+            drop_unknown_persons=True,
+            include_synthetic=config.include_synthetic,
+        )
     elif kind == "text":
         queries = _embedded_captions(config, query_split)
     else:
         queries = _embedded_images(config, query_split, "queries", drop_unknown_persons=True)
     if config.gallery_embeddings is not None:
-        gallery = read_features(config.gallery_embeddings, kind="image", split=config.split)
+        gallery = read_features(config.gallery_embeddings, kind="image", split=config.split, include_synthetic=config.include_synthetic)
     else:
         gallery = _embedded_images(config, config.split, "gallery")
     _refuse_two_encoders(config, queries, gallery)
@@ -195,6 +201,7 @@ def _embedded_images(config: EvaluateJob, split: str | None, what: str, *, drop_
             origin=str(config.images),
             capacity=listing.count,
             drop_unknown_persons=drop_unknown_persons,
+            include_synthetic=config.include_synthetic,
         )
 
 
@@ -210,6 +217,7 @@ def _embedded_captions(config: EvaluateJob, split: str | None) -> Features:
             origin=str(config.captions),
             capacity=captions.num_rows,
             drop_unknown_persons=True,
+            include_synthetic=config.include_synthetic,
         )
 
 

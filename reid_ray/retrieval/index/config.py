@@ -54,6 +54,9 @@ class IndexJob(Section):
     )
     embed: PoolConfig = PoolConfig(batch_size=32)
     index: IndexConfig = IndexConfig()
+    include_synthetic: bool = Field(
+        False, description="also index pictures that an editor made (column synthetic); false leaves them out, counted as synthetic"
+    )
     thumbnail_height: int = Field(256, ge=16, le=1024, description="height limit of the stored JPEG thumbnails, pixels; larger is shrunk")
     output: OutputConfig
     ray: RayConfig = RayConfig()

@@ -23,6 +23,7 @@ from reid_ray.model.encoder import Encoder
 from reid_ray.records import EMBEDDINGS, conform
 from reid_ray.retrieval.index.config import IndexConfig
 from reid_ray.storage import write_json
+from reid_ray.storage.table_files import reading_parquet
 from reid_ray.versions import check_json, numbered
 
 VECTORS_FILE, ITEMS_FILE, FACTS_FILE = "index.faiss", "gallery.parquet", "index.json"
@@ -197,6 +198,23 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     if missing:
         raise DataError(f"{path}: lacks {sorted(missing)}; run the index job again")
     return facts
+
+
+def refuse_synthetic(folder: str | Path) -> None:
+    """Refuse an index that holds pictures that an editor made; one that an older version wrote tells of none.
+
+    Raises:
+        DataError: it does, or its items cannot be read.
+    """
+    path = Path(folder) / ITEMS_FILE
+    with reading_parquet(str(path)):
+        names = pq.read_schema(path).names
+        edited = pc.sum(pq.read_table(path, columns=["synthetic"])["synthetic"]).as_py() if "synthetic" in names else 0
+    if edited:
+        raise DataError(
+            f"{folder}: an editor made {edited} of its pictures, so nobody looks like them; set include_synthetic to true to show them, or "
+            "run the index job again without them"
+        )
 
 
 def refuse_other_encoder(facts: dict[str, Any], *, folder: str | Path, dim: int, fingerprint: str) -> None:

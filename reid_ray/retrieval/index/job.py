@@ -62,6 +62,7 @@ def run_index(config: IndexJob) -> dict[str, Any]:
             config.embed,
             max_pixels=config.images.max_pixels,
             thumbnail_height=config.thumbnail_height,
+            include_synthetic=config.include_synthetic,
         )
         vector_ND, items, fingerprint = _collect(rows.iter_batches(batch_size=None, batch_format="pyarrow"), output, listing.count)
         if not len(vector_ND):

@@ -87,9 +87,9 @@ def prepare_held_out(other: TransferSet, split: str, folder: Path, *, max_pixels
 
 
 def _images(other: TransferSet, split: str) -> tuple[pa.Table, np.ndarray]:
-    """All images, and which of them are of `split`, bool [N]."""
-    images = read_with_source(other.images, ["image_id", "dataset", "split", "person_id", "image_sha256"])
-    here_N = pc.fill_null(pc.equal(images["split"], split), False).to_numpy()
+    """All images, and which photographs are of `split`, bool [N]: people whom an editor made are nobody's test."""
+    images = read_with_source(other.images, ["image_id", "dataset", "split", "person_id", "image_sha256", "synthetic"])
+    here_N = pc.fill_null(pc.equal(images["split"], split), False).to_numpy() & ~pc.fill_null(images["synthetic"], False).to_numpy()
     if not here_N.any():
         has = sorted(pc.unique(images["split"].drop_null()).to_pylist())
         raise DataError(

@@ -18,7 +18,7 @@ from reid_ray.data.failures import FAILURES
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, caption_of
 from reid_ray.errors import DataError
-from reid_ray.records import CAPTIONS, IMAGES, conform
+from reid_ray.records import CAPTIONS, IDENTITY_COLUMNS, IMAGES, conform
 from reid_ray.storage.file_systems import Store, open_file_store, open_store
 from reid_ray.storage.object_store.pointer import reading_place
 from reid_ray.storage.table_files import TableFile
@@ -28,7 +28,7 @@ _IDS = ("person_id", "camera_id")
 _LEARNT_AGAIN = ("image_sha256", "width", "height")  # from the bytes, whatever the table says
 _BATCH_ROWS = 64  # rows hold whole images: a larger batch would not be bounded memory
 # What a caption row keeps on its way; the rest is filled from its image when it is written again.
-_CAPTION_COLUMNS = [name for name in CAPTIONS.names if name not in ("image_sha256", "dataset", "split", "person_id", "camera_id")]
+_CAPTION_COLUMNS = [name for name in CAPTIONS.names if name not in ("image_sha256", *IDENTITY_COLUMNS)]
 
 
 def read_parquet(store: Store, source: SourceConfig) -> Records:
@@ -82,6 +82,7 @@ def _record(row: dict[str, Any], captions: tuple[Caption, ...], renamed: str | N
         split=split,
         person_id=person_id,
         camera_id=camera_id,
+        synthetic=row["synthetic"],
         attributes=row["attributes"],
         captions=captions,
     )

@@ -1,9 +1,9 @@
 """WebDataset: tar shards whose members of one key, the name up to its first dot, form a sample: an image (.jpg, .png, ...), .txt or
 .caption, and .json.
 
-A .json may say caption or captions, person_id, camera_id, split, attributes, and the image_id that an export made the stem of. A sample's
-members are found wherever they lie in the shard; a link is its target. Every member ends in a record or in a counted row; of a shard
-that breaks off the whole samples are kept and the break is counted. `ShardWriter` writes the same.
+A .json may say caption or captions, person_id, camera_id, split, synthetic, attributes, and the image_id that an export made the stem of.
+A sample's members are found wherever they lie in the shard; a link is its target. Every member ends in a record or in a counted row; of a
+shard that breaks off the whole samples are kept and the break is counted. `ShardWriter` writes the same.
 """
 
 from __future__ import annotations
@@ -171,6 +171,7 @@ class _Sample:
             split=split,
             person_id=person_id,
             camera_id=camera_id,
+            synthetic=synthetic if isinstance(synthetic := fields.get("synthetic"), bool) else None,
             attributes=json.dumps(attributes) if isinstance(attributes, dict) else None,
             captions=captions,
         )
