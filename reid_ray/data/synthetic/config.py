@@ -14,4 +14,5 @@ class SynthesizeJob(Section):
     people: SyntheticConfig = SyntheticConfig()
     output: OutputConfig
     captions: bool = Field(True, description="also write the two human-like captions of each image")
+    segments: bool = Field(False, description="also write where each image shows hair, garments, shoes, bag and hat; for editing")
     rows_per_part: int = Field(5000, ge=1, description="images per Parquet part; memory is a few times one part, about 4 kB an image")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -18,12 +18,14 @@ from PIL import Image
 from reid_ray.config.base import fingerprint
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.images import encode_jpeg
-from reid_ray.data.synthetic.scene import Scene
-from reid_ray.data.synthetic.sentences import Annotator
+from reid_ray.data.synthetic.counterfactual import Counterfactual, change_people, changed_slots
+from reid_ray.data.synthetic.scene import OVERSAMPLE, Scene
+from reid_ray.data.synthetic.sentences import SLOTS, Annotator
+from reid_ray.data.synthetic.slot_maps import label_maps, segment_row, slot_shares
 from reid_ray.data.synthetic.traits import Draws, Shots, draw_people, draw_shots, shared_identities, split_of
 from reid_ray.data.synthetic.truth_score import Score, score_caption
 from reid_ray.errors import DataError
-from reid_ray.records import CAPTIONS, IMAGES
+from reid_ray.records import CAPTIONS, IMAGES, SEGMENTS, table_of
 from reid_ray.storage import sha256_of
 
 __all__ = ["DATASET", "Score", "SyntheticPeople", "score_caption"]
@@ -52,6 +54,69 @@ class SyntheticPeople:
     def hidden(self, start: int = 0, stop: int | None = None) -> list[frozenset[str]]:
         """The slots (sentences.SLOTS) that each image does not show."""
         return [frozenset({"shoes"}) if hides else frozenset() for hides in self.shots(start, stop).hides_shoes_N]
+
+    def label_maps(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """uint8 [stop - start, height, width], codes of slot_maps.LABELS: which slot each pixel of `pictures` shows, 0 for none."""
+        maps = [label_maps(slot_shares(self._scene.parts(shots), OVERSAMPLE)) for shots in self._batches(start, stop)]
+        return np.concatenate(maps) if maps else np.zeros((0, self.config.height, self.config.width), np.uint8)
+
+    def masks(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Where each slot of sentences.SLOTS has any share in a pixel: bool [stop - start, slots, height, width]."""
+        masks = [slot_shares(self._scene.parts(shots), OVERSAMPLE) > 0 for shots in self._batches(start, stop)]
+        return np.concatenate(masks) if masks else np.zeros((0, len(SLOTS), self.config.height, self.config.width), bool)
+
+    def counterfactual(self, index: int, changes: Mapping[str, str]) -> Counterfactual:
+        """Image `index`, and the same shot had its person worn something else: the same pose, place, light and grain.
+
+        Args:
+            index: of the image.
+            changes: {attribute: new value}, of the attributes of sentences.SLOTS.
+
+        Raises:
+            DataError: there is no such image, attribute or value, or a bag or hat and its colour do not go together.
+        """
+        return next(self.counterfactuals([index], [changes]))
+
+    def counterfactuals(self, indices: Sequence[int], changes: Sequence[Mapping[str, str]]) -> Iterator[Counterfactual]:
+        """As counterfactual, for each of many images, drawn in batches; an image may be given several times.
+
+        Raises:
+            DataError: as counterfactual, when its batch is drawn.
+        """
+        size = self._images_per_batch
+        for first in range(0, len(indices), size):
+            yield from self._redrawn(indices[first : first + size], changes[first : first + size])
+
+    def _redrawn(self, indices: Sequence[int], changes: Sequence[Mapping[str, str]]) -> Iterator[Counterfactual]:
+        self.shots(min(indices), max(indices) + 1)  # refuses what is not there
+        shots = draw_shots(self.config, np.asarray(indices))
+        people = draw_people(self.config.seed, shots.person_N)
+        others = change_people(people, changes)
+        drawn = [self._scene.draw_with_parts(shots, each) for each in (people, others)]
+        (before, _), (after, _) = drawn
+        shown = slot_shares(drawn[0][1], OVERSAMPLE) + slot_shares(drawn[1][1], OVERSAMPLE) > 0
+        for place, (old, new) in enumerate(zip(people.attributes(), others.attributes(), strict=True)):
+            mask = shown[place, changed_slots(changes[place])].any(axis=0)
+            yield Counterfactual(before[place], after[place], mask, old, new)
+
+    def segment_table(self, start: int = 0, stop: int | None = None, *, images: pa.Table | None = None) -> pa.Table:
+        """Where each slot shows on images start to stop, in the SEGMENTS schema: a row for each image and slot, shown or not.
+
+        Args:
+            start: the first image.
+            stop: the last one, exclusive; None: all.
+            images: image_table of the same range, if it is at hand; else it is drawn, for the images' digests.
+        """
+        images = self.image_table(start, stop) if images is None else images
+        rows, first = [], 0
+        for shots in self._batches(start, stop):
+            count = len(shots.index_N)
+            truth = draw_people(self.config.seed, shots.person_N).attributes()
+            masks_NSHW = slot_shares(self._scene.parts(shots), OVERSAMPLE) > 0
+            for image, attributes, masks_SHW in zip(images.slice(first, count).to_pylist(), truth, masks_NSHW, strict=True):
+                rows += [segment_row(image, slot, mask_HW, attributes) for slot, mask_HW in zip(SLOTS, masks_SHW, strict=True)]
+            first += count
+        return table_of(SEGMENTS, rows)
 
     def image_table(self, start: int = 0, stop: int | None = None) -> pa.Table:
         """Images start to stop in the IMAGES schema, JPEG of quality 90."""
@@ -117,10 +182,13 @@ class SyntheticPeople:
 
     def _batches(self, start: int, stop: int | None) -> Iterator[Shots]:
         stop = self.num_images if stop is None else stop
-        size = max(1, _PIXELS_PER_BATCH // (self.config.height * self.config.width))
         self.shots(start, start)
-        for first in range(start, stop, size):
-            yield self.shots(first, min(first + size, stop))
+        for first in range(start, stop, self._images_per_batch):
+            yield self.shots(first, min(first + self._images_per_batch, stop))
+
+    @property
+    def _images_per_batch(self) -> int:
+        return max(1, _PIXELS_PER_BATCH // (self.config.height * self.config.width))
 
     def _image_ids(self, shots: Shots) -> list[str]:
         rows = zip(shots.person_N, shots.camera_N, shots.shot_N, strict=True)

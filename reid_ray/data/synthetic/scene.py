@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid_ray.config.common import SyntheticConfig
-from reid_ray.data.synthetic.body import paint_occluder, paint_person, part_colors, strike_pose
+from reid_ray.data.synthetic.body import Pose, paint_occluder, paint_person, part_colors, strike_pose
 from reid_ray.data.synthetic.canvas import Canvas, Frame
-from reid_ray.data.synthetic.traits import Draws, Shots, draw_people
+from reid_ray.data.synthetic.traits import Draws, People, Shots, draw_people
 
-_OVERSAMPLE = 2  # label maps are drawn at twice the size and averaged, so that edges are smooth
+OVERSAMPLE = 2  # parts are painted at twice the size and averaged, so that edges are smooth
 _BODY_HEIGHT, _BODY_WIDTH = 128.0, 64.0
 _STATURE = 122.0  # from the crown, hat included, to the soles
 _NOISE_VALUES = 1 << 20
@@ -42,25 +42,43 @@ class Scene:
         noise = np.random.default_rng(config.seed).standard_normal(_NOISE_VALUES, dtype=np.float32)
         self._noise_windows = np.lib.stride_tricks.sliding_window_view(noise, min(config.height * config.width * 3, _NOISE_VALUES))
 
-    def draw(self, shots: Shots) -> np.ndarray:
-        """uint8 [N, height, width, 3]. Memory is about 150 bytes a pixel: the caller chooses N."""
-        config, cameras = self._config, self._cameras
-        pose = strike_pose(config.seed, shots, draw_people(config.seed, shots.person_N))
-        canvas = Canvas(self._frame(shots), config.height * _OVERSAMPLE, config.width * _OVERSAMPLE)
-        paint_person(canvas, pose)
-        paint_occluder(canvas, pose)
-        person_NHW4 = _colored(canvas.label_NHW, part_colors(pose))
+    def draw(self, shots: Shots, people: People | None = None) -> np.ndarray:
+        """uint8 [N, height, width, 3]. Memory is about 150 bytes a pixel: the caller chooses N.
+
+        Args:
+            shots: who is seen, from where, before what.
+            people: what the people of the shots look like, one for each; None: as the seed has them.
+        """
+        return self.draw_with_parts(shots, people)[0]
+
+    def parts(self, shots: Shots, people: People | None = None) -> np.ndarray:
+        """What is seen where: uint8 [N, OVERSAMPLE * height, OVERSAMPLE * width], codes of body.PARTS; arguments as of draw."""
+        return self._paint(shots, people)[0]
+
+    def draw_with_parts(self, shots: Shots, people: People | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The pictures of draw, and their parts."""
+        cameras = self._cameras
+        part_NHW, pose = self._paint(shots, people)
+        person_NHW4 = _colored(part_NHW, part_colors(pose))
         picture = self._backgrounds(shots).astype(np.float32)
         picture *= (255 - person_NHW4[..., 3:]) * np.float32(1 / 255)
         picture += person_NHW4[..., :3]
         self._light(picture, shots)
         _blur(picture, cameras.blur_C[shots.camera_N])
         self._grain(picture, shots)
-        return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
+        return np.clip(picture, 0, 255, out=picture).astype(np.uint8), part_NHW
+
+    def _paint(self, shots: Shots, people: People | None) -> tuple[np.ndarray, Pose]:
+        config = self._config
+        pose = strike_pose(config.seed, shots, draw_people(config.seed, shots.person_N) if people is None else people)
+        canvas = Canvas(self._frame(shots), config.height * OVERSAMPLE, config.width * OVERSAMPLE)
+        paint_person(canvas, pose)
+        paint_occluder(canvas, pose)
+        return canvas.label_NHW, pose
 
     def _frame(self, shots: Shots) -> Frame:
         moment, body = Draws(self._config.seed, shots.index_N), Draws(self._config.seed, shots.person_N)
-        unit_y, unit_x = self._config.height * _OVERSAMPLE / _BODY_HEIGHT, self._config.width * _OVERSAMPLE / _BODY_WIDTH
+        unit_y, unit_x = self._config.height * OVERSAMPLE / _BODY_HEIGHT, self._config.width * OVERSAMPLE / _BODY_WIDTH
         # A detector's box fits the person, tall or short, give or take its error; a high camera only makes people look stouter.
         head_N, feet_N = unit_y * moment.uniform("box top", 1, 6), unit_y * moment.uniform("box bottom", 121, 127)
         scale_y_N = (feet_N - head_N) / _STATURE
@@ -110,7 +128,7 @@ def _colored(label_NHW: np.ndarray, color_NP4: np.ndarray) -> np.ndarray:
     pair_NHW = label_NHW[..., 0::2] * np.int32(parts) + label_NHW[..., 1::2] + offset_N
     halved = np.take(pair_sums, pair_NHW)
     total = halved[:, 0::2] + halved[:, 1::2]
-    return total.view("<u2").reshape(*total.shape, 4) * np.float32(1 / _OVERSAMPLE**2)
+    return total.view("<u2").reshape(*total.shape, 4) * np.float32(1 / OVERSAMPLE**2)
 
 
 def _blur(picture: np.ndarray, weight_N: np.ndarray) -> None:
