@@ -33,7 +33,7 @@ from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
 from reid_ray.records import EMBEDDINGS, table_of
 from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.gallery import GalleryIndex
+from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.index.thumbnails import ThumbnailWriter
 from reid_ray.retrieval.search import Answer, Query
 from reid_ray.runtime import ray_session

@@ -78,7 +78,6 @@ FORMATS = {
             "a file ids.arrow, for messages; otherwise as 0",
             "a file seen.parquet beside the others; otherwise as 1",
             "pictures.arrow is a folder of files, each picture with its row and perceptual hash; otherwise as 2",
-            "samples also say whether an editor made the picture; otherwise as 3",
         ),
     ),
     "ledger": Format(
@@ -90,6 +89,8 @@ FORMATS = {
         ),
     ),
     "index": Format("a gallery index", (_FIRST, _SYNTHETIC)),
+    "gallery": Format("a gallery's generation", ("names segments, dead rows, the log and what is to be erased",)),
+    "receipt": Format("the receipt of an erasure", ("says when it was asked for and carried out, and keyed digests of the ids",)),
     "evaluation": Format(
         "the result of an evaluation",
         (

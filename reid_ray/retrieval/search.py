@@ -20,7 +20,7 @@ from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import load_encoder, split_encoder
-from reid_ray.retrieval.index.gallery import GalleryIndex, read_facts, set_search_threads
+from reid_ray.retrieval.index.faiss_index import GalleryIndex, read_facts, set_search_threads
 
 
 @dataclass(frozen=True)

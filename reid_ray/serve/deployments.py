@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from reid_ray.errors import DataError
 from reid_ray.redaction import error_location
 from reid_ray.retrieval.encoder_identity import encoder_identity
-from reid_ray.retrieval.index.gallery import read_facts, refuse_other_encoder, refuse_synthetic
+from reid_ray.retrieval.index.faiss_index import read_facts, refuse_other_encoder, refuse_synthetic
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.retrieval.search import Answer, Query, SearchEngine, encoder_of
 from reid_ray.serve.app import OverloadedError, make_api

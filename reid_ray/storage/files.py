@@ -54,7 +54,7 @@ def write_json(path: str | Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def write_durably(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_durably(path: str | Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file under a hidden name, bring it to the disk, and only then give it its name: whole, even after a power cut."""
     path = Path(path)
     with replacing(path) as hidden:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mutation import Mutation
 
 _GUARD = ("tests/unit/serve/test_app.py",)
-_INDEX = ("tests/unit/retrieval/index/test_gallery.py",)
+_INDEX = ("tests/unit/retrieval/index/test_faiss_index.py",)
 _RETRIEVAL = "tests/unit/retrieval/"
 _SERVE = "tests/unit/serve/"
 
@@ -13,35 +13,35 @@ MUTATIONS = (
     # --- the gallery
     Mutation(
         "an index is trained on the gallery's front",
-        "reid_ray/retrieval/index/gallery.py",
+        "reid_ray/retrieval/index/faiss_index.py",
         "    drawn = np.random.default_rng(config.seed).choice(len(vector_ND), config.train_vectors, replace=False)\n",
         "    drawn = np.arange(config.train_vectors)\n",
         _INDEX,
     ),
     Mutation(
         "equal scores come in no order",
-        "reid_ray/retrieval/index/gallery.py",
+        "reid_ray/retrieval/index/faiss_index.py",
         "order = np.lexsort((row_F, -score_F))[:k]",
         "order = np.lexsort((-row_F, -score_F))[:k]",
         _INDEX,
     ),
     Mutation(
         "a vector of NaN is indexed",
-        "reid_ray/retrieval/index/gallery.py",
+        "reid_ray/retrieval/index/faiss_index.py",
         "~(np.abs(norm_N - 1) <= _NORM_TOLERANCE)",
         "np.abs(norm_N - 1) > _NORM_TOLERANCE",
         _INDEX,
     ),
     Mutation(
         "a camera filter lets other cameras through",
-        "reid_ray/retrieval/index/gallery.py",
+        "reid_ray/retrieval/index/faiss_index.py",
         'options["sel"] = faiss.IDSelectorBitmap(np.packbits(passing_N, bitorder="little"))',
         'options["sel"] = faiss.IDSelectorBitmap(np.packbits(passing_N))',
         _INDEX,
     ),
     Mutation(
         "an index of another encoder is searched",
-        "reid_ray/retrieval/index/gallery.py",
+        "reid_ray/retrieval/index/faiss_index.py",
         'if facts["encoder_fingerprint"] != fingerprint:',
         'if facts["encoder_fingerprint"] is fingerprint and False:',
         _INDEX,

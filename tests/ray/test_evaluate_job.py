@@ -103,7 +103,7 @@ def bucket(world):
 def test_an_index_of_a_bucket_holds_the_vectors_of_its_images(world, bucket, local_ray):
     from reid_ray.data.images import BadImageError, decode_image
     from reid_ray.retrieval.index.config import IndexJob
-    from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
+    from reid_ray.retrieval.index.faiss_index import ITEMS, GalleryIndex
     from reid_ray.retrieval.index.job import run_index
     from reid_ray.storage import read_table
 

@@ -22,7 +22,7 @@ from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EMBEDDINGS, table_of
 from reid_ray.retrieval.embed_stream import embed_texts
 from reid_ray.retrieval.index.config import IndexJob
-from reid_ray.retrieval.index.gallery import GalleryIndex
+from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.index.job import run_index
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.serve.build import build

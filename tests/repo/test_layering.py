@@ -36,6 +36,7 @@ ALLOWED = {
     "setup": {"model"},
     "cli": {"setup"},
     "data": set(),
+    "gallery": set(),
     "model": {"data"},
     "retrieval": {"data", "model"},
     "caption": {"data", "model"},

@@ -1,6 +1,6 @@
 """Runs one action again and again in child processes, each killed before another file-system call of its commit, until one survives.
 
-Run as a program it is the parent of these children, fresh and without threads: `python kill_points.py MODULE FUNCTION FOLDER JSON`.
+Run as a program it is the parent of these children, fresh and without threads: `python kill_points.py MODULE FUNCTION FOLDER JSON EVERY`.
 """
 
 import functools
@@ -26,13 +26,13 @@ CALLS = {
 }
 
 
-def outcomes(module, function, folder, **arguments):
+def outcomes(module, function, folder, *, every=1, **arguments):
     """For each kill point: what the module's function `after` returns about the folder once the child is dead; the last child survived.
 
     `function(folder, **arguments)` is the action; `before(folder)` of the module makes the folder for each child anew. Calls are counted
-    from the first commit on, or from the start of the action where the module says COUNT_FROM_START.
+    from the first commit on, or from the start of the action where the module says COUNT_FROM_START. `every` looks at one in so many.
     """
-    command = [sys.executable, __file__, module, function, str(folder), json.dumps(arguments)]
+    command = [sys.executable, __file__, module, function, str(folder), json.dumps(arguments), str(every)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -69,10 +69,10 @@ def _killed_at(point, action, *, from_start):
 
 
 def main():
-    module_name, function, root, arguments = sys.argv[1:]
+    module_name, function, root, arguments, every = sys.argv[1:]
     sys.path.insert(0, str(Path(__file__).parent))
     module, arguments = importlib.import_module(module_name), json.loads(arguments)
-    for point in range(1, 10_000):
+    for point in range(1, 10_000, int(every)):
         folder = Path(root) / str(point)
         folder.mkdir()
         module.before(folder, **arguments)

@@ -37,7 +37,7 @@ from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENC
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
 from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
+from reid_ray.retrieval.index.faiss_index import ITEMS, GalleryIndex
 from reid_ray.retrieval.index.thumbnails import ThumbnailWriter
 from reid_ray.serve.schema import HitOut, InfoOut, LatencyOut, SearchOut
 from reid_ray.storage import Counts, JobOutput

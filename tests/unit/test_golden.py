@@ -36,7 +36,7 @@ from reid_ray.retrieval.compare.config import CompareJob
 from reid_ray.retrieval.compare.job import run_compare
 from reid_ray.retrieval.embed.features import read_features
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
-from reid_ray.retrieval.index.gallery import GalleryIndex
+from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.train.checkpoint.contents import check, read_parts

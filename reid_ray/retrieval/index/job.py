@@ -1,7 +1,7 @@
 """The index job: images -> embedding actors -> FAISS index, items and thumbnails in one folder.
 
-Knows the order of work and the counts; the embedding is in embed_stream.py, the index in gallery.py. Vectors are collected in this process
-(4 bytes x dim each, so 2 GB for a million of 512); pictures are not: thumbnails go to disk as they come.
+Knows the order of work and the counts; the embedding is in embed_stream.py, the index in faiss_index.py. Vectors are collected in this
+process (4 bytes x dim each, so 2 GB for a million of 512); pictures are not: thumbnails go to disk as they come.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reid_ray.records import EMBEDDINGS
 from reid_ray.retrieval.embed_stream import embed_images
 from reid_ray.retrieval.encoder_identity import require_encoder_folder
 from reid_ray.retrieval.index.config import IndexJob
-from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
+from reid_ray.retrieval.index.faiss_index import ITEMS, GalleryIndex
 from reid_ray.retrieval.index.thumbnails import ThumbnailWriter
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, TableWriter, read_manifest

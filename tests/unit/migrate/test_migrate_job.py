@@ -40,7 +40,7 @@ from reid_ray.model.mllm.model_folder import read_tuned
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
-from reid_ray.retrieval.index.gallery import GalleryIndex
+from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.storage.file_systems import open_store
 from reid_ray.storage.listing import MARK, differences, read_mark

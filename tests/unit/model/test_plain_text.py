@@ -25,7 +25,7 @@ from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 from reid_ray.model.tiny.tiny_siglip import words_of as siglip_tokenizer
 from reid_ray.records import table_of
 from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.gallery import ITEMS, GalleryIndex
+from reid_ray.retrieval.index.faiss_index import ITEMS, GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
 
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"

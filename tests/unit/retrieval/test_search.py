@@ -11,7 +11,7 @@ from PIL import Image
 from reid_ray.data.images import encode_jpeg
 from reid_ray.records import EMBEDDINGS, table_of
 from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.gallery import GalleryIndex
+from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
 
 ITEMS, CAMERAS = 12, 3

@@ -19,7 +19,7 @@ from reid_ray.records import CAPTIONS, EMBEDDINGS, IDENTITY_COLUMNS, IMAGES, tab
 from reid_ray.retrieval.embed.features import collect_features, read_features
 from reid_ray.retrieval.embed_stream import ImageEmbedder, TextEmbedder, read_captions
 from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.gallery import GalleryIndex, refuse_synthetic
+from reid_ray.retrieval.index.faiss_index import GalleryIndex, refuse_synthetic
 from reid_ray.storage import read_table
 
 MARKS = {"a": True, "b": False, "c": None, "d": True}

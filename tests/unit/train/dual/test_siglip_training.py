@@ -13,7 +13,7 @@ from reid_ray.model.dual.dual_encoder import tokenise
 from reid_ray.model.pretrained import load_encoder, open_pretrained
 from reid_ray.model.tiny.tiny_siglip import CONTEXT, WIDTH, build_tiny_siglip
 from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.gallery import GalleryIndex
+from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
 from reid_ray.train.dual.towers import LossHeads, TwoTowers
 from reid_ray.train.losses.config import ObjectiveConfig

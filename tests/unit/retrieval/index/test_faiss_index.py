@@ -12,7 +12,7 @@ from refusals import refused
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import EMBEDDINGS, table_of
 from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.gallery import GalleryIndex
+from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.index.thumbnails import ROWS_PER_GROUP, ThumbnailReader, ThumbnailWriter
 
 FLAT = IndexConfig()

@@ -1,0 +1,1 @@
+"""The gallery: a store of searchable items in immutable segments and generations, with writes, deletion, erasure and exact filters."""

@@ -1,0 +1,27 @@
+"""Configuration of a gallery: how vectors are stored, when what was written becomes a segment, and how long erased items may last."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from reid_ray.config.base import Section
+
+
+class GalleryConfig(Section):
+    """What is fixed when a gallery is made."""
+
+    dtype: Literal["float32", "float16"] = Field(
+        "float32", description="of stored vectors; float16 halves memory and moves a cosine by at most 0.001"
+    )
+    segment_rows: int = Field(65_536, ge=1, description="items held in memory and the log before they become an immutable segment")
+    merge_rows: int = Field(
+        1_048_576, ge=1, description="neighbouring segments are merged while they have at most this many items together"
+    )
+    erase_within_hours: float = Field(
+        24.0, ge=0, description="deadline by which an erased item is gone from every file; 0 erases at once, and the call waits for it"
+    )
+    retention_days: float | None = Field(
+        None, gt=0, description="items older than this are erased when the gallery is compacted; null keeps them until they are erased"
+    )

@@ -1,0 +1,372 @@
+"""A gallery as it is searched: the segments of a generation and what the log says since, kept up to date by looking, never by being told.
+
+A reader needs no lock and never writes. It sees what another process wrote at its next `refresh`, and a newer generation whole or not at
+all. Knows the folder's layout; writing is gallery_writer.py's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.buffer import Buffer
+from reid_ray.gallery.exact_top import Place, exact_top
+from reid_ray.gallery.items import ID, THUMBNAIL, VECTOR, Items, as_dict, merged_schema
+from reid_ray.gallery.journal import LogRecord, read_records
+from reid_ray.gallery.manifest import DEAD, GENERATIONS, LOGS, SEGMENTS, Erasure, Manifest, current_name, read_manifest
+from reid_ray.gallery.sealed.id_lookup import id_hashes
+from reid_ray.gallery.sealed.postings import Filter, Postings, parsed_filter, passing_rows, value_counts
+from reid_ray.gallery.sealed.segment import Segment
+
+_TRIES = 20  # a generation that is swapped away while it is opened is looked for again
+
+
+@dataclass(frozen=True)
+class Found:
+    """One hit.
+
+    generation: in which it was found; with item_id it names the item for good.
+    score: cosine, or what a re-ranking made of it.
+    item: its columns.
+    """
+
+    generation: int
+    item_id: str
+    score: float
+    item: dict[str, Any]
+
+
+@dataclass
+class LivePart:
+    """A segment or the buffer, and which of its rows live."""
+
+    source: Segment | Buffer
+    alive: np.ndarray
+
+    def passing(self, wanted: Filter) -> np.ndarray:
+        """Which rows live and pass: bool [N]."""
+        alive = self.alive[: len(self.source)]
+        if not wanted:
+            return alive.copy()
+        if isinstance(self.source, Buffer):
+            return alive & self.source.passing(wanted)
+        return alive & passing_rows(wanted, self.source.postings, len(self.source))
+
+    def postings(self) -> dict[str, Postings]:
+        """Its posting lists."""
+        return self.source.postings() if isinstance(self.source, Buffer) else self.source.postings
+
+    def rows(self) -> pa.Table:
+        """Its items' columns."""
+        return self.source.rows() if isinstance(self.source, Buffer) else self.source.rows
+
+
+class GalleryView:
+    """An open gallery; may be searched from several threads.
+
+    Args:
+        folder: the gallery.
+
+    Raises:
+        DataError: the folder holds no gallery, or a damaged one.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._lock = threading.RLock()
+        self.manifest: Manifest
+        self._segments: list[LivePart] = []
+        self._buffer: LivePart
+        self.log_offset = self.log_frames = 0
+        self.schema: pa.Schema
+        self.erasures: list[Erasure] = []
+        self._open_newest()
+
+    @property
+    def generation(self) -> int:
+        """Number of the generation that is open."""
+        return self.manifest.number
+
+    def __len__(self) -> int:
+        with self._lock:
+            return sum(int(np.count_nonzero(part.alive[: len(part.source)])) for part in self.parts())
+
+    def refresh(self) -> None:
+        """See what was written since: frames of the log, or a newer generation."""
+        with self._lock:
+            if current_name(self.folder) == self._name:
+                try:
+                    self._replay()
+                    return
+                except FileNotFoundError:
+                    pass  # the log of a generation that was swapped away this moment
+            self._open_newest()
+
+    def search(
+        self,
+        query_QD: np.ndarray,
+        k: int,
+        *,
+        where: Mapping[str, Any] | None = None,
+        without: Sequence[str] = (),
+        threshold: float | None = None,
+        one_per: str | None = None,
+    ) -> list[list[Found]]:
+        """The best items of each query, best first; k distinct ones if there are as many that pass.
+
+        Args:
+            query_QD: Q unit vectors.
+            k: how many, at least 1.
+            where: a filter in its JSON form (postings.parsed_filter).
+            without: ids that are not wanted.
+            threshold: the least score.
+            one_per: a column, such as person_id: only the best item of each of its values; items without a value stand for themselves.
+
+        Raises:
+            ConfigError: k below 1, or a filter or column that the gallery lacks.
+            DataError: queries that are no unit vectors of its dimension.
+        """
+        query_QD = self._checked(query_QD, k)
+        with self._lock:
+            parts, generation = self.parts(), self.generation
+            if one_per is not None and self.schema.get_field_index(one_per) < 0:
+                raise ConfigError(f"one_per is {one_per}, but the gallery's columns are {', '.join(self.schema.names)}")
+            wanted = parsed_filter(where, self.schema)
+            passing = [part.passing(wanted) for part in parts]
+            for part, row_N in zip(parts, self._rows_of(list(without)), strict=True):
+                passing[parts.index(part)][row_N[row_N >= 0]] = False
+            places = [Place(part.source.vectors, mask) for part, mask in zip(parts, passing, strict=True)]
+        total = sum(int(np.count_nonzero(mask)) for mask in passing)
+        fetched = k
+        while True:
+            score_QK, place_QK, row_QK = exact_top(query_QD, places, fetched)
+            found = [
+                self._found(generation, parts, *hits, threshold=threshold, one_per=one_per, k=k)
+                for hits in zip(score_QK, place_QK, row_QK, strict=True)
+            ]
+            enough = one_per is None or fetched >= total
+            if enough or all(len(hits) == k or _ended(score_K, threshold) for hits, score_K in zip(found, score_QK, strict=True)):
+                return found
+            fetched = min(4 * fetched, total)
+
+    def get(self, ids: Sequence[str]) -> list[dict[str, Any] | None]:
+        """The columns of items, None for ids that the gallery lacks."""
+        found: list[dict[str, Any] | None] = [None] * len(ids)
+        for part, at, row in self.located(ids):
+            found[at] = self._item(part, row)
+        return found
+
+    def vectors(self, ids: Sequence[str]) -> np.ndarray:
+        """Stored vectors of items, float32 [N, D]: to search for more like them.
+
+        Raises:
+            DataError: an id that the gallery lacks.
+        """
+        found = np.zeros((len(ids), self.manifest.dim), np.float32)
+        missing = set(range(len(ids)))
+        for part, at, row in self.located(ids):
+            found[at] = part.source.vectors[row]
+            missing.discard(at)
+        if missing:
+            raise DataError(f"{self.folder}: holds no item {ids[min(missing)]!r} (any more); search for another")
+        return found
+
+    def thumbnail(self, item_id: str) -> bytes | None:
+        """The encoded picture of an item: empty if it has none, None if the gallery lacks the item."""
+        for part, _, row in self.located([item_id]):
+            return part.source.thumbnail(row)
+        return None
+
+    def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None = None) -> dict[str, dict[Any, int]]:
+        """How many of the items that pass have each value of some columns."""
+        counts: dict[str, dict[Any, int]] = {column: {} for column in columns}
+        with self._lock:
+            wanted = parsed_filter(where, self.schema)
+            for part in self.parts():
+                passing, postings = part.passing(wanted), part.postings()
+                for column in columns:
+                    if column in postings:
+                        for value, count in value_counts(postings[column], passing).items():
+                            counts[column][value] = counts[column].get(value, 0) + count
+        return counts
+
+    def ids(self, where: Mapping[str, Any] | None = None) -> list[str]:
+        """Ids of the items that pass a filter."""
+        with self._lock:
+            wanted = parsed_filter(where, self.schema)
+            return [
+                each
+                for part in self.parts()
+                for each in part.rows()[ID].filter(pa.array(part.passing(wanted))).to_pylist()
+                if len(part.source)
+            ]
+
+    def parts(self) -> list[LivePart]:
+        """Segments, oldest first, then the buffer."""
+        return [*self._segments, self._buffer]
+
+    def located(self, ids: Sequence[str]) -> list[tuple[LivePart, int, int]]:
+        """(part, place in `ids`, row) of each living item."""
+        with self._lock:
+            found = []
+            for part, row_N in zip(self.parts(), self._rows_of(list(ids)), strict=True):
+                for at in np.flatnonzero(row_N >= 0):
+                    if part.alive[row_N[at]]:
+                        found.append((part, int(at), int(row_N[at])))
+            return found
+
+    def apply(self, frame: LogRecord, offset: int) -> None:
+        """Do what a frame of the log says; `offset` is where the log goes on."""
+        with self._lock:
+            self.log_offset = offset
+            self.log_frames += 1
+            if frame.what["op"] == "add":
+                assert frame.table is not None
+                self._add(items_of_record(frame.table))
+                return
+            assert frame.table is not None
+            self._kill(frame.table[ID].to_pylist())
+            if frame.what["op"] == "erase":
+                self.erasures.append(
+                    Erasure(frame.what["request"], tuple(frame.table[ID].to_pylist()), frame.what["asked"], frame.what["deadline"])
+                )
+
+    def close(self) -> None:
+        """Give files back."""
+        for part in self._segments:
+            assert isinstance(part.source, Segment)
+            part.source.close()
+
+    def _add(self, items: Items) -> None:
+        self._kill(items.ids())
+        buffer = self._buffer.source
+        assert isinstance(buffer, Buffer)
+        buffer.add(items)
+        self.schema = merged_schema(self.schema, items.rows.schema, origin=str(self.folder))
+        if len(self._buffer.alive) < len(buffer):
+            grown = np.zeros(max(2 * len(self._buffer.alive), len(buffer)), np.bool_)
+            grown[: len(self._buffer.alive)] = self._buffer.alive
+            self._buffer.alive = grown
+        self._buffer.alive[len(buffer) - len(items) : len(buffer)] = True
+
+    def _kill(self, ids: list[str]) -> None:
+        for part, row_N in zip(self.parts(), self._rows_of(ids), strict=True):
+            part.alive[row_N[row_N >= 0]] = False
+
+    def _rows_of(self, ids: list[str]) -> list[np.ndarray]:
+        """For each part, the row of each id, -1 where there is none."""
+        hash_N = id_hashes(ids) if ids else np.zeros(0, np.uint64)
+        return [part.source.rows_of(ids) if isinstance(part.source, Buffer) else part.source.rows_of(ids, hash_N) for part in self.parts()]
+
+    def _checked(self, query_QD: np.ndarray, k: int) -> np.ndarray:
+        query_QD = np.ascontiguousarray(query_QD, np.float32)
+        if k < 1:
+            raise ConfigError(f"k is {k}, but must be at least 1")
+        if query_QD.ndim != 2 or query_QD.shape[1] != self.manifest.dim:
+            raise DataError(f"queries of shape {query_QD.shape} do not fit a gallery of dimension {self.manifest.dim}")
+        norm_Q = np.linalg.norm(query_QD, axis=1)
+        if len(wrong := np.flatnonzero(~(np.abs(norm_Q - 1) <= 1e-3))):
+            raise DataError(f"query {wrong[0]} has a vector of length {norm_Q[wrong[0]]:g}, not 1; L2-normalise vectors first")
+        return query_QD
+
+    def _found(
+        self,
+        generation: int,
+        parts: Sequence[LivePart],
+        score_K: np.ndarray,
+        place_K: np.ndarray,
+        row_K: np.ndarray,
+        *,
+        threshold: float | None,
+        one_per: str | None,
+        k: int,
+    ) -> list[Found]:
+        found: list[Found] = []
+        seen: set[Any] = set()
+        for score, place, row in zip(score_K.tolist(), place_K.tolist(), row_K.tolist(), strict=True):
+            if threshold is not None and score < threshold:
+                break
+            part = parts[place]
+            if not part.alive[row]:  # deleted since the search began
+                continue
+            item = self._item(part, row)
+            value = item.get(one_per) if one_per is not None else None
+            if value is not None and value in seen:
+                continue
+            seen.add(value)
+            found.append(Found(generation, item[ID], score, item))
+            if len(found) == k:
+                break
+        return found
+
+    def _item(self, part: LivePart, row: int) -> dict[str, Any]:
+        """A row with every column of the gallery; what was added before a column was known has none of it."""
+        known = as_dict(part.rows(), row)
+        return {name: known.get(name) for name in self.schema.names}
+
+    def _open_newest(self) -> None:
+        for _ in range(_TRIES):
+            self._name = current_name(self.folder)
+            try:
+                self._open(read_manifest(self.folder / GENERATIONS / self._name))
+                return
+            except FileNotFoundError as error:
+                gone = error
+        raise DataError(f"{self.folder}: {gone} is missing, although {self._name} names it; restore the gallery from a snapshot or a copy")
+
+    def _open(self, manifest: Manifest) -> None:
+        known = {part.source.facts.name: part.source for part in self._segments if isinstance(part.source, Segment)}
+        parts = []
+        for entry in manifest.segments:
+            segment = known.get(entry.facts.name) or Segment.open(self.folder / SEGMENTS / entry.facts.name, entry.facts)
+            parts.append(LivePart(segment, alive_rows(self.folder, entry.dead, entry.facts.rows)))
+        frames = list(read_records(self.folder / LOGS / manifest.log))
+        with self._lock:
+            self.manifest, self.schema, self.erasures = manifest, manifest.schema, list(manifest.erasures)
+            self._segments, self._buffer = parts, LivePart(Buffer(manifest.dim), np.zeros(0, np.bool_))
+            self.log_offset = self.log_frames = 0
+            for frame, offset in frames:
+                self.apply(frame, offset)
+
+    def _replay(self) -> None:
+        for frame, offset in read_records(self.folder / LOGS / self.manifest.log, self.log_offset, self.log_frames):
+            self.apply(frame, offset)
+
+
+def alive_rows(folder: Path, dead: str | None, rows: int) -> np.ndarray:
+    """Which rows of a segment live: bool [N].
+
+    Raises:
+        FileNotFoundError: the file is gone: there is a newer generation.
+        DataError: it does not fit the segment.
+    """
+    if dead is None:
+        return np.ones(rows, np.bool_)
+    packed = np.load(folder / DEAD / dead)
+    if len(packed) != (rows + 7) // 8:
+        raise DataError(f"{folder / DEAD / dead}: does not fit a segment of {rows} items; restore the gallery from a snapshot or a copy")
+    return ~np.unpackbits(packed, count=rows, bitorder="little").astype(np.bool_)
+
+
+def record_of_items(items: Items) -> LogRecord:
+    """The frame that adds items."""
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(items.vectors.reshape(-1)), items.vectors.shape[1])
+    return LogRecord({"op": "add"}, items.rows.append_column(VECTOR, vectors).append_column(THUMBNAIL, items.thumbnails))
+
+
+def items_of_record(table: pa.Table) -> Items:
+    """The items of a frame that adds some."""
+    array = table[VECTOR].combine_chunks()
+    vectors = array.flatten().to_numpy().reshape(len(array), -1)
+    return Items(vectors, table.drop_columns([VECTOR, THUMBNAIL]), table[THUMBNAIL].combine_chunks())
+
+
+def _ended(score_K: np.ndarray, threshold: float | None) -> bool:
+    return threshold is not None and len(score_K) > 0 and bool(score_K[-1] < threshold)

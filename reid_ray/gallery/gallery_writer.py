@@ -1,0 +1,321 @@
+"""The one writer of a gallery: adds, deletes and erases through the log, seals and merges segments beside the readers.
+
+A write is acknowledged once its frame of the log is on the disk, and searchable then. Several threads may write at once; while a generation
+is swapped they wait for as long as it takes to seal what the log holds. Steps on the disk are generations.py's.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.erasure import rewritten_without, write_receipts
+from reid_ray.gallery.gallery_view import GalleryView, LivePart, record_of_items
+from reid_ray.gallery.gate import Gate
+from reid_ray.gallery.generations import clear, entry_of, living_batches, new_segment, snapshot_manifests, swap
+from reid_ray.gallery.items import ADDED, BASE, ID, checked_items, merged_schema
+from reid_ray.gallery.journal import Journal, LogRecord, make_log
+from reid_ray.gallery.manifest import (
+    CURRENT,
+    DEAD,
+    GENERATIONS,
+    LOGS,
+    RECEIPTS,
+    SEGMENTS,
+    SNAPSHOTS,
+    Erasure,
+    Manifest,
+    SegmentEntry,
+    write_manifest,
+)
+from reid_ray.gallery.sealed.segment import Segment
+from reid_ray.storage.lock import OutputLock
+
+_FOLDERS = (GENERATIONS, SEGMENTS, DEAD, LOGS, SNAPSHOTS, RECEIPTS)
+_FRAME_ROWS = 8_192
+
+
+def create_gallery(folder: str | Path, *, dim: int, encoder: str, config: GalleryConfig | None = None) -> None:
+    """Make an empty gallery.
+
+    Args:
+        folder: where; it must be new or empty.
+        dim: of the vectors.
+        encoder: fingerprint of what makes them; others' vectors are refused.
+        config: what is fixed for good.
+
+    Raises:
+        DataError: something is there already.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = OutputLock(folder, "gallery")
+    lock.acquire()
+    try:
+        if (folder / CURRENT).exists():
+            raise DataError(f"{folder}: holds a gallery already; add to it, or choose another folder")
+        if foreign := sorted(each.name for each in folder.iterdir() if each.name not in _FOLDERS and not each.name.startswith(".")):
+            raise DataError(f"{folder}: holds {foreign[0]}, which is no part of a gallery; choose a new folder")
+        for name in _FOLDERS:
+            (folder / name).mkdir(exist_ok=True)
+        first = Manifest(1, dim, encoder, config or GalleryConfig(), BASE, (), _log_name(), ())
+        make_log(folder / LOGS / first.log)
+        swap(folder, first)
+    finally:
+        lock.release()
+
+
+class GalleryWriter:
+    """An open gallery for its writer; a context manager.
+
+    Attributes:
+        view: the gallery as it is searched; what this writer wrote is in it at once.
+
+    Raises:
+        DataError: the folder holds no gallery, or a damaged one, or another writer has it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._lock = OutputLock(self.folder, "gallery")
+        self._gate = Gate()
+        self._columns = threading.Lock()
+        self._maintenance = threading.Lock()
+        self.view = GalleryView(self.folder)
+        self._lock.acquire()
+        try:
+            self.view.refresh()
+            self._journal = self._opened_journal()
+            self._schema = self.view.schema
+            clear(self.folder, self.view.manifest)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def add(self, table: pa.Table, *, encoder: str, origin: str = "the items") -> int:
+        """Add items, or replace those whose ids are there; durable and searchable when this returns. Returns how many.
+
+        Args:
+            table: item_id, embedding, optionally thumbnail and metadata.
+            encoder: fingerprint of what made the vectors.
+            origin: what messages call the table.
+
+        Raises:
+            DataError: items that cannot be stored, or vectors of another encoder; nothing is added then.
+        """
+        manifest = self.view.manifest
+        if encoder != manifest.encoder:
+            raise DataError(
+                f"{origin}: has vectors of encoder {encoder}, but the gallery {self.folder} is of {manifest.encoder}; embed with that one, "
+                "or make a new gallery"
+            )
+        if not table.num_rows:
+            return 0
+        items = checked_items(table, origin=origin, dim=manifest.dim)
+        with self._columns:  # two threads that bring one column in two types must not both find it new
+            self._schema = merged_schema(self._schema, items.rows.schema, origin=origin)
+        for start in range(0, len(items), _FRAME_ROWS):
+            self._write(record_of_items(items.take(np.arange(start, min(start + _FRAME_ROWS, len(items))))))
+            if len(self.view.parts()[-1].source) >= manifest.config.segment_rows:
+                self.seal()
+        return len(items)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Hide items for good; their bytes go when the gallery is compacted. Returns how many there were."""
+        there = sorted({ids[at] for _, at, _ in self.view.located(ids)})
+        if there:
+            self._write(LogRecord({"op": "delete"}, pa.table({ID: pa.array(there, pa.string())})))
+        return len(there)
+
+    def erase(self, ids: Sequence[str], *, request: str | None = None) -> str:
+        """Hide items at once, and have them gone from every file by the deadline. Returns the request's name, which its receipt bears.
+
+        Ids that were deleted or replaced before are erased, too: their bytes may still lie in segments and snapshots.
+        """
+        now, hours = time.time(), self.view.manifest.config.erase_within_hours
+        name = _checked_name(request or uuid.uuid4().hex, "request")
+        what = {"op": "erase", "request": name, "asked": now, "deadline": now + 3600 * hours}
+        self._write(LogRecord(what, pa.table({ID: pa.array(sorted(set(ids)), pa.string())})))
+        if not hours:
+            self.carry_out_erasures()
+        return name
+
+    def seal(self) -> None:
+        """Make a segment of what the log holds, and a generation with it."""
+        with self._maintenance, self._gate.exclusive():
+            self._swap(self._entries())
+
+    def compact(self) -> None:
+        """Carry out retention and erasures, drop dead items, merge small neighbouring segments."""
+        self._retain()
+        self.carry_out_erasures()
+        with self._maintenance:
+            for group in self._groups():
+                self._merge(group)
+
+    def carry_out_erasures(self, *, due_only: bool = False) -> None:
+        """Rewrite every segment, of the gallery and its snapshots, in which an erased item lies; then write the receipts."""
+        with self._maintenance, self._gate.exclusive():
+            due = [each for each in self.view.erasures if not due_only or each.deadline <= time.time()]
+            if not due:
+                return
+            self._swap(self._entries())  # the log goes, and with it what was erased before it was ever sealed
+            entries, snapshots = rewritten_without(self.folder, self.view, {each for erasure in due for each in erasure.ids})
+            for path, manifest in snapshots:
+                write_manifest(path, manifest)
+            self._swap(entries)
+            write_receipts(self.folder / RECEIPTS, due, generation=self.view.generation)
+            self._swap(self._entries(), erasures=[each for each in self.view.erasures if each not in due])
+
+    def snapshot(self, name: str) -> None:
+        """Keep the gallery as it is now under a name; what is erased later is erased from it, too.
+
+        Raises:
+            ConfigError: a name that is none, or is taken.
+        """
+        path = self.folder / SNAPSHOTS / f"{_checked_name(name, 'snapshot')}.json"
+        if path.exists():
+            raise ConfigError(f"snapshot {name}: is there already; drop it first, or choose another name")
+        self.carry_out_erasures()
+        with self._maintenance, self._gate.exclusive():
+            self._swap(self._entries())
+            write_manifest(path, self.view.manifest)
+
+    def restore(self, name: str) -> None:
+        """Go back to a snapshot: what was added since is gone, what was deleted since is there again; what was erased stays erased.
+
+        Raises:
+            ConfigError: there is no such snapshot.
+        """
+        self.carry_out_erasures()
+        with self._maintenance, self._gate.exclusive():
+            known = snapshot_manifests(self.folder)
+            if name not in known:
+                raise ConfigError(f"snapshot {name}: is not there; there are {', '.join(known) or 'none'}")
+            self._swap(list(known[name].segments), seal=False)
+
+    def drop_snapshot(self, name: str) -> None:
+        """Forget a snapshot, and the segments that it alone needed."""
+        (self.folder / SNAPSHOTS / f"{_checked_name(name, 'snapshot')}.json").unlink(missing_ok=True)
+        clear(self.folder, self.view.manifest)
+
+    def close(self) -> None:
+        """Give log and lock back. What was acknowledged is on the disk already."""
+        self._journal.close()
+        self.view.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _write(self, frame: LogRecord) -> None:
+        with self._gate.shared():
+            self._refuse_if_taken_over()
+            self._journal.append(frame)
+
+    def _refuse_if_taken_over(self) -> None:
+        if not self._lock.held:
+            raise DataError(f"{self.folder}: is another writer's now; open it again")
+
+    def _opened_journal(self) -> Journal:
+        view = self.view
+        return Journal(self.folder / LOGS / view.manifest.log, view.log_offset, view.log_frames, view.apply)
+
+    def _entries(self) -> list[SegmentEntry]:
+        """The segments as they are now, dead rows written down."""
+        return [self._entry(part) for part in self._segments()]
+
+    def _segments(self) -> list[LivePart]:
+        return self.view.parts()[:-1]
+
+    def _entry(self, part: LivePart) -> SegmentEntry:
+        assert isinstance(part.source, Segment)
+        return entry_of(self.folder, part.source.facts, part.alive)
+
+    def _swap(self, entries: Sequence[SegmentEntry], *, seal: bool = True, erasures: Sequence[Erasure] | None = None) -> None:
+        """Write the next generation of segments, and of what the log holds, and go over to it. Nobody writes meanwhile."""
+        buffer = self.view.parts()[-1]
+        row_N = np.flatnonzero(buffer.alive[: len(buffer.source)]) if seal else np.zeros(0, np.int64)
+        sealed = new_segment(self.folder, living_batches([buffer], [row_N]), len(row_N), self.view.manifest, self.view.schema)
+        log = _log_name()
+        make_log(self.folder / LOGS / log)
+        self._refuse_if_taken_over()
+        following = self.view.manifest.next(
+            segments=(*entries, *([SegmentEntry(sealed, None)] if sealed else [])),
+            log=log,
+            schema=self.view.schema,
+            erasures=tuple(self.view.erasures if erasures is None else erasures),
+        )
+        swap(self.folder, following)
+        self._journal.close()
+        self.view.refresh()
+        self._journal = self._opened_journal()
+        clear(self.folder, self.view.manifest)
+
+    def _retain(self) -> None:
+        days = self.view.manifest.config.retention_days
+        if days is not None and (old := self.view.ids({ADDED: {"to": time.time() - 86_400 * days}})):
+            self.erase(old, request=f"retention-{uuid.uuid4().hex[:8]}")
+
+    def _groups(self) -> list[list[LivePart]]:
+        """Neighbouring segments that become one: small ones together, those with dead rows alone."""
+        most = self.view.manifest.config.merge_rows
+        groups: list[list[LivePart]] = []
+        rows = 0
+        for part in self._segments():
+            living = int(np.count_nonzero(part.alive))
+            if groups and rows + living <= most:
+                groups[-1].append(part)
+                rows += living
+            else:
+                groups.append([part])
+                rows = living
+        return [group for group in groups if len(group) > 1 or not group[0].alive.all()]
+
+    def _merge(self, group: Sequence[LivePart]) -> None:
+        """One generation in which the segments of a group are one. It is written while others write; they wait for the swap alone."""
+        names = {part.source.facts.name for part in group if isinstance(part.source, Segment)}
+        rows = [np.flatnonzero(part.alive) for part in group]
+        facts = new_segment(self.folder, living_batches(group, rows), sum(map(len, rows)), self.view.manifest, self.view.schema)
+        with self._gate.exclusive():
+            entries: list[SegmentEntry] = []
+            placed = False
+            for part in self._segments():
+                assert isinstance(part.source, Segment)
+                if part.source.facts.name not in names:
+                    entries.append(self._entry(part))
+                elif not placed:
+                    placed = True
+                    now = {each.source.facts.name: each.alive for each in self._segments() if isinstance(each.source, Segment)}
+                    alive = [
+                        now[each.source.facts.name][row_N]
+                        for each, row_N in zip(group, rows, strict=True)
+                        if isinstance(each.source, Segment)
+                    ]
+                    if facts is not None:
+                        entries.append(entry_of(self.folder, facts, np.concatenate(alive)))
+            self._swap(entries)
+
+
+def _log_name() -> str:
+    return f"{uuid.uuid4().hex[:16]}.log"
+
+
+def _checked_name(name: str, what: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
+        raise ConfigError(f"{what} {name!r}: a name has up to 100 letters (a to z), digits, - and _, and begins with none of the last two")
+    return name

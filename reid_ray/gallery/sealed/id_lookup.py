@@ -1,0 +1,49 @@
+"""Where an id lies among the items of a segment: sorted 64-bit hashes and row numbers, 12 bytes an item, read by binary search.
+
+Two ids may share a hash, and an id may lie in a segment once only; so a row found by its hash counts if its id is the one asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+_LOOKUP = np.dtype([("hash", "<u8"), ("row", "<u4")])
+
+
+def id_hashes(ids: Sequence[str]) -> np.ndarray:
+    """64 bits of BLAKE2b of each id, uint64 [N]."""
+    return np.frombuffer(b"".join(hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8).digest() for each in ids), "<u8")
+
+
+def sorted_lookup(ids: Sequence[str]) -> np.ndarray:
+    """The table of a segment: (hash, row) by hash, structured [N]."""
+    found = np.empty(len(ids), _LOOKUP)
+    found["hash"], found["row"] = id_hashes(ids), np.arange(len(ids), dtype=np.uint32)
+    return found[np.argsort(found["hash"], kind="stable")]
+
+
+def rows_of(lookup: np.ndarray, ids: Sequence[str], hash_N: np.ndarray, id_at: Callable[[int], str]) -> np.ndarray:
+    """Row of each id, int64 [N], -1 where the segment lacks it.
+
+    Args:
+        lookup: sorted_lookup of the segment.
+        ids: what is asked for.
+        hash_N: their id_hashes.
+        id_at: the id of a row, to tell ids of one hash apart.
+    """
+    found = np.full(len(ids), -1, np.int64)
+    if not len(lookup):
+        return found
+    hashes = lookup["hash"]
+    first_N = np.searchsorted(hashes, hash_N)
+    for at in np.flatnonzero(hashes[np.minimum(first_N, len(hashes) - 1)] == hash_N):
+        place = int(first_N[at])
+        while place < len(hashes) and hashes[place] == hash_N[at]:
+            if id_at(int(lookup["row"][place])) == ids[at]:
+                found[at] = int(lookup["row"][place])
+                break
+            place += 1
+    return found
