@@ -78,6 +78,7 @@ FORMATS = {
             "a file ids.arrow, for messages; otherwise as 0",
             "a file seen.parquet beside the others; otherwise as 1",
             "pictures.arrow is a folder of files, each picture with its row and perceptual hash; otherwise as 2",
+            "samples also say whether an editor made the picture; otherwise as 3",
         ),
     ),
     "ledger": Format(

@@ -31,6 +31,7 @@ JSON_STEPS: dict[tuple[str, int], JsonStep] = {
     **{(kind, 0): _same_object for kind in FORMATS if kind not in TABLES and kind not in REGENERATED},
     ("prepared", 1): _same_object,  # what images were seen cannot be told afterwards; readers do without
     ("prepared", 2): _same_object,  # one file of pictures is read as a folder of them is
+    ("prepared", 3): _same_object,  # no older run asks for a share of edited pictures
     ("ledger", 1): _same_object,  # opening it removes the folder
     ("ledger", 2): _same_object,  # rows that lack a column have null there
     ("index", 1): _same_object,  # so have items: nothing was marked as an editor's

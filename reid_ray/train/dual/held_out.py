@@ -58,7 +58,7 @@ def prepare_held_out(other: TransferSet, split: str, folder: Path, *, max_pixels
     images, here_N = _images(other, split)
     captions, left_out = _queries(other, split, images, here_N)
     begin_anew(folder / PICTURES)  # what a preparation that was cut off left may be of another table
-    pictures = pack_pictures(other.images, images["image_id"], here_N, folder / PICTURES, max_pixels=max_pixels)
+    pictures = pack_pictures([other.images], images["image_id"], here_N, folder / PICTURES, max_pixels=max_pixels)
     for number, count in zip(*np.unique(pictures.reason_N[pictures.reason_N >= 0], return_counts=True), strict=True):
         reason = pictures.reasons[number]
         left_out[reason] = left_out.get(reason, 0) + int(count)
@@ -75,6 +75,7 @@ def prepare_held_out(other: TransferSet, split: str, folder: Path, *, max_pixels
         "person": pa.array(person_G[picture_Q]),
         "picture": pa.array(picture_Q),
         "camera": pa.array([-1] * captions.num_rows, pa.int64()),
+        "synthetic": pa.array([False] * captions.num_rows),
     }
     write_rows(folder / VALIDATION, PAIRS, [pa.table(columns, schema=PAIRS)])
     write_rows(folder / GALLERY, _GALLERY, [pa.table({"person": person_G}, schema=_GALLERY)])

@@ -56,7 +56,12 @@ class DualEncoderRecipe:
 
     def inputs(self) -> dict[str, Any]:
         """Images, captions, initial weights, and the data sets of direct transfer."""
-        own = {"images": self.config.images.path, "captions": self.config.captions.paths, "init": self.config.model.init}
+        own = {
+            "images": self.config.images.path,
+            **self.config.images.beside,
+            "captions": self.config.captions.paths,
+            "init": self.config.model.init,
+        }
         others = {other.name: [other.images, other.captions] for other in self.config.transfer}
         return {**own, "transfer": others} if others else own
 
@@ -65,7 +70,7 @@ class DualEncoderRecipe:
         from reid_ray.train.memory.job import refuse_too_large
 
         others = [path for other in self.config.transfer for path in (other.images, other.captions)]
-        for path in (self.config.images.path, *self.config.captions.paths, *others):
+        for path in (*self.config.images.paths, *self.config.images.edits, *self.config.captions.paths, *others):
             parquet_files(path)
         if self.config.model.init is not None:
             locate(self.config.model.init)

@@ -6,14 +6,16 @@ global batches. Knows counts and indices; not images, texts or Ray.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 # One stream of random numbers for each use, so that turning one off leaves the others as they were.
-_ORDER, _REWRITES, _AUGMENT, _MEMBERS = 0, 1, 2, 3
+_ORDER, _REWRITES, _AUGMENT, _MEMBERS, _EDITED_ORDER, _PLACES = range(6)
 
 
 @dataclass(frozen=True)
@@ -43,31 +45,125 @@ class Order(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """How many of a batch's places, samples or identities, show people whom an editor made: `share` of all up to any step
+    of an epoch, rounded down.
+    """
+
+    places: int
+    share: float
+
+    def edited_before(self, step: int) -> int:
+        """Places of edited people in the first `step` batches."""
+        exact = Fraction(str(self.share))
+        return step * self.places * exact.numerator // exact.denominator
+
+    def photographs_before(self, step: int) -> int:
+        """The other places."""
+        return step * self.places - self.edited_before(step)
+
+    @property
+    def most_edited(self) -> int:
+        """The most places of edited people in a batch; at least 1."""
+        return math.ceil(self.places * Fraction(str(self.share)))
+
+    @property
+    def most_photographs(self) -> int:
+        """The most other places in a batch."""
+        return math.ceil(self.places * (1 - Fraction(str(self.share))))
+
+
+class _Shuffle:
+    """A fresh permutation of U units each epoch, cut into batches of `places`; the rest is left out, or filled up from the front."""
+
+    def __init__(self, units: int, places: int, *, seed: int, fill: bool) -> None:
+        self.steps_per_epoch = -(-units // places) if fill else units // places
+        self._units, self._places, self._seed, self._fill = units, places, seed, fill
+        self._epoch = lru_cache(maxsize=2)(self._permutation)  # threads that prepare ahead ask for two epochs by turns
+
+    def at(self, step: int) -> np.ndarray:
+        """The units of a step, int64 [places]."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        return self._epoch(epoch)[within * self._places : (within + 1) * self._places]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        order = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._units)
+        return np.resize(order, self.steps_per_epoch * self._places) if self._fill else order
+
+
+class _MixedShuffle:
+    """The same of the photographs' units, with edited ones at a share of the places, from permutations of their own without end.
+
+    No unit is twice in a batch but where an epoch is filled up. Which places are edited is drawn anew for each step, so that every worker's
+    part of a batch has its share.
+    """
+
+    def __init__(self, edited_U: np.ndarray, mixture: Mixture, *, seed: int, fill: bool) -> None:
+        self._edited, self._photographs = np.flatnonzero(edited_U), np.flatnonzero(~edited_U)
+        if len(self._edited) < mixture.most_edited or len(self._photographs) < mixture.most_photographs:
+            raise ValueError(f"{len(self._edited)} edited and {len(self._photographs)} other units cannot fill batches of {mixture}")
+        self._mixture, self._seed = mixture, seed
+        steps = int(len(self._photographs) / (mixture.places * (1 - mixture.share)))
+        while mixture.photographs_before(steps + 1) <= len(self._photographs):
+            steps += 1
+        while mixture.photographs_before(steps) > len(self._photographs):
+            steps -= 1
+        self.steps_per_epoch = steps + (fill and mixture.photographs_before(steps) < len(self._photographs))
+        self._epoch = lru_cache(maxsize=2)(self._permutation)
+        self._cycle = lru_cache(maxsize=2)(self._edited_permutation)
+
+    def at(self, step: int) -> np.ndarray:
+        """The units of a step, int64 [places]."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        start, stop = (self._mixture.photographs_before(each) for each in (within, within + 1))
+        photographs = self._epoch(epoch)[start:stop]
+        cycle, turn = divmod(step, len(self._edited) // self._mixture.most_edited)
+        first = turn * self._mixture.most_edited
+        edited = self._cycle(cycle)[first : first + self._mixture.places - len(photographs)]
+        place = np.random.default_rng([self._seed, _PLACES, step]).permutation(self._mixture.places)
+        return np.concatenate([photographs, edited])[place]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        order = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._photographs)
+        return np.resize(order, self._mixture.photographs_before(self.steps_per_epoch))
+
+    def _edited_permutation(self, cycle: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, _EDITED_ORDER, cycle]).permutation(self._edited)
+
+
+def _shuffle_of(
+    units: int, places: int, edited_U: np.ndarray | None, share: float | None, *, seed: int, fill: bool
+) -> _Shuffle | _MixedShuffle:
+    if share is None or edited_U is None:
+        return _Shuffle(units, places, seed=seed, fill=fill)
+    return _MixedShuffle(edited_U, Mixture(places, share), seed=seed, fill=fill)
+
+
 class ShuffledOrder:
     """Every epoch is a fresh permutation of all samples cut into batches; the rest that fills no batch is left out of that epoch.
 
     Args:
-        samples: how many there are.
+        samples: how many there are, S.
         size: samples per global batch, at most `samples`.
         seed: of the permutations.
+        edited_S: which samples show people whom an editor made, bool.
+        edited_share: share of the places for those; an epoch is then a pass over the others. None: all samples are alike.
     """
 
     unit = 1
 
-    def __init__(self, samples: int, *, size: int, seed: int) -> None:
+    def __init__(
+        self, samples: int, *, size: int, seed: int, edited_S: np.ndarray | None = None, edited_share: float | None = None
+    ) -> None:
         if not 0 < size <= samples:
             raise ValueError(f"a batch of {size} cannot be drawn from {samples} samples")
-        self.size, self.steps_per_epoch = size, samples // size
-        self._samples, self._seed = samples, seed
-        self._epoch = lru_cache(maxsize=2)(self._permutation)  # threads that prepare ahead ask for two epochs by turns
+        self._shuffle = _shuffle_of(samples, size, edited_S, edited_share, seed=seed, fill=False)
+        self.size, self.steps_per_epoch = size, self._shuffle.steps_per_epoch
 
     def samples(self, step: int) -> np.ndarray:
         """The next `size` samples of the epoch's permutation."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        return self._epoch(epoch)[within * self.size : (within + 1) * self.size]
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._samples)
+        return self._shuffle.at(step)
 
 
 class IdentityOrder:
@@ -84,10 +180,21 @@ class IdentityOrder:
         size: samples per global batch, a multiple of `per_identity`.
         per_identity: K.
         seed: of the permutations and of the choice of samples.
+        edited_S: which samples show people whom an editor made, bool; an identity counts as one if any of its samples does.
+        edited_share: share of a batch's identities for those; an epoch is then a pass over the others. None: all identities are alike.
     """
 
     def __init__(
-        self, person_S: np.ndarray, picture_S: np.ndarray, camera_S: np.ndarray, *, size: int, per_identity: int, seed: int
+        self,
+        person_S: np.ndarray,
+        picture_S: np.ndarray,
+        camera_S: np.ndarray,
+        *,
+        size: int,
+        per_identity: int,
+        seed: int,
+        edited_S: np.ndarray | None = None,
+        edited_share: float | None = None,
     ) -> None:
         if size % per_identity:
             raise ValueError(f"a batch of {size} is no multiple of {per_identity} samples per identity")
@@ -96,18 +203,18 @@ class IdentityOrder:
         self._per_batch = size // per_identity
         if not 0 < self._per_batch <= self._persons:
             raise ValueError(f"a batch of {self._per_batch} identities cannot be drawn from {self._persons}")
-        self.steps_per_epoch = -(-self._persons // self._per_batch)
+        edited_P = edited_persons(person_S, edited_S) if edited_S is not None else None
+        self._shuffle = _shuffle_of(self._persons, self._per_batch, edited_P, edited_share, seed=seed, fill=True)
+        self.steps_per_epoch = self._shuffle.steps_per_epoch
         self._picture_S, self._seed = picture_S, seed
         self._camera_S = np.where(camera_S < 0, -1 - picture_S, camera_S)
         # The samples of identity p are members[first[p] : first[p + 1]].
         self._members_S = np.argsort(person_S, kind="stable")
         self._first = np.concatenate([[0], np.cumsum(np.bincount(person_S, minlength=self._persons))])
-        self._epoch = lru_cache(maxsize=2)(self._permutation)
 
     def samples(self, step: int) -> np.ndarray:
         """K samples of each of the step's P identities."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        person_P = self._epoch(epoch)[within * self._per_batch : (within + 1) * self._per_batch]
+        person_P = self._shuffle.at(step)
         count_P = self._first[person_P + 1] - self._first[person_P]
         slot_M = np.repeat(np.arange(len(person_P)), count_P)
         start_P = np.cumsum(count_P) - count_P
@@ -120,9 +227,11 @@ class IdentityOrder:
         taken_PK = start_P[:, None] + np.arange(self.unit)[None] % count_P[:, None]
         return ranked_M[taken_PK.reshape(-1)]
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        order = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._persons)
-        return np.resize(order, self.steps_per_epoch * self._per_batch)
+
+def edited_persons(person_S: np.ndarray, edited_S: np.ndarray) -> np.ndarray:
+    """Which persons, in ascending order, have a sample that an editor made; bool [P]."""
+    _, number_S = np.unique(person_S, return_inverse=True)
+    return np.bincount(number_S, weights=edited_S) > 0
 
 
 def _place_in_group(draw_M: np.ndarray, *keys: np.ndarray) -> np.ndarray:

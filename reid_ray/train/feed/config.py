@@ -17,6 +17,16 @@ class TrainImages(Section):
     """Which images are learnt from, and which choose the weights."""
 
     path: PathOrAddress = Field(description="Parquet file or folder in the IMAGES schema (the synthesize and the ingest job write it)")
+    further: list[PathOrAddress] = Field(
+        [],
+        description="more tables of images to learn from, such as the edit job's, whose captions are given in captions.paths; an image_id "
+        "must stand in one row of all tables",
+    )
+    edits: list[PathOrAddress] = Field(
+        [],
+        description="EDITS tables, which say of whom edited pictures (column synthetic) were made: where that person is held out, "
+        "validates or is of another split, they are left out, counted as source_held_out. Needed with val_share",
+    )
     train_split: str | None = Field(
         "train", description="images of this split are learnt from; null takes those that have none, as LUPerson's and a folder's"
     )
@@ -55,6 +65,21 @@ class TrainImages(Section):
         return self
 
     @property
+    def paths(self) -> list[str]:
+        """All tables of images."""
+        return [self.path, *self.further]
+
+    @property
+    def beside(self) -> dict[str, list[str]]:
+        """The tables beside the first, as a manifest calls what went in."""
+        return {name: tables for name, tables in (("further", self.further), ("edits", self.edits)) if tables}
+
+    @property
+    def origin(self) -> str:
+        """Where the images come from, for messages."""
+        return ", ".join(self.paths)
+
+    @property
     def watched(self) -> str | None:
         """What chooses the weights, as manifests call it: the validation split, held_out, or None."""
         return "held_out" if self.val_share else self.val_split
@@ -90,6 +115,13 @@ class BatchesConfig(Section):
         "of different pictures, P = size / samples_per_identity; every worker gets whole identities",
     )
     samples_per_identity: int = Field(4, ge=2, description="K of sampler identity (16 x 4 is usual); size must be a multiple of it")
+    edited_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of each batch that shows people whom an editor made (column synthetic), or of its identities with sampler "
+        "identity; an epoch is then a pass over the photographs. null: they are samples like all others",
+    )
     seed: int = Field(0, ge=0, description="seed of order, rewrites, augmentation and new weights")
     flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring left to right")
     crop_padding: int = Field(

@@ -82,6 +82,7 @@ class Accepting:
 
     images: where each image stands.
     role_N: which of them are for anything, bool.
+    held_back_N: which would be learnt from, were the person whom they were made of, bool.
     kinds: of originals, and `rewrite` if those are taken.
     fits: whether a model can read a text; one that it cannot is counted as too_long.
     stand_ins: for dynamic captions that failed.
@@ -89,6 +90,7 @@ class Accepting:
 
     images: ImageRows
     role_N: np.ndarray
+    held_back_N: np.ndarray
     kinds: tuple[str, ...]
     fits: Callable[[str], bool] | None
     stand_ins: StandIns
@@ -150,6 +152,7 @@ def _accepted(accepting: Accepting, table: pa.Table, counts: Counts) -> pa.Table
     table = _keep(table, pc.greater(pc.fill_null(pc.utf8_length(table["text"]), 0), 0), "no_text", counts)
     table = table.append_column("image_row", pa.array(accepting.images.find(table["image_id"].combine_chunks())))
     table = _keep(table, pc.greater_equal(table["image_row"], 0), "image_unknown", counts)
+    table = _keep(table, pa.array(~accepting.held_back_N[table["image_row"].to_numpy()]), "source_held_out", counts)
     table = _keep(table, pa.array(accepting.role_N[table["image_row"].to_numpy()]), "other_split", counts)
     if accepting.fits is not None:
         table = _keep(table, pa.array([accepting.fits(text) for text in table["text"].to_pylist()], pa.bool_()), "too_long", counts)
@@ -201,8 +204,9 @@ def write_samples(
     joined: Joined,
     roles: Roles,
     picture_N: np.ndarray,
-    camera_N: np.ndarray,
     *,
+    camera_N: np.ndarray,
+    edited_N: np.ndarray,
     own_identity: bool,
     train: tuple[Path, Path],
     val: Path,
@@ -215,6 +219,7 @@ def write_samples(
         roles: of the N images.
         picture_N: their rows in PICTURES.
         camera_N: their cameras, -1 if unknown.
+        edited_N: which of them an editor made, bool.
         own_identity: each sample learnt from is an identity of its own.
         train: files of schema PAIRS and NAMES.
         val: a file of schema PAIRS.
@@ -235,6 +240,7 @@ def write_samples(
                     pa.array(person),
                     pa.array(picture_N[image]),
                     pa.array(camera_N[image]),
+                    pa.array(edited_N[image]),
                 ],
                 schema=PAIRS,
             )

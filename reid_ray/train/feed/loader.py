@@ -184,7 +184,15 @@ def _prefetch(batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
 
 
 def _order(config: BatchesConfig, samples: RowFile) -> Order:
+    share = config.edited_share
+    edited_S = samples.column("synthetic").astype(bool) if share is not None else None  # which an older version did not write
     if config.sampler == "shuffle":
-        return ShuffledOrder(len(samples), size=config.size, seed=config.seed)
-    person_S, picture_S, camera_S = (samples.column(name) for name in ("person", "picture", "camera"))
-    return IdentityOrder(person_S, picture_S, camera_S, size=config.size, per_identity=config.samples_per_identity, seed=config.seed)
+        return ShuffledOrder(len(samples), size=config.size, seed=config.seed, edited_S=edited_S, edited_share=share)
+    return IdentityOrder(
+        *(samples.column(name) for name in ("person", "picture", "camera")),
+        size=config.size,
+        per_identity=config.samples_per_identity,
+        seed=config.seed,
+        edited_S=edited_S,
+        edited_share=share,
+    )

@@ -20,11 +20,12 @@ from reid_ray.config.base import fingerprint
 from reid_ray.config.paths import expanded
 from reid_ray.data.seen_rows import read_with_source
 from reid_ray.errors import DataError
-from reid_ray.records import SEEN_FILE
-from reid_ray.storage import Counts, write_json
+from reid_ray.records import EDITS, SEEN_FILE
+from reid_ray.storage import Counts, read_table, write_json
 from reid_ray.storage.provenance import content_at, content_of
 from reid_ray.train.config import NOT_IN_RUN_FINGERPRINT
 from reid_ray.train.failed_dynamic import count_stand_ins, find_stand_ins
+from reid_ray.train.feed.batches import Mixture, edited_persons
 from reid_ray.train.feed.config import PairTrainingJob
 from reid_ray.train.feed.join import NAMES, Accepting, ImageRows, accept_captions, join_rewrites, write_samples
 from reid_ray.train.feed.pictures import pack_pictures
@@ -35,7 +36,8 @@ from reid_ray.train.feed.spread import begin_anew, forget, over_the_cluster
 from reid_ray.versions import numbered
 
 _ACCEPTED, _PLAN = "accepted.arrow", "plan.json"  # there while the passes run
-_IMAGE_COLUMNS = ["image_id", "dataset", "split", "person_id", "camera_id", "image_sha256"]
+_IMAGE_COLUMNS = ["image_id", "dataset", "split", "person_id", "camera_id", "image_sha256", "synthetic"]
+_EDIT_COLUMNS = ["image_id", "source_image_id", "source_person_id", "dataset"]
 
 
 def prepare_pairs(
@@ -64,11 +66,12 @@ def prepare_pairs(
             cannot fill a batch.
     """
     _begin(config, folder)
-    images = read_with_source(config.images.path, _IMAGE_COLUMNS)
-    roles = roles_of(images, config.images)
+    images = pa.concat_tables([read_with_source(path, _IMAGE_COLUMNS) for path in config.images.paths])
+    roles = roles_of(images, config.images, _edits(config.images.edits))
     accepting = Accepting(
-        ImageRows(images["image_id"], origin=config.images.path),
+        ImageRows(images["image_id"], origin=config.images.origin),
         roles.train_N | roles.val_N,
+        roles.held_back_N,
         (*config.captions.kinds, *(["rewrite"] if config.captions.reads_rewrites else [])),
         fits,
         find_stand_ins(config.captions.paths, kinds=config.captions.kinds),
@@ -77,7 +80,7 @@ def prepare_pairs(
     wanted_N = accept_captions(config.captions.paths, accepting, folder / _ACCEPTED, counts, spread=spread)
     accepted = RowFile(folder / _ACCEPTED)
     pictures = pack_pictures(
-        *(config.images.path, images["image_id"], wanted_N, folder / PICTURES), max_pixels=config.images.max_pixels, spread=spread
+        *(config.images.paths, images["image_id"], wanted_N, folder / PICTURES), max_pixels=config.images.max_pixels, spread=spread
     )
     joined = join_rewrites(accepted, pictures.reason_N, pictures.reasons, counts)
     write_samples(
@@ -85,7 +88,8 @@ def prepare_pairs(
         joined,
         roles,
         pictures.picture_N,
-        pc.fill_null(images["camera_id"].cast(pa.int64()), -1).to_numpy(),
+        camera_N=pc.fill_null(images["camera_id"].cast(pa.int64()), -1).to_numpy(),
+        edited_N=pc.fill_null(images["synthetic"], False).to_numpy(),
         own_identity=config.images.identity == "caption",
         train=(folder / SAMPLES, folder / IDS),
         val=folder / VALIDATION,
@@ -116,7 +120,7 @@ def _finish(
 
 def _begin(config: PairTrainingJob, folder: Path) -> None:
     """Keep what an earlier preparation of the same tables by the same configuration has finished, and nothing else."""
-    places = [config.images.path, *config.captions.paths]
+    places = [*config.images.paths, *config.images.edits, *config.captions.paths]
     states = [content_at(place) if "://" in place else content_of(Path(expanded(place))) for place in places]
     made_of = fingerprint({"config": config.model_dump(mode="json", exclude=NOT_IN_RUN_FINGERPRINT), "inputs": states})
     plan = {**numbered("prepared"), "made_of": made_of}
@@ -141,8 +145,41 @@ def _facts(config: PairTrainingJob, train: RowFile, val: RowFile, *, stand_ins: 
         "validation_queries": len(val),
         "validation_pictures": len(np.unique(val.column("picture"))),
         "datasets": datasets,
+        **_edited_facts(config, train),
         **(_identity_facts(config, train) if config.batches.sampler == "identity" else {}),
     }
+
+
+def _edits(paths: list[str]) -> pa.Table | None:
+    """What is known of whom pictures were made; rows without a picture are of no use."""
+    if not paths:
+        return None
+    edits = pa.concat_tables([read_table(path, EDITS, columns=_EDIT_COLUMNS) for path in paths])
+    return edits.filter(pc.is_valid(edits["image_id"]))
+
+
+def _edited_facts(config: PairTrainingJob, train: RowFile) -> dict[str, int]:
+    """How many samples show people whom an editor made.
+
+    Raises:
+        DataError: a share of them was asked for, and there are too few, or too few photographs, to fill it.
+    """
+    edited_S, batches = train.column("synthetic").astype(bool), config.batches
+    if batches.edited_share is not None:
+        unit = "captions" if batches.sampler == "shuffle" else "identities"
+        edited_U = edited_S if batches.sampler == "shuffle" else edited_persons(train.column("person"), edited_S)
+        places = batches.size if batches.sampler == "shuffle" else batches.identities
+        least = Mixture(places, batches.edited_share)
+        for found, needed, what in (
+            (int(edited_U.sum()), least.most_edited, "that an editor made (images.further with column synthetic)"),
+            (int((~edited_U).sum()), least.most_photographs, "of photographs"),
+        ):
+            if found < needed:
+                raise DataError(
+                    f"{config.images.origin}: {found} {unit} {what} can be learnt from, but batches.edited_share {batches.edited_share} "
+                    f"asks for {needed} in a batch; give more, lower batches.size, or set batches.edited_share to null"
+                )
+    return {"edited_samples": int(edited_S.sum())} if edited_S.any() else {}
 
 
 def _keep_answered(folder: Path, answered: Callable[[RowFile], np.ndarray], counts: Counts) -> None:
@@ -191,12 +228,12 @@ def _identity_facts(config: PairTrainingJob, train: RowFile) -> dict[str, int]:
     batches, named = config.batches, _named(config.images.train_split)
     if len(pictures_P) < batches.identities:
         raise DataError(
-            f"{config.images.path}: {len(pictures_P)} identities {named} have captions, fewer than the {batches.identities} of a batch "
+            f"{config.images.origin}: {len(pictures_P)} identities {named} have captions, fewer than the {batches.identities} of a batch "
             "(batches.size / batches.samples_per_identity); lower batches.size"
         )
     if (pictures_P == 1).all():
         raise DataError(
-            f"{config.images.path}: each of the {len(pictures_P)} identities {named} has one picture, so batches.sampler identity has "
+            f"{config.images.origin}: each of the {len(pictures_P)} identities {named} has one picture, so batches.sampler identity has "
             "nothing to pair; give images.person_id, or set batches.sampler to shuffle"
         )
     return {

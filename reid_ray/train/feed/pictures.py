@@ -55,27 +55,28 @@ class PackedPictures:
 
 
 def pack_pictures(
-    path: str, image_ids: pa.ChunkedArray, wanted_N: np.ndarray, out: Path, *, max_pixels: int, spread: Spread | None = None
+    paths: Sequence[str], image_ids: pa.ChunkedArray, wanted_N: np.ndarray, out: Path, *, max_pixels: int, spread: Spread | None = None
 ) -> PackedPictures:
     """Copy the encoded images of `wanted_N` into a folder of Arrow files, each decoded once; goes on where an earlier call was cut off.
 
     Args:
-        path: the IMAGES table.
-        image_ids: its column image_id, read before; the table must still have these rows in this order.
-        wanted_N: which of its N images, bool.
+        paths: the IMAGES tables.
+        image_ids: their column image_id, read before; the tables must still have these rows in this order.
+        wanted_N: which of their N images, bool.
         out: the folder; the caller empties it of what is not of this call (spread.begin_anew), and in the end of what tells what is
             finished (spread.forget).
         max_pixels: an image whose header claims more is left out.
         spread: who reads and decodes.
 
     Raises:
-        DataError: the table changed since image_ids was read.
+        DataError: a table changed since image_ids was read.
     """
-    listing = image_listing(ImagesConfig(source="parquet", path=path, max_pixels=max_pixels))
-    if listing.count != len(wanted_N):
-        raise DataError(f"{path}: had {len(wanted_N)} rows and now has {listing.count}; let its writer finish, then start again")
-    stretches = list(_stretches(listing.pieces))
-    common = _Packing(path, image_ids, wanted_N, max_pixels, threads=1 if len(stretches) > 1 else _THREADS)
+    listings = [image_listing(ImagesConfig(source="parquet", path=path, max_pixels=max_pixels)) for path in paths]
+    origin, count = ", ".join(paths), sum(listing.count for listing in listings)
+    if count != len(wanted_N):
+        raise DataError(f"{origin}: had {len(wanted_N)} rows and now has {count}; let its writer finish, then start again")
+    stretches = list(_stretches([piece for listing in listings for piece in listing.pieces]))
+    common = _Packing(origin, image_ids, wanted_N, max_pixels, threads=1 if len(stretches) > 1 else _THREADS)
     found = (spread or Spread()).write(out, _SCHEMA, _pack, common, stretches)
     picture_N, reason_N = np.full(len(wanted_N), -1, np.int64), np.full(len(wanted_N), -1, np.int64)
     hash_NB = np.zeros((len(wanted_N), BITS // 8), np.uint8)
@@ -94,7 +95,7 @@ def pack_pictures(
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Neighbouring pieces of a table of images, from its row `start` on."""
+    """Neighbouring pieces of tables of images, from row `start` on, counted through all of them."""
 
     start: int
     pieces: tuple[Piece, ...]
@@ -104,7 +105,7 @@ class _Stretch:
 class _Packing:
     """What all stretches have in common; see pack_pictures."""
 
-    path: str
+    origin: str
     image_ids: pa.ChunkedArray
     wanted_N: np.ndarray
     max_pixels: int
@@ -140,7 +141,7 @@ def _pack(common: _Packing, stretch: _Stretch) -> Generator[pa.RecordBatch, None
     with ThreadPoolExecutor(common.threads) as pool:
         for table in (table for piece in stretch.pieces for table in piece.tables()):
             if not table["image_id"].equals(common.image_ids.slice(row, table.num_rows)):
-                raise DataError(f"{common.path}: changed while it was read; let its writer finish, then start again")
+                raise DataError(f"{common.origin}: changed while it was read; let its writer finish, then start again")
             here = np.flatnonzero(common.wanted_N[row : row + table.num_rows])
             chosen = table.take(pa.array(here))
             data, unread = chosen["image"].to_pylist(), chosen[UNREAD.name].to_pylist()

@@ -27,7 +27,8 @@ IDS = "ids.arrow"  # caption_id and image_id of each row of SAMPLES, for message
 _MEMORY_SHARE = 0.5  # of the machine's memory: larger files are not read ahead of what is asked for
 ROWS = 65_536  # of texts and numbers in one record batch
 
-# A row is one caption with its image; text and rewrites as written, person a dense number, picture a row of PICTURES, camera -1 if unknown.
+# A row is one caption with its image; text and rewrites as written, person a dense number, picture a row of PICTURES, camera -1 if unknown,
+# synthetic whether an editor made the picture.
 PAIRS = pa.schema(
     [
         pa.field("text", pa.string(), nullable=False),
@@ -35,6 +36,7 @@ PAIRS = pa.schema(
         pa.field("person", pa.int64(), nullable=False),
         pa.field("picture", pa.int64(), nullable=False),
         pa.field("camera", pa.int64(), nullable=False),
+        pa.field("synthetic", pa.bool_(), nullable=False),
     ]
 )
 

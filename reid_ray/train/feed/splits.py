@@ -1,5 +1,8 @@
 """Train and validation split of the images, by their column or by held-out identities, and dense identity labels.
 
+A person whom an editor made is learnt from or nothing: never validated on, and left out where the person of the photograph is not learnt
+from.
+
 Knows the columns of an IMAGES table and the section `images` of a training job; not captions, pixels or models. N images.
 """
 
@@ -13,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.errors import DataError
+from reid_ray.records import EDITS
 from reid_ray.train.feed.config import TrainImages
+from reid_ray.train.feed.key_index import KeyIndex, hashes
 
 
 @dataclass(frozen=True)
@@ -23,35 +28,76 @@ class Roles:
     train_N: bool, learnt from.
     val_N: bool, chooses the weights; no image is both, and with val_share no identity is.
     person_N: int64, a dense number per identity.
+    held_back_N: bool, edited pictures that would be learnt from, were the person of their photograph.
     """
 
     train_N: np.ndarray
     val_N: np.ndarray
     person_N: np.ndarray
+    held_back_N: np.ndarray
 
 
-def roles_of(images: pa.Table, config: TrainImages) -> Roles:
+def roles_of(images: pa.Table, config: TrainImages, edits: pa.Table | None = None) -> Roles:
     """The roles of the images of a table.
 
     Args:
-        images: columns image_id, dataset, split and person_id of the IMAGES schema, N rows.
+        images: columns image_id, dataset, split, person_id and synthetic of the IMAGES schema, N rows.
         config: which splits, which share is held out, and what counts as one identity.
+        edits: columns image_id, source_image_id, source_person_id and dataset of the EDITS schema; None: not given.
 
     Raises:
-        DataError: persons of val_split are trained on, so that it would not choose the weights by how they do on others.
+        DataError: persons of val_split are trained on, so that it would not choose the weights by how they do on others; or nobody says of
+            whom edited pictures were made, and persons are held out.
     """
-    split = images["split"]
-    train_N = _is_split(split, config.train_split)
-    person_N = person_numbers(images) if config.identity == "person" else np.arange(images.num_rows)
+    edited_N = pc.fill_null(images["synthetic"], False).to_numpy()
+    in_train_N = _is_split(images["split"], config.train_split)
+    who_N = person_numbers(images)
+    val_N = np.zeros(images.num_rows, bool)
     if config.val_share:
-        val_N = train_N & _held_out(images, train_N, config)
-        return Roles(train_N & ~val_N, val_N, person_N)
-    if config.val_split is None:
-        return Roles(train_N, np.zeros(images.num_rows, bool), person_N)
-    val_N = _is_split(split, config.val_split)
-    who_N = person_N if config.identity == "person" else person_numbers(images)
-    _refuse_trained_persons(who_N, train_N, val_N, config)
-    return Roles(train_N, val_N, person_N)
+        val_N = _held_out(images, in_train_N & ~edited_N, config)
+    elif config.val_split is not None:
+        val_N = _is_split(images["split"], config.val_split) & ~edited_N
+    train_N = in_train_N & ~val_N
+    if config.val_split is not None:
+        _refuse_trained_persons(who_N, train_N, val_N, config)
+    held_back_N = train_N & edited_N
+    if held_back_N.any():
+        held_back_N &= _of_others(images, edits, edited_N=edited_N, photographs_N=train_N & ~edited_N, val_N=val_N, config=config)
+    person_N = who_N if config.identity == "person" else np.arange(images.num_rows)
+    return Roles(train_N & ~held_back_N, val_N, person_N, held_back_N)
+
+
+def _of_others(
+    images: pa.Table, edits: pa.Table | None, *, edited_N: np.ndarray, photographs_N: np.ndarray, val_N: np.ndarray, config: TrainImages
+) -> np.ndarray:
+    """Which pictures were made of a person whose photographs are here and not learnt from; bool [N].
+
+    Raises:
+        DataError: persons are held out, and an edited picture that would be learnt from has no row in EDITS.
+    """
+    edits = EDITS.empty_table() if edits is None else edits
+    made = KeyIndex(hashes(edits["image_id"]))
+    edit_N = made.find(hashes(images["image_id"]))
+    unsaid = int((edit_N[edited_N & _is_split(images["split"], config.train_split)] < 0).sum())
+    if unsaid and config.val_share:
+        raise DataError(
+            f"{config.origin}: images.edits does not say of whom {unsaid} edited pictures were made, and images.val_share "
+            f"{config.val_share} holds persons out; give the edit job's table edits, or leave images.val_share at 0"
+        )
+    # By the person's label, and by the photograph where its row is here: each finds what the other cannot.
+    labels = images.select(["dataset", "person_id"]).replace_schema_metadata(None)
+    sources = pa.table({"dataset": edits["dataset"], "person_id": edits["source_person_id"]}, schema=labels.schema)
+    known_E = pc.is_valid(edits["source_person_id"]).to_numpy()
+    number = person_numbers(pa.concat_tables([labels, sources]))
+    number_N, by_label_E = number[: images.num_rows], number[images.num_rows :]
+    row_E = KeyIndex(hashes(images["image_id"])).find(hashes(edits["source_image_id"]))
+    by_picture_E = np.where(row_E >= 0, number_N[row_E], by_label_E)
+    taught, shown, validating = (np.bincount(number_N[each_N], minlength=len(number)) > 0 for each_N in (photographs_N, ~edited_N, val_N))
+    other = validating | (shown & ~taught)
+    other_E = other[by_picture_E] | (known_E & other[by_label_E])
+    of_other_N = other[number_N]  # an editor's picture under the number of a photographed person
+    of_other_N[edit_N >= 0] |= other_E[edit_N[edit_N >= 0]]
+    return of_other_N
 
 
 def person_numbers(images: pa.Table) -> np.ndarray:
@@ -74,7 +120,7 @@ def _refuse_trained_persons(who_N: np.ndarray, train_N: np.ndarray, val_N: np.nd
     trained = int(np.isin(of_val, who_N[train_N]).sum())
     if trained:
         raise DataError(
-            f"{config.path}: {trained} of the {len(of_val)} identities of images.val_split {config.val_split!r} are also in split "
+            f"{config.origin}: {trained} of the {len(of_val)} identities of images.val_split {config.val_split!r} are also in split "
             f"{config.train_split!r} (as in MSMT17's list_val.txt), but weights are to be chosen on unseen persons; set images.val_split "
             "to null and images.val_share to 0.1, which holds identities out"
         )

@@ -62,14 +62,15 @@ class MllmRecipe:
     def inputs(self) -> dict[str, Any]:
         """Images, captions, the base and what training goes on from."""
         model = self.config.model
-        return {"images": self.config.images.path, "captions": self.config.captions.paths, "base": model.base, "adapter": model.adapter}
+        tables = {"images": self.config.images.path, **self.config.images.beside, "captions": self.config.captions.paths}
+        return {**tables, "base": model.base, "adapter": model.adapter}
 
     def check(self) -> None:
         """Tables, base, processor, LoRA targets, quantization and context."""
         from reid_ray.model.mllm.model_folder import check_mllm
         from reid_ray.train.memory.job import refuse_too_large
 
-        for path in (self.config.images.path, *self.config.captions.paths):
+        for path in (*self.config.images.paths, *self.config.images.edits, *self.config.captions.paths):
             parquet_files(path)
         check_mllm(self.config.model, zero_stage=self.config.engine.zero_stage)
         self._refuse_small_context()

@@ -31,6 +31,7 @@ def samples(path):
             "person": [row[0] for row in ROWS],
             "picture": [row[1] for row in ROWS],
             "camera": [-1] * len(ROWS),
+            "synthetic": [False] * len(ROWS),
         },
         schema=PAIRS,
     )
