@@ -15,8 +15,12 @@ A job is called by `reid-ray JOB --config FILE section.key=value ...`; `reid-ray
 a configuration that ships with reid_ray, such as caption.yaml or caption/caption.yaml; a file that exists wins."""
 
 
-# What is no job: its purpose, and the function that reads the rest of the command line.
+# What is no job: its purpose, and the function, of cli/commands.py if no module is named, that reads the rest of the command line.
 _COMMANDS = {
+    "gallery": (
+        "Keep a gallery: add, search, delete, erase, verify, snapshot; gallery --help lists the verbs",
+        "reid_ray.retrieval.gallery_command:gallery_command",
+    ),
     "setup": ("Prepare this environment once, after pip: torch's CPU build, torchvision's hook, model files", "setup_command"),
     "configs": ("List the configurations that ship with reid_ray; configs copy NAME [PLACE] copies one", "configs_command"),
     "rehearse": ("Run shipped configurations small, from the published layouts to a score: those named, or all", "rehearse_command"),
@@ -41,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in JOBS:
         return int(named("reid_ray.cli.run_job:run_named")(name, rest, called=f"reid-ray {name}"))
     if name in _COMMANDS:
-        return int(named(f"reid_ray.cli.commands:{_COMMANDS[name][1]}")(rest))
+        function = _COMMANDS[name][1]
+        return int(named(function if ":" in function else f"reid_ray.cli.commands:{function}")(rest))
     return int(named("reid_ray.cli.commands:unknown_command")(name, [*JOBS, *_COMMANDS]))
 
 

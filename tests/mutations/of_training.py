@@ -16,8 +16,8 @@ MUTATIONS = (
     Mutation(
         "every epoch shows the same batches",
         "reid_ray/train/feed/batches.py",
-        "default_rng([self._seed, _ORDER, epoch]).permutation(self._samples)",
-        "default_rng([self._seed, _ORDER]).permutation(self._samples)",
+        "default_rng([self._seed, _ORDER, epoch]).permutation(self._units)",
+        "default_rng([self._seed, _ORDER]).permutation(self._units)",
         _BATCHES,
     ),
     Mutation(
@@ -37,8 +37,8 @@ MUTATIONS = (
     Mutation(
         "the seed of a run does not count",
         "reid_ray/train/feed/batches.py",
-        "default_rng([self._seed, _ORDER, epoch]).permutation(self._samples)",
-        "default_rng([_ORDER, epoch]).permutation(self._samples)",
+        "default_rng([self._seed, _ORDER, epoch]).permutation(self._units)",
+        "default_rng([_ORDER, epoch]).permutation(self._units)",
         _BATCHES,
     ),
     Mutation(

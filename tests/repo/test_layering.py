@@ -38,7 +38,7 @@ ALLOWED = {
     "data": set(),
     "gallery": set(),
     "model": {"data"},
-    "retrieval": {"data", "model"},
+    "retrieval": {"data", "gallery", "model"},
     "caption": {"data", "model"},
     "edit": {"caption", "data", "model"},
     "train": {"data", "model", "retrieval"},

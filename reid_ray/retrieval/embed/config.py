@@ -24,6 +24,9 @@ class EmbedJob(Section):
     )
     split: str | None = Field(None, description="captions of this split; null takes all. Images have images.split")
     embed: PoolConfig = Field(PoolConfig(batch_size=64), description="actors that hold the encoder, on as many nodes as the cluster has")
+    thumbnail_height: int | None = Field(
+        None, ge=16, le=1024, description="of images: also keep a JPEG of at most so many pixels, for a gallery to show; null keeps none"
+    )
     rows_per_file: int = Field(50_000, ge=1, description="at least this many rows in each Parquet file but the last; bounds their number")
     output: OutputConfig
     ray: RayConfig = RayConfig()
@@ -34,4 +37,6 @@ class EmbedJob(Section):
             raise ValueError("images and captions are two tables; give exactly one of them")
         if self.images is not None and {"caption_kinds", "split"} & self.model_fields_set:
             raise ValueError("caption_kinds and split choose captions, but images is given; drop them (images have images.split)")
+        if self.images is None and self.thumbnail_height is not None:
+            raise ValueError("thumbnail_height is for images, but captions is given; drop it")
         return self

@@ -23,7 +23,8 @@ EMBEDDINGS_FOLDER = "embeddings"
 
 
 def run_embed(config: EmbedJob) -> dict[str, Any]:
-    """Run the job; returns the manifest of config.output.path, which holds embeddings/ (EMBEDDINGS and encoder_fingerprint).
+    """Run the job; returns the manifest of config.output.path, which holds embeddings/: EMBEDDINGS, encoder_fingerprint
+    and, if asked for, thumbnail.
 
     Raises:
         DataError: no encoder, no image or caption, or not a single one could be embedded.
@@ -43,7 +44,9 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
         require_resources([pool_need("embed", config.embed)])
         if config.images is not None:
             images = read_images(config.images, listing=listing)
-            rows = embed_images(images, config.encoder, config.embed, max_pixels=config.images.max_pixels)
+            rows = embed_images(
+                images, config.encoder, config.embed, max_pixels=config.images.max_pixels, thumbnail_height=config.thumbnail_height
+            )
         else:
             captions = read_captions(str(config.captions), kinds=config.caption_kinds, split=config.split)
             rows = embed_texts(caption_rows(captions), config.encoder, config.embed)

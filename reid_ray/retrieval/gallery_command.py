@@ -1,0 +1,290 @@
+"""`reid-ray gallery VERB`: make, fill, search, erase and look after a gallery from the command line.
+
+Knows words and tables; the store is reid_ray.gallery's. Only a search by text or picture loads a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.exit_codes import exit_code_of
+from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.erasure import read_receipt
+from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.manifest import CURRENT, RECEIPTS
+from reid_ray.gallery.verification import faults_of
+from reid_ray.progress import progress_bar
+from reid_ray.storage import parquet_files
+from reid_ray.terminal.own_lines import say
+from reid_ray.terminal.quiet import quiet_terminal
+
+# Columns of the embed job's tables that say how a row was made; they describe no item.
+_NOT_METADATA = ["kind", "status", "reason", "text", "encoder_fingerprint"]
+_ENCODER = "encoder_fingerprint"
+
+
+def gallery_command(argv: Sequence[str]) -> int:
+    """Do what the command line says. Returns the exit code."""
+    asked = _parser().parse_args(argv)
+    with quiet_terminal("gallery"):
+        return exit_code_of(lambda: asked.do(asked))
+
+
+def add_tables(folder: str | Path, tables: Sequence[str], config: GalleryConfig, *, include_synthetic: bool = False) -> dict[str, int]:
+    """Add the rows of embed tables to a gallery, which is made if it is not there. Returns how many were added, and left out by why.
+
+    Args:
+        folder: the gallery.
+        tables: EMBEDDINGS tables of kind image, as the embed job writes them; their column thumbnail, if any, is kept.
+        config: of a gallery that is made.
+        include_synthetic: also add pictures that an editor made.
+
+    Raises:
+        DataError: no row can be added, or vectors of another encoder.
+    """
+    files = [file for table in tables for file in parquet_files(table)]
+    counts: dict[str, int] = {"added": 0}
+    with progress_bar("gallery", None, unit="item") as bar:
+        writer: GalleryWriter | None = None
+        try:
+            for file in files:
+                with file.open() as parquet:
+                    for batch in parquet.iter_batches(8_192):
+                        table = _wanted(pa.Table.from_batches([batch]), str(file), counts, include_synthetic)
+                        if not table.num_rows:
+                            continue
+                        encoder = _one_encoder(table, str(file))
+                        if writer is None:
+                            writer = _opened(Path(folder), table, encoder, config)
+                        kept = [name for name in table.column_names if name not in _NOT_METADATA]
+                        counts["added"] += writer.add(table.select(kept), encoder=encoder, origin=str(file))
+                        bar.update(table.num_rows)
+        finally:
+            if writer is not None:
+                writer.close()
+    if not counts["added"]:
+        raise DataError(f"{', '.join(tables)}: no row can be added ({_words(counts)}); give images that the embed job embedded")
+    return counts
+
+
+def _wanted(table: pa.Table, origin: str, counts: dict[str, int], include_synthetic: bool) -> pa.Table:
+    """Rows that a gallery takes; the others are counted by why."""
+    for name in ("item_id", "embedding", "kind", "status", _ENCODER):
+        if name not in table.column_names:
+            raise DataError(f"{origin}: has no column {name}; give tables that the embed job wrote")
+    reasons = {"failed": ("status", "failed"), "texts": ("kind", "text"), "synthetic": ("synthetic", True)}
+    for reason, (column, value) in reasons.items():
+        if column in table.column_names and not (reason == "synthetic" and include_synthetic):
+            kept = table.filter(pc.invert(pc.fill_null(pc.equal(table[column], value), False)))
+            if kept.num_rows < table.num_rows:
+                counts[reason] = counts.get(reason, 0) + table.num_rows - kept.num_rows
+            table = kept
+    return table
+
+
+def _one_encoder(table: pa.Table, origin: str) -> str:
+    found = pc.unique(table[_ENCODER]).to_pylist()
+    if len(found) != 1 or found[0] is None:
+        raise DataError(f"{origin}: has vectors of several encoders, or of one that it does not name; embed with one encoder")
+    return str(found[0])
+
+
+def _opened(folder: Path, table: pa.Table, encoder: str, config: GalleryConfig) -> GalleryWriter:
+    if not (folder / CURRENT).exists():
+        create_gallery(folder, dim=len(table["embedding"][0]), encoder=encoder, config=config)
+    return GalleryWriter(folder)
+
+
+def _create(asked: argparse.Namespace) -> None:
+    config = GalleryConfig(dtype=asked.dtype, erase_within_hours=asked.erase_within_hours, retention_days=asked.retention_days)
+    counts = add_tables(asked.gallery, asked.tables, config, include_synthetic=asked.include_synthetic)
+    view = GalleryView(asked.gallery)
+    say(f"gallery: {_words(counts)}; {len(view):,} items, generation {view.generation} -> {asked.gallery}")
+
+
+def _delete(asked: argparse.Namespace) -> None:
+    with GalleryWriter(asked.gallery) as writer:
+        ids = _ids(asked, writer.view)
+        say(f"gallery: {writer.delete(ids):,} of {len(ids):,} items deleted, {len(writer.view):,} left -> {asked.gallery}")
+
+
+def _erase(asked: argparse.Namespace) -> None:
+    with GalleryWriter(asked.gallery) as writer:
+        ids = _ids(asked, writer.view)
+        request = writer.erase(ids, request=asked.request)
+        if asked.now:
+            writer.carry_out_erasures()
+        receipt = read_receipt(Path(asked.gallery, RECEIPTS), request)
+        done = (
+            "gone from every file"
+            if receipt
+            else f"hidden; gone from every file by {_deadline(writer, request)} (`reid-ray gallery compact`)"
+        )
+        say(f"gallery: {len(ids):,} items erased: {done}; request {request} -> {Path(asked.gallery, RECEIPTS)}")
+
+
+def _deadline(writer: GalleryWriter, request: str) -> str:
+    deadline = next(each.deadline for each in writer.view.erasures if each.request == request)
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(deadline))
+
+
+def _search(asked: argparse.Namespace) -> None:
+    view = GalleryView(asked.gallery)
+    hits = view.search(
+        _query(asked, view), asked.k, where=_where(asked), threshold=asked.threshold, one_per=asked.one_per, without=asked.like
+    )[0]
+    for rank, hit in enumerate(hits, 1):
+        item = {name: value for name, value in hit.item.items() if value is not None and name != "item_id"}
+        say(f"{rank:>4}  {hit.score:.4f}  {hit.item_id}  {json.dumps(item, ensure_ascii=False, default=str)}")
+    if not hits:
+        say("no item passes")
+
+
+def _query(asked: argparse.Namespace, view: GalleryView) -> np.ndarray:
+    """The vector that is searched for, [1, D]: of items, of a text or of a picture."""
+    if asked.like:
+        mean = view.vectors(asked.like).mean(axis=0)
+    else:
+        from reid_ray.data.images import decode_image
+        from reid_ray.model.pretrained import load_encoder
+
+        if asked.encoder is None:
+            raise ConfigError("--encoder: a search by text or picture needs the folder of the encoder that made the vectors")
+        encoder = load_encoder(asked.encoder, device="cpu", batch_size=1)
+        if encoder.fingerprint != view.manifest.encoder:
+            raise DataError(
+                f"{asked.encoder}: is encoder {encoder.fingerprint}, but the gallery is of {view.manifest.encoder}; give that one"
+            )
+        if asked.text is not None:
+            return encoder.encode_texts([asked.text])
+        return encoder.encode_images([decode_image(Path(asked.image).read_bytes())])
+    length = np.linalg.norm(mean)
+    if not length > 0:
+        raise DataError("--like: the items point in opposite directions, so nothing is like all of them; name fewer")
+    return (mean / length)[None]
+
+
+def _facets(asked: argparse.Namespace) -> None:
+    for column, counts in GalleryView(asked.gallery).facets(asked.columns, _where(asked)).items():
+        say(f"{column}: " + ", ".join(f"{value} {count:,}" for value, count in sorted(counts.items(), key=lambda each: -each[1])[:50]))
+
+
+def _info(asked: argparse.Namespace) -> None:
+    view = GalleryView(asked.gallery)
+    manifest = view.manifest
+    say(f"items {len(view):,} in {len(manifest.segments)} segments and the log; generation {manifest.number}; dimension {manifest.dim}")
+    say(f"encoder {manifest.encoder}; vectors {manifest.config.dtype}; columns {', '.join(view.schema.names)}")
+    for erasure in view.erasures:
+        say(f"erasure {erasure.request}: {len(erasure.ids):,} items, not carried out yet")
+
+
+def _verify(asked: argparse.Namespace) -> None:
+    if faults := faults_of(asked.gallery):
+        raise DataError(f"{faults[0]}" + (f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""))
+    say(f"gallery: every file is as it was sealed, every vector of unit length -> {asked.gallery}")
+
+
+def _keep(asked: argparse.Namespace) -> None:
+    with GalleryWriter(asked.gallery) as writer:
+        {"snapshot": writer.snapshot, "restore": writer.restore, "drop": writer.drop_snapshot}[asked.verb](asked.name)
+        say(f"gallery: {asked.verb} {asked.name}, {len(writer.view):,} items, generation {writer.view.generation} -> {asked.gallery}")
+
+
+def _compact(asked: argparse.Namespace) -> None:
+    with GalleryWriter(asked.gallery) as writer:
+        writer.compact()
+        writer.seal()
+        segments = len(writer.view.manifest.segments)
+        say(f"gallery: {len(writer.view):,} items in {segments} segments, generation {writer.view.generation} -> {asked.gallery}")
+
+
+def _ids(asked: argparse.Namespace, view: GalleryView) -> list[str]:
+    if asked.id:
+        return list(asked.id)
+    where = _where(asked)
+    if not where:
+        raise ConfigError("--id or --where: say which items, such as --where person_id=42; a filter that passes everything is not taken")
+    return view.ids(where)
+
+
+def _where(asked: argparse.Namespace) -> dict[str, Any]:
+    """--where column=value as a filter: JSON values, [lists] and {"from": .., "to": ..}; what is no JSON is a text."""
+    found: dict[str, Any] = {}
+    for each in asked.where:
+        column, sign, text = each.partition("=")
+        if not sign:
+            raise ConfigError(f"--where {each}: is not of the form column=value")
+        try:
+            found[column] = json.loads(text)
+        except ValueError:
+            found[column] = text
+    return found
+
+
+def _words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reid-ray gallery", description="A gallery: a store of people's vectors, pictures and metadata.")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, do: Any, purpose: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=purpose, description=purpose)
+        made.add_argument("gallery", metavar="GALLERY", help="folder of the gallery")
+        made.set_defaults(do=do)
+        return made
+
+    def which(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        text = 'column=value, column=[values] or column={"from": low, "to": high}; may be repeated, all must hold'
+        made.add_argument("--where", action="append", default=[], metavar="FILTER", help=text)
+        return made
+
+    add = verb("add", _create, "Add or replace items from the embed job's tables; the gallery is made if it is not there")
+    add.add_argument("tables", metavar="TABLE", nargs="+", help="embeddings/ of an embed run")
+    add.add_argument("--include-synthetic", action="store_true", help="also pictures that an editor made")
+    default = GalleryConfig()
+    add.add_argument("--dtype", choices=["float32", "float16"], default=default.dtype, help="of a new gallery's vectors")
+    add.add_argument(
+        "--erase-within-hours", type=float, default=default.erase_within_hours, help="of a new gallery: deadline of an erasure"
+    )
+    add.add_argument("--retention-days", type=float, default=None, help="of a new gallery: how long an item may stay")
+    for name, do, purpose in (
+        ("delete", _delete, "Hide items for good; their bytes go when the gallery is compacted"),
+        ("erase", _erase, "Hide items at once and have them gone from every file by the deadline, with a receipt"),
+    ):
+        which(verb(name, do, purpose)).add_argument("--id", action="append", metavar="ITEM", help="an item; may be repeated")
+    erase = verbs.choices["erase"]
+    erase.add_argument("--now", action="store_true", help="do not wait for the deadline")
+    erase.add_argument("--request", metavar="NAME", help="name of the request, which its receipt bears; a random one if left out")
+    search = which(verb("search", _search, "The best items for a text, a picture, or items of the gallery"))
+    query = search.add_mutually_exclusive_group(required=True)
+    query.add_argument("--text", help="a description")
+    query.add_argument("--image", metavar="FILE", help="a picture")
+    query.add_argument("--like", action="append", default=[], metavar="ITEM", help="an item; of several, their mean")
+    search.add_argument("--encoder", metavar="FOLDER", help="what made the vectors; for texts and pictures")
+    search.add_argument("-k", type=int, default=10, help="how many (10)")
+    search.add_argument("--threshold", type=float, help="the least score")
+    search.add_argument("--one-per", metavar="COLUMN", help="only the best item of each value, such as person_id")
+    which(verb("facets", _facets, "How many items have each value of some columns")).add_argument("columns", nargs="+", metavar="COLUMN")
+    verb("info", _info, "What a gallery holds")
+    verb("verify", _verify, "Read every byte and compare it with what was sealed")
+    verb("compact", _compact, "Carry out erasures and retention, drop deleted items, merge small segments")
+    for name, purpose in (
+        ("snapshot", "Keep the gallery as it is now under a name"),
+        ("restore", "Go back to a snapshot; what was erased stays erased"),
+        ("drop", "Forget a snapshot"),
+    ):
+        verb(name, _keep, purpose).add_argument("name", metavar="NAME")
+    return parser

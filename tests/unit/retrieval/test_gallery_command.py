@@ -1,0 +1,132 @@
+"""`reid-ray gallery`: from the embed job's tables to a search, an erasure and its receipt, by words alone."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reid_ray.records import EMBEDDINGS
+from reid_ray.retrieval.gallery_command import gallery_command
+
+DIM = 8
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Twelve pictures of four persons on two cameras, a text, a failed row and an edited picture, as the embed job writes them."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(15):
+        vector = rng.normal(size=DIM)
+        rows.append(
+            {
+                "item_id": f"crop-{number}",
+                "kind": "text" if number == 12 else "image",
+                "embedding": None if number == 13 else (vector / np.linalg.norm(vector)).tolist(),
+                "status": "failed" if number == 13 else "ok",
+                "person_id": number // 3,
+                "camera_id": number % 2,
+                "synthetic": number == 14,
+            }
+        )
+    table = pa.Table.from_pylist(rows, pa.schema(list(EMBEDDINGS)))
+    table = table.append_column("encoder_fingerprint", pa.array(["e"] * len(rows)))
+    table = table.append_column("thumbnail", pa.array([b"jpeg %d" % number for number in range(15)], pa.binary()))
+    (tmp_path / "embedded").mkdir()
+    pq.write_table(table, tmp_path / "embedded" / "part.parquet")
+    return str(tmp_path / "embedded")
+
+
+@pytest.fixture
+def said(tables, tmp_path, capsys):
+    """Calls the command on a filled gallery; returns (exit code, lines of standard output, standard error)."""
+    gallery = str(tmp_path / "gallery")
+
+    def call(verb, *rest):
+        capsys.readouterr()
+        code = gallery_command([verb, gallery, *rest])
+        captured = capsys.readouterr()
+        return code, captured.out.splitlines(), captured.err
+
+    code, lines, _ = call("add", tables)
+    assert code == 0
+    assert "added 12, failed 1, texts 1, synthetic 1" in lines[-1]
+    call.gallery = gallery
+    return call
+
+
+def ids_of(lines):
+    return [line.split()[2] for line in lines]
+
+
+def test_what_the_embed_job_wrote_is_found_by_likeness_under_filters_and_once_a_person(said):
+    code, lines, _ = said("search", "--like", "crop-3", "-k", "20")
+    assert code == 0
+    assert sorted(ids_of(lines)) == sorted(f"crop-{number}" for number in range(12) if number != 3)
+    _, lines, _ = said("search", "--like", "crop-3", "-k", "20", "--where", "camera_id=0", "--where", 'person_id={"to": 2}')
+    assert sorted(ids_of(lines)) == sorted(f"crop-{number}" for number in range(9) if number % 2 == 0)
+    _, lines, _ = said("search", "--like", "crop-3", "-k", "20", "--one-per", "person_id")
+    assert [line.count("person_id") for line in lines] == [1] * 4
+    assert said("facets", "person_id", "--where", "camera_id=1")[1] == ["person_id: 1 2, 3 2, 0 1, 2 1"]
+
+
+def test_an_erased_person_is_gone_from_every_file_with_a_receipt_and_does_not_come_back_by_a_snapshot(said, tmp_path):
+    said("snapshot", "before")
+    code, lines, _ = said("erase", "--where", "person_id=1", "--request", "letter-7", "--now")
+    assert code == 0
+    assert "3 items erased: gone from every file" in lines[0]
+    receipt = json.loads((tmp_path / "gallery" / "receipts" / "letter-7.json").read_text())
+    assert receipt["items"] == len(set(receipt["digests"])) == 3
+    held = b"".join(path.read_bytes() for path in (tmp_path / "gallery").rglob("*") if path.is_file())
+    assert [b"crop-%d" % number in held for number in (2, 3, 4, 5, 6)] == [True, False, False, False, True]
+    said("restore", "before")
+    _, lines, _ = said("search", "--like", "crop-0", "-k", "20")
+    assert {"crop-3", "crop-4", "crop-5"}.isdisjoint(ids_of(lines))
+    assert said("verify")[0] == 0
+
+
+def test_a_file_that_was_changed_is_named(said, tmp_path):
+    said("compact")
+    vectors = next((tmp_path / "gallery").rglob("vectors.npy"))
+    vectors.chmod(0o644)
+    data = bytearray(vectors.read_bytes())
+    data[-1] ^= 1
+    vectors.write_bytes(bytes(data))
+    code, _, problem = said("verify")
+    assert code == 2
+    assert str(vectors) in problem
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("delete",), "--where"),
+        (("delete", "--where", "zone=gate"), "zone"),
+        (("search", "--like", "nobody"), "nobody"),
+        (("search", "--like", "crop-1", "--where", "camera_id=one"), "camera_id"),
+        (("search", "--like", "crop-1", "-k", "0"), "k is 0"),
+        (("search", "--text", "a red coat"), "--encoder"),
+        (("restore", "yesterday"), "yesterday"),
+        (("snapshot", "../elsewhere"), "../elsewhere"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(said, words, named):
+    code, _, problem = said(*words)
+    assert code == 2
+    assert problem.startswith("error: ")
+    assert named in problem
+
+
+def test_vectors_of_another_encoder_are_refused_and_so_is_a_second_writer(said, tables, tmp_path):
+    table = pq.read_table(tables).drop_columns(["encoder_fingerprint"])
+    (tmp_path / "other").mkdir()
+    pq.write_table(table.append_column("encoder_fingerprint", pa.array(["f"] * table.num_rows)), tmp_path / "other" / "part.parquet")
+    code, _, problem = said("add", str(tmp_path / "other"))
+    assert (code, "encoder f" in problem) == (2, True)
+    from reid_ray.gallery.gallery_writer import GalleryWriter
+
+    with GalleryWriter(said.gallery):
+        code, _, problem = said("delete", "--id", "crop-1")
+    assert (code, "another run writes" in problem) == (2, True)
