@@ -68,6 +68,7 @@ FORMATS = {
     ),
     "output": Format("a job's output", (_FIRST,)),
     "encoder": Format("a dual encoder", (_FIRST,)),
+    "editor": Format("an editor of pictures", ("names mode, size, window and sampling",)),
     "mllm": Format("a tuned multimodal model", ("the adapter's folder has a manifest, too; otherwise as 0",)),
     "checkpoint": Format("a training checkpoint", (_FIRST,)),
     "noise_levels": Format("a store of noise levels", ("a file noise.json with this number; the arrays as in 0",)),
@@ -110,7 +111,14 @@ FORMATS = {
 
 
 # What a manifest.json says its `kind` is; that of a job's output says none.
-_MANIFESTS = {None: "output", "dual-encoder": "encoder", "mllm": "mllm", "adapter": "mllm", "training-checkpoint": "checkpoint"}
+_MANIFESTS = {
+    None: "output",
+    "dual-encoder": "encoder",
+    "mllm": "mllm",
+    "adapter": "mllm",
+    "editor": "editor",
+    "training-checkpoint": "checkpoint",
+}
 
 
 def number_of(kind: str) -> int:

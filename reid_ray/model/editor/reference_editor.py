@@ -1,0 +1,83 @@
+"""Editor: pictures with masks and reference crops in, edited pictures out. What the edit job and the benchmarks use.
+
+A plain class; no Ray, no tables. Every result is a function of its request: noise comes from the request's seed, not from its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reid_ray.config.base import fingerprint
+from reid_ray.model.editor.config import DrawingConfig
+from reid_ray.model.editor.diffusion_sampling import Denoising, draw
+from reid_ray.model.editor.edit_inputs import PromptReader, conditions_of, crops_of, grey_levels, unit_pixels
+from reid_ray.model.editor.edit_request import EditRequest
+from reid_ray.model.editor.edit_window import Window, cut_mask, cut_out, put_back, resized, window_round
+from reid_ray.model.editor.editor_folder import OpenEditor, open_editor
+from reid_ray.model.model_files import model_revision
+
+
+class Editor:
+    """An editor of train_editor; implements edit_request.PictureEditor.
+
+    Args:
+        opened: network, tokenizer, scheduler and shape.
+        drawing: steps, guidance, batch.
+        revision: of the folder.
+        device: torch device.
+    """
+
+    def __init__(self, opened: OpenEditor, drawing: DrawingConfig, *, revision: str, device: str = "cpu") -> None:
+        shape = opened.shape
+        self.shape, self.revision = shape, revision
+        self._network, self._scheduler = opened.network.to(device).eval(), opened.scheduler
+        self._prompts, self._device, self._batch = PromptReader(opened.tokenizer), device, drawing.batch_size
+        self._drawing = Denoising(
+            steps=shape.steps if drawing.steps is None else drawing.steps,
+            guidance=shape.guidance if drawing.guidance is None else drawing.guidance,
+        )
+        self.sampling = fingerprint({"steps": self._drawing.steps, "guidance": self._drawing.guidance, "mode": shape.mode})
+
+    @classmethod
+    def open(cls, folder: str | Path, drawing: DrawingConfig | None = None, *, device: str = "cpu") -> Editor:
+        """The editor in a folder that train_editor wrote.
+
+        Raises:
+            DataError: it is not there, or not whole.
+        """
+        return cls(open_editor(folder), drawing or DrawingConfig(), revision=model_revision(str(folder)), device=device)
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[np.ndarray]:
+        """One uint8 [H, W, 3] for each request; outside its mask the source's pixels, but in mode generate, which draws a new picture."""
+        return [each for start in range(0, len(requests), self._batch) for each in self._edited(requests[start : start + self._batch])]
+
+    @torch.inference_mode()
+    def _edited(self, requests: Sequence[EditRequest]) -> list[np.ndarray]:
+        shape, size = self.shape, (self.shape.height, self.shape.width)
+        windows = [window_round(each.mask, size=size, padding=shape.padding) for each in requests]
+        pairs = list(zip(requests, windows, strict=True))
+        pictures = unit_pixels(np.stack([cut_out(each.picture, window, size=size) for each, window in pairs]))
+        masks = np.stack([cut_mask(each.mask, window, size=size, grow=shape.grow) for each, window in pairs])
+        prompts = [self._prompts(each.prompt, [(ref.start, ref.end) for ref in each.references]) for each in requests]
+        conditions = conditions_of(prompts, [crops_of(each.references, size=shape.crop) for each in requests], size=shape.crop)
+        empty = torch.from_numpy(self._prompts.empty())[None].to(self._device)
+        drawn = draw(
+            self._network,
+            self._scheduler,
+            pictures=pictures.to(self._device),
+            masks=torch.from_numpy(masks)[:, None].float().to(self._device),
+            sequence_NTD=self._network.condition(conditions.to(self._device)),
+            empty_1TD=self._network.read_prompt(empty),
+            seeds=[each.seed for each in requests],
+            drawing=self._drawing,
+        )
+        return [self._finished(each, new, window) for (each, window), new in zip(pairs, grey_levels(drawn), strict=True)]
+
+    def _finished(self, request: EditRequest, drawn: np.ndarray, window: Window) -> np.ndarray:
+        if self.shape.mode == "generate":
+            return resized(drawn, request.picture.shape[:2])
+        return put_back(request.picture, drawn, window, request.mask)
