@@ -24,13 +24,13 @@ from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine, strea
 from reid_ray.caption.engines.vllm_engine import Engine
 from reid_ray.caption.filters.faithfulness import FaithfulnessScorer, SentenceEncoder
 from reid_ray.caption.image_captions import Captioner
-from reid_ray.caption.ledger.attempt_board import AttemptBoard, Suspicion
+from reid_ray.caption.ledger.attempt_board import AttemptBoard, Rest, Suspicion
 from reid_ray.caption.ledger.config import LedgerConfig
 from reid_ray.caption.ledger.missing import ASK
 from reid_ray.caption.ledger.row_keys import ImageAsk, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import LEDGER, QUARANTINED, Ledger
 from reid_ray.caption.live_metrics import StageMetrics
-from reid_ray.caption.remote_board import RemoteBoard
+from reid_ray.caption.remote_board import RemoteBoard, this_device
 from reid_ray.caption.rewrites import Rewriter
 from reid_ray.caption.streaming.admission import FREE, Admission
 from reid_ray.caption.streaming.engine_loop import EngineLoop, how_it_hung
@@ -43,6 +43,7 @@ from reid_ray.model.model_files import resolve_model
 
 _MOST_CALLS = 32
 _RECORDS_KEPT_S = 7 * 86400.0
+_LOOK_AGAIN_S = 0.5  # a broken actor, whether others work
 _AHEAD = 1.5  # rows that are let in, per request that the engine decodes together: the rest is prepared while those run
 
 
@@ -101,9 +102,9 @@ class EngineActor:
         self._actor = _actor_id()
         in_flight, traceback = (_records() / f"{place.ledger.run}-{self._actor}.{kind}" for kind in ("rows", "traceback"))
         hung = how_it_hung(traceback, timeout_s=place.config.batch_timeout_s)
-        begun = place.board.begin(self._actor, left_by(in_flight), hung)
-        self._broken = begun.broken
-        if self._broken is not None:
+        begun = place.board.begin(self._actor, left_by(in_flight), hung, this_device())
+        self._broken = begun.broken is not None and self._rest() != Rest.WORK
+        if self._broken:
             return
         engine, scorer = start()
         place.board.started(self._actor)
@@ -150,10 +151,11 @@ class EngineActor:
         ids = pa.array([name for task in tasks for name in task.ids], pa.string())
         return self._earlier.filter(pc.is_in(self._earlier[self._place.ledger.form.name], ids))
 
-    def _hand_back(self) -> None:
-        """Return when the other actors have nothing left, so that nobody gives this one more meanwhile."""
-        while self._place.board.others_hold(self._actor):
-            time.sleep(0.5)
+    def _rest(self) -> Rest:
+        """What a broken actor is to do, once it is to do anything: Ray Data hands an actor nothing that is starting, or has enough."""
+        while (rest := self._place.board.rest(self._actor)) == Rest.WAIT:
+            time.sleep(_LOOK_AGAIN_S)
+        return rest
 
     def _ledger_table(self, rows: Rows) -> pa.Table:
         seconds = self._loop.take_busy_seconds()
@@ -200,8 +202,8 @@ class CaptionActor(EngineActor):
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """The captions of a batch of images."""
-        if self._broken is not None:
-            self._hand_back()
+        if self._broken:
+            self._rest()
             return LEDGER.empty_table()
         return self._run([self._task(row, ImageAsk.from_column(row.pop(ASK.name))) for row in images.to_pylist()])
 
@@ -255,8 +257,8 @@ class RewriteActor(EngineActor):
 
     def __call__(self, captions: pa.Table) -> pa.Table:
         """A batch of captions and their rewrites."""
-        if self._broken is not None:
-            self._hand_back()
+        if self._broken:
+            self._rest()
             return captions
         tasks = [self._task(row) for row in captions.filter(pc.equal(captions["status"], "ok")).to_pylist()]
         return pa.concat_tables([captions, self._run([task for task in tasks if task.ids])])

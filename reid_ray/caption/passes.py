@@ -68,6 +68,7 @@ class CaptionRun:
         self._config, self.listing, self._ledger = config, listing, ledger
         self._models, self._templates, self._engine = models, templates, engine
         self._boards: list[RemoteBoard] = []  # of the passes so far
+        self._broken = Broken("caption")
         self.throughput: dict[str, dict[str, Any]] = {}  # captioner -> what its last pass did a second; see Tally.throughput
         self._rewrites = (
             RewriteRecipe(
@@ -102,10 +103,10 @@ class CaptionRun:
             DataError: the images keep changing.
         """
         self._ledger.compact()
-        before, made, broken = self._index(), 0, Broken("caption")
+        before, made = self._index(), 0
         changes = 0  # rounds that became due though no actor handed rows back: the source changed
         while True:
-            left = 0
+            left, handed_back = 0, False
             for name in self.names:
                 view, index = look_up_listing(self.listing, self._ledger), self._index()
                 plan = plan_pass(view, self._recipes[name], self._rewrites, index)
@@ -115,13 +116,14 @@ class CaptionRun:
                     raise DataError(f"{self.listing.origin}: changes while it is being read; run the command again when it has settled")
                 left += 1
                 made += self._execute(name, plan, index, record=bool(view.unknown))
+                handed_back |= self._broken.seen(self._boards)
+                self._boards.clear()
             if not left:
                 break
-            changes += not broken.seen(self._boards)
-            self._boards.clear()
+            changes += not handed_back
             self.listing = renewed(self.listing, self._ledger)
         self._ledger.compact()
-        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made, "broken_actors": broken.reasons}
+        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made, "broken_actors": self._broken.reasons}
 
     def rows(self, name: str) -> Iterator[pa.Table]:
         """The result of one captioner's pass as STAGED tables, in the images' order; call after make()."""
@@ -157,7 +159,8 @@ class CaptionRun:
 
         config = self._config.captioners[name]
         recipe = self._recipes[name]
-        claim = MissingFilter(self._ledger, recipe, ray.put(index), record=record)
+        place = self._place(index, parts=len(plan.unread))
+        claim = MissingFilter(self._ledger, recipe, ray.put(index), record=record, through=place.board.read)
         images = read_images(self._config.images, listing=some_pieces(self.listing, plan.unread), through=claim, engines=config.pool.most)
         arguments = {
             "name": name,
@@ -168,13 +171,13 @@ class CaptionRun:
         return images.map_batches(
             CaptionActor,
             fn_constructor_args=(arguments, config),
-            fn_constructor_kwargs={"place": self._place(index), "engine": self._engine},
+            fn_constructor_kwargs={"place": place, "engine": self._engine},
             runtime_env=_environment(config, f"captioners.{name}.model"),
             **actor_pool(config.pool, restarts=-1, calls=calls_at_once(config)),
         )
 
-    def _place(self, index: Index) -> PassPlace:
-        board = remote_board(index)
+    def _place(self, index: Index, *, parts: int | None = None) -> PassPlace:
+        board = remote_board(index, past=self._broken.lessons, parts=parts)
         self._boards.append(board)
         return PassPlace(self._ledger, board, self._config.ledger)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from reid_ray.caption.ledger.attempt_board import AttemptBoard, Start, Suspicion
+from reid_ray.caption.ledger.attempt_board import AttemptBoard, Lessons, Rest, Start, Suspicion, all_of
 from reid_ray.caption.ledger.write_ahead_log import Index
 from reid_ray.errors import EngineDownError
 from reid_ray.terminal.own_lines import say
@@ -26,9 +26,9 @@ class RemoteBoard:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    def begin(self, actor: str, in_flight: Collection[str] | None = None, reason: str | None = None) -> Start:
+    def begin(self, actor: str, in_flight: Collection[str] | None = None, reason: str | None = None, device: str | None = None) -> Start:
         """See AttemptBoard."""
-        return self._ask("begin", actor, in_flight, reason)
+        return self._ask("begin", actor, in_flight, reason, device)
 
     def started(self, actor: str) -> None:
         """See AttemptBoard."""
@@ -50,13 +50,17 @@ class RemoteBoard:
         """See AttemptBoard."""
         self._handle.done.remote(actor, names)
 
-    def others_hold(self, actor: str) -> bool:
+    def read(self, part: str) -> None:
         """See AttemptBoard."""
-        return self._ask("others_hold", actor)
+        self._handle.read.remote(part)
 
-    def broken(self) -> dict[str, str]:
+    def rest(self, actor: str) -> Rest:
         """See AttemptBoard."""
-        return self._ask("broken")
+        return self._ask("rest", actor)
+
+    def lessons(self) -> Lessons:
+        """See AttemptBoard."""
+        return self._ask("lessons")
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         import ray
@@ -68,17 +72,31 @@ class RemoteBoard:
             raise error.cause from None
 
 
-def remote_board(index: Index) -> RemoteBoard:
+def remote_board(index: Index, *, past: Lessons, parts: int | None = None) -> RemoteBoard:
     """A board for one pass, in a Ray actor on this node.
 
     Args:
         index: tells which rows earlier runs gave up.
+        past: what earlier rounds of this run found.
+        parts: of the source, if they will be told of; see AttemptBoard.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return RemoteBoard(ray.remote(AttemptBoard).options(num_cpus=0, scheduling_strategy=here).remote(index.quarantined))
+    board = ray.remote(AttemptBoard).options(num_cpus=0, scheduling_strategy=here)
+    return RemoteBoard(board.remote(index.quarantined, past=past, parts=parts))
+
+
+def this_device() -> str | None:
+    """The node and the GPUs that Ray gave this actor; None if it gave none."""
+    import ray
+
+    if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    gpus = context.get_accelerator_ids().get("GPU", [])
+    return f"{context.get_node_id()}: {','.join(gpus)}" if gpus else None
 
 
 class Broken:
@@ -91,6 +109,7 @@ class Broken:
     def __init__(self, job: str) -> None:
         self._job = job
         self.reasons: list[str] = []
+        self.lessons = Lessons()  # of all rounds so far
 
     def seen(self, boards: Sequence[RemoteBoard]) -> bool:
         """Look at the boards of a round: whether actors handed rows back.
@@ -98,10 +117,12 @@ class Broken:
         Raises:
             EngineDownError: that happened too often.
         """
-        found = [reason for board in boards for reason in board.broken().values()]
+        told = [board.lessons() for board in boards]
+        found = [reason for lessons in told for reason in lessons.broken.values()]
         for reason in found:
             say(f"{self._job}: an actor is broken, its rows go to others: {reason}")
         self.reasons += found
         if len(self.reasons) > _MAX_BROKEN:
             raise EngineDownError(f"{len(self.reasons)} actors were broken; the last one: {self.reasons[-1]}")
+        self.lessons = all_of(self.lessons, told)
         return bool(found)

@@ -70,7 +70,7 @@ class TablePass:
         before, made, broken = self._index(), 0, Broken("rewrite")
         index = before
         while (lacking := (find(self._keys, index.ok) < 0) & (find(self._keys, index.failed) < 0)).any():
-            board = remote_board(index)
+            board = remote_board(index, past=broken.lessons)
             made += self._execute(np.unique(self._keys[lacking]), np.unique(self._orders[lacking] // self._recipe.count), board)
             self._ledger.compact()
             if not broken.seen([board]):

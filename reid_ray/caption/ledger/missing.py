@@ -6,7 +6,7 @@ digest cache and not read again; any other is read by a Ray task, and what it la
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from json.encoder import encode_basestring
@@ -208,10 +208,13 @@ class MissingFilter:
         recipe: of the captioner.
         index: a reference to the Index in Ray's object store; a task takes the keys from there without a copy.
         record: whether places are to be written down; not where all are known.
+        through: told of each piece whose images have all been passed on.
     """
 
-    def __init__(self, ledger: Ledger, recipe: CaptionRecipe, index: ray.ObjectRef, *, record: bool) -> None:
-        self._ledger, self._recipe, self._index, self._record = ledger, recipe, index, record
+    def __init__(
+        self, ledger: Ledger, recipe: CaptionRecipe, index: ray.ObjectRef, *, record: bool, through: Callable[[str], None]
+    ) -> None:
+        self._ledger, self._recipe, self._index, self._record, self._through = ledger, recipe, index, record, through
 
     def __call__(self, piece: Piece) -> Iterator[pa.Table]:
         """IMAGES rows with the column ASK; images that lack nothing are left out."""
@@ -231,6 +234,7 @@ class MissingFilter:
             after = piece.renewed().places(self._ledger.run)
             rows = [row | {"place": place_key(a)} for row, a, b in zip(seen, before, after, strict=True) if a == b]
             self._ledger.commit_digests(pa.Table.from_pylist(rows, schema=DIGEST_CACHE))
+        self._through(before[0] if before else "")
 
 
 def some_pieces(listing: ImageListing, pieces: Sequence[Piece]) -> ImageListing:

@@ -19,10 +19,12 @@ class Group:
 
     deaths: that its rows have seen.
     number: tells groups apart.
+    last: comes when a row has passed since the process began, if any waits: that one shows that the engine works.
     """
 
     deaths: int
     number: int
+    last: bool = False
 
 
 FREE = Group(-1, 0)  # of rows under no suspicion
@@ -37,6 +39,7 @@ class Admission:
 
     size: int
     _inside: int = 0
+    _passed: bool = False
     _now: Group = FREE
     _waiting: Counter[Group] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -66,6 +69,7 @@ class Admission:
         """A row that was let in is done; one of those who listen is told, all of them where groups take turns."""
         with self._lock:
             self._inside -= 1
+            self._passed = True
             taking_turns = self._now != FREE or any(rows > 0 for group, rows in self._waiting.items() if group != FREE)
             told = list(self._listeners) if taking_turns else list(self._listeners)[:1]
             self._listeners.rotate(-1)
@@ -92,6 +96,8 @@ class Admission:
     def _next(self) -> Group:
         """Whose turn it is. A group stays until its rows are out, free rows until suspects wait."""
         suspects = [group for group, rows in self._waiting.items() if rows > 0 and group != FREE]
+        if not self._passed and self._waiting[FREE] > 0:
+            suspects = [group for group in suspects if not group.last]
         if self._inside:
             return self._now if self._now != FREE or not suspects else Group(-2, 0)
-        return min(suspects, default=FREE)
+        return min(suspects, key=lambda group: (group.last, group), default=FREE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -88,21 +88,23 @@ class WorkStream:
             ReidRayError: the engine is lost for good.
         """
         inbox: _Inbox = queue.SimpleQueue()
-        waiting = deque(sorted(works, key=lambda work: (work.group == FREE, work.group)))
+        lines: dict[Group, deque[Work]] = defaultdict(deque)
         running: dict[str, _Running] = {}
-        for work in waiting:
+        for work in works:
+            lines[work.group].append(work)
             self._gate.announce(work.group, 1)
         try:
             with self._gate.listening(lambda: inbox.put(None)):
-                while waiting:
-                    while waiting and self._gate.try_enter(waiting[0].group):
-                        self._enter(waiting.popleft(), running, inbox, done)
+                while any(lines.values()):
+                    for group, line in lines.items():
+                        while line and self._gate.try_enter(group):
+                            self._enter(line.popleft(), running, inbox, done)
                     self._take_answer(running, inbox, done)
             while running:
                 self._take_answer(running, inbox, done)
         finally:
-            for work in waiting:
-                self._gate.withdraw(work.group, 1)
+            for group, line in lines.items():
+                self._gate.withdraw(group, len(line))
 
     def _enter(self, work: Work, running: dict[str, _Running], inbox: _Inbox, done: Callable[[Work, Rows], None]) -> None:
         if work.group != FREE:  # what was finished beside it must not be lost with it

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from refusals import refused
 
-from reid_ray.caption.ledger.attempt_board import AttemptBoard
+from reid_ray.caption.ledger.attempt_board import AttemptBoard, Lessons, Rest, all_of
 from reid_ray.caption.streaming.admission import FREE
 from reid_ray.errors import EngineDownError
 
@@ -16,8 +16,8 @@ from reid_ray.errors import EngineDownError
 class Actor:
     """Holds rows and works through them; dies with what is in its engine whenever a deadly one is there."""
 
-    def __init__(self, board, name, rows, *, deadly=(), capacity=64, broken=False):
-        self.board, self.name, self.rows = board, name, list(rows)
+    def __init__(self, board, name, rows, *, deadly=(), capacity=64, broken=False, device=None):
+        self.board, self.name, self.rows, self.device = board, name, list(rows), device
         self.deadly, self.capacity, self.broken = set(deadly), capacity, broken
         self.made, self.given_up, self.deaths, self.lost = [], {}, 0, 0
         self.back = None
@@ -25,7 +25,7 @@ class Actor:
 
     def live(self):
         """One process from its start to its end: True if it came through."""
-        start = self.board.begin(self.name, self.in_flight)
+        start = self.board.begin(self.name, self.in_flight, device=self.device)
         if start.broken is not None:
             self.back = [row for row in self.rows if row not in self.made]
             return True
@@ -35,7 +35,8 @@ class Actor:
         self.given_up |= verdicts.given_up
         todo = [row for row in todo if row not in verdicts.given_up]
         suspects = sorted({verdicts.groups[row] for row in todo if row in verdicts.groups})
-        groups = [[row for row in todo if verdicts.groups.get(row, FREE) == group] for group in [*suspects, FREE]]
+        turns = [*(g for g in suspects if not g.last), FREE, *(g for g in suspects if g.last)]
+        groups = [[row for row in todo if verdicts.groups.get(row, FREE) == group] for group in turns]
         for group in groups:
             for at in range(0, len(group), self.capacity):
                 together = group[at : at + self.capacity]
@@ -124,18 +125,106 @@ def test_a_broken_actor_among_healthy_ones_hands_its_rows_back_and_none_is_given
     assert bad.deaths == 4
     assert bad.back == rows(64)
     assert bad.given_up == {}
-    assert list(board.broken()) == ["bad"]
-    assert "while others made some" in board.broken()["bad"]
+    assert list(board.lessons().broken) == ["bad"]
+    assert "while others made some" in board.lessons().broken["bad"]
 
 
 def test_a_broken_actor_with_a_single_row_gives_it_back_and_in_a_pool_of_its_own_gives_it_up():
     board = AttemptBoard()
     board.begin("good")
-    board.made("good", 5)
     bad = Actor(board, "bad", rows(1), broken=True).run()
     assert (bad.back, bad.given_up) == (rows(1), {})
     alone = Actor(AttemptBoard(), "alone", rows(1), broken=True).run()
     assert list(alone.given_up) == rows(1)
+
+
+def test_a_device_that_breaks_midway_does_not_cost_the_single_row_that_it_holds_then():
+    board = AttemptBoard()
+    for name in ("good", "bad"):
+        assert Actor(board, name, rows(100), device=name).live()
+    bad = Actor(board, "bad", rows(1, 100), broken=True, device="bad").run()
+    assert (bad.back, bad.given_up, bad.deaths) == (rows(1, 100), {}, 2)
+    past = all_of(Lessons(), [board.lessons()])
+    assert (list(past.devices), past.unconfirmed) == (["bad"], {"row 0100": "bad"})
+
+    later = AttemptBoard(past=past)
+    assert Actor(later, "elsewhere", rows(1, 100), device="good").run().made == rows(1, 100)
+    assert list(all_of(past, [later.lessons()]).devices) == ["bad"]
+
+
+def test_a_row_that_ends_the_engines_of_two_devices_is_given_up_and_the_first_device_is_under_no_suspicion_any_more():
+    board = AttemptBoard()
+    board.begin("good", device="good")
+    first = Actor(board, "first", rows(1), deadly=rows(1), device="first").run()
+    assert (first.back, first.deaths) == (rows(1), 2)
+    past = all_of(Lessons(), [board.lessons()])
+    later = AttemptBoard(past=past)
+    second = Actor(later, "second", rows(60), deadly=rows(1), device="good").run()
+    assert (list(second.given_up), second.deaths) == (rows(1), 1)
+    assert second.made == rows(59, 1)
+    assert not all_of(past, [later.lessons(), AttemptBoard(past=past).lessons()]).devices
+
+
+def test_the_last_of_many_suspects_is_not_given_up_before_another_row_was_made():
+    names = rows(65)
+    board = AttemptBoard()
+    board.begin("another")
+    actor = Actor(board, "a", names, deadly=[names[63]]).run()  # of the first 64 it is the last; one is under no suspicion
+    assert list(actor.given_up) == [names[63]]
+    assert sorted(actor.made) == sorted(set(names) - {names[63]})
+    assert not board.lessons().broken
+
+
+def test_an_actor_where_one_was_broken_waits_while_others_work_and_works_with_a_short_rope_if_there_are_none():
+    now = [0.0]
+    past = Lessons(devices={"node: 0": "its engine died"})
+    board = AttemptBoard(past=past, clock=lambda: now[0])
+    assert board.begin("x", device="node: 0").broken == "its engine died"
+    assert board.begin("y", device="node: 1").broken is None
+    board.started("y")
+    board.take("y", rows(1))
+    now[0] = 1000.0
+    assert board.rest("x") == Rest.WAIT
+    board.done("y", rows(1))
+    assert not board.lessons().broken  # it is not told of twice
+    for deaths in range(4):  # now the other breaks
+        board.made("x", deaths == 0)
+        board.begin("y", device="node: 1")
+    assert board.rest("x") == Rest.WORK
+    board.started("x")
+    board.take("x", rows(1))
+    board.begin("z", device="node: 2")
+    board.made("z", 1)
+    assert board.begin("x", rows(1), device="node: 0").broken is not None
+    assert set(board.lessons().devices) == {"node: 0", "node: 1"}
+
+
+def test_a_broken_actor_hands_back_when_the_source_is_through_and_not_when_others_wait_for_it():
+    now = [0.0]
+    board = AttemptBoard(parts=2, clock=lambda: now[0])
+    good = Actor(board, "good", rows(10))
+    board.begin("good")
+    board.made("good", 1)
+    Actor(board, "bad", rows(64, 10), broken=True)
+    board.begin("bad")
+    for _ in range(4):
+        board.begin("bad")
+        board.made("good", 1)
+    assert list(board.lessons().broken) == ["bad"]
+    board.read("one")
+    for slow in range(1, 40):  # a batch every 20 s
+        assert board.rest("bad") == Rest.WAIT
+        now[0] = 20.0 * slow
+        board.take("good", rows(10))
+        assert board.rest("bad") == Rest.WAIT
+        board.done("good", rows(10))
+    board.read("one")
+    assert board.rest("bad") == Rest.WAIT
+    now[0] += 10
+    assert board.rest("bad") == Rest.WAIT
+    board.read("two")
+    assert board.rest("bad") == Rest.HAND_BACK
+    assert not good.made
 
 
 def test_sixteen_rows_given_up_with_none_made_between_are_the_engines_fault():
@@ -144,18 +233,15 @@ def test_sixteen_rows_given_up_with_none_made_between_are_the_engines_fault():
         Actor(AttemptBoard(), "a", names, deadly=names, capacity=1).run()
 
 
-def test_what_an_actor_says_before_it_ends_is_the_reason_and_rows_are_held_until_they_are_done():
+def test_what_an_actor_says_before_it_ends_is_the_reason():
     board = AttemptBoard()
     for actor in "ab":
         board.begin(actor)
         board.started(actor)
     board.take("a", ["x"])
-    assert board.others_hold("b")
-    assert not board.others_hold("a")
     for reason in ("RuntimeError: no more", "RuntimeError: again"):
+        board.made("a", 1)
         board.explain("a", reason)
         board.begin("a", ["x"])
         board.started("a")
     assert board.take("a", ["x"]).given_up == {"x": "RuntimeError: again"}
-    board.done("a", ["x"])
-    assert not board.others_hold("b")

@@ -38,7 +38,10 @@ class TouchedPiece(FilePiece):
 def written_down(ledger: Ledger, piece: FilePiece, monkeypatch) -> set[bytes]:
     index = read_index(ledger, retry_failed=True)
     monkeypatch.setattr(ray, "get", lambda given: given)  # in this process there is no object store to get it from
-    assert sum(table.num_rows for table in MissingFilter(ledger, RECIPE, index, record=True)(piece)) == len(piece.names)
+    through: list[str] = []
+    claim = MissingFilter(ledger, RECIPE, index, record=True, through=through.append)
+    assert sum(table.num_rows for table in claim(piece)) == len(piece.names)
+    assert len(through) == 1
     return {place for file in ledger.digest_files() for place in pq.read_table(file)["place"].to_pylist()}
 
 

@@ -152,6 +152,26 @@ def test_suspects_are_with_the_engine_in_their_group_alone_the_least_suspected_f
     assert {"e", "f", "g", "h"} in together
 
 
+def test_a_suspect_that_comes_last_waits_for_one_free_row_and_for_no_more(stream_of):
+    engine = SteppingEngine(capacity=2)
+    stream, _, _ = stream_of(engine, size=2)
+    works = [Work(name, asks(name, 2).converse, group=Group(3, 9, last=True) if name == "a" else FREE) for name in "abcdef"]
+    works += [Work("g", asks("g", 2).converse, group=Group(1, 1))]
+    names = [work.name for work, _ in finished(stream, works)]
+    assert names[0] == "g"  # another suspect has shown that the engine works
+    assert names[1] == "a"
+    assert all(len(step) == 1 for step in engine.history if "a/0" in step)
+    gate = Admission(2)
+    last = Group(3, 9, last=True)
+    gate.announce(last, 1)
+    gate.announce(FREE, 2)
+    assert not gate.try_enter(last)
+    assert gate.try_enter(FREE)
+    gate.leave()
+    assert not gate.try_enter(FREE)
+    assert gate.try_enter(last)
+
+
 def test_free_rows_of_another_call_wait_while_suspects_do(stream_of):
     engine = SteppingEngine(capacity=8, step_s=0.01)
     stream, _, _ = stream_of(engine, size=8)
