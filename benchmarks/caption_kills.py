@@ -6,24 +6,30 @@ same command; a dead node comes back. When a job has come to its end, its table 
 The engine is vLLM itself, with a line in a log for every question, from which the share of work done twice is counted. With --engine
 scripted, answers are drawn from the question's name instead, after steps that take time and no core (caption_engines/scripted_gpu.py):
 an actor then starts in a tenth of the time, so that an hour holds more kills of everything around the engine. With --broken, one actor
-of each driver has an engine that fails at every request, as a broken GPU does: its rows must come from the others.
+of each driver has an engine that fails at every request, as a broken GPU does: its rows must come from the others. With --s3, images,
+ledger and output lie in a bucket of an S3 server on this machine (caption_engines/kill_places.py).
 
     python benchmarks/caption_kills.py --out benchmarks/results/caption_kills-DATE.json --kills 100 --state /tmp/kills
     python benchmarks/caption_kills.py --out benchmarks/results/caption_kills_many-DATE.json --engine scripted --actors 16 --broken \
         --images 20000 --kills 200 --every 30 --state /tmp/kills
+    python benchmarks/caption_kills.py --out benchmarks/results/caption_kills_s3-DATE.json --engine scripted --actors 16 --broken \
+        --images 4000 --kills 50 --every 15 --s3
     python benchmarks/caption_kills.py --quick --out build/bench/caption_kills.json
 
 What happened is appended to the state folder as it happens: the same command goes on where it stopped, with --kills 0 it writes the
-table of what was done so far, and a file named "enough" in that folder tells it to kill no more and see the last job to its end.
+table of what was done so far, and a file named "enough" in that folder tells it to kill no more and see the last job to its end; --for
+does the same after so many seconds. Of several --state folders the first is worked in, and what all of them tell is summed. What an S3
+server holds ends with its process, so there a folder is one command's.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -38,6 +44,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.caption_engines.kill_places import Places, S3Server
 from benchmarks.caption_engines.logged_engine import EngineToBe, Setting
 from benchmarks.harness import Report, run_benchmark
 from reid_ray.caption.config import CaptionJob
@@ -57,14 +64,15 @@ MOST_FAILURES = 5  # of a job's drivers, one after the other with nothing new on
 
 def job_config(state: Path, name: str, address: str | None, setting: Setting) -> CaptionJob:
     pool = {"replicas": setting.actors, "batch_size": 16} | ({} if setting.actors == 2 else {"num_cpus": 0.1})
+    places = Places(state, setting.endpoint)
     greedy = {"instructions": ["static", "dynamic"], "pool": pool}
     values = {
         "images.source": "parquet",
-        "images.path": str(state / "images"),
+        "images.path": places.of("images"),
         "images.readers": 1,
         "captioners": json.dumps({"main": greedy}),
         "rewriter.share": 0,
-        "output.path": str(state / name),
+        "output.path": places.of(name),
         "output.if_exists": "reuse",
         "ray.address": address or "null",
     }
@@ -126,16 +134,16 @@ class GaveUpError(Exception):
 class Life:
     """One job from its first start to its end, over as many drivers as it takes."""
 
-    def __init__(self, state: Path, name: str, nodes: TwoNodes) -> None:
-        self._state, self._name, self._nodes = state, name, nodes
+    def __init__(self, places: Places, name: str, nodes: TwoNodes) -> None:
+        self._places, self._state, self.name, self._nodes = places, places.state, name, nodes
         self._failures: list[int] = []  # blocks on disk when a driver failed, one after the other
-        self.out, self.log = state / name, state / f"{name}.asked"
+        self.log = self._state / f"{name}.asked"
         self._driver: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start a driver; always the same command."""
-        command = [sys.executable, __file__, "--drive", str(self._state), self._name, self._nodes.address]
-        with open(self._state / f"{self._name}.log", "ab") as log:
+        command = [sys.executable, __file__, "--drive", str(self._state), self.name, self._nodes.address]
+        with open(self._state / f"{self.name}.log", "ab") as log:
             self._driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def finished(self) -> bool:
@@ -146,11 +154,11 @@ class Life:
         """
         code = self._running.poll()
         if code not in (None, 0):
-            said = (self._state / f"{self._name}.log").read_text(errors="replace").strip().splitlines()[-1:]
-            append(self._state / "events.jsonl", event="driver failed", job=self._name, code=code, said=said)
+            said = (self._state / f"{self.name}.log").read_text(errors="replace").strip().splitlines()[-1:]
+            append(self._state / "events.jsonl", event="driver failed", job=self.name, code=code, said=said)
             self._failures.append(self.committed())
             if self._failures[-MOST_FAILURES:] == [self._failures[-1]] * MOST_FAILURES:
-                raise GaveUpError(f"{self._name}: {MOST_FAILURES} drivers failed, the last one: {' '.join(said)}")
+                raise GaveUpError(f"{self.name}: {MOST_FAILURES} drivers failed, the last one: {' '.join(said)}")
             self.start()
         return code == 0
 
@@ -174,7 +182,7 @@ class Life:
 
     def committed(self) -> int:
         """Batches on disk."""
-        return len(list((self._state / f".{self._name}.ledger" / "rows").glob("[bp]*.parquet")))
+        return self._places.blocks(self.name)
 
     def stop(self) -> None:
         """End the driver if it runs."""
@@ -196,10 +204,10 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
-def compared(reference: Path, disturbed: Path) -> dict[str, int]:
+def compared(places: Places, disturbed: str) -> dict[str, int]:
     """Rows of a finished run against those of the undisturbed one."""
-    expected = {row["caption_id"]: row for row in read_table(reference / "captions", CAPTIONS).to_pylist()}
-    rows = read_table(disturbed / "captions", CAPTIONS).to_pylist()
+    expected = {row["caption_id"]: row for row in read_table(places.captions(UNDISTURBED), CAPTIONS).to_pylist()}
+    rows = read_table(places.captions(disturbed), CAPTIONS).to_pylist()
     found = Counter(row["caption_id"] for row in rows)
     differing = [row for row in rows if row["caption_id"] in expected and any(row[n] != expected[row["caption_id"]][n] for n in COMPARED)]
     return {
@@ -212,7 +220,9 @@ def compared(reference: Path, disturbed: Path) -> dict[str, int]:
     }
 
 
-def run_kills(state: Path, kills: int, images: int, *, setting: Setting, every_s: float, kinds: Sequence[str] | None = None) -> None:
+def run_kills(
+    state: Path, kills: int, images: int, *, setting: Setting, every_s: float, for_s: float, kinds: Sequence[str] | None = None
+) -> None:
     """Kill until the state folder tells of `kills` kills, and see the last job to its end.
 
     Args:
@@ -221,39 +231,40 @@ def run_kills(state: Path, kills: int, images: int, *, setting: Setting, every_s
         images: in a job.
         setting: which engines, in how many actors; a state folder keeps the one it began with.
         every_s: a kill comes at a random moment of so many seconds after the last.
+        for_s: no kill comes so many seconds after the first may.
         kinds: what is killed, in turn, each time when something new is on disk; None draws at random, whatever has been done.
     """
     events = state / "events.jsonl"
-    nodes = TwoNodes()
+    nodes, places = TwoNodes(), Places(state, setting.endpoint)
     life: Life | None = None
     blocks = 0
     try:
-        prepare(state, images, nodes, setting)
+        prepare(places, images, nodes, setting)
+        stop = time.time() + for_s
         name = unfinished(events) or f"{setting.engine}-{time.time_ns()}"
         while True:
             done = sum(event["event"] == "kill" for event in read_events(events))
-            over = done >= kills or (state / "enough").exists()
+            over = done >= kills or (state / "enough").exists() or time.time() > stop
             if life is None:
                 if over and name != unfinished(events):
                     return
-                life = Life(state, name, nodes)
+                life = Life(places, name, nodes)
                 life.start()
             until = time.time() + random.uniform(0, every_s)
             while not life.finished() and (time.time() < until or (kinds is not None and not over and life.committed() <= blocks)):
                 time.sleep(0.05)
             if life.finished():
-                outcome = compared(state / UNDISTURBED, life.out)
+                outcome = compared(places, life.name)
                 needed = json.loads((state / "undisturbed.json").read_text())["asked"]
-                append(events, event="end", job=life.out.name, asked=life.asked(), needed=needed, **outcome)
-                for left in (life.out, state / f".{life.out.name}.ledger"):
-                    shutil.rmtree(left)
+                append(events, event="end", job=life.name, asked=life.asked(), needed=needed, **outcome)
+                places.remove(life.name)
                 life, blocks, name = None, 0, f"{setting.engine}-{time.time_ns()}"
             elif not over:
                 nodes.mend()
                 kind = random.choice(KINDS) if kinds is None else kinds[done % len(kinds)]
                 asked, blocks = life.asked(), life.committed()
                 if life.kill(kind):
-                    append(events, event="kill", job=life.out.name, kind=kind, asked=asked, blocks=blocks)
+                    append(events, event="kill", job=life.name, kind=kind, asked=asked, blocks=blocks)
     except GaveUpError as error:
         append(events, event="gave up", job="", said=str(error))
     finally:
@@ -262,8 +273,9 @@ def run_kills(state: Path, kills: int, images: int, *, setting: Setting, every_s
         nodes.close()
 
 
-def prepare(state: Path, images: int, nodes: TwoNodes, setting: Setting) -> None:
+def prepare(places: Places, images: int, nodes: TwoNodes, setting: Setting) -> None:
     """Images, and what an undisturbed run makes of them."""
+    state = places.state
     if (state / "undisturbed.json").exists():
         return
     state.mkdir(parents=True, exist_ok=True)
@@ -273,7 +285,8 @@ def prepare(state: Path, images: int, nodes: TwoNodes, setting: Setting) -> None
         with TableWriter(state / "images", IMAGES, rows_per_part=32) as writer:
             for start in range(0, images, 32):
                 writer.append(people.image_table(start, min(start + 32, images)))
-    life = Life(state, UNDISTURBED, nodes)
+    places.put("images")
+    life = Life(places, UNDISTURBED, nodes)
     life.start()
     clock = time.time()
     while not life.finished():
@@ -298,9 +311,9 @@ def unfinished(events: Path) -> str | None:
     return str(told[-1]["job"]) if told and told[-1]["event"] != "end" else None
 
 
-def tell(report: Report, state: Path) -> None:
-    """Rows and claims of what the state folder tells. A job that was never seen to its end counts nowhere."""
-    events = read_events(state / "events.jsonl")
+def tell(report: Report, states: Sequence[Path]) -> None:
+    """Rows and claims of what the state folders tell. A job that was never seen to its end counts nowhere."""
+    events = [event for state in states for event in read_events(state / "events.jsonl")]
     ends = [event for event in events if event["event"] == "end"]
     ended = {event["job"] for event in ends}
     kills = [event for event in events if event["event"] == "kill" and event["job"] in ended]
@@ -316,7 +329,7 @@ def tell(report: Report, state: Path) -> None:
     report.row(job="all", **{f"{kind} kills": of_kind[kind] for kind in KINDS}, **total)
     for name in ("lost", "duplicated", "stale", "other_text", "quarantined"):
         report.claim(f"rows {name} over {len(kills)} kills in {len(ends)} jobs", total[name], "<=", 0)
-    goal = 0.5 if Setting.of(state).engine == "vllm" else 0.1
+    goal = 0.5 if Setting.of(states[0]).engine == "vllm" else 0.1
     report.claim("share of engine work done twice", total["asked"] / max(1, total["needed"]) - 1, "<=", goal)
     gave_up = [event for event in events if event["event"] == "gave up"]
     for event in gave_up:
@@ -335,21 +348,24 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--every", type=float, default=40)
-    parser.add_argument("--state", type=Path)
+    parser.add_argument("--for", type=float, default=math.inf, dest="for_s")
+    parser.add_argument("--state", type=Path, nargs="+")
+    parser.add_argument("--s3", action="store_true")
     parser.add_argument("--engine", choices=("vllm", "scripted"), default="vllm")
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--broken", action="store_true")
     mine, others = parser.parse_known_args()
 
     def run(report: Report, quick: bool) -> None:
-        with tempfile.TemporaryDirectory(prefix="kills") as folder:
-            state = mine.state or Path(folder)
-            setting = Setting(mine.engine, mine.actors, mine.broken)
+        with tempfile.TemporaryDirectory(prefix="kills") as folder, contextlib.ExitStack() as stack:
+            states = mine.state or [Path(folder)]
+            endpoint = stack.enter_context(S3Server()).endpoint if mine.s3 and (quick or mine.kills) else None
+            setting = Setting(mine.engine, mine.actors, mine.broken, endpoint)
             if quick:
-                run_kills(state, len(KINDS), 320, setting=setting, every_s=2, kinds=KINDS)
+                run_kills(states[0], len(KINDS), 320, setting=setting, every_s=2, for_s=math.inf, kinds=KINDS)
             elif mine.kills:
-                run_kills(state, mine.kills, mine.images, setting=setting, every_s=mine.every)
-            tell(report, state)
+                run_kills(states[0], mine.kills, mine.images, setting=setting, every_s=mine.every, for_s=mine.for_s)
+            tell(report, states)
 
     return run_benchmark(__doc__ or "", run, others)
 

@@ -29,6 +29,7 @@ class Setting:
     engine: str  # vllm or scripted
     actors: int
     broken: bool  # one actor's engine fails at every request
+    endpoint: str | None = None  # of the S3 server on which everything lies
 
     @classmethod
     def of(cls, state: Path) -> Setting:

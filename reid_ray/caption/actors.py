@@ -103,8 +103,8 @@ class EngineActor:
         in_flight, traceback = (_records() / f"{place.ledger.run}-{self._actor}.{kind}" for kind in ("rows", "traceback"))
         hung = how_it_hung(traceback, timeout_s=place.config.batch_timeout_s)
         begun = place.board.begin(self._actor, left_by(in_flight), hung, this_device())
-        self._broken = begun.broken is not None and self._rest() != Rest.WORK
-        if self._broken:
+        self._broken = None if begun.broken is None or self._hand_back() == Rest.WORK else begun.broken
+        if self._broken is not None:
             return
         engine, scorer = start()
         place.board.started(self._actor)
@@ -151,8 +151,8 @@ class EngineActor:
         ids = pa.array([name for task in tasks for name in task.ids], pa.string())
         return self._earlier.filter(pc.is_in(self._earlier[self._place.ledger.form.name], ids))
 
-    def _rest(self) -> Rest:
-        """What a broken actor is to do, once it is to do anything: Ray Data hands an actor nothing that is starting, or has enough."""
+    def _hand_back(self) -> Rest:
+        """Return when a broken actor is to do something: Ray Data hands none more meanwhile, for it is starting, or has enough."""
         while (rest := self._place.board.rest(self._actor)) == Rest.WAIT:
             time.sleep(_LOOK_AGAIN_S)
         return rest
@@ -202,8 +202,8 @@ class CaptionActor(EngineActor):
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """The captions of a batch of images."""
-        if self._broken:
-            self._rest()
+        if self._broken is not None:
+            self._hand_back()
             return LEDGER.empty_table()
         return self._run([self._task(row, ImageAsk.from_column(row.pop(ASK.name))) for row in images.to_pylist()])
 
@@ -257,8 +257,8 @@ class RewriteActor(EngineActor):
 
     def __call__(self, captions: pa.Table) -> pa.Table:
         """A batch of captions and their rewrites."""
-        if self._broken:
-            self._rest()
+        if self._broken is not None:
+            self._hand_back()
             return captions
         tasks = [self._task(row) for row in captions.filter(pc.equal(captions["status"], "ok")).to_pylist()]
         return pa.concat_tables([captions, self._run([task for task in tasks if task.ids])])
