@@ -9,6 +9,7 @@ from reid_ray.data.containers.image_names import restored
 from reid_ray.data.formats.config import READERS, Format, SourceConfig
 from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped
 from reid_ray.storage.file_systems import Store, open_store
+from reid_ray.storage.object_store.pointer import reading_place
 
 __all__ = ["Caption", "ImageRecord", "Records", "Skipped", "read_source", "reader_of"]
 
@@ -23,8 +24,10 @@ def reader_of(format: Format) -> Callable[[Store, SourceConfig], Records]:
 def read_source(source: SourceConfig) -> Records:
     """The records of a data set, streaming, in an order that does not change from run to run; of an export, under the ids it came from.
 
+    Of a job's output at a store, those of the result that its pointer names.
+
     Raises:
         DataError: the address or the layout cannot be used at all.
     """
-    store = open_store(source.path)
+    store = open_store(reading_place(source.path))
     yield from restored(reader_of(source.format)(store, source), store)

@@ -53,6 +53,12 @@ def is_run_folder(name: object) -> bool:
     return isinstance(name, str) and _RUN.fullmatch(name) is not None
 
 
+def place_name(root: str) -> str:
+    """What a folder is called: its last name, or of a run's folder that of its output."""
+    *_, above, last = ["", *root.split("/")]
+    return above if is_run_folder(last) else last
+
+
 def pointer_in(data: bytes, *, origin: str) -> Pointer | None:
     """The pointer that an object holds, or None if it is none of ours.
 

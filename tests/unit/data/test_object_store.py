@@ -14,12 +14,17 @@ import pytest
 from bucket import s3_server
 from refusals import refused
 
+from reid_ray.caption.existing.row_ranges import row_ranges
 from reid_ray.config.common import ImagesConfig, OutputConfig
 from reid_ray.data.export.config import ExportJob
 from reid_ray.data.export.job import run_export
 from reid_ray.data.failures import FAILURES
+from reid_ray.data.formats.config import SourceConfig
+from reid_ray.data.formats.registry import read_source
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.job import run_ingest
+from reid_ray.data.lint.config import LintJob
+from reid_ray.data.lint.job import run_lint
 from reid_ray.data.pieces import MAX_FILE_BYTES, SETTLED_S, FilePiece, pack_names
 from reid_ray.data.sources import image_listing, iter_images
 from reid_ray.errors import DataError
@@ -68,6 +73,37 @@ def test_tables_and_tar_shards_read_back_from_s3(trees, tmp_path, s3):
     run_export(ExportJob.model_validate({"tables": tables, "format": "webdataset", "samples_per_shard": 20, "output": output}))
     ingest("webdataset", s3.put(tmp_path / "shards", "shards"), tmp_path / "unpacked")
     assert images_of(tmp_path / "unpacked").sort_by("image_id").equals(images_of(tmp_path / "first").sort_by("image_id"))
+
+
+def test_every_reader_of_tables_follows_an_outputs_pointer_to_the_result_that_it_names(trees, tmp_path, s3):
+    ingest("icfg_pedes", trees.icfg_pedes(), tmp_path / "tables")
+    here, there = str(tmp_path / "tables"), s3.put_output(tmp_path / "tables", "outputs/tables")
+    s3.write("outputs/tables/run-" + "0" * 32 + "/images/part-0.parquet", b"left by a run that died")
+
+    def inside(place, name):
+        path, mark, options = place.partition("?")
+        return f"{path}/{name}{mark}{options}"
+
+    def linted(place, out):
+        output = {"path": str(tmp_path / out), "if_exists": "replace"}
+        job = {"source": {"format": "parquet", "path": place}, "load": {"processes": 0, "threads": 2}, "output": output}
+        manifest = run_lint(LintJob.model_validate(job))
+        return manifest["counts"], manifest["facts"]
+
+    readers = {
+        "source": lambda place: [record.image_id for record in read_source(SourceConfig(format="parquet", path=place))],
+        "data set's name": lambda place: {record.dataset for record in read_source(SourceConfig(format="parquet", path=place))},
+        "source of captions": lambda place: [
+            len(record.captions) for record in read_source(SourceConfig(format="parquet", path=inside(here, "images"), captions=place))
+        ],
+        "images": lambda place: without_path(sourced("parquet", inside(place, "images"))),
+        "table": lambda place: read_table(inside(place, "captions"), CAPTIONS).to_pylist(),
+        "ranges of rows": lambda place: [(each.first, each.rows) for each in row_ranges(inside(place, "captions"))],
+        "lint": lambda place: linted(place, "lint"),
+    }
+    found = {name: (read(here), read(there)) for name, read in readers.items()}
+    assert {name: there for name, (_, there) in found.items()} == {name: here for name, (here, _) in found.items()}
+    assert all(here for here, _ in found.values())
 
 
 def test_images_kept_by_path_are_addresses_that_stand_alone(trees, people, tmp_path, s3):

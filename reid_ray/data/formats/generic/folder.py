@@ -13,11 +13,12 @@ from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import ImageRecord, Records, Skipped
 from reid_ray.data.images import is_image_name
 from reid_ray.storage.file_systems import Store
+from reid_ray.storage.object_store.pointer import place_name
 
 
 def read_folder(store: Store, source: SourceConfig) -> Records:
     """One record per file in sorted order, folder by folder; image_id is the path relative to the folder."""
-    dataset = source.name or store.root.rpartition("/")[2]
+    dataset = source.name or place_name(store.root)
     pattern = re.compile(source.pattern) if source.pattern else None
     number = 0
     for path in store.walk():

@@ -20,7 +20,7 @@ from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, 
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IDENTITY_COLUMNS, IMAGES, conform
 from reid_ray.storage.file_systems import Store, open_file_store, open_store
-from reid_ray.storage.object_store.pointer import reading_place
+from reid_ray.storage.object_store.pointer import place_name, reading_place
 from reid_ray.storage.table_files import TableFile
 from reid_ray.versions import check_table
 
@@ -37,7 +37,7 @@ def read_parquet(store: Store, source: SourceConfig) -> Records:
     Raises:
         DataError: there is no Parquet file, or a column has the wrong type.
     """
-    dataset = source.name or store.root.rpartition("/")[2]
+    dataset = source.name or place_name(store.root)
     images = store.child("images") if store.is_folder("images") else store
     with CaptionStore() as captions:
         if source.captions is not None:

@@ -23,6 +23,7 @@ from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, 
 from reid_ray.data.images import is_image_name
 from reid_ray.errors import DataError
 from reid_ray.storage.file_systems import Store
+from reid_ray.storage.object_store.pointer import place_name
 from reid_ray.storage.regular_files import raise_if_system
 
 IMAGE_ID = "reid_ray_image_id"  # in a .json that ShardWriter wrote: the id that the image came from, of which the key need not be a part
@@ -36,7 +37,7 @@ def read_webdataset(store: Store, source: SourceConfig) -> Records:
     Raises:
         DataError: there is no shard.
     """
-    dataset = source.name or store.root.rpartition("/")[2]
+    dataset = source.name or place_name(store.root)
     shards = [path for path in store.walk() if path.lower().endswith(_SHARDS)]
     if not shards:
         raise DataError(f"{store}: holds no .tar shard (source.path)")
