@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +29,7 @@ from reid_ray.caption.ledger.config import LedgerConfig
 from reid_ray.caption.ledger.missing import ASK
 from reid_ray.caption.ledger.row_keys import ImageAsk, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import LEDGER, QUARANTINED, Ledger
-from reid_ray.caption.live_metrics import StageMetrics
+from reid_ray.caption.live_metrics import LoadMetrics, LoadReporter, StageMetrics
 from reid_ray.caption.remote_board import RemoteBoard, this_device
 from reid_ray.caption.rewrites import Rewriter
 from reid_ray.caption.streaming.admission import FREE, Admission
@@ -37,6 +37,7 @@ from reid_ray.caption.streaming.engine_loop import EngineLoop, how_it_hung
 from reid_ray.caption.streaming.group_commit import GroupCommit
 from reid_ray.caption.streaming.in_flight import InFlightRecord, left_by
 from reid_ray.caption.streaming.scoring_loop import ScoringLoop
+from reid_ray.caption.streaming.stage_clock import STORAGE
 from reid_ray.caption.streaming.work_stream import Rows, Work, WorkStream
 from reid_ray.errors import ReidRayError
 from reid_ray.model.model_files import resolve_model
@@ -52,6 +53,7 @@ class PassPlace:
     """Where the rows of a pass go, and who keeps account of its actors. Small, and safe to send to them.
 
     ledger: of this run.
+    name: of the pass, for metrics.
     board: keeps the account of attempts and deaths; elsewhere, or in this process.
     config: of the ledger.
     """
@@ -59,6 +61,7 @@ class PassPlace:
     ledger: Ledger
     board: RemoteBoard | AttemptBoard
     config: LedgerConfig
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class CountsRows(Protocol):
 class EngineActor:
     """What such actors share: an engine that is kept fed, rows that become durable in groups, and the account of deaths."""
 
+    stage: ClassVar[str] = "engine"  # names the actors in metrics
+
     def __init__(
         self,
         place: PassPlace,
@@ -116,6 +121,7 @@ class EngineActor:
         self._commit = GroupCommit(self._write, rows=place.config.group_rows, seconds=place.config.group_seconds)
         record = InFlightRecord(in_flight)
         self._stream = WorkStream(self._loop, scoring, gate=gate, record=record, flush=self._commit.flush, explain=self._explain)
+        self._load = LoadReporter(self._stream.account, place.board, self._actor, LoadMetrics(self.stage, place.name))
         self._startup: float | None = time.perf_counter() - clock
 
     def _run(self, tasks: Sequence[RowTask]) -> pa.Table:
@@ -141,8 +147,10 @@ class EngineActor:
         except ReidRayError:
             self._commit.flush()  # what was finished is not made again
             raise
-        self._commit.wait(group)
+        with self._loop.clock.at(STORAGE):
+            self._commit.wait(group)
         board.done(self._actor, [task.name for task in tasks])
+        self._load.tell()
         self._metrics.count(pa.concat_tables([rows_there.slice(0, 0), *tables[1:]]), time.perf_counter() - clock)
         return pa.concat_tables(tables)
 
@@ -188,6 +196,8 @@ class CaptionActor(EngineActor):
         engine: used instead of a vLLM engine of `config`.
     """
 
+    stage = "captioner"
+
     def __init__(
         self, captioner: dict[str, Any], config: CaptionerConfig, *, place: PassPlace, engine: ChatEngine | StreamingEngine | None = None
     ) -> None:
@@ -198,7 +208,7 @@ class CaptionActor(EngineActor):
                 return streaming(engine, capacity=config.engine.max_num_seqs), None
             return start_engine(config, images=1, field=f"captioners.{captioner['name']}"), None
 
-        super().__init__(place, StageMetrics("captioner"), start=start, requests=len(config.instructions))
+        super().__init__(place, StageMetrics(self.stage), start=start, requests=len(config.instructions))
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """The captions of a batch of images."""
@@ -229,6 +239,8 @@ class RewriteActor(EngineActor):
         scorer: used instead of the sentence encoder of `faithfulness`.
     """
 
+    stage = "rewriter"
+
     def __init__(
         self,
         config: RewriterConfig,
@@ -253,7 +265,7 @@ class RewriteActor(EngineActor):
             encoder = resolve_model(faithfulness.model, field="faithfulness.model")
             return model, SentenceEncoder(encoder, revision=faithfulness.revision)
 
-        super().__init__(place, StageMetrics("rewriter"), start=start, requests=config.count)
+        super().__init__(place, StageMetrics(self.stage), start=start, requests=config.count)
 
     def __call__(self, captions: pa.Table) -> pa.Table:
         """A batch of captions and their rewrites."""

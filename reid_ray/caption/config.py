@@ -11,7 +11,7 @@ from reid_ray.caption.filters.config import ValidationConfig
 from reid_ray.caption.ledger.config import LedgerConfig
 from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig, PoolConfig, RayConfig, StorableOutputConfig
-from reid_ray.config.paths import LocalPath, PathOrName
+from reid_ray.config.paths import LocalPath, PathOrAddress, PathOrName
 
 
 class VllmConfig(Section):
@@ -209,3 +209,6 @@ class CaptionJob(RewritingJob):
 
     images: ImagesConfig = ImagesConfig()
     captioners: Captioners = Field({"main": CaptionerConfig()}, min_length=1, description=CAPTIONERS_ARE)
+    plan: PathOrAddress | None = Field(
+        None, description="output folder of a plan job for these captioners: the run ends with its GPU-hours beside those that plan says"
+    )

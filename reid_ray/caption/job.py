@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from reid_ray.caption.actors import CaptionActor, RewriteActor
 from reid_ray.caption.config import CaptionJob
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
 from reid_ray.caption.engines.vllm_engine import model_facts
@@ -16,6 +17,8 @@ from reid_ray.caption.ledger.content_keys import digest
 from reid_ray.caption.ledger.write_ahead_log import delete_ledger, open_ledger
 from reid_ray.caption.mine.patterns import load_templates
 from reid_ray.caption.passes import CaptionRun
+from reid_ray.caption.plan.hours import Passes
+from reid_ray.caption.plan.spent import Stages, planned_hours, planned_passes, resources, resources_in_words
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.tally import Tally, run_facts
 from reid_ray.config.common import PoolConfig
@@ -26,7 +29,7 @@ from reid_ray.errors import DataError
 from reid_ray.model.hub_models import NamesModel, fetch_models
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
-from reid_ray.storage import JobOutput, TableWriter
+from reid_ray.storage import JobOutput, TableWriter, read_manifest
 from reid_ray.terminal.own_lines import say
 
 CAPTIONS_FOLDER = "captions"
@@ -45,7 +48,7 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | No
         ReidRayError: images, models or resources that the job cannot run with, before any actor starts; or another run of this
             output is alive.
     """
-    models = _check_models(config)
+    models, planned = _check_models(config), _planned(config)
     templates = {name: load_templates(c.templates) for name, c in config.captioners.items() if c.templates is not None}
     listing = image_listing(config.images, states=True)
     own = {name: digest(sorted(wordings.items())) for name, wordings in templates.items()}
@@ -67,11 +70,40 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | No
             output.facts["ledger"] = run.make()
             output.timings["pipeline_seconds"] = time.perf_counter() - clock
             _publish(run, output)
+            held = _held(run, config)
+            output.facts["resources"] = resources(held, planned and planned_hours(*planned, run.made, _replicas(config)))
             manifest = output.manifest()
         if not config.ledger.keep:
             delete_ledger(ledger)
+    if held:
+        say(f"caption: {resources_in_words(manifest['facts']['resources'], held)}")
     say(f"caption: images: {output.counts}; {_in_words(manifest['facts'])} -> {config.output.path}")
     return manifest
+
+
+def _stages(config: CaptionJob) -> list[str]:
+    return [CaptionActor.stage, *([RewriteActor.stage] if config.rewriter.share else [])]
+
+
+def _planned(config: CaptionJob) -> tuple[Passes, float] | None:
+    if config.plan is None:
+        return None
+    return planned_passes(read_manifest(config.plan), config.captioners, stages=_stages(config), origin=config.plan)
+
+
+def _held(run: CaptionRun, config: CaptionJob) -> dict[str, Stages]:
+    """What the actors of each captioner's passes did, and what each of them held."""
+    pools = {
+        name: {CaptionActor.stage: section.pool, RewriteActor.stage: config.rewriter.pool} for name, section in config.captioners.items()
+    }
+    return {name: {stage: (facts, pools[name][stage]) for stage, facts in spent.items()} for name, spent in run.spent.items() if spent}
+
+
+def _replicas(config: CaptionJob) -> dict[str, dict[str, int]]:
+    return {
+        name: {CaptionActor.stage: section.pool.replicas, RewriteActor.stage: config.rewriter.pool.replicas}
+        for name, section in config.captioners.items()
+    }
 
 
 def _publish(run: CaptionRun, output: JobOutput) -> None:

@@ -5,6 +5,7 @@ Knows the stages' order and their actors; what is missing is found by missing.py
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,9 @@ from reid_ray.caption.ledger.missing import (
 from reid_ray.caption.ledger.publish import published_rows
 from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import Index, Ledger, read_index
+from reid_ray.caption.live_metrics import pass_line
 from reid_ray.caption.remote_board import Broken, RemoteBoard, remote_board
+from reid_ray.caption.streaming.pass_account import PassFacts
 from reid_ray.caption.tally import Tally
 from reid_ray.data.execution import actor_pool
 from reid_ray.data.sources import ImageListing, read_images
@@ -67,8 +70,10 @@ class CaptionRun:
     ) -> None:
         self._config, self.listing, self._ledger = config, listing, ledger
         self._models, self._templates, self._engine = models, templates, engine
-        self._boards: list[RemoteBoard] = []  # of the passes so far
+        self._boards: dict[str, RemoteBoard] = {}  # stage -> account of the pass that runs
         self._broken = Broken("caption")
+        self.spent: dict[str, dict[str, PassFacts]] = {name: {} for name in config.captioners}  # captioner -> stage -> of all its passes
+        self.made: Counter[str] = Counter()  # captioner -> images that this run captioned
         self.throughput: dict[str, dict[str, Any]] = {}  # captioner -> what its last pass did a second; see Tally.throughput
         self._rewrites = (
             RewriteRecipe(
@@ -116,8 +121,7 @@ class CaptionRun:
                     raise DataError(f"{self.listing.origin}: changes while it is being read; run the command again when it has settled")
                 left += 1
                 made += self._execute(name, plan, index, record=bool(view.unknown))
-                handed_back |= self._broken.seen(self._boards)
-                self._boards.clear()
+                handed_back |= self._broken.seen(list(self._boards.values()))
             if not left:
                 break
             changes += not handed_back
@@ -137,18 +141,25 @@ class CaptionRun:
 
     def _execute(self, name: str, plan: PassPlan, index: Index, *, record: bool) -> int:
         """Run one pass over what it lacks; returns the rows made."""
+        self._boards.clear()
         captions = self._captions(name, plan, index, record=record)
         if self._rewrites is not None:
-            captions = self._rewritten(captions, plan.pending, index)
+            captions = self._rewritten(name, captions, plan.pending, index)
         tally = Tally()
         assert captions is not None  # a plan that is not done has one or the other
-        with progress_bar(f"caption {name}", self.listing.count, initial=self.listing.count - plan.images) as bar:
+        with (
+            progress_bar(f"caption {name}", self.listing.count, initial=self.listing.count - plan.images) as bar,
+            pass_line(bar, self._boards) as line,
+        ):
 
             def see(table: pa.Table) -> None:
-                bar.update(tally.add(table))
-                bar.set_postfix_str(f"{tally.images - tally.outcomes['ok']} failed, {tally.kinds['rewrite ok']} rewrites")
+                images = tally.add(table)
+                line.count(images, f"{tally.images - tally.outcomes['ok']} failed, {tally.kinds['rewrite ok']} rewrites")
 
             made = drained(captions, self._ledger, see)
+        for stage, board in self._boards.items():
+            self.spent[name][stage] = self.spent[name].get(stage, PassFacts()) + board.facts()
+        self.made[name] += tally.images
         self.throughput[name] = tally.throughput()
         return made
 
@@ -159,7 +170,7 @@ class CaptionRun:
 
         config = self._config.captioners[name]
         recipe = self._recipes[name]
-        place = self._place(index, parts=len(plan.unread))
+        place = self._place(CaptionActor.stage, name, index, parts=len(plan.unread))
         claim = MissingFilter(self._ledger, recipe, ray.put(index), record=record, through=place.board.read)
         images = read_images(self._config.images, listing=some_pieces(self.listing, plan.unread), through=claim, engines=config.pool.most)
         arguments = {
@@ -176,12 +187,11 @@ class CaptionRun:
             **actor_pool(config.pool, restarts=-1, calls=calls_at_once(config)),
         )
 
-    def _place(self, index: Index, *, parts: int | None = None) -> PassPlace:
-        board = remote_board(index, past=self._broken.lessons, parts=parts)
-        self._boards.append(board)
-        return PassPlace(self._ledger, board, self._config.ledger)
+    def _place(self, stage: str, name: str, index: Index, *, parts: int | None = None) -> PassPlace:
+        self._boards[stage] = remote_board(index, past=self._broken.lessons, parts=parts)
+        return PassPlace(self._ledger, self._boards[stage], self._config.ledger, name)
 
-    def _rewritten(self, captions: ray.data.Dataset | None, pending: np.ndarray, index: Index) -> ray.data.Dataset:
+    def _rewritten(self, name: str, captions: ray.data.Dataset | None, pending: np.ndarray, index: Index) -> ray.data.Dataset:
         """Rewriting and keeping the faithful are one stage: an unfaithful rewrite is drawn again on the spot."""
         if len(pending):
             earlier = self._earlier(pending)
@@ -194,7 +204,7 @@ class CaptionRun:
             config.rewriter,
             config.faithfulness,
             recipe=self._rewrites,
-            place=self._place(index),
+            place=self._place(RewriteActor.stage, name, index),
             revision=self._models["rewriter"]["revision"],
             engine=self._engine,
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from reid_ray.caption.ledger.attempt_board import AttemptBoard, Lessons, Rest, Start, Suspicion, all_of
 from reid_ray.caption.ledger.write_ahead_log import Index
+from reid_ray.caption.streaming.pass_account import ActorAccount, PassFacts
 from reid_ray.errors import EngineDownError
 from reid_ray.terminal.own_lines import say
 
@@ -57,6 +58,14 @@ class RemoteBoard:
     def rest(self, actor: str) -> Rest:
         """See AttemptBoard."""
         return self._ask("rest", actor)
+
+    def tell(self, actor: str, account: ActorAccount) -> None:
+        """See AttemptBoard."""
+        self._handle.tell.remote(actor, account)
+
+    def facts(self) -> PassFacts:
+        """See AttemptBoard."""
+        return self._ask("facts")
 
     def lessons(self) -> Lessons:
         """See AttemptBoard."""

@@ -228,9 +228,10 @@ def test_pictures_that_kill_hang_or_break_an_engine_are_found_and_cost_nobody_el
     assert "RuntimeError: the engine core is dead" in rows["203.png"]["reason"]
     asked = Counter(engine.asked())
     assert max(asked[bad] for bad in (DEADLY, HANGING, RAISING)) <= 4
-    # Another run tries each once more, alone.
+    # Another run tries each once more, alone, and says of each what the first said.
     run_caption(job(folder, tmp_path / "out", "ledger.batch_timeout_s=1.5"), engine=engine)
     assert sorted(engine.asked()) == [DEADLY, HANGING, RAISING]
+    assert {row["image_id"]: row for row in rows_of(tmp_path / "out")} == rows
 
 
 def test_an_engine_that_says_it_is_down_ends_the_job_in_its_own_words(local_ray, tmp_path):

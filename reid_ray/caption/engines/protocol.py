@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 Conversation = list[dict[str, Any]]  # chat messages in OpenAI's form; a picture is {"type": "image_pil", "image_pil": PIL image}
 
@@ -23,6 +23,23 @@ class Reply:
     tokens: int = 0  # generated
     prompt_tokens: int = 0  # image tokens included
     cached_tokens: int = 0  # of the prompt, found in the prefix cache
+
+
+class EngineLoad(NamedTuple):
+    """Requests that an engine decodes, requests that wait, and the share of its key-value cache in use; None where it does not tell."""
+
+    running: int
+    waiting: int
+    cache_use: float | None
+
+
+@runtime_checkable
+class TellsLoad(Protocol):
+    """Interface (protocol) of an engine that may tell its load, to any thread."""
+
+    def load(self) -> EngineLoad | None:
+        """Its load just now; None if it cannot be told."""
+        ...
 
 
 class StreamingEngine(Protocol):

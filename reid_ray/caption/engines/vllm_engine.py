@@ -19,7 +19,7 @@ from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, Rewrite
 from reid_ray.caption.engines.adapters import adapter_arguments
 from reid_ray.caption.engines.kv_cache import cache_arguments
 from reid_ray.caption.engines.preflight import check_servable
-from reid_ray.caption.engines.protocol import Conversation, Reply, converse
+from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, converse
 from reid_ray.caption.ledger.content_keys import derived_seed
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError, reason_of
@@ -158,6 +158,14 @@ class Engine:
     def abort(self, requests: Sequence[str]) -> None:
         """Have vLLM forget requests."""
         self._llm.llm_engine.abort_request(list(requests))
+
+    def load(self) -> EngineLoad | None:
+        """What vLLM's scheduler has; None where it runs in a process of its own (tensor parallelism)."""
+        core = getattr(self._llm.llm_engine.engine_core, "engine_core", None)
+        if core is None:
+            return None
+        running, waiting = core.scheduler.get_request_counts()
+        return EngineLoad(running, waiting, core.scheduler.get_kv_cache_usage())
 
     def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
         """One reply per conversation, in order; for a process that asks nothing else meanwhile."""

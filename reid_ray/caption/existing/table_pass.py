@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.actors import PassPlace
+from reid_ray.caption.actors import PassPlace, RewriteActor
 from reid_ray.caption.drain import drained
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
 from reid_ray.caption.existing.asked import ASKED, AskedCaptions, parent_keys
@@ -26,6 +26,7 @@ from reid_ray.caption.existing.row_ranges import RowRange, row_ranges
 from reid_ray.caption.ledger.publish import ordered_rows
 from reid_ray.caption.ledger.row_keys import RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import LEDGER, Index, Ledger, as_keys, find, ledger_table, read_index
+from reid_ray.caption.live_metrics import pass_line
 from reid_ray.caption.passes import rewritten
 from reid_ray.caption.remote_board import Broken, RemoteBoard, remote_board
 from reid_ray.caption.rows import STAGED
@@ -130,13 +131,13 @@ class TablePass:
             revision=self._revision,
             engine=self._engine,
         )
-        with progress_bar("rewrite", len(row_N), unit="caption") as bar:
+        with progress_bar("rewrite", len(row_N), unit="caption") as bar, pass_line(bar, {RewriteActor.stage: board}) as line:
 
             def see(table: pa.Table) -> None:
                 rewrites = pc.equal(table["kind"], "rewrite")
                 tally.add(table.filter(rewrites))
-                bar.update(table.num_rows - (pc.sum(rewrites).as_py() or 0))
-                bar.set_postfix_str(f"{tally.kinds['rewrite ok']} kept, {tally.kinds['rewrite unfaithful']} unfaithful")
+                counts = f"{tally.kinds['rewrite ok']} kept, {tally.kinds['rewrite unfaithful']} unfaithful"
+                line.count(table.num_rows - (pc.sum(rewrites).as_py() or 0), counts)
 
             return drained(made_rows, self._ledger, see)
 

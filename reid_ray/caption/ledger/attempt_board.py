@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from reid_ray.caption.streaming.admission import Group
+from reid_ray.caption.streaming.pass_account import ActorAccount, PassAccount, PassFacts
 from reid_ray.errors import EngineDownError
 
 _DEATHS_ALONE = 2
@@ -138,6 +139,7 @@ class AttemptBoard:
         self._numbers, self._streak, self._made = 0, 0, 0
         self._parts, self._read, self._clock = parts, set[str](), clock
         self._idle_since: float | None = None
+        self._account = PassAccount(clock)
 
     def begin(self, actor: str, in_flight: Collection[str] | None = None, reason: str | None = None, device: str | None = None) -> Start:
         """A process of an actor begins, before it starts its engine.
@@ -151,6 +153,7 @@ class AttemptBoard:
         Raises:
             EngineDownError: this engine does not work, whatever it is asked.
         """
+        self._account.begin(actor)
         if actor not in self._actors:
             why = None if device is None else self._past.devices.get(device)
             self._actors[actor] = _Actor(device, self._clock(), aside=why is not None, broken=why)
@@ -214,6 +217,14 @@ class AttemptBoard:
             self._idle_since = now
         through = self._parts is not None and len(self._read) >= self._parts
         return Rest.HAND_BACK if now - self._idle_since >= (_IDLE_THROUGH_S if through else _IDLE_S) else Rest.WAIT
+
+    def tell(self, actor: str, account: ActorAccount) -> None:
+        """What it has done so far, told every few seconds."""
+        self._account.tell(actor, account)
+
+    def facts(self) -> PassFacts:
+        """What all actors have done so far."""
+        return self._account.facts()
 
     def lessons(self) -> Lessons:
         """What the next round of the run is to know."""

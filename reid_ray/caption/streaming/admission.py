@@ -88,6 +88,12 @@ class Admission:
                 self._listeners.remove(listener)
 
     @property
+    def waiting(self) -> int:
+        """Rows that were announced and not let in."""
+        with self._lock:
+            return self._waiting.total()
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is with the engine."""
         with self._lock:

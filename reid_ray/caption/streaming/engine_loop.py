@@ -14,12 +14,14 @@ import queue
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from reid_ray.caption.engines.protocol import Conversation, Reply, StreamingEngine
+from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, StreamingEngine, TellsLoad
+from reid_ray.caption.streaming.stage_clock import ENGINE, StageClock
 from reid_ray.errors import EngineDownError, ReidRayError, reason_of
 from reid_ray.redaction import without_texts
 
@@ -60,6 +62,9 @@ class EngineLoop:
         self._coming: queue.SimpleQueue[tuple[Any, _Open] | None] = queue.SimpleQueue()  # None: look at _error
         self._open: dict[str, _Open] = {}
         self._count, self._busy, self.steps = 0, 0.0, 0
+        self.clock = StageClock()
+        self.request_seconds = 0.0  # of steps, times the requests with the engine in each
+        self.tokens: Counter[str] = Counter()  # of prompts, found in the prefix cache, written
         self._preparing = 0  # requests that other threads prepare just now
         self._error: ReidRayError | None = None
         self._lock = threading.Lock()
@@ -100,6 +105,14 @@ class EngineLoop:
         """Requests with the engine."""
         return len(self._open)
 
+    def load(self) -> EngineLoad:
+        """What the engine tells of its load, or what can be told from outside; with those that are on their way to it."""
+        told = self._engine.load() if isinstance(self._engine, TellsLoad) else None
+        if told is None:
+            running = min(len(self._open), self._engine.capacity)
+            told = EngineLoad(running, len(self._open) - running, None)
+        return told._replace(waiting=told.waiting + self._coming.qsize() + self._preparing)
+
     def _run(self) -> None:
         step_s = 0.0  # what the last step took
         try:
@@ -110,9 +123,11 @@ class EngineLoop:
                 self._fill(step_s)
                 self._arm()
                 clock = time.perf_counter()
-                finished = self._engine.step()
+                with self.clock.at(ENGINE):
+                    finished = self._engine.step()
                 step_s = time.perf_counter() - clock
                 self._busy += step_s
+                self.request_seconds += step_s * len(self._open)
                 self.steps += 1
                 for name, reply in finished:
                     self._reply(self._open.pop(name), reply)
@@ -162,6 +177,8 @@ class EngineLoop:
     def _reply(self, opened: _Open, reply: Reply) -> None:
         if self._rejected is not None:
             self._count_rejected(reply)
+        if reply.prompt_tokens or reply.tokens:
+            self.tokens.update(prompt=reply.prompt_tokens, cached=reply.cached_tokens, written=reply.tokens)
         opened.answer(reply)
 
     def _count_rejected(self, reply: Reply) -> None:

@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 from reid_ray.caption.streaming.admission import FREE, Admission, Group
 from reid_ray.caption.streaming.engine_loop import EXIT_CODE, EngineLoop, Request
 from reid_ray.caption.streaming.in_flight import InFlightRecord
+from reid_ray.caption.streaming.pass_account import ActorAccount
 from reid_ray.caption.streaming.scoring_loop import PairToScore, ScoringLoop
+from reid_ray.caption.streaming.stage_clock import DECODE, SCORES, STORAGE
 from reid_ray.errors import ReidRayError, reason_of
 from reid_ray.redaction import without_texts
 
@@ -108,7 +110,8 @@ class WorkStream:
 
     def _enter(self, work: Work, running: dict[str, _Running], inbox: _Inbox, done: Callable[[Work, Rows], None]) -> None:
         if work.group != FREE:  # what was finished beside it must not be lost with it
-            self._flush()
+            with self._loop.clock.at(STORAGE):
+                self._flush()
         self._record.enter(work.name)
         running[work.name] = _Running(work, work.converse())
         self._advance(running[work.name], None, running, inbox, done)
@@ -138,6 +141,17 @@ class WorkStream:
         done: Callable[[Work, Rows], None],
     ) -> None:
         """Send a work its answers and queue what it asks next, or hand on its rows if it is at its end."""
+        with self._loop.clock.at(DECODE):
+            self._advance_it(task, answers, running, inbox, done)
+
+    def _advance_it(
+        self,
+        task: _Running,
+        answers: list[Any] | None,
+        running: dict[str, _Running],
+        inbox: _Inbox,
+        done: Callable[[Work, Rows], None],
+    ) -> None:
         try:
             asked = next(task.steps) if answers is None else task.steps.send(answers)
         except StopIteration as end:
@@ -156,12 +170,31 @@ class WorkStream:
             def answer(said: Any, place: int = place) -> None:
                 inbox.put((task, place, said))
 
+            def scored(said: float, answer: Callable[[Any], None] = answer) -> None:
+                self._loop.clock.end(SCORES)
+                answer(said)
+
             if isinstance(ask, PairToScore):
                 assert self._scoring is not None
-                self._scoring.ask(ask, answer)
+                self._loop.clock.begin(SCORES)
+                self._scoring.ask(ask, scored)
             else:
                 assert isinstance(ask, Request)
                 self._loop.ask(ask, answer)
+
+    def account(self) -> ActorAccount:
+        """What this actor has done, and what is with it."""
+        load, tokens = self._loop.load(), self._loop.tokens
+        return ActorAccount(
+            self._loop.clock.seconds(),
+            self._loop.request_seconds,
+            tokens["prompt"],
+            tokens["cached"],
+            tokens["written"],
+            load.running,
+            load.waiting + self._gate.waiting,
+            load.cache_use,
+        )
 
     def die(self, error: Exception, texts: Sequence[str]) -> NoReturn:
         """End this process: what raised is in no known state."""
