@@ -1,7 +1,8 @@
 """Recipe: the interface (protocol) between the train job and one kind of training, so that the job does not know what it trains.
 
 The job (reid_ray.train.run) takes care of the run's folder, resuming, Ray Train, logs and publishing; a recipe of inputs, preparation
-and the parts that a worker trains with. There are two: DualEncoderRecipe (dual/job.py) and MllmRecipe (mllm/job.py).
+and the parts that a worker trains with. There are three: DualEncoderRecipe (dual/job.py), MllmRecipe (mllm/job.py)
+and EditorRecipe (train/editor/job.py).
 """
 
 from __future__ import annotations
@@ -99,6 +100,10 @@ class Recipe(Protocol):
         Returns:
             Facts for the manifest.
         """
+        ...
+
+    def account(self, counts: Counts, facts: dict[str, Any]) -> str:
+        """What became of all rows that were read, in words; the parts add up."""
         ...
 
     def sentence(self, facts: dict[str, Any]) -> str:

@@ -81,8 +81,8 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         shutil.rmtree(folder / _RAY)
         for other in others:
             drop_run(other, storage=storage)
-    captions = captions_in_words(out.counts, out.facts)
-    say(f"{job}: {captions}{recipe.sentence(out.facts)}; {_sentence(out.facts, recipe.selection)} -> {out.path}")
+    account = recipe.account(out.counts, out.facts)
+    say(f"{job}: {account}{recipe.sentence(out.facts)}; {_sentence(out.facts, recipe.selection)} -> {out.path}")
     return read_manifest(out.path)
 
 

@@ -64,16 +64,20 @@ class EditNetwork(nn.Module):
         """The text encoder's last hidden state, [N, T, D]."""
         return self.text_encoder(input_ids=token_NT).last_hidden_state
 
-    def read_references(self, crop_NK: torch.Tensor) -> torch.Tensor:
-        """The attribute encoder's projected token of each reference, [N, K, E]."""
-        number, most = crop_NK.shape[:2]
-        pixels = crop_NK.flatten(0, 1).to(self.attribute_encoder.dtype)
-        return self.attribute_encoder(pixel_values=pixels).image_embeds.unflatten(0, (number, most))
+    def read_references(self, crop_NK: torch.Tensor, given_NK: torch.Tensor) -> torch.Tensor:
+        """The attribute encoder's projected token of each reference, [N, K, E]; zeros where none is given."""
+        rows = given_NK.flatten().nonzero().flatten()
+        if not len(rows):  # the encoder takes part in every pass, or a worker without references would lack its gradients
+            rows = rows.new_zeros(1)
+        tokens = self.attribute_encoder(pixel_values=crop_NK.flatten(0, 1)[rows].to(self.attribute_encoder.dtype)).image_embeds
+        read = tokens.new_zeros(given_NK.numel(), tokens.shape[-1]).index_copy(0, rows, tokens)
+        return read.unflatten(0, given_NK.shape)
 
     def condition(self, given: EditConditions) -> torch.Tensor:
         """The fused sequence, [N, T, D]."""
         text_NTD = self.read_prompt(given.token_NT)
-        return self.fusion(text_NTD, self.read_references(given.crop_NK).to(text_NTD.dtype), given.position_NK, given.given_NK)
+        attribute_NKE = self.read_references(given.crop_NK, given.given_NK)
+        return self.fusion(text_NTD, attribute_NKE.to(text_NTD.dtype), given.position_NK, given.given_NK)
 
     def beside(self, pictures: torch.Tensor, masks: torch.Tensor) -> torch.Tensor | None:
         """What the U-Net sees beside the noisy grid: the mask, and the picture without what it hides; None unless it inpaints.

@@ -24,7 +24,7 @@ from reid_ray.train.feed.ray_decoders import decoder_needs
 from reid_ray.train.feed.seen import publish_seen, validation_exposure
 from reid_ray.train.masking.page import write_noise_page
 from reid_ray.train.recipe import DATA, NOISE, START, Selection
-from reid_ray.train.run import run_recipe
+from reid_ray.train.run import captions_in_words, run_recipe
 
 if TYPE_CHECKING:
     from reid_ray.train.parts import Parts
@@ -140,6 +140,10 @@ class DualEncoderRecipe:
         """The weights that training goes on from, by their configured name."""
         init = self.config.model.init
         return {} if init is None else {init: locate(init)}
+
+    def account(self, counts: Counts, facts: dict[str, Any]) -> str:
+        """What became of the captions."""
+        return captions_in_words(counts, facts)
 
     def sentence(self, facts: dict[str, Any]) -> str:
         """Captions that were cut, and weights of the start that nothing takes, if any."""

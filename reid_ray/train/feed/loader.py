@@ -116,27 +116,13 @@ class Feed:
             TimeoutError: decoding actors gave nothing for ten minutes.
         """
         if self._config.decoders is None:
-            return self._by_threads(start, stop)
+            return ahead_by_threads(self.make, start, stop, threads=self._config.threads)
         return _prefetch(self._by_actors(start, stop, self._config.decoders))
 
     def make(self, step: int) -> TrainBatch:
         """The batch of one step."""
         shard = self._shard(step)
         return self._batch(shard, self._decoder(shard.request))
-
-    def _by_threads(self, start: int, stop: int) -> Iterator[TrainBatch]:
-        with ThreadPoolExecutor(self._config.threads, thread_name_prefix="feed") as pool:
-            ahead: deque[Future[TrainBatch]] = deque()
-            following = start
-            try:
-                for _ in range(start, stop):
-                    while following < stop and len(ahead) <= self._config.threads:
-                        ahead.append(pool.submit(self.make, following))
-                        following += 1
-                    yield ahead.popleft().result()
-            finally:
-                for future in ahead:
-                    future.cancel()
 
     def _by_actors(self, start: int, stop: int, pool: PoolConfig) -> Iterator[TrainBatch]:
         asked: deque[BatchShard] = deque()
@@ -162,6 +148,22 @@ class Feed:
 
     def _batch(self, shard: BatchShard, pictures: list[np.ndarray]) -> TrainBatch:
         return TrainBatch(self._collate(pictures, shard.texts), torch.from_numpy(shard.person_A), torch.from_numpy(shard.text_A))
+
+
+def ahead_by_threads(make: Callable[[int], TrainBatch], start: int, stop: int, *, threads: int) -> Iterator[TrainBatch]:
+    """The batches that `make` gives for steps start .. stop - 1, made by threads ahead of the step."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="feed") as pool:
+        ahead: deque[Future[TrainBatch]] = deque()
+        following = start
+        try:
+            for _ in range(start, stop):
+                while following < stop and len(ahead) <= threads:
+                    ahead.append(pool.submit(make, following))
+                    following += 1
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def _decoder_in(find: Callable[[], Path], *, config: BatchesConfig, resize: Resize, fill: Fill) -> Decoder:

@@ -19,7 +19,7 @@ from reid_ray.train.feed.ray_decoders import decoder_needs
 from reid_ray.train.feed.seen import publish_seen, validation_exposure
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.recipe import DATA, Selection
-from reid_ray.train.run import run_recipe
+from reid_ray.train.run import captions_in_words, run_recipe
 
 if TYPE_CHECKING:
     from reid_ray.train.parts import Parts
@@ -118,6 +118,10 @@ class MllmRecipe:
         """Nothing more than the model; its size and base."""
         publish_seen(folder / DATA, out / "model", self._before())
         return {"model": {name: model[name] for name in ("fingerprint", "family", "base", "trained", "adapter_serves_alone")}}
+
+    def account(self, counts: Counts, facts: dict[str, Any]) -> str:
+        """What became of the captions."""
+        return captions_in_words(counts, facts)
 
     def sentence(self, facts: dict[str, Any]) -> str:
         """How much trains."""
