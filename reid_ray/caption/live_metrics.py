@@ -124,7 +124,7 @@ class HearsAccounts(Protocol):
 
 
 class LoadReporter:
-    """Has an actor tell of itself every two seconds, from a thread of its own.
+    """Has an actor tell of itself now and every two seconds, from a thread of its own.
 
     Args:
         take: the account of this moment.
@@ -136,6 +136,7 @@ class LoadReporter:
     def __init__(self, take: Callable[[], ActorAccount], board: HearsAccounts, actor: str, metrics: LoadMetrics) -> None:
         self._take, self._board, self._actor, self._metrics = take, board, actor, metrics
         self._lock = threading.Lock()
+        self.tell()
         threading.Thread(target=self._run, name="load-reporter", daemon=True).start()
 
     def tell(self) -> None:

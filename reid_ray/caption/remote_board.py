@@ -81,12 +81,12 @@ class RemoteBoard:
             raise error.cause from None
 
 
-def remote_board(index: Index, *, past: Lessons, parts: int | None = None) -> RemoteBoard:
+def remote_board(index: Index, *, past: Lessons | None = None, parts: int | None = None) -> RemoteBoard:
     """A board for one pass, in a Ray actor on this node.
 
     Args:
         index: tells which rows earlier runs gave up.
-        past: what earlier rounds of this run found.
+        past: what earlier rounds of this run found; see Broken.
         parts: of the source, if they will be told of; see AttemptBoard.
     """
     import ray

@@ -316,7 +316,7 @@ def test_the_numbers_of_an_actor_stand_on_rays_prometheus_endpoint(local_ray, tm
             recipe = RewriteRecipe(config, once, revision="r", scorer_revision="s")
             captioner = {"name": "scraped", "revision": "r", "max_pixels": 10_000_000}
             with open_ledger(folder / "out") as ledger:
-                places = [PassPlace(ledger, AttemptBoard(), LedgerConfig()) for _ in range(2)]
+                places = [PassPlace(ledger, AttemptBoard(), LedgerConfig(), "scraped") for _ in range(2)]
                 captions = CaptionActor(captioner, CaptionerConfig(), place=places[0], engine=Scripted(said))(
                     asked(images, CaptionerConfig())
                 )
@@ -339,6 +339,12 @@ def test_the_numbers_of_an_actor_stand_on_rays_prometheus_endpoint(local_ray, tm
         ("tokens_total", "rewriter", "", ""): 16,
         ("prefix_queries_total", "captioner", "", ""): 160,
         ("prefix_hits_total", "captioner", "", ""): 64,
+        ("engine_tokens_total", "captioner", "prompt", ""): 160,
+        ("engine_tokens_total", "captioner", "cached", ""): 64,
+        ("engine_tokens_total", "captioner", "written", ""): 21,
+        ("engine_tokens_total", "rewriter", "written", ""): 16,
+        ("running", "captioner", "", ""): 0,
+        ("waiting", "rewriter", "", ""): 0,
         ("batch_seconds_count", "captioner", "", ""): 1,
         ("faithfulness_count", "rewriter", "", ""): 2,
     }
@@ -350,6 +356,8 @@ def test_the_numbers_of_an_actor_stand_on_rays_prometheus_endpoint(local_ray, tm
         found = _scraped(urllib.request.urlopen(address, timeout=10).read().decode(), captioner="scraped")
     ray.kill(holder)
     assert {key: found.get(key) for key in expected} == expected
+    assert all(found["seconds_total", "captioner", cause, ""] > 0 for cause in ("engine", "decode", "storage", "source"))
+    assert found["seconds_total", "rewriter", "scores", ""] > 0
 
 
 def _scraped(text: str, *, captioner: str) -> dict[tuple[str, str, str, str], float]:
@@ -361,7 +369,8 @@ def _scraped(text: str, *, captioner: str) -> dict[tuple[str, str, str, str], fl
             continue
         tags = dict(re.findall(r'(\w+)="([^"]*)"', match[2]))
         if tags.get("captioner") == captioner and "le" not in tags:
-            key = (match[1], tags["stage"], tags.get("outcome", tags.get("status", "")), tags.get("reason", ""))
+            which = next((tags[name] for name in ("outcome", "status", "of", "on") if name in tags), "")
+            key = (match[1], tags["stage"], which, tags.get("reason", ""))
             values[key] = float(match[3])
     return values
 
