@@ -13,13 +13,14 @@ ledger and output lie in a bucket of an S3 server on this machine (caption_engin
     python benchmarks/caption_kills.py --out benchmarks/results/caption_kills_many-DATE.json --engine scripted --actors 16 --broken \
         --images 20000 --kills 200 --every 30 --state /tmp/kills
     python benchmarks/caption_kills.py --out benchmarks/results/caption_kills_s3-DATE.json --engine scripted --actors 16 --broken \
-        --images 4000 --kills 50 --every 15 --s3
+        --images 10000 --kills 50 --every 20 --weights 6 1 1 --s3
     python benchmarks/caption_kills.py --quick --out build/bench/caption_kills.json
 
 What happened is appended to the state folder as it happens: the same command goes on where it stopped, with --kills 0 it writes the
-table of what was done so far, and a file named "enough" in that folder tells it to kill no more and see the last job to its end; --for
-does the same after so many seconds. Of several --state folders the first is worked in, and what all of them tell is summed. What an S3
-server holds ends with its process, so there a folder is one command's.
+table of what was done so far, and a file named "enough" in that folder tells it to kill no more and see the last job to its end. With
+--for it stops where it is after so many seconds (the driver's end then is no kill that counts). Of several --state folders the first is
+worked in, and what all of them tell is summed. What an S3 server holds ends with its process; --s3 ENDPOINT takes one that runs already.
+--weights says how often each of the three is killed.
 """
 
 from __future__ import annotations
@@ -221,7 +222,15 @@ def compared(places: Places, disturbed: str) -> dict[str, int]:
 
 
 def run_kills(
-    state: Path, kills: int, images: int, *, setting: Setting, every_s: float, for_s: float, kinds: Sequence[str] | None = None
+    state: Path,
+    kills: int,
+    images: int,
+    *,
+    setting: Setting,
+    every_s: float,
+    for_s: float = math.inf,
+    weights: Sequence[float] | None = None,
+    kinds: Sequence[str] | None = None,
 ) -> None:
     """Kill until the state folder tells of `kills` kills, and see the last job to its end.
 
@@ -231,27 +240,34 @@ def run_kills(
         images: in a job.
         setting: which engines, in how many actors; a state folder keeps the one it began with.
         every_s: a kill comes at a random moment of so many seconds after the last.
-        for_s: no kill comes so many seconds after the first may.
+        for_s: stops after so many seconds.
+        weights: of KINDS, where they are drawn.
         kinds: what is killed, in turn, each time when something new is on disk; None draws at random, whatever has been done.
     """
     events = state / "events.jsonl"
-    nodes, places = TwoNodes(), Places(state, setting.endpoint)
+    stop = time.time() + for_s
+    places = Places(state, setting.endpoint)
+    places.give_credentials()
+    nodes = TwoNodes()
     life: Life | None = None
     blocks = 0
     try:
         prepare(places, images, nodes, setting)
-        stop = time.time() + for_s
         name = unfinished(events) or f"{setting.engine}-{time.time_ns()}"
         while True:
             done = sum(event["event"] == "kill" for event in read_events(events))
-            over = done >= kills or (state / "enough").exists() or time.time() > stop
+            over = done >= kills or (state / "enough").exists()
             if life is None:
                 if over and name != unfinished(events):
                     return
                 life = Life(places, name, nodes)
                 life.start()
             until = time.time() + random.uniform(0, every_s)
-            while not life.finished() and (time.time() < until or (kinds is not None and not over and life.committed() <= blocks)):
+            while (
+                not life.finished()
+                and time.time() < stop
+                and (time.time() < until or (kinds is not None and not over and life.committed() <= blocks))
+            ):
                 time.sleep(0.05)
             if life.finished():
                 outcome = compared(places, life.name)
@@ -259,9 +275,11 @@ def run_kills(
                 append(events, event="end", job=life.name, asked=life.asked(), needed=needed, **outcome)
                 places.remove(life.name)
                 life, blocks, name = None, 0, f"{setting.engine}-{time.time_ns()}"
+            elif time.time() > stop:
+                return
             elif not over:
                 nodes.mend()
-                kind = random.choice(KINDS) if kinds is None else kinds[done % len(kinds)]
+                kind = random.choices(KINDS, weights)[0] if kinds is None else kinds[done % len(kinds)]
                 asked, blocks = life.asked(), life.committed()
                 if life.kill(kind):
                     append(events, event="kill", job=life.name, kind=kind, asked=asked, blocks=blocks)
@@ -350,7 +368,8 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=40)
     parser.add_argument("--for", type=float, default=math.inf, dest="for_s")
     parser.add_argument("--state", type=Path, nargs="+")
-    parser.add_argument("--s3", action="store_true")
+    parser.add_argument("--weights", type=float, nargs=len(KINDS))
+    parser.add_argument("--s3", nargs="?", const="")
     parser.add_argument("--engine", choices=("vllm", "scripted"), default="vllm")
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--broken", action="store_true")
@@ -359,12 +378,13 @@ def main() -> int:
     def run(report: Report, quick: bool) -> None:
         with tempfile.TemporaryDirectory(prefix="kills") as folder, contextlib.ExitStack() as stack:
             states = mine.state or [Path(folder)]
-            endpoint = stack.enter_context(S3Server()).endpoint if mine.s3 and (quick or mine.kills) else None
+            endpoint = mine.s3 or (None if mine.s3 is None else stack.enter_context(S3Server()).endpoint)
             setting = Setting(mine.engine, mine.actors, mine.broken, endpoint)
             if quick:
-                run_kills(states[0], len(KINDS), 320, setting=setting, every_s=2, for_s=math.inf, kinds=KINDS)
+                run_kills(states[0], len(KINDS), 320, setting=setting, every_s=2, kinds=KINDS)
             elif mine.kills:
-                run_kills(states[0], mine.kills, mine.images, setting=setting, every_s=mine.every, for_s=mine.for_s)
+                every = {"every_s": mine.every, "for_s": mine.for_s, "weights": mine.weights}
+                run_kills(states[0], mine.kills, mine.images, setting=setting, **every)
             tell(report, states)
 
     return run_benchmark(__doc__ or "", run, others)

@@ -47,6 +47,7 @@ class Places:
     def put(self, name: str) -> None:
         """Have a folder of the state at its place."""
         if self.endpoint is not None:
+            self._store.create_dir(BUCKET)
             local = fs.LocalFileSystem()
             fs.copy_files(str(self.state / name), f"{BUCKET}/{name}", source_filesystem=local, destination_filesystem=self._store)
 
@@ -65,21 +66,25 @@ class Places:
         for left in (self.state / job, self.state / f".{job}.ledger"):
             shutil.rmtree(left)
 
+    def give_credentials(self) -> None:
+        """Have the server's credentials in this process's environment, and in those of the processes that it starts."""
+        if self.endpoint is not None:
+            for each in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                os.environ.setdefault(each, "test")
+
     @property
     def _store(self) -> fs.S3FileSystem:
         return fs.S3FileSystem(endpoint_override=self.endpoint, scheme="http", region="us-east-1", allow_bucket_creation=True)
 
 
 class S3Server:
-    """`with S3Server() as server: server.endpoint`: in a process of its own, with one bucket; credentials go to the environment."""
+    """`with S3Server() as server: server.endpoint`: in a process of its own."""
 
     def __enter__(self) -> S3Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.endpoint = f"127.0.0.1:{port}"
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            os.environ[name] = "test"
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         until = time.monotonic() + _START_S
@@ -92,7 +97,6 @@ class S3Server:
                     self._process.kill()
                     raise
                 time.sleep(0.2)
-        Places(Path(), self.endpoint)._store.create_dir(BUCKET)
         return self
 
     def __exit__(self, *_: object) -> None:
