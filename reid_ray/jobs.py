@@ -176,6 +176,18 @@ _JOBS = {
         more="About 20 minutes on one CPU core. The output folder holds a Qwen2.5-VL of two million parameters, as transformers and vLLM\n"
         "load it, and manifest.json with its scores.",
     ),
+    "train_verifier": Job(
+        purpose="Teach a network to read what people wear, so that it can judge edited pictures",
+        config="reid_ray.edit.verify.config:TrainVerifierJob",
+        run="reid_ray.edit.verify.job:run_train_verifier",
+        engines="search",
+        examples=(
+            "--config edit/train_verifier.yaml",
+            "--config edit/train_verifier.yaml 'images={source: parquet, path: runs/synthetic/images, split: val}'",
+        ),
+        more="The output folder holds model/, which states its own error on people that it has not learnt from. Give it other people than\n"
+        "the editor that it will judge.",
+    ),
     "train": Job(
         purpose="Train a text-to-image dual encoder on images and captions",
         config="reid_ray.train.dual.config:TrainJob",

@@ -70,6 +70,7 @@ FORMATS = {
     "encoder": Format("a dual encoder", (_FIRST,)),
     "editor": Format("an editor of pictures", ("names mode, size, window and sampling",)),
     "mllm": Format("a tuned multimodal model", ("the adapter's folder has a manifest, too; otherwise as 0",)),
+    "verifier": Format("a verifier of edits", ("weights and a manifest with vocabulary and error",)),
     "checkpoint": Format("a training checkpoint", (_FIRST,)),
     "noise_levels": Format("a store of noise levels", ("a file noise.json with this number; the arrays as in 0",)),
     "run": Format("the record of a training run", ("says what the run was started with",)),
@@ -118,6 +119,7 @@ _MANIFESTS = {
     "adapter": "mllm",
     "editor": "editor",
     "training-checkpoint": "checkpoint",
+    "verifier": "verifier",
 }
 
 

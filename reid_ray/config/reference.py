@@ -27,8 +27,13 @@ def job_model(job: str) -> type[Section]:
 
 
 def job_of_config(path: Path) -> str:
-    """The job that a file in jobs/configs belongs to: its name up to the first underscore."""
-    return path.stem.partition("_")[0]
+    """The job that a file in jobs/configs belongs to: its name up to an underscore, of several the longest that is a job's.
+
+    Where no part of the name is a job's, the first word stands for one.
+    """
+    words = path.stem.split("_")
+    names = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
+    return next((name for name in names if name in JOBS), words[0])
 
 
 def render() -> str:

@@ -100,6 +100,8 @@ SIZES: dict[str, Mapping[str, Rule]] = {
     "LogConfig": {"wandb_mode": _exactly("offline"), "mlflow_uri": _exactly(None)},  # a board that others see shows no rehearsal
     "IndexConfig": {"lists": _at_most(4)},
     "TinyMllmTrainingConfig": {"sight_steps": _at_most(4), "steps": _at_most(4), "people_per_set": _at_most(32)},
+    "FitConfig": {"epochs": _at_most(2)},
+    "TrainVerifierJob": {"held_out": lambda _, value: max(value, 0.4)},  # a smaller share of few holds nobody out
     "CaptionerJob": {"test_images": _at_most(8)},
     "CalibrateJob": {"rewrites": _at_most(8)},
     "PlanJob": {"sample": _at_most(8)},

@@ -155,6 +155,10 @@ def _accuracy(manifest: Mapping[str, Any]) -> str:
     return ", ".join(f"{kind} {score['share']:.3f} of attribute words right" for kind, score in manifest["facts"]["accuracy"].items())
 
 
+def _readings(manifest: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {each['right']:.2f}" for name, each in manifest["facts"]["error"].items()) + " read rightly"
+
+
 def _hits(manifest: Mapping[str, Any]) -> str:
     facts = manifest["facts"]
     return f"{facts['text_hits']} hits in words, {facts['image_hits']} by picture, of {facts['gallery']} images"
@@ -171,6 +175,7 @@ NUMBERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "calibrate": _thresholds,
     "plan": _hours,
     "captioner": _accuracy,
+    "train_verifier": _readings,
     "train": _training,
     "tune": _training,
     "evaluate": _scores,

@@ -44,6 +44,7 @@ LEAST: dict[str, list[list[str]]] = {
         ["rewriter.sampling.structure={choice: [x]}", "captioners.main.sampling.structure={choice: [x]}"],
     ],
     "captioner": [[]],
+    "train_verifier": [[]],
     "train": [
         ["images.path=x", "captions.paths=[x]"],
         ["images.path=x", "captions.paths=[x]", "batches.decoders={}", "transfer=[{name: a, images: b, captions: c}]"],

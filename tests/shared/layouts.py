@@ -29,6 +29,9 @@ from reid_ray.config.base import Section
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.edit.verify.attribute_reader import AttributeReader
+from reid_ray.edit.verify.config import ReaderConfig
+from reid_ray.edit.verify.verifier import save_reader
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
 from reid_ray.model.mllm.config import MllmConfig
@@ -77,6 +80,7 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
         "output": _output(folder / "output"),
         "encoder": _encoder(folder / "encoder"),
         "mllm": _mllm(folder / "mllm"),
+        "verifier": _verifier(folder / "verifier"),
         "checkpoint": _checkpoint(folder / "checkpoint"),
         "noise_levels": _noise_levels(folder / "noise"),
         "run": _run(folder / "run"),
@@ -118,6 +122,11 @@ def _mllm(folder: Path) -> list[str]:
     opened = open_mllm(MllmConfig.model_validate({"lora": {"rank": 1, "llm": ["q_proj"]}}))
     trained = {name: weight.detach() for name, weight in opened.mllm.model.named_parameters() if weight.requires_grad}
     save_mllm(opened, folder, trained=trained, heads={"neck.weight": torch.ones(1)}, facts={})
+    return [*_keys(folder / "manifest.json"), *_files(folder)]
+
+
+def _verifier(folder: Path) -> list[str]:
+    save_reader(AttributeReader({"upper_color": ["blue", "red"]}, ReaderConfig(hidden=8)), folder, {})
     return [*_keys(folder / "manifest.json"), *_files(folder)]
 
 

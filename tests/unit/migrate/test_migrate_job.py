@@ -30,6 +30,9 @@ from reid_ray.data.seen_rows import seen_by
 from reid_ray.data.sources import image_listing
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.data.synthetic.job import run_synthesize
+from reid_ray.edit.verify.attribute_reader import AttributeReader
+from reid_ray.edit.verify.config import ReaderConfig
+from reid_ray.edit.verify.verifier import load_reader, save_reader
 from reid_ray.errors import DataError
 from reid_ray.migrate import job as migration
 from reid_ray.migrate.config import MigrateJob
@@ -65,6 +68,7 @@ LATER = {"seen": SEEN, "segments": SEGMENTS, "references": REFERENCES, "edits": 
 def outputs(tmp_path) -> Path:
     shutil.copytree(SOURCE, tmp_path / "outputs")
     (tmp_path / "outputs" / "templates.yaml").write_text(f"templates:\n- {{id: a, text: '{WORDING}'}}\n")
+    save_reader(AttributeReader({"upper_color": ["blue", "red"]}, ReaderConfig(hidden=8)), tmp_path / "outputs" / "verifier", {})
     for name, schema in LATER.items():
         (tmp_path / "outputs" / name).mkdir()
         pq.write_table(table_of(schema, []), tmp_path / "outputs" / name / f"{name}.parquet")
@@ -113,6 +117,7 @@ NEWER = {
     "edits": ("edits/edits.parquet", lambda at: read_table(at / "edits", EDITS)),
     "encoder": ("training/model/manifest.json", lambda at: load_encoder(at / "training" / "model")),
     "mllm": ("tuning/model/manifest.json", lambda at: read_tuned(at / "tuning" / "model", field="model")),
+    "verifier": ("verifier/manifest.json", lambda at: load_reader(at / "verifier")),
     "checkpoint": (f"{STEP}/manifest.json", lambda at: check(at / STEP)),
     "checkpoint, before workers start": (
         f"{STEP}/manifest.json",
