@@ -172,9 +172,11 @@ class Life:
             return True
         if kind == "caption actor":
             actors = [process for process in psutil.Process().children(recursive=True) if ACTOR in title(process)]
-            if actors:
-                random.choice(actors).kill()
-            return bool(actors)
+            for actor in random.sample(actors, len(actors)):
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
+                    actor.kill()
+                    return True
+            return False
         return self._nodes.kill_raylet()
 
     def asked(self) -> int:

@@ -18,6 +18,7 @@ disturb them less than the rates.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -243,8 +244,11 @@ def _cpu_seconds() -> float:
     """Of this process and its children alive."""
     import psutil
 
-    here = psutil.Process()
-    return sum(sum(each.cpu_times()[:2]) for each in (here, *here.children(recursive=True)))
+    here, used = psutil.Process(), 0.0
+    for each in (here, *here.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended between the listing and the look
+            used += sum(each.cpu_times()[:2])
+    return used
 
 
 def _read(samples: RowFile, pictures: PictureStore, rows: np.ndarray) -> None:

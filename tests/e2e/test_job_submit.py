@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import socket
@@ -12,8 +11,8 @@ import time
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
+from kills import kill_family
 
 from reid_ray.storage import read_manifest
 
@@ -65,12 +64,7 @@ def cluster(tmp_path_factory):
         _wait_until_up(address, head, log)
         yield {**environment, "RAY_ADDRESS": address}
     finally:
-        started = [*psutil.Process(head.pid).children(recursive=True), head]  # asked to end, Ray's processes take half a minute
-        for process in started:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
-                process.kill()
-        head.wait()
-        psutil.wait_procs(started[:-1], timeout=30)
+        kill_family(head, patience_s=30)  # asked to end, Ray's processes take half a minute
         shutil.rmtree(temporary, ignore_errors=True)
         log.close()
 

@@ -8,6 +8,7 @@ They are never made again: they stand for what users of that commit have on thei
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -80,10 +81,10 @@ def _killed_training(work: Path) -> None:
     while not list(work.glob(".killed.*.run/checkpoints/step-*/manifest.json")):
         assert process.poll() is None, "the training ended before it had a checkpoint"
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for each in family:
-        each.suspend()
-    for each in family:
-        each.kill()
+    for act in (psutil.Process.suspend, psutil.Process.kill):
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):  # a worker may end by itself meanwhile
+                act(each)
     process.wait()
 
 

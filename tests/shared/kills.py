@@ -41,12 +41,19 @@ def kill_driver_after(checkpoints: int, command: list[str], folder: Path) -> Non
     with (folder / "driver.log").open("w") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log)
     found = wait_for(lambda: saved(lines_of(folder)) >= checkpoints, alive=lambda: driver.poll() is None)
-    # The driver alone would leave workers that might finish before they notice.
-    killed = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)] if driver.poll() is None else []
-    for process in killed:
-        with contextlib.suppress(psutil.NoSuchProcess):  # a worker may end by itself meanwhile
-            process.kill()
-    driver.wait()
+    kill_family(driver, patience_s=10)  # the driver alone would leave workers that might finish before they notice
     assert found, (folder / "driver.log").read_text()[-2000:]
-    psutil.wait_procs(killed, timeout=10)
     assert not (folder / "out").exists()
+
+
+def kill_family(process: subprocess.Popen, *, patience_s: float) -> None:
+    """Kill a process and all that it has started, each of which may end by itself meanwhile, and wait until they are gone."""
+    family = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process.pid)
+        family = [parent, *parent.children(recursive=True)]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+    psutil.wait_procs(family, timeout=patience_s)
