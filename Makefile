@@ -13,6 +13,8 @@ STACK  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(STACK)
 export HF_HUB_OFFLINE ?= 1
+# Tests start some hundred processes: where none may keep compiled code, each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-fast rehearse soak check bench mutants constraints reference clean
 
