@@ -1,8 +1,8 @@
 """Ray's workers start without one import of Ray that serves nobody.
 
-Ray starts a worker that has variables of its own, as those of engines and of Ray Train have, by setup_worker.py, which imports Ray, a third
-of a second of CPU, sets the variables and becomes default_worker.py, which imports Ray again. A process that is about to run setup_worker.py
-does the same here, at once. Where it is asked for more, a command before the worker's say, Ray's own script does it.
+Ray starts a worker that has variables of its own, as those of engines and of Ray Train have, by setup_worker.py, which imports Ray, a
+third of a second of CPU, sets the variables and becomes default_worker.py, which imports Ray again. A process that is about to run
+setup_worker.py does the same here, at once. Where it is asked for more, a command before the worker's say, Ray's own script does it.
 tests/repo/test_at_start.py compares the two.
 """
 
