@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from reid_ray.caption.filters.diversity import Diversity
 from reid_ray.caption.report.charts import Chart, bar_chart
 from reid_ray.caption.report.statistics import SCORE_EDGES, RunStatistics
+from reid_ray.caption.streaming.pass_account import START
+from reid_ray.caption.streaming.stage_clock import CAUSES
 from reid_ray.config.base import flattened
 from reid_ray.data.images import BadImageError, decode_image, jpeg_thumbnail
 from reid_ray.pages import jpeg_url, render
@@ -78,7 +80,8 @@ def render_report(
         fingerprint=manifest["fingerprint"],
         tiles=_tiles(statistics, manifest),
         engines=engines,
-        pace=pace,
+        pace=[*pace, *_hours(manifest)],
+        actors=_actors(manifest),
         outcomes=_outcomes(statistics),
         tries=", ".join(f"{count:,} after {tries}" for tries, count in sorted(statistics.tries.items())) or "none",
         reasons=_reasons(statistics),
@@ -185,6 +188,29 @@ def _engines(manifest: Mapping[str, Any]) -> tuple[Cells, list[str]]:
     return Cells(heads, rows, range(2, 8)), pace
 
 
+def _hours(manifest: Mapping[str, Any]) -> list[str]:
+    """What the run's actors held, beside a plan's; nothing of a run that made nothing, or of an older version's."""
+    held = manifest["facts"].get("resources", {"stages": {}})
+    if not held["stages"]:
+        return []
+    planned = held["planned"]
+    return [
+        f"{name}: {held[unit]:,.3g}" + ("." if planned is None else f", planned {planned[unit]:,.3g}.")
+        for unit, name in (("gpu_hours", "GPU-hours"), ("cpu_hours", "CPU-hours"))
+        if held[unit]
+    ]
+
+
+def _actors(manifest: Mapping[str, Any]) -> Cells:
+    """What the time of each stage's actors went on."""
+    rows, causes = [], [*CAUSES, START]
+    for name, stages in manifest["facts"].get("resources", {"stages": {}})["stages"].items():
+        for stage, told in stages.items():
+            full = "" if told["requests_a_step"] is None else f"{told['requests_a_step']:,.1f}"
+            rows.append([name, stage, f"{told['actor_hours']:,.3g}", full, *(f"{told['shares'][cause]:.1%}" for cause in causes)])
+    return Cells(["captioner", "stage", "hours of its actors", "requests a step", *causes], rows, range(2, 4 + len(causes)))
+
+
 def _faithfulness(statistics: RunStatistics, alpha: float | None) -> list[tuple[str, Chart]]:
     total = sum(statistics.scores.values())
     if isinstance(total, int) or not total.sum():
@@ -210,7 +236,7 @@ def _facts(manifest: Mapping[str, Any]) -> list[list[str]]:
     rows += [
         [name.replace("_", " "), _short(value)]
         for name, value in flattened({**manifest["timings"], **manifest["facts"]}, between=" / ").items()
-        if name != "templates" and not name.startswith("passes / ")
+        if name != "templates" and not name.startswith(("passes / ", "resources / "))
     ]
     rows += [["machine", f"{environment['processor']}, {environment['cpu_count']} cores, {environment['memory_bytes'] / 2**30:.0f} GiB"]]
     rows += [["versions", ", ".join(f"{name} {version}" for name, version in environment["versions"].items())]]

@@ -12,6 +12,7 @@ from reid_ray.caption.config import CaptionJob
 from reid_ray.caption.plan.config import PlanJob
 from reid_ray.caption.plan.hours import StageRate, balanced_replicas, plan, rates_of, render_table
 from reid_ray.caption.plan.job import run_plan
+from reid_ray.caption.plan.spent import resources
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.refilter.config import RefilterJob
 from reid_ray.caption.refilter.job import run_refilter
@@ -21,8 +22,9 @@ from reid_ray.caption.report.job import run_report
 from reid_ray.caption.report.statistics import collect_statistics
 from reid_ray.caption.rows import staged_table
 from reid_ray.caption.sampling import sample_images
+from reid_ray.caption.streaming.pass_account import PassFacts
 from reid_ray.caption.tally import Tally, run_facts
-from reid_ray.config.common import ImagesConfig, OutputConfig, StorableOutputConfig, SyntheticConfig
+from reid_ray.config.common import ImagesConfig, OutputConfig, PoolConfig, StorableOutputConfig, SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, table_of
@@ -64,6 +66,8 @@ def run(tmp_path):
         tally = Tally()
         tally.add(staged_table([row | {"prompt_tokens": 100, "cached_tokens": 40, "tokens": 20, "seconds": 0.5} for row in rows]))
         output.facts |= run_facts({"main": tally}, {"main": {"images": 15, "seconds": 2.0, "images_per_second": 7.5}})
+        facts = PassFacts(7200.0, {"engine": 5400.0, "decode": 900.0}, 5400.0 * 31)
+        output.facts["resources"] = resources({"main": {"captioner": (facts, PoolConfig(num_gpus=2))}}, {"gpu_hours": 3.5, "cpu_hours": 2})
         with TableWriter(output.folder / "captions", CAPTIONS) as writer:
             writer.append(table_of(CAPTIONS, rows))
     return tmp_path / "run"
@@ -86,7 +90,7 @@ def test_the_page_shows_the_run_and_runs_nothing(run, tmp_path):
     for title in (
         "Engines", "Failures by reason", "distinct-1", "self-BLEU", "repeated", "words per caption", "evenness", "Cosine of rewrite",
         "wall clock", "tokens/s", "hit rate", "10% of the templates are used", "Dotted: alpha 0.6", "Generations per rewrite: 16 after 1",
-        "main: 7.5 images/s",
+        "main: 7.5 images/s", "GPU-hours: 4, planned 3.5.", "75.0%", "12.5%", "requests a step", "31.0",
     ):  # fmt: skip
         assert title in words, title
     assert "<script" not in page
