@@ -149,7 +149,10 @@ class LoadReporter:
     def _run(self) -> None:
         while True:
             time.sleep(_TELL_EVERY_S)
-            self.tell()
+            try:
+                self.tell()
+            except (OSError, EOFError):  # the account's process has ended, and with it the pass
+                return
 
 
 class TellsFacts(Protocol):
