@@ -131,6 +131,8 @@ def in_words(facts: PassFacts, seconds: float) -> str:
         facts: of the last so many seconds.
         seconds: that they are of.
     """
+    if not facts.actor_seconds:
+        return "no actor yet"
     read, written = facts.prompt_tokens / seconds, facts.tokens / seconds
     words = [f"{facts.running:,} run, {facts.waiting:,} wait, {read:,.0f}+{written:,.0f} tok/s"]
     if facts.prompt_tokens:

@@ -135,6 +135,7 @@ def test_an_account_sums_actors_their_deaths_and_what_they_hold_while_they_start
 def test_the_words_name_what_takes_a_hundredth_of_the_time_and_more():
     facts = PassFacts(200.0, {"engine": 180.0, "decode": 1.0, "source": 19.0}, 0.0, 1000, 480, 500, 62, 40, 1.2, 2)
     assert in_words(facts, 10.0) == "62 run, 40 wait, 100+50 tok/s, hits 48%, cache 60%, engine 90%, source 10%"
+    assert in_words(PassFacts(), 10.0) == "no actor yet"
 
 
 def test_a_bars_end_has_counts_at_once_and_loads_of_the_time_since_the_last_look():
