@@ -1,21 +1,23 @@
 """Exact nearest neighbours over blocks of vectors, some of which are masked: BLAS finds candidates, a fixed order of sums ranks them.
 
 A score is the sum of products in float64 in one order, rounded to float32: it depends on neither the batch nor the place of a vector, so
-equal vectors tie exactly, and ties keep the order of their places. BLAS's float32 sums are off by at most 2 D x 2^-24 for unit vectors;
+equal vectors tie exactly, and ties keep the order of their places. BLAS's float32 sums of unit vectors are off by at most D x 2^-24 each;
 whatever comes closer than that to the k-th place is summed again. Knows numbers; not items, files or filters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numba
 import numpy as np
 
 _ROWS_PER_BLOCK = 8_192  # 16 MB of 512 float32, and for each query 32 KB of scores
-_GATHERED_SHARE = 0.4  # up to this share of a place's rows are gathered; of more, all are multiplied and the others masked
+_ROWS_GATHERED = 2_048  # copied rows stay in the second-level cache until they are multiplied
 _SPARE = 256  # candidates beyond k before they are thinned out
+_NO_ROWS = np.zeros(0, np.int64)
+_NO_MASK = np.zeros(0, np.bool_)
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Place:
     """Vectors in a row, and which of them count.
 
     vectors: float32 or float16 [N, D].
-    passing: N truth values, or ascending row numbers, or None for all.
+    passing: N truth values, or None for all.
     """
 
     vectors: np.ndarray
@@ -37,91 +39,78 @@ def exact_top(query_QD: np.ndarray, places: Sequence[Place], k: int) -> tuple[np
     """
     query_QD = np.ascontiguousarray(query_QD, np.float32)
     queries, dim = query_QD.shape
-    counts = [_count(place) for place in places]
+    counts = [len(place.vectors) if place.passing is None else int(np.count_nonzero(place.passing)) for place in places]
     k = min(k, sum(counts))
     if not queries or not k:
         return np.zeros((queries, 0), np.float32), np.zeros((queries, 0), np.int32), np.zeros((queries, 0), np.int64)
-    slack = np.float32(4 * dim * 2.0**-24)  # of two sums, and for vectors a little longer than 1
-    shortlist = [_Shortlist(k, slack) for _ in range(queries)]
-    floor_Q = np.full(queries, -np.inf, np.float32)
     starts = np.cumsum([0, *(len(place.vectors) for place in places)])
+    shortlists = _Shortlists(queries, k, slack=4 * dim * 2.0**-24)  # of two sums, and for vectors a little longer than 1
     for start, place, count in zip(starts, places, counts, strict=False):
-        if not count:
-            continue
-        for row_B, vector_BD, mask_B in _blocks(place, count):
-            score_QB = query_QD @ vector_BD.T
-            if mask_B is not None:
-                score_QB[:, ~mask_B] = -np.inf
-            for query in np.flatnonzero(score_QB.max(axis=1) >= floor_Q):
-                above = np.flatnonzero(score_QB[query] >= floor_Q[query]) if floor_Q[query] > -np.inf else _finite(score_QB[query])
-                floor_Q[query] = shortlist[query].add(
-                    score_QB[query, above], start + row_B + above if isinstance(row_B, int) else start + row_B[above]
-                )
-    return _ranked(query_QD, places, starts, [each.rows() for each in shortlist], k)
+        for first, row_B, vector_BD, mask_B in _blocks(place, count, queries):
+            shortlists.add(query_QD @ vector_BD.T, mask_B, int(start) + first, row_B)
+    return _ranked(query_QD, places, starts, shortlists.rows(), k)
 
 
-class _Shortlist:
-    """Rows that may be among the best k of a query."""
+class _Shortlists:
+    """For each query the rows that may be among its best k."""
 
-    def __init__(self, k: int, slack: np.float32) -> None:
-        self._k, self._slack = k, slack
-        self._scores: list[np.ndarray] = []
-        self._rows: list[np.ndarray] = []
-        self._held, self._thin_at = 0, k + _SPARE
-        self._floor = np.float32(-np.inf)
+    def __init__(self, queries: int, k: int, *, slack: float) -> None:
+        self._k, self._slack = k, np.float32(slack)
+        room = 2 * (k + _SPARE) + _ROWS_PER_BLOCK
+        self._score_QC, self._row_QC = np.empty((queries, room), np.float32), np.empty((queries, room), np.int64)
+        self._held_Q, self._thin_Q = np.zeros(queries, np.int64), np.full(queries, k + _SPARE, np.int64)
+        self._floor_Q = np.full(queries, -np.inf, np.float32)
 
-    def add(self, score_N: np.ndarray, row_N: np.ndarray) -> np.float32:
-        """Take candidates; returns the score below which none is wanted."""
-        self._scores.append(score_N)
-        self._rows.append(row_N)
-        self._held += len(score_N)
-        if self._held >= self._thin_at:
-            self._thin()
-        return self._floor
+    def add(self, score_QB: np.ndarray, mask_B: np.ndarray, first: int, row_B: np.ndarray) -> None:
+        """Take the candidates of a block, whose rows are first + row_B, or first and those after it where row_B is empty."""
+        most = int(self._held_Q.max()) + score_QB.shape[1]
+        if most > self._score_QC.shape[1]:  # so many tie that thinning does not help
+            self._score_QC, self._row_QC = (np.pad(each, ((0, 0), (0, most))) for each in (self._score_QC, self._row_QC))
+        _sift(score_QB, mask_B, first, row_B, self._floor_Q, self._held_Q, self._score_QC, self._row_QC)
+        for query in np.flatnonzero(self._held_Q >= self._thin_Q):
+            self._thin(query)
 
-    def rows(self) -> np.ndarray:
-        """Candidates, by row."""
-        self._thin()
-        return np.sort(self._rows[0])
+    def rows(self) -> list[np.ndarray]:
+        """Candidates of each query, by row."""
+        found = []
+        for query in range(len(self._held_Q)):
+            self._thin(query)
+            found.append(np.sort(self._row_QC[query, : self._held_Q[query]]))
+        return found
 
-    def _thin(self) -> None:
-        score_N, row_N = np.concatenate(self._scores), np.concatenate(self._rows)
-        if len(score_N) > self._k:
-            self._floor = np.float32(np.partition(score_N, len(score_N) - self._k)[len(score_N) - self._k] - self._slack)
-            kept = score_N >= self._floor
-            score_N, row_N = score_N[kept], row_N[kept]
-        self._scores, self._rows, self._held = [score_N], [row_N], len(score_N)
-        self._thin_at = 2 * len(score_N) + _SPARE
+    def _thin(self, query: int) -> None:
+        held = int(self._held_Q[query])
+        if held > self._k:
+            score_C, row_C = self._score_QC[query, :held], self._row_QC[query, :held]
+            floor = np.float32(np.partition(score_C, held - self._k)[held - self._k] - self._slack)
+            kept = score_C >= floor
+            held = int(np.count_nonzero(kept))
+            score_C[:held], row_C[:held] = score_C[kept], row_C[kept]
+            self._floor_Q[query] = floor
+        self._held_Q[query] = held
+        self._thin_Q[query] = 2 * held + _SPARE
 
 
-def _blocks(place: Place, count: int) -> Iterable[tuple[int | np.ndarray, np.ndarray, np.ndarray | None]]:
-    """(first row or rows, their vectors as float32, mask or None) of each block with a row that counts."""
+def _blocks(place: Place, count: int, queries: int) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """(first row, rows after it or none, vectors as float32, mask or none) of each block with a row that counts.
+
+    Where few count they are gathered; else all are multiplied, and those that do not count are masked. Gathering moves a row three times,
+    which a lone query notices and many do not.
+    """
     vectors, passing = place.vectors, place.passing
-    mask = passing if passing is not None and passing.dtype == np.bool_ else None
-    if passing is not None and count <= _GATHERED_SHARE * len(vectors):
-        rows = np.flatnonzero(passing) if mask is not None else passing
-        for start in range(0, count, _ROWS_PER_BLOCK):
-            row_B = rows[start : start + _ROWS_PER_BLOCK]
-            yield row_B, vectors[row_B].astype(np.float32, copy=False), None
+    if passing is not None and count == len(vectors):
+        passing = None
+    if passing is not None and count <= (0.3 if queries < 16 else 0.7) * len(vectors):
+        row_N = np.flatnonzero(passing)
+        for start in range(0, count, _ROWS_GATHERED):
+            row_B = row_N[start : start + _ROWS_GATHERED]
+            yield 0, row_B, vectors[row_B].astype(np.float32, copy=False), _NO_MASK
         return
-    if passing is not None and mask is None:
-        mask = np.zeros(len(vectors), np.bool_)
-        mask[passing] = True
     for start in range(0, len(vectors), _ROWS_PER_BLOCK):
-        mask_B = mask[start : start + _ROWS_PER_BLOCK] if mask is not None and count < len(vectors) else None
-        if mask_B is not None and not mask_B.any():
+        mask_B = _NO_MASK if passing is None else passing[start : start + _ROWS_PER_BLOCK]
+        if len(mask_B) and not mask_B.any():
             continue
-        yield start, np.asarray(vectors[start : start + _ROWS_PER_BLOCK]).astype(np.float32, copy=False), mask_B
-
-
-def _count(place: Place) -> int:
-    if place.passing is None:
-        return len(place.vectors)
-    return int(np.count_nonzero(place.passing)) if place.passing.dtype == np.bool_ else len(place.passing)
-
-
-def _finite(score_B: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(score_B > -np.inf)
+        yield start, _NO_ROWS, np.asarray(vectors[start : start + _ROWS_PER_BLOCK]).astype(np.float32, copy=False), mask_B
 
 
 def _ranked(
@@ -143,25 +132,46 @@ def _ranked(
 def scores(vectors: np.ndarray, row_N: np.ndarray, query_D: np.ndarray) -> np.ndarray:
     """The scores of some rows with a query, float32 [N], each a sum in one order."""
     found = np.empty(len(row_N), np.float32)
-    for start in range(0, len(row_N), _ROWS_PER_BLOCK):
-        row_B = row_N[start : start + _ROWS_PER_BLOCK]
-        _dots(vectors[row_B].astype(np.float32, copy=False), query_D, found[start : start + _ROWS_PER_BLOCK])
+    if vectors.dtype == np.float32 and vectors.flags.c_contiguous:
+        _dots(np.asarray(vectors), row_N, query_D, found)
+        return found
+    for start in range(0, len(row_N), _ROWS_GATHERED):
+        row_B = row_N[start : start + _ROWS_GATHERED]
+        _dots(vectors[row_B].astype(np.float32), np.arange(len(row_B)), query_D, found[start : start + _ROWS_GATHERED])
     return found
 
 
 @numba.njit(nogil=True, cache=True)
-def _dots(vector_ND: np.ndarray, query_D: np.ndarray, found_N: np.ndarray) -> None:
-    """Eight sums side by side, then added: one order for every row, and quick."""
-    dim = query_D.shape[0]
-    whole = dim // 8 * 8
-    for row in range(vector_ND.shape[0]):
-        sum_8 = np.zeros(8, np.float64)
-        for start in range(0, whole, 8):
-            for lane in range(8):
-                sum_8[lane] += np.float64(vector_ND[row, start + lane]) * np.float64(query_D[start + lane])
+def _sift(  # noqa: PLR0917
+    score_QB: np.ndarray,
+    mask_B: np.ndarray,
+    first: int,
+    row_B: np.ndarray,
+    floor_Q: np.ndarray,
+    held_Q: np.ndarray,
+    score_QC: np.ndarray,
+    row_QC: np.ndarray,
+) -> None:
+    """Append the scores of a block that reach a query's floor."""
+    masked, listed = mask_B.shape[0] > 0, row_B.shape[0] > 0
+    for query in range(score_QB.shape[0]):
+        floor, held = floor_Q[query], held_Q[query]
+        for at in range(score_QB.shape[1]):
+            score = score_QB[query, at]
+            if score >= floor and (not masked or mask_B[at]):
+                score_QC[query, held] = score
+                row_QC[query, held] = first + (row_B[at] if listed else at)
+                held += 1
+        held_Q[query] = held
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _dots(vector_ND: np.ndarray, row_B: np.ndarray, query_D: np.ndarray, found_B: np.ndarray) -> None:
+    """Sums in float64, in whatever order the compiler makes of it: the same for every row."""
+    wide_D = query_D.astype(np.float64)
+    for at in range(row_B.shape[0]):
+        row = vector_ND[row_B[at]]
         total = 0.0
-        for lane in range(8):
-            total += sum_8[lane]
-        for at in range(whole, dim):
-            total += np.float64(vector_ND[row, at]) * np.float64(query_D[at])
-        found_N[row] = np.float32(total)
+        for d in range(wide_D.shape[0]):
+            total += np.float64(row[d]) * wide_D[d]
+        found_B[at] = np.float32(total)
