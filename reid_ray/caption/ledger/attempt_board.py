@@ -277,7 +277,7 @@ class AttemptBoard:
             return
         self._given_up[name] = reason
         state.deaths = 0  # they were the row's
-        self._streak += 1
+        self._streak += state.made == made_then
         if self._streak > _GIVEN_UP_IN_A_ROW:
             raise EngineDownError(f"{self._streak} rows in a row ended their engine, so it is not the rows; the last time: {reason}")
 

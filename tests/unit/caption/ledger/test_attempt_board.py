@@ -72,8 +72,8 @@ def test_one_deadly_row_among_sixty_four_in_flight_costs_four_deaths_and_nobody_
 
 
 def test_many_deadly_rows_are_all_found_and_all_others_made():
-    names = rows(500)
-    deadly = names[3:500:50]
+    names = rows(900)
+    deadly = names[3:900:50]  # more than may be given up in a row
     actor = Actor(AttemptBoard(), "a", names, deadly=deadly).run()
     assert sorted(actor.given_up) == deadly
     assert sorted(actor.made) == sorted(set(names) - set(deadly))
@@ -231,6 +231,21 @@ def test_sixteen_rows_given_up_with_none_made_between_are_the_engines_fault():
     names = rows(40)
     with refused(EngineDownError, "in a row"):
         Actor(AttemptBoard(), "a", names, deadly=names, capacity=1).run()
+
+
+def test_rows_given_up_with_some_made_between_are_the_rows_fault_however_many():
+    board = AttemptBoard()
+    board.begin("a")
+    for number in range(40):  # one row at a time, so that none can be made between a row's two deaths
+        (name,) = rows(1, number)
+        board.take("a", [name])
+        for _ in range(0 if number % 2 else 2):
+            board.started("a")
+            board.begin("a", [name])
+        assert (name in board.take("a", [name]).given_up) == (number % 2 == 0)
+        if number % 2:
+            board.made("a", 1)
+        board.done("a", [name])
 
 
 def test_what_an_actor_says_before_it_ends_is_the_reason():
