@@ -1,0 +1,1 @@
+"""The plan_edits job: capacity planning, hours and GPU-hours of an edit run."""
