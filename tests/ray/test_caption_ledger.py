@@ -176,6 +176,9 @@ def test_a_second_run_makes_what_is_new_or_failed_and_nothing_else(local_ray, tm
     assert all(again[name] == first[name] for name in unchanged)
     assert again["003.png"]["image_sha256"] == again["030.png"]["image_sha256"] != first["003.png"]["image_sha256"]
     assert manifest["counts"] == {"read": 22, "written": 21, "failed": {"not_an_image": 1}}
+    held = manifest["facts"]["resources"]
+    assert 0 < held["stages"]["main"]["captioner"]["tokens"] <= 3 * 9
+    assert held["cpu_hours"] > held["gpu_hours"] == 0
 
     # All is there: the finished output stands.
     assert run_caption(job(folder, out), engine=engine)["run_id"] == manifest["run_id"]

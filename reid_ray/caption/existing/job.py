@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from reid_ray.caption.actors import RewriteActor
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
 from reid_ray.caption.engines.vllm_engine import model_facts
 from reid_ray.caption.existing.asked import ASKED
 from reid_ray.caption.existing.config import RewriteJob
 from reid_ray.caption.existing.table_pass import TablePass
 from reid_ray.caption.ledger.write_ahead_log import delete_ledger, open_ledger
+from reid_ray.caption.plan.spent import resources, resources_in_words
 from reid_ray.caption.tally import Tally
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.errors import DataError
@@ -60,9 +62,13 @@ def run_rewrite(config: RewriteJob, *, engine: ChatEngine | StreamingEngine | No
             output.facts["ledger"] = run.make()
             output.timings["pipeline_seconds"] = time.perf_counter() - clock
             _publish(run, output, config)
+            held = {"rewrite": {RewriteActor.stage: (run.spent, config.rewriter.pool)}} if run.spent.actor_seconds else {}
+            output.facts["resources"] = resources(held, None)
             manifest = output.manifest()
         if not config.ledger.keep:
             delete_ledger(ledger)
+    if held:
+        say(f"rewrite: {resources_in_words(manifest['facts']['resources'], held)}")
     say(f"rewrite: captions: {output.counts}; {_in_words(manifest['facts'])} -> {config.output.path}")
     return manifest
 

@@ -30,6 +30,7 @@ from reid_ray.caption.live_metrics import pass_line
 from reid_ray.caption.passes import rewritten
 from reid_ray.caption.remote_board import Broken, RemoteBoard, remote_board
 from reid_ray.caption.rows import STAGED
+from reid_ray.caption.streaming.pass_account import PassFacts
 from reid_ray.caption.tally import Tally
 from reid_ray.progress import progress_bar
 from reid_ray.records import conform
@@ -58,6 +59,7 @@ class TablePass:
         self._asked = AskedCaptions(config.captions, config.rewriter.share, self._recipe)
         self._ranges = row_ranges(config.captions.path)
         self.outcomes: Counter[str] = Counter()  # of the table's rows: ASKED, or why not
+        self.spent = PassFacts()  # of the rewriter's actors in all rounds
         self._keys, self._orders = self._wanted()
 
     @property
@@ -127,7 +129,7 @@ class TablePass:
             config.rewriter,
             config.faithfulness,
             recipe=self._recipe,
-            place=PassPlace(self._ledger, board, config.ledger),
+            place=PassPlace(self._ledger, board, config.ledger, "rewrite"),
             revision=self._revision,
             engine=self._engine,
         )
@@ -139,7 +141,9 @@ class TablePass:
                 counts = f"{tally.kinds['rewrite ok']} kept, {tally.kinds['rewrite unfaithful']} unfaithful"
                 line.count(table.num_rows - (pc.sum(rewrites).as_py() or 0), counts)
 
-            return drained(made_rows, self._ledger, see)
+            made = drained(made_rows, self._ledger, see)
+        self.spent += board.facts()
+        return made
 
     def _read(self, ranges: Sequence[RowRange], through: Any, *arguments: Any) -> ray.data.Dataset:
         import ray.data
