@@ -21,7 +21,7 @@ from reid_ray.train.editor.localisation import localisation_loss
 UNKNOWN = -100  # a value that a reference's row does not tell
 
 
-class AttributeReaders(nn.Module):
+class ValueHeads(nn.Module):
     """Linear layers that read values from an attribute token before and after fusion.
 
     Args:
@@ -68,7 +68,7 @@ class EditorTraining(nn.Module):
             getattr(network, part).requires_grad_(True)
         self._watch = AttentionWatch(network.unet) if localised else None
         widths = [network.attribute_encoder.config.projection_dim, network.text_encoder.config.hidden_size]
-        self.heads = AttributeReaders(values, widths) if values else None
+        self.heads = ValueHeads(values, widths) if values else None
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Tensors of edit_feed.EditFeed."""
