@@ -2,7 +2,7 @@
 
 An import of torch, transformers and Ray's libraries makes objects by the million and none that is garbage, and Python looks for garbage
 among them thousands of times: two of the seven seconds of CPU before a training worker begins. So it looks less often. What Ray and
-transformers do at a start in vain is not done (ray_worker.py, model_list.py).
+transformers do at a start in vain is not done (ray_worker.py, kept_lists.py).
 """
 
 import gc
@@ -16,7 +16,7 @@ if len(sys.orig_argv) > 1 and sys.orig_argv[1].endswith("/ray/_private/workers/s
 
     become_worker(*sys.orig_argv[1:])
 
-import model_list  # noqa: E402, F401 - it lies beside this file
+import kept_lists  # noqa: E402, F401 - it lies beside this file
 
 if os.environ.get("REID_RAY_CALL_TRACE"):
     import call_trace  # noqa: F401 - so does this one
