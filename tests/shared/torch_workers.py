@@ -24,6 +24,8 @@ IMPORTED = [
     "reid_ray.train.zero",
     "reid_ray.train.dual.worker_parts",
     "reid_ray.train.mllm.worker_parts",
+    "diffusers.models.unets.unet_2d_condition",
+    "reid_ray.train.editor.worker_parts",
 ]
 
 

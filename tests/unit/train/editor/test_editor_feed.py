@@ -7,11 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from edit_tables import write_edit_tables
 
 from reid_ray.attributes.parser import read_attributes
-from reid_ray.config.base import load_config
-from reid_ray.config.common import SyntheticConfig
 from reid_ray.errors import DataError
 from reid_ray.model.editor.edit_network import EditConditions
 from reid_ray.model.editor.editor_folder import open_editor, start_editor
@@ -27,41 +24,13 @@ from reid_ray.train.recipe import DATA, START
 
 pytestmark = pytest.mark.slow
 
-SMALL = [
-    "model.height=16", "model.width=16", "model.crop=16", "model.context=48",
-    "model.scratch={patch: 2, channels: [16, 32], width: 32, vocab_size: 300, head_width: 8, sight_layers: 1}",
-    "trains=[unet, fusion, attribute_encoder]", "batches.size=8", "batches.other_shot_share=0.5", "objective.attribute=0.1",
-    "workers.count=1",
-]  # fmt: skip
 
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    config = SyntheticConfig(identities=12, images_per_identity=2, height=64, width=32, test_share=0.25, val_share=0)
-    return write_edit_tables(tmp_path_factory.mktemp("people"), config)
-
-
-def job_of(people, *changes) -> TrainEditorJob:
-    tables = [f"images.path={people}/images", f"data.segments={people}/segments", f"data.captions=[{people}/captions]"]
-    return load_config(
-        TrainEditorJob, None, [*tables, f"data.references={people}/references", f"output.path={people}/out", *SMALL, *changes]
-    )
-
-
-@pytest.fixture(scope="module")
-def prepared(people, tmp_path_factory):
-    """(the run's folder, counts, facts)."""
-    folder, counts = tmp_path_factory.mktemp("run"), Counts()
-    facts = EditorRecipe(job_of(people)).prepare(folder, counts)
-    return folder, counts, facts
-
-
-def feed_of(prepared, config, *, rank=0, world=1) -> EditFeed:
+def feed_of(prepared, config: TrainEditorJob, *, rank=0, world=1) -> EditFeed:
     folder = prepared[0]
     return EditFeed(folder / DATA, config.batches, config.objective, opened=open_editor(folder / START), rank=rank, world=world)
 
 
-def test_every_segment_is_learnt_from_or_counted(people, prepared):
+def test_every_segment_is_learnt_from_or_counted(people, job_of, prepared):
     _, counts, facts = prepared
     table = read_table(people / "segments", SEGMENTS)
     assert counts.read == table.num_rows == counts.written + sum(counts.failed.values())
@@ -72,11 +41,11 @@ def test_every_segment_is_learnt_from_or_counted(people, prepared):
     assert facts["segments"] == counts.written
     # A second call reads what the first one wrote.
     again = Counts()
-    assert EditorRecipe(job_of(people)).prepare(prepared[0], again) == facts
+    assert EditorRecipe(job_of()).prepare(prepared[0], again) == facts
     assert again.as_dict() == counts.as_dict()
 
 
-def test_a_row_that_cannot_be_used_has_its_reason(people, tmp_path):
+def test_a_row_that_cannot_be_used_has_its_reason(people, job_of, tmp_path):
     rows = read_table(people / "segments", SEGMENTS).to_pylist()
     learnt = [row for row in rows if row["split"] == "train"]
     learnt[0]["image_id"], learnt[1]["caption_id"], learnt[2]["caption_id"] = "nobody", "nothing", None
@@ -85,7 +54,7 @@ def test_a_row_that_cannot_be_used_has_its_reason(people, tmp_path):
     with TableWriter(tmp_path / "segments", SEGMENTS) as writer:
         writer.append(table_of(SEGMENTS, rows))
     counts = Counts()
-    EditorRecipe(job_of(people, f"data.segments={tmp_path}/segments")).prepare(tmp_path, counts)
+    EditorRecipe(job_of(f"data.segments={tmp_path}/segments")).prepare(tmp_path, counts)
     assert {reason: counts.failed[reason] for reason in ("image_unknown", "caption_unknown", "no_caption", "no_segment")} == {
         "image_unknown": 1, "caption_unknown": 1, "no_caption": 1, "no_segment": 1,
     }  # fmt: skip
@@ -93,11 +62,11 @@ def test_a_row_that_cannot_be_used_has_its_reason(people, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(DataError, match=r"batches\.size"):
-        EditorRecipe(job_of(people, "images.train_split=nobodys")).prepare(other, Counts())
+        EditorRecipe(job_of("images.train_split=nobodys")).prepare(other, Counts())
 
 
-def test_draws_are_functions_of_seed_step_and_place(people, prepared):
-    config = job_of(people)
+def test_draws_are_functions_of_seed_step_and_place(job_of, prepared):
+    config = job_of()
     whole = feed_of(prepared, config)
     halves = [feed_of(prepared, config, rank=rank, world=2) for rank in (0, 1)]
     for step in (0, 5):
@@ -108,12 +77,12 @@ def test_draws_are_functions_of_seed_step_and_place(people, prepared):
             assert torch.equal(value, joined), name
         again = feed_of(prepared, config).make(step).inputs
         assert all(torch.equal(value, again[name]) for name, value in together.items())
-    other = feed_of(prepared, job_of(people, "batches.seed=1")).make(0).inputs
+    other = feed_of(prepared, job_of("batches.seed=1")).make(0).inputs
     assert not torch.equal(other["noise"], whole.make(0).inputs["noise"])
 
 
-def test_the_prompt_gives_no_look_of_what_is_redrawn_away(people, prepared):
-    config = job_of(people, "batches.several_share=0.5")
+def test_the_prompt_gives_no_look_of_what_is_redrawn_away(job_of, prepared):
+    config = job_of("batches.several_share=0.5")
     feed, tokenizer = feed_of(prepared, config), open_editor(prepared[0] / START).tokenizer
     rows = RowFile(prepared[0] / DATA / SAMPLES).take(np.arange(8)).to_pylist()
     seen = 0
@@ -131,9 +100,9 @@ def test_the_prompt_gives_no_look_of_what_is_redrawn_away(people, prepared):
     assert seen
 
 
-def test_references_come_from_another_image_where_that_is_asked_for(people, prepared):
+def test_references_come_from_another_image_where_that_is_asked_for(job_of, prepared):
     rows = RowFile(prepared[0] / DATA / SAMPLES).take(np.arange(6)).to_pylist()
-    own, other = (feed_of(prepared, job_of(people, f"batches.other_shot_share={share}", "batches.flip=0")) for share in (0, 1))
+    own, other = (feed_of(prepared, job_of(f"batches.other_shot_share={share}", "batches.flip=0")) for share in (0, 1))
     values = json.loads((prepared[0] / DATA / "values.json").read_text())
     different = 0
     for row in rows:
@@ -144,8 +113,8 @@ def test_references_come_from_another_image_where_that_is_asked_for(people, prep
     assert different
 
 
-def test_a_step_of_two_workers_is_that_of_one_and_gradients_reach_what_trains(people, prepared):
-    config = job_of(people, "objective.localisation=0.5")
+def test_a_step_of_two_workers_is_that_of_one_and_gradients_reach_what_trains(job_of, prepared):
+    config = job_of("objective.localisation=0.5")
     feed = feed_of(prepared, config)
     halves = [feed_of(prepared, config, rank=rank, world=2) for rank in (0, 1)]
     values = {name: len(each) for name, each in feed.values.items()}
@@ -166,8 +135,8 @@ def test_a_step_of_two_workers_is_that_of_one_and_gradients_reach_what_trains(pe
     assert not any(weight.requires_grad for weight in module.network.text_encoder.parameters())
 
 
-def test_an_inside_sample_counts_its_mask_alone(people, prepared):
-    config = job_of(people, "objective.attribute=0", "objective.localisation=0")
+def test_an_inside_sample_counts_its_mask_alone(job_of, prepared):
+    config = job_of("objective.attribute=0", "objective.localisation=0")
     opened = open_editor(prepared[0] / START)
     module = build_module(config, opened, values={})
     inputs = feed_of(prepared, config).make(2).inputs
@@ -187,8 +156,8 @@ def test_an_inside_sample_counts_its_mask_alone(people, prepared):
     assert inputs["inside"].any()
 
 
-def test_a_model_that_starts_from_stable_diffusion_needs_an_attribute_encoder(tmp_path):
+def test_a_folder_without_a_part_of_stable_diffusion_is_refused_by_its_name(job_of, tmp_path):
     (tmp_path / "sd" / "text_encoder").mkdir(parents=True)
-    config = job_of(tmp_path).model.model_copy(update={"init": str(tmp_path / "sd")})
+    config = job_of().model.model_copy(update={"init": str(tmp_path / "sd")})
     with pytest.raises(DataError, match="vae"):
         start_editor(config, [], seed=0, steps=1, guidance=1)
