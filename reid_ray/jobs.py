@@ -188,6 +188,36 @@ _JOBS = {
         more="The output folder holds model/, which states its own error on people that it has not learnt from. Give it other people than\n"
         "the editor that it will judge.",
     ),
+    "segment": Job(
+        purpose="Find hair, garments, shoes, bags and hats on images, and the nouns of captions that name them",
+        config="reid_ray.edit.human_parsing.config:SegmentJob",
+        run="reid_ray.edit.human_parsing.job:run_segment",
+        engines="search",
+        examples=(
+            "--config edit/segment.yaml",
+            "--config edit/segment_atr.yaml images.path=runs/ingest/cuhk_pedes/images captions.path=runs/ingest/cuhk_pedes/captions",
+        ),
+        more="The output folder holds segments/ (a row for each image, caption and slot, with a mask or a reason) and manifest.json.",
+    ),
+    "references": Job(
+        purpose="Cut things out of training images or of pictures of clothes, a bank of references to dress people in",
+        config="reid_ray.edit.bank.config:ReferencesJob",
+        run="reid_ray.edit.bank.job:run_references",
+        engines="none",
+        examples=(
+            "--config edit/references.yaml",
+            "--config edit/references_folder.yaml folders.clothes.path=/data/clothes",
+        ),
+        more="A crop of a val, test, query or gallery image is refused. The output folder holds references/ and manifest.json.",
+    ),
+    "train_parser": Job(
+        purpose="Make the tiny human parser that is built in: train it on drawn people, measure it on others",
+        config="reid_ray.edit.parser_training.config:TrainParserJob",
+        run="reid_ray.edit.parser_training.job:run_train_parser",
+        engines="search",
+        examples=("--config edit/train_parser.yaml",),
+        more="Minutes on one CPU core. The output folder holds a SegFormer, as transformers loads it, and manifest.json with its scores.",
+    ),
     "train": Job(
         purpose="Train a text-to-image dual encoder on images and captions",
         config="reid_ray.train.dual.config:TrainJob",

@@ -70,7 +70,7 @@ def _rows(model: type[Section], prefix: str, resolved: Section | None = None) ->
         if section is None:
             yield _row(key, _type_name(field), _shown(default, required=required), field)
         elif get_origin(field.annotation) is dict:
-            yield _row(key, "mapping", ", ".join(f"`{each}`" for each in default), field)
+            yield _row(key, "mapping", ", ".join(f"`{each}`" for each in default) or "`{}`", field)
             yield from _rows(section, f"{key}.NAME.")
         elif get_origin(field.annotation) is list:
             yield _row(key, "list of sections", _shown(default, required=required), field)

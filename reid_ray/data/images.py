@@ -35,6 +35,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_LAYERED = ("RGBA", "LA", "PA")  # modes with transparency
 
 
 class BadImageError(Exception):
@@ -73,6 +74,23 @@ def decode_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS, un
     load_pixels(picture)
     try:
         return _to_rgb(picture if turn is None else picture.transpose(turn))
+    except _DAMAGE as error:
+        raise BadImageError("unreadable", str(error)) from None
+
+
+def decode_with_alpha(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | None:
+    """A picture with its transparency, upright, 8-bit RGBA; None if it has none.
+
+    Raises:
+        BadImageError: as decode_image.
+    """
+    picture = open_checked(data, max_pixels=max_pixels)
+    if picture.mode not in _LAYERED and "transparency" not in picture.info:
+        return None
+    turn = _TURNS.get(_orientation(picture))
+    load_pixels(picture)
+    try:
+        return (picture if turn is None else picture.transpose(turn)).convert("RGBA")
     except _DAMAGE as error:
         raise BadImageError("unreadable", str(error)) from None
 
@@ -182,7 +200,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         grey = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=255.0, neginf=0.0)
         scale = 255.0 if 0 < grey.max() <= 1 else 1.0  # floats from 0 to 1 or from 0 to 255: the file does not say
         return Image.fromarray(np.clip(grey * scale, 0, 255).round().astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    if picture.mode in _LAYERED or "transparency" in picture.info:
         layered = picture.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layered).convert("RGB")

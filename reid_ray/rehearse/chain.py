@@ -74,6 +74,7 @@ _IMAGE_SCORES: tuple[str, ...] = ("encoder={output}/model", "images={tables}/ima
 _BENCHMARK = "runs/ingest/cuhk_pedes/images"  # that scores what was trained on images without a split
 # Data sets that a configuration names without a format of the ingest job.
 FOLDERS_OF_CROPS = frozenset({"crops"})
+FOLDERS_OF_CLOTHES = frozenset({"data/clothes"})
 
 
 @dataclass
@@ -88,6 +89,7 @@ class Act:
         models: hub names that it loads.
         data_sets: published layouts that it reads, each with its folder.
         crops: plain folders of images that it reads.
+        clothes: folders of pictures of clothes that it reads.
         own: places outside that are there, each with where its excerpt goes; of addresses tables alone, as texts.
     """
 
@@ -98,6 +100,7 @@ class Act:
     models: list[str] = field(default_factory=list)
     data_sets: list[tuple[SourceConfig, Path]] = field(default_factory=list)
     crops: list[Path] = field(default_factory=list)
+    clothes: list[Path] = field(default_factory=list)
     own: list[tuple[Path | str, Path]] = field(default_factory=list)
 
 
@@ -193,6 +196,8 @@ class _Plan:
             act.before += [] if writer in act.before else [writer]
         elif relative in FOLDERS_OF_CROPS:
             act.crops.append(self.root / relative)
+        elif relative in FOLDERS_OF_CLOTHES:
+            act.clothes.append(self.root / relative)
         else:
             self._take(act, key, place, relative)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from reid_ray.config.common import SyntheticConfig
@@ -20,6 +21,7 @@ from reid_ray.data.export.layouts import WRITERS
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import Caption, ImageRecord, composed_caption
 from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.data.synthetic.sentences import SLOTS
 from reid_ray.errors import ConfigError
 
 # Another crowd for each format, so that no two data sets share pictures unless one is made of the other.
@@ -28,6 +30,7 @@ _BY_IMAGES = frozenset({"market1501", "dukemtmc", "msmt17", "cuhk03"})  # query 
 _ONE_OF_EACH = frozenset({"luperson", "luperson_mllm"})  # nobody is seen twice, as far as anybody knows
 _WITHOUT_VAL = frozenset({"icfg_pedes", "ufine6926"})
 _IDENTITIES, _IMAGES_EACH = 24, 4
+_DRESSED = 6  # identities whose clothes are a folder of clothes
 _GALLERY = 66  # identities of a data set of crops: compressed vectors need 256 images to learn their codes from
 _DAMAGED, _WITHOUT_WORDS = 1, 2  # numbers of the images that are cut off, and that have an empty caption
 _CAPTIONERS = ("qwen", "shikra")  # of LUPerson-MLLM's release
@@ -60,6 +63,17 @@ def write_crops(folder: Path, *, identities: int) -> None:
         file = folder / f"camera{record.camera_id}" / f"{record.person_id:04d}_c{record.camera_id}_{number:04d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
+
+
+def write_clothes(folder: Path) -> None:
+    """Write what a few people wear as transparent pictures, those of each slot in a folder of its own, and one that is opaque."""
+    people = SyntheticPeople(SyntheticConfig(identities=_DRESSED, images_per_identity=1, seed=18))
+    for number, (picture, masks) in enumerate(zip(people.pictures(), people.masks(), strict=True)):
+        for slot, mask in zip(SLOTS, masks, strict=True):
+            file = folder / slot / f"{number:03d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            layered = Image.fromarray(np.dstack([picture, mask * np.uint8(255)]))
+            (layered.convert("RGB") if number == _DAMAGED else layered).save(file)
 
 
 def _rows(format_: str, identities: int = _IDENTITIES) -> Iterator[tuple[ImageRecord, bytes, list[Caption]]]:

@@ -103,6 +103,8 @@ SIZES: dict[str, Mapping[str, Rule]] = {
     "FitConfig": {"epochs": _at_most(2)},
     "TrainVerifierJob": {"held_out": lambda _, value: max(value, 0.4)},  # a smaller share of few holds nobody out
     "CaptionerJob": {"test_images": _at_most(8)},
+    "TinySegformerTrainingConfig": {"steps": _at_most(4), "people_per_set": _at_most(32)},
+    "TrainParserJob": {"test_images": _at_most(8)},
     "CalibrateJob": {"rewrites": _at_most(8)},
     "PlanJob": {"sample": _at_most(8)},
     "MineJob": {"limit": _at_most(16)},

@@ -74,6 +74,12 @@ def _qwen3_vl(_: str, folder: Path) -> None:
     build_tiny_qwen3_vl(folder)
 
 
+def _sam(_: str, folder: Path) -> None:
+    from reid_ray.model.tiny.tiny_sam import build_tiny_sam
+
+    build_tiny_sam(folder)
+
+
 # What a name says of the class, the first that fits. A hub's own config.json would say it, too, but a rehearsal needs no hub.
 STAND_INS: dict[str, Builder] = {
     r"llava": _llava,
@@ -81,6 +87,8 @@ STAND_INS: dict[str, Builder] = {
     r"qwen3-?vl": _qwen3_vl,
     r"minilm|sentence-transformers|bge-": _built_in("minilm-l6-v2"),
     r"vicuna|llama|smollm|instruct": _built_in("smollm2-135m-instruct"),
+    r"segformer|human-pars": _built_in("tiny-parser"),
+    r"/sam[-_]": _sam,
     r"siglip": _siglip,
     r"clip": _clip,
 }
@@ -94,6 +102,8 @@ _OF_TYPE = {
     "llava": "llava-hf/llava-1.5-7b-hf",
     "qwen2_5_vl": "Qwen/Qwen2.5-VL-7B-Instruct",
     "qwen3_vl": "Qwen/Qwen3-VL-8B-Instruct",
+    "segformer": "mattmdjaga/segformer_b2_clothes",
+    "sam": "facebook/sam-vit-base",
     "bert": "sentence-transformers/all-MiniLM-L6-v2",
     "llama": "lmsys/vicuna-7b-v1.5",
     "qwen2": "Qwen/Qwen2.5-7B-Instruct",

@@ -74,7 +74,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_a_page_names_exist(page):
     named = re.findall(r"(?<![\w./-])((?:reid_ray|jobs|tests|benchmarks|cluster)/(?!NAME|configs/TASK)[\w./-]+\.\w+)", page.read_text())
-    named += [f"jobs/configs/{name}" for name in re.findall(r"`((?:caption|data|retrieval|serve|train)/\w+\.yaml)`", page.read_text())]
+    named += [f"jobs/configs/{name}" for name in re.findall(r"`((?:caption|data|edit|retrieval|serve|train)/\w+\.yaml)`", page.read_text())]
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 

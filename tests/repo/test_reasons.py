@@ -21,6 +21,8 @@ POSITION = {
     "BadAnswerError": 0,
     "Violation": 0,
     "_keep": 2,
+    "_without": 1,
+    "refused_row": 1,
 }
 # Variables, attributes and mappings that hold reasons, or count by them.
 HOLDERS = re.compile(r"\b(?:reasons?|failed|captions_failed|unread|left_out|why|QUARANTINED)\b")

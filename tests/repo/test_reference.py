@@ -45,6 +45,9 @@ LEAST: dict[str, list[list[str]]] = {
     ],
     "captioner": [[]],
     "train_verifier": [[]],
+    "segment": [["images={}"], ["images={}", "captions={path: x}", "refiner={model: a/b}"], ["segments=x"]],
+    "references": [["images={}", "segments=x"], ["folders={main: {path: x}}"]],
+    "train_parser": [[]],
     "train": [
         ["images.path=x", "captions.paths=[x]"],
         ["images.path=x", "captions.paths=[x]", "batches.decoders={}", "transfer=[{name: a, images: b, captions: c}]"],
@@ -94,7 +97,7 @@ def value_at(config: Any, key: str) -> Any:
     """What a configuration has at a key; LookupError where a section on the way is null."""
     for step in key.split("."):
         part, listed = step.removesuffix("[]"), step.endswith("[]")
-        if config is None or (listed and not getattr(config, part)):
+        if config is None or (listed and not getattr(config, part)) or (part == "NAME" and not config):
             raise LookupError(key)
         config = config[next(iter(config))] if part == "NAME" else getattr(config, part)[0] if listed else getattr(config, part)
     return config

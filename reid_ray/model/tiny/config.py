@@ -32,3 +32,16 @@ class TinyMllmTrainingConfig(Section):
         1_000_000, ge=1, description="seed of the first synthetic set, each next one is one higher; keep clear of people to be tested on"
     )
     threads: int = Field(1, ge=1, description="torch threads")
+
+
+class TinySegformerTrainingConfig(Section):
+    """Length and rate of the tiny human parser's training, and which synthetic people it learns from."""
+
+    steps: int = Field(800, ge=1, description="optimiser steps; with the default about 4 minutes of one core")
+    batch_size: int = Field(16, ge=1, description="pictures per step")
+    learning_rate: float = Field(3e-3, gt=0, description="peak of a one-cycle schedule of AdamW")
+    people_per_set: int = Field(256, ge=1, description="identities of one synthetic set; each set has new people, streets and cameras")
+    first_seed: int = Field(
+        2_000_000, ge=1, description="seed of the first synthetic set, each next one is one higher; keep clear of people to be tested on"
+    )
+    threads: int = Field(1, ge=1, description="torch threads")
