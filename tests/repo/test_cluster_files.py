@@ -151,3 +151,16 @@ def test_the_slurm_script_refuses_an_address_that_no_other_node_reaches_and_an_e
     assert (loop.returncode, loop.stdout) == (2, "")
     assert "RAY_HEAD_IP" in loop.stderr
     assert sbatch(allocation).returncode == 2
+
+
+def test_the_grafana_dashboard_asks_for_metrics_that_a_caption_run_counts_by_tags_that_they_have():
+    dashboard = json.loads((CLUSTER / "grafana" / "caption_run.json").read_text())
+    code = (ROOT / "reid_ray" / "caption" / "live_metrics.py").read_text()
+    metrics = {name: kind for kind, name in re.findall(r'metrics\.(\w+)\(\s*"(reid_ray_caption_\w+)"', code)}
+    tags = {"stage", "captioner", *re.findall(r'"(outcome|kind|status|reason|on|of)"', code)}
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(asked) >= 8
+    for expression in asked:
+        for name in re.findall(r"ray_(reid_ray_caption_\w+)", expression):
+            assert metrics[name.removesuffix("_total")] == ("Counter" if name.endswith("_total") else "Gauge"), name
+        assert {tag for names in re.findall(r" by \(([^)]*)\)", expression) for tag in names.split(", ")} <= tags, expression
