@@ -1,9 +1,11 @@
 """Synthetic people: the same everywhere, told apart by seed, shown as said, described as shown."""
 
 import io
+import json
 import random
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +41,15 @@ def test_a_slice_equals_the_same_rows_of_the_whole():
         alone = SyntheticPeople(SMALL)
         assert alone.image_table(start, stop).to_pylist() == whole_images.slice(start, stop - start).to_pylist()
         assert alone.caption_table(start, stop).to_pylist() == whole_captions.slice(2 * start, 2 * (stop - start)).to_pylist()
+
+
+def test_the_pictures_of_an_older_version_are_drawn_again_bit_by_bit():
+    folder = Path(__file__).resolve().parents[3] / "golden" / "96cb249" / "people"
+    config = json.loads((folder / "manifest.json").read_text())["config"]["people"]
+    older = read_table(folder / "images", IMAGES)["image"].to_pylist()
+    todays = SyntheticPeople(SyntheticConfig(**config)).image_table()["image"].to_pylist()
+    for one, other in zip(older, todays, strict=True):
+        assert (np.asarray(Image.open(io.BytesIO(one))) == np.asarray(Image.open(io.BytesIO(other)))).all()
 
 
 def test_ids_are_unique_and_rows_agree_with_each_other():
