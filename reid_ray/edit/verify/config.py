@@ -12,7 +12,7 @@ class VerifyLimits(Section):
     """What an edited picture must be like to stand."""
 
     sure: float = Field(
-        0.5,
+        0.7,
         gt=0,
         lt=1,
         description="an attribute that was not to change counts as lost where it is read otherwise than before, both times with this "

@@ -47,7 +47,7 @@ def test_most_drawings_of_what_was_wanted_stand_and_hardly_any_of_something_else
             ]
         ),
     }
-    assert shares["drawn"] > 0.5
+    assert shares["drawn"] > 0.75
     assert shares["untouched"] == 0
     assert shares["another colour"] < 0.1
 
@@ -105,7 +105,7 @@ def test_the_error_that_ships_is_the_one_on_other_people(verifier):
     for name in ("upper_color", "lower_color", "upper_pattern", "gender"):
         right = np.mean([one[name] == other[name] for one, other in zip(read, truth, strict=True)])
         assert abs(right - stated["error"][name]["right"]) < 0.12  # three standard errors of 120 people
-        assert stated["error"][name]["right"] > stated["error"][name]["by_chance"] + 0.15
+        assert stated["error"][name]["right"] > stated["error"][name]["by_chance"] + 0.2
 
 
 def test_pictures_of_any_size_are_read(verifier):
