@@ -4,7 +4,8 @@
 
 The engine is scripted (caption_engines/scripted_gpu.py): a step takes 20 ms whatever it works on, reads 8,192 tokens at most and works
 on 128 requests at most; answers have 71 tokens on average, 25 more or less. It sleeps through its steps, so the machine's cores do what
-they do beside a GPU: read, decode and shrink pictures of 1280 x 720 (JPEG files of some 200 kB), clean answers, commit rows.
+they do beside a GPU: read, decode and shrink pictures of 1280 x 720 (JPEG files of some 200 kB), clean answers, commit rows. Shrinking to
+`max_side` takes four times as long as decoding; with --max-side 1280 there is nothing to shrink, and the model's own processor does that.
 
 One actor: `busy` is what an engine that is given all requests at once takes, over the seconds from the first request to the end of the
 last step. Batches that are not full count against it as pauses do; `in_steps` knows the pauses alone. `pictures_a_core_s` divides the
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=int)
     parser.add_argument("--actors", type=int, default=16)
     parser.add_argument("--only", choices=["one", "many"])
+    parser.add_argument("--max-side", type=int, default=1024, help="of the captioner; 1280 leaves the pictures as they are")
     parser.add_argument("--limit", type=float, default=1800, help="seconds that a run may take")
     own, rest = parser.parse_known_args()
     return run_benchmark(__doc__ or "", functools.partial(_run, own=own), rest)
@@ -50,21 +52,21 @@ def _run(report: Report, quick: bool, *, own: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="caption_bench_") as scratch:
         write_photographs(Path(scratch) / "photographs", pictures)
         if own.only in (None, "one"):
-            row = _measured(Path(scratch), "one", pictures, actors=1, limit_s=own.limit)
-            report.row(what="one actor", pictures=pictures, **row)
+            row = _measured(Path(scratch), "one", pictures, actors=1, own=own)
+            report.row(what="one actor", pictures=pictures, max_side=own.max_side, **row)
             report.claim("share of the run that one engine is busy", row.get("busy", 0.0), ">=", 0.95)
         if own.only in (None, "many"):
-            row = _measured(Path(scratch), "many", pictures, actors=own.actors, limit_s=own.limit)
-            report.row(what=f"{own.actors} actors", pictures=pictures, **row)
+            row = _measured(Path(scratch), "many", pictures, actors=own.actors, own=own)
+            report.row(what=f"{own.actors} actors", pictures=pictures, max_side=own.max_side, **row)
             report.claim(f"actors of {own.actors} that started, took part and finished", row.get("took_part", 0), ">=", own.actors)
 
 
-def _measured(scratch: Path, name: str, pictures: int, *, actors: int, limit_s: float) -> dict[str, Any]:
+def _measured(scratch: Path, name: str, pictures: int, *, actors: int, own: argparse.Namespace) -> dict[str, Any]:
     """One run of the job, as columns of a row."""
     logs, out = scratch / f"{name}-logs", scratch / f"{name}-out"
     logs.mkdir()
-    photographs = str(scratch / "photographs")
-    result = run_worker(__file__, "job", photographs=photographs, logs=str(logs), out=str(out), actors=actors, timeout_s=limit_s)
+    places = {"photographs": str(scratch / "photographs"), "logs": str(logs), "out": str(out)}
+    result = run_worker(__file__, "job", **places, actors=actors, max_side=own.max_side, timeout_s=own.limit)
     engines = read_logs(logs)
     if "error" in result or not engines:
         return {"started": len(list(logs.glob("*.steps"))), "error": result.get("error", "no engine was asked anything")}
@@ -111,17 +113,17 @@ def write_photographs(folder: Path, count: int) -> None:
         (folder / f"{number:08d}.jpg").write_bytes(jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:])
 
 
-def _job(*, photographs: str, logs: str, out: str, actors: int) -> dict[str, Any]:
+def _job(*, photographs: str, logs: str, out: str, actors: int, max_side: int) -> dict[str, Any]:
     """In a process of its own: CPU seconds from the first request to the last step, memory and captions."""
     from benchmarks.caption_engines.process_tree import Watched
     from benchmarks.caption_engines.scripted_gpu import ScriptedGpuToBe
     from reid_ray.caption.config import CaptionJob
     from reid_ray.caption.job import run_caption
 
-    pool = {} if actors == 1 else {"replicas": actors, "num_cpus": 0.1}
+    pool = {"batch_size": 32} | ({} if actors == 1 else {"replicas": actors, "num_cpus": 0.1})
     job = {
         "images": {"source": "folder", "path": photographs},
-        "captioners": {"main": {"engine": {"max_num_seqs": GPU.max_num_seqs}, "pool": {"batch_size": 32} | pool}},
+        "captioners": {"main": {"max_side": max_side, "engine": {"max_num_seqs": GPU.max_num_seqs}, "pool": pool}},
         "rewriter": {"share": 0},
         "output": {"path": out},
         "ray": {"local_cpus": LOGICAL_CPUS},
