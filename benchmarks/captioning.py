@@ -144,7 +144,8 @@ def write_people(file: Path, images: int) -> None:
 
 
 def _all_at_once(*, table: str, images: int, folder: str) -> dict[str, Any]:
-    from reid_ray.caption.engines.vllm_engine import engine_arguments, engine_environment
+    from reid_ray.caption.engines.vllm_arguments import engine_arguments
+    from reid_ray.caption.engines.vllm_engine import engine_environment
     from reid_ray.model.model_files import resolve_model
 
     config = _prepared(folder)
@@ -217,7 +218,8 @@ def _ray_data_llm(*, table: str, images: int, folder: str) -> dict[str, Any]:
     from PIL import Image
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    from reid_ray.caption.engines.vllm_engine import engine_arguments, engine_environment
+    from reid_ray.caption.engines.vllm_arguments import engine_arguments
+    from reid_ray.caption.engines.vllm_engine import engine_environment
     from reid_ray.caption.prompts import STATIC
     from reid_ray.model.model_files import resolve_model
 

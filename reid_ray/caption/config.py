@@ -30,6 +30,11 @@ class VllmConfig(Section):
     )
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory for weights and cache")
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs that one engine is split over; the pool's num_gpus must equal it")
+    own_process: bool = Field(
+        False,
+        description="the engine in a process of its own: its steps and what prepares pictures then share no interpreter, but each picture "
+        "is sent over; it ends with its actor, however that ends",
+    )
     enable_prefix_caching: bool = Field(
         True, description="keep the cache of prompts that begin alike: one picture asked twice, rewrites of one caption, tries again"
     )
@@ -37,6 +42,12 @@ class VllmConfig(Section):
         32,
         ge=1,
         description="tokens per block of that cache, shared whole blocks at a time; null is vLLM's choice: 16 on GPUs, 128 on CPUs",
+    )
+    prepared_mb: int = Field(
+        4096,
+        ge=1,
+        description="memory that pictures may take which are decoded and prepared, MiB: beyond it nothing runs ahead of the max_num_seqs "
+        "requests that are decoded together",
     )
     enforce_eager: bool = Field(True, description="no compilation: starts in seconds; false is faster on GPUs")
     trust_remote_code: bool = Field(False, description="run code that a hub model brings along; only for models you trust")
@@ -169,6 +180,12 @@ class FaithfulnessConfig(Section):
 
     model: PathOrName = Field("builtin:minilm-l6-v2", description="sentence encoder: builtin:NAME, a folder of weights, or a hub name")
     revision: str | None = Field(None, description="commit or tag of a hub model; null takes its main branch")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="torch device of the sentence encoder: cpu, or cuda:0, the GPU that the rewriter's actor has, beside its engine "
+        "(0.2 GB for the builtin one)",
+    )
     alpha: float = Field(0.6, ge=-1, le=1, description="least cosine of rewrite and original, as in LLM-DA; depends on the encoder")
     min_agreement: float | None = Field(
         None,
@@ -202,6 +219,14 @@ class RewritingJob(Section):
     )
     output: StorableOutputConfig
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _scored_where_there_is_a_device(self) -> Self:
+        if self.faithfulness.device != "cpu" and not self.rewriter.pool.num_gpus:
+            raise ValueError(
+                f"faithfulness.device is {self.faithfulness.device}, but rewriter.pool.num_gpus is 0; give the rewriter a GPU, or set cpu"
+            )
+        return self
 
 
 class CaptionJob(RewritingJob):

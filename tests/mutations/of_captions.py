@@ -176,8 +176,8 @@ MUTATIONS = (
     Mutation(
         "a rewrite's key without the scorer",
         "reid_ray/caption/ledger/row_keys.py",
-        'faithfulness.model_dump(mode="json"), scorer_revision)',
-        'faithfulness.model_dump(mode="json"))',
+        "thresholds, scorer_revision)",
+        "thresholds)",
         _KEYS,
     ),
     Mutation(

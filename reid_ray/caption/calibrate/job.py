@@ -222,7 +222,9 @@ class _RewritingActor:
         self._recipe = RewriteRecipe(config, faithfulness, revision=revision, scorer_revision="")
         self._rewriter = Rewriter(config, faithfulness, recipe=self._recipe, revision=revision)
         self._engine = start_engine(config, images=0, field="rewriter")
-        self._scorer = SentenceEncoder(resolve_model(faithfulness.model, field="faithfulness.model"), revision=faithfulness.revision)
+        self._scorer = SentenceEncoder(
+            resolve_model(faithfulness.model, field="faithfulness.model"), revision=faithfulness.revision, device=faithfulness.device
+        )
 
     def __call__(self, captions: pa.Table) -> pa.Table:
         wanted = [row | {"key": b""} for row in captions.to_pylist() if self._recipe.keys(row["caption_id"], b"")]

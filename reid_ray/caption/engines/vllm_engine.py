@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, StructureConfig, VllmConfig
+from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, VllmConfig
 from reid_ray.caption.engines.adapters import adapter_arguments
 from reid_ray.caption.engines.kv_cache import cache_arguments
 from reid_ray.caption.engines.preflight import check_servable
+from reid_ray.caption.engines.process_guard import guard_what_is_started
 from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, converse
+from reid_ray.caption.engines.vllm_arguments import engine_arguments, seeded_arguments, structure_arguments, structure_fields
 from reid_ray.caption.ledger.content_keys import derived_seed
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError, reason_of
@@ -35,8 +37,8 @@ def engine_environment(model: str, engine: VllmConfig, pool: PoolConfig) -> dict
 
     Args:
         model: a resolved name: a local folder or a hub name.
-        engine: a tensor-parallel engine keeps vLLM's own worker processes; a single one runs inside this process, which starts
-            ten times faster, takes a third of the memory and dies as one.
+        engine: runs inside that process, which starts ten times faster, takes a third of the memory and dies as one, unless it is to
+            have a process of its own; a tensor-parallel one has vLLM's worker processes, either way.
         pool: on CPUs, threads beyond the actor's CPUs slow each other down ten times and more when the machine is busy.
     """
     variables = {
@@ -48,8 +50,10 @@ def engine_environment(model: str, engine: VllmConfig, pool: PoolConfig) -> dict
         "TRANSFORMERS_VERBOSITY": "error",
         "PYTHONWARNINGS": "ignore::FutureWarning",
     }
-    if engine.tensor_parallel_size == 1:
+    if not engine.own_process:
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if has_processes(engine):
+        variables["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a forked one does not show the environment that its guard looks for
     if not pool.num_gpus:
         variables["OMP_NUM_THREADS"] = str(max(1, int(pool.num_cpus)))
     if Path(model).is_dir():
@@ -57,11 +61,17 @@ def engine_environment(model: str, engine: VllmConfig, pool: PoolConfig) -> dict
     return variables
 
 
+def has_processes(engine: VllmConfig) -> bool:
+    """Whether an engine runs in more than the process that starts it."""
+    return engine.own_process or engine.tensor_parallel_size > 1
+
+
 @dataclass(frozen=True)
 class _Prepared:
     prompt: Any  # vLLM's EngineInput
     params: Any  # SamplingParams
     texts: tuple[str, ...]  # what the conversation says, which an error must not quote
+    nbytes: int  # of the pixels, as the model takes them
 
 
 class Engine:
@@ -103,11 +113,13 @@ class Engine:
 
         from reid_ray.model.strict_loading import check_names
 
+        if has_processes(config):
+            guard_what_is_started()
         clock = time.perf_counter()
         arguments = {
             **engine_arguments(config, images),
-            **_structure_arguments(sampling),
-            **_seeded_arguments(sampling, pool),
+            **structure_arguments(sampling),
+            **seeded_arguments(sampling, pool),
             **adapter_arguments(adapter),
         }
         if Path(model).is_dir():
@@ -118,11 +130,12 @@ class Engine:
         except Exception as error:  # noqa: BLE001
             # vLLM raises whatever the part that does not fit raises; all of it is about model, machine and configuration.
             raise ConfigError(f"{field}: vLLM cannot start an engine with {model} so ({reason_of(error)}); change {field}.engine") from None
+        _refuse_other_vllm(self._llm)
         self._sampling_params, self._sampling, self._whole = SamplingParams, sampling, RequestOutputKind.FINAL_ONLY
-        self._structure = None if sampling.structure is None else StructuredOutputsParams(**_structure(sampling.structure))
+        self._structure = None if sampling.structure is None else StructuredOutputsParams(**structure_fields(sampling.structure))
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(Path(adapter).expanduser().resolve()))
         if self._adapter is not None:
-            self._refuse_part_of(self._adapter, field)
+            self._refuse_part_of(self._adapter, config, field)
         self._chat_template, self._capacity, self._preparing = config.chat_template, config.max_num_seqs, threading.Lock()
         self._of_json = sampling.structure is not None and sampling.structure.json_schema is not None
         self._rejections: tuple[type[Exception], ...] = (ValueError, VLLMClientError)
@@ -140,7 +153,7 @@ class Engine:
                 prompt = self._llm._preprocess_chat_one(self._plain(conversation), chat_template=self._chat_template)
         except self._rejections as error:
             return Reply(None, error=without_texts(reason_of(error), _texts(conversation)))
-        return _Prepared(prompt, self._params(key), tuple(_texts(conversation)))
+        return _Prepared(prompt, self._params(key), tuple(_texts(conversation)), _pixel_bytes(prompt))
 
     def add(self, request: str, prepared: _Prepared) -> Reply | None:
         """Queue a prepared request; a Reply with the error where vLLM refuses it (longer than max_model_len, a picture too large)."""
@@ -182,9 +195,9 @@ class Engine:
 
         return [{**message, "content": plain(message["content"])} for message in conversation]
 
-    def _refuse_part_of(self, adapter: Any, field: str) -> None:
+    def _refuse_part_of(self, adapter: Any, config: VllmConfig, field: str) -> None:
         """Load the adapter and see that each layer of it has a place, in every worker that runs in this process."""
-        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
+        if has_processes(config):
             return
         try:
             self._llm.llm_engine.add_lora(adapter)
@@ -212,10 +225,33 @@ class Engine:
         )
 
 
+def _refuse_other_vllm(llm: Any) -> None:
+    """VLLM has no public function that renders a conversation without adding it to the engine: two of LLM's own are called for that."""
+    lacking = [name for name in ("_preprocess_chat_one", "_resolve_mm_lora") if not hasattr(llm, name)]
+    if lacking:
+        raise ConfigError(
+            f"vLLM {_version()} lacks LLM.{' and LLM.'.join(lacking)}, which captioning calls; install the version that this package pins "
+            "(pip install 'reid-ray[engines]')"
+        )
+
+
+def _version() -> str:
+    from importlib.metadata import packages_distributions, version
+
+    return version(packages_distributions()["vllm"][0])
+
+
 def _layers_left_out(worker: Any) -> list[str]:
     """Layers of the adapters at hand that no module of a worker's model takes."""
     manager = worker.model_runner.lora_manager._adapter_manager
     return [name for adapter in manager._registered_adapters.values() for name in adapter.loras if name not in manager.modules]
+
+
+def _pixel_bytes(prompt: Any) -> int:
+    if prompt["type"] != "multimodal":
+        return 0
+    tensors = [field.data for items in prompt["mm_kwargs"].values() for item in items if item is not None for field in item.values()]
+    return sum(tensor.nbytes for tensor in tensors if hasattr(tensor, "nbytes"))
 
 
 def _texts(conversation: Conversation) -> Iterator[str]:
@@ -242,26 +278,6 @@ def _caption_in(answer: str) -> str:
     return str(json.loads(answer).get("caption", answer))
 
 
-def _structure(structure: StructureConfig) -> dict[str, Any]:
-    """The one field that is set, in vLLM's words."""
-    values = structure.model_dump(exclude_none=True)
-    return {"json" if name == "json_schema" else name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-
-
-def _structure_arguments(sampling: SamplingConfig) -> dict[str, Any]:
-    # Without this a small model may fill its tokens with the whitespace that JSON allows anywhere.
-    if sampling.structure is None or sampling.structure.json_schema is None:
-        return {}
-    return {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
-
-
-def _seeded_arguments(sampling: SamplingConfig, pool: PoolConfig) -> dict[str, Any]:
-    # vLLM rewinds a request's random stream after each piece of a prompt that it splits over steps, which streams on CPUs cannot be.
-    if sampling.temperature and not pool.num_gpus:
-        return {"enable_chunked_prefill": False}
-    return {}
-
-
 def model_facts(section: CaptionerConfig | RewriterConfig | FaithfulnessConfig, field: str) -> dict[str, str]:
     """Name and revision of the model that a section names; the content of its adapter counts as part of the revision.
 
@@ -278,24 +294,3 @@ def model_facts(section: CaptionerConfig | RewriterConfig | FaithfulnessConfig, 
         return {"model": section.model, "revision": revision}
     adapter = Path(section.adapter).expanduser().resolve()
     return {"model": section.model, "revision": f"{revision}+{model_revision(str(adapter))}"}
-
-
-def engine_arguments(config: VllmConfig, images: int) -> dict[str, Any]:
-    """VllmConfig in vLLM's own words."""
-    arguments: dict[str, Any] = {
-        "dtype": config.dtype,
-        "max_model_len": config.max_model_len,
-        "max_num_seqs": config.max_num_seqs,
-        "gpu_memory_utilization": config.gpu_memory_utilization,
-        "tensor_parallel_size": config.tensor_parallel_size,
-        "enforce_eager": config.enforce_eager,
-        "trust_remote_code": config.trust_remote_code,
-        "enable_prefix_caching": config.enable_prefix_caching,
-    }
-    if config.block_size is not None:
-        arguments["block_size"] = config.block_size
-    if config.tensor_parallel_size > 1:
-        arguments["distributed_executor_backend"] = "mp"  # inside a Ray actor vLLM would ask Ray for more GPUs
-    if images:
-        arguments |= {"limit_mm_per_prompt": {"image": images}, "mm_processor_cache_gb": 0}  # each picture is seen once or twice
-    return arguments

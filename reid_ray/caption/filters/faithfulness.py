@@ -26,18 +26,21 @@ class SentenceEncoder:
         model: a local folder or a hub name (resolved).
         revision: commit or tag of a hub model.
         batch_size: texts per forward pass.
+        device: of torch.
 
     Raises:
         DataError: the weights are not those that its configuration needs. A pooler may lack, for nothing reads it.
     """
 
-    def __init__(self, model: str, *, revision: str | None = None, batch_size: int = 64) -> None:
+    def __init__(self, model: str, *, revision: str | None = None, batch_size: int = 64, device: str = "cpu") -> None:
         from transformers import AutoModel, AutoTokenizer
 
         from reid_ray.model.strict_loading import load_pretrained
 
         self._tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
         self._model = load_pretrained(AutoModel, model, revision=revision, not_needed=("pooler.",), not_known=("cls.", "lm_head."))
+        self._model.to(device)
+        self._device = device
         self._batch_size = batch_size
         self._max_tokens = min(256, self._model.config.max_position_embeddings)  # beyond, all-MiniLM was never trained
 
@@ -56,12 +59,12 @@ class SentenceEncoder:
                 truncation=True,
                 max_length=self._max_tokens,
                 return_tensors="pt",
-            )
+            ).to(self._device)
             with torch.inference_mode():
                 hidden_BTD = self._model(**tokens).last_hidden_state
             real_BT1 = tokens["attention_mask"].unsqueeze(-1).to(hidden_BTD.dtype)
             mean_BD = (hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1)
-            pooled_ND.append(torch.nn.functional.normalize(mean_BD.float(), dim=1).numpy())
+            pooled_ND.append(torch.nn.functional.normalize(mean_BD.float(), dim=1).cpu().numpy())
         return np.concatenate(pooled_ND) if pooled_ND else np.zeros((0, self._model.config.hidden_size), np.float32)
 
     def score(self, originals: Sequence[str], rewrites: Sequence[str]) -> np.ndarray:

@@ -31,6 +31,8 @@ NOT_IN_KEY: dict[str, Any] = {
         "enforce_eager",
         "enable_prefix_caching",
         "block_size",
+        "prepared_mb",
+        "own_process",
     },
     "model": True,
     "adapter": True,  # by its content, in the revision
@@ -160,8 +162,8 @@ class RewriteRecipe:
     def __init__(self, config: RewriterConfig, faithfulness: FaithfulnessConfig, *, revision: str, scorer_revision: str) -> None:
         self._config, self._revision = config, revision
         excluded = {**NOT_IN_KEY, "share": True, "count": True}
-        section = config.model_dump(mode="json", exclude=excluded)
-        self.digest = digest("rewriter", RULES_VERSION, section, faithfulness.model_dump(mode="json"), scorer_revision)
+        section, thresholds = config.model_dump(mode="json", exclude=excluded), faithfulness.model_dump(mode="json", exclude={"device"})
+        self.digest = digest("rewriter", RULES_VERSION, section, thresholds, scorer_revision)
         self.stage = digest(self.digest, config.model, revision, config.sampling.model_dump(mode="json"))
         self._prompt = prompt_fingerprint(fingerprint_text(REWRITE, instruction_first=config.instruction_first), config.sampling)
 

@@ -37,6 +37,11 @@ def _run(tmp_path, crops, *overrides: str) -> None:
         (["captioners.main.model=/no/such/weights"], ConfigError, r"captioners\.main\.model: /no/such/weights does not exist"),
         (["rewriter.share=1", "rewriter.model=./nothing"], ConfigError, r"rewriter\.model: \./nothing does not exist"),
         (["rewriter.share=1", "faithfulness.model=nothing"], ConfigError, r"faithfulness\.model: nothing does not exist"),
+        (
+            ["rewriter.share=1", "faithfulness.device=cuda:0"],
+            ConfigError,
+            r"faithfulness\.device is cuda:0, but rewriter\.pool\.num_gpus is 0",
+        ),
         (["captioners.main.pool.gpus=1"], ConfigError, r"captioners\.main\.pool\.gpus: unknown key"),
         (["captioners.main.engine.tensor_parallel_size=2"], ConfigError, r"captioners\.main: engine\.tensor_parallel_size is 2"),
         (["captioners.main.instructions=[static, static]"], ConfigError, r"captioners\.main: instructions .* twice"),

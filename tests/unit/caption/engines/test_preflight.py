@@ -19,6 +19,7 @@ from reid_ray.caption.config import CaptionerConfig, RewriterConfig, SamplingCon
 from reid_ray.caption.engines import kv_cache, preflight
 from reid_ray.caption.engines import vllm_engine as engine
 from reid_ray.caption.engines.preflight import check_servable
+from reid_ray.caption.engines.vllm_arguments import seeded_arguments
 from reid_ray.caption.job import _publish
 from reid_ray.caption.rows import staged_table
 from reid_ray.config.common import OutputConfig, PoolConfig
@@ -212,5 +213,14 @@ def test_a_cache_without_a_size_holds_what_is_asked_for_within_a_share_of_the_ma
 
 @pytest.mark.parametrize(("temperature", "gpus", "whole"), [(0.7, 0, True), (0.0, 0, False), (0.7, 1, False)])
 def test_prompts_stay_whole_where_random_streams_cannot_be_rewound(temperature, gpus, whole):
-    arguments = engine._seeded_arguments(SamplingConfig(temperature=temperature), PoolConfig(num_gpus=gpus))
+    arguments = seeded_arguments(SamplingConfig(temperature=temperature), PoolConfig(num_gpus=gpus))
     assert arguments == ({"enable_chunked_prefill": False} if whole else {})
+
+
+def test_a_vllm_without_what_captioning_calls_is_refused_by_its_version(monkeypatch):
+    class Older:
+        _preprocess_chat_one = None
+
+    monkeypatch.setattr(engine, "_version", lambda: "0.99")
+    with refused(ConfigError, "vLLM 0.99 lacks LLM._resolve_mm_lora"):
+        engine._refuse_other_vllm(Older())

@@ -69,6 +69,12 @@ def test_each_part_of_a_rewrites_key_changes_it(change):
     assert rewrites().keys("c", b"p") != rewrites(**change).keys("c", b"p")
 
 
+def test_where_an_answer_is_computed_is_no_part_of_a_key():
+    elsewhere = {"engine": {"prepared_mb": 1, "max_num_seqs": 3}, "pool": {"replicas": 9}}
+    assert caption_key(captions()) == caption_key(captions(elsewhere))
+    assert rewrites().keys("c", b"p") == rewrites(elsewhere, {"device": "cuda:0"}).keys("c", b"p")
+
+
 @pytest.mark.parametrize("recipe", [lambda: captions().digest, lambda: rewrites().digest], ids=["captions", "rewrites"])
 def test_new_rules_make_every_row_again(recipe, monkeypatch):
     before = recipe()
