@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -46,6 +47,9 @@ _MOST_CALLS = 32
 _RECORDS_KEPT_S = 7 * 86400.0
 _LOOK_AGAIN_S = 0.5  # a broken actor, whether others work
 _AHEAD = 1.5  # rows that are let in, per request that the engine decodes together: the rest is prepared while those run
+# How long a thread keeps the interpreter from another. The engine's gives it up at every operation and waits for it again: at Python's
+# 5 ms, a picture that is prepared holds up a step many times over.
+_SWITCH_S = 0.0001
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,10 @@ class EngineActor:
         *,
         start: Callable[[], tuple[StreamingEngine, FaithfulnessScorer | None]],
         requests: int,
+        most_bytes: int | None = None,
     ) -> None:
         clock = time.perf_counter()
+        sys.setswitchinterval(_SWITCH_S)
         self._place, self._metrics = place, metrics
         self._actor = _actor_id()
         in_flight, traceback = (_records() / f"{place.ledger.run}-{self._actor}.{kind}" for kind in ("rows", "traceback"))
@@ -115,7 +121,7 @@ class EngineActor:
         place.board.started(self._actor)
         self._earlier = place.ledger.blocks_of(self._actor) if begun.again else place.ledger.form.schema.empty_table()
         self._loop = EngineLoop(engine, timeout_s=place.config.batch_timeout_s, traceback=traceback, explain=self._explain)
-        gate = Admission(max(1, int(_AHEAD * engine.capacity / requests)))
+        gate = Admission(max(1, int(_AHEAD * engine.capacity / requests)), -(-engine.capacity // requests), most_bytes)
         scoring = None if scorer is None else ScoringLoop(scorer, die=self._die)
         self._numbers = itertools.count()
         self._commit = GroupCommit(self._write, rows=place.config.group_rows, seconds=place.config.group_seconds)
@@ -131,19 +137,20 @@ class EngineActor:
         there = set(rows_there[self._place.ledger.form.name].to_pylist())
         todo = {task.name: task for task in tasks if there.isdisjoint(task.ids)}
         verdicts: Suspicion = board.take(self._actor, list(todo))
-        group, tables = -1, [rows_there]
-        for name, why in verdicts.given_up.items():
-            tables.append(self._ledger_table(todo.pop(name).give_up(f"{QUARANTINED}: {why}")))
-            group = self._commit.add(tables[-1])
-        works = [Work(name, task.converse, task.texts, verdicts.groups.get(name, FREE)) for name, task in todo.items()]
+        made: Rows = []
+        group = -1
 
-        def done(_: Work, rows: Rows) -> None:
+        def keep(rows: Rows) -> None:
             nonlocal group
-            tables.append(self._ledger_table(rows))
-            group = self._commit.add(tables[-1])
+            self._stamp(rows)
+            made.extend(rows)
+            group = self._commit.add(rows)
 
+        for name, why in verdicts.given_up.items():
+            keep(todo.pop(name).give_up(f"{QUARANTINED}: {why}"))
+        works = [Work(name, task.converse, task.texts, verdicts.groups.get(name, FREE)) for name, task in todo.items()]
         try:
-            self._stream.run(works, done)
+            self._stream.run(works, lambda _, rows: keep(rows))
         except ReidRayError:
             self._commit.flush()  # what was finished is not made again
             raise
@@ -151,8 +158,9 @@ class EngineActor:
             self._commit.wait(group)
         board.done(self._actor, [task.name for task in tasks])
         self._load.tell()
-        self._metrics.count(pa.concat_tables([rows_there.slice(0, 0), *tables[1:]]), time.perf_counter() - clock)
-        return pa.concat_tables(tables)
+        table = self._table(made)
+        self._metrics.count(table, time.perf_counter() - clock)
+        return pa.concat_tables([rows_there, table]).combine_chunks()
 
     def _made_before(self, tasks: Sequence[RowTask]) -> pa.Table:
         """What this actor made of them before it died; a task's rows become durable together."""
@@ -165,15 +173,18 @@ class EngineActor:
             time.sleep(_LOOK_AGAIN_S)
         return rest
 
-    def _ledger_table(self, rows: Rows) -> pa.Table:
+    def _stamp(self, rows: Rows) -> None:
         seconds = self._loop.take_busy_seconds()
         for row in rows:
             row["seconds"] = seconds / len(rows)
         if rows and self._startup is not None:
             rows[0]["startup_seconds"], self._startup = self._startup, None
+
+    def _table(self, rows: Rows) -> pa.Table:
         return self._place.ledger.form.table(rows, self._place.ledger.run)
 
-    def _write(self, table: pa.Table) -> None:
+    def _write(self, rows: Rows) -> None:
+        table = self._table(rows)
         self._place.ledger.commit(f"{self._actor}-{next(self._numbers)}-{time.time_ns()}", table)
         asked = pc.sum(pc.greater(table["tries"], 0)).as_py() or 0  # a broken engine has no part in what was never asked
         if asked:
@@ -208,20 +219,24 @@ class CaptionActor(EngineActor):
                 return streaming(engine, capacity=config.engine.max_num_seqs), None
             return start_engine(config, images=1, field=f"captioners.{captioner['name']}"), None
 
-        super().__init__(place, StageMetrics(self.stage), start=start, requests=len(config.instructions))
+        super().__init__(
+            place, StageMetrics(self.stage), start=start, requests=len(config.instructions), most_bytes=config.engine.prepared_mb << 20
+        )
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """The captions of a batch of images."""
         if self._broken is not None:
             self._hand_back()
             return LEDGER.empty_table()
-        return self._run([self._task(row, ImageAsk.from_column(row.pop(ASK.name))) for row in images.to_pylist()])
+        rows = images.drop_columns(["image"]).to_pylist()
+        encoded = images["image"]  # stays in Ray's object store until its row is let in
+        return self._run([self._task(row, data, ImageAsk.from_column(row.pop(ASK.name))) for row, data in zip(rows, encoded, strict=True)])
 
-    def _task(self, image: dict[str, Any], ask: ImageAsk) -> RowTask:
+    def _task(self, image: dict[str, Any], data: pa.Scalar, ask: ImageAsk) -> RowTask:
         asked = [*ask.requests, *([] if ask.stand_in is None else [ask.stand_in])]
         return RowTask(
             ids=[request.caption_id for request in asked],
-            converse=lambda: self._captioner.work(image, ask),
+            converse=lambda: self._captioner.work(image | {"image": data.as_py()}, ask),
             give_up=lambda why: self._captioner.given_up(image, ask, why),
         )
 
@@ -263,9 +278,9 @@ class RewriteActor(EngineActor):
             if scorer is not None:
                 return model, scorer
             encoder = resolve_model(faithfulness.model, field="faithfulness.model")
-            return model, SentenceEncoder(encoder, revision=faithfulness.revision)
+            return model, SentenceEncoder(encoder, revision=faithfulness.revision, device=faithfulness.device)
 
-        super().__init__(place, StageMetrics(self.stage), start=start, requests=config.count)
+        super().__init__(place, StageMetrics(self.stage), start=start, requests=config.count, most_bytes=config.engine.prepared_mb << 20)
 
     def __call__(self, captions: pa.Table) -> pa.Table:
         """A batch of captions and their rewrites."""

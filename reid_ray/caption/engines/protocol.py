@@ -42,6 +42,13 @@ class TellsLoad(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesMemory(Protocol):
+    """What `prepare` may return, so that not too much is prepared ahead: it says what it takes."""
+
+    nbytes: int
+
+
 class StreamingEngine(Protocol):
     """Interface (protocol) of an engine with continuous batching. `prepare` may be called from any thread, the others from one alone."""
 

@@ -1,4 +1,4 @@
-"""Admission control of an actor: how many rows are with its engine at once, and which of them may be there together.
+"""Admission control of an actor: how many rows, and bytes of them, are with its engine at once, and which rows may be there together.
 
 Rows that were there when a process died (suspects) come back in isolation groups: while one is with the engine, nothing else is, so that
 another death incriminates that group alone. Knows names of groups and counts; not rows, engines or what a death is.
@@ -35,11 +35,16 @@ class Admission:
     """The gate before an engine; all methods may be called from any thread.
 
     size: rows that may be with the engine.
+    always: rows of these whose memory is not asked for: those that the engine decodes together.
+    most_bytes: what all that are with the engine may hold for a further one to be let in; None: anything.
     """
 
     size: int
+    always: int = 1
+    most_bytes: int | None = None
     _inside: int = 0
     _passed: bool = False
+    _held: int = 0
     _now: Group = FREE
     _waiting: Counter[Group] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -58,21 +63,33 @@ class Admission:
     def try_enter(self, group: Group) -> bool:
         """Let one announced row in, if there is room and nobody is there who must not be together with it."""
         with self._lock:
-            if self._inside >= self.size or group != self._next():
+            if not self._room() or group != self._next():
                 return False
             self._now = group
             self._inside += 1
             self._waiting[group] -= 1
             return True
 
-    def leave(self) -> None:
-        """A row that was let in is done; one of those who listen is told, all of them where groups take turns."""
+    def hold(self, held: int) -> None:
+        """What a row that was let in holds has grown by so many bytes, or shrunk."""
+        with self._lock:
+            self._held += held
+
+    def leave(self, held: int = 0, *, takes_the_place: bool = False) -> None:
+        """A row that was let in is done; one of those who listen is told, all of them where groups take turns.
+
+        Args:
+            held: bytes that it held.
+            takes_the_place: whoever calls will try to enter next, so that none need be woken for the place.
+        """
         with self._lock:
             self._inside -= 1
             self._passed = True
+            self._held -= held
             taking_turns = self._now != FREE or any(rows > 0 for group, rows in self._waiting.items() if group != FREE)
-            told = list(self._listeners) if taking_turns else list(self._listeners)[:1]
-            self._listeners.rotate(-1)
+            told = list(self._listeners) if taking_turns else [] if takes_the_place else list(self._listeners)[:1]
+            if told:
+                self._listeners.rotate(-1)
         for listener in told:
             listener()
 
@@ -93,11 +110,10 @@ class Admission:
         with self._lock:
             return self._waiting.total()
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is with the engine."""
-        with self._lock:
-            return not self._inside
+    def _room(self) -> bool:
+        if self._inside < self.always or self.most_bytes is None:
+            return self._inside < self.size
+        return self._inside < self.size and self._held + self._held // max(1, self._inside) <= self.most_bytes
 
     def _next(self) -> Group:
         """Whose turn it is. A group stays until its rows are out, free rows until suspects wait."""

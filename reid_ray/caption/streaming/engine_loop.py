@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, StreamingEngine, TellsLoad
+from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, StreamingEngine, TakesMemory, TellsLoad
 from reid_ray.caption.streaming.stage_clock import ENGINE, StageClock
 from reid_ray.errors import EngineDownError, ReidRayError, reason_of
 from reid_ray.redaction import without_texts
 
 EXIT_CODE = 70
+_FORGETTING = 0.99  # a step, of the longest one lately
 _ALIKE = 100  # requests that are rejected in the same words before any is answered: the configuration is wrong, not they
 
 
@@ -73,8 +74,8 @@ class EngineLoop:
         self._armed = 0.0
         threading.Thread(target=self._run, name="engine-loop", daemon=True).start()
 
-    def ask(self, request: Request, answer: Callable[[Reply | ReidRayError], None]) -> None:
-        """Prepare a request in the calling thread and queue it.
+    def ask(self, request: Request, answer: Callable[[Reply | ReidRayError], None]) -> int:
+        """Prepare a request in the calling thread and queue it; returns the bytes that it takes, as far as the engine says.
 
         Args:
             request: what is asked.
@@ -82,7 +83,7 @@ class EngineLoop:
         """
         if self._error is not None:
             answer(self._error)
-            return
+            return 0
         with self._lock:
             self._preparing += 1
         try:
@@ -94,6 +95,7 @@ class EngineLoop:
             self._reply(_Open(request, answer, 0.0), prepared)
         else:
             self._coming.put((prepared, _Open(request, answer, 0.0)))
+        return prepared.nbytes if isinstance(prepared, TakesMemory) else 0
 
     def take_busy_seconds(self) -> float:
         """Seconds spent in steps since the last call."""
@@ -114,18 +116,19 @@ class EngineLoop:
         return told._replace(waiting=told.waiting + self._coming.qsize() + self._preparing)
 
     def _run(self) -> None:
-        step_s = 0.0  # what the last step took
+        full_s = 0.0  # what a step with much to do took lately: the first ones of a run are quick, for there is little in them yet
         try:
             while True:
                 self._add(wait=not self._open)
                 if not self._open:
                     continue
-                self._fill(step_s)
+                self._fill(full_s)
                 self._arm()
                 clock = time.perf_counter()
                 with self.clock.at(ENGINE):
                     finished = self._engine.step()
                 step_s = time.perf_counter() - clock
+                full_s = max(step_s, _FORGETTING * full_s)
                 self._busy += step_s
                 self.request_seconds += step_s * len(self._open)
                 self.steps += 1
@@ -140,13 +143,13 @@ class EngineLoop:
         except Exception as error:  # noqa: BLE001
             self._die(reason_of(error))
 
-    def _fill(self, seconds: float) -> None:
+    def _fill(self, step_s: float) -> None:
         """Wait for requests that are being prepared while there is room for them: a step costs about the same for few as for many.
 
         Args:
-            seconds: at most; a step's worth, so that who prepares slowly never halves more than the rate of steps.
+            step_s: of a full step. That long at most while nothing runs, less the more requests are held up.
         """
-        until = time.perf_counter() + seconds
+        until = time.perf_counter() + step_s * (1 - len(self._open) / self._engine.capacity)
         while self._preparing and len(self._open) < self._engine.capacity and (left := until - time.perf_counter()) > 0:
             self._add(wait=True, seconds=left)
 
@@ -169,6 +172,8 @@ class EngineLoop:
             refused = self._engine.add(name, prepared)
             if refused is not None:
                 self._reply(opened, refused)
+                if not self._open:
+                    self._disarm()
                 continue
             opened.since = time.monotonic()
             self._open[name] = opened

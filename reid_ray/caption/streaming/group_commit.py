@@ -1,42 +1,45 @@
 """Group commit: finished rows of many threads become durable together, after so many rows or seconds, or as soon as somebody waits.
 
-Knows tables and time; not where they go. A process that is killed loses what has not been written yet: one group at most.
+Knows rows and time; not where they go. A process that is killed loses what has not been written yet: one group at most.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import pyarrow as pa
+Row = dict[str, Any]
 
 
 class GroupCommit:
-    """Collects tables and writes them in groups, in a thread of its own.
+    """Collects rows and writes them in groups, in a thread of its own.
 
     Args:
-        write: makes a table durable.
+        write: makes rows durable. A table is made of a whole group there: of each row by itself it would cost thirty times as much.
         rows: a group is written when it holds so many.
         seconds: or when its first rows have waited so long.
     """
 
-    def __init__(self, write: Callable[[pa.Table], None], *, rows: int, seconds: float) -> None:
+    def __init__(self, write: Callable[[list[Row]], None], *, rows: int, seconds: float) -> None:
         self._write, self._rows, self._seconds = write, rows, seconds
-        self._group: list[pa.Table] = []
+        self._group: list[Row] = []
         self._since = 0.0
         self._number, self._written, self._asked = 0, -1, -1  # of the group that collects now; the last durable; the last to be flushed
         self._error: Exception | None = None
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="group-commit", daemon=True).start()
 
-    def add(self, table: pa.Table) -> int:
-        """Add finished rows; returns the number of their group, to wait for."""
+    def add(self, rows: Sequence[Row]) -> int:
+        """Add finished rows, which nobody changes any more; returns the number of their group, to wait for."""
         with self._changed:
-            if not self._group:
+            first = not self._group
+            if first:
                 self._since = time.monotonic()
-            self._group.append(table)
-            self._changed.notify_all()
+            self._group.extend(rows)
+            if first or self._due():  # woken for nothing, the thread would take the interpreter from the engine's
+                self._changed.notify_all()
             return self._number
 
     def wait(self, number: int) -> None:
@@ -62,7 +65,7 @@ class GroupCommit:
                 group, self._group = self._group, []
                 number, self._number = self._number, self._number + 1
             try:
-                self._write(pa.concat_tables(group))
+                self._write(group)
             except Exception as error:  # noqa: BLE001
                 with self._changed:
                     self._error = error  # whoever waits raises it
@@ -75,9 +78,7 @@ class GroupCommit:
     def _due(self) -> bool:
         if not self._group:
             return False
-        if self._asked >= self._number:
-            return True
-        return sum(table.num_rows for table in self._group) >= self._rows or time.monotonic() - self._since >= self._seconds
+        return self._asked >= self._number or len(self._group) >= self._rows or time.monotonic() - self._since >= self._seconds
 
     def _patience(self) -> float | None:
         return max(0.0, self._since + self._seconds - time.monotonic()) if self._group else None

@@ -49,9 +49,27 @@ class _Running:
     steps: Generator[Any, Any, Rows]
     answers: list[Any] = field(default_factory=list)
     awaited: int = 0
+    held: int = 0  # bytes of what it asks just now
 
 
-_Inbox = queue.SimpleQueue[tuple[_Running, int, Any] | None]  # None: there may be room
+@dataclass
+class _Call:
+    """One call's works.
+
+    done: told of each that is finished.
+    lines: those not let in yet, group by group.
+    inbox: answers to those that run; None: there may be room.
+    """
+
+    done: Callable[[Work, Rows], None]
+    lines: dict[Group, deque[Work]] = field(default_factory=lambda: defaultdict(deque))
+    running: dict[str, _Running] = field(default_factory=dict)
+    inbox: queue.SimpleQueue[tuple[_Running, int, Any] | None] = field(default_factory=queue.SimpleQueue)
+
+    @property
+    def waits(self) -> bool:
+        """Whether any is not let in yet."""
+        return any(self.lines.values())
 
 
 class WorkStream:
@@ -89,37 +107,35 @@ class WorkStream:
         Raises:
             ReidRayError: the engine is lost for good.
         """
-        inbox: _Inbox = queue.SimpleQueue()
-        lines: dict[Group, deque[Work]] = defaultdict(deque)
-        running: dict[str, _Running] = {}
+        call = _Call(done)
         for work in works:
-            lines[work.group].append(work)
+            call.lines[work.group].append(work)
             self._gate.announce(work.group, 1)
         try:
-            with self._gate.listening(lambda: inbox.put(None)):
-                while any(lines.values()):
-                    for group, line in lines.items():
+            with self._gate.listening(lambda: call.inbox.put(None)):
+                while call.waits:
+                    for group, line in call.lines.items():
                         while line and self._gate.try_enter(group):
-                            self._enter(line.popleft(), running, inbox, done)
-                    self._take_answer(running, inbox, done)
-            while running:
-                self._take_answer(running, inbox, done)
+                            self._enter(call, line.popleft())
+                    self._take_answer(call)
+            while call.running:
+                self._take_answer(call)
         finally:
-            for group, line in lines.items():
+            for group, line in call.lines.items():
                 self._gate.withdraw(group, len(line))
 
-    def _enter(self, work: Work, running: dict[str, _Running], inbox: _Inbox, done: Callable[[Work, Rows], None]) -> None:
+    def _enter(self, call: _Call, work: Work) -> None:
         if work.group != FREE:  # what was finished beside it must not be lost with it
             with self._loop.clock.at(STORAGE):
                 self._flush()
         self._record.enter(work.name)
-        running[work.name] = _Running(work, work.converse())
-        self._advance(running[work.name], None, running, inbox, done)
+        call.running[work.name] = _Running(work, work.converse())
+        self._advance(call, call.running[work.name], None)
 
-    def _take_answer(self, running: dict[str, _Running], inbox: _Inbox, done: Callable[[Work, Rows], None]) -> None:
+    def _take_answer(self, call: _Call) -> None:
         """Wait for an answer, or for room, and go on with the work that it is for."""
         try:
-            said = inbox.get(timeout=_LOOK_AGAIN_S)
+            said = call.inbox.get(timeout=_LOOK_AGAIN_S)
         except queue.Empty:
             return
         if said is None:
@@ -130,45 +146,32 @@ class WorkStream:
         task.answers[place] = answer
         task.awaited -= 1
         if not task.awaited:
-            self._advance(task, task.answers, running, inbox, done)
+            self._advance(call, task, task.answers)
 
-    def _advance(
-        self,
-        task: _Running,
-        answers: list[Any] | None,
-        running: dict[str, _Running],
-        inbox: _Inbox,
-        done: Callable[[Work, Rows], None],
-    ) -> None:
+    def _advance(self, call: _Call, task: _Running, answers: list[Any] | None) -> None:
         """Send a work its answers and queue what it asks next, or hand on its rows if it is at its end."""
         with self._loop.clock.at(DECODE):
-            self._advance_it(task, answers, running, inbox, done)
+            self._advance_it(call, task, answers)
 
-    def _advance_it(
-        self,
-        task: _Running,
-        answers: list[Any] | None,
-        running: dict[str, _Running],
-        inbox: _Inbox,
-        done: Callable[[Work, Rows], None],
-    ) -> None:
+    def _advance_it(self, call: _Call, task: _Running, answers: list[Any] | None) -> None:
         try:
             asked = next(task.steps) if answers is None else task.steps.send(answers)
         except StopIteration as end:
-            del running[task.work.name]
+            del call.running[task.work.name]
             self._record.leave(task.work.name)
-            done(task.work, end.value)
-            self._gate.leave()
+            call.done(task.work, end.value)
+            self._gate.leave(task.held, takes_the_place=call.waits)
             return
         except ReidRayError:
             raise
         except Exception as error:  # noqa: BLE001
             self.die(error, task.work.texts)
         task.answers, task.awaited = [None] * len(asked), len(asked)
+        held = 0
         for place, ask in enumerate(asked):
 
             def answer(said: Any, place: int = place) -> None:
-                inbox.put((task, place, said))
+                call.inbox.put((task, place, said))
 
             def scored(said: float, answer: Callable[[Any], None] = answer) -> None:
                 self._loop.clock.end(SCORES)
@@ -180,7 +183,9 @@ class WorkStream:
                 self._scoring.ask(ask, scored)
             else:
                 assert isinstance(ask, Request)
-                self._loop.ask(ask, answer)
+                held += self._loop.ask(ask, answer)
+        self._gate.hold(held - task.held)
+        task.held = held
 
     def account(self) -> ActorAccount:
         """What this actor has done, and what is with it."""

@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 
-import pyarrow as pa
 import pytest
 from refusals import refused
 
@@ -68,10 +67,10 @@ class Pairs:
 
 @pytest.fixture
 def stream_of(tmp_path):
-    def make(engine, *, size=6, timeout_s=60.0, scorer=None, explain=pytest.fail):
+    def make(engine, *, size=6, always=1, most_bytes=None, timeout_s=60.0, scorer=None, explain=pytest.fail):
         loop = EngineLoop(engine, timeout_s=timeout_s, traceback=tmp_path / "traceback", explain=explain)
         scoring = None if scorer is None else ScoringLoop(scorer, die=lambda error, texts: pytest.fail(str(error)))
-        gate = Admission(size)
+        gate = Admission(size, always, most_bytes)
         stream = WorkStream(loop, scoring, gate=gate, record=InFlightRecord(tmp_path / "rows"), flush=lambda: None, explain=explain)
         return stream, gate, loop
 
@@ -137,7 +136,28 @@ def test_a_work_asks_again_and_gets_the_answers_to_what_it_asked(stream_of):
     assert rows["a"] == [{"name": "a", "texts": ["answer to a/0", "answer to a/1", "answer to a/2"]}]
     assert rows["b"] == [{"name": "b", "texts": ["answer to b/0"]}]
     assert rows["c"] == [{"name": "c", "texts": ["too long by c/0"]}]
-    assert gate.idle
+    gate.announce(FREE, 7)
+    assert [gate.try_enter(FREE) for _ in range(7)] == [True] * 6 + [False]  # nothing was left inside
+
+
+def test_no_more_is_prepared_ahead_than_its_bytes_allow_and_what_decodes_together_always_is(stream_of):
+    class Large:
+        def __init__(self, steps, key):
+            self.steps, self.key, self.nbytes = steps, key, 100
+
+    class OfLargePictures(SteppingEngine):
+        def prepare(self, conversation, key):
+            return Large(conversation, key)
+
+        def add(self, request, prepared):
+            with_it.append(len(self.waiting) + len(self.running) + 1)
+            super().add(request, (prepared.steps, prepared.key))
+
+    for most_bytes, most in ((650, 6), (1, 4), (10_000, 12)):
+        with_it = []
+        stream, _, _ = stream_of(OfLargePictures(capacity=4, step_s=0.005), size=12, always=4, most_bytes=most_bytes)
+        assert len(finished(stream, [asks(str(number), 3) for number in range(40)])) == 40
+        assert max(with_it) == most
 
 
 def test_suspects_are_with_the_engine_in_their_group_alone_the_least_suspected_first(stream_of):
@@ -248,26 +268,39 @@ def test_a_record_tells_what_was_with_the_engine_however_often_it_begins_anew(tm
 
 def test_rows_become_durable_by_number_by_time_and_at_once_when_a_call_waits_for_them():
     written: queue.SimpleQueue[int] = queue.SimpleQueue()
-    commit = GroupCommit(lambda table: written.put(table.num_rows), rows=10, seconds=0.3)
-    table = pa.table({"n": [1, 2, 3, 4]})
+    commit = GroupCommit(lambda rows: written.put(len(rows)), rows=10, seconds=0.3)
+    rows = [{"n": number} for number in range(4)]
     for _ in range(3):
-        commit.add(table)
+        commit.add(rows)
     assert written.get(timeout=5) == 12
     clock = time.monotonic()
-    commit.add(table)
+    commit.add(rows)
     assert written.get(timeout=5) == 4
     assert time.monotonic() - clock >= 0.25
     clock = time.monotonic()
-    commit.wait(commit.add(table))
+    commit.wait(commit.add(rows))
     assert time.monotonic() - clock < 0.25
+
+
+def test_rows_that_make_no_group_yet_wake_nobody_to_write_them():
+    commit = GroupCommit(lambda rows: None, rows=1000, seconds=60)
+    commit.add([{"n": 0}])
+    time.sleep(0.05)
+    asked, due = [], commit._due
+    commit._due = lambda: asked.append(threading.current_thread().name) or due()
+    for number in range(1, 500):
+        commit.add([{"n": number}])
+    time.sleep(0.05)
+    assert "group-commit" not in asked
+    commit.flush()
 
 
 def test_a_flush_makes_durable_what_was_added_and_waits_for_nothing_else():
     written = []
-    commit = GroupCommit(lambda table: written.append(table.num_rows), rows=100, seconds=60)
+    commit = GroupCommit(lambda rows: written.append(len(rows)), rows=100, seconds=60)
     commit.flush()
     for _ in range(3):
-        commit.add(pa.table({"n": [1]}))
+        commit.add([{"n": 1}])
     commit.flush()
     assert written == [3]
 
@@ -278,7 +311,7 @@ def test_a_group_that_cannot_be_written_is_an_error_of_those_who_wait_for_it():
 
     commit = GroupCommit(fails, rows=1, seconds=9)
     with pytest.raises(OSError, match="disk full"):
-        commit.wait(commit.add(pa.table({"n": [1]})))
+        commit.wait(commit.add([{"n": 1}]))
 
 
 def test_an_engine_whose_step_does_not_return_ends_its_process_and_says_where(tmp_path):
