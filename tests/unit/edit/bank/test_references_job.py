@@ -79,6 +79,10 @@ def test_an_image_that_scores_is_refused_even_where_its_twin_trains_or_its_segme
         values = images[column].to_pylist()
         values[trained] = values[held]
         images = images.set_column(images.column_names.index(column), images.schema.field(column), pa.array(values, images[column].type))
+    digests = dict(zip(images["image_id"].to_pylist(), images["image_sha256"].to_pylist(), strict=True))
+    place = segments.column_names.index("image_sha256")
+    parsed = pa.array([digests[image_id] for image_id in segments["image_id"].to_pylist()], pa.string())
+    segments = segments.set_column(place, segments.schema.field(place), parsed)
     lying = segments.set_column(segments.column_names.index("split"), "split", pa.array(["train"] * segments.num_rows))
     pq.write_table(images, tmp_path / "images.parquet")
     pq.write_table(lying.cast(segments.schema), tmp_path / "segments.parquet")
