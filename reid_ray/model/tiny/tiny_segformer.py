@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.images import decode_image, encode_jpeg
@@ -100,20 +101,24 @@ def _loss(logits_BLhw: torch.Tensor, label_BHW: torch.Tensor) -> torch.Tensor:
 
 
 def _batches(config: TinySegformerTrainingConfig, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless pictures (float32 [B, 128, 64, 3] in [0, 255]) and label maps (uint8 [B, 128, 64]): new people, streets and light."""
-    from PIL import Image
+    """Endless pictures (float32 [B, height, width, 3] in [0, 255]) and label maps (uint8 [B, height, width]): new people, streets, light.
 
+    The first ones are of half the size; SegFormer has no positions that would be tied to one.
+    """
     rng = np.random.default_rng(seed)
+    step = 0
     for number in range(1 << 30):
-        shape = SyntheticConfig(
-            identities=config.people_per_set, images_per_identity=1, height=HEIGHT, width=WIDTH, seed=config.first_seed + number
+        scale = 2 if step < config.half_size_share * config.steps else 1
+        size = {"height": HEIGHT // scale, "width": WIDTH // scale}
+        people = SyntheticPeople(
+            SyntheticConfig(identities=config.people_per_set, images_per_identity=1, seed=config.first_seed + number, **size)
         )
-        people = SyntheticPeople(shape)
         labels = people.label_maps()
         pictures = [np.asarray(decode_image(encode_jpeg(Image.fromarray(pixels)))) for pixels in people.pictures()]
         for first in range(0, len(pictures), config.batch_size):
             picture_BHWC = np.stack(pictures[first : first + config.batch_size]).astype(np.float32)
             yield _varied(picture_BHWC, labels[first : first + config.batch_size], rng)
+            step += 1
 
 
 def _varied(picture_BHWC: np.ndarray, label_BHW: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
