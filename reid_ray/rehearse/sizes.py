@@ -72,6 +72,8 @@ SIZES: dict[str, Mapping[str, Rule]] = {
         "log_every": _exactly(1),
     },
     "TrainImages": {"val_share": lambda _, value: max(value, 0.1) if value else value},  # a smaller share of few holds nobody out
+    "EditorBatches": {"size": lambda _, value: max(WORKERS, min(value, 8) // WORKERS * WORKERS), "threads": _at_most(2)},
+    "EditorModelConfig": {"height": _at_most(64), "width": _at_most(64), "crop": _at_most(64)},
     "BatchesConfig": {"size": _batch, "chunk": _at_most(8), "threads": _at_most(2)},
     "PoolConfig": {
         "replicas": _exactly(1),

@@ -80,6 +80,12 @@ def _sam(_: str, folder: Path) -> None:
     build_tiny_sam(folder)
 
 
+def _stable_diffusion(_: str, folder: Path) -> None:
+    from reid_ray.model.editor.fresh_parts import build_stable_diffusion
+
+    build_stable_diffusion(folder, _words())
+
+
 # What a name says of the class, the first that fits. A hub's own config.json would say it, too, but a rehearsal needs no hub.
 STAND_INS: dict[str, Builder] = {
     r"llava": _llava,
@@ -90,6 +96,7 @@ STAND_INS: dict[str, Builder] = {
     r"segformer|human-pars": _built_in("tiny-parser"),
     r"/sam[-_]": _sam,
     r"siglip": _siglip,
+    r"stable-diffusion": _stable_diffusion,
     r"clip": _clip,
 }
 
@@ -156,6 +163,8 @@ def link_files(place: Path, folder: Path) -> None:
 
 
 def _in_words(folder: Path) -> str:
+    size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    if (folder / "model_index.json").is_file():
+        return f"{json.loads((folder / 'model_index.json').read_text(encoding='utf-8'))['_class_name']}, weights of {size / 1e6:.1f} MB"
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return f"{(config.get('architectures') or [config.get('model_type')])[0]}, weights of {size / 1e6:.1f} MB"

@@ -53,6 +53,7 @@ LEAST: dict[str, list[list[str]]] = {
         ["images.path=x", "captions.paths=[x]", "batches.decoders={}", "transfer=[{name: a, images: b, captions: c}]"],
     ],
     "tune": [["images.path=x", "captions.paths=[x]"], ["images.path=x", "captions.paths=[x]", "batches.decoders={}"]],
+    "train_editor": [["images.path=x", "data={segments: x, captions: [x]}"]],
     "merge": [["model=x"]],
     "memory": [["config=x"]],
     "embed": [["encoder=x", "captions=x"], ["encoder=x", "images={}"]],

@@ -1,8 +1,13 @@
-"""Parts of a small editor with random weights, in the classes of the large one. Knows shapes; not folders or training."""
+"""Parts of a small editor with random weights, in the classes of the large one, and a Stable Diffusion of such parts, for rehearsals.
+
+Knows shapes; not training.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from reid_ray.model.dual.tokenizer import train_tokenizer
@@ -66,3 +71,34 @@ def fresh_unet(shape: EditorScratch, codec: Codec, mode: Mode, *, size: tuple[in
         down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D" for _ in range(attends))),
         up_block_types=(*("CrossAttnUpBlock2D" for _ in range(attends)), "UpBlock2D"),
     )
+
+
+def build_stable_diffusion(folder: Path, texts: Iterable[str], *, context: int = 77) -> None:
+    """Stable Diffusion 1.5's folder with tiny random parts: the same classes and layout, a U-Net of 4 channels, latents of 8 x 8 pixels.
+
+    Args:
+        folder: is made.
+        texts: its tokenizer learns from these.
+        context: tokens of a prompt.
+    """
+    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+
+    shape = EditorScratch(width=32, vocab_size=400)
+    text, tokenizer = fresh_text_encoder(shape, texts, context=context)
+    stages = ("CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
+    parts = {
+        "unet": UNet2DConditionModel(
+            sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
+            cross_attention_dim=shape.width, attention_head_dim=4, down_block_types=stages[0], up_block_types=stages[1],
+        ),
+        "vae": AutoencoderKL(
+            block_out_channels=(8, 8, 16, 16), norm_num_groups=8, latent_channels=4, layers_per_block=1,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        ),
+        "text_encoder": text,
+        "tokenizer": tokenizer,
+        "scheduler": PNDMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1),
+    }  # fmt: skip
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}), encoding="utf-8")

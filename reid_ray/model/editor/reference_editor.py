@@ -5,7 +5,10 @@ A plain class; no Ray, no tables. Every result is a function of its request: noi
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +18,22 @@ from reid_ray.config.base import fingerprint
 from reid_ray.model.editor.config import DrawingConfig
 from reid_ray.model.editor.diffusion_sampling import Denoising, draw
 from reid_ray.model.editor.edit_inputs import PromptReader, conditions_of, crops_of, grey_levels, unit_pixels
+from reid_ray.model.editor.edit_network import EditConditions
 from reid_ray.model.editor.edit_request import EditRequest
 from reid_ray.model.editor.edit_window import Window, cut_mask, cut_out, put_back, resized, window_round
 from reid_ray.model.editor.editor_folder import OpenEditor, open_editor
 from reid_ray.model.model_files import model_revision
+
+
+@dataclass(frozen=True)
+class _CutOut:
+    """A batch of requests as tensors, with the window of each."""
+
+    requests: Sequence[EditRequest]
+    windows: Sequence[Window]
+    pictures: torch.Tensor
+    masks: torch.Tensor
+    conditions: EditConditions
 
 
 class Editor:
@@ -53,10 +68,18 @@ class Editor:
 
     def edit(self, requests: Sequence[EditRequest]) -> list[np.ndarray]:
         """One uint8 [H, W, 3] for each request; outside its mask the source's pixels, but in mode generate, which draws a new picture."""
-        return [each for start in range(0, len(requests), self._batch) for each in self._edited(requests[start : start + self._batch])]
+        batches = [requests[start : start + self._batch] for start in range(0, len(requests), self._batch)]
+        with ThreadPoolExecutor(1, thread_name_prefix="edit") as pool:  # cuts out the next batch while one is drawn
+            ahead: deque[Future[_CutOut]] = deque(pool.submit(self._prepared, batch) for batch in batches[:1])
+            edited: list[np.ndarray] = []
+            for following in [*batches[1:], None]:
+                if following is not None:
+                    ahead.append(pool.submit(self._prepared, following))
+                edited += self._edited(ahead.popleft().result())
+        return edited
 
-    @torch.inference_mode()
-    def _edited(self, requests: Sequence[EditRequest]) -> list[np.ndarray]:
+    def _prepared(self, requests: Sequence[EditRequest]) -> _CutOut:
+        """A batch's tensors, on the CPU."""
         shape, size = self.shape, (self.shape.height, self.shape.width)
         windows = [window_round(each.mask, size=size, padding=shape.padding) for each in requests]
         pairs = list(zip(requests, windows, strict=True))
@@ -64,18 +87,23 @@ class Editor:
         masks = np.stack([cut_mask(each.mask, window, size=size, grow=shape.grow) for each, window in pairs])
         prompts = [self._prompts(each.prompt, [(ref.start, ref.end) for ref in each.references]) for each in requests]
         conditions = conditions_of(prompts, [crops_of(each.references, size=shape.crop) for each in requests], size=shape.crop)
+        return _CutOut(requests, windows, pictures, torch.from_numpy(masks)[:, None].float(), conditions)
+
+    @torch.inference_mode()
+    def _edited(self, batch: _CutOut) -> list[np.ndarray]:
         empty = torch.from_numpy(self._prompts.empty())[None].to(self._device)
         drawn = draw(
             self._network,
             self._scheduler,
-            pictures=pictures.to(self._device),
-            masks=torch.from_numpy(masks)[:, None].float().to(self._device),
-            sequence_NTD=self._network.condition(conditions.to(self._device)),
+            pictures=batch.pictures.to(self._device),
+            masks=batch.masks.to(self._device),
+            sequence_NTD=self._network.condition(batch.conditions.to(self._device)),
             empty_1TD=self._network.read_prompt(empty),
-            seeds=[each.seed for each in requests],
+            seeds=[each.seed for each in batch.requests],
             drawing=self._drawing,
         )
-        return [self._finished(each, new, window) for (each, window), new in zip(pairs, grey_levels(drawn), strict=True)]
+        found = zip(batch.requests, grey_levels(drawn), batch.windows, strict=True)
+        return [self._finished(each, new, window) for each, new, window in found]
 
     def _finished(self, request: EditRequest, drawn: np.ndarray, window: Window) -> np.ndarray:
         if self.shape.mode == "generate":
