@@ -52,14 +52,14 @@ class GridSize:
     """What all arms share: small enough for a quarter of a minute of one core a run. Chosen once, before any arm was run."""
 
     start_people: int = 2000
-    start_steps: int = 200
+    start_steps: int = 150
     people: int = 48  # photographed, of training
     pictures: int = 3  # of each
-    steps: int = 100
+    steps: int = 60
     batch: int = 32
     share: float = 0.5
     rate: float = 5e-4
-    test_people: int = 200  # two pictures each, two human captions a picture
+    test_people: int = 150  # two pictures each, two human captions a picture
     bank_people: int = 800
 
     @classmethod
