@@ -96,7 +96,12 @@ def _of_others(
     other = validating | (shown & ~taught)
     other_E = other[by_picture_E] | (known_E & other[by_label_E])
     of_other_N = other[number_N]  # an editor's picture under the number of a photographed person
-    of_other_N[edit_N >= 0] |= other_E[edit_N[edit_N >= 0]]
+    told, edit_T = np.flatnonzero(edit_N >= 0), edit_N[edit_N >= 0]
+    of_other_N[told] |= other_E[edit_T]
+    edited_again = told[row_E[edit_T] >= 0], row_E[edit_T][row_E[edit_T] >= 0]  # an editor's picture of an editor's picture, and so on
+    found = -1
+    while found < (found := int(of_other_N.sum())):
+        of_other_N[edited_again[0]] |= of_other_N[edited_again[1]]
     return of_other_N
 
 

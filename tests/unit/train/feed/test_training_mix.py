@@ -155,6 +155,27 @@ def test_a_source_that_only_a_label_tells_of_is_found_by_it(tables, tmp_path):
     assert by_label[2] == by_picture[2]
 
 
+def test_who_was_made_of_somebody_made_of_a_held_out_person_is_left_out_too(tables, tmp_path):
+    edited, edits, captions = (pq.read_table(tables / f"{name}.parquet") for name in ("edited", "edits", "captions"))
+    again = [row | {"image_id": f"twice-{row['image_id']}", "person_id": row["person_id"] + 1000} for row in edited.to_pylist()]
+    said = [row for row in captions.to_pylist() if row["synthetic"]]
+    said = [
+        row | {name: f"twice-{row[name]}" for name in ("image_id", "caption_id")} | {"person_id": row["person_id"] + 1000} for row in said
+    ]
+    told = [
+        row
+        | {"image_id": f"twice-{row['image_id']}", "source_image_id": row["image_id"], "source_person_id": row["source_person_id"] + 1000}
+        for row in edits.to_pylist()
+    ]
+    for name, table, rows in (("edited", edited, again), ("edits", edits, told), ("captions", captions, said)):
+        pq.write_table(table_of(table.schema, [*table.to_pylist(), *rows]), tmp_path / f"{name}.parquet")
+    both = [f"images.further=[{tmp_path}/edited.parquet]", f"images.edits=[{tmp_path}/edits.parquet]"]
+    _, counts, image_ids = held_out(tables, tmp_path / "run", *both, f"captions.paths=[{tmp_path}/captions.parquet]")
+    people = {kind: {name.split("-")[-2] for name in image_ids if name.startswith(kind)} for kind in ("photographs", "edited", "twice")}
+    assert people["twice"] == people["edited"] == people["photographs"]
+    assert counts.failed["source_held_out"] == 2 * PICTURES * (30 - len(people["photographs"]))
+
+
 def test_held_out_people_and_edits_that_nobody_tells_of_are_refused(tables, tmp_path):
     with refused(DataError, "images.edits", "images.val_share"):
         held_out(tables, tmp_path / "run")
