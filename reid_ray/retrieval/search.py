@@ -1,12 +1,11 @@
-"""Search engine: an encoder and its gallery index, answering batches of text and image queries.
+"""Search engine: an encoder and the index or gallery of its vectors, answering batches of text and image queries.
 
-Knows encoding, the index and what a row is; not HTTP, Ray or who asks. One bad query is refused by itself and never fails the
+Knows encoding and which queries are searched together; not HTTP, Ray or who asks. One bad query is refused by itself and never fails the
 batch it came in.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image
-from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
-from reid_ray.model.pretrained import load_encoder, split_encoder
-from reid_ray.retrieval.index.faiss_index import GalleryIndex, read_facts, set_search_threads
+from reid_ray.model.pretrained import load_encoder
+from reid_ray.retrieval.index.faiss_index import set_search_threads
+from reid_ray.retrieval.searched_folder import Hit, SearchedFolder, encoder_of, open_folder
 
 
 @dataclass(frozen=True)
@@ -31,21 +30,6 @@ class Query:
     text: str | None = None
     image: bytes | None = None
     camera_ids: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One gallery item; `row` names its thumbnail, `score` is a cosine."""
-
-    rank: int
-    row: int
-    score: float
-    image_id: str
-    person_id: int | None
-    camera_id: int | None
-    dataset: str | None
-    split: str | None
-    synthetic: bool | None
 
 
 @dataclass(frozen=True)
@@ -62,12 +46,10 @@ class Answer:
 
 
 class SearchEngine:
-    """Answers queries over one index with the encoder that made it."""
+    """Answers queries over one index or gallery with the encoder that made it."""
 
-    def __init__(self, encoder: Encoder, index: GalleryIndex, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
-        self._encoder, self._index, self._max_pixels = encoder, index, max_pixels
-        self._what = {name: index.items[name] for name in ("image_id", "person_id", "camera_id", "dataset", "split", "synthetic")}
-        self._cameras = sorted({camera for camera in self._what["camera_id"].unique().to_pylist() if camera is not None})
+    def __init__(self, encoder: Encoder, folder: SearchedFolder, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+        self._encoder, self._folder, self._max_pixels = encoder, folder, max_pixels
 
     @classmethod
     def load(cls, index: str, encoder: str | None, *, threads: int, device: str, batch_size: int, max_pixels: int) -> Self:
@@ -81,17 +63,11 @@ class SearchEngine:
         torch.set_num_threads(threads)
         set_search_threads(threads)
         loaded = load_encoder(encoder_of(index, encoder), device=device, batch_size=batch_size)
-        return cls(loaded, GalleryIndex.load(index, loaded), max_pixels=max_pixels)
+        return cls(loaded, open_folder(index, loaded), max_pixels=max_pixels)
 
     def describe(self) -> dict[str, Any]:
         """What can be searched: number of items, cameras, dimension, kind of index, encoder."""
-        return {
-            "items": len(self._index),
-            "cameras": self._cameras,
-            "dim": self._index.dim,
-            "index_kind": self._index.config.kind,
-            "encoder_fingerprint": self._index.encoder_fingerprint,
-        }
+        return self._folder.describe()
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """One answer per query, in order; texts, and images, are each encoded in one batch."""
@@ -100,6 +76,7 @@ class SearchEngine:
         encoded = time.perf_counter()
         hits = self._search(queries, vectors)
         searched = time.perf_counter()
+        gallery = len(self._folder)
         encode_ms, search_ms = (encoded - started) * 1e3, (searched - encoded) * 1e3
         return [
             Answer(
@@ -107,7 +84,7 @@ class SearchEngine:
                 encode_ms=encode_ms,
                 search_ms=search_ms,
                 batch=len(queries),
-                gallery=len(self._index),
+                gallery=gallery,
                 refused=refused.get(at),
                 truncated=at in truncated,
             )
@@ -150,31 +127,8 @@ class SearchEngine:
         alike: dict[tuple[int, tuple[int, ...] | None], list[int]] = defaultdict(list)
         for at in vectors:
             alike[queries[at].k, queries[at].camera_ids].append(at)
-        hits = {}
+        hits: dict[int, tuple[Hit, ...]] = {}
         for (k, camera_ids), members in alike.items():
-            score_QK, row_QK = self._index.search(np.stack([vectors[at] for at in members]), k, camera_ids=camera_ids)
-            for at, score_K, row_K in zip(members, score_QK, row_QK, strict=True):
-                found = row_K >= 0
-                hits[at] = self._hits(score_K[found], row_K[found])
+            found = self._folder.search(np.stack([vectors[at] for at in members]), k, camera_ids=camera_ids)
+            hits.update(zip(members, found, strict=True))
         return hits
-
-    def _hits(self, score_K: np.ndarray, row_K: np.ndarray) -> tuple[Hit, ...]:
-        columns = {name: column.take(row_K).to_pylist() for name, column in self._what.items()}
-        return tuple(
-            Hit(rank=at + 1, row=int(row), score=float(score), **{name: values[at] for name, values in columns.items()})
-            for at, (score, row) in enumerate(zip(score_K, row_K, strict=True))
-        )
-
-
-def encoder_of(index: str, encoder: str | None) -> str:
-    """The encoder's folder: `encoder` if given, else the one that the index remembers.
-
-    Raises:
-        DataError: the index does not say, or what it says is not there (any more).
-    """
-    if encoder is not None:
-        return encoder
-    remembered = read_facts(index)["encoder_path"]
-    if remembered is None or not split_encoder(remembered)[0].is_dir():
-        raise DataError(f"{index}: remembers encoder {remembered}, which is not there; set encoder to its folder")
-    return os.fspath(remembered)

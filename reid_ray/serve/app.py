@@ -19,8 +19,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from reid_ray import __version__
 from reid_ray.pages import render
 from reid_ray.redaction import error_location
-from reid_ray.retrieval.index.thumbnails import ThumbnailReader
 from reid_ray.retrieval.search import Answer, Query
+from reid_ray.retrieval.searched_folder import Thumbnails
 from reid_ray.serve.config import ServeConfig
 from reid_ray.serve.guard import Guard
 from reid_ray.serve.schema import (
@@ -73,7 +73,7 @@ class OverloadedError(Exception):
     """A searcher has too many queries waiting and takes no more."""
 
 
-def make_api(searcher: SearchBackend, thumbnails: ThumbnailReader, limits: ServeConfig, *, token_digest: bytes | None) -> FastAPI:
+def make_api(searcher: SearchBackend, thumbnails: Thumbnails, limits: ServeConfig, *, token_digest: bytes | None) -> FastAPI:
     """The application: searching, thumbnails, health, OpenAPI and the page."""
     api = FastAPI(
         title="reid_ray search",
@@ -121,14 +121,15 @@ def _add_search_routes(api: FastAPI, searcher: SearchBackend, limits: ServeConfi
         return await ask(Query(k=checked_k(question.k, limits), image=data, camera_ids=_cameras(question.camera_ids)))
 
 
-def _add_other_routes(api: FastAPI, searcher: SearchBackend, thumbnails: ThumbnailReader, limits: ServeConfig) -> None:
-    @api.get("/thumbnails/{row}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": ProblemOut}})
-    def thumbnail(row: int) -> Response:
-        """The small picture of a gallery item."""
-        try:
-            data = thumbnails[row]
-        except IndexError:
-            raise HTTPException(404, f"no item {row}: the gallery has rows 0 to {len(thumbnails) - 1}") from None
+def _add_other_routes(api: FastAPI, searcher: SearchBackend, thumbnails: Thumbnails, limits: ServeConfig) -> None:
+    @api.get(
+        "/thumbnails/{name:path}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": ProblemOut}}
+    )
+    def thumbnail(name: str) -> Response:
+        """The small picture of a gallery item, by the name that a hit gives."""
+        data = thumbnails.named(name)
+        if data is None:
+            raise HTTPException(404, f"no item {name[:200]}: a hit says where its thumbnail lies")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
 
     @api.get("/info")
@@ -169,18 +170,13 @@ async def _in_time(answer: Awaitable[Any], timeout_s: float) -> Any:
 
 def _search_out(answer: Answer, k: int, *, total_ms: float) -> SearchOut:
     return SearchOut(
-        hits=[HitOut(**_without_row(asdict(hit)), thumbnail=f"thumbnails/{hit.row}") for hit in answer.hits],
+        hits=[HitOut(**{**asdict(hit), "thumbnail": f"thumbnails/{hit.thumbnail}"}) for hit in answer.hits],
         k=k,
         gallery=answer.gallery,
         truncated=answer.truncated,
         batch=answer.batch,
         latency_ms=LatencyOut(total=round(total_ms, 2), encode=round(answer.encode_ms, 2), search=round(answer.search_ms, 2)),
     )
-
-
-def _without_row(hit: dict[str, Any]) -> dict[str, Any]:
-    del hit["row"]
-    return hit
 
 
 def _cameras(camera_ids: list[int] | None) -> tuple[int, ...] | None:

@@ -103,9 +103,10 @@ class FrontConfig(Section):
 class ServeJob(Section):
     """Answer searches over a gallery index by HTTP, with a small web page."""
 
-    index: LocalPath = Field(description="folder that the index job wrote")
+    index: LocalPath = Field(description="folder that the index job wrote, or a gallery, whose changes are seen within a second")
     encoder: PathOrName | None = Field(
-        None, description="folder of the encoder, as the index job takes it; null takes the one that the index remembers"
+        None,
+        description="folder of the encoder, as the index job takes it; null: the one that an index remembers; a gallery remembers none",
     )
     include_synthetic: bool = Field(
         False, description="also answer with pictures that an editor made; false refuses an index that holds any (column synthetic)"

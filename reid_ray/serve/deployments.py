@@ -13,12 +13,10 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
-from reid_ray.errors import DataError
 from reid_ray.redaction import error_location
 from reid_ray.retrieval.encoder_identity import encoder_identity
-from reid_ray.retrieval.index.faiss_index import read_facts, refuse_other_encoder, refuse_synthetic
-from reid_ray.retrieval.index.thumbnails import ThumbnailReader
-from reid_ray.retrieval.search import Answer, Query, SearchEngine, encoder_of
+from reid_ray.retrieval.search import Answer, Query, SearchEngine
+from reid_ray.retrieval.searched_folder import encoder_of, open_thumbnails, refuse_unfit
 from reid_ray.serve.app import OverloadedError, make_api
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.guard import digest_of
@@ -39,12 +37,7 @@ def application(config: ServeJob, *, searcher_class: type | None = None) -> serv
     token = config.serve.token()
     encoder = encoder_of(config.index, config.encoder)
     dim, fingerprint = encoder_identity(encoder)
-    facts = read_facts(config.index)
-    refuse_other_encoder(facts, folder=config.index, dim=dim, fingerprint=fingerprint)
-    if not config.include_synthetic:
-        refuse_synthetic(config.index)
-    if (pictures := len(ThumbnailReader(config.index))) != facts["items"]:
-        raise DataError(f"{config.index}: has {facts['items']} items but {pictures} thumbnails; run the index job again")
+    refuse_unfit(config.index, dim=dim, fingerprint=fingerprint, include_synthetic=config.include_synthetic)
     deployment = _searcher_deployment(searcher_class or Searcher, config.searcher)
     searcher = deployment.bind(_absolute(config.index), _absolute(encoder), config.searcher, config.serve)
     front = serve.deployment(
@@ -93,7 +86,7 @@ class Front:
 
     def __init__(self, searcher: DeploymentHandle, index: str, limits: ServeConfig, token_digest: bytes | None) -> None:
         self._searcher, self._limits, self._token_digest = _DeploymentBackend(searcher), limits, token_digest
-        self._thumbnails = ThumbnailReader(index)
+        self._thumbnails = open_thumbnails(index)
 
     def __serve_build_asgi_app__(self) -> Any:
         """Ray Serve's hook: the application, made in the replica, where the searcher's handle is."""

@@ -112,8 +112,8 @@ MUTATIONS = (
     Mutation(
         "hits go to the query before",
         "reid_ray/retrieval/search.py",
-        "zip(members, score_QK, row_QK, strict=True)",
-        "zip(members[1:] + members[:1], score_QK, row_QK, strict=True)",
+        "zip(members, found, strict=True)",
+        "zip(members[1:] + members[:1], found, strict=True)",
         (_RETRIEVAL + "test_search.py",),
     ),
     Mutation(

@@ -219,7 +219,7 @@ def test_thumbnails_page_info_and_openapi_are_there(http):
         assert (head.status_code, head.content) == (200, b""), "what probes and browsers ask first"
     assert http.get("/info").json()["items"] == GOOD
     paths = http.get("/openapi.json").json()["paths"]
-    assert {"/search/text", "/search/image", "/search/image/base64", "/thumbnails/{row}", "/health", "/info"} <= set(paths)
+    assert {"/search/text", "/search/image", "/search/image/base64", "/thumbnails/{name}", "/health", "/info"} <= set(paths)
 
 
 @pytest.mark.parametrize(

@@ -80,3 +80,7 @@ class ThumbnailReader:
                     self._groups.popitem(last=False)
             self._groups.move_to_end(group)
             return self._groups[group][offset]
+
+    def named(self, name: str) -> bytes | None:
+        """JPEG bytes of the row that a hit's `thumbnail` names; None where there is none."""
+        return self[int(name)] if name.isascii() and name.isdecimal() and len(name) < 16 and int(name) < len(self) else None

@@ -27,6 +27,7 @@ from reid_ray.records import table_of
 from reid_ray.retrieval.index.config import IndexConfig
 from reid_ray.retrieval.index.faiss_index import ITEMS, GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
+from reid_ray.retrieval.searched_folder import SearchedIndex
 
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"
 TEXTS = [
@@ -151,7 +152,9 @@ def test_an_encoder_measures_its_texts_and_reads_on_behind_a_mark():
         encoder_fingerprint="e",
         encoder_path=None,
     )
-    assert [answer.truncated for answer in SearchEngine(encoder, gallery).answer([Query(k=1, text=text) for text in texts])] == [
+    assert [
+        answer.truncated for answer in SearchEngine(encoder, SearchedIndex(gallery)).answer([Query(k=1, text=text) for text in texts])
+    ] == [
         True,
         False,
         False,

@@ -47,6 +47,7 @@ from reid_ray.data.ingest.job import run_ingest
 from reid_ray.data.lint.config import LintJob
 from reid_ray.data.lint.job import run_lint
 from reid_ray.data.sources import iter_images
+from reid_ray.records import IDENTITY_COLUMNS
 from reid_ray.retrieval.index.thumbnails import ThumbnailReader, ThumbnailWriter
 from reid_ray.retrieval.search import Query
 from reid_ray.scratch import scratch_folder
@@ -195,7 +196,7 @@ def test_a_captioner_keeps_nothing_of_a_file_but_its_caption():
         def chat(self, conversations, keys):
             return [Reply("A man in a grey coat and black shoes.") for _ in conversations]
 
-    who = {name: pa.nulls(2) for name in ("dataset", "split", "person_id", "camera_id")}
+    who = {name: pa.nulls(2) for name in IDENTITY_COLUMNS}
     files = {"image_id": ["0", "1"], "image": [marked_jpeg(), marked_jpeg()[:500]], "image_sha256": ["s", "t"], "path": ["p", "q"]}
     rows = captioned(pa.table(files | who), Silent(), CaptionerConfig())
     assert [row["status"] for row in rows] == ["ok", "failed"]

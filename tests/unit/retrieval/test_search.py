@@ -13,6 +13,7 @@ from reid_ray.records import EMBEDDINGS, table_of
 from reid_ray.retrieval.index.config import IndexConfig
 from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
+from reid_ray.retrieval.searched_folder import SearchedIndex
 
 ITEMS, CAMERAS = 12, 3
 VECTORS = np.eye(ITEMS, 16, dtype=np.float32)
@@ -40,7 +41,7 @@ def engine() -> SearchEngine:
         for n in range(ITEMS)
     ]
     index = GalleryIndex.build(VECTORS, table_of(EMBEDDINGS, rows), IndexConfig(), encoder_fingerprint="e")
-    return SearchEngine(Reading(), index)
+    return SearchEngine(Reading(), SearchedIndex(index))
 
 
 def picture(row: int) -> bytes:
@@ -63,13 +64,16 @@ QUERIES = [
 def test_each_query_gets_its_own_hits_cameras_and_number_whatever_it_came_with(engine):
     answers = engine.answer(QUERIES)
     assert [len(answer.hits) for answer in answers] == [1, 4, 2, 2, 2, 0, 0, 1, 1]
-    assert [answer.hits[0].row if answer.hits else None for answer in answers] == [3, 3, 7, 0, 7, None, None, 5, 9]
+    assert [int(answer.hits[0].thumbnail) if answer.hits else None for answer in answers] == [3, 3, 7, 0, 7, None, None, 5, 9]
     assert [answer.truncated for answer in answers] == [at == 1 for at in range(len(QUERIES))]
     assert [(answer.refused or "").partition(":")[0] for answer in answers] == ["", "", "", "", "", "not_finite", "not_an_image", "", ""]
     for query, answer in zip(QUERIES, answers, strict=True):
         assert all(query.camera_ids is None or hit.camera_id in query.camera_ids for hit in answer.hits)
         assert [hit.rank for hit in answer.hits] == list(range(1, len(answer.hits) + 1))
-        assert all((hit.image_id, hit.person_id, hit.camera_id) == (f"{hit.row}.jpg", hit.row, hit.row % CAMERAS) for hit in answer.hits)
+        assert all(
+            (hit.image_id, hit.person_id, hit.camera_id) == (f"{hit.thumbnail}.jpg", int(hit.thumbnail), int(hit.thumbnail) % CAMERAS)
+            for hit in answer.hits
+        )
 
 
 def test_an_answer_does_not_depend_on_what_it_was_batched_with(engine):

@@ -38,7 +38,9 @@ class Echo:
             await asyncio.sleep(5)
         if query.image == b"bad":
             return Answer((), 0.0, 0.0, batch=1, gallery=9, refused="not_an_image: no image format recognises these 3 bytes")
-        hit = Hit(rank=1, row=3, score=0.5, image_id="a/b.jpg", person_id=None, camera_id=2, dataset=None, split=None, synthetic=True)
+        hit = Hit(
+            rank=1, thumbnail="3", score=0.5, image_id="a/b.jpg", person_id=None, camera_id=2, dataset=None, split=None, synthetic=True
+        )
         return Answer((hit,), encode_ms=1.0, search_ms=2.0, batch=1, gallery=9, truncated=query.text == "long")
 
     async def describe(self):

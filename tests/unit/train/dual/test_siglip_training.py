@@ -15,6 +15,7 @@ from reid_ray.model.tiny.tiny_siglip import CONTEXT, WIDTH, build_tiny_siglip
 from reid_ray.retrieval.index.config import IndexConfig
 from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
+from reid_ray.retrieval.searched_folder import SearchedIndex
 from reid_ray.train.dual.towers import LossHeads, TwoTowers
 from reid_ray.train.losses.config import ObjectiveConfig
 from reid_ray.train.losses.objective import build_objective
@@ -80,5 +81,5 @@ def test_siglip_learns_masked_with_sigmoid_and_irr_and_what_was_saved_is_searche
     items = pa.table({"item_id": [f"{n}" for n in own], "image_id": [f"{n}" for n in own], "kind": ["image"] * 16, "status": ["ok"] * 16})
     vectors = trained.encode_images(pictures())
     gallery = GalleryIndex.build(vectors, items, IndexConfig(), encoder_fingerprint=trained.fingerprint)
-    answers = SearchEngine(trained, gallery).answer([Query(k=1, text=text) for text in TEXTS])
+    answers = SearchEngine(trained, SearchedIndex(gallery)).answer([Query(k=1, text=text) for text in TEXTS])
     assert [answer.hits[0].image_id for answer in answers] == [f"{n}" for n in after.argmax(axis=0)]

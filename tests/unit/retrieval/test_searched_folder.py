@@ -1,0 +1,80 @@
+"""An index and a gallery of the same items answer alike; a gallery also shows what was written to it, and hides what was erased."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.records import EMBEDDINGS, table_of
+from reid_ray.retrieval.index.config import IndexConfig
+from reid_ray.retrieval.index.faiss_index import GalleryIndex
+from reid_ray.retrieval.searched_folder import SearchedGallery, SearchedIndex, encoder_of, refuse_unfit
+
+DIM = 8
+COUNT = 30
+VECTORS = np.random.default_rng(0).normal(size=(COUNT, DIM)).astype(np.float32)
+VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
+ITEMS = [
+    {"item_id": f"a/{n}.jpg", "image_id": f"a/{n}.jpg", "kind": "image", "status": "ok", "person_id": n // 3, "camera_id": n % 4}
+    for n in range(COUNT)
+]
+
+
+def rows(first, stop):
+    columns = ("item_id", "image_id", "person_id", "camera_id")
+    table = pa.table({name: [item[name] for item in ITEMS[first:stop]] for name in columns})
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(VECTORS[first:stop].reshape(-1)), DIM)
+    pictures = pa.array([b"jpeg %d" % n for n in range(first, stop)], pa.binary())
+    return table.append_column("embedding", vectors).append_column("thumbnail", pictures)
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    create_gallery(tmp_path / "gallery", dim=DIM, encoder="e")
+    with GalleryWriter(tmp_path / "gallery") as writer:
+        writer.add(rows(0, COUNT), encoder="e")
+    return tmp_path / "gallery"
+
+
+def shown(hits):
+    return [(hit.rank, hit.image_id, hit.person_id, hit.camera_id, hit.dataset, round(hit.score, 6)) for hit in hits]
+
+
+def test_an_index_and_a_gallery_of_the_same_items_answer_alike(gallery):
+    index = SearchedIndex(GalleryIndex.build(VECTORS, table_of(EMBEDDINGS, ITEMS), IndexConfig(), encoder_fingerprint="e"))
+    other = SearchedGallery(gallery)
+    for k, camera_ids in ((1, None), (10, None), (10, (1, 2)), (50, (3,)), (5, (77,)), (5, ())):
+        for one, two in zip(*(each.search(VECTORS[:6], k, camera_ids=camera_ids) for each in (index, other)), strict=True):
+            assert shown(one) == shown(two)
+    told = other.describe()
+    assert {**told, "index_kind": "flat"} == index.describe()
+
+
+def test_a_service_over_a_gallery_sees_what_is_written_and_loses_what_is_erased(gallery, monkeypatch):
+    monkeypatch.setattr("reid_ray.retrieval.searched_folder._LOOK_EVERY_S", 0.0)
+    searched = SearchedGallery(gallery)
+    first = searched.search(VECTORS[:1], 1)[0][0]
+    assert (first.image_id, first.thumbnail) == ("a/0.jpg", "a%2F0.jpg")
+    assert searched.named("a/0.jpg") == b"jpeg 0"
+    with GalleryWriter(gallery) as writer:
+        writer.erase(["a/0.jpg"])
+        moved = rows(1, 2).set_column(0, "item_id", [["new"]])
+        writer.add(moved, encoder="e")
+        assert "a/0.jpg" not in {hit.image_id for hit in searched.search(VECTORS[:1], COUNT)[0]}
+        assert searched.named("a/0.jpg") is None
+        assert searched.named("new") == b"jpeg 1"
+        writer.carry_out_erasures()
+        assert len(searched.search(VECTORS[:1], COUNT + 5)[0]) == len(searched) == COUNT
+
+
+def test_what_does_not_fit_is_refused_before_a_replica_starts(gallery):
+    refuse_unfit(str(gallery), dim=DIM, fingerprint="e", include_synthetic=False)
+    with pytest.raises(DataError, match="encoder"):
+        refuse_unfit(str(gallery), dim=DIM, fingerprint="f")
+    with pytest.raises(ConfigError, match="encoder"):
+        encoder_of(str(gallery), None)
+    with GalleryWriter(gallery) as writer:
+        writer.add(rows(0, 1).append_column("synthetic", [[True]]), encoder="e")
+    with pytest.raises(DataError, match="include_synthetic"):
+        refuse_unfit(str(gallery), dim=DIM, fingerprint="e", include_synthetic=False)
