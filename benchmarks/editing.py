@@ -7,8 +7,8 @@ Synthetic people. Part edits: the colours of upper garment, lower garment and sh
 that of a reference which is like the person's own otherwise. Joint rate: the attribute is read as the reference's AND no other attribute is
 surely read otherwise than before, by a verifier that shares nothing with the editor and learnt from other people. Beside the editor: the
 counterfactual drawing (the ceiling, which also bounds the verifier), the mask filled with the reference's median colour, the editor
-without the reference (the floor). Differences are paired by picture, intervals are 95 %, bootstrap over pictures. And edits a second
-beside a bare loop over diffusers' network and scheduler with the same steps.
+without the reference (the floor). Differences are paired by picture, intervals are 95 %, bootstrap over pictures. How fast an editor is:
+editing_speed.py.
 
 Part grid: R@1 on people never seen after the same number of steps on few people, with half of every batch from pictures that an editor
 made (edited picture, its new caption, both, drawings in their place), or from copies of the photographs. Each arm of a seed starts from the
@@ -31,13 +31,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.diverse.edit_cases import TASKS, ColourFill, EditCase, ReferenceBank, cases_of, people_of
-from benchmarks.diverse.edit_speed import seconds_of_editor_and_bare_loop
 from benchmarks.diverse.training_grid import ARMS, Grid, GridSize
 from benchmarks.harness import Report, run_benchmark
 from reid_ray.edit.verify.picture_measures import kernel_distance, mean_change, psnr
 from reid_ray.edit.verify.verifier import BUILTIN, Verifier, surely_lost
 from reid_ray.model.editor.edit_request import EditReference, EditRequest, PictureEditor
 from reid_ray.model.editor.reference_editor import Editor
+from reid_ray.model.model_files import resolve_model
 
 # Seeds of people that neither the editor nor the verifier learnt from: those that are edited, those whose things are shown.
 _EDITED_PEOPLE, _BANK_PEOPLE = 910_000, 920_000
@@ -70,7 +70,7 @@ def interval(values_N: np.ndarray) -> tuple[float, float]:
     return round(float(low), 4), round(float(high), 4)
 
 
-def measure_edits(report: Report, editor: PictureEditor, verifier: Verifier, *, people: int, quick: bool) -> None:
+def measure_edits(report: Report, editor: PictureEditor, verifier: Verifier, *, people: int) -> None:
     """Rows and claims of part edits."""
     crowd, bank = people_of(people, _EDITED_PEOPLE), ReferenceBank(people_of(4 * people, _BANK_PEOPLE))
     real = list(crowd.pictures())
@@ -94,11 +94,6 @@ def measure_edits(report: Report, editor: PictureEditor, verifier: Verifier, *, 
         _claims(report, attribute, judged)
         outside = max(mean_change(case.source, picture, ~case.mask) for case, picture in zip(cases, drawn["editor"], strict=True))
         report.claim(f"{attribute}: most mean change outside the mask, grey levels", round(outside, 4), "<=", 1.0)
-    if not isinstance(editor, Editor):
-        return
-    editor_s, bare_s = seconds_of_editor_and_bare_loop(editor, [request_of(case) for case in cases], repeats=2 if quick else 7)
-    report.row(part="speed", edits=len(cases), editor_per_s=round(len(cases) / editor_s, 1), bare_loop_per_s=round(len(cases) / bare_s, 1))
-    report.claim("edits a second over those of a bare loop of diffusers", round(bare_s / editor_s, 3), ">=", 0.95)
 
 
 def _row(
@@ -168,9 +163,10 @@ def _half_width(value_S: np.ndarray) -> float:
 
 def run(report: Report, quick: bool, *, editor: str, verifier: str, only: str | None, seeds: int, work: Path) -> None:
     """Both parts, or one."""
-    opened = ColourFill() if editor == ColourFill.revision else Editor.open(editor), Verifier.open(verifier)
+    folder = resolve_model(editor, field="--editor") if editor.startswith("builtin:") else editor
+    opened = ColourFill() if editor == ColourFill.revision else Editor.open(folder), Verifier.open(verifier)
     if only != "grid":
-        measure_edits(report, *opened, people=40 if quick else 300, quick=quick)
+        measure_edits(report, *opened, people=40 if quick else 300)
     if only != "edits":
         measure_grid(report, *opened, work=work, seeds=1 if quick else seeds, quick=quick)
 
