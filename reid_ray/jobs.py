@@ -218,6 +218,29 @@ _JOBS = {
         examples=("--config edit/train_parser.yaml",),
         more="Minutes on one CPU core. The output folder holds a SegFormer, as transformers loads it, and manifest.json with its scores.",
     ),
+    "edit": Job(
+        purpose="Dress people anew by reference crops, check each picture, describe it: new identities as tables",
+        config="reid_ray.edit.config:EditJob",
+        run="reid_ray.edit.job:run_edit",
+        engines="all",
+        examples=(
+            "--config edit/edit.yaml",
+            "--config edit/edit.yaml rewriter.share=1 output.path=runs/edit_described",
+        ),
+        more="The output folder holds images/, captions/ and edits/ (what was changed, and what the verifier reads), edits.html and\n"
+        "manifest.json. Pictures and captions carry synthetic = true, and identities that no photograph has.",
+    ),
+    "plan_edits": Job(
+        purpose="Plan an edit run from a finished one: hours and GPU-hours for many pictures on many GPUs",
+        config="reid_ray.edit.capacity.config:PlanEditsJob",
+        run="reid_ray.edit.capacity.job:run_plan_edits",
+        engines="none",
+        examples=(
+            "--config edit/plan_edits.yaml run=runs/edit",
+            "--config edit/plan_edits.yaml run=runs/edit wanted=[1000000] replicas=[8,32]",
+        ),
+        more="The output folder holds plan.md, plan.json and manifest.json. The rates are those of the run's own hardware.",
+    ),
     "train": Job(
         purpose="Train a text-to-image dual encoder on images and captions",
         config="reid_ray.train.dual.config:TrainJob",

@@ -72,9 +72,9 @@ class ShippedEditor:
 
 
 def logged_editor(kind: str, config: EditorConfig, log: str) -> PictureEditor:
-    """The editor of a kill harness: filling (kind scripted), in batches of 0.15 s, or the one that ships (kind tiny)."""
+    """The editor of a kill harness: filling (kind scripted), in batches of 0.5 s, or the one that ships (kind tiny)."""
     if kind == "scripted":
-        return FillingEditor(seconds=0.15, log=log)
+        return FillingEditor(seconds=0.5, log=log)
     from reid_ray.model.model_files import model_revision, resolve_model
 
     folder = resolve_model(config.model)

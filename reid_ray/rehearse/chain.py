@@ -65,6 +65,14 @@ def _transferred(trained: str, tested: str) -> tuple[str, ...]:
 # Folder -> the command that writes it, where no shipped configuration does as it stands. output.path is set to the folder.
 MADE_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "runs/caption_msmt17": ("caption/caption_qwen25vl_7b.yaml", ("images={source: parquet, path: runs/ingest/msmt17/images}",)),
+    "runs/edit/cuhk_pedes/references": (
+        "edit/references.yaml",
+        (
+            "images.path=runs/ingest/cuhk_pedes/images",
+            "segments=runs/edit/cuhk_pedes/segments/segments",
+            "captions=runs/ingest/cuhk_pedes/captions",
+        ),
+    ),
     **{
         f"runs/{a}_to_{b}": ("retrieval/evaluate.yaml", _transferred(a, b))
         for a, b in (("cuhk", "icfg"), ("cuhk", "rstp"), ("icfg", "rstp"))

@@ -98,6 +98,9 @@ SIZES: dict[str, Mapping[str, Rule]] = {
     "ImagesConfig": {"readers": _at_most(2)},
     # Each image costs answers of a model here, several with rewrites; elsewhere a listing is small enough.
     "CaptionJob.images": {"limit": lambda images, value: value if images.source == "synthetic" else min(value or _CAPTIONED, _CAPTIONED)},
+    "EditJob.images": {"limit": lambda _, value: min(value or _CAPTIONED, _CAPTIONED)},
+    "ChangesConfig": {"per_image": _at_most(1), "tries": _at_most(2)},
+    "DrawingConfig": {"steps": _at_most(2), "batch_size": _at_most(8)},
     "RayConfig": {"address": _exactly(None)},
     "LogConfig": {"wandb_mode": _exactly("offline"), "mlflow_uri": _exactly(None)},  # a board that others see shows no rehearsal
     "IndexConfig": {"lists": _at_most(4)},
@@ -115,6 +118,7 @@ SIZES: dict[str, Mapping[str, Rule]] = {
 _USED: Mapping[tuple[str, str], Callable[[Any], bool]] = {
     ("ImagesConfig", "synthetic"): lambda section: section.source == "synthetic",
     ("CaptionJob", "rewriter"): lambda section: bool(section.rewriter.share),
+    ("EditJob", "rewriter"): lambda section: bool(section.rewriter.share),
     ("CaptionJob", "faithfulness"): lambda section: bool(section.rewriter.share),
 }
 

@@ -48,6 +48,13 @@ LEAST: dict[str, list[list[str]]] = {
     "segment": [["images={}"], ["images={}", "captions={path: x}", "refiner={model: a/b}"], ["segments=x"]],
     "references": [["images={}", "segments=x"], ["folders={main: {path: x}}"]],
     "train_parser": [[]],
+    "edit": [
+        ["captions=x", "segments=x", "references=x"],
+        ["captions=x", "segments=x", "references=x", "editor.published={model: x}"],
+        ["captions=x", "segments=x", "references=x", f"rewriter.{STRUCTURE}"],
+        ["captions=x", "segments=x", "references=x", "rewriter.sampling.structure={choice: [x]}"],
+    ],
+    "plan_edits": [["run=x"]],
     "train": [
         ["images.path=x", "captions.paths=[x]"],
         ["images.path=x", "captions.paths=[x]", "batches.decoders={}", "transfer=[{name: a, images: b, captions: c}]"],
