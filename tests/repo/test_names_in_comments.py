@@ -4,12 +4,17 @@ import io
 import re
 import subprocess
 import tokenize
+from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "reid_ray").rglob("*.py"))
+MODULES = defaultdict(list)  # by the file's name
+for _path in SOURCES:
+    MODULES[_path.stem].append(_path.with_suffix(""))
 FILE = re.compile(r"(?<![\w./])[\w/]+\.py\b")
 DOTTED = re.compile(r"(?<![\w./])reid_ray(?:\.\w+)+")
 MEMBER = re.compile(r"(?<![\w./`])([a-z]\w*)\.(_?[A-Z]\w+)\b")
@@ -46,6 +51,7 @@ def package():
     return said, words
 
 
+@cache
 def defined(module, name):
     """Whether a module's file binds a name at its top, or is a folder that holds a module of it."""
     if module.is_dir():
@@ -65,15 +71,14 @@ def resolves(dotted):
 
 def strays(text, words, files):
     """The names in a text that nothing bears."""
-    modules = {stem: [path.with_suffix("") for path in SOURCES if path.stem == stem] for stem in {path.stem for path in SOURCES}}
     found = [name for name in FILE.findall(text) if not any(f"/{file}".endswith(f"/{name}") for file in files)]
     found += [name for name in DOTTED.findall(text) if name not in EVENTS and not resolves(name)]
     found += [
         f"{module}.{name}"
         for module, name in MEMBER.findall(text)
-        if module in modules and not any(defined(each, name) for each in modules[module])
+        if module in MODULES and not any(defined(each, name) for each in MODULES[module])
     ]
-    found += [f"{module}.{name}" for module, name in MEMBER.findall(text) if module not in modules and module not in words]
+    found += [f"{module}.{name}" for module, name in MEMBER.findall(text) if module not in MODULES and module not in words]
     return found + [word for word in WORD.findall(text) if word not in words and not FOREIGN.fullmatch(word)]
 
 
