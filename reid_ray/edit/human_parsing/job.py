@@ -130,7 +130,7 @@ def _write(config: SegmentJob, output: JobOutput, images: Iterator[list[Row]], c
     number, nouns = 0, config.captions
     with (
         TableWriter(output.folder / SEGMENTS_FOLDER, SEGMENTS, rows_per_part=config.rows_per_part) as writer,
-        progress_bar("segment", count or 0) as bar,
+        progress_bar("segment", count) as bar,
     ):
         while some := list(islice(images, _IMAGES_PER_STEP)):
             rows: list[Row] = []

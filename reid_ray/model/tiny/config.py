@@ -37,6 +37,9 @@ class TinyMllmTrainingConfig(Section):
 class TinySegformerTrainingConfig(Section):
     """Length and rate of the tiny human parser's training, and which synthetic people it learns from."""
 
+    init: PathOrName | None = Field(
+        None, description="folder of such a model, or builtin:tiny-parser, to go on from; null begins with random weights"
+    )
     steps: int = Field(900, ge=1, description="optimiser steps; with the default about 2 minutes of one core")
     half_size_share: float = Field(
         0.75, ge=0, le=1, description="share of the steps, the first ones, that see pictures of half the size: at a quarter of the cost"

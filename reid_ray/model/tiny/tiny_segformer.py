@@ -17,6 +17,7 @@ from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.images import decode_image, encode_jpeg
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.data.synthetic.slot_maps import LABELS
+from reid_ray.model.model_files import resolve_model
 from reid_ray.model.tiny.config import TinySegformerTrainingConfig
 from reid_ray.progress import progress_bar
 
@@ -52,7 +53,7 @@ def build_tiny_segformer(seed: int) -> SegformerForSemanticSegmentation:
 
 
 def train_tiny_segformer(folder: str | Path, config: TinySegformerTrainingConfig, *, seed: int) -> list[tuple[int, float]]:
-    """Train a model on label maps of drawn people and save it, with its preprocessing, in `folder`.
+    """Train a new model, or config.init, on label maps of drawn people and save it, with its preprocessing, in `folder`.
 
     Args:
         folder: where it goes.
@@ -63,10 +64,16 @@ def train_tiny_segformer(folder: str | Path, config: TinySegformerTrainingConfig
         (step, mean loss of the last 100 steps) every 100 steps: cross-entropy a pixel in nats.
     """
     import torch
-    from transformers import SegformerImageProcessor
+    from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
+
+    from reid_ray.model.strict_loading import load_pretrained
 
     torch.set_num_threads(config.threads)
-    model = build_tiny_segformer(seed).train()
+    if config.init is None:
+        model = build_tiny_segformer(seed)
+    else:
+        model = load_pretrained(SegformerForSemanticSegmentation, resolve_model(config.init, field="training.init"), dtype=torch.float32)
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.1)
     history: list[tuple[int, float]] = []
