@@ -1,7 +1,7 @@
 """Does an edit show the reference's colour or pattern, is everything else kept, and do edited people help to find others?
 
     python benchmarks/editing.py --out benchmarks/results/editing-DATE.json [--quick] [--editor FOLDER] [--verifier FOLDER]
-        [--only edits|grid] [--seeds 5] [--work DIR]
+        [--only edits|grid] [--people 300] [--seeds 5] [--work DIR]
 
 Synthetic people. Part edits: the colours of upper garment, lower garment and shoes, and the pattern of the upper garment, each changed to
 that of a reference which is like the person's own otherwise. Joint rate: the attribute is read as the reference's AND no other attribute is
@@ -72,8 +72,8 @@ def interval(values_N: np.ndarray) -> tuple[float, float]:
 
 def measure_edits(report: Report, editor: PictureEditor, verifier: Verifier, *, people: int) -> None:
     """Rows and claims of part edits."""
-    crowd, bank = people_of(people, _EDITED_PEOPLE), ReferenceBank(people_of(4 * people, _BANK_PEOPLE))
-    real = list(crowd.pictures())
+    crowd, others = people_of(people, _EDITED_PEOPLE), people_of(4 * people, _BANK_PEOPLE)
+    bank, real = ReferenceBank(others), list(others.pictures(0, people))
     for attribute in TASKS:
         cases = list(cases_of(crowd, bank, attribute, seed=0))
         drawn = {
@@ -161,12 +161,12 @@ def _half_width(value_S: np.ndarray) -> float:
     return float(t.ppf(0.975, len(value_S) - 1) * value_S.std(ddof=1) / len(value_S) ** 0.5)
 
 
-def run(report: Report, quick: bool, *, editor: str, verifier: str, only: str | None, seeds: int, work: Path) -> None:
+def run(report: Report, quick: bool, *, editor: str, verifier: str, only: str | None, people: int, seeds: int, work: Path) -> None:
     """Both parts, or one."""
     folder = resolve_model(editor, field="--editor") if editor.startswith("builtin:") else editor
     opened = ColourFill() if editor == ColourFill.revision else Editor.open(folder), Verifier.open(verifier)
     if only != "grid":
-        measure_edits(report, *opened, people=40 if quick else 300)
+        measure_edits(report, *opened, people=40 if quick else people)
     if only != "edits":
         measure_grid(report, *opened, work=work, seeds=1 if quick else seeds, quick=quick)
 
@@ -177,6 +177,7 @@ def main() -> int:
     parser.add_argument("--editor", default="builtin:tiny-editor")
     parser.add_argument("--verifier", default=BUILTIN)
     parser.add_argument("--only", choices=("edits", "grid"))
+    parser.add_argument("--people", type=int, default=300, help="whose pictures are edited")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/editing"))
     own, rest = parser.parse_known_args()

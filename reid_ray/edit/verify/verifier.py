@@ -125,8 +125,10 @@ class Verifier:
 
     @torch.inference_mode()
     def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Features for kernel_distance: the hidden layer, float32 [N, D]."""
-        return torch.cat([self._reader.hidden(features) for features in self._features(pictures)]).cpu().numpy()
+        """Features for kernel_distance: the hidden layer, each vector scaled to numbers of mean square 1, float32 [N, D]."""
+        hidden = torch.cat([self._reader.hidden(features) for features in self._features(pictures)])
+        scaled: np.ndarray = (functional.normalize(hidden, dim=-1) * hidden.shape[1] ** 0.5).cpu().numpy()
+        return scaled
 
     def read(self, pictures: Sequence[np.ndarray]) -> list[dict[str, str]]:
         """{attribute: likeliest value} of each picture."""

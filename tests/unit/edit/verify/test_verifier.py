@@ -12,6 +12,7 @@ from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.edit.verify.attribute_reader import AttributeReader
 from reid_ray.edit.verify.config import ReaderConfig, VerifyLimits
+from reid_ray.edit.verify.picture_measures import kernel_distance
 from reid_ray.edit.verify.verifier import _SHIPPED, BUILTIN, EditedPicture, Verifier, load_reader, save_reader, surely_lost
 from reid_ray.errors import DataError
 
@@ -113,6 +114,13 @@ def test_pictures_of_any_size_are_read(verifier):
     truth = PEOPLE.attributes(0, 60)
     right = np.mean([one["upper_color"] == other["upper_color"] for one, other in zip(verifier.read(list(large)), truth, strict=True)])
     assert right > 0.7
+
+
+def test_features_tell_photographs_from_what_is_none(verifier):
+    features = verifier.features(list(PEOPLE.pictures()))
+    np.testing.assert_allclose((features**2).mean(axis=1), 1, rtol=1e-4)
+    noise = verifier.features(list(np.random.default_rng(0).integers(0, 256, (40, 64, 32, 3), np.uint8)))
+    assert kernel_distance(features[:60], noise) > 10 * abs(kernel_distance(features[:60], features[60:]))
 
 
 def test_lost_means_read_otherwise_and_surely_both_times():
