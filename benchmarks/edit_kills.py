@@ -108,16 +108,17 @@ def compared(reference: Path, disturbed: Path) -> dict[str, int]:
     return dict(total)
 
 
-def run_kills(state: Path, kills: int, people: int, *, every_s: float, editor: str, for_s: float = math.inf) -> None:
+def run_kills(state: Path, kills: int, people: int, *, every_s: float, editor: str, for_s: float = math.inf, in_turn: bool = False) -> None:
     """Kill until the state folder tells of `kills` kills, and see the last job to its end.
 
     Args:
         state: where everything is kept.
         kills: how many in all, those of earlier calls included.
         people: of whom a job edits two pictures each, twice.
-        every_s: a kill comes at a random moment of so many seconds after the last, and when something new is on disk.
+        every_s: a kill comes at a random moment of so many seconds after the last, whatever has been done.
         editor: scripted or tiny; a state folder keeps the one it began with.
         for_s: stops after so many seconds.
+        in_turn: one kind after the other, each time when something new is on disk; else drawn at random.
     """
     events, stop = state / "events.jsonl", time.time() + for_s
     nodes, places = TwoNodes(), Places(state, None)
@@ -135,7 +136,11 @@ def run_kills(state: Path, kills: int, people: int, *, every_s: float, editor: s
                 life = EditLife(places, name, nodes)
                 life.start()
             until = time.time() + random.uniform(0, every_s)
-            while not life.finished() and time.time() < stop and (time.time() < until or (not over and life.committed() <= blocks)):
+            while (
+                not life.finished()
+                and time.time() < stop
+                and (time.time() < until or (in_turn and not over and life.committed() <= blocks))
+            ):
                 time.sleep(0.05)
             if life.finished():
                 needed = json.loads((state / "undisturbed.json").read_text())["asked"]
@@ -147,7 +152,7 @@ def run_kills(state: Path, kills: int, people: int, *, every_s: float, editor: s
                 return
             elif not over:
                 nodes.mend()
-                kind = KINDS[done % len(KINDS)]
+                kind = KINDS[done % len(KINDS)] if in_turn else random.choice(KINDS)
                 asked, blocks = life.asked(), life.committed()
                 if life.kill(kind):
                     append(events, event="kill", job=life.name, kind=kind, asked=asked, blocks=blocks)
@@ -215,7 +220,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--people", type=int, default=120)
-    parser.add_argument("--every", type=float, default=6)
+    parser.add_argument("--every", type=float, default=12)
     parser.add_argument("--for", dest="for_s", type=float, default=math.inf, help="seconds after which it stops where it is")
     parser.add_argument("--state", type=Path)
     parser.add_argument("--editor", choices=("scripted", "tiny"), default="scripted")
@@ -225,7 +230,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="kills") as folder:
             state = mine.state or Path(folder)
             if quick:
-                run_kills(state, len(KINDS), 40, every_s=2, editor=mine.editor)
+                run_kills(state, len(KINDS), 40, every_s=2, editor=mine.editor, in_turn=True)
             elif mine.kills:
                 run_kills(state, mine.kills, mine.people, every_s=mine.every, editor=mine.editor, for_s=mine.for_s)
             tell(report, state)
