@@ -105,7 +105,7 @@ class DescribeActor(EngineActor):
     def _task(self, edit: dict[str, Any]) -> RowTask:
         texts = [edit["original"], edit["text"]]
         work, given_up = self._describer.work, self._describer.given_up
-        return RowTask([edit["caption_id"]], lambda: work(edit), lambda why: given_up(edit, why), texts)
+        return RowTask([edit["described_id"]], lambda: work(edit), lambda why: given_up(edit, why), texts)
 
 
 class HeldObject:

@@ -85,7 +85,7 @@ class EditDescriber:
         config, made = self._config, self._row(edit)
         for number in range(config.max_tries):
             prompt = edit_request(edit["original"], edit["slots"], instruction_first=config.instruction_first)
-            request = Request([{"role": "user", "content": prompt}], f"{edit['caption_id']} {number}")
+            request = Request([{"role": "user", "content": prompt}], f"{edit['described_id']} {number}")
             (reply,) = yield [request]
             made["tries"] += 1
             for name in ("tokens", "prompt_tokens", "cached_tokens"):
@@ -122,9 +122,9 @@ class EditDescriber:
         return {
             **{name: edit[name] for name in _OF_THE_EDIT},
             **counted,
-            "row_id": edit["caption_id"],
+            "row_id": edit["described_id"],
             "kind": CAPTION,
-            "key": edit["caption_key"],
+            "key": edit["described_key"],
             "revision": self._revision,
             "fingerprint": self._recipe.prompt,
             "seed": self._config.sampling.seed,

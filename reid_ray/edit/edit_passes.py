@@ -250,7 +250,7 @@ def edits_of_file(batch: pa.Table, wanted: HeldObject) -> pa.Table:
         table = table.filter(pc.and_(pc.equal(table["kind"], EDIT), pc.equal(table["status"], "ok")))
         at = find(as_keys(table["key"]), keys)
         table, chosen = table.filter(pa.array(at >= 0, pa.bool_())), pa.array(at[at >= 0])
-        for name in ("caption_id", "caption_key"):
-            table = table.set_column(table.schema.get_field_index(name), name, plans[name].take(chosen))
+        for name, source in (("described_id", "caption_id"), ("described_key", "caption_key")):
+            table = table.set_column(table.schema.get_field_index(name), name, plans[source].take(chosen))
         tables.append(table)
     return pa.concat_tables(tables)

@@ -66,8 +66,8 @@ _ROW = pa.schema(
         pa.field("original", pa.string()),
         pa.field("text", pa.string()),  # of an edit the caption by rule, of a caption the language model's
         pa.field("agreement", pa.float32()),  # of the language model's with the rule's
-        pa.field("caption_id", pa.string()),  # of an edit: the caption that is wanted of the language model
-        pa.field("caption_key", pa.binary(KEY_BYTES)),
+        pa.field("described_id", pa.string()),  # of an edit on its way to the language model: its caption's id and key
+        pa.field("described_key", pa.binary(KEY_BYTES)),
         pa.field("tokens", pa.int32()),
         pa.field("prompt_tokens", pa.int32()),
         pa.field("cached_tokens", pa.int32()),

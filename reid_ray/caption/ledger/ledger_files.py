@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -116,7 +116,20 @@ def read_ledger_file(location: str, *, schema: pa.Schema | None = None, columns:
         DataError: it cannot be read.
     """
     with reading_parquet(location):
-        store, name = open_file_store(location)
-        local = store.local_path(name)
-        source = store.open(name) if local is None else local
-        return pq.read_table(source, schema=schema, columns=None if columns is None else list(columns))
+        return pq.read_table(_source_of(location), schema=schema, columns=None if columns is None else list(columns))
+
+
+def columns_of(location: str) -> list[str]:
+    """The columns of a file of a ledger, from its footer.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with reading_parquet(location):
+        return list(pq.read_schema(_source_of(location)).names)
+
+
+def _source_of(location: str) -> Any:
+    store, name = open_file_store(location)
+    local = store.local_path(name)
+    return store.open(name) if local is None else local

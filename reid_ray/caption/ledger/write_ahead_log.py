@@ -36,7 +36,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.ledger.ledger_files import FolderFiles, LedgerFiles, read_ledger_file
+from reid_ray.caption.ledger.ledger_files import FolderFiles, LedgerFiles, columns_of, read_ledger_file
 from reid_ray.caption.ledger.object_files import ObjectFiles
 from reid_ray.caption.ledger.row_keys import KEY_BYTES
 from reid_ray.caption.rows import STAGED
@@ -182,7 +182,7 @@ def open_ledger(output: str | Path, form: RowForm = CAPTION_ROWS) -> Iterator[Le
         form: of its rows.
 
     Raises:
-        DataError: another run of this output is alive, or a newer version of this package wrote its ledger.
+        DataError: another run of this output is alive, or a newer version of this package, or another kind of job, wrote its ledger.
     """
     if is_store_address(str(output)):
         with _open_at_store(str(output), form) as ledger:
@@ -203,6 +203,7 @@ def open_ledger(output: str | Path, form: RowForm = CAPTION_ROWS) -> Iterator[Le
             write_json(folder / FORMAT, numbered("ledger"))
         files = FolderFiles(folder)
         ledger = Ledger(files, uuid.uuid4().hex, form)
+        _refuse_other_rows(ledger)
         files.take(ledger.run)
         shutil.rmtree(folder / "attempts", ignore_errors=True)  # what an older version kept
         for name in (".", ROWS, _IMAGES):
@@ -221,12 +222,20 @@ def _open_at_store(address: str, form: RowForm) -> Iterator[Ledger]:
     if files.format() < number_of("ledger"):
         files.number()
     ledger = Ledger(files, uuid.uuid4().hex, form)
+    _refuse_other_rows(ledger)
     files.take(ledger.run)
     try:
         yield ledger
     finally:
         if not ledger.row_files() and not ledger.digest_files():
             files.delete()
+
+
+def _refuse_other_rows(ledger: Ledger) -> None:
+    """Rows of another form would be read as if they held nothing, and merged into it."""
+    for file in ledger.row_files()[:1]:
+        if ledger.form.name not in columns_of(file):
+            raise DataError(f"{ledger.files.location}: holds what another kind of job made for this output; choose another output.path")
 
 
 def ledger_format(folder: Path) -> int:

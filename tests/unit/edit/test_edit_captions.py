@@ -18,8 +18,8 @@ SLOTS = [
 ]
 EDIT = {
     "edit_id": "e1",
-    "caption_id": "c1",
-    "caption_key": b"k" * 16,
+    "described_id": "c1",
+    "described_key": b"k" * 16,
     "original": ORIGINAL,
     "text": RULE,
     "slots": SLOTS,

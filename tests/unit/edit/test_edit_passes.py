@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from refusals import refused
 
 from benchmarks.edit_engines.scripted_parts import FillingEditor, LotVerifier, RuleWriter
 from benchmarks.edit_engines.small_world import edit_config, write_world
@@ -20,6 +21,7 @@ from reid_ray.edit.edit_rows import CAPTION, EDIT, EDIT_ROWS, EditRecipe
 from reid_ray.edit.edit_work import EditSetting
 from reid_ray.edit.edited_tables import EditTables
 from reid_ray.edit.page import EditSheet
+from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, EDITS, IMAGES
 from reid_ray.storage import read_table
 
@@ -118,3 +120,13 @@ def test_the_page_shows_before_reference_after_and_what_was_read_and_escapes_wha
     assert page.count('alt="reference"') == sum(len(row["slots"]) for row in edits)
     assert all(value in page for row in edits for slot in row["slots"] for value in json.loads(slot["read"]).values())
     assert "http" not in page
+
+
+def test_a_ledger_of_captions_is_not_taken_for_one_of_edits(tmp_path):
+    with open_ledger(tmp_path / "out") as ledger:
+        row = {"caption_id": "c", "image_id": "i", "kind": "static", "status": "ok", "tries": 1, "key": bytes(16)}
+        ledger.commit("0", ledger.form.table([row], ledger.run))
+    with refused(DataError, "another kind of job"), open_ledger(tmp_path / "out", EDIT_ROWS):
+        pass
+    with open_ledger(tmp_path / "out") as ledger:
+        assert len(read_index(ledger, retry_failed=True).ok) == 1
