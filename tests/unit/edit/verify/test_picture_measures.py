@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from reid_ray.edit.verify.picture_measures import kernel_distance, mean_change, psnr
 
@@ -52,5 +53,5 @@ def test_the_kernel_distance_of_one_distribution_is_near_zero_and_grows_with_the
     near, far = kernel_distance(first, second), kernel_distance(first, second + 0.5)
     assert abs(near) < 0.02
     assert far > 10 * abs(near)
-    with pytest.raises(ValueError, match="two vectors"):
+    with refused(ValueError, "two vectors"):
         kernel_distance(first[:1], second)
