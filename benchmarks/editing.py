@@ -130,7 +130,8 @@ def _claims(report: Report, attribute: str, judged: Mapping[str, Mapping[str, np
 def measure_grid(report: Report, editor: PictureEditor, verifier: Verifier, *, work: Path, seeds: int, quick: bool) -> None:
     """Rows and claims of part grid."""
     grid = Grid(work, GridSize.quick() if quick else GridSize(), editor, verifier)
-    found = {arm: np.array([grid.score(arm, seed)["r1"] for seed in range(seeds)]) for arm in ARMS}
+    score_SA = [[grid.score(arm, seed)["r1"] for arm in ARMS] for seed in range(seeds)]  # arm by arm: a seed's edits are drawn once
+    found = dict(zip(ARMS, np.array(score_SA).T, strict=True))
     for arm, score_S in found.items():
         difference_S = score_S - found["real"]
         spread = _half_width(difference_S) if arm != "real" and seeds > 1 else None
