@@ -12,12 +12,11 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("engine", "kills", "every_s"), [("scripted", 30, 8), ("vllm", 8, 30)])
-def test_no_kill_at_a_random_moment_loses_doubles_or_ages_a_row(root, tmp_path, engine, kills, every_s):
+def total_of(root, tmp_path, *command, kills):
+    """The last row, over all jobs, of a harness's report after so many kills."""
     out = tmp_path / "kills.json"
-    command = [sys.executable, "benchmarks/caption_kills.py", "--engine", engine, "--kills", str(kills), "--every", str(every_s)]
     done = subprocess.run(
-        [*command, "--state", str(tmp_path / "state"), "--out", str(out)],
+        [sys.executable, *command, "--kills", str(kills), "--state", str(tmp_path / "state"), "--out", str(out)],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
@@ -27,8 +26,20 @@ def test_no_kill_at_a_random_moment_loses_doubles_or_ages_a_row(root, tmp_path, 
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     total = json.loads(out.read_text())["rows"][-1]
-    assert sum(total[f"{kind} kills"] for kind in ("caption actor", "driver", "raylet of the second node")) >= kills
+    assert sum(count for name, count in total.items() if name.endswith(" kills")) >= kills
+    return total
+
+
+@pytest.mark.parametrize(("engine", "kills", "every_s"), [("scripted", 30, 8), ("vllm", 8, 30)])
+def test_no_kill_at_a_random_moment_loses_doubles_or_ages_a_row(root, tmp_path, engine, kills, every_s):
+    total = total_of(root, tmp_path, "benchmarks/caption_kills.py", "--engine", engine, "--every", str(every_s), kills=kills)
     assert [total[name] for name in ("lost", "duplicated", "stale", "other_text", "quarantined")] == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("editor", "kills"), [("scripted", 24), ("tiny", 6)])
+def test_no_kill_at_a_random_moment_loses_doubles_or_ages_an_edit(root, tmp_path, editor, kills):
+    total = total_of(root, tmp_path, "benchmarks/edit_kills.py", "--editor", editor, kills=kills)
+    assert [total[name] for name in ("lost", "duplicated", "stale", "other_content", "quarantined")] == [0, 0, 0, 0, 0]
 
 
 DRIVER = """
