@@ -141,4 +141,4 @@ def test_every_image_and_slot_has_a_row_whether_it_can_be_decoded_or_not():
 def test_the_parser_that_ships_finds_what_people_wear_that_it_has_never_seen():
     parser = HumanParser.open(HumanParserConfig())
     overlap = overlap_with_truth(parser, SyntheticConfig(identities=60, images_per_identity=1, seed=77), 60)
-    assert min(overlap[slot] for slot in ("hair", "upper", "lower", "shoes")) > 0.5, overlap
+    assert min(overlap[slot] for slot in ("hair", "upper", "lower", "shoes")) > 0.55, overlap
