@@ -26,8 +26,7 @@ from reid_ray.model.editor.edit_window import cut_mask, cut_out, window_round
 from reid_ray.model.editor.editor_folder import OpenEditor
 from reid_ray.model.editor.reference_crop import reference_pixels
 from reid_ray.train.editor.config import EditorBatches, EditorObjective
-from reid_ray.train.editor.edit_samples import MASKS, THINGS, VALUES
-from reid_ray.train.editor.editor_training import UNKNOWN
+from reid_ray.train.editor.edit_samples import MASKS, THINGS, UNKNOWN, VALUES
 from reid_ray.train.feed.batches import BatchPlan, ShuffledOrder
 from reid_ray.train.feed.loader import ahead_by_threads
 from reid_ray.train.feed.pictures import PictureStore
@@ -76,7 +75,9 @@ class EditFeed:
     ) -> None:
         self._samples, self._masks, self._things = (RowFile(folder / name) for name in (SAMPLES, MASKS, THINGS))
         self._pictures = PictureStore(folder / PICTURES)
-        self._thing_R = self._things.column("thing")
+        thing_R = self._things.column("thing")
+        self._row_R = np.argsort(thing_R, kind="stable")  # references of one thing side by side
+        self._thing_R, self._picture_R = thing_R[self._row_R], self._things.column("picture")[self._row_R]
         self.values: dict[str, list[str]] = json.loads((folder / VALUES).read_text(encoding="utf-8"))
         self._batches, self._inside_share, self._rank, self._world = batches, objective.inside_share, rank, world
         self._shape, self._prompts = opened.shape, PromptReader(opened.tokenizer)
@@ -139,9 +140,9 @@ class EditFeed:
         """A segment's reference as the model takes it, and its values: cut out here, or of the same thing on another image."""
         wants_other, turn = rng.random() < self._batches.other_shot_share, rng.random()
         first, stop = np.searchsorted(self._thing_R, [segment["thing"], segment["thing"] + 1])
-        others = [row for row in range(first, stop) if self._picture_of(row) != number] if wants_other else []
-        if others:
-            return self._reference(others[int(turn * len(others))])
+        others = self._row_R[first:stop][self._picture_R[first:stop] != number]
+        if wants_other and len(others):
+            return self._reference(int(others[int(turn * len(others))]))
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
         crop = np.dstack([picture[box], mask[box].astype(np.uint8) * 255])
@@ -156,9 +157,6 @@ class EditFeed:
         except CannotSubstituteError:  # of all together prepare_samples has seen that it can
             bare = substitute(text, {start: {} for start in nouns})
             return self._prompts(bare.text, [bare.nouns[nouns.index(start)] for start in chosen])
-
-    def _picture_of(self, row: int) -> int:
-        return int(self._things.take(np.array([row]))["picture"][0].as_py())
 
     def _thing_pixels(self, row: int) -> tuple[np.ndarray, Sequence[int]]:
         found = self._things.take(np.array([row])).to_pylist()[0]

@@ -28,7 +28,8 @@ from reid_ray.train.feed.prepared import PICTURES, SAMPLES, RowFile, write_rows
 from reid_ray.train.feed.spread import begin_anew, forget, over_the_cluster
 
 TEXTS, MASKS, THINGS, VALUES = "texts.arrow", "masks.arrow", "things.arrow", "values.json"
-_BATCH = 16_384
+_BATCH, _REFERENCES = 16_384, 1024  # rows at a time; a reference has its picture
+UNKNOWN = -100  # a value that a reference does not tell
 
 _TEXT = pa.schema([pa.field("caption_id", pa.string(), nullable=False), pa.field("text", pa.string(), nullable=False)])
 _MASK = pa.schema([pa.field("mask", pa.binary(), nullable=False)])
@@ -52,7 +53,7 @@ EDIT_SAMPLES = pa.schema(
         pa.field("caption_id", pa.string(), nullable=False),
     ]
 )
-# References, sorted by `thing`; `values` are numbers in VALUES, -100 unknown; `picture` is the row of PICTURES it was cut out of, or -1.
+# References; `values` are numbers in VALUES, -100 unknown; `picture` is the row of PICTURES it was cut out of, or -1.
 _THING = pa.schema(
     [
         pa.field("thing", pa.int64(), nullable=False),
@@ -137,27 +138,41 @@ class _Join:
         self.used = 0
 
     def write_things(self, references: str | None) -> None:
-        """THINGS and VALUES, from the references that may be used and come from images that are learnt from."""
-        table = REFERENCES.empty_table() if references is None else read_table(references, REFERENCES)
-        table = table.filter(pc.equal(table["status"], "ok"))
-        row_R = self.images.find(table["source_image_id"].combine_chunks())
-        keep_R = (row_R >= 0) & self.learnt_N[np.maximum(row_R, 0)] if table.num_rows else np.zeros(0, bool)
-        table, row_R = table.filter(pa.array(keep_R, pa.bool_())), row_R[keep_R]
-        said = [json.loads(each) if each else {} for each in table["values"].to_pylist()]
-        known = {name: sorted({each[name] for each in said if name in each}) for name in sorted({name for each in said for name in each})}
-        (self.folder / VALUES).write_text(json.dumps(known), encoding="utf-8")
-        number = {name: {value: place for place, value in enumerate(values)} for name, values in known.items()}
-        thing_R = thing_keys(table["dataset"], table["person_id"], table["source_image_id"], table["slot"])
-        own_R = hashes(pc.binary_join_element_wise(table["source_image_id"], table["slot"], "\0"))
-        order = np.argsort(thing_R, kind="stable")
-        columns = [
-            pa.array(thing_R[order]),
-            pa.array(self.pictures.picture_N[row_R][order]),
-            pa.array([[number[name].get(said[at].get(name), -100) for name in known] for at in order.tolist()], pa.list_(pa.int64())),
-            table["image"].take(pa.array(order)),
-        ]
-        write_rows(self.folder / THINGS, _THING, [pa.table(columns, schema=_THING)])
-        self._own_index = KeyIndex(own_R[order])
+        """THINGS and VALUES, from the references that may be used and come from images that are learnt from; streamed, in their order."""
+        known: dict[str, set[str]] = {}
+        for table in self._usable_references(references, ["values"]):
+            for each in table["values"].to_pylist():
+                for name, value in json.loads(each or "{}").items():
+                    known.setdefault(name, set()).add(value)
+        values = {name: sorted(known[name]) for name in sorted(known)}
+        (self.folder / VALUES).write_text(json.dumps(values), encoding="utf-8")
+        number = {name: {value: place for place, value in enumerate(said)} for name, said in values.items()}
+        owns = [np.zeros(0, np.uint64)]
+
+        def rows() -> Iterator[pa.Table]:
+            for table in self._usable_references(references, ["values", "image"]):
+                said = [json.loads(each or "{}") for each in table["values"].to_pylist()]
+                image = table["source_image_id"].combine_chunks()
+                owns.append(hashes(pc.binary_join_element_wise(image, table["slot"].combine_chunks(), "\0")))
+                columns = [
+                    pa.array(thing_keys(table["dataset"], table["person_id"], table["source_image_id"], table["slot"])),
+                    pa.array(self.pictures.picture_N[self.images.find(image)]),
+                    pa.array([[number[name].get(each.get(name), UNKNOWN) for name in values] for each in said], pa.list_(pa.int64())),
+                    table["image"].combine_chunks(),
+                ]
+                yield pa.table(columns, schema=_THING)
+
+        write_rows(self.folder / THINGS, _THING, rows())
+        self._own_index = KeyIndex(np.concatenate(owns))
+
+    def _usable_references(self, references: str | None, columns: list[str]) -> Iterator[pa.Table]:
+        if references is None:
+            return
+        wanted = [*columns, "status", "slot", "source_image_id", "dataset", "person_id"]
+        for table in iter_table(references, REFERENCES, columns=wanted, batch_rows=_REFERENCES):
+            row_R = self.images.find(table["source_image_id"].combine_chunks())
+            keep_R = (row_R >= 0) & self.learnt_N[np.maximum(row_R, 0)]
+            yield table.filter(pc.and_(pa.array(keep_R), pc.equal(table["status"], "ok").combine_chunks()))
 
     def text_rows(self, caption_ids: pa.Array) -> np.ndarray:
         """Rows of TEXTS, -1 where none has the id."""
@@ -181,26 +196,32 @@ def thing_keys(dataset: pa.ChunkedArray, person: pa.ChunkedArray, image_id: pa.C
 def _rows(join: _Join, segments: str, folder: Path, counts: Counts, fits: Fits) -> Iterator[pa.Table]:
     """The samples, and beside them the masks: an image's rows are neighbours in SEGMENTS, whatever a batch of it cuts through."""
     columns = ["image_id", "slot", "caption_id", "noun_start", "noun_end", "mask", "status", "dataset", "person_id"]
-    masks = 0
+    first = 0
+    masks: list[bytes] = []
+    held: list[dict[str, Any]] = []
     with pa.OSFile(str(folder / MASKS), "wb") as sink, pa.ipc.new_file(sink, _MASK) as writer:
+
+        def flushed() -> pa.Table:
+            writer.write_batch(pa.record_batch([pa.array(masks, pa.binary())], schema=_MASK))
+            table = pa.Table.from_pylist(held, schema=EDIT_SAMPLES)
+            masks.clear()
+            held.clear()
+            return table
+
         rows = (row for table in iter_table(segments, SEGMENTS, columns=columns, batch_rows=_BATCH) for row in _usable(join, table, counts))
-        held: list[dict[str, Any]] = []
         for _, own in groupby(rows, key=lambda row: row["image_id"]):
             by_caption: dict[str, list[dict[str, Any]]] = {}
             for row in own:
                 by_caption.setdefault(row["caption_id"], []).append(row)
             for found in by_caption.values():
-                chosen = _readable(found, counts, fits)
-                if not chosen:
-                    continue
-                writer.write_batch(pa.record_batch([pa.array([row["mask"] for row in chosen], pa.binary())], schema=_MASK))
-                held.append(_sample(chosen, masks))
-                masks += len(chosen)
-                join.used += len(chosen)
+                if chosen := _readable(found, counts, fits):
+                    held.append(_sample(chosen, first + len(masks)))
+                    masks += [row["mask"] for row in chosen]
+                    join.used += len(chosen)
             if len(held) >= _BATCH:
-                yield pa.Table.from_pylist(held, schema=EDIT_SAMPLES)
-                held = []
-        yield pa.Table.from_pylist(held, schema=EDIT_SAMPLES)
+                first += len(masks)
+                yield flushed()
+        yield flushed()
 
 
 def _sample(chosen: list[dict[str, Any]], first_mask: int) -> dict[str, Any]:

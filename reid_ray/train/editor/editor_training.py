@@ -16,9 +16,8 @@ from torch.nn import functional
 from reid_ray.model.editor.attention_maps import AttentionWatch
 from reid_ray.model.editor.edit_network import EditConditions, EditNetwork
 from reid_ray.train.editor.config import EditorPart
+from reid_ray.train.editor.edit_samples import UNKNOWN
 from reid_ray.train.editor.localisation import localisation_loss
-
-UNKNOWN = -100  # a value that a reference's row does not tell
 
 
 class ValueHeads(nn.Module):
