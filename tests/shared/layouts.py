@@ -7,7 +7,9 @@ a number that was never released may be made again by deleting its entry first.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,13 @@ from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.edit.verify.attribute_reader import AttributeReader
 from reid_ray.edit.verify.config import ReaderConfig
 from reid_ray.edit.verify.verifier import save_reader
+from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.manifest import Erasure
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
+from reid_ray.model.editor.config import EditorModelConfig
+from reid_ray.model.editor.editor_folder import save_editor, start_editor
 from reid_ray.model.mllm.config import MllmConfig
 from reid_ray.model.mllm.model_folder import open_mllm, save_mllm
 from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
@@ -81,12 +88,14 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
         "encoder": _encoder(folder / "encoder"),
         "mllm": _mllm(folder / "mllm"),
         "verifier": _verifier(folder / "verifier"),
+        "editor": _editor(folder / "editor"),
         "checkpoint": _checkpoint(folder / "checkpoint"),
         "noise_levels": _noise_levels(folder / "noise"),
         "run": _run(folder / "run"),
         "prepared": _prepared(folder / "prepared"),
         "ledger": _ledger(folder / "ledger"),
         "index": _index(folder / "index"),
+        **_gallery(folder / "gallery"),
         "evaluation": _keys(evaluation / "result.json"),
         "calibration": _calibration(),
         "templates": _templates(),
@@ -127,6 +136,13 @@ def _mllm(folder: Path) -> list[str]:
 
 def _verifier(folder: Path) -> list[str]:
     save_reader(AttributeReader({"upper_color": ["blue", "red"]}, ReaderConfig(hidden=8)), folder, {})
+    return [*_keys(folder / "manifest.json"), *_files(folder)]
+
+
+def _editor(folder: Path) -> list[str]:
+    scratch = {"patch": 2, "channels": [16, 32], "width": 32, "vocab_size": 300, "head_width": 8}
+    config = EditorModelConfig.model_validate({"height": 16, "width": 16, "crop": 16, "context": 24, "grow": 1, "scratch": scratch})
+    save_editor(start_editor(config, ["a man in a red coat"] * 3, seed=0, steps=1, guidance=1.0), folder, {})
     return [*_keys(folder / "manifest.json"), *_files(folder)]
 
 
@@ -214,6 +230,25 @@ def _index(folder: Path) -> list[str]:
         writer.append(pa.chunked_array([["a"]]), pa.chunked_array([[b"b"]]))
     tables = {file.name: pq.read_schema(file) for file in sorted(folder.glob("*.parquet"))}
     return [*_keys(folder / "index.json"), *_files(folder), *(f"{name}: {each}" for name in tables for each in _columns(tables[name]))]
+
+
+def _gallery(folder: Path) -> dict[str, list[str]]:
+    """Layouts of a gallery that has segments, one with a dead row, a log, a snapshot and an erasure, and of the erasure's receipt."""
+    create_gallery(folder, dim=1, encoder="", config=GalleryConfig(segment_rows=2, merge_rows=4))
+    with GalleryWriter(folder) as writer:
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 1.0], pa.float32()), 1)
+        for ids in ("ab", "cd"):
+            writer.add(pa.table({"item_id": list(ids), "embedding": vectors, "thumbnail": [b"", b""]}), encoder="")
+        writer.delete(["a"])
+        writer.snapshot("kept")
+        writer.erase(["c"], request="done")
+        writer.carry_out_erasures()
+    manifest = json.loads((folder / "snapshots" / "kept.json").read_text(encoding="utf-8"))
+    segment = next(each for each in manifest["segments"] if each["dead"])
+    parts = {"": manifest, "segments.": segment, "segments.files.": segment["files"], "erasures.": {each.name for each in fields(Erasure)}}
+    names = {re.sub(r"[0-9a-f]{8,}", "*", name) for name in _files(folder)}
+    layout = [*(f"{part}{key}" for part in parts for key in sorted(parts[part])), *sorted(names)]
+    return {"gallery": layout, "receipt": _keys(folder / "receipts" / "done.json")}
 
 
 def _evaluation(folder: Path) -> Path:
