@@ -24,7 +24,7 @@ from reid_ray.caption.remote_board import Broken, RemoteBoard, remote_board
 from reid_ray.data.execution import actor_pool
 from reid_ray.data.pieces import FilePiece, Piece, TablePiece
 from reid_ray.data.sources import ImageListing, read_images
-from reid_ray.edit.changes.edit_plans import PlannedRun, image_key, used_references
+from reid_ray.edit.changes.edit_plans import PlannedRun, image_key, listed_at, used_references
 from reid_ray.edit.config import EditJob
 from reid_ray.edit.edit_actors import DescribeActor, EditActor, HeldObject, calls_that_feed
 from reid_ray.edit.edit_captions import CaptionByModel
@@ -192,14 +192,14 @@ class PlannedImages:
         plans = self._plans.get()
         keys = as_keys(plans["image_key"])
         names = _names_in(piece)
-        only = None if names is None else pa.array([name for name in names if _plans_of(name, keys)], pa.string())
+        only = None if names is None else pa.array([name for name in names if listed_at(name, keys)], pa.string())
         if only is not None and not len(only):
             return
         for table in piece.tables(only):
             rows: list[int] = []
             chosen: list[int] = []
             for row, name in enumerate(table["image_id"].to_pylist()):
-                found = _plans_of(name, keys)
+                found = listed_at(name, keys)
                 rows += [row] * len(found)
                 chosen += found
             if rows:
@@ -207,21 +207,30 @@ class PlannedImages:
                 yield table.take(pa.array(rows)).append_column(PLAN, column.cast(PLAN.type))
 
 
-def _plans_of(name: str, keys: np.ndarray) -> range:
-    """Where an image's plans lie among sorted image keys."""
-    (wanted,) = np.array([image_key(name)], KEYS)
-    return range(int(np.searchsorted(keys, wanted)), int(np.searchsorted(keys, wanted, side="right")))
-
-
 def _names_in(piece: Piece) -> list[str] | None:
     """image_ids of a piece where they are known without its bytes."""
     if isinstance(piece, FilePiece):
         return [printable(name) for name in piece.names]
     if isinstance(piece, TablePiece):
+        columns = ["image_id"] if piece.split is None else ["image_id", "split"]
         with piece.file.open() as parquet:
-            names: list[str] = parquet.read_row_group(piece.row_group, columns=["image_id"])["image_id"].to_pylist()
-            return names
+            table = parquet.read_row_group(piece.row_group, columns=columns)
+        if piece.split is not None:
+            table = table.filter(pc.equal(table["split"], piece.split))
+        names: list[str] = table["image_id"].slice(0, piece.rows).to_pylist()
+        return names
     return None
+
+
+def listed_keys(listing: ImageListing) -> np.ndarray | None:
+    """image_key of every image of a listing, sorted, each once, 16 bytes an image; None where names are not known without drawing them."""
+    parts = [np.empty(0, KEYS)]
+    for piece in listing.pieces:
+        names = _names_in(piece)
+        if names is None:
+            return None
+        parts.append(as_keys([image_key(name) for name in names]))
+    return np.unique(np.concatenate(parts))
 
 
 def _lacking(keys: np.ndarray, index: Index) -> np.ndarray:

@@ -22,7 +22,7 @@ from reid_ray.data.sources import ImageListing, image_listing
 from reid_ray.edit.changes.edit_plans import PlannedRun, plan_edits
 from reid_ray.edit.config import EditJob, EditorConfig, VerifierConfig
 from reid_ray.edit.edit_captions import CaptionByModel
-from reid_ray.edit.edit_passes import EditRun
+from reid_ray.edit.edit_passes import EditRun, listed_keys
 from reid_ray.edit.edit_rows import CAPTION, EDIT, EDIT_ROWS, EditRecipe
 from reid_ray.edit.edit_work import EditSetting
 from reid_ray.edit.edited_tables import EditTables
@@ -80,7 +80,7 @@ def run_edit(
     with output.hold(), open_ledger(output.location, EDIT_ROWS) as ledger:
         if (finished := output.kept(stale=lambda earlier: _due(earlier, config))) is not None:
             return finished
-        planned = plan_edits(config, recipe, captions)
+        planned = plan_edits(config, recipe, captions, listed_keys(listing))
         with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s, in_order=False):
             require_resources([pool_need("editor.pool", config.editor.pool)])
             if captions is not None:
@@ -140,7 +140,7 @@ def _why_not(run: EditRun, planned: PlannedRun, listing: ImageListing, config: E
     failed.update(planned.refused)
     failed["not_in_share"] += planned.not_in_share * config.changes.per_image
     failed["not_among_images"] += int(run.absent.sum())
-    # Images that the segments do not tell of, and those that they tell of but the listing lacks, are known by number alone.
+    # Images that the segments do not tell of are known by number alone.
     failed["not_segmented"] += listing.count * config.changes.per_image - failed.total() - tables.tally.with_status(EDIT, "ok")
     return +failed
 

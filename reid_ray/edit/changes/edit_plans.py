@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.attributes.lexicon import Values
 from reid_ray.caption.ledger.content_keys import falls_in_share
 from reid_ray.caption.ledger.row_keys import key_of
+from reid_ray.caption.ledger.write_ahead_log import KEYS
 from reid_ray.edit.changes.change_draw import DrawnEdit, LinkedSegment, SlotChange, draw_edit
 from reid_ray.edit.changes.looks import LooksIndex, values_of
 from reid_ray.edit.changes.new_person import is_new, who_is
@@ -47,13 +49,14 @@ class PlannedRun:
     looks: dict[str, int] = field(default_factory=dict)
 
 
-def plan_edits(config: EditJob, recipe: EditRecipe, captions: CaptionByModel | None) -> PlannedRun:
+def plan_edits(config: EditJob, recipe: EditRecipe, captions: CaptionByModel | None, listed: np.ndarray | None = None) -> PlannedRun:
     """Draw the edit of every image that the segments tell of.
 
     Args:
         config: tables and changes.
         recipe: of the pictures.
         captions: of a language model; None: none is asked.
+        listed: image_key of each of the images, sorted; what the segments tell of others is passed over. None: they are not known.
 
     Raises:
         DataError: a table is missing or of another kind, no segment is linked to a caption, or the bank has nothing that may be used.
@@ -64,7 +67,7 @@ def plan_edits(config: EditJob, recipe: EditRecipe, captions: CaptionByModel | N
             f"{config.references}: none of its {outcomes.total()} references can be used ({_in_words(outcomes)}); give the references/ of "
             "a references job over pictures of split train"
         )
-    found, left_out = _read_segments(config)
+    found, left_out = _read_segments(config, listed)
     run = PlannedRun(PLANS.empty_table(), left_out, bank=outcomes, looks=bank.slots)
     if not any(image.segments for image in found.values()):
         raise DataError(f"{config.segments}: no segment is linked to a noun of a caption; run the segment job with captions")
@@ -112,7 +115,7 @@ def read_bank(path: str) -> tuple[LooksIndex, Counter[str]]:
     return bank, Counter(usable=usable) + left_out
 
 
-def _read_segments(config: EditJob) -> tuple[dict[str, _Image], int]:
+def _read_segments(config: EditJob, listed: np.ndarray | None) -> tuple[dict[str, _Image], int]:
     """(image_id -> what is on it, in the table's order; how many images are not in the share); of images.split, if it is given."""
     found: dict[str, _Image] = {}
     left_out: set[int] = set()
@@ -123,6 +126,8 @@ def _read_segments(config: EditJob) -> tuple[dict[str, _Image], int]:
                 continue
             image = found.get(row["image_id"])
             if image is None:
+                if listed is not None and not len(listed_at(row["image_id"], listed)):
+                    continue
                 if not falls_in_share(row["image_id"], config.changes.share):
                     left_out.add(hash(row["image_id"]))
                     continue
@@ -189,6 +194,12 @@ class _Scribe:
             row["caption_id"] = self.captions.caption_id(edit_id, original, drawn.text)
             row["caption_key"] = self.captions.key(row["caption_id"], row["key"])
         return row
+
+
+def listed_at(image_id: str, keys: np.ndarray) -> range:
+    """Where an image lies among sorted image keys."""
+    (wanted,) = np.array([image_key(image_id)], KEYS)
+    return range(int(np.searchsorted(keys, wanted)), int(np.searchsorted(keys, wanted, side="right")))
 
 
 def image_key(image_id: str) -> bytes:

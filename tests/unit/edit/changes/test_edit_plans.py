@@ -7,9 +7,11 @@ import pytest
 from refusals import refused
 
 from benchmarks.edit_engines.small_world import edit_config, write_world
+from reid_ray.data.sources import image_listing, iter_images
 from reid_ray.edit.changes.edit_plans import plan_edits, read_bank, used_references
 from reid_ray.edit.changes.new_person import FIRST_NEW
 from reid_ray.edit.edit_captions import CaptionByModel
+from reid_ray.edit.edit_passes import listed_keys
 from reid_ray.edit.edit_rows import EditRecipe
 from reid_ray.errors import DataError
 from reid_ray.records import REFERENCES, SEGMENTS, table_of
@@ -43,6 +45,15 @@ def test_every_image_of_the_segments_is_planned_or_has_a_reason(world, tmp_path)
     some = plans(world, tmp_path, changes__share=0.5)
     assert 0 < some.not_in_share < len(images)
     assert some.table.num_rows + some.refused.total() + some.not_in_share == len(images) - len(tests)
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+def test_what_the_segments_tell_of_images_that_are_not_asked_for_is_passed_over(world, tmp_path, limit):
+    config = edit_config(world, tmp_path / "out", images__limit=limit)
+    planned = plan_edits(config, RECIPE, None, listed_keys(image_listing(config.images)))
+    assert planned.table.num_rows + planned.refused.total() == limit
+    names = [name for table in iter_images(config.images) for name in table["image_id"].to_pylist()]
+    assert set(planned.table["image_id"].to_pylist()) <= set(names)
 
 
 def test_a_plan_names_masks_and_references_that_there_are(world, tmp_path):
