@@ -19,7 +19,7 @@ NOT_LISTED = {*LEAVES, "setup", "model"}
 # of actors, where a scripted engine answers
 # which a scripted engine is called through, and vLLM is not
 DOUBLES = {"caption/engines/protocol.py"}
-ENGINES = {f"caption/engines/{name}.py" for name in ("vllm_engine", "adapters", "kv_cache")}
+ENGINES = {f"caption/engines/{name}.py" for name in ("vllm_engine", "vllm_arguments", "adapters", "kv_cache")}
 
 
 def listed(job):
