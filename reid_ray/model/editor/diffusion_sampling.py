@@ -32,7 +32,7 @@ def draw(
     masks: torch.Tensor,
     sequence_NTD: torch.Tensor,
     empty_1TD: torch.Tensor,
-    seeds: Sequence[int],
+    noise: torch.Tensor,
     drawing: Denoising,
 ) -> torch.Tensor:
     """N pictures [N, 3, H, W] in [-1, 1], roughly.
@@ -44,14 +44,12 @@ def draw(
         masks: [N, 1, H, W] of 0 and 1; what may change.
         sequence_NTD: the fused prompts.
         empty_1TD: the empty prompt, read.
-        seeds: of each picture's noise.
+        noise: what each picture begins as, [N, channels, h, w] (noise_of).
         drawing: steps and guidance.
     """
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(drawing.steps, device=pictures.device)
     beside = network.beside(pictures, masks)
-    shape = (network.codec.channels, pictures.shape[2] // network.codec.pixels, pictures.shape[3] // network.codec.pixels)
-    noise = noise_of(seeds, shape).to(pictures.device)
     known = network.codec.encode(pictures).to(noise.dtype) if network.mode == "blend" else None
     inside = network.codec.weights(masks) if known is not None else None
     grid = noise * scheduler.init_noise_sigma

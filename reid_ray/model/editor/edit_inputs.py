@@ -69,7 +69,8 @@ def conditions_of(prompts: Sequence[ReadPrompt], crops: Sequence[Sequence[np.nda
         pairs = [(at, crop) for at, crop in zip(prompt.position_K, own, strict=True) if at >= 0]
         for place, (at, crop) in enumerate(pairs[:MOST_REFERENCES]):
             laid[row, place], position[row, place], given[row, place] = crop, at, True
-    pixels = normalised(laid.reshape(-1, size, size, 3)).reshape(count, MOST_REFERENCES, 3, size, size)
+    pixels = np.zeros((count, MOST_REFERENCES, 3, size, size), np.float32)
+    pixels[given] = normalised(laid[given])
     tokens = np.stack([prompt.token_T for prompt in prompts])
     return EditConditions(torch.from_numpy(tokens), torch.from_numpy(pixels), torch.from_numpy(position), torch.from_numpy(given))
 

@@ -257,7 +257,7 @@ def _diffusers_model(model_class: Any, folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder}: holds no config.json, so the editor's {folder.name} is missing; copy the whole model folder again")
     try:
-        model, info = model_class.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True, low_cpu_mem_usage=False)
+        model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, low_cpu_mem_usage=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]}); copy the whole model folder again") from None
     refuse_differences(str(folder), missing=info["missing_keys"], unknown=info["unexpected_keys"], other_shape={})

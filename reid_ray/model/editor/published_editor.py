@@ -99,7 +99,7 @@ class PublishedEditor:
         """
         folder = local_folder(config.model, field="editor.model", patterns=["*.json", "*.txt", "*.safetensors", "*.model"])
         made = getattr(importlib.import_module("diffusers"), _CLASSES[config.pipeline][0])
-        pipeline = made.from_pretrained(folder, torch_dtype=_DTYPES[config.precision]).to(device)
+        pipeline = made.from_pretrained(folder, dtype=_DTYPES[config.precision]).to(device)
         return cls(pipeline, config, drawing, revision=model_revision(str(folder)))
 
     def edit(self, requests: Sequence[EditRequest]) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ import torch
 
 from reid_ray.config.base import fingerprint
 from reid_ray.model.editor.config import DrawingConfig
-from reid_ray.model.editor.diffusion_sampling import Denoising, draw
+from reid_ray.model.editor.diffusion_sampling import Denoising, draw, noise_of
 from reid_ray.model.editor.edit_inputs import PromptReader, conditions_of, crops_of, grey_levels, unit_pixels
 from reid_ray.model.editor.edit_network import EditConditions
 from reid_ray.model.editor.edit_request import EditRequest
@@ -34,6 +34,7 @@ class _CutOut:
     pictures: torch.Tensor
     masks: torch.Tensor
     conditions: EditConditions
+    noise: torch.Tensor
 
 
 class Editor:
@@ -51,6 +52,8 @@ class Editor:
         self.shape, self.revision = shape, revision
         self._network, self._scheduler = opened.network.to(device).eval(), opened.scheduler
         self._prompts, self._device, self._batch = PromptReader(opened.tokenizer), device, drawing.batch_size
+        codec = opened.network.codec
+        self._grid = (codec.channels, shape.height // codec.pixels, shape.width // codec.pixels)
         self._drawing = Denoising(
             steps=shape.steps if drawing.steps is None else drawing.steps,
             guidance=shape.guidance if drawing.guidance is None else drawing.guidance,
@@ -69,14 +72,17 @@ class Editor:
     def edit(self, requests: Sequence[EditRequest]) -> list[np.ndarray]:
         """One uint8 [H, W, 3] for each request; outside its mask the source's pixels, but in mode generate, which draws a new picture."""
         batches = [requests[start : start + self._batch] for start in range(0, len(requests), self._batch)]
-        with ThreadPoolExecutor(1, thread_name_prefix="edit") as pool:  # cuts out the next batch while one is drawn
+        with ThreadPoolExecutor(
+            1, thread_name_prefix="edit"
+        ) as pool:  # cuts out the next batch, and pastes the one before, while one is drawn
             ahead: deque[Future[_CutOut]] = deque(pool.submit(self._prepared, batch) for batch in batches[:1])
-            edited: list[np.ndarray] = []
+            finished: list[Future[list[np.ndarray]]] = []
             for following in [*batches[1:], None]:
                 if following is not None:
                     ahead.append(pool.submit(self._prepared, following))
-                edited += self._edited(ahead.popleft().result())
-        return edited
+                batch = ahead.popleft().result()
+                finished.append(pool.submit(self._finished, batch, self._drawn(batch)))
+            return [picture for each in finished for picture in each.result()]
 
     def _prepared(self, requests: Sequence[EditRequest]) -> _CutOut:
         """A batch's tensors, on the CPU."""
@@ -87,10 +93,12 @@ class Editor:
         masks = np.stack([cut_mask(each.mask, window, size=size, grow=shape.grow) for each, window in pairs])
         prompts = [self._prompts(each.prompt, [(ref.start, ref.end) for ref in each.references]) for each in requests]
         conditions = conditions_of(prompts, [crops_of(each.references, size=shape.crop) for each in requests], size=shape.crop)
-        return _CutOut(requests, windows, pictures, torch.from_numpy(masks)[:, None].float(), conditions)
+        noise = noise_of([each.seed for each in requests], self._grid)
+        return _CutOut(requests, windows, pictures, torch.from_numpy(masks)[:, None].float(), conditions, noise)
 
     @torch.inference_mode()
-    def _edited(self, batch: _CutOut) -> list[np.ndarray]:
+    def _drawn(self, batch: _CutOut) -> np.ndarray:
+        """The batch's windows as they are drawn, uint8 [N, h, w, 3]."""
         empty = torch.from_numpy(self._prompts.empty())[None].to(self._device)
         drawn = draw(
             self._network,
@@ -99,13 +107,15 @@ class Editor:
             masks=batch.masks.to(self._device),
             sequence_NTD=self._network.condition(batch.conditions.to(self._device)),
             empty_1TD=self._network.read_prompt(empty),
-            seeds=[each.seed for each in batch.requests],
+            noise=batch.noise.to(self._device),
             drawing=self._drawing,
         )
-        found = zip(batch.requests, grey_levels(drawn), batch.windows, strict=True)
-        return [self._finished(each, new, window) for each, new, window in found]
+        return grey_levels(drawn)
 
-    def _finished(self, request: EditRequest, drawn: np.ndarray, window: Window) -> np.ndarray:
+    def _finished(self, batch: _CutOut, drawn: np.ndarray) -> list[np.ndarray]:
+        return [self._pasted(each, new, window) for each, new, window in zip(batch.requests, drawn, batch.windows, strict=True)]
+
+    def _pasted(self, request: EditRequest, drawn: np.ndarray, window: Window) -> np.ndarray:
         if self.shape.mode == "generate":
             return resized(drawn, request.picture.shape[:2])
         return put_back(request.picture, drawn, window, request.mask)

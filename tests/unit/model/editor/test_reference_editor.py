@@ -133,7 +133,8 @@ def test_pictures_are_those_of_diffusers_own_pipelines(stable_diffusion, clip_fo
     given = {"image": picture, "mask_image": mask} if mode == "inpaint" else {}
     with torch.no_grad():
         ours = draw(
-            opened.network, opened.scheduler, pictures=picture * 2 - 1, masks=mask, sequence_NTD=sequence, empty_1TD=empty, seeds=[5],
+            opened.network, opened.scheduler, pictures=picture * 2 - 1, masks=mask, sequence_NTD=sequence, empty_1TD=empty,
+            noise=noise_of([5], (4, 8, 8)),
             drawing=Denoising(3, 4.0),
         )  # fmt: skip
         theirs = pipeline(
