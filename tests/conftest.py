@@ -27,6 +27,8 @@ if AT_START.name not in os.environ.get("PYTHONPATH", ""):
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(AT_START), os.environ.get("PYTHONPATH")]))
 # The part of the soak tests that tries what the other tests say of random inputs on many more of them.
 PROPERTIES = "properties"
+# Files whose tests ask for `engines`.
+SHARE_ENGINES = ("tests/ray/test_engine.py", "tests/ray/test_tiny_mllm.py", "tests/ray/test_tune.py")
 # Temporary folders of tests lie in memory where it has the room: outputs are flushed to the disk file by file, and a test that kills a
 # process before each of a commit's calls waits for a disk some thousand times. What a dead process has written is the same on both.
 MEMORY, ROOM = Path("/dev/shm"), 6 << 30
@@ -48,6 +50,10 @@ def pytest_collection_modifyitems(config, items):
     """Soak tests run where they are asked for, part by part (soak/run.py), and nowhere else."""
     if strays := [item.nodeid for item in items if "local_ray" in item.fixturenames and not may_share_a_ray(item)]:
         raise pytest.UsageError(f"only tests in tests/ray share a Ray, and others ask for it: {', '.join(strays)}")
+    if apart := {
+        name for item in items if "engines" in item.fixturenames and (name := item.nodeid.partition("::")[0]) not in SHARE_ENGINES
+    }:
+        raise pytest.UsageError(f"conftest.py names the files that share engines, and not {', '.join(sorted(apart))}")
     wanted = config.getoption("--soak")
     chosen, left = [], []
     for item in items:
@@ -76,6 +82,21 @@ def soak_part(item) -> str | None:
     if item.path.parent == item.config.rootpath / "tests" / "soak":
         return item.path.stem.removeprefix("test_")
     return None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files of tests one by one, those that share a process of vLLM together."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return SHARE_ENGINES[0] if file in SHARE_ENGINES else file
+
+    return Scheduling(config, log)
 
 
 _running: list[pytest.Item] = []
@@ -115,6 +136,14 @@ def local_ray():
 
     with _ray:
         yield _ray.enter_context(ray_session(RayConfig(address="local")))
+
+
+@pytest.fixture(scope="session")
+def engines(local_ray):
+    """vLLM in a process of its own, for the tests of tests/ray that ask engines without a job; it ends with their Ray."""
+    from vllm_process import start_engines
+
+    return start_engines()
 
 
 @pytest.fixture(scope="session")

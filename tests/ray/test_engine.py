@@ -3,136 +3,27 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 
 import answered_works
 import pytest
 import ray.cloudpickle
-from answered_works import asked, captioned
+from answered_works import asked
 from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer
+from vllm_process import CONFIG, FOLDER, PEOPLE
 
-from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig, SamplingConfig, VllmConfig
-from reid_ray.caption.engines import vllm_engine
+from reid_ray.caption.config import CaptionerConfig, SamplingConfig, VllmConfig
 from reid_ray.caption.engines.kv_cache import read_geometry, request_bytes
-from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
-from reid_ray.caption.filters.faithfulness import SentenceEncoder
-from reid_ray.caption.ledger.row_keys import RewriteRecipe
 from reid_ray.caption.prompts import DYNAMIC, STATIC, TEMPLATES
-from reid_ray.caption.rewrites import Rewriter
 from reid_ray.caption.rows import staged_table
-from reid_ray.caption.streaming.in_rounds import run_in_rounds
-from reid_ray.config.common import PoolConfig, SyntheticConfig
-from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.model.mllm.inputs import Chat
-from reid_ray.model.model_files import resolve_model
 from reid_ray.records import IMAGES, table_of
 
 pytestmark = pytest.mark.slow
 for module in (sys.modules[__name__], answered_works):  # neither is on a worker's path
     ray.cloudpickle.register_pickle_by_value(module)
-
-FOLDER = resolve_model("builtin:tiny-mllm")
-PEOPLE = SyntheticPeople(SyntheticConfig(identities=8, images_per_identity=1, seed=31))
-CONFIG = VllmConfig(kv_cache_mb=16)
-
-
-class Engines:
-    """Builds engines in a process of its own and asks them. What vLLM would build with the same arguments again is built once."""
-
-    def __init__(self):
-        os.environ.setdefault("VLLM_LOGGING_CONFIG_PATH", str(vllm_engine._LOGGING))  # read when vLLM is imported
-        import vllm
-
-        build, self.kept = vllm.LLM, {}  # an engine that goes takes vLLM's process groups along, the next engine's too
-
-        def build_once(**arguments):
-            key = repr((sorted(arguments.items()), self.adapter))
-            if key not in self.kept:
-                self.kept[key] = build(**arguments)
-            return self.kept[key]
-
-        vllm.LLM = build_once
-
-    def ask(self, sampling, questions, *, adapter=None, engine=CONFIG, folder=FOLDER):
-        """(replies to every picture with every question; vLLM's own count of prefix-cache queries and hits, where it keeps one)."""
-        self.adapter = adapter
-        self.engine = Engine(folder, revision=None, config=engine, sampling=sampling, images=1, pool=PoolConfig(), adapter=adapter)
-        return self.again(questions), self.counted() if engine.extra else None
-
-    def again(self, questions):
-        conversations = []
-        for pixels in PEOPLE.pictures(0, 8):
-            for question in questions:
-                content = [{"type": "image_pil", "image_pil": Image.fromarray(pixels)}, {"type": "text", "text": question}]
-                conversations.append([{"role": "user", "content": content}])
-        return self.engine.chat(conversations, [str(n) for n in range(len(conversations))])
-
-    def refusal(self, **options):
-        """What the engine says that cannot start so."""
-        from reid_ray.errors import ReidRayError
-
-        try:
-            self.ask(SamplingConfig(max_tokens=4), [STATIC], **options)
-        except ReidRayError as error:
-            return str(error)
-        return None
-
-    def said_at_a_failure(self):
-        """Everything that this process writes to its error stream while a batch fails in the midst of the model."""
-        import tempfile
-
-        def fail(*_, **__):
-            raise RuntimeError("a kernel failed")
-
-        runner = self.engine._llm.llm_engine.model_executor.driver_worker.worker.model_runner
-        runner.execute_model = fail  # of an engine that nobody asks again
-        with tempfile.TemporaryFile() as file:
-            kept = os.dup(2)
-            os.dup2(file.fileno(), 2)
-            try:
-                self.again([STATIC])
-            except Exception as error:  # noqa: BLE001
-                said = f"{error}\n"
-            finally:
-                os.dup2(kept, 2)
-            file.seek(0)
-            return said + file.read().decode()
-
-    def counted(self):
-        metrics = {metric.name: getattr(metric, "value", None) for metric in self.engine._llm.get_metrics()}
-        return metrics["vllm:prefix_cache_queries"], metrics["vllm:prefix_cache_hits"]
-
-    def caption(self, config, images=None):
-        """The rows of a captioner of `config` on the engine at hand."""
-        images = PEOPLE.image_table() if images is None else images
-        return captioned(images, self.engine, config, max_pixels=10_000_000)
-
-    def rewrite(self, captions):
-        """The rewrites of captions by the engine at hand."""
-        config, once = RewriterConfig(share=1.0), FaithfulnessConfig(max_tries=1)
-        rewriter = Rewriter(config, once, recipe=RewriteRecipe(config, once, revision="r", scorer_revision="s"), revision="r")
-        works = [rewriter.work(row | {"key": b"k"}) for row in captions.to_pylist()]
-        return [row for rows in run_in_rounds(works, self.engine, SentenceEncoder(resolve_model("builtin:minilm-l6-v2"))) for row in rows]
-
-    def blocks(self):
-        """Blocks of the key-value cache, as vLLM has divided it."""
-        return self.engine._llm.llm_engine.vllm_config.cache_config.num_gpu_blocks
-
-
-@pytest.fixture(scope="module")
-def engines(local_ray):
-    environment = engine_environment(FOLDER, CONFIG, PoolConfig())
-    actor = ray.remote(num_cpus=1, runtime_env={"env_vars": environment})(Engines).remote()
-
-    class InAnotherProcess:
-        def __getattr__(self, name):
-            return lambda *args, **kwargs: ray.get(getattr(actor, name).remote(*args, **kwargs))
-
-    yield InAnotherProcess()
-    ray.kill(actor)
 
 
 COLOURS = "(red|blue|black|white|grey|green|brown|yellow|pink)"

@@ -17,25 +17,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "reid_ray" / "assets" / "tiny_mll
 HELD_OUT = SyntheticConfig(identities=200, images_per_identity=1, seed=77)
 
 
-@pytest.fixture(scope="module")
-def engine(local_ray):
+@pytest.fixture
+def engine(engines):
     """The captioner's vLLM engine in a process of its own: vLLM walks over all modules of its process, and trips over numba's."""
-    import ray
-
     from reid_ray.caption.config import SamplingConfig, VllmConfig
-    from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
-    from reid_ray.config.common import PoolConfig
 
-    config, pool = VllmConfig(), PoolConfig()
-    remote = ray.remote(num_cpus=1, runtime_env={"env_vars": engine_environment(str(FOLDER), config, pool)})(Engine)
-    actor = remote.remote(str(FOLDER), revision=None, config=config, sampling=SamplingConfig(), images=1, pool=pool)
-
-    class InAnotherProcess:
-        def chat(self, conversations, keys):
-            return ray.get(actor.chat.remote(conversations, keys))
-
-    yield InAnotherProcess()
-    ray.kill(actor)
+    engines.open(SamplingConfig(), engine=VllmConfig())
+    return engines
 
 
 def test_shipped_files_are_small_and_tell_how_they_were_made():

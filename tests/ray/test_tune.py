@@ -103,15 +103,12 @@ def test_the_score_that_chose_the_weights_is_that_of_the_saved_encoder(qwen_run,
     assert manifest["facts"]["selected"]["latent_map"] == line["latent_map"]
 
 
-def test_the_tuned_model_becomes_the_next_captioner(qwen_run, tmp_path):
+def test_the_tuned_model_becomes_the_next_captioner(qwen_run, engines, tmp_path):
     """Tune, merge, caption: vLLM says of the merged checkpoint, token by token, what transformers says greedily."""
-    import ray
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     from reid_ray.caption.config import SamplingConfig, VllmConfig
-    from reid_ray.caption.engines.vllm_engine import Engine, engine_environment
     from reid_ray.caption.tiny.job import generate_captions
-    from reid_ray.config.common import PoolConfig
 
     config, _ = qwen_run
     folder = tmp_path / "plain"
@@ -130,20 +127,8 @@ def test_the_tuned_model_becomes_the_next_captioner(qwen_run, tmp_path):
         with torch.inference_mode():
             said = model.generate(**inputs, do_sample=False, max_new_tokens=48)
         expected.append(processor.tokenizer.decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-    engine, pool, sampling = VllmConfig(), PoolConfig(), SamplingConfig(max_tokens=48)
-    environment = {"env_vars": engine_environment(str(folder), engine, pool)}
-    actor = ray.remote(num_cpus=1, runtime_env=environment)(Engine).remote(
-        str(folder), revision=None, config=engine, sampling=sampling, images=1, pool=pool
-    )
-
-    class Remote:
-        def chat(self, conversations, keys):
-            return ray.get(actor.chat.remote(conversations, keys))
-
-    try:
-        assert generate_captions(Remote(), pictures, questions) == expected
-    finally:
-        ray.kill(actor)
+    engines.open(SamplingConfig(max_tokens=48), engine=VllmConfig(), folder=str(folder))
+    assert generate_captions(engines, pictures, questions) == expected
     untuned = MllmEncoder(open_mllm(config.model.model_copy(update={"adapter": None}))).encode_images(pictures)
     assert np.abs(load_mllm_encoder(Path(config.output.path) / "model").encode_images(pictures) - untuned).max() > 1e-3
 
