@@ -88,6 +88,31 @@ def test_hits_of_the_prefix_cache_are_vllms_own_and_rows_carry_them(engines):
     assert hits == sum(r.cached_tokens for r in [*replies, *first]) + found
 
 
+def test_200_crops_under_one_template_get_the_same_captions_with_the_prefix_cache_and_without(engines):
+    pictures = SyntheticPeople(SyntheticConfig(identities=50, images_per_identity=4, seed=7)).image_table()
+    config = CaptionerConfig.model_validate({"instruction_first": True, "sampling": {"max_tokens": 24}})
+    said = {}
+    for cached in (True, False):
+        engines.ask(SamplingConfig(max_tokens=24), [STATIC], engine=VllmConfig(kv_cache_mb=16, enable_prefix_caching=cached))
+        rows = engines.caption(config, pictures)
+        said[cached] = [(row["image_id"], row["text"], row["reason"]) for row in rows]
+        assert bool(sum(row["cached_tokens"] for row in rows)) == cached  # they share the instruction before the picture
+    assert said[True] == said[False]
+    assert len(said[True]) == 200
+    assert len({text for _, text, _ in said[True]}) > 100  # of pictures, not of prompts
+
+
+def test_a_black_picture_and_a_crop_get_different_captions_though_their_prompts_begin_alike(engines):
+    engines.ask(SamplingConfig(max_tokens=24), [STATIC])
+    (crop,) = PEOPLE.image_table().to_pylist()[:1]
+    buffer = io.BytesIO()
+    Image.new("RGB", Image.open(io.BytesIO(crop["image"])).size).save(buffer, "PNG")
+    black = {"image_id": "black", "image": buffer.getvalue(), "image_sha256": "0" * 64}
+    config = CaptionerConfig.model_validate({"instruction_first": True, "sampling": {"max_tokens": 24}, "limits": {"min_words": 1}})
+    texts = [[row["text"] for row in engines.caption(config, table_of(IMAGES, rows))] for rows in ([crop, black], [black, crop], [black])]
+    assert texts[0][0] == texts[1][1] != texts[0][1] == texts[1][0] == texts[2][0]
+
+
 def test_the_cache_has_the_blocks_that_the_models_geometry_says(engines):
     engines.ask(SamplingConfig(max_tokens=4), [STATIC])
     request = request_bytes(read_geometry(FOLDER, None, CONFIG), CONFIG)
