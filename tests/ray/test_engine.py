@@ -18,6 +18,8 @@ from reid_ray.caption.config import CaptionerConfig, SamplingConfig, VllmConfig
 from reid_ray.caption.engines.kv_cache import read_geometry, request_bytes
 from reid_ray.caption.prompts import DYNAMIC, STATIC, TEMPLATES
 from reid_ray.caption.rows import staged_table
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.model.mllm.inputs import Chat
 from reid_ray.records import IMAGES, table_of
 
