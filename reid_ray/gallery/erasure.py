@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import secrets
 import time
@@ -23,8 +22,8 @@ from reid_ray.gallery.generations import entry_of, living_batches, new_segment, 
 from reid_ray.gallery.manifest import SEGMENTS, SNAPSHOTS, Erasure, Manifest, SegmentEntry
 from reid_ray.gallery.sealed.id_lookup import id_hashes
 from reid_ray.gallery.sealed.segment import Segment, SegmentFacts
-from reid_ray.storage.files import write_durably, write_json
-from reid_ray.versions import numbered
+from reid_ray.storage.files import read_object, write_durably, write_json
+from reid_ray.versions import check_json, numbered
 
 _KEY_FILE = ".key"
 
@@ -102,7 +101,11 @@ def keyed_digest(key: bytes, item_id: str) -> str:
 def read_receipt(folder: Path, request: str) -> dict[str, object] | None:
     """The receipt of a request, None while it is not carried out."""
     path = folder / f"{request}.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    receipt = read_object(path, remedy="restore it from a copy")
+    check_json("receipt", receipt, origin=path)
+    return receipt
 
 
 def _key(folder: Path) -> bytes:

@@ -71,6 +71,43 @@ def load_pretrained(
     return loaded.eval()
 
 
+def load_diffusers(model_class: Any, folder: Path) -> Any:
+    """A diffusers model with exactly the weights of a folder, float32, in evaluation mode.
+
+    Raises:
+        DataError: a file is missing or cannot be read, or weights are missing, unknown or not finite.
+    """
+    if not (folder / "config.json").is_file():
+        raise DataError(f"{folder}: holds no config.json, so the editor's {folder.name} is missing; copy the whole model folder again")
+    try:
+        model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, low_cpu_mem_usage=False)
+    except torch.OutOfMemoryError:
+        raise
+    except UNREADABLE as error:
+        raise DataError(f"{folder}: its weights cannot be loaded ({reason_of(error)}); copy the whole model folder again") from None
+    refuse_differences(str(folder), missing=info["missing_keys"], unknown=info["unexpected_keys"], other_shape={})
+    refuse_not_finite(str(folder), model.named_parameters())
+    return model.eval()
+
+
+def load_pipeline(pipeline_class: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A diffusers pipeline of a folder. Weights that its files lack are refused by diffusers, but not those of transformers' parts in it.
+
+    Raises:
+        DataError: a file is missing or cannot be read, or weights are missing or not finite.
+    """
+    try:
+        pipeline = pipeline_class.from_pretrained(folder, dtype=dtype)
+    except torch.OutOfMemoryError:
+        raise
+    except UNREADABLE as error:
+        raise DataError(f"{folder}: its weights cannot be loaded ({reason_of(error)}); copy the whole model folder again") from None
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            refuse_not_finite(f"{folder}/{name}", part.named_parameters())
+    return pipeline
+
+
 def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], *, origin: str) -> None:
     """Put a state dictionary into a module that needs exactly these names and shapes; `origin`, the file, is named in errors.
 

@@ -25,6 +25,6 @@ def test_a_job_asks_for_a_finished_result_before_it_works(job):
     source = inspect.getsource(named(TABLE[job].run))
     if "run_recipe(" in source:
         source = inspect.getsource(importlib.import_module("reid_ray.train.run").run_recipe)
-    asked, worked = source.find(".kept("), re.search(r"\n +with .*\bout(put)?\b", source).start()
+    asked, worked = source.find(".kept("), re.search(r"\n +(with .*\bout(put)?\b|\w+\.enter_context\(output\))", source).start()
     assert asked >= 0, f"{job} ignores output.if_exists=reuse"
-    assert asked < worked or job in ("caption", "rewrite")  # which ask under their ledger's lock, before any engine starts
+    assert asked < worked or job in ("caption", "rewrite", "edit")  # which ask under their ledger's lock, before any engine starts

@@ -26,7 +26,7 @@ from reid_ray.model.editor.edit_network import EditNetwork, Mode, in_channels
 from reid_ray.model.editor.fresh_parts import fresh_attribute_encoder, fresh_text_encoder, fresh_unet
 from reid_ray.model.editor.pixel_codec import Codec, LatentCodec, PatchCodec
 from reid_ray.model.model_files import local_folder
-from reid_ray.model.strict_loading import load_pretrained, load_state, no_progress_bars, refuse_differences
+from reid_ray.model.strict_loading import load_diffusers, load_pretrained, load_state, no_progress_bars
 from reid_ray.model.weight_files import read_state
 from reid_ray.storage import MANIFEST, environment, read_manifest, read_object, write_json
 from reid_ray.versions import check_json, numbered
@@ -239,29 +239,13 @@ def _codec(folder: Path, patch: int | None) -> Codec:
         return PatchCodec(patch)
     from diffusers import AutoencoderKL
 
-    return LatentCodec(_diffusers_model(AutoencoderKL, folder / "vae"))
+    return LatentCodec(load_diffusers(AutoencoderKL, folder / "vae"))
 
 
 def _unet(folder: Path) -> Any:
     from diffusers import UNet2DConditionModel
 
-    return _diffusers_model(UNet2DConditionModel, folder / "unet")
-
-
-def _diffusers_model(model_class: Any, folder: Path) -> Any:
-    """A diffusers model with exactly the weights of a folder, float32.
-
-    Raises:
-        DataError: it is not there, or they are not.
-    """
-    if not (folder / "config.json").is_file():
-        raise DataError(f"{folder}: holds no config.json, so the editor's {folder.name} is missing; copy the whole model folder again")
-    try:
-        model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]}); copy the whole model folder again") from None
-    refuse_differences(str(folder), missing=info["missing_keys"], unknown=info["unexpected_keys"], other_shape={})
-    return model.eval()
+    return load_diffusers(UNet2DConditionModel, folder / "unet")
 
 
 def _text_encoder(folder: Path) -> Any:

@@ -23,6 +23,7 @@ from reid_ray.model.editor.config import DrawingConfig, PublishedConfig
 from reid_ray.model.editor.edit_request import EditRequest
 from reid_ray.model.editor.edit_window import resized
 from reid_ray.model.model_files import local_folder, model_revision
+from reid_ray.model.strict_loading import load_pipeline
 
 # diffusers' class of each pipeline, None: AutoPipelineForInpainting; and the multiple that its sizes must be of.
 _CLASSES = {
@@ -95,11 +96,11 @@ class PublishedEditor:
         """The pipeline of a hub name or folder.
 
         Raises:
-            DataError: there is no such model at hand.
+            DataError: there is no such model at hand, or it cannot be loaded.
         """
         folder = local_folder(config.model, field="editor.model", patterns=["*.json", "*.txt", "*.safetensors", "*.model"])
         made = getattr(importlib.import_module("diffusers"), _CLASSES[config.pipeline][0])
-        pipeline = made.from_pretrained(folder, dtype=_DTYPES[config.precision]).to(device)
+        pipeline = load_pipeline(made, folder, _DTYPES[config.precision]).to(device)
         return cls(pipeline, config, drawing, revision=model_revision(str(folder)))
 
     def edit(self, requests: Sequence[EditRequest]) -> list[np.ndarray]:

@@ -34,12 +34,17 @@ from reid_ray.edit.verify.attribute_reader import AttributeReader
 from reid_ray.edit.verify.config import ReaderConfig
 from reid_ray.edit.verify.verifier import load_reader, save_reader
 from reid_ray.errors import DataError
+from reid_ray.gallery.erasure import read_receipt
+from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.migrate import job as migration
 from reid_ray.migrate.config import MigrateJob
 from reid_ray.migrate.file_upgrades import versioned_files
 from reid_ray.migrate.format_steps import JSON_STEPS, REGENERATED, TABLE_STEPS
 from reid_ray.migrate.job import run_migrate
+from reid_ray.model.editor.editor_folder import open_editor
 from reid_ray.model.mllm.model_folder import read_tuned
+from reid_ray.model.model_files import resolve_model
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
@@ -69,6 +74,11 @@ def outputs(tmp_path) -> Path:
     shutil.copytree(SOURCE, tmp_path / "outputs")
     (tmp_path / "outputs" / "templates.yaml").write_text(f"templates:\n- {{id: a, text: '{WORDING}'}}\n")
     save_reader(AttributeReader({"upper_color": ["blue", "red"]}, ReaderConfig(hidden=8)), tmp_path / "outputs" / "verifier", {})
+    shutil.copytree(resolve_model("builtin:tiny-editor", field="editor"), tmp_path / "outputs" / "editor")
+    create_gallery(tmp_path / "outputs" / "gallery", dim=2, encoder="e")
+    with GalleryWriter(tmp_path / "outputs" / "gallery") as writer:
+        writer.erase(["nobody"], request="letter")
+        writer.carry_out_erasures()
     for name, schema in LATER.items():
         (tmp_path / "outputs" / name).mkdir()
         pq.write_table(table_of(schema, []), tmp_path / "outputs" / name / f"{name}.parquet")
@@ -128,6 +138,9 @@ NEWER = {
     "prepared": ("run/data/facts.json", lambda at: read_prepared(at / "run" / "data")),
     "index": ("index/index.json", lambda at: GalleryIndex.load(at / "index")),
     "templates": ("templates.yaml", lambda at: load_templates(at / "templates.yaml")),
+    "editor": ("editor/manifest.json", lambda at: open_editor(at / "editor")),
+    "gallery": ("gallery/generations/00000004.json", lambda at: GalleryView(at / "gallery")),
+    "receipt": ("gallery/receipts/letter.json", lambda at: read_receipt(at / "gallery" / "receipts", "letter")),
     "ledger": (".caption.ledger/format.json", lambda at: opened(at / "caption")),
 }
 

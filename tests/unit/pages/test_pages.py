@@ -79,7 +79,14 @@ def _search() -> str:
     return render("search", title=ATTACK)
 
 
-PAGES = {"report": _report, "lint": _lint, "noise": _noise, "search": _search}
+def _edits() -> str:
+    slot = {"slot": ATTACK, "old": ATTACK, "new": ATTACK, "read": ATTACK, "reference": None}
+    said = {"image_id": ATTACK, "status": "failed", "reason": ATTACK, "original": ATTACK, "text": ATTACK, "by": ATTACK}
+    edit = {**said, "tries": 1, "difference": 0.5, "before": None, "after": None, "slots": [slot]}
+    return render("edits", title=ATTACK, facts={"rows": 1, "ok": 0, "tries": 1, "not_ok": {ATTACK: 1}}, edits=[edit])
+
+
+PAGES = {"report": _report, "lint": _lint, "noise": _noise, "search": _search, "edits": _edits}
 
 
 class _Elements(HTMLParser):
