@@ -139,7 +139,7 @@ class GalleryWriter:
         return len(there)
 
     def erase(self, ids: Sequence[str], *, request: str | None = None) -> str:
-        """Hide items at once, and have them gone from every file by the deadline. Returns the request's name, which its receipt bears.
+        """Hide items at once; `compact` or `carry_out_erasures` has them gone from every file. Returns the request's name, for its receipt.
 
         Ids that were deleted or replaced before are erased, too: their bytes may still lie in segments and snapshots.
         """

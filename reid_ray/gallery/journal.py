@@ -98,7 +98,7 @@ class Journal:
         self._lock = threading.Lock()  # of the fields below
         self._waiting: list[tuple[LogRecord, threading.Event, list[BaseException]]] = []
         self._leading = threading.Lock()  # whoever holds it writes for all who wait
-        self._broken: OSError | None = None
+        self._broken: Exception | None = None
 
     def append(self, frame: LogRecord) -> None:
         """Write a frame and wait until it is on the disk, with what other threads append meanwhile.
@@ -133,7 +133,7 @@ class Journal:
                 self._number += 1
                 self._offset += len(data)
                 self._apply(frame, self._offset)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - each of the group's writers raises it; what is on the disk counts when it is opened again
             self._broken = error
             for _, _, failed in group:
                 failed.append(error)

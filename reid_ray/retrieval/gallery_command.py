@@ -129,7 +129,7 @@ def _erase(asked: argparse.Namespace) -> None:
         done = (
             "gone from every file"
             if receipt
-            else f"hidden; gone from every file by {_deadline(writer, request)} (`reid-ray gallery compact`)"
+            else f"hidden; run `reid-ray gallery compact` by {_deadline(writer, request)} to have them gone from every file"
         )
         say(f"gallery: {len(ids):,} items erased: {done}; request {request} -> {Path(asked.gallery, RECEIPTS)}")
 
@@ -262,11 +262,11 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--retention-days", type=float, default=None, help="of a new gallery: how long an item may stay")
     for name, do, purpose in (
         ("delete", _delete, "Hide items for good; their bytes go when the gallery is compacted"),
-        ("erase", _erase, "Hide items at once and have them gone from every file by the deadline, with a receipt"),
+        ("erase", _erase, "Hide items at once; compact has them gone from every file, with a receipt"),
     ):
         which(verb(name, do, purpose)).add_argument("--id", action="append", metavar="ITEM", help="an item; may be repeated")
     erase = verbs.choices["erase"]
-    erase.add_argument("--now", action="store_true", help="do not wait for the deadline")
+    erase.add_argument("--now", action="store_true", help="have them gone from every file before this ends")
     erase.add_argument("--request", metavar="NAME", help="name of the request, which its receipt bears; a random one if left out")
     search = which(verb("search", _search, "The best items for a text, a picture, or items of the gallery"))
     query = search.add_mutually_exclusive_group(required=True)
