@@ -20,8 +20,12 @@ class GalleryConfig(Section):
         1_048_576, ge=1, description="neighbouring segments are merged while they have at most this many items together"
     )
     erase_within_hours: float = Field(
-        24.0, ge=0, description="deadline by which compact must run for an erased item to be gone from every file; 0 erases at once"
+        24.0,
+        ge=0,
+        description="deadline by which erased items are gone from every file, if a writer or a service has the gallery; 0: at once",
     )
     retention_days: float | None = Field(
-        None, gt=0, description="items older than this are erased when the gallery is compacted; null keeps them until they are erased"
+        None,
+        gt=0,
+        description="items older than this are erased, looked for every hour by whoever writes; null keeps them until they are erased",
     )

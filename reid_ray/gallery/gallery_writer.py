@@ -1,7 +1,8 @@
 """The one writer of a gallery: adds, deletes and erases through the log, seals and merges segments beside the readers.
 
 A write is acknowledged once its frame of the log is on the disk, and searchable then. Several threads may write at once; while a generation
-is swapped they wait for as long as it takes to seal what the log holds. Steps on the disk are generations.py's.
+is swapped they wait for as long as it takes to seal what the log holds. While it is open, erasures are carried out before their deadlines
+and retention is kept without being asked. Steps on the disk are generations.py's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.deadlines import WRITER_SHARE, ErasureTimer, is_due
 from reid_ray.gallery.erasure import rewritten_without, write_receipts
 from reid_ray.gallery.gallery_view import GalleryView, LivePart, record_of_items
 from reid_ray.gallery.gate import Gate
@@ -44,6 +46,7 @@ from reid_ray.storage.lock import OutputLock
 
 _FOLDERS = (GENERATIONS, SEGMENTS, DEAD, LOGS, SNAPSHOTS, RECEIPTS)
 _FRAME_ROWS = 8_192
+_RETAIN_EVERY_S = 3_600.0
 
 
 def create_gallery(folder: str | Path, *, dim: int, encoder: str, config: GalleryConfig | None = None) -> None:
@@ -102,6 +105,14 @@ class GalleryWriter:
         except BaseException:
             self._lock.release()
             raise
+        self._retained = time.monotonic()
+        self._timer = ErasureTimer(self._waiting, self._carry_out_due, share=WRITER_SHARE, gallery=self.folder)
+        try:
+            self._retain()
+            self._carry_out_due()
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, table: pa.Table, *, encoder: str, origin: str = "the items") -> int:
         """Add items, or replace those whose ids are there; durable and searchable when this returns. Returns how many.
@@ -139,7 +150,7 @@ class GalleryWriter:
         return len(there)
 
     def erase(self, ids: Sequence[str], *, request: str | None = None) -> str:
-        """Hide items at once; `compact` or `carry_out_erasures` has them gone from every file. Returns the request's name, for its receipt.
+        """Hide items at once; before the deadline they are gone from every file. Returns the request's name, for its receipt.
 
         Ids that were deleted or replaced before are erased, too: their bytes may still lie in segments and snapshots.
         """
@@ -147,7 +158,9 @@ class GalleryWriter:
         name = _checked_name(request or uuid.uuid4().hex, "request")
         what = {"op": "erase", "request": name, "asked": now, "deadline": now + 3600 * hours}
         self._write(LogRecord(what, pa.table({ID: pa.array(sorted(set(ids)), pa.string())})))
-        if not hours:
+        if hours:
+            self._timer.wake()
+        else:
             self.carry_out_erasures()
         return name
 
@@ -165,9 +178,13 @@ class GalleryWriter:
                 self._merge(group)
 
     def carry_out_erasures(self, *, due_only: bool = False) -> None:
-        """Rewrite every segment, of the gallery and its snapshots, in which an erased item lies; then write the receipts."""
+        """Rewrite every segment, of the gallery and its snapshots, in which an erased item lies; then write the receipts.
+
+        Args:
+            due_only: only those whose deadline is near.
+        """
         with self._maintenance, self._gate.exclusive():
-            due = [each for each in self.view.erasures if not due_only or each.deadline <= time.time()]
+            due = [each for each in self.view.erasures if not due_only or is_due(each, WRITER_SHARE)]
             if not due:
                 return
             self._swap(self._entries())  # the log goes, and with it what was erased before it was ever sealed
@@ -212,6 +229,7 @@ class GalleryWriter:
 
     def close(self) -> None:
         """Give log and lock back. What was acknowledged is on the disk already."""
+        self._timer.close()
         self._journal.close()
         self.view.close()
         self._lock.release()
@@ -266,7 +284,16 @@ class GalleryWriter:
         self._journal = self._opened_journal()
         clear(self.folder, self.view.manifest)
 
+    def _waiting(self) -> Sequence[Erasure]:
+        if time.monotonic() - self._retained > _RETAIN_EVERY_S:
+            self._retain()
+        return self.view.erasures
+
+    def _carry_out_due(self) -> None:
+        self.carry_out_erasures(due_only=True)
+
     def _retain(self) -> None:
+        self._retained = time.monotonic()
         days = self.view.manifest.config.retention_days
         if days is not None and (old := self.view.ids({ADDED: {"to": time.time() - 86_400 * days}})):
             self.erase(old, request=f"retention-{uuid.uuid4().hex[:8]}")

@@ -129,7 +129,7 @@ def _erase(asked: argparse.Namespace) -> None:
         done = (
             "gone from every file"
             if receipt
-            else f"hidden; run `reid-ray gallery compact` by {_deadline(writer, request)} to have them gone from every file"
+            else f"hidden; gone from every file by {_deadline(writer, request)} if a writer or service has the gallery then"
         )
         say(f"gallery: {len(ids):,} items erased: {done}; request {request} -> {Path(asked.gallery, RECEIPTS)}")
 
@@ -262,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--retention-days", type=float, default=None, help="of a new gallery: how long an item may stay")
     for name, do, purpose in (
         ("delete", _delete, "Hide items for good; their bytes go when the gallery is compacted"),
-        ("erase", _erase, "Hide items at once; compact has them gone from every file, with a receipt"),
+        ("erase", _erase, "Hide items at once; by a deadline they are gone from every file, with a receipt"),
     ):
         which(verb(name, do, purpose)).add_argument("--id", action="append", metavar="ITEM", help="an item; may be repeated")
     erase = verbs.choices["erase"]

@@ -16,6 +16,8 @@ from urllib.parse import quote
 import numpy as np
 
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.deadlines import ErasureTimer
+from reid_ray.gallery.erasure_keeper import keep_deadlines
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.manifest import CURRENT
 from reid_ray.model.encoder import Encoder
@@ -180,6 +182,11 @@ def open_folder(folder: str, encoder: Encoder) -> SearchedFolder:
 def open_thumbnails(folder: str) -> Thumbnails:
     """Open the small pictures of an index or a gallery."""
     return SearchedGallery(folder) if is_gallery(folder) else ThumbnailReader(folder)
+
+
+def keep_erasures(folder: str) -> ErasureTimer | None:
+    """Have a gallery's erasures carried out by their deadlines for as long as this process lives; None for an index, which has none."""
+    return keep_deadlines(GalleryView(folder)) if is_gallery(folder) else None
 
 
 def refuse_unfit(folder: str, *, dim: int, fingerprint: str, include_synthetic: bool = True) -> None:

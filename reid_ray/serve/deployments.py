@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from reid_ray.redaction import error_location
 from reid_ray.retrieval.encoder_identity import encoder_identity
 from reid_ray.retrieval.search import Answer, Query, SearchEngine
-from reid_ray.retrieval.searched_folder import encoder_of, open_thumbnails, refuse_unfit
+from reid_ray.retrieval.searched_folder import encoder_of, keep_erasures, open_thumbnails, refuse_unfit
 from reid_ray.serve.app import OverloadedError, make_api
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.guard import digest_of
@@ -67,6 +67,7 @@ class Searcher:
             max_pixels=limits.max_pixels,
         )
         self._batcher = MicroBatcher(self.engine.answer, max_batch_size=config.max_batch_size)
+        self._erasures = keep_erasures(index)
 
     async def search(self, query: Query) -> Answer:
         """Answer one query, together with those that arrived while the last batch was answered."""

@@ -1,0 +1,97 @@
+"""Erasures are carried out before their deadline without anybody asking: by an open writer, by the next one, by a service that reads."""
+
+import time
+
+import pytest
+from gallery_to_kill import DIM, ids, remnants, table
+
+from reid_ray.gallery import deadlines
+from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.erasure import read_receipt
+from reid_ray.gallery.erasure_keeper import keep_deadlines
+from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.storage.lock import OutputLock
+
+TERM_S = 1.5
+
+
+@pytest.fixture
+def folder(tmp_path):
+    create_gallery(tmp_path / "gallery", dim=DIM, encoder="e", config=GalleryConfig(segment_rows=3, erase_within_hours=TERM_S / 3600))
+    with GalleryWriter(tmp_path / "gallery") as writer:
+        writer.add(table(1, 2, 3), encoder="e")
+        writer.snapshot("early")
+        writer.add(table(4), encoder="e")
+    return tmp_path / "gallery"
+
+
+def erase(folder):
+    with GalleryWriter(folder) as writer:
+        writer.erase(ids(2, 4), request="one")
+    assert remnants(folder, {2, 4}), "nothing shows that it was there before"
+
+
+def carried_out_within(folder, seconds):
+    """Whether there is a receipt, and no generation names the erased items any more."""
+    reader, end = GalleryView(folder), time.monotonic() + seconds
+    while time.monotonic() < end:
+        reader.refresh()
+        if not reader.erasures and not remnants(folder, {2, 4}):
+            return read_receipt(folder / "receipts", "one") is not None
+        time.sleep(0.02)
+    return False
+
+
+def test_an_open_writer_carries_an_erasure_out_before_its_deadline(folder):
+    with GalleryWriter(folder) as writer:
+        writer.erase(ids(2, 4), request="one")
+        deadline = writer.view.erasures[0].deadline
+        assert carried_out_within(folder, 10)
+        assert time.time() < deadline
+        assert set(writer.view.ids()) == set(ids(1, 3))
+
+
+def test_whoever_opens_a_gallery_for_writing_carries_out_what_is_due(folder):
+    erase(folder)
+    time.sleep(TERM_S)
+    GalleryView(folder)
+    assert remnants(folder, {2, 4}), "reading changes nothing"
+    GalleryWriter(folder).close()
+    assert remnants(folder, {2, 4}) == []
+    assert read_receipt(folder / "receipts", "one")["items"] == 2
+
+
+def test_a_reader_that_keeps_deadlines_carries_out_what_no_writer_did(folder):
+    keepers = [keep_deadlines(GalleryView(folder)) for _ in range(2)]  # two services
+    erase(folder)
+    deadline = GalleryView(folder).erasures[0].deadline
+    assert carried_out_within(folder, 10)
+    assert time.time() < deadline
+    for keeper in keepers:
+        keeper.close()
+
+
+def test_a_reader_that_may_not_write_says_so_and_tries_again(folder, monkeypatch, capsys):
+    monkeypatch.setattr(deadlines, "_AGAIN_S", 0.05)
+    erase(folder)
+    other = OutputLock(folder, "gallery")
+    other.acquire()
+    keeper = keep_deadlines(GalleryView(folder))
+    time.sleep(TERM_S + 0.2)
+    assert remnants(folder, {2, 4})
+    assert str(folder) in capsys.readouterr().out
+    other.release()
+    assert carried_out_within(folder, 5)
+    keeper.close()
+
+
+def test_what_is_older_than_its_retention_is_erased_when_the_gallery_is_opened_for_writing(tmp_path):
+    config = GalleryConfig(retention_days=1 / 86_400, erase_within_hours=0)
+    create_gallery(tmp_path / "gallery", dim=DIM, encoder="e", config=config)
+    with GalleryWriter(tmp_path / "gallery") as writer:
+        writer.add(table(1), encoder="e")
+    time.sleep(1.1)
+    with GalleryWriter(tmp_path / "gallery") as writer:
+        assert writer.view.ids() == []
+        assert remnants(tmp_path / "gallery", {1}) == []
