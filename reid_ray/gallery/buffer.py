@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from reid_ray.gallery.items import BASE, ID, Items, in_schema, is_filterable
 from reid_ray.gallery.sealed.postings import Filter, Postings, passing_rows
+from reid_ray.gallery.sealed.twins import Twins, row_hashes, same_bytes
 
 
 class Buffer:
@@ -22,6 +23,9 @@ class Buffer:
 
     def __init__(self, dim: int) -> None:
         self._vectors = np.empty((64, dim), np.float32)
+        self._group_N = np.full(64, -1, np.int32)
+        self._first_of: dict[int, int] = {}  # the first row with a hash of its vector
+        self._groups = 0
         self._count = 0
         self._rows: list[pa.Table] = []
         self._pictures: list[bytes] = []
@@ -36,6 +40,11 @@ class Buffer:
         """Float32 [N, D]; what comes later is not in it."""
         return self._vectors[: self._count]
 
+    @property
+    def twins(self) -> Twins:
+        """Which of them are equal."""
+        return Twins(self._group_N[: self._count], self._groups)
+
     def add(self, items: Items) -> None:
         """Append items. An id that is there already is found at its newest row."""
         stop = self._count + len(items)
@@ -43,11 +52,23 @@ class Buffer:
             grown = np.empty((max(stop, 2 * len(self._vectors)), self._vectors.shape[1]), np.float32)
             grown[: self._count] = self._vectors[: self._count]
             self._vectors = grown
+            self._group_N = np.concatenate([self._group_N, np.full(len(grown) - len(self._group_N), -1, np.int32)])
         self._vectors[self._count : stop] = items.vectors
+        self._join_twins(stop)
         self._rows.append(items.rows)
         self._pictures += items.thumbnails.to_pylist()
         self._row_of.update({each: self._count + at for at, each in enumerate(items.ids())})
         self._count = stop
+
+    def _join_twins(self, stop: int) -> None:
+        """Find the twins of the rows from self._count to `stop`."""
+        for row, value in enumerate(row_hashes(self._vectors[self._count : stop]).tolist(), self._count):
+            first = self._first_of.setdefault(value, row)
+            if first != row and same_bytes(self._vectors[row], self._vectors[first]):
+                if self._group_N[first] < 0:
+                    self._group_N[first] = self._groups
+                    self._groups += 1
+                self._group_N[row] = self._group_N[first]
 
     def rows_of(self, ids: list[str]) -> np.ndarray:
         """Newest row of each id, -1 where there is none."""

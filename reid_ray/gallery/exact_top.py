@@ -2,7 +2,8 @@
 
 A score is the sum of products in float64 in one order, rounded to float32: it depends on neither the batch nor the place of a vector, so
 equal vectors tie exactly, and ties keep the order of their places. BLAS's float32 sums of unit vectors are off by at most D x 2^-24 each;
-whatever comes closer than that to the k-th place is summed again. Knows numbers; not items, files or filters.
+whatever comes closer than that to the k-th place is summed again. Of vectors that are known to be equal only the first k are looked at: a
+later one cannot come before them. Knows numbers; not items, files or filters.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
+
+from reid_ray.gallery.sealed.twins import NO_TWINS, Twins
 
 _ROWS_PER_BLOCK = 8_192  # 16 MB of 512 float32, and for each query 32 KB of scores
 _ROWS_GATHERED = 2_048  # copied rows stay in the second-level cache until they are multiplied
@@ -26,10 +29,22 @@ class Place:
 
     vectors: float32 or float16 [N, D].
     passing: N truth values, or None for all.
+    twins: which of them are equal, as far as that is known; it saves time and changes nothing.
     """
 
     vectors: np.ndarray
     passing: np.ndarray | None = None
+    twins: Twins = NO_TWINS
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows of a place: row_B, or where that is empty `first` and those after it; mask_B says which count, empty: all."""
+
+    first: int
+    row_B: np.ndarray
+    vector_BD: np.ndarray
+    mask_B: np.ndarray
 
 
 def exact_top(query_QD: np.ndarray, places: Sequence[Place], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -46,8 +61,9 @@ def exact_top(query_QD: np.ndarray, places: Sequence[Place], k: int) -> tuple[np
     starts = np.cumsum([0, *(len(place.vectors) for place in places)])
     shortlists = _Shortlists(queries, k, slack=4 * dim * 2.0**-24)  # of two sums, and for vectors a little longer than 1
     for start, place, count in zip(starts, places, counts, strict=False):
-        for first, row_B, vector_BD, mask_B in _blocks(place, count, queries):
-            shortlists.add(query_QD @ vector_BD.T, mask_B, int(start) + first, row_B)
+        kept_QT = np.zeros((queries, place.twins.groups), np.int32)  # memory is touched where there are twins among the best
+        for block in _blocks(place, count, queries):
+            shortlists.add(query_QD @ block.vector_BD.T, block, int(start), place.twins.group_N, kept_QT)
     return _ranked(query_QD, places, starts, shortlists.rows(), k)
 
 
@@ -61,12 +77,13 @@ class _Shortlists:
         self._held_Q, self._thin_Q = np.zeros(queries, np.int64), np.full(queries, k + _SPARE, np.int64)
         self._floor_Q = np.full(queries, -np.inf, np.float32)
 
-    def add(self, score_QB: np.ndarray, mask_B: np.ndarray, first: int, row_B: np.ndarray) -> None:
-        """Take the candidates of a block, whose rows are first + row_B, or first and those after it where row_B is empty."""
+    def add(self, score_QB: np.ndarray, block: _Block, start: int, group_N: np.ndarray, kept_QT: np.ndarray) -> None:
+        """Take the candidates of a block of the place that begins at `start`; kept_QT counts those of each group of twins."""
         most = int(self._held_Q.max()) + score_QB.shape[1]
         if most > self._score_QC.shape[1]:  # so many tie that thinning does not help
             self._score_QC, self._row_QC = (np.pad(each, ((0, 0), (0, most))) for each in (self._score_QC, self._row_QC))
-        _sift(score_QB, mask_B, first, row_B, self._floor_Q, self._held_Q, self._score_QC, self._row_QC)
+        held = self._floor_Q, self._held_Q, self._score_QC, self._row_QC
+        _sift(score_QB, block.mask_B, block.first, start, block.row_B, group_N, kept_QT, self._k, *held)
         for query in np.flatnonzero(self._held_Q >= self._thin_Q):
             self._thin(query)
 
@@ -91,8 +108,8 @@ class _Shortlists:
         self._thin_Q[query] = 2 * held + _SPARE
 
 
-def _blocks(place: Place, count: int, queries: int) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """(first row, rows after it or none, vectors as float32, mask or none) of each block with a row that counts.
+def _blocks(place: Place, count: int, queries: int) -> Iterator[_Block]:
+    """Each block with a row that counts, vectors as float32.
 
     Where few count they are gathered; else all are multiplied, and those that do not count are masked. Gathering moves a row three times,
     which a lone query notices and many do not.
@@ -104,13 +121,14 @@ def _blocks(place: Place, count: int, queries: int) -> Iterator[tuple[int, np.nd
         row_N = np.flatnonzero(passing)
         for start in range(0, count, _ROWS_GATHERED):
             row_B = row_N[start : start + _ROWS_GATHERED]
-            yield 0, row_B, vectors[row_B].astype(np.float32, copy=False), _NO_MASK
+            yield _Block(0, row_B, vectors[row_B].astype(np.float32, copy=False), _NO_MASK)
         return
     for start in range(0, len(vectors), _ROWS_PER_BLOCK):
         mask_B = _NO_MASK if passing is None else passing[start : start + _ROWS_PER_BLOCK]
         if len(mask_B) and not mask_B.any():
             continue
-        yield start, _NO_ROWS, np.asarray(vectors[start : start + _ROWS_PER_BLOCK]).astype(np.float32, copy=False), mask_B
+        vector_BD = np.asarray(vectors[start : start + _ROWS_PER_BLOCK]).astype(np.float32, copy=False)
+        yield _Block(start, _NO_ROWS, vector_BD, mask_B)
 
 
 def _ranked(
@@ -146,21 +164,31 @@ def _sift(  # noqa: PLR0917
     score_QB: np.ndarray,
     mask_B: np.ndarray,
     first: int,
+    start: int,
     row_B: np.ndarray,
+    group_N: np.ndarray,
+    kept_QT: np.ndarray,
+    k: int,
     floor_Q: np.ndarray,
     held_Q: np.ndarray,
     score_QC: np.ndarray,
     row_QC: np.ndarray,
 ) -> None:
-    """Append the scores of a block that reach a query's floor."""
-    masked, listed = mask_B.shape[0] > 0, row_B.shape[0] > 0
+    """Append the scores of a block that reach a query's floor, of twins the first k."""
+    masked, listed, grouped = mask_B.shape[0] > 0, row_B.shape[0] > 0, group_N.shape[0] > 0
     for query in range(score_QB.shape[0]):
         floor, held = floor_Q[query], held_Q[query]
         for at in range(score_QB.shape[1]):
             score = score_QB[query, at]
             if score >= floor and (not masked or mask_B[at]):
+                row = row_B[at] if listed else first + at
+                group = group_N[row] if grouped else -1
+                if 0 <= group < kept_QT.shape[1]:  # a group beyond is one that came while we search
+                    if kept_QT[query, group] >= k:
+                        continue
+                    kept_QT[query, group] += 1
                 score_QC[query, held] = score
-                row_QC[query, held] = first + (row_B[at] if listed else at)
+                row_QC[query, held] = start + row
                 held += 1
         held_Q[query] = held
 

@@ -142,7 +142,7 @@ class GalleryView:
             passing = [part.passing(wanted) for part in parts]
             for part, row_N in zip(parts, self._rows_of(list(without)), strict=True):
                 passing[parts.index(part)][row_N[row_N >= 0]] = False
-            places = [Place(part.source.vectors, mask) for part, mask in zip(parts, passing, strict=True)]
+            places = [Place(part.source.vectors, mask, part.source.twins) for part, mask in zip(parts, passing, strict=True)]
         total = sum(int(np.count_nonzero(mask)) for mask in passing)
         fetched = k
         while True:

@@ -113,9 +113,12 @@ def read_manifest(path: Path) -> Manifest:
         DataError: it is damaged, or of a newer version.
         FileNotFoundError: it is gone: there is a newer generation.
     """
-    if not path.exists():
-        raise FileNotFoundError(path)
-    value = read_object(path, remedy="restore the gallery from a snapshot or a copy")
+    try:
+        value = read_object(path, remedy="restore the gallery from a snapshot or a copy")
+    except DataError:
+        if not path.exists():
+            raise FileNotFoundError(path) from None
+        raise
     check_json("gallery", value, origin=path)
     try:
         return Manifest(

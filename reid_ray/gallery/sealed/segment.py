@@ -1,7 +1,8 @@
 """A segment: an immutable folder of items, sealed with the digest of each of its files and read through memory maps.
 
-vectors.npy, items.arrow (Arrow IPC), ids.npy (id_lookup), thumbnails.bin with thumbnails.npy (where each begins), postings.arrow with
-postings.npy. Files are written once, read-only, and never change: what is deleted is said elsewhere. Knows the files of one folder.
+vectors.npy, twins.npy (which of them are equal), items.arrow (Arrow IPC), ids.npy (id_lookup), thumbnails.bin with thumbnails.npy (where
+each begins), postings.arrow with postings.npy. Files are written once, read-only, and never change: what is deleted is said elsewhere.
+Knows the files of one folder.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,12 @@ from reid_ray.errors import DataError
 from reid_ray.gallery.items import ID, Items, in_schema, is_filterable
 from reid_ray.gallery.sealed.id_lookup import rows_of, sorted_lookup
 from reid_ray.gallery.sealed.postings import Postings
+from reid_ray.gallery.sealed.twins import NO_TWINS, Twins, twin_groups
 from reid_ray.storage.files import sync
 
-VECTORS, ITEMS, IDS, PICTURES, OFFSETS, VALUES, ROWS = (
+VECTORS, TWINS, ITEMS, IDS, PICTURES, OFFSETS, VALUES, ROWS = (
     "vectors.npy",
+    "twins.npy",
     "items.arrow",
     "ids.npy",
     "thumbnails.bin",
@@ -32,6 +36,7 @@ VECTORS, ITEMS, IDS, PICTURES, OFFSETS, VALUES, ROWS = (
     "postings.npy",
 )
 _ROWS_PER_BATCH = 65_536
+_EMPTY = 128  # bytes of a .npy file without an element
 _REMEDY = "restore it from a snapshot or a copy"
 
 
@@ -71,6 +76,7 @@ def write_segment(folder: Path, batches: Iterable[Items], *, rows: int, dim: int
         vectors.flush()
     else:
         np.save(folder / VECTORS, vectors)
+    np.save(folder / TWINS, twin_groups(vectors))
     table = pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
     _write_arrow(folder / ITEMS, table)
     np.save(folder / IDS, sorted_lookup(table[ID].to_pylist()))
@@ -97,6 +103,7 @@ class Segment:
     vectors: np.ndarray
     rows: pa.Table
     postings: dict[str, Postings]
+    _group_N: np.ndarray = field(repr=False)
     _lookup: np.ndarray = field(repr=False)
     _starts: np.ndarray = field(repr=False)
     _pictures: int = field(repr=False)
@@ -116,21 +123,29 @@ class Segment:
             if not path.is_file() or path.stat().st_size != size:
                 raise DataError(f"{path}: is missing or not of the {size} bytes that it was sealed with; {_REMEDY}")
         try:
-            vectors = np.load(folder / VECTORS, mmap_mode="r") if facts.rows else np.load(folder / VECTORS)
+            vectors = _mapped(folder / VECTORS)
+            group_N = _mapped(folder / TWINS) if TWINS in facts.files else NO_TWINS.group_N  # format 1 does not tell
             rows = _map_arrow(folder / ITEMS)
-            lookup = np.load(folder / IDS, mmap_mode="r")
+            lookup = _mapped(folder / IDS)
             starts = np.load(folder / OFFSETS, mmap_mode="r")
             postings = _open_postings(folder)
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise DataError(f"{folder}: is no readable segment ({error}); {_REMEDY}") from None
         counts = {VECTORS: len(vectors), ITEMS: rows.num_rows, IDS: len(lookup), OFFSETS: len(starts) - 1}
+        if len(group_N):
+            counts[TWINS] = len(group_N)
         for name, count in counts.items():
             if count != facts.rows:
                 raise DataError(f"{folder / name}: holds {count} items, but the segment was sealed with {facts.rows}; {_REMEDY}")
-        return cls(folder, facts, vectors, rows, postings, lookup, starts, os.open(folder / PICTURES, os.O_RDONLY | os.O_CLOEXEC))
+        return cls(folder, facts, vectors, rows, postings, group_N, lookup, starts, os.open(folder / PICTURES, os.O_RDONLY | os.O_CLOEXEC))
 
     def __len__(self) -> int:
         return self.facts.rows
+
+    @cached_property
+    def twins(self) -> Twins:
+        """Which of the vectors are equal."""
+        return Twins.read(self._group_N)
 
     def rows_of(self, ids: list[str], hash_N: np.ndarray) -> np.ndarray:
         """Row of each id, -1 where there is none."""
@@ -180,6 +195,12 @@ def _measured(path: Path) -> tuple[str, int, str]:
         return path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _mapped(path: Path) -> np.ndarray:
+    """An array of a file, mapped; an empty one cannot be."""
+    array: np.ndarray = np.load(path, mmap_mode="r") if os.path.getsize(path) > _EMPTY else np.load(path)
+    return array
+
+
 def _write_arrow(path: Path, rows: pa.Table) -> None:
     with pa.OSFile(os.fspath(path), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_table(rows.combine_chunks(), max_chunksize=_ROWS_PER_BATCH)
@@ -209,7 +230,7 @@ def _write_postings(folder: Path, rows: pa.Table) -> None:
 
 
 def _open_postings(folder: Path) -> dict[str, Postings]:
-    row_N = np.load(folder / ROWS, mmap_mode="r") if os.path.getsize(folder / ROWS) > 128 else np.load(folder / ROWS)
+    row_N = _mapped(folder / ROWS)
     found, tables = {}, []
     with pa.memory_map(os.fspath(folder / VALUES)) as source:
         while source.tell() < source.size():

@@ -1,0 +1,88 @@
+"""Exact nearest neighbours beside sums in float64 over every row: duplicates, near duplicates, masks, several places, both precisions."""
+
+import numpy as np
+import pytest
+
+from reid_ray.gallery import exact_top as module
+from reid_ray.gallery.exact_top import Place, exact_top
+from reid_ray.gallery.sealed.twins import NO_TWINS, Twins, twin_groups
+
+
+def unit(rng, count, dim):
+    vectors = rng.normal(size=(count, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def crowd(rng, count, dim):
+    """Vectors of which many are equal, and many differ from another one in the last bit of one component."""
+    vectors = unit(rng, count, dim)
+    copies = rng.random(count) < rng.choice([0.0, 0.3, 0.9])
+    vectors[copies] = vectors[rng.integers(3, size=np.count_nonzero(copies))]
+    for row in np.flatnonzero(rng.random(count) < rng.choice([0.0, 0.3])):
+        at = rng.integers(dim)
+        vectors[row] = vectors[rng.integers(3)]
+        vectors[row, at] = np.nextafter(vectors[row, at], np.float32(rng.choice([-2, 2])))
+    return vectors
+
+
+def by_brute_force(query_D, places, k):
+    rows = [(number, row) for number, place in enumerate(places) for row in range(len(place.vectors))]
+    rows = [(number, row) for number, row in rows if places[number].passing is None or places[number].passing[row]]
+    score = [np.float32(places[number].vectors[row].astype(np.float64) @ query_D.astype(np.float64)) for number, row in rows]
+    order = np.argsort(-np.array(score), kind="stable")[:k]
+    return [rows[at] for at in order], [score[at] for at in order]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_best_are_those_of_sums_in_float64_in_the_order_of_places(seed):
+    rng = np.random.default_rng(seed)
+    dim, dtype = int(rng.choice([3, 16, 65])), rng.choice([np.float32, np.float16])
+    places = []
+    for count in rng.integers(0, 700, size=rng.integers(1, 4)):
+        vectors = crowd(rng, count, dim).astype(dtype)
+        passing = None if rng.random() < 0.4 else rng.random(count) < rng.choice([0.05, 0.5, 0.95])
+        told = rng.random() < 0.7
+        places.append(Place(vectors, passing, Twins.read(twin_groups(vectors)) if told else NO_TWINS))
+    queries = [vectors[:2].astype(np.float32) for vectors in (place.vectors for place in places) if len(vectors)]
+    query_QD = np.concatenate([unit(rng, 2, dim), *queries])
+    k = int(rng.choice([1, 5, 30, 3_000]))
+    score_QK, place_QK, row_QK = exact_top(query_QD, places, k)
+    for query_D, *found in zip(query_QD, score_QK, place_QK, row_QK, strict=True):
+        rows, score = by_brute_force(query_D, places, k)
+        assert list(zip(found[1].tolist(), found[2].tolist(), strict=True)) == rows
+        assert found[0].tolist() == score
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_of_a_hundred_thousand_equal_vectors_no_more_are_summed_again_than_of_none(monkeypatch, dtype):
+    rng = np.random.default_rng(0)
+    vectors = unit(rng, 120_000, 8).astype(dtype)
+    vectors[::2] = vectors[0]
+    summed = []
+    scores = module.scores
+    monkeypatch.setattr(module, "scores", lambda vectors, row_N, query_D: summed.append(len(row_N)) or scores(vectors, row_N, query_D))
+    found = exact_top(vectors[:1].astype(np.float32), [Place(vectors, None, Twins.read(twin_groups(vectors)))], 20)[2]
+    assert found.tolist() == [list(range(0, 40, 2))]
+    assert sum(summed) < 100
+
+
+def test_twins_are_rows_of_equal_bytes_and_no_others():
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        vectors = crowd(rng, 200, 5).astype(rng.choice([np.float32, np.float16]))
+        vectors[3], vectors[4] = 0.0, -0.0  # equal numbers of different bytes
+        group_N = Twins.read(twin_groups(vectors)).group_N
+        groups = {}
+        for row, vector in enumerate(vectors):
+            groups.setdefault(vector.tobytes(), []).append(row)
+        shared = [rows for rows in groups.values() if len(rows) > 1]
+        if not shared:
+            assert not len(group_N)
+            continue
+        assert sorted(np.flatnonzero(group_N == number).tolist() for number in range(group_N.max() + 1)) == sorted(shared)
+
+
+def test_a_group_that_came_while_we_search_does_no_harm():
+    vectors = np.repeat(unit(np.random.default_rng(0), 1, 4), 50, axis=0)
+    growing = Twins(np.full(50, 7, np.int32), 0)
+    assert exact_top(vectors[:1], [Place(vectors, None, growing)], 3)[2].tolist() == [[0, 1, 2]]
