@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.bulk.adoption import Adoption, adopted
+from reid_ray.gallery.bulk.sealed_piece import PIECES, SealedPiece, drop_pieces
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.deadlines import WRITER_SHARE, ErasureTimer, is_due
 from reid_ray.gallery.erasure import rewritten_without, write_receipts
@@ -169,6 +171,27 @@ class GalleryWriter:
         with self._maintenance, self._gate.exclusive():
             self._swap(self._entries())
 
+    def adopt(self, pieces: Path, sealed: Sequence[SealedPiece]) -> Adoption:
+        """Take segments that were sealed elsewhere in one generation, as if their items were added now; then `pieces` is removed.
+
+        Args:
+            pieces: folder of the pieces, on the gallery's file system.
+            sealed: those that are taken, the oldest first: of two items of one id the later one lives.
+
+        Raises:
+            DataError: a piece is damaged, or a column has another type than in the gallery; nothing is taken then.
+        """
+        with self._maintenance, self._gate.exclusive():
+            if len(self.view.parts()[-1].source):
+                self._swap(self._entries())  # what the log holds comes before them
+            self._refuse_if_taken_over()
+            taken = adopted(self.folder, self.view, pieces, sealed)
+            self._swap(taken.entries, schema=taken.schema)
+            with self._columns:
+                self._schema = self.view.schema
+        drop_pieces(pieces)
+        return taken
+
     def compact(self) -> None:
         """Carry out retention and erasures, drop dead items, merge small neighbouring segments."""
         self._retain()
@@ -192,6 +215,7 @@ class GalleryWriter:
             for path, manifest in snapshots:
                 write_manifest(path, manifest)
             self._swap(entries)
+            drop_pieces(self.folder / PIECES)
             write_receipts(self.folder / RECEIPTS, due, generation=self.view.generation)
             self._swap(self._entries(), erasures=[each for each in self.view.erasures if each not in due])
 
@@ -264,7 +288,14 @@ class GalleryWriter:
         assert isinstance(part.source, Segment)
         return entry_of(self.folder, part.source.facts, part.alive)
 
-    def _swap(self, entries: Sequence[SegmentEntry], *, seal: bool = True, erasures: Sequence[Erasure] | None = None) -> None:
+    def _swap(
+        self,
+        entries: Sequence[SegmentEntry],
+        *,
+        seal: bool = True,
+        erasures: Sequence[Erasure] | None = None,
+        schema: pa.Schema | None = None,
+    ) -> None:
         """Write the next generation of segments, and of what the log holds, and go over to it. Nobody writes meanwhile."""
         buffer = self.view.parts()[-1]
         row_N = np.flatnonzero(buffer.alive[: len(buffer.source)]) if seal else np.zeros(0, np.int64)
@@ -275,7 +306,7 @@ class GalleryWriter:
         following = self.view.manifest.next(
             segments=(*entries, *([SegmentEntry(sealed, None)] if sealed else [])),
             log=log,
-            schema=self.view.schema,
+            schema=self.view.schema if schema is None else schema,
             erasures=tuple(self.view.erasures if erasures is None else erasures),
         )
         swap(self.folder, following)

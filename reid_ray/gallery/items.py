@@ -140,11 +140,17 @@ def _vectors(column: pa.ChunkedArray, ids: pa.StringArray, origin: str, dim: int
             f"{origin}: vectors of dimension {', '.join(map(str, sorted(lengths)[:5]))} where {wanted} is wanted; use one encoder"
         )
     vector_ND = flat.reshape(len(ids), found)
-    norm_N = np.linalg.norm(vector_ND, axis=1)
-    wrong = np.flatnonzero(~(np.abs(norm_N - 1) <= _NORM_TOLERANCE))  # written so that NaN is wrong too
+    wrong = np.flatnonzero(~are_unit(vector_ND))
     if len(wrong):
-        raise DataError(f"{origin}: item {ids[int(wrong[0])]} has a vector of length {norm_N[wrong[0]]:g}, not 1; L2-normalise first")
+        length = np.linalg.norm(vector_ND[wrong[0]])
+        raise DataError(f"{origin}: item {ids[int(wrong[0])]} has a vector of length {length:g}, not 1; L2-normalise first")
     return vector_ND
+
+
+def are_unit(vector_ND: np.ndarray) -> np.ndarray:
+    """Which vectors are finite and of length 1: bool [N]."""
+    unit_N: np.ndarray = np.abs(np.linalg.norm(vector_ND, axis=1) - 1) <= _NORM_TOLERANCE  # NaN is not
+    return unit_N
 
 
 def _storable(column: pa.Array, where: str) -> pa.Array:

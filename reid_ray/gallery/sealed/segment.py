@@ -147,6 +147,11 @@ class Segment:
         """Which of the vectors are equal."""
         return Twins.read(self._group_N)
 
+    @property
+    def lookup(self) -> np.ndarray:
+        """Where its ids lie: (hash, row), by hash, memory-mapped."""
+        return self._lookup
+
     def rows_of(self, ids: list[str], hash_N: np.ndarray) -> np.ndarray:
         """Row of each id, -1 where there is none."""
         return rows_of(self._lookup, ids, hash_N, self.id_at)

@@ -1,0 +1,128 @@
+"""Adoption: segments that were sealed elsewhere become those of a gallery, in one generation, a later item in place of an earlier one.
+
+Which items are replaced is found by the sorted hashes of ids that every segment has, one range of hashes after the other: neither ids nor
+vectors are held whole. Steps on the disk alone; who may write is gallery_writer.py's.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from reid_ray.gallery.bulk.sealed_piece import SealedPiece
+from reid_ray.gallery.gallery_view import GalleryView, LivePart
+from reid_ray.gallery.generations import entry_of
+from reid_ray.gallery.items import ID, merged_schema
+from reid_ray.gallery.manifest import SEGMENTS, SegmentEntry
+from reid_ray.gallery.sealed.segment import Segment
+from reid_ray.storage.files import sync
+
+_IDS_AT_ONCE = 1 << 20  # hashes that are compared at a time: 40 MB
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What a gallery becomes by taking pieces in.
+
+    entries: its segments, those of the pieces last, in their order.
+    schema: its columns.
+    living: items of the pieces that live.
+    replaced: rows of the pieces in whose place a later one of the same id lives.
+    replaced_before: items that the gallery had, and has another of the same id in the place of.
+    """
+
+    entries: tuple[SegmentEntry, ...]
+    schema: pa.Schema
+    living: int
+    replaced: int
+    replaced_before: int
+
+
+def adopted(folder: Path, view: GalleryView, pieces: Path, sealed: Sequence[SealedPiece]) -> Adoption:
+    """Move the segments of pieces into the gallery in `folder`, and say what its next generation is. Its log holds nothing.
+
+    Args:
+        folder: the gallery.
+        view: of its present generation.
+        pieces: where the pieces lie, on the gallery's file system.
+        sealed: the pieces, the oldest first.
+
+    Raises:
+        DataError: a column has another type than in the gallery, or a segment is damaged; nothing has changed then.
+    """
+    schema = view.schema
+    for piece in sealed:
+        schema = merged_schema(schema, piece.schema, origin=f"piece {piece.name}")
+    there = [LivePart(part.source, part.alive.copy()) for part in view.parts()[:-1]]
+    taken = [piece.facts for piece in sealed if piece.facts is not None]
+    new = [LivePart(Segment.open(pieces / facts.name, facts), np.ones(facts.rows, np.bool_)) for facts in taken]
+    parts = [*there, *new]
+    dead = [0] * len(parts)
+    for at, row_N in replaced_rows(parts):
+        parts[at].alive[row_N] = False
+        dead[at] += len(row_N)
+    for part, facts in zip(new, taken, strict=True):
+        assert isinstance(part.source, Segment)
+        part.source.close()
+        os.rename(pieces / facts.name, folder / SEGMENTS / facts.name)
+    sync(folder / SEGMENTS)
+    entries = []
+    for part in parts:
+        assert isinstance(part.source, Segment)
+        entries.append(entry_of(folder, part.source.facts, part.alive))
+    replaced = sum(dead[len(there) :])
+    return Adoption(tuple(entries), schema, sum(facts.rows for facts in taken) - replaced, replaced, sum(dead[: len(there)]))
+
+
+def replaced_rows(parts: Sequence[LivePart]) -> list[tuple[int, np.ndarray]]:
+    """(number of a part, its living rows whose ids a later part has, too), part by part and range by range. Parts are segments."""
+    segments = [part.source for part in parts if isinstance(part.source, Segment)]
+    total = sum(map(len, segments))
+    ranges = max(1, -(-total // _IDS_AT_ONCE))
+    bounds = [[_first_from(segment.lookup, (number << 64) // ranges) for number in range(ranges + 1)] for segment in segments]
+    found: list[tuple[int, np.ndarray]] = []
+    for number in range(ranges):
+        found += _replaced_in_range(parts, segments, [(each[number], each[number + 1]) for each in bounds])
+    return found
+
+
+def _replaced_in_range(
+    parts: Sequence[LivePart], segments: Sequence[Segment], spans: Sequence[tuple[int, int]]
+) -> list[tuple[int, np.ndarray]]:
+    hashes, rows, numbers = [], [], []
+    for at, (segment, (start, stop)) in enumerate(zip(segments, spans, strict=True)):
+        slice_M = segment.lookup[start:stop]
+        living = parts[at].alive[slice_M["row"]]
+        hashes.append(slice_M["hash"][living])
+        rows.append(slice_M["row"][living])
+        numbers.append(np.full(len(rows[-1]), at, np.int32))
+    hash_M, row_M, number_M = np.concatenate(hashes), np.concatenate(rows), np.concatenate(numbers)
+    order = np.argsort(hash_M, kind="stable")  # equal hashes stay in the order of their parts
+    same = hash_M[order][1:] == hash_M[order][:-1]
+    if not same.any():
+        return []
+    several = order[np.append(same, False) | np.insert(same, 0, False)]
+    number_S, row_S = number_M[several], row_M[several]
+    id_S = np.empty(len(several), object)
+    for at in np.unique(number_S):
+        of_part = number_S == at
+        id_S[of_part] = segments[at].rows[ID].take(pa.array(row_S[of_part])).to_pylist()
+    newest: dict[str, int] = {}
+    replaced = []
+    for place in np.argsort(number_S, kind="stable").tolist():
+        if (before := newest.get(id_S[place])) is not None:
+            replaced.append(before)
+        newest[id_S[place]] = place
+    gone = np.array(replaced, np.int64)
+    return [(int(at), row_S[gone][number_S[gone] == at].astype(np.int64)) for at in np.unique(number_S[gone])]
+
+
+def _first_from(lookup: np.ndarray, bound: int) -> int:
+    """Place of the first hash that is not below a bound."""
+    return bisect_left(range(len(lookup)), bound, key=lambda at: int(lookup[at]["hash"]))
