@@ -16,7 +16,7 @@ class SyntheticConfig(Section):
 
     identities: int = Field(300, ge=1, description="number of identities (persons)")
     images_per_identity: int = Field(4, ge=1, description="crops per identity, spread over the cameras")
-    cameras: int = Field(4, ge=1, le=16, description="cameras that differ in light, blur, background, viewpoint and occlusion")
+    cameras: int = Field(4, ge=1, le=1000, description="cameras that differ in light, blur, background, viewpoint and occlusion")
     height: int = Field(128, ge=32, le=2048, description="crop height in pixels")
     width: int = Field(64, ge=16, le=2048, description="crop width in pixels")
     seed: int = Field(0, ge=0, description="seed of the whole set; another seed gives other people")

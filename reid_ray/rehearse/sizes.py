@@ -94,7 +94,7 @@ SIZES: dict[str, Mapping[str, Rule]] = {
     "SearcherConfig": {"replicas": _exactly(1), "max_replicas": _exactly(None), "num_cpus": _at_most(1.0), "num_gpus": _exactly(0.0)},
     "FrontConfig": {"replicas": _exactly(1), "num_cpus": _at_most(0.5)},
     "ServeConfig": {"host": _exactly("127.0.0.1"), "port": _exactly(0)},
-    "SyntheticConfig": {"identities": _at_most(24), "images_per_identity": _at_most(4)},
+    "SyntheticConfig": {"identities": _at_most(24), "images_per_identity": _at_most(4), "cameras": _at_most(4)},
     "ImagesConfig": {"readers": _at_most(2)},
     # Each image costs answers of a model here, several with rewrites; elsewhere a listing is small enough.
     "CaptionJob.images": {"limit": lambda images, value: value if images.source == "synthetic" else min(value or _CAPTIONED, _CAPTIONED)},
