@@ -120,13 +120,14 @@ class Verifier:
     @torch.inference_mode()
     def probabilities(self, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Attribute -> probabilities [N, values] of pictures uint8 [H, W, 3] of any size."""
-        logits = [self._reader.classify(features) for features in self._features(pictures)]
-        return {name: torch.cat([each[name].softmax(-1) for each in logits]).cpu().numpy() for name in self._reader.vocabulary}
+        parts = [self._probabilities_of(self._features_of(pictures[start : start + _BATCH])) for start in range(0, len(pictures), _BATCH)]
+        return {name: np.concatenate([each[name] for each in parts]) for name in self._reader.vocabulary}
 
     @torch.inference_mode()
     def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Features for kernel_distance: the hidden layer, each vector scaled to numbers of mean square 1, float32 [N, D]."""
-        hidden = torch.cat([self._reader.hidden(features) for features in self._features(pictures)])
+        starts = range(0, len(pictures), _BATCH)
+        hidden = torch.cat([self._reader.hidden(self._features_of(pictures[start : start + _BATCH])) for start in starts])
         scaled: np.ndarray = (functional.normalize(hidden, dim=-1) * hidden.shape[1] ** 0.5).cpu().numpy()
         return scaled
 
@@ -142,12 +143,17 @@ class Verifier:
         return self.check_all([EditedPicture(source, drawn, masks, wanted)])[0]
 
     def check_all(self, edits: Sequence[EditedPicture]) -> list[PictureVerdict]:
-        """The verdict on each edit, a function of that edit alone."""
-        if not edits:
-            return []
-        before, after = [edit.source for edit in edits], [edit.edited for edit in edits]
-        old, new = self.probabilities(before), self.probabilities(after)
-        heads = self._head_similarities(before, after)
+        """The verdict on each edit, a function of that edit alone; read in batches, each picture once."""
+        starts = range(0, len(edits), _BATCH)
+        return [verdict for start in starts for verdict in self._verdicts(edits[start : start + _BATCH])]
+
+    def _verdicts(self, edits: Sequence[EditedPicture]) -> list[PictureVerdict]:
+        """The verdicts on one batch."""
+        with torch.inference_mode():
+            before, after = (self._features_of(pictures) for pictures in ([one.source for one in edits], [one.edited for one in edits]))
+            old, new = self._probabilities_of(before), self._probabilities_of(after)
+            tops = [features[:, :, : features.shape[2] // _HEAD].flatten(1) for features in (before, after)]
+            heads = functional.cosine_similarity(*tops).cpu().numpy()
         return [
             self._verdict(edit, {name: old[name][row] for name in old}, {name: new[name][row] for name in new}, float(heads[row]))
             for row, edit in enumerate(edits)
@@ -201,20 +207,12 @@ class Verifier:
             return f"other_head: similarity {head:.2f}, less than {limits.head:g}"
         return None
 
-    def _head_similarities(self, before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> np.ndarray:
-        with torch.inference_mode():
-            tops = [
-                torch.cat([features[:, :, : features.shape[2] // _HEAD].flatten(1) for features in self._features(each)])
-                for each in (before, after)
-            ]
-            return functional.cosine_similarity(*tops).cpu().numpy()
+    def _features_of(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
+        stack = np.stack([at_size(picture, self._reader.config) for picture in pictures])
+        return self._reader.features(unit_tensor(stack).to(self._device))
 
-    def _features(self, pictures: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        stacks = [
-            np.stack([at_size(picture, self._reader.config) for picture in pictures[start : start + _BATCH]])
-            for start in range(0, len(pictures), _BATCH)
-        ]
-        return [self._reader.features(unit_tensor(stack).to(self._device)) for stack in stacks]
+    def _probabilities_of(self, features: torch.Tensor) -> dict[str, np.ndarray]:
+        return {name: logits.softmax(-1).cpu().numpy() for name, logits in self._reader.classify(features).items()}
 
 
 def surely_lost(old_V: np.ndarray, new_V: np.ndarray, *, sure: float) -> bool:

@@ -93,6 +93,17 @@ def test_a_verdict_depends_on_its_own_edit_alone(verifier, drawings):
     assert verifier.check_all([]) == []
 
 
+def test_verdicts_do_not_depend_on_how_many_are_read_at_a_time(verifier, drawings, monkeypatch):
+    edits = [edit_of(each) for each in drawings[:11]]
+    whole = verifier.check_all(edits)
+    monkeypatch.setattr("reid_ray.edit.verify.verifier._BATCH", 4)
+    parts = verifier.check_all(edits)
+    assert [(each.reason, each.read, each.missed, each.lost) for each in parts] == [
+        (each.reason, each.read, each.missed, each.lost) for each in whole
+    ]
+    np.testing.assert_allclose([each.head_similarity for each in parts], [each.head_similarity for each in whole], atol=1e-5)
+
+
 def test_values_that_it_cannot_tell_apart_are_not_judged(verifier, drawings):
     verdict = verifier.check_all([edit_of(drawings[0], wanted={"upper_color": "mauve", "upper_length": "long"})])[0]
     assert verdict.hit
