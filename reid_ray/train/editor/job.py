@@ -51,10 +51,13 @@ class EditorRecipe:
         return {**named, "init": model.init, "attribute_encoder": model.attribute_encoder}
 
     def check(self) -> None:
-        """Tables must be at hand."""
+        """Tables must be at hand, and the job must fit where workers.device_gib says into what."""
+        from reid_ray.train.memory.job import refuse_too_large
+
         data = self.config.data
         for path in (self.config.images.path, data.segments, *data.captions, *([data.references] if data.references else [])):
             parquet_files(path)
+        refuse_too_large("train_editor", self.config)
 
     def needs(self) -> list[Need]:
         """Nothing beside the workers."""

@@ -14,7 +14,7 @@ from reid_ray.config.paths import LocalPath
 class MemoryJob(Section):
     """Predict a training job's memory without running it: the model is built and run without values, the rest is arithmetic."""
 
-    job: Literal["train", "tune"] = Field("train", description="which job is planned")
+    job: Literal["train", "tune", "train_editor"] = Field("train", description="which job is planned")
     config: LocalPath = Field(
         description="YAML file of that job, or the name of a shipped one; images and captions that it names need not exist"
     )

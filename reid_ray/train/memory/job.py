@@ -30,7 +30,7 @@ from reid_ray.train.memory.estimate import (
     relative_cost,
 )
 
-_NOT_READ = frozenset({"images", "captions", "output", "transfer", "schedule", "log"})  # sections of the planned job
+_NOT_READ = frozenset({"images", "captions", "data", "output", "transfer", "schedule", "log"})  # sections of the planned job
 TABLE, NUMBERS = "memory.md", "memory.json"
 
 
@@ -75,10 +75,11 @@ def run_memory(config: MemoryJob) -> dict[str, Any]:
 
 def plan_memory(config: MemoryJob, job: Any = None) -> MemoryForecast:
     """Predict the job's own setting and those around it; `job` is the planned job where it is loaded already."""
-    from reid_ray.train.memory.meta_steps import train_step, tune_step
+    from reid_ray.train.memory.meta_steps import editor_step, train_step, tune_step
 
     job = job or _job(config)
-    make: Any = tune_step if config.job == "tune" else train_step
+    steps: dict[str, Any] = {"train": train_step, "tune": tune_step, "train_editor": editor_step}
+    make = steps[config.job]
     own = _own_setting(config, job)
 
     @cache
@@ -89,7 +90,8 @@ def plan_memory(config: MemoryJob, job: Any = None) -> MemoryForecast:
         weights, held = traced(setting.batch, setting.checkpointing, not setting.frees_gradients)
         return predict(weights if setting.zero_stage == 3 else replace(weights, whole=0), held, setting)
 
-    others = [setting for setting in _settings(own, sorted({own.batch, *config.batches})) if setting != own]
+    recomputes = (False,) if config.job == "train_editor" else (False, True)
+    others = [setting for setting in _settings(own, sorted({own.batch, *config.batches}), recomputes=recomputes) if setting != own]
     limit = int((config.device_gib - config.reserve_gib) * 2**30)
     host = int(config.host_gib * 2**30) if config.host_gib is not None else None
     best = cheapest_that_fits([own, *others], predicted, device_bytes=limit, host_bytes=host)
@@ -97,7 +99,7 @@ def plan_memory(config: MemoryJob, job: Any = None) -> MemoryForecast:
     return MemoryForecast(weights, (own, predicted(own)), [(each, predicted(each)) for each in sorted(others, key=relative_cost)], best)
 
 
-def refuse_too_large(name: Literal["train", "tune"], job: TrainingJob) -> None:
+def refuse_too_large(name: Literal["train", "tune", "train_editor"], job: TrainingJob) -> None:
     """Refuse a job that cannot fit into workers.device_gib of its devices, before any worker starts; without that nothing is asked.
 
     Raises:
@@ -147,6 +149,10 @@ def _job(config: MemoryJob) -> TrainingJob:
         from reid_ray.train.dual.config import TrainJob
 
         return load_config(TrainJob, find_config(config.config), config.overrides)
+    if config.job == "train_editor":
+        from reid_ray.train.editor.config import TrainEditorJob
+
+        return load_config(TrainEditorJob, find_config(config.config), config.overrides)
     from reid_ray.train.mllm.config import TuneJob
 
     return load_config(TuneJob, find_config(config.config), config.overrides)
@@ -163,7 +169,7 @@ def _own_setting(config: MemoryJob, job: Any) -> TrainingSetting:
         zero_stage=engine.zero_stage,
         devices=devices,
         batch=job.batches.size // devices,
-        checkpointing=job.model.gradient_checkpointing,
+        checkpointing=config.job != "train_editor" and job.model.gradient_checkpointing,
         offload_optimizer=engine.offload_optimizer,
         offload_parameters=engine.offload_parameters,
         weight_bytes=2 if engine.precision == "bf16" else 4,
@@ -172,10 +178,10 @@ def _own_setting(config: MemoryJob, job: Any) -> TrainingSetting:
     )
 
 
-def _settings(own: TrainingSetting, batches: list[int]) -> Iterator[TrainingSetting]:
-    """The settings around the job's own: every stage that may be, with and without checkpointing and offload."""
+def _settings(own: TrainingSetting, batches: list[int], *, recomputes: tuple[bool, ...]) -> Iterator[TrainingSetting]:
+    """The settings around the job's own: every stage that may be, with and without offload, and checkpointing where the job knows it."""
     stages: tuple[Stage, ...] = (0, 1, 2, 3)
-    for stage, checkpointing, optimizer, parameters, batch in product(stages, (False, True), (False, True), (False, True), batches):
+    for stage, checkpointing, optimizer, parameters, batch in product(stages, recomputes, (False, True), (False, True), batches):
         impossible = (stage == 0 and (optimizer or own.weight_bytes == 2)) or (parameters and not (stage == 3 and optimizer))
         if not impossible:
             yield replace(

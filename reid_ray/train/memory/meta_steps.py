@@ -14,6 +14,7 @@ from torch import nn
 
 from reid_ray.model.recompute import checkpoint_layers
 from reid_ray.train.dual.config import TrainJob
+from reid_ray.train.editor.config import TrainEditorJob
 from reid_ray.train.memory.config import MemoryJob
 from reid_ray.train.memory.dry_run import parameter_sizes, trace_step
 from reid_ray.train.memory.estimate import ParameterCounts, PeakBytes
@@ -118,6 +119,46 @@ def tune_step(
     return _traced(module, step, config, vocabulary=shape.text_config.vocab_size, keep_gradients=keep_gradients)
 
 
+def editor_step(
+    config: TrainEditorJob, plan: MemoryJob, *, batch: int, checkpointing: bool, keep_gradients: bool
+) -> tuple[ParameterCounts, PeakBytes]:
+    """Weights and step of an editor: prompts as long as it reads, as many references as an edit takes. Nothing is recomputed in it.
+
+    An editor that is built anew makes its tokenizer from captions, which a plan has not; its vocabulary counts for little.
+    """
+    from reid_ray.model.editor.edit_request import MOST_REFERENCES
+    from reid_ray.model.editor.editor_folder import start_editor
+    from reid_ray.train.editor.objective import EditObjective
+    from reid_ray.train.editor.worker_parts import build_module
+
+    assert not checkpointing
+    drawing = config.drawing
+    opened = start_editor(config.model, ["a person"], seed=0, steps=drawing.steps, guidance=drawing.guidance)
+    module = build_module(config, opened, values={"color": 16}).to("meta").to(_dtype(config))
+    objective, shape, codec = EditObjective(config.objective), opened.shape, opened.network.codec
+    grid, references = (shape.height // codec.pixels, shape.width // codec.pixels), (batch, MOST_REFERENCES)
+
+    def step() -> torch.Tensor:
+        inputs = {
+            "pictures": torch.empty(batch, 3, shape.height, shape.width, device="meta"),
+            "masks": torch.empty(batch, 1, shape.height, shape.width, device="meta"),
+            "segments": torch.ones(*references, shape.height, shape.width, dtype=torch.bool),
+            "tokens": torch.zeros(batch, shape.context, dtype=torch.long),
+            "crops": torch.empty(*references, 3, shape.crop, shape.crop, device="meta"),
+            "positions": torch.arange(MOST_REFERENCES).expand(references),
+            "given": torch.ones(references, dtype=torch.bool),
+            "values": torch.zeros(*references, 1, dtype=torch.long),
+            "timesteps": torch.zeros(batch, dtype=torch.long),
+            "noise": torch.empty(batch, codec.channels, *grid, device="meta"),
+            "inside": torch.ones(batch, dtype=torch.bool),
+            "dropped": torch.zeros(batch, dtype=torch.bool),
+            "empty": torch.zeros(1, shape.context, dtype=torch.long),
+        }
+        return objective(module(**inputs), torch.zeros(batch, dtype=torch.long)).total
+
+    return _traced(module, step, config, vocabulary=None, keep_gradients=keep_gradients)
+
+
 def _text_of(tokens: int, chat: Any) -> str:
     """A text of at least so many tokens."""
     words = ["person"]
@@ -128,7 +169,9 @@ def _text_of(tokens: int, chat: Any) -> str:
     return " ".join(words)
 
 
-def _traced(module: nn.Module, step: Any, config: Any, *, vocabulary: int, keep_gradients: bool) -> tuple[ParameterCounts, PeakBytes]:
+def _traced(
+    module: nn.Module, step: Any, config: Any, *, vocabulary: int | None, keep_gradients: bool
+) -> tuple[ParameterCounts, PeakBytes]:
     held = trace_step(module, step, vocabulary=vocabulary, keep_gradients=keep_gradients)
     trained, frozen = parameter_sizes(module)
     whole = sum(size for size in (*trained, *frozen) if size < config.engine.persistence_threshold)

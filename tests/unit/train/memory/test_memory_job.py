@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
+from allocated import most_bytes_alive
 from qwen_step import TINY, loss_of, qwen
-from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from reid_ray.config.base import load_config
@@ -22,18 +22,6 @@ from reid_ray.train.memory.meta_steps import train_step, tune_step
 from reid_ray.train.mllm.config import TuneJob
 
 OUTPUT = {"path": "unused"}
-
-
-def most_bytes_alive(run) -> int:
-    """What torch's allocator handed out and did not get back, at most, while `run` ran."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        run()
-    alive = peak = 0
-    for event in sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            alive += event.nbytes()
-            peak = max(peak, alive)
-    return peak
 
 
 @pytest.mark.parametrize("lora", [True, False], ids=["adapters", "everything trains"])
