@@ -26,6 +26,7 @@ SIZE_OF_IMAGES = {
     "images.val_share",
     "images.synthetic.identities",
     "images.synthetic.images_per_identity",
+    "images.synthetic.cameras",
     "images.readers",
 }
 
