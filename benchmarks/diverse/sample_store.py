@@ -42,9 +42,8 @@ class SampleStore:
 
     def fill(self, samples: Iterator[DrawnSamples | None], most: int, *, least: int) -> bool:
         """Takes what has been drawn, every few seconds; whether `least` are there."""
-        while (drawn := next(samples)) is not None:
-            if len(self) + sum(len(each.picture) for each in self._waiting) < most:
-                self.add(drawn)
+        while len(self) + sum(len(each.picture) for each in self._waiting) < most and (drawn := next(samples)) is not None:
+            self.add(drawn)
         if time.monotonic() - self._settled > (_SETTLE_EVERY if len(self) else 0):
             self.settle()
             self._settled = time.monotonic()
