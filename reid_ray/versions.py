@@ -94,7 +94,10 @@ FORMATS = {
     "index": Format("a gallery index", (_FIRST, _SYNTHETIC)),
     "gallery": Format(
         "a gallery's generation",
-        ("names segments, dead rows, the log and what is to be erased", "segments also tell which vectors are equal; otherwise as 1"),
+        (
+            "names segments, dead rows, the log and what is to be erased",
+            "segments also tell which vectors are equal, and may have an index; otherwise as 1",
+        ),
     ),
     "receipt": Format("the receipt of an erasure", ("says when it was asked for and carried out, and keyed digests of the ids",)),
     "evaluation": Format(

@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.buffer import Buffer
-from reid_ray.gallery.exact_top import Place, exact_top
+from reid_ray.gallery.exact_top import Place
 from reid_ray.gallery.items import ID, THUMBNAIL, VECTOR, Items, as_dict, merged_schema
 from reid_ray.gallery.journal import LogRecord, read_records
 from reid_ray.gallery.manifest import DEAD, GENERATIONS, LOGS, SEGMENTS, Erasure, Manifest, current_name, read_manifest
+from reid_ray.gallery.nearest.best_of_parts import Searched, best_of_parts
 from reid_ray.gallery.sealed.id_lookup import id_hashes
 from reid_ray.gallery.sealed.postings import Filter, Postings, parsed_filter, passing_rows, value_counts
 from reid_ray.gallery.sealed.segment import Segment
@@ -58,6 +59,11 @@ class LivePart:
         if isinstance(self.source, Buffer):
             return alive & self.source.passing(wanted)
         return alive & passing_rows(wanted, self.source.postings, len(self.source))
+
+    def searched(self, passing: np.ndarray, kind: str | None) -> Searched:
+        """What a search looks through: exactly where `kind` is None, flat or not that of an index that is there."""
+        accelerator = self.source.accelerator(kind) if kind is not None and isinstance(self.source, Segment) else None
+        return Searched(Place(self.source.vectors, passing, self.source.twins), accelerator)
 
     def postings(self) -> dict[str, Postings]:
         """Its posting lists."""
@@ -118,6 +124,7 @@ class GalleryView:
         without: Sequence[str] = (),
         threshold: float | None = None,
         one_per: str | None = None,
+        exact: bool = False,
     ) -> list[list[Found]]:
         """The best items of each query, best first; k distinct ones if there are as many that pass.
 
@@ -128,6 +135,7 @@ class GalleryView:
             without: ids that are not wanted.
             threshold: the least score.
             one_per: a column, such as person_id: only the best item of each of its values; items without a value stand for themselves.
+            exact: compare every item that passes, whatever the gallery's kind.
 
         Raises:
             ConfigError: k below 1, or a filter or column that the gallery lacks.
@@ -135,18 +143,18 @@ class GalleryView:
         """
         query_QD = self._checked(query_QD, k)
         with self._lock:
-            parts, generation = self.parts(), self.generation
+            parts, generation, nearest = self.parts(), self.generation, self.manifest.config.nearest
             if one_per is not None and self.schema.get_field_index(one_per) < 0:
                 raise ConfigError(f"one_per is {one_per}, but the gallery's columns are {', '.join(self.schema.names)}")
             wanted = parsed_filter(where, self.schema)
             passing = [part.passing(wanted) for part in parts]
             for part, row_N in zip(parts, self._rows_of(list(without)), strict=True):
                 passing[parts.index(part)][row_N[row_N >= 0]] = False
-            places = [Place(part.source.vectors, mask, part.source.twins) for part, mask in zip(parts, passing, strict=True)]
+            searched = [part.searched(mask, None if exact else nearest.kind) for part, mask in zip(parts, passing, strict=True)]
         total = sum(int(np.count_nonzero(mask)) for mask in passing)
         fetched = k
         while True:
-            score_QK, place_QK, row_QK = exact_top(query_QD, places, fetched)
+            score_QK, place_QK, row_QK = best_of_parts(query_QD, searched, fetched, nearest)
             found = [
                 self._found(generation, parts, *hits, threshold=threshold, one_per=one_per, k=k)
                 for hits in zip(score_QK, place_QK, row_QK, strict=True)

@@ -50,7 +50,7 @@ def new_segment(folder: Path, batches: Iterable[Items], rows: int, manifest: Man
         return None
     place = folder / SEGMENTS / uuid.uuid4().hex[:16]
     place.mkdir()
-    facts = write_segment(place, batches, rows=rows, dim=manifest.dim, dtype=manifest.config.dtype, schema=schema)
+    facts = write_segment(place, batches, rows=rows, dim=manifest.dim, config=manifest.config, schema=schema)
     sync(place.parent)
     segment = Segment.open(place, facts)
     if faults := segment.faults():

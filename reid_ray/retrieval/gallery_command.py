@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.exit_codes import exit_code_of
-from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.config import GalleryConfig, NearestConfig
 from reid_ray.gallery.erasure import read_receipt
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
@@ -107,7 +107,10 @@ def _opened(folder: Path, table: pa.Table, encoder: str, config: GalleryConfig) 
 
 
 def _create(asked: argparse.Namespace) -> None:
-    config = GalleryConfig(dtype=asked.dtype, erase_within_hours=asked.erase_within_hours, retention_days=asked.retention_days)
+    nearest = NearestConfig(kind=asked.kind)
+    config = GalleryConfig(
+        dtype=asked.dtype, nearest=nearest, erase_within_hours=asked.erase_within_hours, retention_days=asked.retention_days
+    )
     counts = add_tables(asked.gallery, asked.tables, config, include_synthetic=asked.include_synthetic)
     view = GalleryView(asked.gallery)
     say(f"gallery: {_words(counts)}; {len(view):,} items, generation {view.generation} -> {asked.gallery}")
@@ -142,7 +145,13 @@ def _deadline(writer: GalleryWriter, request: str) -> str:
 def _search(asked: argparse.Namespace) -> None:
     view = GalleryView(asked.gallery)
     hits = view.search(
-        _query(asked, view), asked.k, where=_where(asked), threshold=asked.threshold, one_per=asked.one_per, without=asked.like
+        _query(asked, view),
+        asked.k,
+        where=_where(asked),
+        threshold=asked.threshold,
+        one_per=asked.one_per,
+        without=asked.like,
+        exact=asked.exact,
     )[0]
     for rank, hit in enumerate(hits, 1):
         item = {name: value for name, value in hit.item.items() if value is not None and name != "item_id"}
@@ -184,7 +193,8 @@ def _info(asked: argparse.Namespace) -> None:
     view = GalleryView(asked.gallery)
     manifest = view.manifest
     say(f"items {len(view):,} in {len(manifest.segments)} segments and the log; generation {manifest.number}; dimension {manifest.dim}")
-    say(f"encoder {manifest.encoder}; vectors {manifest.config.dtype}; columns {', '.join(view.schema.names)}")
+    config = manifest.config
+    say(f"encoder {manifest.encoder}; {config.dtype}, {config.nearest.kind}; columns {', '.join(view.schema.names)}")
     for erasure in view.erasures:
         say(f"erasure {erasure.request}: {len(erasure.ids):,} items, not carried out yet")
 
@@ -257,6 +267,12 @@ def _parser() -> argparse.ArgumentParser:
     default = GalleryConfig()
     add.add_argument("--dtype", choices=["float32", "float16"], default=default.dtype, help="of a new gallery's vectors")
     add.add_argument(
+        "--kind",
+        choices=get_args(NearestConfig.model_fields["kind"].annotation),
+        default=default.nearest.kind,
+        help="of a new gallery: how its larger segments are searched",
+    )
+    add.add_argument(
         "--erase-within-hours", type=float, default=default.erase_within_hours, help="of a new gallery: deadline of an erasure"
     )
     add.add_argument("--retention-days", type=float, default=None, help="of a new gallery: how long an item may stay")
@@ -277,6 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("-k", type=int, default=10, help="how many (10)")
     search.add_argument("--threshold", type=float, help="the least score")
     search.add_argument("--one-per", metavar="COLUMN", help="only the best item of each value, such as person_id")
+    search.add_argument("--exact", action="store_true", help="compare every item that passes, whatever the gallery's kind")
     which(verb("facets", _facets, "How many items have each value of some columns")).add_argument("columns", nargs="+", metavar="COLUMN")
     verb("info", _info, "What a gallery holds")
     verb("verify", _verify, "Read every byte and compare it with what was sealed")

@@ -48,8 +48,13 @@ ALLOWED = {
     "demo": {"caption", "cli", "data", "edit", "model", "retrieval", "serve", "train"},
     **{leaf: set() for leaf in LEAVES},
 }
-# An engine is known to one place.
-ONLY_IN = {"vllm": "caption/engines/", "faiss": "retrieval/index/", "deepspeed": "train/zero.py", "diffusers": "model/editor/"}
+# An engine is known to one place of each part that needs it.
+ONLY_IN = {
+    "vllm": "caption/engines/",
+    "faiss": ("retrieval/index/", "gallery/approximate/"),
+    "deepspeed": "train/zero.py",
+    "diffusers": "model/editor/",
+}
 
 MOST_FILES = 15
 # Names that say what a file is to its folder, so every job may have one.

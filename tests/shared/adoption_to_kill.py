@@ -33,7 +33,7 @@ def adopt(folder):
         for name, ids in ROWS.items():
             batch = checked_items(items(ids), origin=name)
             there = read_piece(pieces, name)
-            made = {"dim": DIM, "dtype": "float32", "schema": batch.rows.schema, "counts": {}}
+            made = {"dim": DIM, "config": GalleryConfig(), "schema": batch.rows.schema, "counts": {}}
             sealed.append(there or seal_piece(pieces, name, [batch], len(batch), **made))
         writer.adopt(pieces, sealed)
 

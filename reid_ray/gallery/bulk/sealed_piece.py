@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from reid_ray.errors import DataError
+from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.items import Items, json_of_schema, schema_of_json
 from reid_ray.gallery.sealed.segment import Segment, SegmentFacts, write_segment
 from reid_ray.storage.files import read_object, sync, write_durably, write_json
@@ -57,7 +58,15 @@ def read_piece(folder: Path, name: str) -> SealedPiece | None:
 
 
 def seal_piece(
-    folder: Path, name: str, batches: Iterable[Items], rows: int, *, dim: int, dtype: str, schema: pa.Schema, counts: Mapping[str, int]
+    folder: Path,
+    name: str,
+    batches: Iterable[Items],
+    rows: int,
+    *,
+    dim: int,
+    config: GalleryConfig,
+    schema: pa.Schema,
+    counts: Mapping[str, int],
 ) -> SealedPiece:
     """Write a piece, verify it, and only then say that it is there.
 
@@ -67,7 +76,7 @@ def seal_piece(
         batches: its items, in order.
         rows: how many they are; of none there is no segment.
         dim: of the vectors.
-        dtype: float32 or float16, in which they are stored.
+        config: how they are stored and indexed.
         schema: of the items' columns.
         counts: kept in the facts.
 
@@ -80,7 +89,7 @@ def seal_piece(
         place = folder / f"{name}-{uuid.uuid4().hex[:8]}"
         place.mkdir()
         try:
-            facts = write_segment(place, batches, rows=rows, dim=dim, dtype=dtype, schema=schema)
+            facts = write_segment(place, batches, rows=rows, dim=dim, config=config, schema=schema)
             segment = Segment.open(place, facts)
             faults = segment.faults()
             segment.close()

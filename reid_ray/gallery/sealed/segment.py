@@ -1,15 +1,17 @@
 """A segment: an immutable folder of items, sealed with the digest of each of its files and read through memory maps.
 
 vectors.npy, twins.npy (which of them are equal), items.arrow (Arrow IPC), ids.npy (id_lookup), thumbnails.bin with thumbnails.npy (where
-each begins), postings.arrow with postings.npy. Files are written once, read-only, and never change: what is deleted is said elsewhere.
-Knows the files of one folder.
+each begins), postings.arrow with postings.npy; and KIND.faiss where the gallery's kind asks for it. Files are written once, read-only,
+and never change: what is deleted is said elsewhere. Knows the files of one folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.errors import DataError
+from reid_ray.gallery.approximate.accelerator import Accelerator, accelerator_name, write_accelerator
+from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.items import ID, Items, in_schema, is_filterable
 from reid_ray.gallery.sealed.id_lookup import rows_of, sorted_lookup
 from reid_ray.gallery.sealed.postings import Postings
@@ -49,7 +53,7 @@ class SegmentFacts:
     files: dict[str, tuple[int, str]]
 
 
-def write_segment(folder: Path, batches: Iterable[Items], *, rows: int, dim: int, dtype: str, schema: pa.Schema) -> SegmentFacts:
+def write_segment(folder: Path, batches: Iterable[Items], *, rows: int, dim: int, config: GalleryConfig, schema: pa.Schema) -> SegmentFacts:
     """Write and sync a segment into an empty folder; its name is on the disk when the caller has synced the folder above.
 
     Vectors and pictures go to the disk batch by batch and are never held whole; the other columns are.
@@ -59,10 +63,10 @@ def write_segment(folder: Path, batches: Iterable[Items], *, rows: int, dim: int
         batches: the items, in order.
         rows: how many they are.
         dim: of the vectors.
-        dtype: float32 or float16, in which vectors are stored.
+        config: how vectors are stored and indexed.
         schema: the gallery's columns.
     """
-    tables, lengths, at = [], [np.zeros(1, np.uint64)], 0
+    tables, lengths, at, dtype = [], [np.zeros(1, np.uint64)], 0, config.dtype
     vectors = np.lib.format.open_memmap(folder / VECTORS, mode="w+", dtype=dtype, shape=(rows, dim)) if rows else np.zeros((0, dim), dtype)
     with (folder / PICTURES).open("wb") as pictures:
         for batch in batches:
@@ -76,7 +80,10 @@ def write_segment(folder: Path, batches: Iterable[Items], *, rows: int, dim: int
         vectors.flush()
     else:
         np.save(folder / VECTORS, vectors)
-    np.save(folder / TWINS, twin_groups(vectors))
+    group_N = twin_groups(vectors)
+    np.save(folder / TWINS, group_N)
+    if config.nearest.kind != "flat" and rows >= config.nearest.accelerate_rows:
+        write_accelerator(folder / accelerator_name(config.nearest.kind), vectors, Twins.read(group_N), config.nearest)
     table = pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
     _write_arrow(folder / ITEMS, table)
     np.save(folder / IDS, sorted_lookup(table[ID].to_pylist()))
@@ -107,6 +114,8 @@ class Segment:
     _lookup: np.ndarray = field(repr=False)
     _starts: np.ndarray = field(repr=False)
     _pictures: int = field(repr=False)
+    _accelerators: dict[str, Accelerator | None] = field(default_factory=dict, repr=False)
+    _reading: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
     def open(cls, folder: Path, facts: SegmentFacts) -> Segment:
@@ -151,6 +160,22 @@ class Segment:
     def lookup(self) -> np.ndarray:
         """Where its ids lie: (hash, row), by hash, memory-mapped."""
         return self._lookup
+
+    def accelerator(self, kind: str) -> Accelerator | None:
+        """What names candidates of a search; None where the segment has no such index, or is gone from the disk meanwhile.
+
+        It is read once, when it is first asked for.
+
+        Raises:
+            DataError: it cannot be read, or does not fit the vectors.
+        """
+        with self._reading:
+            if kind not in self._accelerators:
+                self._accelerators[kind] = None
+                if accelerator_name(kind) in self.facts.files:
+                    with suppress(FileNotFoundError):  # a newer generation has the items elsewhere; until it is opened: exactly
+                        self._accelerators[kind] = Accelerator(self.folder / accelerator_name(kind), len(self), self.twins)
+            return self._accelerators[kind]
 
     def rows_of(self, ids: list[str], hash_N: np.ndarray) -> np.ndarray:
         """Row of each id, -1 where there is none."""

@@ -34,7 +34,9 @@ def seal(folder, name, *tables, dim=DIM, dtype="float32"):
     batches = [checked_items(each, origin=name, dim=dim) for each in tables]
     schema = batches[0].rows.schema
     counts = Counter(read=sum(map(len, batches)))
-    return seal_piece(folder, name, batches, sum(map(len, batches)), dim=dim, dtype=dtype, schema=schema, counts=counts)
+    return seal_piece(
+        folder, name, batches, sum(map(len, batches)), dim=dim, config=GalleryConfig(dtype=dtype), schema=schema, counts=counts
+    )
 
 
 def everything(view, queries):
