@@ -5,6 +5,7 @@ import pyarrow as pa
 from gallery_to_kill import DIM, vector_of
 
 from reid_ray.gallery.bulk.sealed_piece import PIECES, read_piece, seal_piece
+from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.items import checked_items
