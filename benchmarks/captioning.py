@@ -164,7 +164,7 @@ def _all_at_once(*, table: str, images: int, folder: str) -> dict[str, Any]:
     pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in encoded]
     asked = [[{"role": "user", "content": [{"type": "image_pil", "image_pil": p}, {"type": "text", "text": STATIC}]}] for p in pictures]
     answers = [output.outputs[0] for output in llm.chat(asked, sampling, use_tqdm=False)]
-    texts = [_cleaned(answer.text, answer.finish_reason, config) for answer in answers]
+    texts = [cleaned(answer.text, answer.finish_reason, config) for answer in answers]
     return {"start": start, "end": time.time(), "texts": texts}
 
 
@@ -184,12 +184,12 @@ def _job(*, table: str, images: int, folder: str) -> dict[str, Any]:
             "ray": {"local_cpus": LOGICAL_CPUS},
         }
     )
-    with _LastCommit(out.parent / f".{out.name}.ledger") as ledger:
+    with LastCommit(out.parent / f".{out.name}.ledger") as ledger:
         run_caption(job)
     return {"end": ledger.at, "texts": read_table(out / "captions", CAPTIONS)["text"].to_pylist()}
 
 
-class _LastCommit:
+class LastCommit:
     """When the newest block of a ledger appeared, to 10 ms: the driver merges blocks, so that none is there at the end."""
 
     def __init__(self, ledger: Path) -> None:
@@ -197,7 +197,7 @@ class _LastCommit:
         self._ledger, self._ended = ledger, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> _LastCommit:
+    def __enter__(self) -> LastCommit:
         self._thread.start()
         return self
 
@@ -247,7 +247,7 @@ def _ray_data_llm(*, table: str, images: int, folder: str) -> dict[str, Any]:
             log_engine_metrics=False,
         ),
         preprocess=as_request,
-        postprocess=lambda row: {"text": _cleaned(row["generated_text"], "length", config)},
+        postprocess=lambda row: {"text": cleaned(row["generated_text"], "length", config)},
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 300
@@ -262,7 +262,7 @@ def _texts(batches: Iterator[Any]) -> Iterator[str | None]:
         yield from batch["text"].to_pylist()
 
 
-def _cleaned(answer: str, ended_by: str, config: Any) -> str | None:
+def cleaned(answer: str, ended_by: str, config: Any) -> str | None:
     from reid_ray.caption.filters.cleaning import BadAnswerError, clean_answer
     from reid_ray.caption.prompts import STATIC
 

@@ -9,9 +9,12 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 SCHEDULER = "benchmarks.caption_engines.recorded_scheduler.RecordedScheduler"
+ASYNC_SCHEDULER = "benchmarks.caption_engines.recorded_scheduler.RecordedAsyncScheduler"
 LOGS, CORE = "CAPTION_BENCHMARK_LOGS", "CAPTION_BENCHMARK_CORE"
 
 
-def record_engines(environment: MutableMapping[str, str], *, logs: Path, core: int) -> None:
-    """Tell engines of processes with this environment where to log, and on which core to run, if `scheduler_cls` is SCHEDULER."""
-    environment.update({LOGS: str(logs), CORE: str(core)})
+def record_engines(environment: MutableMapping[str, str], *, logs: Path, core: int | None) -> None:
+    """Tell engines of processes with this environment where to log, if `scheduler_cls` is one of these, and on which core to run."""
+    environment[LOGS] = str(logs)
+    if core is not None:
+        environment[CORE] = str(core)
