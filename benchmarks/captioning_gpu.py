@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--size", choices=SIZES, default="7b", help="shapes of the model")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--table", type=Path, help="crops that another run wrote here (or writes now), so that it draws none")
     parser.add_argument("--graphs-only", action="store_true", help="CUDA graphs without torch.compile: starts a minute sooner")
     own, rest = parser.parse_known_args()
     return run_benchmark(__doc__ or "", functools.partial(_run, own=own), rest)
@@ -62,8 +63,9 @@ def _run(report: Report, quick: bool, *, own: argparse.Namespace) -> None:
     images, repeats = own.images or (640 if quick else 3_000), own.repeats or (1 if quick else 3)
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in own.arms}
     with tempfile.TemporaryDirectory(prefix="caption_bench_") as scratch:
-        table, model = Path(scratch) / "images.parquet", Path(scratch) / "model"
-        write_people(table, images)
+        table, model = own.table or Path(scratch) / "images.parquet", Path(scratch) / "model"
+        if not table.exists():
+            write_people(table, images)
         write_random_mllm(model, own.size)
         for turn in range(repeats):
             for name in own.arms:
