@@ -1,7 +1,7 @@
 """A gallery as it is searched: the segments of a generation and what the log says since, kept up to date by looking, never by being told.
 
 A reader needs no lock and never writes. It sees what another process wrote at its next `refresh`, and a newer generation whole or not at
-all. Knows the folder's layout; writing is gallery_writer.py's.
+all. Where it lies is depot/'s; writing is gallery_writer.py's.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import pyarrow as pa
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.buffer import Buffer
+from reid_ray.gallery.depot.depot import Depot, depot_of
+from reid_ray.gallery.depot.journal import LogRecord
 from reid_ray.gallery.exact_top import Place
 from reid_ray.gallery.items import ID, THUMBNAIL, VECTOR, Items, as_dict, merged_schema
-from reid_ray.gallery.journal import LogRecord, read_records
-from reid_ray.gallery.manifest import DEAD, GENERATIONS, LOGS, SEGMENTS, Erasure, Manifest, current_name, read_manifest
+from reid_ray.gallery.manifest import DEAD, Erasure, Manifest
 from reid_ray.gallery.nearest.best_of_parts import Searched, best_of_parts
+from reid_ray.gallery.sealed.arrays import array_of_bytes
 from reid_ray.gallery.sealed.id_lookup import id_hashes
 from reid_ray.gallery.sealed.postings import Filter, Postings, parsed_filter, passing_rows, value_counts
 from reid_ray.gallery.sealed.segment import Segment
@@ -78,19 +80,22 @@ class GalleryView:
     """An open gallery; may be searched from several threads.
 
     Args:
-        folder: the gallery.
+        folder: the gallery's folder or address.
+        depot: where it lies, if that is open already.
 
     Raises:
-        DataError: the folder holds no gallery, or a damaged one.
+        DataError: no gallery is there, or a damaged one.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, *, depot: Depot | None = None) -> None:
+        self.folder = folder
+        self.depot = depot or depot_of(folder)
         self._lock = threading.RLock()
+        self._looking = threading.Lock()
         self.manifest: Manifest
         self._segments: list[LivePart] = []
         self._buffer: LivePart
-        self.log_offset = self.log_frames = 0
+        self.log_position = self.log_frames = 0
         self.schema: pa.Schema
         self.erasures: list[Erasure] = []
         self._open_newest()
@@ -105,9 +110,9 @@ class GalleryView:
             return sum(int(np.count_nonzero(part.alive[: len(part.source)])) for part in self.parts())
 
     def refresh(self) -> None:
-        """See what was written since: frames of the log, or a newer generation."""
-        with self._lock:
-            if current_name(self.folder) == self._name:
+        """See what was written since: frames of the log, or a newer generation, which is opened beside the searches."""
+        with self._looking:
+            if self.depot.current() == self._name:
                 try:
                     self._replay()
                     return
@@ -230,10 +235,10 @@ class GalleryView:
                         found.append((part, int(at), int(row_N[at])))
             return found
 
-    def apply(self, frame: LogRecord, offset: int) -> None:
-        """Do what a frame of the log says; `offset` is where the log goes on."""
+    def apply(self, frame: LogRecord, position: int) -> None:
+        """Do what a frame of the log says; `position` is where the log goes on."""
         with self._lock:
-            self.log_offset = offset
+            self.log_position = position
             self.log_frames += 1
             if frame.what["op"] == "add":
                 assert frame.table is not None
@@ -251,6 +256,7 @@ class GalleryView:
         for part in self._segments:
             assert isinstance(part.source, Segment)
             part.source.close()
+        self.depot.close()
 
     def _add(self, items: Items) -> None:
         self._kill(items.ids())
@@ -321,34 +327,46 @@ class GalleryView:
 
     def _open_newest(self) -> None:
         for _ in range(_TRIES):
-            self._name = current_name(self.folder)
+            name = self.depot.current()
             try:
-                self._open(read_manifest(self.folder / GENERATIONS / self._name))
+                self._open(name)
                 return
             except FileNotFoundError as error:
                 gone = error
-        raise DataError(f"{self.folder}: {gone} is missing, although {self._name} names it; restore the gallery from a snapshot or a copy")
+            except DataError:
+                if self.depot.current() == name:
+                    raise
+        raise DataError(f"{self.folder}: {gone} is missing, although {name} names it; restore the gallery from a snapshot or a copy")
 
-    def _open(self, manifest: Manifest) -> None:
+    def _open(self, name: str) -> None:
+        manifest = self.depot.manifest(name)
         known = {part.source.facts.name: part.source for part in self._segments if isinstance(part.source, Segment)}
         parts = []
         for entry in manifest.segments:
-            segment = known.get(entry.facts.name) or Segment.open(self.folder / SEGMENTS / entry.facts.name, entry.facts)
-            parts.append(LivePart(segment, alive_rows(self.folder, entry.dead, entry.facts.rows)))
-        frames = list(read_records(self.folder / LOGS / manifest.log))
+            segment = known.get(entry.facts.name) or Segment.open(self.depot.segment(entry.facts), entry.facts)
+            parts.append(LivePart(segment, alive_rows(self.depot, entry.dead, entry.facts.rows)))
+        frames = list(self.depot.records(manifest.log, 0, 0))
+        self.depot.confirm(name)
         with self._lock:
-            self.manifest, self.schema, self.erasures = manifest, manifest.schema, list(manifest.erasures)
+            self._name, self.manifest, self.schema, self.erasures = name, manifest, manifest.schema, list(manifest.erasures)
             self._segments, self._buffer = parts, LivePart(Buffer(manifest.dim), np.zeros(0, np.bool_))
-            self.log_offset = self.log_frames = 0
-            for frame, offset in frames:
-                self.apply(frame, offset)
+            self.log_position = self.log_frames = 0
+            for frame, position in frames:
+                self._take(frame, position)
+        self.depot.keep_here({entry.facts.name for entry in manifest.segments})
 
     def _replay(self) -> None:
-        for frame, offset in read_records(self.folder / LOGS / self.manifest.log, self.log_offset, self.log_frames):
-            self.apply(frame, offset)
+        for frame, position in self.depot.records(self.manifest.log, self.log_position, self.log_frames):
+            self._take(frame, position)
+
+    def _take(self, frame: LogRecord | None, position: int) -> None:
+        if frame is None:
+            self.log_position = position
+        else:
+            self.apply(frame, position)
 
 
-def alive_rows(folder: Path, dead: str | None, rows: int) -> np.ndarray:
+def alive_rows(depot: Depot, dead: str | None, rows: int) -> np.ndarray:
     """Which rows of a segment live: bool [N].
 
     Raises:
@@ -357,9 +375,9 @@ def alive_rows(folder: Path, dead: str | None, rows: int) -> np.ndarray:
     """
     if dead is None:
         return np.ones(rows, np.bool_)
-    packed = np.load(folder / DEAD / dead)
+    packed = array_of_bytes(depot.read(f"{DEAD}/{dead}"))
     if len(packed) != (rows + 7) // 8:
-        raise DataError(f"{folder / DEAD / dead}: does not fit a segment of {rows} items; restore the gallery from a snapshot or a copy")
+        raise DataError(f"{depot}/{DEAD}/{dead}: does not fit a segment of {rows} items; restore the gallery from a snapshot or a copy")
     return ~np.unpackbits(packed, count=rows, bitorder="little").astype(np.bool_)
 
 

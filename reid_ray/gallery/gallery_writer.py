@@ -11,7 +11,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,29 +24,16 @@ from reid_ray.gallery.bulk.adoption import Adoption, adopted
 from reid_ray.gallery.bulk.sealed_piece import PIECES, SealedPiece, drop_pieces
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.deadlines import WRITER_SHARE, ErasureTimer, is_due
+from reid_ray.gallery.depot.depot import depot_of
+from reid_ray.gallery.depot.journal import Journal, LogRecord
 from reid_ray.gallery.erasure import rewritten_without, write_receipts
 from reid_ray.gallery.gallery_view import GalleryView, LivePart, record_of_items
 from reid_ray.gallery.gate import Gate
-from reid_ray.gallery.generations import clear, entry_of, living_batches, new_segment, snapshot_manifests, swap
+from reid_ray.gallery.generations import entry_of, living_batches, new_segment
 from reid_ray.gallery.items import ADDED, BASE, ID, checked_items, merged_schema
-from reid_ray.gallery.journal import Journal, LogRecord, make_log
-from reid_ray.gallery.manifest import (
-    CURRENT,
-    DEAD,
-    GENERATIONS,
-    LOGS,
-    RECEIPTS,
-    SEGMENTS,
-    SNAPSHOTS,
-    Erasure,
-    Manifest,
-    SegmentEntry,
-    write_manifest,
-)
+from reid_ray.gallery.manifest import Erasure, Manifest, SegmentEntry
 from reid_ray.gallery.sealed.segment import Segment
-from reid_ray.storage.lock import OutputLock
 
-_FOLDERS = (GENERATIONS, SEGMENTS, DEAD, LOGS, SNAPSHOTS, RECEIPTS)
 _FRAME_ROWS = 8_192
 _RETAIN_EVERY_S = 3_600.0
 
@@ -55,7 +42,7 @@ def create_gallery(folder: str | Path, *, dim: int, encoder: str, config: Galler
     """Make an empty gallery.
 
     Args:
-        folder: where; it must be new or empty.
+        folder: a folder or address; it must be new or empty.
         dim: of the vectors.
         encoder: fingerprint of what makes them; others' vectors are refused.
         config: what is fixed for good.
@@ -63,22 +50,16 @@ def create_gallery(folder: str | Path, *, dim: int, encoder: str, config: Galler
     Raises:
         DataError: something is there already.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = OutputLock(folder, "gallery")
-    lock.acquire()
+    depot = depot_of(folder, private=True)
+    depot.acquire()
     try:
-        if (folder / CURRENT).exists():
-            raise DataError(f"{folder}: holds a gallery already; add to it, or choose another folder")
-        if foreign := sorted(each.name for each in folder.iterdir() if each.name not in _FOLDERS and not each.name.startswith(".")):
-            raise DataError(f"{folder}: holds {foreign[0]}, which is no part of a gallery; choose a new folder")
-        for name in _FOLDERS:
-            (folder / name).mkdir(exist_ok=True)
-        first = Manifest(1, dim, encoder, config or GalleryConfig(), BASE, (), _log_name(), ())
-        make_log(folder / LOGS / first.log)
-        swap(folder, first)
+        if depot.exists():
+            raise DataError(f"{folder}: holds a gallery already; add to it, or choose another place")
+        depot.lay_out()
+        depot.swap(Manifest(1, dim, encoder, config or GalleryConfig(), BASE, (), depot.new_log(), ()), {})
     finally:
-        lock.release()
+        depot.release()
+        depot.close()
 
 
 class GalleryWriter:
@@ -92,20 +73,23 @@ class GalleryWriter:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self._lock = OutputLock(self.folder, "gallery")
+        self.folder = folder
+        self._depot = depot_of(folder, private=True)
         self._gate = Gate()
         self._columns = threading.Lock()
         self._maintenance = threading.Lock()
-        self.view = GalleryView(self.folder)
-        self._lock.acquire()
+        self.view = GalleryView(folder, depot=self._depot)
+        self._depot.acquire()
         try:
+            self.view.refresh()
+            while not self._depot.claim(self.view.manifest.log, self.view.log_position):
+                self.view.refresh()  # a writer before this one was just adding to the log
             self.view.refresh()
             self._journal = self._opened_journal()
             self._schema = self.view.schema
-            clear(self.folder, self.view.manifest)
+            self._depot.clear(self.view.manifest)
         except BaseException:
-            self._lock.release()
+            self._depot.release()
             raise
         self._retained = time.monotonic()
         self._timer = ErasureTimer(self._waiting, self._carry_out_due, share=WRITER_SHARE, gallery=self.folder)
@@ -140,8 +124,6 @@ class GalleryWriter:
             self._schema = merged_schema(self._schema, items.rows.schema, origin=origin)
         for start in range(0, len(items), _FRAME_ROWS):
             self._write(record_of_items(items.take(np.arange(start, min(start + _FRAME_ROWS, len(items))))))
-            if len(self.view.parts()[-1].source) >= manifest.config.segment_rows:
-                self.seal()
         return len(items)
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -175,7 +157,7 @@ class GalleryWriter:
         """Take segments that were sealed elsewhere in one generation, as if their items were added now; then `pieces` is removed.
 
         Args:
-            pieces: folder of the pieces, on the gallery's file system.
+            pieces: folder of the pieces, best on the gallery's file system.
             sealed: those that are taken, the oldest first: of two items of one id the later one lives.
 
         Raises:
@@ -184,8 +166,8 @@ class GalleryWriter:
         with self._maintenance, self._gate.exclusive():
             if len(self.view.parts()[-1].source):
                 self._swap(self._entries())  # what the log holds comes before them
-            self._refuse_if_taken_over()
-            taken = adopted(self.folder, self.view, pieces, sealed)
+            self._depot.assure()
+            taken = adopted(self._depot, self.view, pieces, sealed)
             self._swap(taken.entries, schema=taken.schema)
             with self._columns:
                 self._schema = self.view.schema
@@ -211,12 +193,10 @@ class GalleryWriter:
             if not due:
                 return
             self._swap(self._entries())  # the log goes, and with it what was erased before it was ever sealed
-            entries, snapshots = rewritten_without(self.folder, self.view, {each for erasure in due for each in erasure.ids})
-            for path, manifest in snapshots:
-                write_manifest(path, manifest)
-            self._swap(entries)
-            drop_pieces(self.folder / PIECES)
-            write_receipts(self.folder / RECEIPTS, due, generation=self.view.generation)
+            entries, snapshots = rewritten_without(self._depot, self.view, {each for erasure in due for each in erasure.ids})
+            self._swap(entries, snapshots=snapshots)
+            drop_pieces(self._depot.folder / PIECES)
+            write_receipts(self._depot, due, generation=self.view.generation)
             self._swap(self._entries(), erasures=[each for each in self.view.erasures if each not in due])
 
     def snapshot(self, name: str) -> None:
@@ -225,13 +205,11 @@ class GalleryWriter:
         Raises:
             ConfigError: a name that is none, or is taken.
         """
-        path = self.folder / SNAPSHOTS / f"{_checked_name(name, 'snapshot')}.json"
-        if path.exists():
+        if _checked_name(name, "snapshot") in self._depot.snapshots():
             raise ConfigError(f"snapshot {name}: is there already; drop it first, or choose another name")
         self.carry_out_erasures()
         with self._maintenance, self._gate.exclusive():
-            self._swap(self._entries())
-            write_manifest(path, self.view.manifest)
+            self._swap(self._entries(), keep_as=name)
 
     def restore(self, name: str) -> None:
         """Go back to a snapshot: what was added since is gone, what was deleted since is there again; what was erased stays erased.
@@ -241,22 +219,22 @@ class GalleryWriter:
         """
         self.carry_out_erasures()
         with self._maintenance, self._gate.exclusive():
-            known = snapshot_manifests(self.folder)
+            known = self._depot.snapshots()
             if name not in known:
                 raise ConfigError(f"snapshot {name}: is not there; there are {', '.join(known) or 'none'}")
             self._swap(list(known[name].segments), seal=False)
 
     def drop_snapshot(self, name: str) -> None:
         """Forget a snapshot, and the segments that it alone needed."""
-        (self.folder / SNAPSHOTS / f"{_checked_name(name, 'snapshot')}.json").unlink(missing_ok=True)
-        clear(self.folder, self.view.manifest)
+        with self._maintenance, self._gate.exclusive():
+            self._swap(self._entries(), snapshots={_checked_name(name, "snapshot"): None})
 
     def close(self) -> None:
         """Give log and lock back. What was acknowledged is on the disk already."""
         self._timer.close()
         self._journal.close()
+        self._depot.release()
         self.view.close()
-        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -266,16 +244,21 @@ class GalleryWriter:
 
     def _write(self, frame: LogRecord) -> None:
         with self._gate.shared():
-            self._refuse_if_taken_over()
             self._journal.append(frame)
+        if self._log_is_full():
+            with self._maintenance, self._gate.exclusive():
+                if self._log_is_full():  # nobody else has sealed it meanwhile
+                    self._swap(self._entries())
 
-    def _refuse_if_taken_over(self) -> None:
-        if not self._lock.held:
-            raise DataError(f"{self.folder}: is another writer's now; open it again")
+    def _log_is_full(self) -> bool:
+        longest = self._depot.longest_log
+        return len(self.view.parts()[-1].source) >= self.view.manifest.config.segment_rows or (
+            longest is not None and self.view.log_position >= longest
+        )
 
     def _opened_journal(self) -> Journal:
-        view = self.view
-        return Journal(self.folder / LOGS / view.manifest.log, view.log_offset, view.log_frames, view.apply)
+        end = self._depot.log_end(self.view.manifest.log, self.view.log_position)
+        return Journal(end, self.view.log_frames, self.view.apply)
 
     def _entries(self) -> list[SegmentEntry]:
         """The segments as they are now, dead rows written down."""
@@ -286,7 +269,7 @@ class GalleryWriter:
 
     def _entry(self, part: LivePart) -> SegmentEntry:
         assert isinstance(part.source, Segment)
-        return entry_of(self.folder, part.source.facts, part.alive)
+        return entry_of(self._depot, part.source.facts, part.alive)
 
     def _swap(
         self,
@@ -295,25 +278,25 @@ class GalleryWriter:
         seal: bool = True,
         erasures: Sequence[Erasure] | None = None,
         schema: pa.Schema | None = None,
+        snapshots: Mapping[str, Manifest | None] | None = None,
+        keep_as: str | None = None,
     ) -> None:
         """Write the next generation of segments, and of what the log holds, and go over to it. Nobody writes meanwhile."""
         buffer = self.view.parts()[-1]
         row_N = np.flatnonzero(buffer.alive[: len(buffer.source)]) if seal else np.zeros(0, np.int64)
-        sealed = new_segment(self.folder, living_batches([buffer], [row_N]), len(row_N), self.view.manifest, self.view.schema)
-        log = _log_name()
-        make_log(self.folder / LOGS / log)
-        self._refuse_if_taken_over()
+        sealed = new_segment(self._depot, living_batches([buffer], [row_N]), len(row_N), self.view.manifest, self.view.schema)
         following = self.view.manifest.next(
             segments=(*entries, *([SegmentEntry(sealed, None)] if sealed else [])),
-            log=log,
+            log=self._depot.new_log(),
             schema=self.view.schema if schema is None else schema,
             erasures=tuple(self.view.erasures if erasures is None else erasures),
         )
-        swap(self.folder, following)
+        self._depot.assure()
+        self._depot.swap(following, {**(snapshots or {}), **({keep_as: following} if keep_as is not None else {})})
         self._journal.close()
         self.view.refresh()
         self._journal = self._opened_journal()
-        clear(self.folder, self.view.manifest)
+        self._depot.clear(self.view.manifest)
 
     def _waiting(self) -> Sequence[Erasure]:
         if time.monotonic() - self._retained > _RETAIN_EVERY_S:
@@ -348,7 +331,7 @@ class GalleryWriter:
         """One generation in which the segments of a group are one. It is written while others write; they wait for the swap alone."""
         names = {part.source.facts.name for part in group if isinstance(part.source, Segment)}
         rows = [np.flatnonzero(part.alive) for part in group]
-        facts = new_segment(self.folder, living_batches(group, rows), sum(map(len, rows)), self.view.manifest, self.view.schema)
+        facts = new_segment(self._depot, living_batches(group, rows), sum(map(len, rows)), self.view.manifest, self.view.schema)
         with self._gate.exclusive():
             entries: list[SegmentEntry] = []
             placed = False
@@ -365,12 +348,8 @@ class GalleryWriter:
                         if isinstance(each.source, Segment)
                     ]
                     if facts is not None:
-                        entries.append(entry_of(self.folder, facts, np.concatenate(alive)))
+                        entries.append(entry_of(self._depot, facts, np.concatenate(alive)))
             self._swap(entries)
-
-
-def _log_name() -> str:
-    return f"{uuid.uuid4().hex[:16]}.log"
 
 
 def _checked_name(name: str, what: str) -> str:

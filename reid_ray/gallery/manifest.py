@@ -1,15 +1,14 @@
 """The manifest of a generation: which segments make up the gallery, which of their rows are dead, and which log comes after them.
 
-CURRENT names the manifest that counts and is swapped atomically; a manifest never changes. What no manifest in use names is litter of a
-killed writer. Knows names and JSON; not what is in a segment.
+A manifest never changes; which one counts is swapped atomically (depot/). What no manifest in use names is litter of a killed writer.
+Knows names and JSON; not where it lies, or what is in a segment.
 """
 
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +17,6 @@ from reid_ray.errors import DataError
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.items import json_of_schema, schema_of_json
 from reid_ray.gallery.sealed.segment import SegmentFacts
-from reid_ray.storage.files import read_object, write_durably
 from reid_ray.versions import check_json, numbered
 
 CURRENT, GENERATIONS, SEGMENTS, DEAD, LOGS, SNAPSHOTS, RECEIPTS = (
@@ -30,6 +28,7 @@ CURRENT, GENERATIONS, SEGMENTS, DEAD, LOGS, SNAPSHOTS, RECEIPTS = (
     "snapshots",
     "receipts",
 )
+FOLDERS = (GENERATIONS, SEGMENTS, DEAD, LOGS, SNAPSHOTS, RECEIPTS)
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,8 @@ def manifest_name(number: int) -> str:
     return f"{number:08d}.json"
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest durably: whole or not at all."""
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """A manifest as JSON."""
     value = {
         **numbered("gallery"),
         "number": manifest.number,
@@ -102,24 +101,22 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         "log": manifest.log,
         "erasures": [asdict(each) for each in manifest.erasures],
     }
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
-    write_durably(path, lambda hidden: hidden.write_text(text, encoding="utf-8"))
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def read_manifest(path: Path) -> Manifest:
-    """A manifest.
+def manifest_of(data: bytes, *, origin: str) -> Manifest:
+    """A manifest from JSON; `origin` is where it lies.
 
     Raises:
         DataError: it is damaged, or of a newer version.
-        FileNotFoundError: it is gone: there is a newer generation.
     """
     try:
-        value = read_object(path, remedy="restore the gallery from a snapshot or a copy")
-    except DataError:
-        if not path.exists():
-            raise FileNotFoundError(path) from None
-        raise
-    check_json("gallery", value, origin=path)
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{origin}: cannot be read as JSON ({error}); restore the gallery from a snapshot or a copy") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{origin}: is no manifest of a gallery; restore the gallery from a snapshot or a copy")
+    check_json("gallery", value, origin=origin)
     try:
         return Manifest(
             number=value["number"],
@@ -135,24 +132,10 @@ def read_manifest(path: Path) -> Manifest:
             erasures=tuple(Erasure(each["request"], tuple(each["ids"]), each["asked"], each["deadline"]) for each in value["erasures"]),
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise DataError(f"{path}: is no manifest of a gallery ({error!r}); restore the gallery from a snapshot or a copy") from None
+        raise DataError(f"{origin}: is no manifest of a gallery ({error!r}); restore the gallery from a snapshot or a copy") from None
 
 
-def current_name(folder: Path) -> str:
-    """The name of the manifest that counts.
-
-    Raises:
-        DataError: the folder holds no gallery.
-    """
-    try:
-        name = (folder / CURRENT).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        raise DataError(f"{folder}: holds no gallery (no file {CURRENT}); make one with `reid-ray gallery create`") from None
-    if os.sep in name or not name.endswith(".json"):
-        raise DataError(f"{folder / CURRENT}: names {name[:60]!r}, which is no manifest; restore the gallery from a snapshot or a copy")
-    return name
-
-
-def swap_current(folder: Path, name: str) -> None:
-    """Make the manifest `name` the one that counts, durably and in one step."""
-    write_durably(folder / CURRENT, lambda hidden: hidden.write_text(name + "\n", encoding="ascii"))
+def needed_names(manifests: Sequence[Manifest]) -> dict[str, set[str]]:
+    """Which segments and files of dead rows some manifests name."""
+    entries = [entry for manifest in manifests for entry in manifest.segments]
+    return {SEGMENTS: {entry.facts.name for entry in entries}, DEAD: {entry.dead for entry in entries if entry.dead is not None}}

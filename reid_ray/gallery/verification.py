@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reid_ray.errors import DataError
+from reid_ray.gallery.depot.depot import depot_of
 from reid_ray.gallery.gallery_view import alive_rows
-from reid_ray.gallery.generations import snapshot_manifests
-from reid_ray.gallery.manifest import GENERATIONS, SEGMENTS, current_name, read_manifest
 from reid_ray.gallery.sealed.segment import Segment
 
 
@@ -15,21 +14,22 @@ def faults_of(folder: str | Path) -> list[str]:
     """What is wrong with a gallery, a sentence each; none if it is whole. Reads every byte.
 
     Raises:
-        DataError: the folder holds no gallery.
+        DataError: no gallery is there.
     """
-    folder = Path(folder)
-    current = read_manifest(folder / GENERATIONS / current_name(folder))
+    depot = depot_of(folder, private=True)  # what lies at a store is looked at, not an older copy of it
+    current = depot.manifest(depot.current())
     found: list[str] = []
     looked_at: set[str] = set()
-    for manifest in [current, *snapshot_manifests(folder).values()]:
+    for manifest in [current, *depot.snapshots().values()]:
         for entry in manifest.segments:
             try:
-                alive_rows(folder, entry.dead, entry.facts.rows)
+                alive_rows(depot, entry.dead, entry.facts.rows)
                 if entry.facts.name not in looked_at:
-                    segment = Segment.open(folder / SEGMENTS / entry.facts.name, entry.facts)
+                    segment = Segment.open(depot.segment(entry.facts), entry.facts)
                     found += segment.faults()
                     segment.close()
             except (DataError, FileNotFoundError) as error:
                 found.append(str(error) if isinstance(error, DataError) else f"{error}: is missing; restore it from a copy")
             looked_at.add(entry.facts.name)
+    depot.close()
     return found

@@ -22,9 +22,10 @@ from reid_ray.gallery.config import GalleryConfig, NearestConfig
 from reid_ray.gallery.erasure import read_receipt
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
-from reid_ray.gallery.manifest import CURRENT, RECEIPTS
+from reid_ray.gallery.manifest import RECEIPTS
 from reid_ray.gallery.verification import faults_of
 from reid_ray.progress import progress_bar
+from reid_ray.retrieval.searched_folder import is_gallery
 from reid_ray.storage import parquet_files
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
@@ -66,7 +67,7 @@ def add_tables(folder: str | Path, tables: Sequence[str], config: GalleryConfig,
                             continue
                         encoder = _one_encoder(table, str(file))
                         if writer is None:
-                            writer = _opened(Path(folder), table, encoder, config)
+                            writer = _opened(folder, table, encoder, config)
                         kept = [name for name in table.column_names if name not in _NOT_METADATA]
                         counts["added"] += writer.add(table.select(kept), encoder=encoder, origin=str(file))
                         bar.update(table.num_rows)
@@ -100,8 +101,8 @@ def _one_encoder(table: pa.Table, origin: str) -> str:
     return str(found[0])
 
 
-def _opened(folder: Path, table: pa.Table, encoder: str, config: GalleryConfig) -> GalleryWriter:
-    if not (folder / CURRENT).exists():
+def _opened(folder: str | Path, table: pa.Table, encoder: str, config: GalleryConfig) -> GalleryWriter:
+    if not is_gallery(folder):
         create_gallery(folder, dim=len(table["embedding"][0]), encoder=encoder, config=config)
     return GalleryWriter(folder)
 
@@ -128,13 +129,13 @@ def _erase(asked: argparse.Namespace) -> None:
         request = writer.erase(ids, request=asked.request)
         if asked.now:
             writer.carry_out_erasures()
-        receipt = read_receipt(Path(asked.gallery, RECEIPTS), request)
+        receipt = read_receipt(asked.gallery, request)
         done = (
             "gone from every file"
             if receipt
             else f"hidden; gone from every file by {_deadline(writer, request)} if a writer or service has the gallery then"
         )
-        say(f"gallery: {len(ids):,} items erased: {done}; request {request} -> {Path(asked.gallery, RECEIPTS)}")
+        say(f"gallery: {len(ids):,} items erased: {done}; request {request} -> {asked.gallery} ({RECEIPTS})")
 
 
 def _deadline(writer: GalleryWriter, request: str) -> str:
@@ -252,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def verb(name: str, do: Any, purpose: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=purpose, description=purpose)
-        made.add_argument("gallery", metavar="GALLERY", help="folder of the gallery")
+        made.add_argument("gallery", metavar="GALLERY", help="folder of the gallery, or its address (s3://, gs://, az://)")
         made.set_defaults(do=do)
         return made
 

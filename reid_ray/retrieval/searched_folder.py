@@ -17,9 +17,9 @@ import numpy as np
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.deadlines import ErasureTimer
+from reid_ray.gallery.depot.depot import depot_of
 from reid_ray.gallery.erasure_keeper import keep_deadlines
 from reid_ray.gallery.gallery_view import GalleryView
-from reid_ray.gallery.manifest import CURRENT
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import split_encoder
 from reid_ray.retrieval.index.faiss_index import GalleryIndex, read_facts, refuse_other_encoder, refuse_synthetic
@@ -164,7 +164,7 @@ class SearchedGallery:
 
 def is_gallery(folder: str | Path) -> bool:
     """Whether a folder holds a gallery, and no index."""
-    return (Path(folder) / CURRENT).is_file()
+    return depot_of(folder, private=True).exists()
 
 
 def open_folder(folder: str, encoder: Encoder) -> SearchedFolder:

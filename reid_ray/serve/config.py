@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import RayConfig
-from reid_ray.config.paths import LocalPath, PathOrName
+from reid_ray.config.paths import PathOrAddress, PathOrName
 from reid_ray.errors import ConfigError
 
 MIN_TOKEN_CHARS = 16
@@ -103,7 +103,9 @@ class FrontConfig(Section):
 class ServeJob(Section):
     """Answer searches over a gallery index by HTTP, with a small web page."""
 
-    index: LocalPath = Field(description="folder that the index job wrote, or a gallery, whose changes are seen within a second")
+    index: PathOrAddress = Field(
+        description="folder that the index job wrote; or a gallery, in a folder or at an address, whose changes are seen within a second"
+    )
     encoder: PathOrName | None = Field(
         None,
         description="folder of the encoder, as the index job takes it; null: the one that an index remembers; a gallery remembers none",

@@ -21,6 +21,7 @@ from reid_ray.serve.app import OverloadedError, make_api
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.guard import digest_of
 from reid_ray.serve.micro_batches import MicroBatcher
+from reid_ray.storage.object_store.object_client import is_store_address
 
 
 def application(config: ServeJob, *, searcher_class: type | None = None) -> serve.Application:
@@ -133,4 +134,4 @@ def _searcher_deployment(searcher_class: type, config: SearcherConfig) -> serve.
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
+    return path if is_store_address(path) else str(Path(path).expanduser().resolve())

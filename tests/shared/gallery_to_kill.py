@@ -1,4 +1,4 @@
-"""What kill_points.py runs: a gallery that adds, deletes, erases, seals, compacts, and goes back to a snapshot."""
+"""What kills are tried on: a gallery that adds, deletes, erases, seals, compacts, and goes back to a snapshot; a folder or an address."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,6 +7,7 @@ from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.verification import faults_of
+from reid_ray.storage.object_store.object_client import ObjectFolder
 
 COUNT_FROM_START = True
 DIM = 8
@@ -35,19 +36,30 @@ def ids(*numbers):
 
 
 def before(folder):
-    create_gallery(folder / "gallery", dim=DIM, encoder="e", config=GalleryConfig(segment_rows=4, merge_rows=12))
-    with GalleryWriter(folder / "gallery") as writer:
+    fill(folder / "gallery")
+
+
+def write(folder):
+    work(folder / "gallery", lambda name: (folder / f"acknowledged-{name}").touch())
+
+
+def after(folder):
+    said = {file.name.removeprefix("acknowledged-") for file in folder.glob("acknowledged-*")}
+    found = faults_after(folder / "gallery", said)
+    return {**found, "hidden": sorted(each.name for each in (folder / "gallery").iterdir() if each.name.startswith("."))}
+
+
+def fill(gallery):
+    create_gallery(gallery, dim=DIM, encoder="e", config=GalleryConfig(segment_rows=4, merge_rows=12))
+    with GalleryWriter(gallery) as writer:
         writer.add(table(101, 102, 103, 104), encoder="e")
         writer.add(table(105, 106, 107), encoder="e")
         writer.snapshot("early")
         writer.delete(ids(107))
 
 
-def write(folder):
-    def acknowledge(name):
-        (folder / f"acknowledged-{name}").touch()
-
-    with GalleryWriter(folder / "gallery") as writer:
+def work(gallery, acknowledge):
+    with GalleryWriter(gallery) as writer:
         writer.add(table(108), encoder="e")
         acknowledge("add-108")
         writer.erase(ids(101, 105), request="one")
@@ -66,9 +78,8 @@ def write(folder):
         acknowledge("add-113")
 
 
-def after(folder):
-    said = {file.name.removeprefix("acknowledged-") for file in folder.glob("acknowledged-*")}
-    gallery = folder / "gallery"
+def faults_after(gallery, said):
+    """What is wrong with a gallery whose writer was killed once these writes were acknowledged: nothing, by kind."""
     first = living(GalleryView(gallery))
     left_early = remnants(gallery, {101, 105, 109}) if "carried" in said else []
     with GalleryWriter(gallery) as writer:
@@ -80,7 +91,6 @@ def after(folder):
         writer.restore("early")
         restored = living(writer.view)
         faults = faults_of(gallery)
-        entries = {each.name for each in gallery.iterdir() if each.name.startswith(".")}
     must = {int(each.rpartition("-")[2]) for each in said if each.startswith("add")}
     must_not = {int(each.rpartition("-")[2]) for each in said if each.startswith(("erase", "delete"))}
     return {
@@ -91,7 +101,6 @@ def after(folder):
         "old_lost": sorted({103, 104, 106} - again),
         "remnants": left + left_early,
         "faults": faults,
-        "hidden": sorted(entries),
     }
 
 
@@ -105,15 +114,20 @@ def living(view):
 
 
 def remnants(gallery, numbers):
-    """Files in which anything of some people can still be read."""
+    """Files or objects in which anything of some people can still be read."""
     found = []
-    for path in gallery.rglob("*"):
-        if not path.is_file():
-            continue
-        data = path.read_bytes()
+    for name, data in contents(gallery):
         for number in numbers:
             vector = vector_of(number)
             signs = [b"person-%d" % number, b"picture-of-%d" % number, b"caption-of-%d" % number, vector.tobytes()]
             if any(sign in data for sign in [*signs, vector.astype(np.float16).tobytes()]):
-                found.append(f"{path.name}: {number}")
+                found.append(f"{name}: {number}")
     return found
+
+
+def contents(gallery):
+    """(name, bytes) of each file of a folder, or object of an address."""
+    if "://" not in str(gallery):
+        return [(path.name, path.read_bytes()) for path in gallery.rglob("*") if path.is_file()]
+    objects = ObjectFolder(gallery)
+    return [(each.name, objects.read(each.name).data) for each in objects.listed()]

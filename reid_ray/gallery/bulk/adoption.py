@@ -6,7 +6,7 @@ vectors are held whole. Steps on the disk alone; who may write is gallery_writer
 
 from __future__ import annotations
 
-import os
+import shutil
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from reid_ray.gallery.bulk.sealed_piece import SealedPiece
+from reid_ray.gallery.depot.depot import Depot
 from reid_ray.gallery.gallery_view import GalleryView, LivePart
 from reid_ray.gallery.generations import entry_of
 from reid_ray.gallery.items import ID, merged_schema
 from reid_ray.gallery.manifest import SEGMENTS, SegmentEntry
 from reid_ray.gallery.sealed.segment import Segment
-from reid_ray.storage.files import sync
 
 _IDS_AT_ONCE = 1 << 20  # hashes that are compared at a time: 40 MB
 
@@ -44,13 +44,13 @@ class Adoption:
     replaced_before: int
 
 
-def adopted(folder: Path, view: GalleryView, pieces: Path, sealed: Sequence[SealedPiece]) -> Adoption:
-    """Move the segments of pieces into the gallery in `folder`, and say what its next generation is. Its log holds nothing.
+def adopted(depot: Depot, view: GalleryView, pieces: Path, sealed: Sequence[SealedPiece]) -> Adoption:
+    """Move the segments of pieces into the gallery at `depot`, and say what its next generation is. Its log holds nothing.
 
     Args:
-        folder: the gallery.
+        depot: the gallery's.
         view: of its present generation.
-        pieces: where the pieces lie, on the gallery's file system.
+        pieces: folder of the pieces; from another file system than the gallery's they are copied.
         sealed: the pieces, the oldest first.
 
     Raises:
@@ -70,12 +70,12 @@ def adopted(folder: Path, view: GalleryView, pieces: Path, sealed: Sequence[Seal
     for part, facts in zip(new, taken, strict=True):
         assert isinstance(part.source, Segment)
         part.source.close()
-        os.rename(pieces / facts.name, folder / SEGMENTS / facts.name)
-    sync(folder / SEGMENTS)
+        shutil.move(pieces / facts.name, depot.folder / SEGMENTS / facts.name)
+        depot.keep_segment(facts)
     entries = []
     for part in parts:
         assert isinstance(part.source, Segment)
-        entries.append(entry_of(folder, part.source.facts, part.alive))
+        entries.append(entry_of(depot, part.source.facts, part.alive))
     replaced = sum(dead[len(there) :])
     return Adoption(tuple(entries), schema, sum(facts.rows for facts in taken) - replaced, replaced, sum(dead[: len(there)]))
 

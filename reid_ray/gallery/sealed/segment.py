@@ -24,6 +24,7 @@ from reid_ray.errors import DataError
 from reid_ray.gallery.approximate.accelerator import Accelerator, accelerator_name, write_accelerator
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.items import ID, Items, in_schema, is_filterable
+from reid_ray.gallery.sealed.arrays import mapped_array
 from reid_ray.gallery.sealed.id_lookup import rows_of, sorted_lookup
 from reid_ray.gallery.sealed.postings import Postings
 from reid_ray.gallery.sealed.twins import NO_TWINS, Twins, twin_groups
@@ -40,7 +41,6 @@ VECTORS, TWINS, ITEMS, IDS, PICTURES, OFFSETS, VALUES, ROWS = (
     "postings.npy",
 )
 _ROWS_PER_BATCH = 65_536
-_EMPTY = 128  # bytes of a .npy file without an element
 _REMEDY = "restore it from a snapshot or a copy"
 
 
@@ -132,11 +132,11 @@ class Segment:
             if not path.is_file() or path.stat().st_size != size:
                 raise DataError(f"{path}: is missing or not of the {size} bytes that it was sealed with; {_REMEDY}")
         try:
-            vectors = _mapped(folder / VECTORS)
-            group_N = _mapped(folder / TWINS) if TWINS in facts.files else NO_TWINS.group_N  # format 1 does not tell
+            vectors = mapped_array(folder / VECTORS)
+            group_N = mapped_array(folder / TWINS) if TWINS in facts.files else NO_TWINS.group_N  # format 1 does not tell
             rows = _map_arrow(folder / ITEMS)
-            lookup = _mapped(folder / IDS)
-            starts = np.load(folder / OFFSETS, mmap_mode="r")
+            lookup = mapped_array(folder / IDS)
+            starts = mapped_array(folder / OFFSETS)
             postings = _open_postings(folder)
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise DataError(f"{folder}: is no readable segment ({error}); {_REMEDY}") from None
@@ -225,12 +225,6 @@ def _measured(path: Path) -> tuple[str, int, str]:
         return path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """An array of a file, mapped; an empty one cannot be."""
-    array: np.ndarray = np.load(path, mmap_mode="r") if os.path.getsize(path) > _EMPTY else np.load(path)
-    return array
-
-
 def _write_arrow(path: Path, rows: pa.Table) -> None:
     with pa.OSFile(os.fspath(path), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_table(rows.combine_chunks(), max_chunksize=_ROWS_PER_BATCH)
@@ -260,7 +254,7 @@ def _write_postings(folder: Path, rows: pa.Table) -> None:
 
 
 def _open_postings(folder: Path) -> dict[str, Postings]:
-    row_N = _mapped(folder / ROWS)
+    row_N = mapped_array(folder / ROWS)
     found, tables = {}, []
     with pa.memory_map(os.fspath(folder / VALUES)) as source:
         while source.tell() < source.size():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -43,6 +44,7 @@ class OutputLease:
         self._mutex = threading.Lock()
         self._pointer: Pointer | None = None  # as we last wrote it
         self._version: Mapping[str, str] = {}
+        self._renewed = 0.0  # when the last write of the pointer was asked for, by this machine's clock
         self._over = threading.Event()
         self._beat = threading.Thread()
 
@@ -50,6 +52,22 @@ class OutputLease:
     def held(self) -> bool:
         """Whether this object took the lock and has not given it back."""
         return self._pointer is not None
+
+    @property
+    def pointer(self) -> Pointer:
+        """As this owner wrote it last."""
+        assert self._pointer is not None
+        return self._pointer
+
+    def assure(self) -> None:
+        """Be sure to be the owner at this moment: nobody can have taken it over, for it was renewed lately, or is now.
+
+        Raises:
+            TakenOverError: another run has taken the output over.
+            DataError: the store does not say.
+        """
+        if time.monotonic() - self._renewed > LEASE_S / 2:
+            self.change()
 
     def acquire(self) -> None:
         """Take the lock.
@@ -62,10 +80,11 @@ class OutputLease:
             if found is not None and before.owner is not None and not self._is_dead(before.owner, found):
                 raise written_by_another(self._folder, before.owner)
             mine = replace(before, owner=this_process(self._job), token=uuid.uuid4().hex)
-            data = mine.encoded()
+            data, asked = mine.encoded(), time.monotonic()
             version = self._folder.put_new(POINTER, data) if found is None else self._folder.put_over(POINTER, data, found.version)
             if version is not None:
                 self._refuse_without_conditions(data)
+                self._renewed = asked
                 self._begin(mine, version)
                 return
         raise written_by_another(self._folder, None)
@@ -95,10 +114,11 @@ class OutputLease:
         with self._mutex:
             assert self._pointer is not None
             new = replace(self._pointer, **fields, token=uuid.uuid4().hex)
+            asked = time.monotonic()
             version = self._folder.put_over(POINTER, new.encoded(), self._version)
             if version is None:
                 raise TakenOverError(f"{self._folder}: another run has taken this output over; this one gave no sign of life for long")
-            self._pointer, self._version = new, version
+            self._pointer, self._version, self._renewed = new, version, asked
 
     def release(self) -> None:
         """Give the lock back; nothing if it is not held, or another has taken it over."""

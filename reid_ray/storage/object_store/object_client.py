@@ -101,6 +101,26 @@ class ObjectFolder:
 
         return self._asked("get", name, get)
 
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` of an object.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            DataError: the store does not give them.
+        """
+        import obstore
+
+        def get() -> bytes | None:
+            try:
+                return bytes(obstore.get_range(self._store, name, start=start, end=stop))
+            except FileNotFoundError:
+                return None
+
+        found: bytes | None = self._asked("get", name, get)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "no such object", self.locate(name))
+        return found
+
     def put(self, name: str, data: bytes | Path) -> None:
         """Write an object whole, whatever was there: for a name that nobody else writes.
 

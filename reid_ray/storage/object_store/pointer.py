@@ -29,17 +29,21 @@ class Pointer:
     """What a pointer says.
 
     folder: below the output's address, of the result; None while there is none. job: whose result it is. owner: who writes now, as
-    lock.py describes a process, or None. token: another with every write.
+    lock.py describes a process, or None. token: another with every write. gallery: of a gallery, which has no folder, its generation and
+    its snapshots' manifests by name.
     """
 
     folder: str | None
     job: str | None
     owner: Mapping[str, Any] | None
     token: str
+    gallery: Mapping[str, Any] | None = None
 
     def encoded(self) -> bytes:
         """The object's bytes."""
         fields = {"folder": self.folder, "job": self.job, "owner": self.owner, "token": self.token}
+        if self.gallery is not None:
+            fields["gallery"] = self.gallery
         return json.dumps({"made_by": "reid_ray", **numbered("pointer"), **fields}, indent=2).encode()
 
 
@@ -75,7 +79,14 @@ def pointer_in(data: bytes, *, origin: str) -> Pointer | None:
     folder, owner = fields.get("folder"), fields.get("owner")
     if not (folder is None or is_run_folder(folder)):
         return None
-    return Pointer(folder, fields.get("job"), owner if isinstance(owner, dict) else None, str(fields.get("token")))
+    gallery = fields.get("gallery")
+    return Pointer(
+        folder,
+        fields.get("job"),
+        owner if isinstance(owner, dict) else None,
+        str(fields.get("token")),
+        gallery if isinstance(gallery, dict) else None,
+    )
 
 
 def reading_place(location: str) -> str:

@@ -11,11 +11,13 @@ from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
 
 def test_writers_and_searches_beside_each_other_see_whole_writes_and_nobody_erased(tmp_path):
     folder = tmp_path / "gallery"
     create_gallery(folder, dim=DIM, encoder="e", config=GalleryConfig(segment_rows=40, merge_rows=120))
-    acknowledged, erased, faults, over = set(), set(), [], threading.Event()
+    acknowledged, erasing, erased, faults, over = set(), set(), set(), [], threading.Event()
 
     def add(first):
         for number in range(first, first + 60):
@@ -34,7 +36,7 @@ def test_writers_and_searches_beside_each_other_see_whole_writes_and_nobody_eras
                 hit = reader.search(vector_of(number)[None], 1)[0][0]
                 if number in gone and hit.item_id == ids(number)[0]:
                     faults.append(f"{number} was erased and is found")
-                if number not in erased and hit.item_id != ids(number)[0]:
+                if number not in erasing and hit.item_id != ids(number)[0]:
                     faults.append(f"{number} was acknowledged and is not found")
 
     def maintain():

@@ -140,7 +140,7 @@ NEWER = {
     "templates": ("templates.yaml", lambda at: load_templates(at / "templates.yaml")),
     "editor": ("editor/manifest.json", lambda at: open_editor(at / "editor")),
     "gallery": ("gallery/generations/00000004.json", lambda at: GalleryView(at / "gallery")),
-    "receipt": ("gallery/receipts/letter.json", lambda at: read_receipt(at / "gallery" / "receipts", "letter")),
+    "receipt": ("gallery/receipts/letter.json", lambda at: read_receipt(at / "gallery", "letter")),
     "ledger": (".caption.ledger/format.json", lambda at: opened(at / "caption")),
 }
 
