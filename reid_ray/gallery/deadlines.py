@@ -32,7 +32,7 @@ class ErasureTimer:
         carry_out: has it carried out.
         share: of an erasure's time after which it is due.
         gallery: what lines about it call the gallery.
-        look_s: how often `erasures` is asked at least, seconds; `wake` has it asked at once.
+        look_s: how often `erasures` is asked at least, seconds (60); `wake` has it asked at once.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class ErasureTimer:
         *,
         share: float,
         gallery: object,
-        look_s: float = _LOOK_S,
+        look_s: float | None = None,
     ) -> None:
         self._erasures, self._carry_out, self._share = erasures, carry_out, share
-        self._gallery, self._look_s = gallery, look_s
+        self._gallery, self._look_s = gallery, look_s or _LOOK_S
         self._woken, self._over = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="gallery-erasures", daemon=True)
         self._thread.start()

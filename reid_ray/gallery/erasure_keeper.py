@@ -26,5 +26,5 @@ def keep_deadlines(view: GalleryView) -> ErasureTimer:
             pass  # whoever opens it carries out what is due
 
     hours = view.manifest.config.erase_within_hours
-    look_s = max(0.1, min(60.0, 3600 * hours * (1 - READER_SHARE) / 5))
+    look_s = max(0.1, min(60.0, 3600 * hours / 100))  # who asks may be another process
     return ErasureTimer(waiting, carry_out, share=READER_SHARE, gallery=view.folder, look_s=look_s)

@@ -5,15 +5,24 @@ import time
 import pytest
 from gallery_to_kill import DIM, ids, remnants, table
 
-from reid_ray.gallery import deadlines
+from reid_ray.gallery import deadlines, erasure_keeper, gallery_writer
 from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.deadlines import READER_SHARE, WRITER_SHARE, is_due
 from reid_ray.gallery.erasure import read_receipt
 from reid_ray.gallery.erasure_keeper import keep_deadlines
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.manifest import Erasure
 from reid_ray.storage.lock import OutputLock
 
-TERM_S = 1.5
+TERM_S, FIRST_S = 20.0, 1.0  # the time that an erasure has, and when it is begun here, so that a busy machine is in time
+
+
+@pytest.fixture(autouse=True)
+def early(monkeypatch):
+    monkeypatch.setattr(gallery_writer, "WRITER_SHARE", FIRST_S / TERM_S)
+    monkeypatch.setattr(erasure_keeper, "READER_SHARE", 1.2 * FIRST_S / TERM_S)
+    monkeypatch.setattr(deadlines, "_LOOK_S", 0.1)
 
 
 @pytest.fixture
@@ -43,6 +52,12 @@ def carried_out_within(folder, seconds):
     return False
 
 
+@pytest.mark.parametrize(("age", "share", "due"), [(0.89, WRITER_SHARE, False), (0.91, WRITER_SHARE, True), (0.91, READER_SHARE, False)])
+def test_a_writer_begins_when_nine_tenths_of_the_time_are_over_and_a_reader_later(age, share, due):
+    now = time.time()
+    assert is_due(Erasure("one", (), asked=now - 1000 * age, deadline=now + 1000 * (1 - age)), share) is due
+
+
 def test_an_open_writer_carries_an_erasure_out_before_its_deadline(folder):
     with GalleryWriter(folder) as writer:
         writer.erase(ids(2, 4), request="one")
@@ -54,7 +69,7 @@ def test_an_open_writer_carries_an_erasure_out_before_its_deadline(folder):
 
 def test_whoever_opens_a_gallery_for_writing_carries_out_what_is_due(folder):
     erase(folder)
-    time.sleep(TERM_S)
+    time.sleep(FIRST_S)
     GalleryView(folder)
     assert remnants(folder, {2, 4}), "reading changes nothing"
     GalleryWriter(folder).close()
@@ -78,7 +93,7 @@ def test_a_reader_that_may_not_write_says_so_and_tries_again(folder, monkeypatch
     other = OutputLock(folder, "gallery")
     other.acquire()
     keeper = keep_deadlines(GalleryView(folder))
-    time.sleep(TERM_S + 0.2)
+    time.sleep(2 * FIRST_S)
     assert remnants(folder, {2, 4})
     assert str(folder) in capsys.readouterr().out
     other.release()

@@ -11,7 +11,7 @@ from store_kills import Killer
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.depot import store_depot
-from reid_ray.gallery.depot.depot import depot_of
+from reid_ray.gallery.depot.protocol import depot_of
 from reid_ray.gallery.erasure import read_receipt
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery

@@ -24,6 +24,7 @@ def test_writers_and_searches_beside_each_other_see_whole_writes_and_nobody_eras
             writer.add(table(number), encoder="e")
             acknowledged.add(number)
             if number % 10 == 9:
+                erasing.add(number)  # it may be hidden from here on, and is so once `erase` has returned
                 writer.erase(ids(number))
                 erased.add(number)
 
