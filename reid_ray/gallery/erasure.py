@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from reid_ray.errors import DataError
-from reid_ray.gallery.depot.protocol import Depot, depot_of
+from reid_ray.gallery.depot.interface import Depot, depot_of
 from reid_ray.gallery.gallery_view import GalleryView, LivePart, alive_rows
 from reid_ray.gallery.generations import entry_of, living_batches, new_segment
 from reid_ray.gallery.manifest import RECEIPTS, Erasure, Manifest, SegmentEntry

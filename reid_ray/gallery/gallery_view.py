@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.buffer import Buffer
+from reid_ray.gallery.depot.interface import Depot, depot_of
 from reid_ray.gallery.depot.journal import LogRecord
-from reid_ray.gallery.depot.protocol import Depot, depot_of
 from reid_ray.gallery.exact_top import Place
 from reid_ray.gallery.items import ID, THUMBNAIL, VECTOR, Items, as_dict, merged_schema
 from reid_ray.gallery.manifest import DEAD, Erasure, Manifest

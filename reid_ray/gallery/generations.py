@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from reid_ray.errors import DataError
-from reid_ray.gallery.depot.protocol import Depot
+from reid_ray.gallery.depot.interface import Depot
 from reid_ray.gallery.gallery_view import LivePart
 from reid_ray.gallery.items import Items
 from reid_ray.gallery.manifest import DEAD, Manifest, SegmentEntry

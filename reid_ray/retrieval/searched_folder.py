@@ -17,7 +17,7 @@ import numpy as np
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.deadlines import ErasureTimer
-from reid_ray.gallery.depot.protocol import depot_of
+from reid_ray.gallery.depot.interface import depot_of
 from reid_ray.gallery.erasure_keeper import keep_deadlines
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.model.encoder import Encoder

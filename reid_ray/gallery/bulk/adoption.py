@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from reid_ray.gallery.bulk.sealed_piece import SealedPiece
-from reid_ray.gallery.depot.protocol import Depot
+from reid_ray.gallery.depot.interface import Depot
 from reid_ray.gallery.gallery_view import GalleryView, LivePart
 from reid_ray.gallery.generations import entry_of
 from reid_ray.gallery.items import ID, merged_schema

@@ -1,6 +1,6 @@
 """Where a gallery lies: a folder, or an object store of which each machine keeps a copy of the segments that it opened.
 
-protocol.py      the interface, and which of the two an address means
+interface.py     the interface, and which of the two an address means
 journal.py       the log's frames, and group commit at its end
 folder_depot.py  a folder: files, fsync, a lock beside it
 store_depot.py   an object store: conditional puts, a lease, one object for each group commit

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from refusals import refused
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
@@ -70,11 +71,11 @@ def test_a_service_over_a_gallery_sees_what_is_written_and_loses_what_is_erased(
 
 def test_what_does_not_fit_is_refused_before_a_replica_starts(gallery):
     refuse_unfit(str(gallery), dim=DIM, fingerprint="e", include_synthetic=False)
-    with pytest.raises(DataError, match="encoder"):
+    with refused(DataError, "encoder"):
         refuse_unfit(str(gallery), dim=DIM, fingerprint="f")
-    with pytest.raises(ConfigError, match="encoder"):
+    with refused(ConfigError, "encoder"):
         encoder_of(str(gallery), None)
     with GalleryWriter(gallery) as writer:
         writer.add(rows(0, 1).append_column("synthetic", [[True]]), encoder="e")
-    with pytest.raises(DataError, match="include_synthetic"):
+    with refused(DataError, "include_synthetic"):
         refuse_unfit(str(gallery), dim=DIM, fingerprint="e", include_synthetic=False)
