@@ -179,6 +179,8 @@ def _captioner(model: str, folder: str, *, graphs_only: bool, apart: bool = Fals
     section |= {"model": model, "instructions": ["static"], "limits": LIMITS}
     section["sampling"]["max_tokens"] = LONGEST
     section["pool"] |= {"replicas": 1, "max_replicas": None}
+    if json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))["text_config"]["hidden_size"] < 1024:
+        section["engine"] |= {"gpu_memory_utilization": 0.2}  # to be tried beside something else
     if not _gpus():
         section["pool"] |= {"num_gpus": 0, "num_cpus": 1}
         section["engine"] |= {"dtype": "float32", "enforce_eager": True, "kv_cache_mb": 64}
