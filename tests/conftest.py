@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import shutil
 import sys
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,6 +31,27 @@ if AT_START.name not in os.environ.get("PYTHONPATH", ""):
 PROPERTIES = "properties"
 # Files whose tests ask for `engines`.
 SHARE_ENGINES = ("tests/ray/test_engine.py", "tests/ray/test_tiny_mllm.py", "tests/ray/test_tune.py")
+# What Ray's workers have imported when they begin, by what they are, and the variables that our code sets before an import of vLLM.
+IMPORTS = {
+    "worker": [
+        "ray.data",
+        "ray.train.torch",
+        "torchvision.transforms.v2",
+        "transformers.models.clip.modeling_clip",
+        "transformers.models.auto.processing_auto",
+        "deepspeed",
+        "peft",
+    ],
+    "engine": [
+        "ray.data",
+        "torchvision",
+        "vllm.entrypoints.llm",
+        "vllm.v1.worker.gpu_model_runner",
+        "vllm.model_executor.model_loader",
+        "timm.data",
+    ],
+}
+BEFORE_IMPORTS = {"worker": {}, "engine": {"VLLM_LOGGING_CONFIG_PATH": str(ROOT / "reid_ray" / "assets" / "vllm_logging.json")}}
 # Temporary folders of tests lie in memory where it has the room: outputs are flushed to the disk file by file, and a test that kills a
 # process before each of a commit's calls waits for a disk some thousand times. What a dead process has written is the same on both.
 MEMORY, ROOM = Path("/dev/shm"), 6 << 30
@@ -43,6 +66,22 @@ def pytest_configure(config):
         os.environ["TEST_EXAMPLES_TIMES"] = "20"
     if config.getoption("--soak") is None and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    if config.getoption("--soak") is None and not hasattr(config, "workerinput"):
+        _start_ray_workers_warm(config)
+
+
+def _start_ray_workers_warm(config):
+    """Ray's workers fork from processes that have imported much already (shared/at_start/warm_workers.py).
+
+    Not where the variable is there, empty, and not beside a GPU, whose driver does not survive a fork.
+    """
+    if "REID_RAY_WARM_WORKERS" in os.environ or Path("/dev/nvidiactl").exists():
+        return
+    folder = Path(tempfile.mkdtemp(prefix="warm-", dir="/tmp"))  # a socket's path is short
+    settings = folder / "settings.json"
+    settings.write_text(json.dumps({"owner": os.getpid(), "imports": IMPORTS, "variables": BEFORE_IMPORTS}))
+    os.environ["REID_RAY_WARM_WORKERS"] = str(settings)
+    config.add_cleanup(lambda: shutil.rmtree(folder))
 
 
 @pytest.hookimpl(trylast=True)

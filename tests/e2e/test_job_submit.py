@@ -40,6 +40,7 @@ def cluster(tmp_path_factory):
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
     environment["REID_RAY_LOGS"] = str(tmp_path_factory.mktemp("logs"))
     environment["PATH"] = f"{RAY.parent}{os.pathsep}{environment['PATH']}"  # the entrypoint's python is the environment's, as on a node
+    environment["REID_RAY_WARM_WORKERS"] = ""  # workers start as Ray starts them
     environment.pop("RAY_ADDRESS", None)
     log = (tmp_path_factory.mktemp("head") / "head.log").open("w+")
     options = {

@@ -263,7 +263,8 @@ def test_a_killed_driver_loses_only_what_was_in_its_engines_hands(local_ray, tmp
         "shared": str(Path(__file__).parents[1] / "shared"),
         "overrides": overrides,
     }
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER.format(**places)], start_new_session=True)
+    cold = {**os.environ, "REID_RAY_WARM_WORKERS": ""}  # the stages are the driver's own processes
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER.format(**places)], env=cold, start_new_session=True)
     blocks = tmp_path / ".out.ledger" / "rows"
     while len(list(blocks.glob("block-*"))) < 5:
         assert driver.poll() is None

@@ -24,7 +24,7 @@ def worker(context, paths, tmp_path):
     words = [str(tmp_path / "worker.py"), "--node-ip-address=192.0.2.1", "--webui=", "two words $HOME", "--language=PYTHON"]
     words += [] if context is None else [f"--serialized-runtime-env-context={json.dumps(context)}"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONPROFILEIMPORTTIME": "1"}
-    environment["RAY_CLIENT_MODE"] = "0"  # which an import of Ray sets
+    environment |= {"RAY_CLIENT_MODE": "0", "REID_RAY_WARM_WORKERS": ""}  # an import of Ray sets the first
     done = subprocess.run([sys.executable, SETUP, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     command, python, variables, folder = json.loads(done.stdout)
     imports = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
@@ -46,6 +46,30 @@ def test_a_worker_of_ray_finds_what_it_finds_without_our_short_cut(root, tmp_pat
     found, times = worker(context, [str(root / AT_START)], tmp_path)
     assert found == expected
     assert (once, times) == (1, imports)
+
+
+@pytest.mark.parametrize("script", [SETUP, None], ids=["by Ray's set-up", "at once"])
+def test_a_worker_that_is_forked_finds_what_one_finds_that_is_started(root, tmp_path, script):
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"owner": os.getpid(), "imports": {"worker": ["numpy"]}, "variables": {"worker": {}}}))
+    workers = tmp_path / "ray" / "_private" / "workers"
+    workers.mkdir(parents=True)
+    (workers / "default_worker.py").write_text(f"{SAY}\nprint(sys.path, 'numpy' in sys.modules, os.getppid())\nsys.exit(3)")
+    command = [sys.executable, *([script] if script else []), str(workers / "default_worker.py"), "two words $HOME"]
+    command += ["--language=PYTHON"] if script else []
+
+    def said(**variables):
+        environment = {**os.environ, "PYTHONPATH": str(root / AT_START), "REID_RAY_WARM_WORKERS": "", **variables}
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (3, "")
+        found, (path, imported, parent) = done.stdout.splitlines()[0], done.stdout.splitlines()[1].rsplit(" ", 2)
+        return [*json.loads(found)[:2], {**json.loads(found)[2], "REID_RAY_WARM_WORKERS": ""}, path], imported, int(parent)
+
+    expected, imported, parent = said()
+    forks = [said(REID_RAY_WARM_WORKERS=str(settings)) for _ in range(2)]
+    assert [fork[0] for fork in forks] == [expected, expected]
+    assert (imported, {fork[1] for fork in forks}) == ("False", {"True"})
+    assert parent == os.getpid() != forks[0][2] == forks[1][2]
 
 
 LIST = """

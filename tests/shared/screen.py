@@ -30,7 +30,8 @@ def run_on(kind, script, *arguments, folder, cwd=None, timeout=600):
     """Run a Python script with arguments: kind "terminal" gives it one as its standard output and error, kind "file" a file."""
     record, logs = folder / "record", folder / "logs"
     command = [sys.executable, RECORDED, record, script, *arguments]
-    options = {"env": {**os.environ, "REID_RAY_LOGS": str(logs)}, "cwd": cwd, "stdin": subprocess.DEVNULL}
+    own = {"REID_RAY_LOGS": str(logs), "REID_RAY_WARM_WORKERS": ""}  # what libraries say as they are imported is to be seen too
+    options = {"env": {**os.environ, **own}, "cwd": cwd, "stdin": subprocess.DEVNULL}
     if kind == "terminal":
         code, seen = _on_terminal(command, timeout, options)
     else:

@@ -10,6 +10,8 @@ import json
 import os
 import sys
 
+from warm_workers import become_fork
+
 CONTEXT, LANGUAGE = "--serialized-runtime-env-context=", "--language="
 
 
@@ -23,4 +25,6 @@ def become_worker(script: str, *words: str) -> None:
     if context or any("$" in value for value in variables.values()):
         return
     left = [word for word in words if not word.startswith((CONTEXT, LANGUAGE))]
-    os.execve(python, [python, *left], {**os.environ, **variables})
+    command, environment = [python, *left], {**os.environ, **variables}
+    become_fork(command, environment)
+    os.execve(python, command, environment)

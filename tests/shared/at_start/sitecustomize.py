@@ -15,6 +15,10 @@ if len(sys.orig_argv) > 1 and sys.orig_argv[1].endswith("/ray/_private/workers/s
     from ray_worker import become_worker
 
     become_worker(*sys.orig_argv[1:])
+elif len(sys.orig_argv) > 1 and sys.orig_argv[1].endswith("/ray/_private/workers/default_worker.py"):
+    from warm_workers import become_fork
+
+    become_fork(sys.orig_argv, dict(os.environ))
 
 import kept_lists  # noqa: E402, F401 - it lies beside this file
 
