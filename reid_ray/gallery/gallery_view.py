@@ -7,7 +7,7 @@ all. Where it lies is depot/'s; writing is gallery_writer.py's.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,18 @@ import pyarrow as pa
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.buffer import Buffer
+from reid_ray.gallery.depot.added_items import items_of_record
+from reid_ray.gallery.depot.dead_rows import alive_rows
 from reid_ray.gallery.depot.interface import Depot, depot_of
 from reid_ray.gallery.depot.journal import LogRecord
 from reid_ray.gallery.exact_top import Place
-from reid_ray.gallery.items import ID, THUMBNAIL, VECTOR, Items, as_dict, merged_schema
-from reid_ray.gallery.manifest import DEAD, Erasure, Manifest
+from reid_ray.gallery.items import ID, Items, as_dict, merged_schema
+from reid_ray.gallery.manifest import Erasure, Manifest
 from reid_ray.gallery.nearest.best_of_parts import Searched, best_of_parts
-from reid_ray.gallery.sealed.arrays import array_of_bytes
 from reid_ray.gallery.sealed.id_lookup import id_hashes
 from reid_ray.gallery.sealed.postings import Filter, Postings, parsed_filter, passing_rows, value_counts
 from reid_ray.gallery.sealed.segment import Segment
+from reid_ray.gallery.shards.share import WHOLE, Position, Share
 
 _TRIES = 20  # a generation that is swapped away while it is opened is looked for again
 
@@ -82,14 +84,15 @@ class GalleryView:
     Args:
         folder: the gallery's folder or address.
         depot: where it lies, if that is open already.
+        share: the part of it that is opened; what the log deletes is heeded in every part.
 
     Raises:
         DataError: no gallery is there, or a damaged one.
     """
 
-    def __init__(self, folder: str | Path, *, depot: Depot | None = None) -> None:
-        self.folder = folder
-        self.depot = depot or depot_of(folder)
+    def __init__(self, folder: str | Path, *, depot: Depot | None = None, share: Share = WHOLE) -> None:
+        self.folder, self._share = folder, share
+        self.depot = depot or depot_of(folder, private=share != WHOLE)
         self._lock = threading.RLock()
         self._looking = threading.Lock()
         self.manifest: Manifest
@@ -109,16 +112,28 @@ class GalleryView:
         with self._lock:
             return sum(int(np.count_nonzero(part.alive[: len(part.source)])) for part in self.parts())
 
-    def refresh(self) -> None:
-        """See what was written since: frames of the log, or a newer generation, which is opened beside the searches."""
+    @property
+    def position(self) -> Position:
+        """How far it has read."""
+        with self._lock:
+            return Position(self.generation, self.log_frames)
+
+    def refresh(self, until: Position | None = None) -> None:
+        """See what was written since: frames of the log, or a newer generation, which is opened beside the searches.
+
+        Args:
+            until: read no further than this; of a generation that is gone the newest one takes the place, as it began.
+        """
         with self._looking:
+            if until is not None and self.position >= until:
+                return
             if self.depot.current() == self._name:
                 try:
-                    self._replay()
+                    self._replay(until)
                     return
                 except FileNotFoundError:
                     pass  # the log of a generation that was swapped away this moment
-            self._open_newest()
+            self._open_newest(until)
 
     def search(
         self,
@@ -260,10 +275,12 @@ class GalleryView:
 
     def _add(self, items: Items) -> None:
         self._kill(items.ids())
+        self.schema = merged_schema(self.schema, items.rows.schema, origin=str(self.folder))
+        if not self._share.holds_log:
+            return
         buffer = self._buffer.source
         assert isinstance(buffer, Buffer)
         buffer.add(items)
-        self.schema = merged_schema(self.schema, items.rows.schema, origin=str(self.folder))
         if len(self._buffer.alive) < len(buffer):
             grown = np.zeros(max(2 * len(self._buffer.alive), len(buffer)), np.bool_)
             grown[: len(self._buffer.alive)] = self._buffer.alive
@@ -325,11 +342,11 @@ class GalleryView:
         known = as_dict(part.rows(), row)
         return {name: known.get(name) for name in self.schema.names}
 
-    def _open_newest(self) -> None:
+    def _open_newest(self, until: Position | None = None) -> None:
         for _ in range(_TRIES):
             name = self.depot.current()
             try:
-                self._open(name)
+                self._open(name, until)
                 return
             except FileNotFoundError as error:
                 gone = error
@@ -338,11 +355,13 @@ class GalleryView:
                     raise
         raise DataError(f"{self.folder}: {gone} is missing, although {name} names it; restore the gallery from a snapshot or a copy")
 
-    def _open(self, name: str) -> None:
+    def _open(self, name: str, until: Position | None) -> None:
         manifest = self.depot.manifest(name)
         known = {part.source.facts.name: part.source for part in self._segments if isinstance(part.source, Segment)}
         parts = []
-        for entry in manifest.segments:
+        held = self._share.holds([entry.facts.rows for entry in manifest.segments])
+        entries = [entry for entry, is_held in zip(manifest.segments, held, strict=True) if is_held]
+        for entry in entries:
             segment = known.get(entry.facts.name) or Segment.open(self.depot.segment(entry.facts), entry.facts)
             parts.append(LivePart(segment, alive_rows(self.depot, entry.dead, entry.facts.rows)))
         frames = list(self.depot.records(manifest.log, 0, 0))
@@ -351,12 +370,16 @@ class GalleryView:
             self._name, self.manifest, self.schema, self.erasures = name, manifest, manifest.schema, list(manifest.erasures)
             self._segments, self._buffer = parts, LivePart(Buffer(manifest.dim), np.zeros(0, np.bool_))
             self.log_position = self.log_frames = 0
-            for frame, position in frames:
-                self._take(frame, position)
-        self.depot.keep_here({entry.facts.name for entry in manifest.segments})
+            self._take_all(frames, until)
+        self.depot.keep_here({entry.facts.name for entry in entries})
 
-    def _replay(self) -> None:
-        for frame, position in self.depot.records(self.manifest.log, self.log_position, self.log_frames):
+    def _replay(self, until: Position | None) -> None:
+        self._take_all(self.depot.records(self.manifest.log, self.log_position, self.log_frames), until)
+
+    def _take_all(self, frames: Iterable[tuple[LogRecord | None, int]], until: Position | None) -> None:
+        for frame, position in frames:
+            if until is not None and (self.manifest.number, self.log_frames) >= until:
+                return
             self._take(frame, position)
 
     def _take(self, frame: LogRecord | None, position: int) -> None:
@@ -364,34 +387,6 @@ class GalleryView:
             self.log_position = position
         else:
             self.apply(frame, position)
-
-
-def alive_rows(depot: Depot, dead: str | None, rows: int) -> np.ndarray:
-    """Which rows of a segment live: bool [N].
-
-    Raises:
-        FileNotFoundError: the file is gone: there is a newer generation.
-        DataError: it does not fit the segment.
-    """
-    if dead is None:
-        return np.ones(rows, np.bool_)
-    packed = array_of_bytes(depot.read(f"{DEAD}/{dead}"))
-    if len(packed) != (rows + 7) // 8:
-        raise DataError(f"{depot}/{DEAD}/{dead}: does not fit a segment of {rows} items; restore the gallery from a snapshot or a copy")
-    return ~np.unpackbits(packed, count=rows, bitorder="little").astype(np.bool_)
-
-
-def record_of_items(items: Items) -> LogRecord:
-    """The frame that adds items."""
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(items.vectors.reshape(-1)), items.vectors.shape[1])
-    return LogRecord({"op": "add"}, items.rows.append_column(VECTOR, vectors).append_column(THUMBNAIL, items.thumbnails))
-
-
-def items_of_record(table: pa.Table) -> Items:
-    """The items of a frame that adds some."""
-    array = table[VECTOR].combine_chunks()
-    vectors = array.flatten().to_numpy().reshape(len(array), -1)
-    return Items(vectors, table.drop_columns([VECTOR, THUMBNAIL]), table[THUMBNAIL].combine_chunks())
 
 
 def _ended(score_K: np.ndarray, threshold: float | None) -> bool:

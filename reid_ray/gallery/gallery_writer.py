@@ -24,12 +24,14 @@ from reid_ray.gallery.bulk.adoption import Adoption, adopted
 from reid_ray.gallery.bulk.sealed_piece import PIECES, SealedPiece, drop_pieces
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.deadlines import WRITER_SHARE, ErasureTimer, is_due
+from reid_ray.gallery.depot.added_items import record_of_items
+from reid_ray.gallery.depot.dead_rows import entry_of
 from reid_ray.gallery.depot.interface import depot_of
 from reid_ray.gallery.depot.journal import Journal, LogRecord
 from reid_ray.gallery.erasure import rewritten_without, write_receipts
-from reid_ray.gallery.gallery_view import GalleryView, LivePart, record_of_items
+from reid_ray.gallery.gallery_view import GalleryView, LivePart
 from reid_ray.gallery.gate import Gate
-from reid_ray.gallery.generations import entry_of, living_batches, new_segment
+from reid_ray.gallery.generations import living_batches, new_segment
 from reid_ray.gallery.items import ADDED, BASE, ID, checked_items, merged_schema
 from reid_ray.gallery.manifest import Erasure, Manifest, SegmentEntry
 from reid_ray.gallery.sealed.segment import Segment

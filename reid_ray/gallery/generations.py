@@ -7,9 +7,7 @@ is next opened for writing. Where that lies is depot/'s; who may write is galler
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from io import BytesIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +16,7 @@ from reid_ray.errors import DataError
 from reid_ray.gallery.depot.interface import Depot
 from reid_ray.gallery.gallery_view import LivePart
 from reid_ray.gallery.items import Items
-from reid_ray.gallery.manifest import DEAD, Manifest, SegmentEntry
+from reid_ray.gallery.manifest import Manifest
 from reid_ray.gallery.sealed.segment import Segment, SegmentFacts, write_segment
 
 _BATCH_ROWS = 8_192
@@ -40,17 +38,6 @@ def new_segment(depot: Depot, batches: Iterable[Items], rows: int, manifest: Man
     segment.close()
     depot.keep_segment(facts)
     return facts
-
-
-def entry_of(depot: Depot, facts: SegmentFacts, alive_N: np.ndarray) -> SegmentEntry:
-    """A segment with its dead rows, these kept."""
-    if alive_N.all():
-        return SegmentEntry(facts, None)
-    name = f"{facts.name}-{uuid.uuid4().hex[:8]}.npy"
-    file = BytesIO()
-    np.save(file, np.packbits(~alive_N, bitorder="little"))
-    depot.write(f"{DEAD}/{name}", file.getvalue())
-    return SegmentEntry(facts, name)
 
 
 def living_batches(parts: Sequence[LivePart], rows: Sequence[np.ndarray]) -> Iterator[Items]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reid_ray.errors import DataError
+from reid_ray.gallery.depot.dead_rows import alive_rows
 from reid_ray.gallery.depot.interface import depot_of
-from reid_ray.gallery.gallery_view import alive_rows
 from reid_ray.gallery.sealed.segment import Segment
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from reid_ray.gallery.bulk.sealed_piece import SealedPiece
+from reid_ray.gallery.depot.dead_rows import entry_of
 from reid_ray.gallery.depot.interface import Depot
 from reid_ray.gallery.gallery_view import GalleryView, LivePart
-from reid_ray.gallery.generations import entry_of
 from reid_ray.gallery.items import ID, merged_schema
 from reid_ray.gallery.manifest import SEGMENTS, SegmentEntry
 from reid_ray.gallery.sealed.segment import Segment

@@ -52,10 +52,21 @@ class LogRecord:
         return cls(json.loads(data[4 : 4 + length]), pa.ipc.open_stream(pa.py_buffer(rest)).read_all() if len(rest) else None)
 
 
-def read_records(file: BinaryIO, number: int) -> Iterator[tuple[LogRecord, int]]:
-    """(frame, bytes of it) of each whole frame from where `file` is on, the first of them of that number; a torn one ends it."""
+def first_number(frames: bytes) -> int:
+    """The number of the first of some frames; 0 of none."""
+    return int(_HEAD.unpack_from(frames)[3]) if len(frames) >= _HEAD.size else 0
+
+
+def read_records(file: BinaryIO, number: int | None = None) -> Iterator[tuple[LogRecord, int]]:
+    """(frame, bytes of it) of each whole frame from where `file` is on; a torn one ends it, and one out of order.
+
+    Args:
+        file: of frames.
+        number: of the first one; None takes what it has.
+    """
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         mark, length, check, found = _HEAD.unpack(head)
+        number = found if number is None else number
         if mark != _MARK or length > _LONGEST or found != number:
             return
         data = file.read(length)

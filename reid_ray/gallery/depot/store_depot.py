@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.errors import DataError
-from reid_ray.gallery.depot.journal import LogRecord, read_records
+from reid_ray.gallery.depot.journal import LogRecord, first_number, read_records
 from reid_ray.gallery.depot.segment_copies import open_copies
 from reid_ray.gallery.manifest import (
     GENERATIONS,
@@ -125,19 +125,22 @@ class StoreDepot:
         return place
 
     def records(self, log: str, position: int, number: int) -> Iterator[tuple[LogRecord | None, int]]:
-        """As Depot; a position is a number of objects."""
+        """As Depot; a position is a number of objects, and within one that of the object, whose frames before `number` are passed over."""
         for data in self._log_objects(log, position):
-            position += 1
-            file, size, last = BytesIO(data), len(self._me), None
+            file, size = BytesIO(data), len(self._me)
             file.seek(size)
-            for record, length in read_records(file, number):
-                number, size = number + 1, size + length
-                if last is not None:
-                    yield last, position
-                last = record
-            if size != len(data):
-                raise DataError(f"{self._log_name(log, position - 1)}: is damaged; restore the gallery from a snapshot or a copy")
-            yield last, position
+            frames = []
+            for frame, length in read_records(file):
+                frames.append(frame)
+                size += length
+            first = first_number(data[len(self._me) :])
+            if size != len(data) or first > number:
+                raise DataError(f"{self._log_name(log, position)}: is damaged; restore the gallery from a snapshot or a copy")
+            position += 1
+            left = frames[number - first :] if frames else []
+            number += len(left)
+            yield from ((frame, position - 1) for frame in left[:-1])
+            yield (left[-1] if left else None), position
 
     def confirm(self, name: str) -> None:
         """As Depot."""

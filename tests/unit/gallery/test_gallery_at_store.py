@@ -11,10 +11,13 @@ from store_kills import Killer
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.depot import store_depot
+from reid_ray.gallery.depot.added_items import record_of_items
 from reid_ray.gallery.depot.interface import depot_of
 from reid_ray.gallery.erasure import read_receipt
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.items import checked_items
+from reid_ray.gallery.shards.share import Position
 from reid_ray.gallery.verification import faults_of
 from reid_ray.storage.object_store import lease as leases
 from reid_ray.storage.object_store import object_client
@@ -182,3 +185,20 @@ def test_a_write_is_one_request_and_a_look_two(s3):
         reader.refresh()
         assert s3.requests["GET"] == 5  # CURRENT and the log's next object; once the write itself
         assert reader.search(vector_of(1)[None], 1)[0][0].item_id == ids(1)[0]
+
+
+def test_what_one_group_commit_wrote_is_read_frame_by_frame_where_a_reader_is_to_stop_within_it(s3):
+    address = s3.address("frames/gallery")
+    create_gallery(address, dim=DIM, encoder="e")
+    whole, stopping = GalleryView(address), GalleryView(address)
+    frames = [record_of_items(checked_items(table(number), origin="", dim=DIM)).packed(number) for number in range(5)]
+    depot = depot_of(address)
+    depot.acquire()
+    depot.log_end(whole.manifest.log, 0).append(frames[:4])
+    depot.log_end(whole.manifest.log, 1).append(frames[4:])
+    depot.release()
+    whole.refresh()
+    assert living(whole) == set(range(5))
+    for count in (1, 1, 3, 4, 5):
+        stopping.refresh(Position(1, count))
+        assert living(stopping) == set(range(count))
