@@ -1,20 +1,26 @@
-"""Where a machine keeps its copies of a store's segments: for one process alone, or for all readers of the machine where somebody said so.
+"""Where a machine keeps its copies of a store's segments: shared by its readers, and gone with the last of them.
 
-A folder of TMPDIR that this user alone can read goes with the process, or when the next one finds it dead. With REID_RAY_GALLERY_COPIES, a
-folder's path, copies are shared and outlast their readers: the next reader removes what its generation does not hold.
+A folder in TMPDIR that this user alone can read, named after the gallery. Who reads holds its lock; the last one removes it, and what
+killed readers left, the next one of any gallery. With REID_RAY_GALLERY_COPIES, a folder's path, copies lie there and outlast their readers.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from reid_ray.errors import DataError
 from reid_ray.scratch import scratch_folder
 
 VARIABLE = "REID_RAY_GALLERY_COPIES"
+_PREFIX, _LOCK = "reid-ray-copies-", "lock"
 
 
 @contextmanager
@@ -23,13 +29,61 @@ def open_copies(address: str, *, private: bool) -> Iterator[Path]:
 
     Args:
         address: the gallery's.
-        private: not shared with anybody: a writer's, or where what lies at the store is what is looked at.
+        private: not shared with anybody: a writer's, a share's, or where what lies at the store is what is looked at.
+
+    Raises:
+        DataError: the folder is another user's.
     """
-    shared = os.environ.get(VARIABLE)
-    if private or not shared:
+    if private:
         with scratch_folder() as folder:
             yield folder
         return
-    folder = Path(shared) / hashlib.sha256(address.encode()).hexdigest()[:16]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    yield folder
+    name = hashlib.sha256(address.encode()).hexdigest()[:16]
+    if chosen := os.environ.get(VARIABLE):
+        folder = Path(chosen) / name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        yield folder
+        return
+    _remove_unused()
+    home = Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getuid()}-{name}"
+    lock = _locked(home)
+    try:
+        content = home / "content"
+        content.mkdir(exist_ok=True)
+        yield content
+    finally:
+        os.close(lock)
+        _remove_if_unused(home)
+
+
+def _locked(home: Path) -> int:
+    """Hold the lock of a folder that is there, together with its other readers; the descriptor."""
+    while True:
+        with suppress(FileExistsError):
+            os.mkdir(home, 0o700)
+        try:
+            state = os.lstat(home)
+            if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+                raise DataError(f"{home}: is no folder of this user, but copies of the gallery would lie there; set TMPDIR, or {VARIABLE}")
+            lock = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:  # removed this moment
+            continue
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(home / _LOCK)):
+                return lock
+        os.close(lock)  # the last reader before us removed it meanwhile
+
+
+def _remove_unused() -> None:
+    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}{os.getuid()}-*"):
+        _remove_if_unused(home)
+
+
+def _remove_if_unused(home: Path) -> None:
+    try:
+        with (home / _LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(home, ignore_errors=True)
+    except OSError:  # somebody reads there, or it is gone
+        return

@@ -66,10 +66,20 @@ class ShardedView:
         with self._moving, self._gate.exclusive():
             self._together()
 
-    def search(self, query_QD: np.ndarray, k: int, **named: Any) -> Answered:
+    def search(
+        self,
+        query_QD: np.ndarray,
+        k: int,
+        *,
+        where: Mapping[str, Any] | None = None,
+        without: Sequence[str] = (),
+        threshold: float | None = None,
+        one_per: str | None = None,
+        exact: bool = False,
+    ) -> Answered:
         """As GalleryView.search: hits [Q][K], and which shares they lack."""
-        found = self._asked("search", query_QD, k, **named)
-        one_per = named.get("one_per")
+        options = {"where": where, "without": without, "threshold": threshold, "one_per": one_per, "exact": exact}
+        found = self._asked("search", query_QD, k, **options)
         parts = [each for each in found.value if each is not None]
         hits = [best_hits([part[query] for part in parts], k, one_per=one_per) for query in range(len(query_QD))]
         return Answered(hits, found.missing)

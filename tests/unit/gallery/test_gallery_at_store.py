@@ -146,6 +146,8 @@ def test_segments_are_fetched_once_verified_and_leave_with_whom_they_hold(s3, tm
     data[-1] ^= 1
     ObjectFolder(address).put(name, bytes(data))
     assert [fault for fault in faults_of(address) if name in fault]
+    one.close()
+    two.close()
     with refused(DataError, name):
         GalleryView(address)
 
