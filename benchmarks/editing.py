@@ -1,7 +1,7 @@
 """Does an edit show the reference's colour or pattern, is everything else kept, and do edited people help to find others?
 
     python benchmarks/editing.py --out benchmarks/results/editing-DATE.json [--quick] [--editor FOLDER] [--verifier FOLDER]
-        [--only edits|grid] [--people 300] [--seeds 5] [--work DIR]
+        [--only edits|grid] [--people 300] [--seeds 5] [--processes 1] [--work DIR]
 
 Synthetic people. Part edits: the colours of upper garment, lower garment and shoes, and the pattern of the upper garment, each changed to
 that of a reference which is like the person's own otherwise. Joint rate: the attribute is read as the reference's AND no other attribute is
@@ -127,9 +127,11 @@ def _claims(report: Report, attribute: str, judged: Mapping[str, Mapping[str, np
     report.claim(f"{attribute}: joint rate above that without a reference, lower end of the interval", interval(above)[0], ">=", 0.0)
 
 
-def measure_grid(report: Report, editor: PictureEditor, verifier: Verifier, *, work: Path, seeds: int, quick: bool) -> None:
+def measure_grid(report: Report, editor: PictureEditor, verifier: Verifier, *, work: Path, seeds: int, processes: int, quick: bool) -> None:
     """Rows and claims of part grid."""
     grid = Grid(work, GridSize.quick() if quick else GridSize(), editor, verifier)
+    if processes > 1:
+        grid.fill(seeds, processes)
     score_SA = [[grid.score(arm, seed)["r1"] for arm in ARMS] for seed in range(seeds)]  # arm by arm: a seed's edits are drawn once
     found = dict(zip(ARMS, np.array(score_SA).T, strict=True))
     for arm, score_S in found.items():
@@ -162,14 +164,16 @@ def _half_width(value_S: np.ndarray) -> float:
     return float(t.ppf(0.975, len(value_S) - 1) * value_S.std(ddof=1) / len(value_S) ** 0.5)
 
 
-def run(report: Report, quick: bool, *, editor: str, verifier: str, only: str | None, people: int, seeds: int, work: Path) -> None:
+def run(
+    report: Report, quick: bool, *, editor: str, verifier: str, only: str | None, people: int, seeds: int, processes: int, work: Path
+) -> None:
     """Both parts, or one."""
     folder = resolve_model(editor, field="--editor") if editor.startswith("builtin:") else editor
     opened = ColourFill() if editor == ColourFill.revision else Editor.open(folder), Verifier.open(verifier)
     if only != "grid":
         measure_edits(report, *opened, people=40 if quick else people)
     if only != "edits":
-        measure_grid(report, *opened, work=work, seeds=1 if quick else seeds, quick=quick)
+        measure_grid(report, *opened, work=work, seeds=1 if quick else seeds, processes=processes, quick=quick)
 
 
 def main() -> int:
@@ -180,6 +184,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("edits", "grid"))
     parser.add_argument("--people", type=int, default=300, help="whose pictures are edited")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=1, help="for seeds of the grid, one each")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/editing"))
     own, rest = parser.parse_known_args()
     return run_benchmark(__doc__ or "", functools.partial(run, **vars(own)), rest)

@@ -8,8 +8,10 @@ each. Knows tables, the feed and the losses of the train job; the loop is plain 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -80,12 +82,11 @@ class Grid:
     """
 
     def __init__(self, work: Path, size: GridSize, editor: PictureEditor, verifier: Verifier) -> None:
-        self._size, self._editor, self._verifier = size, editor, verifier
+        self._size, self._editor, self._verifier, self._setting = size, editor, verifier, (work, size, editor, verifier)
         mark = fingerprint({"size": asdict(size), "editor": [editor.revision, editor.sampling], "verifier": verifier.revision})
         self._work, self._file = work / mark, work / mark / "grid.jsonl"
         self._work.mkdir(parents=True, exist_ok=True)
-        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.is_file() else []
-        self._found = {(line["arm"], line["seed"]): line for line in map(json.loads, lines)}
+        self._found = self._lines()
 
     def score(self, arm: str, seed: int) -> dict[str, Any]:
         """{"r1", "start_r1", "kept_of_made", "edits"} of an arm and seed."""
@@ -95,6 +96,18 @@ class Grid:
                 file.write(json.dumps(line) + "\n")
             self._found[arm, seed] = line
         return self._found[arm, seed]
+
+    def fill(self, seeds: int, processes: int) -> None:
+        """Runs what is not there yet, a seed's arms in one process, and reads all of it."""
+        self._start.is_dir()  # made once, before anybody needs it
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            for done in [pool.submit(_fill_seed, self._setting, seed) for seed in range(seeds)]:
+                done.result()
+        self._found = self._lines()
+
+    def _lines(self) -> dict[tuple[str, int], dict[str, Any]]:
+        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.is_file() else []
+        return {(line["arm"], line["seed"]): line for line in map(json.loads, lines)}
 
     def _run(self, arm: str, seed: int) -> dict[str, Any]:
         edits = self._edits(seed)
@@ -205,6 +218,14 @@ class Grid:
         text_QD = encoder.encode_texts([text for pair in everyone.captions(first) for text in pair])
         truth = GroundTruth.text_to_image(np.repeat(person_N, 2), person_N)
         return float(rank_queries(text_QD, image_ND, truth, top_k=1).results.summary()["r1"])
+
+
+def _fill_seed(setting: tuple[Path, GridSize, PictureEditor, Verifier], seed: int) -> None:
+    """Every arm of a seed, in a process of its own."""
+    torch.set_num_threads(1)
+    grid = Grid(*setting)
+    for arm in ARMS:
+        grid.score(arm, seed)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ _WEIGHTS = b"reid_ray.weights"
 def weights_at(folder: Path) -> str | None:
     """The fingerprint of the weights in a folder, as the manifest names it that lies beside them; None: there is none, or it names none."""
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
-    if manifest.get("job") == "merge":
+    if manifest.get("job") == "merge" or manifest.get("kind") == "editor":
         return _text(manifest.get("facts", {}).get("weights"))
     return _text(manifest.get("fingerprint")) if manifest.get("kind") in {"dual-encoder", "mllm"} else None
 

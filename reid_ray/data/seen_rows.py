@@ -97,11 +97,17 @@ def seen_by(folder: Path, name: str | None = None) -> Iterator[pa.Table]:
             yield table if name is None else table.set_column(at, SEEN.field(at), pc.fill_null(table["weights"], name))
 
 
-def all_seen(data: Path, before: Mapping[str, Path]) -> Iterator[pa.Table]:
-    """Pieces of what a training has seen, by the table among its prepared data, and what each of the weights before it had."""
+def all_seen(data: Path, before: Mapping[str, Path | None]) -> Iterator[pa.Table]:
+    """Pieces of what a training has seen, by the table among its prepared data, and what each of the weights before it had.
+
+    Of weights before it that are not at hand (None), that is unknown.
+    """
     yield from rows_of(data)
     for name, folder in before.items():
-        yield from seen_by(folder, name)
+        if folder is None:
+            yield unknown_rows(name)
+        else:
+            yield from seen_by(folder, name)
 
 
 def _rows(count: int, columns: Mapping[str, object]) -> pa.Table:

@@ -108,17 +108,17 @@ def test_a_run_stops_without_better_scores_and_reports_other_data_sets(local_ray
     model = tmp_path / "out" / "model"
     r1, mean_ap, _ = _scores(model, tmp_path / "own", "val")
     assert manifest["facts"]["selected"]["map"] >= mean_ap - 0.05  # its gallery lacks the silent picture
-    assert manifest["facts"]["validation_exposure"]["marks"] == []
+    assert manifest["facts"]["validation_exposure"]["marks"] == ["UNKNOWN"]  # what the editor has seen, nobody tells
     shown = {(line["kind"], *line["exposure"]) for line in lines if "exposure" in line}
-    assert shown == {("validation",), ("transfer", "OVERLAP")}
-    assert read_manifest(model)["facts"]["exposure"] == []
+    assert shown == {("validation", "UNKNOWN"), ("transfer", "OVERLAP", "UNKNOWN")}
+    assert read_manifest(model)["facts"]["exposure"] == ["UNKNOWN"]
     val, test = manifest["facts"]["transfer"]
     for result, split in ((val, "val"), (test, "test")):
         r1, mean_ap, gallery = _scores(model, tmp_path / "other", split)
         assert (result["dataset"], result["split"], result["step"]) == ("Market-1501", split, each)
         assert (result["r1"], result["map"]) == pytest.approx((r1, mean_ap), abs=1e-5)
         assert result["known_overlap"] == ["CUHK-PEDES holds pictures of Market-1501"]
-        assert (result["exposure"]["images"], result["exposure"]["marks"]) == (gallery, ["OVERLAP"])
+        assert (result["exposure"]["images"], result["exposure"]["marks"]) == (gallery, ["OVERLAP", "UNKNOWN"])
     assert test["gallery"] == gallery
     assert len([line for line in lines if line.get("kind") == "transfer" and line["split"] == "val"]) == 3
     assert not [line for line in lines if line.get("split") == "test"]  # the test split was never looked at while training

@@ -25,7 +25,7 @@ from reid_ray.model.editor.config import EditorModelConfig
 from reid_ray.model.editor.edit_network import EditNetwork, Mode, in_channels
 from reid_ray.model.editor.fresh_parts import fresh_attribute_encoder, fresh_text_encoder, fresh_unet
 from reid_ray.model.editor.pixel_codec import Codec, LatentCodec, PatchCodec
-from reid_ray.model.model_files import local_folder
+from reid_ray.model.model_files import local_folder, refuse_other_weights, weights_digest
 from reid_ray.model.strict_loading import load_diffusers, load_pretrained, load_state, no_progress_bars
 from reid_ray.model.weight_files import read_state
 from reid_ray.storage import MANIFEST, environment, read_manifest, read_object, write_json
@@ -86,6 +86,7 @@ def open_editor(folder: str | Path, *, field: str = "editor") -> OpenEditor:
     fusion = AttributeFusion(text.config.hidden_size, attribute.config.projection_dim)
     load_state(fusion, {name: value.float() for name, value in read_state(folder / FUSION).items()}, origin=str(folder / FUSION))
     network = EditNetwork(text, attribute, fusion, _unet(folder), codec, mode=shape.mode)
+    refuse_other_weights(folder, field=field)
     return OpenEditor(network.eval(), tokenizer_in(folder, shape.context), scheduler_in(folder), shape)
 
 
@@ -137,7 +138,7 @@ def save_editor(opened: OpenEditor, folder: Path, facts: Mapping[str, Any], *, h
             "kind": KIND,
             **asdict(shape),
             "parameters": sum(weight.numel() for weight in network.parameters()),
-            "facts": dict(facts),
+            "facts": {**facts, "weights": weights_digest(folder)},
             "environment": environment(),
         },
     )

@@ -49,7 +49,7 @@ def prepare_transfer(config: TrainJob, folder: Path) -> None:
 
 
 def transfer_results(
-    config: TrainJob, folder: Path, out: Path, *, step: int, trained_on: list[str], before: Mapping[str, Path]
+    config: TrainJob, folder: Path, out: Path, *, step: int, trained_on: list[str], before: Mapping[str, Path | None]
 ) -> list[dict[str, Any]]:
     """One entry per data set and split: the val scores of the kept weights, from the log, and the test scores, made now.
 
@@ -78,13 +78,13 @@ def transfer_results(
     return results
 
 
-def transfer_exposures(config: TrainJob, folder: Path, before: Mapping[str, Path]) -> dict[str, dict[str, Any] | None]:
+def transfer_exposures(config: TrainJob, folder: Path, before: Mapping[str, Path | None]) -> dict[str, dict[str, Any] | None]:
     """What the weights will have seen of each val split, by the name of its scores in the log."""
     watched = [other for other in config.transfer if other.val_split is not None]
     return {f"transfer/{other.name}/{other.val_split}": _exposure(folder, other, before) for other in watched}
 
 
-def _exposure(folder: Path, other: TransferSet, before: Mapping[str, Path]) -> dict[str, Any]:
+def _exposure(folder: Path, other: TransferSet, before: Mapping[str, Path | None]) -> dict[str, Any]:
     """Of the val split; of one that an older version prepared it is unknown."""
     file = transfer_folder(folder, other) / SEEN_FILE
     found = exposure_of_rows(folder / DATA, before, read_table(file, SEEN)) if file.is_file() else None

@@ -21,7 +21,7 @@ from reid_ray.train.dual.direct_transfer import prepare_transfer, transfer_expos
 from reid_ray.train.feed.pairs import prepare_pairs
 from reid_ray.train.feed.prepared import FACTS, SAMPLES, VALIDATION, RowFile, read_prepared, texts_of
 from reid_ray.train.feed.ray_decoders import decoder_needs
-from reid_ray.train.feed.seen import publish_seen, validation_exposure
+from reid_ray.train.feed.seen import editors_of, publish_seen, validation_exposure
 from reid_ray.train.masking.page import write_noise_page
 from reid_ray.train.recipe import DATA, NOISE, START, Selection
 from reid_ray.train.run import captions_in_words, run_recipe
@@ -136,10 +136,10 @@ class DualEncoderRecipe:
         transfer = transfer_results(self.config, folder, out, step=step, trained_on=trained_on, before=before)
         return {**facts, "transfer": transfer} if transfer else facts
 
-    def _before(self) -> dict[str, Path]:
-        """The weights that training goes on from, by their configured name."""
+    def _before(self) -> dict[str, Path | None]:
+        """The weights that training goes on from, by their configured name, and the editors that drew pictures for it."""
         init = self.config.model.init
-        return {} if init is None else {init: locate(init)}
+        return {**({} if init is None else {init: locate(init)}), **editors_of(self.config.images.edits)}
 
     def account(self, counts: Counts, facts: dict[str, Any]) -> str:
         """What became of the captions."""

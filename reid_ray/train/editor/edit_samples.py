@@ -17,14 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.attributes.substitution import CannotSubstituteError, Substituted, substitute
+from reid_ray.data.seen_rows import read_with_source
 from reid_ray.errors import DataError
-from reid_ray.records import CAPTIONS, IMAGES, REFERENCES, SEGMENTS
-from reid_ray.storage import Counts, iter_table, read_table
+from reid_ray.records import CAPTIONS, REFERENCES, SEEN_FILE, SEGMENTS
+from reid_ray.storage import Counts, iter_table
 from reid_ray.train.editor.config import TrainEditorJob
 from reid_ray.train.feed.join import ImageRows
 from reid_ray.train.feed.key_index import KeyIndex, hashes
 from reid_ray.train.feed.pictures import PackedPictures, pack_pictures
 from reid_ray.train.feed.prepared import PICTURES, SAMPLES, RowFile, write_rows
+from reid_ray.train.feed.seen import write_seen
+from reid_ray.train.feed.splits import Roles
 from reid_ray.train.feed.spread import begin_anew, forget, over_the_cluster
 
 TEXTS, MASKS, THINGS, VALUES = "texts.arrow", "masks.arrow", "things.arrow", "values.json"
@@ -96,7 +99,7 @@ def prepare_samples(config: TrainEditorJob, folder: Path, counts: Counts, *, fit
     Raises:
         DataError: fewer samples than a batch are left; says why the others dropped out.
     """
-    images = read_table(config.images.path, IMAGES, columns=["image_id", "dataset", "split", "person_id"])
+    images = read_with_source(config.images.path, ["image_id", "dataset", "split", "person_id", "image_sha256"])
     split = config.images.train_split
     learnt = pc.is_null(images["split"]) if split is None else pc.fill_null(pc.equal(images["split"], split), False)
     learnt_N = learnt.combine_chunks().to_numpy(zero_copy_only=False) if isinstance(learnt, pa.ChunkedArray) else np.asarray(learnt)
@@ -110,6 +113,11 @@ def prepare_samples(config: TrainEditorJob, folder: Path, counts: Counts, *, fit
     join = _Join(images, learnt_N, pictures, folder, origin=config.images.path)
     join.write_things(config.data.references)
     samples = write_rows(folder / SAMPLES, EDIT_SAMPLES, _rows(join, config.data.segments, folder, counts, fits))
+    used_N = np.isin(pictures.picture_N, RowFile(folder / SAMPLES).column("picture")) & (pictures.picture_N >= 0)
+    nobody_N = np.zeros(len(used_N), bool)
+    roles = Roles(train_N=used_N, val_N=nobody_N, person_N=np.zeros(len(used_N), np.int64), held_back_N=nobody_N)
+    texts = {"train": RowFile(folder / SAMPLES)}
+    write_seen(folder / SEEN_FILE, images, roles, hash_NB=pictures.hash_NB, used_N=used_N, texts=texts)
     counts.written = join.used
     counts.failed = +counts.failed
     if samples < config.batches.size:

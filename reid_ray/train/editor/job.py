@@ -15,6 +15,7 @@ from reid_ray.storage import MANIFEST, Counts, parquet_files, read_manifest, wri
 from reid_ray.train.editor.config import TrainEditorJob
 from reid_ray.train.editor.edit_samples import Fits, prepare_samples, prepare_texts, texts_in
 from reid_ray.train.feed.prepared import FACTS, read_prepared
+from reid_ray.train.feed.seen import publish_seen
 from reid_ray.train.recipe import DATA, START, Selection
 from reid_ray.train.run import run_recipe
 from reid_ray.versions import numbered
@@ -101,8 +102,15 @@ class EditorRecipe:
         return build_parts(self.config, prepared)
 
     def publish(self, folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
-        """Nothing more than the model; what it is."""
+        """Nothing more than the model; what it is, and beside it what it has seen."""
+        publish_seen(folder / DATA, out / "model", self._before())
         return {"model": {name: model[name] for name in ("mode", "height", "width", "steps", "guidance", "parameters")}}
+
+    def _before(self) -> dict[str, Path | None]:
+        """The weights that training goes on from, by their configured names."""
+        model = self.config.model
+        names = [name for name in (model.init, model.attribute_encoder) if name is not None]
+        return {name: Path(name) if Path(name).is_dir() else None for name in names}
 
     def account(self, counts: Counts, facts: dict[str, Any]) -> str:
         """What became of the segments that were read."""

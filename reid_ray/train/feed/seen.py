@@ -6,7 +6,7 @@ named as not recorded. Knows tables and roles; not models or scores. What a scor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 
 from reid_ray.data.seen_binding import bound_schema, weights_at
 from reid_ray.data.seen_rows import all_seen, image_rows, rows_of, text_rows
-from reid_ray.records import SEEN, SEEN_FILE, text_hash64
+from reid_ray.model.model_files import model_revision, resolve_model
+from reid_ray.records import EDITS, SEEN, SEEN_FILE, text_hash64
 from reid_ray.retrieval.evaluate.exposure import exposure
+from reid_ray.storage import iter_table
 from reid_ray.train.feed.prepared import RowFile
 from reid_ray.train.feed.splits import Roles
 
@@ -48,7 +50,7 @@ def write_seen(
             writer.write_table(text_rows(role, _texts(file)))
 
 
-def publish_seen(data: Path, model: Path, before: Mapping[str, Path]) -> None:
+def publish_seen(data: Path, model: Path, before: Mapping[str, Path | None]) -> None:
     """Write beside the weights in the folder `model` what they have seen: the run's own table in `data`, and that of the weights before.
 
     It names these weights by the fingerprint in their manifest. A run that an older version prepared has no table, and its weights get
@@ -57,7 +59,8 @@ def publish_seen(data: Path, model: Path, before: Mapping[str, Path]) -> None:
     Args:
         data: the run's prepared data.
         model: the published folder, with its manifest.
-        before: the weights that training went on from, name -> their folder.
+        before: the weights that training went on from, and the editors that made pictures for it: name -> their folder, None where that is
+            not at hand.
     """
     if (data / SEEN_FILE).is_file():
         with pq.ParquetWriter(model / SEEN_FILE, bound_schema(weights_at(model)), compression="zstd") as writer:
@@ -65,12 +68,30 @@ def publish_seen(data: Path, model: Path, before: Mapping[str, Path]) -> None:
                 writer.write_table(table)
 
 
-def validation_exposure(data: Path, before: Mapping[str, Path]) -> dict[str, Any] | None:
+def editors_of(edits: Sequence[str]) -> dict[str, Path | None]:
+    """The editors that made the pictures of tables of EDITS, name -> folder: what they learnt from is in what they drew.
+
+    None where the folder is not at hand, or holds other weights than those that drew.
+    """
+    found: dict[str, Path | None] = {}
+    for path in edits:
+        for table in iter_table(path, EDITS, columns=["editor", "revision"], batch_rows=_ROWS):
+            for row in table.group_by(["editor", "revision"]).aggregate([]).to_pylist():
+                found[f"{row['editor']} {row['revision']}"] = _editor_at(row["editor"], row["revision"])
+    return found
+
+
+def _editor_at(name: str, revision: str | None) -> Path | None:
+    folder = Path(resolve_model(name)) if name.startswith("builtin:") else Path(name)
+    return folder if folder.is_dir() and model_revision(str(folder)) == revision else None
+
+
+def validation_exposure(data: Path, before: Mapping[str, Path | None]) -> dict[str, Any] | None:
     """What the weights will have seen of what chooses them; None where nothing does, or an older version prepared the data."""
     return exposure_of_rows(data, before, _role(data, "val")) if (data / SEEN_FILE).is_file() else None
 
 
-def exposure_of_rows(data: Path, before: Mapping[str, Path], shown: pa.Table) -> dict[str, Any] | None:
+def exposure_of_rows(data: Path, before: Mapping[str, Path | None], shown: pa.Table) -> dict[str, Any] | None:
     """What a run learns from, and what the weights before it have seen, of other rows of SEEN; None if these are none.
 
     Args:
@@ -93,5 +114,7 @@ def _role(data: Path, role: str) -> pa.Table:
 def _texts(file: RowFile) -> np.ndarray:
     found = [np.zeros(0, np.int64)]
     for batch in file.batches():
-        found += [text_hash64(batch.column("text")), text_hash64(pc.list_flatten(batch.column("rewrites")))]
+        found.append(text_hash64(batch.column("text")))
+        if "rewrites" in batch.schema.names:
+            found.append(text_hash64(pc.list_flatten(batch.column("rewrites"))))
     return np.unique(np.concatenate(found))

@@ -16,7 +16,7 @@ from reid_ray.storage import Counts, parquet_files
 from reid_ray.train.feed.pairs import prepare_pairs
 from reid_ray.train.feed.prepared import FACTS, read_prepared
 from reid_ray.train.feed.ray_decoders import decoder_needs
-from reid_ray.train.feed.seen import publish_seen, validation_exposure
+from reid_ray.train.feed.seen import editors_of, publish_seen, validation_exposure
 from reid_ray.train.mllm.config import TuneJob
 from reid_ray.train.recipe import DATA, Selection
 from reid_ray.train.run import captions_in_words, run_recipe
@@ -127,12 +127,12 @@ class MllmRecipe:
         """How much trains."""
         return f"; {sum(facts['model']['trained'].values()):,} parameters trained"
 
-    def _before(self) -> dict[str, Path]:
-        """The weights that training goes on from, by their configured name."""
+    def _before(self) -> dict[str, Path | None]:
+        """The weights that training goes on from, by their configured name, and the editors that drew pictures for it."""
         from reid_ray.model.mllm.model_folder import locate_base
 
         model = self.config.model
-        before = {model.base: locate_base(model)}
+        before: dict[str, Path | None] = {model.base: locate_base(model), **editors_of(self.config.images.edits)}
         return before if model.adapter is None else {**before, model.adapter: Path(model.adapter)}
 
     def _refuse_small_context(self) -> None:
