@@ -13,8 +13,8 @@ MUTATIONS = (
     Mutation(
         "weights that do not tell are called clean",
         "reid_ray/data/seen_rows.py",
-        "        yield unknown_rows(name)\n",
-        "        pass\n",
+        "    if None in {bound, own} or bound != own:\n        yield unknown_rows(name)\n",
+        "    if None in {bound, own} or bound != own:\n        pass\n",
         _EXPOSURE,
     ),
     Mutation(
@@ -57,8 +57,8 @@ MUTATIONS = (
     Mutation(
         "rewrites are no texts that were trained on",
         "reid_ray/train/feed/seen.py",
-        'found += [text_hash64(batch.column("text")), text_hash64(pc.list_flatten(batch.column("rewrites")))]',
-        'found += [text_hash64(batch.column("text"))]',
+        'if "rewrites" in batch.schema.names:',
+        "if False:",
         _SEEN,
     ),
     Mutation(
