@@ -52,12 +52,16 @@ def write_random_mllm(folder: Path, size: str) -> None:
     tokenizer = json.loads((shipped / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary = tokenizer["model"]["vocab"]
     known = len(vocabulary) + sum(token["content"] not in vocabulary for token in tokenizer["added_tokens"])
-    # Every third ends a sentence: an answer that is cut at its length loses what comes after the last one.
-    vocabulary.update({f"Ġword{number}{'' if number % 3 else '.'}": number for number in range(known, _TOKENS[size])})
+    # Letters alone, as a text needs them; every third ends a sentence: an answer cut at its length loses what comes after the last one.
+    vocabulary.update({f"Ġ{_word(number)}{'' if number % 3 else '.'}": number for number in range(known, _TOKENS[size])})
     # Bytes are shown by their stand-ins: any row of them is then a text, which bytes drawn at random are not.
     shown = {"type": "Replace", "pattern": {"String": "Ġ"}, "content": " "}
     tokenizer["decoder"] = {"type": "Sequence", "decoders": [shown, {"type": "Fuse"}]}
     _write(folder / "tokenizer.json", tokenizer)
+
+
+def _word(number: int) -> str:
+    return "".join(chr(ord("a") + int(digit)) for digit in str(number))
 
 
 def _write(file: Path, value: Any) -> None:
