@@ -29,12 +29,9 @@ from ray import serve
 
 from benchmarks.harness import Report, run_benchmark
 from reid_ray.config.common import RayConfig
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
-from reid_ray.records import EMBEDDINGS, table_of
-from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.faiss_index import GalleryIndex
-from reid_ray.retrieval.index.thumbnails import ThumbnailWriter
 from reid_ray.retrieval.search import Answer, Query
 from reid_ray.runtime import ray_session
 from reid_ray.serve.config import ServeJob
@@ -94,20 +91,15 @@ def make_index(folder: Path, items: int) -> None:
     encoder.save(folder / "model", {})
     vector_ND = np.random.default_rng(0).standard_normal((items, encoder.dim), dtype=np.float32)
     vector_ND /= np.linalg.norm(vector_ND, axis=1, keepdims=True)
-    rows = [{"item_id": f"{i}", "kind": "image", "status": "ok", "image_id": f"{i}", "camera_id": i % 6} for i in range(items)]
-    path = folder / "index"
-    path.mkdir()
-    GalleryIndex.build(
-        vector_ND,
-        table_of(EMBEDDINGS, rows),
-        IndexConfig(),
-        encoder_fingerprint=encoder.fingerprint,
-        encoder_path=str(folder / "model"),
-    ).save(path)
+    rows = [{"item_id": f"{i}", "image_id": f"{i}", "camera_id": i % 6} for i in range(items)]
     picture = io.BytesIO()
     Image.new("RGB", (64, 128)).save(picture, "JPEG")
-    with ThumbnailWriter(path) as thumbnails:
-        thumbnails.append(pa.chunked_array([[f"{i}" for i in range(items)]]), pa.chunked_array([[picture.getvalue()] * items]))
+    array = pa.FixedSizeListArray.from_arrays(pa.array(vector_ND.reshape(-1)), encoder.dim)
+    table = pa.Table.from_pylist(rows).append_column("embedding", array).append_column("thumbnail", pa.array([picture.getvalue()] * items))
+    create_gallery(folder / "index", dim=encoder.dim, encoder=encoder.fingerprint)
+    with GalleryWriter(folder / "index") as writer:
+        writer.add(table, encoder=encoder.fingerprint)
+        writer.compact()
 
 
 async def ask(url: str, *, clients: int, requests: int) -> tuple[float, list[float], list[int]]:
@@ -138,7 +130,12 @@ def start_all(folder: Path, services: tuple[str, ...]) -> dict[str, str]:
     targets = []
     for name in services:
         batch = {"max_batch_size": 1} if name == "one_by_one" else {"max_batch_size": 32}
-        config: dict[str, Any] = {"index": str(folder / "index"), "searcher": {"num_cpus": 0.5, **batch}, "front": {"num_cpus": 0.2}}
+        config: dict[str, Any] = {
+            "index": str(folder / "index"),
+            "encoder": str(folder / "model"),
+            "searcher": {"num_cpus": 0.5, **batch},
+            "front": {"num_cpus": 0.2},
+        }
         config["serve"] = {"timeout_s": 120}  # a busy machine gives slow numbers, not none
         app = application(ServeJob.model_validate(config), searcher_class=TimerBatched if name == "serve_batch" else None)
         targets.append(serve.RunTarget(app, name=name, route_prefix=f"/{name}", logging_config=logging))

@@ -325,19 +325,19 @@ _JOBS = {
         examples=("--config retrieval/transfer.yaml output.path=runs/transfer",),
     ),
     "index": Job(
-        purpose="Make a gallery of person crops searchable: embed every image, build a FAISS index",
+        purpose="Make a gallery of person crops searchable: of images, which are embedded, or of what the embed job wrote",
         config="reid_ray.retrieval.index.config:IndexJob",
         run="reid_ray.retrieval.index.job:run_index",
         engines="search",
         examples=(
             "--config retrieval/index.yaml",
             "--config retrieval/index_folder.yaml images.path=/data/crops encoder=runs/train/model output.path=runs/index",
+            "embeddings=[runs/embeddings/images/embeddings] output.path=runs/gallery",
         ),
-        more="The output folder holds index.faiss, gallery.parquet, thumbnails.parquet, index.json, failed/ and manifest.json; the serve\n"
-        "job serves it.",
+        more="The output folder is a gallery (docs/gallery.md), and holds failed/ and manifest.json, too; the serve job serves it.",
     ),
     "serve": Job(
-        purpose="Serve text-to-image and image-to-image search over an index, with a web page, until Ctrl-C",
+        purpose="Serve text-to-image and image-to-image search over a gallery, with a web page, until Ctrl-C",
         config="reid_ray.serve.config:ServeJob",
         run="reid_ray.serve.job:run_serve",
         engines="search",

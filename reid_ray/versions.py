@@ -91,7 +91,6 @@ FORMATS = {
             "rows also say whether an editor made the picture; otherwise as 2",
         ),
     ),
-    "index": Format("a gallery index", (_FIRST, _SYNTHETIC)),
     "gallery": Format(
         "a gallery's generation",
         (
@@ -112,7 +111,11 @@ FORMATS = {
     "templates": Format("a file of caption templates", (_FIRST,)),
     "service": Format(
         "a search service's interface",
-        ("/info states this number; otherwise as 0", "hits also say whether an editor made the picture; otherwise as 1"),
+        (
+            "/info states this number; otherwise as 0",
+            "hits also say whether an editor made the picture; otherwise as 1",
+            "hits also say generation and item_id; otherwise as 2",
+        ),
     ),
 }
 

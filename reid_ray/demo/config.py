@@ -36,6 +36,8 @@ class DemoJob(Section):
 
     @model_validator(mode="after")
     def _own_crops_are_indexed(self) -> Self:
+        if self.index.images is None:
+            raise ValueError("index.images is missing: the demo embeds the images that it indexes; drop index.embeddings")
         if self.own_caption is not None and self.own_caption.images.path != self.index.images.path:
             raise ValueError(
                 f"own_caption.images.path is {self.own_caption.images.path}, but index.images.path is {self.index.images.path}; "

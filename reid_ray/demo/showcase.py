@@ -44,6 +44,7 @@ def sheet_queries(config: DemoJob) -> list[Question]:
         path, kinds = Path(config.synthesize.output.path) / "captions", ["human"]
     captions = read_table(path, CAPTIONS, columns=["text", "kind", "status", "split", "person_id"])
     wanted = pc.and_(pc.is_in(captions["kind"], pa.array(kinds)), pc.equal(captions["status"], "ok"))
+    assert config.index.images is not None  # as the configuration saw to
     if config.index.images.split is not None:
         wanted = pc.and_(wanted, pc.equal(captions["split"], config.index.images.split))
     rows = captions.filter(wanted).to_pylist()

@@ -27,7 +27,6 @@ REMEDY = "make it again"  # of a file that cannot be read
 NOISE_FORMAT = "noise.json"
 # A JSON file of a fixed name is of its kind if one of these lies beside it; other people's files may have such names too.
 _BESIDE = {
-    "index.json": ("index", ("index.faiss",)),
     "result.json": ("evaluation", ("queries.parquet",)),
     "calibration.json": ("calibration", ("pairs.jsonl",)),
     "run.json": ("run", ("data",)),

@@ -34,7 +34,6 @@ JSON_STEPS: dict[tuple[str, int], JsonStep] = {
     ("prepared", 3): _same_object,  # no older run asks for a share of edited pictures
     ("ledger", 1): _same_object,  # opening it removes the folder
     ("ledger", 2): _same_object,  # rows that lack a column have null there
-    ("index", 1): _same_object,  # so have items: nothing was marked as an editor's
     ("gallery", 1): _same_object,  # a segment that does not tell which vectors are equal is searched without
     ("evaluation", 1): _same_object,
     ("evaluation", 2): _same_object,  # readers fill in what an older result does not tell

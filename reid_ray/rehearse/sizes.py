@@ -103,7 +103,11 @@ SIZES: dict[str, Mapping[str, Rule]] = {
     "DrawingConfig": {"steps": _at_most(2), "batch_size": _at_most(8)},
     "RayConfig": {"address": _exactly(None)},
     "LogConfig": {"wandb_mode": _exactly("offline"), "mlflow_uri": _exactly(None)},  # a board that others see shows no rehearsal
-    "IndexConfig": {"lists": _at_most(4)},
+    "NearestConfig": {  # of a few dozen people, too, an index is made where the kind has one
+        "lists": _at_most(4),
+        "accelerate_rows": lambda nearest, value: value if nearest.kind == "flat" else min(value, 16),
+    },
+    "GalleryConfig": {"segment_rows": _at_most(16)},
     "TinyMllmTrainingConfig": {"sight_steps": _at_most(4), "steps": _at_most(4), "people_per_set": _at_most(32)},
     "FitConfig": {"epochs": _at_most(2)},
     "TrainVerifierJob": {"held_out": lambda _, value: max(value, 0.4)},  # a smaller share of few holds nobody out

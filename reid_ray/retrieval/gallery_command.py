@@ -13,26 +13,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.exit_codes import exit_code_of
 from reid_ray.gallery.config import GalleryConfig, NearestConfig
 from reid_ray.gallery.erasure import read_receipt
 from reid_ray.gallery.gallery_view import GalleryView
-from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.gallery_writer import GalleryWriter
 from reid_ray.gallery.manifest import RECEIPTS
 from reid_ray.gallery.verification import faults_of
-from reid_ray.progress import progress_bar
-from reid_ray.retrieval.searched_folder import is_gallery
-from reid_ray.storage import parquet_files
+from reid_ray.retrieval.index.table_adding import add_tables, counts_in_words
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
-
-# Columns of the embed job's tables that say how a row was made; they describe no item.
-_NOT_METADATA = ["kind", "status", "reason", "text", "encoder_fingerprint"]
-_ENCODER = "encoder_fingerprint"
 
 
 def gallery_command(argv: Sequence[str]) -> int:
@@ -42,79 +34,16 @@ def gallery_command(argv: Sequence[str]) -> int:
         return exit_code_of(lambda: asked.do(asked))
 
 
-def add_tables(folder: str | Path, tables: Sequence[str], config: GalleryConfig, *, include_synthetic: bool = False) -> dict[str, int]:
-    """Add the rows of embed tables to a gallery, which is made if it is not there. Returns how many were added, and left out by why.
-
-    Args:
-        folder: the gallery.
-        tables: EMBEDDINGS tables of kind image, as the embed job writes them; their column thumbnail, if any, is kept.
-        config: of a gallery that is made.
-        include_synthetic: also add pictures that an editor made.
-
-    Raises:
-        DataError: no row can be added, or vectors of another encoder.
-    """
-    files = [file for table in tables for file in parquet_files(table)]
-    counts: dict[str, int] = {"added": 0}
-    with progress_bar("gallery", None, unit="item") as bar:
-        writer: GalleryWriter | None = None
-        try:
-            for file in files:
-                with file.open() as parquet:
-                    for batch in parquet.iter_batches(8_192):
-                        table = _wanted(pa.Table.from_batches([batch]), str(file), counts, include_synthetic)
-                        if not table.num_rows:
-                            continue
-                        encoder = _one_encoder(table, str(file))
-                        if writer is None:
-                            writer = _opened(folder, table, encoder, config)
-                        kept = [name for name in table.column_names if name not in _NOT_METADATA]
-                        counts["added"] += writer.add(table.select(kept), encoder=encoder, origin=str(file))
-                        bar.update(table.num_rows)
-        finally:
-            if writer is not None:
-                writer.close()
-    if not counts["added"]:
-        raise DataError(f"{', '.join(tables)}: no row can be added ({_words(counts)}); give images that the embed job embedded")
-    return counts
-
-
-def _wanted(table: pa.Table, origin: str, counts: dict[str, int], include_synthetic: bool) -> pa.Table:
-    """Rows that a gallery takes; the others are counted by why."""
-    for name in ("item_id", "embedding", "kind", "status", _ENCODER):
-        if name not in table.column_names:
-            raise DataError(f"{origin}: has no column {name}; give tables that the embed job wrote")
-    reasons = {"failed": ("status", "failed"), "texts": ("kind", "text"), "synthetic": ("synthetic", True)}
-    for reason, (column, value) in reasons.items():
-        if column in table.column_names and not (reason == "synthetic" and include_synthetic):
-            kept = table.filter(pc.invert(pc.fill_null(pc.equal(table[column], value), False)))
-            if kept.num_rows < table.num_rows:
-                counts[reason] = counts.get(reason, 0) + table.num_rows - kept.num_rows
-            table = kept
-    return table
-
-
-def _one_encoder(table: pa.Table, origin: str) -> str:
-    found = pc.unique(table[_ENCODER]).to_pylist()
-    if len(found) != 1 or found[0] is None:
-        raise DataError(f"{origin}: has vectors of several encoders, or of one that it does not name; embed with one encoder")
-    return str(found[0])
-
-
-def _opened(folder: str | Path, table: pa.Table, encoder: str, config: GalleryConfig) -> GalleryWriter:
-    if not is_gallery(folder):
-        create_gallery(folder, dim=len(table["embedding"][0]), encoder=encoder, config=config)
-    return GalleryWriter(folder)
-
-
 def _create(asked: argparse.Namespace) -> None:
     nearest = NearestConfig(kind=asked.kind)
     config = GalleryConfig(
         dtype=asked.dtype, nearest=nearest, erase_within_hours=asked.erase_within_hours, retention_days=asked.retention_days
     )
-    counts = add_tables(asked.gallery, asked.tables, config, include_synthetic=asked.include_synthetic)
+    counts = add_tables(
+        asked.gallery, asked.tables, config, include_synthetic=asked.include_synthetic, by_tasks=asked.by_tasks, pieces=asked.pieces
+    )
     view = GalleryView(asked.gallery)
-    say(f"gallery: {_words(counts)}; {len(view):,} items, generation {view.generation} -> {asked.gallery}")
+    say(f"gallery: {counts_in_words(counts)}; {len(view):,} items, generation {view.generation} -> {asked.gallery}")
 
 
 def _delete(asked: argparse.Namespace) -> None:
@@ -243,10 +172,6 @@ def _where(asked: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _words(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reid-ray gallery", description="A gallery: a store of people's vectors, pictures and metadata.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -264,6 +189,14 @@ def _parser() -> argparse.ArgumentParser:
 
     add = verb("add", _create, "Add or replace items from the embed job's tables; the gallery is made if it is not there")
     add.add_argument("tables", metavar="TABLE", nargs="+", help="embeddings/ of an embed run")
+    add.add_argument(
+        "--by-tasks", action="store_true", help="by Ray tasks on all nodes of the cluster (RAY_ADDRESS, else here); for millions of items"
+    )
+    add.add_argument(
+        "--pieces",
+        metavar="FOLDER",
+        help="with --by-tasks, of a gallery at an address: a folder that all nodes see, for segments on their way",
+    )
     add.add_argument("--include-synthetic", action="store_true", help="also pictures that an editor made")
     default = GalleryConfig()
     add.add_argument("--dtype", choices=["float32", "float16"], default=default.dtype, help="of a new gallery's vectors")

@@ -1,4 +1,4 @@
-"""Search engine: an encoder and the index or gallery of its vectors, answering batches of text and image queries.
+"""Search engine: an encoder and the gallery of its vectors, answering batches of text and image queries.
 
 Knows encoding and which queries are searched together; not HTTP, Ray or who asks. One bad query is refused by itself and never fails the
 batch it came in.
@@ -18,8 +18,7 @@ from PIL import Image
 from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import load_encoder
-from reid_ray.retrieval.index.faiss_index import set_search_threads
-from reid_ray.retrieval.searched_folder import Hit, SearchedFolder, encoder_of, open_folder
+from reid_ray.retrieval.searched_folder import Hit, SearchedGallery, encoder_of, open_gallery
 
 
 @dataclass(frozen=True)
@@ -46,28 +45,27 @@ class Answer:
 
 
 class SearchEngine:
-    """Answers queries over one index or gallery with the encoder that made it."""
+    """Answers queries over one gallery with the encoder that made it."""
 
-    def __init__(self, encoder: Encoder, folder: SearchedFolder, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
-        self._encoder, self._folder, self._max_pixels = encoder, folder, max_pixels
+    def __init__(self, encoder: Encoder, gallery: SearchedGallery, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+        self._encoder, self._gallery, self._max_pixels = encoder, gallery, max_pixels
 
     @classmethod
     def load(cls, index: str, encoder: str | None, *, threads: int, device: str, batch_size: int, max_pixels: int) -> Self:
-        """Load both from folders; `encoder` None takes the one that the index remembers.
+        """Load both from folders; `encoder` None takes the one that the index job noted.
 
         Raises:
-            DataError: a folder is missing, or index and encoder do not belong together.
+            DataError: a folder is missing, or gallery and encoder do not belong together.
         """
         import torch
 
         torch.set_num_threads(threads)
-        set_search_threads(threads)
         loaded = load_encoder(encoder_of(index, encoder), device=device, batch_size=batch_size)
-        return cls(loaded, open_folder(index, loaded), max_pixels=max_pixels)
+        return cls(loaded, open_gallery(index, loaded), max_pixels=max_pixels)
 
     def describe(self) -> dict[str, Any]:
-        """What can be searched: number of items, cameras, dimension, kind of index, encoder."""
-        return self._folder.describe()
+        """What can be searched: number of items, cameras, dimension, kind, encoder."""
+        return self._gallery.describe()
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """One answer per query, in order; texts, and images, are each encoded in one batch."""
@@ -76,7 +74,7 @@ class SearchEngine:
         encoded = time.perf_counter()
         hits = self._search(queries, vectors)
         searched = time.perf_counter()
-        gallery = len(self._folder)
+        gallery = len(self._gallery)
         encode_ms, search_ms = (encoded - started) * 1e3, (searched - encoded) * 1e3
         return [
             Answer(
@@ -129,6 +127,6 @@ class SearchEngine:
             alike[queries[at].k, queries[at].camera_ids].append(at)
         hits: dict[int, tuple[Hit, ...]] = {}
         for (k, camera_ids), members in alike.items():
-            found = self._folder.search(np.stack([vectors[at] for at in members]), k, camera_ids=camera_ids)
+            found = self._gallery.search(np.stack([vectors[at] for at in members]), k, camera_ids=camera_ids)
             hits.update(zip(members, found, strict=True))
         return hits

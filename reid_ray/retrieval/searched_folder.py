@@ -1,6 +1,6 @@
-"""What a search looks through: a folder of the index job, which never changes, or a gallery, which does. One interface for both.
+"""What a search looks through: a gallery, kept up to date, whose items become hits.
 
-Knows how a folder's items become hits; not encoding, HTTP or who asks.
+Knows how items become hits, and which encoder belongs to a gallery; not encoding, HTTP or who asks.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ from reid_ray.gallery.erasure_keeper import keep_deadlines
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import split_encoder
-from reid_ray.retrieval.index.faiss_index import GalleryIndex, read_facts, refuse_other_encoder, refuse_synthetic
-from reid_ray.retrieval.index.thumbnails import ThumbnailReader
+from reid_ray.storage import MANIFEST, read_manifest
 
-_SHOWN = ("image_id", "person_id", "camera_id", "dataset", "split", "synthetic")
+ENCODER_PATH = "encoder_path"  # in the facts of the index job's manifest: where the encoder of the gallery lay
+_OLD_INDEX = "index.faiss"
+_SHOWN = ("person_id", "camera_id", "dataset", "split", "synthetic")
 _LOOK_EVERY_S = 0.2  # how long a search may miss what was written to a gallery
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One item; `thumbnail` names its small picture, `score` is a cosine."""
+    """One item; `generation` and `item_id` name it for good, `thumbnail` names its small picture, `score` is a cosine."""
 
     rank: int
+    generation: int
+    item_id: str
     thumbnail: str
     score: float
     image_id: str
@@ -44,24 +47,6 @@ class Hit:
     synthetic: bool | None
 
 
-class SearchedFolder(Protocol):
-    """Interface (protocol) of what is searched. May be called from several threads."""
-
-    dim: int
-
-    def __len__(self) -> int:
-        """Items that are searched."""
-        ...
-
-    def search(self, query_QD: np.ndarray, k: int, *, camera_ids: Sequence[int] | None = None) -> list[tuple[Hit, ...]]:
-        """The best items of each unit vector, best first; at most k."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Number of items, cameras, dimension, kind and encoder."""
-        ...
-
-
 class Thumbnails(Protocol):
     """Interface (protocol) of the small pictures, by the names in hits."""
 
@@ -70,54 +55,28 @@ class Thumbnails(Protocol):
         ...
 
 
-class SearchedIndex:
-    """A folder of the index job."""
-
-    def __init__(self, index: GalleryIndex) -> None:
-        self._index, self.dim = index, index.dim
-        self._what = {name: index.items[name] for name in _SHOWN}
-        self._cameras = sorted({camera for camera in self._what["camera_id"].unique().to_pylist() if camera is not None})
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def search(self, query_QD: np.ndarray, k: int, *, camera_ids: Sequence[int] | None = None) -> list[tuple[Hit, ...]]:
-        """As SearchedFolder."""
-        score_QK, row_QK = self._index.search(query_QD, k, camera_ids=camera_ids)
-        return [self._hits(score_K[row_K >= 0], row_K[row_K >= 0]) for score_K, row_K in zip(score_QK, row_QK, strict=True)]
-
-    def describe(self) -> dict[str, Any]:
-        """As SearchedFolder."""
-        return {
-            "items": len(self._index),
-            "cameras": self._cameras,
-            "dim": self.dim,
-            "index_kind": self._index.config.kind,
-            "encoder_fingerprint": self._index.encoder_fingerprint,
-        }
-
-    def _hits(self, score_K: np.ndarray, row_K: np.ndarray) -> tuple[Hit, ...]:
-        columns = {name: column.take(row_K).to_pylist() for name, column in self._what.items()}
-        return tuple(
-            Hit(rank=at + 1, thumbnail=str(row), score=float(score), **{name: values[at] for name, values in columns.items()})
-            for at, (score, row) in enumerate(zip(score_K, row_K, strict=True))
-        )
-
-
 class SearchedGallery:
-    """A gallery: what was written to it is found a fraction of a second later, and what was erased is not."""
+    """A gallery: what was written to it is found a fraction of a second later, and what was erased is not. Threads may share it.
+
+    Attributes:
+        dim: of its vectors.
+
+    Raises:
+        DataError: the folder holds no gallery, or a damaged one.
+    """
 
     def __init__(self, folder: str | Path) -> None:
-        self._view = GalleryView(folder)
+        self._view = _opened(folder)
         self.dim = self._view.manifest.dim
         self._looked = time.monotonic()
         self._looking = threading.Lock()
 
     def __len__(self) -> int:
+        """Items that are searched."""
         return len(self._view)
 
     def search(self, query_QD: np.ndarray, k: int, *, camera_ids: Sequence[int] | None = None) -> list[tuple[Hit, ...]]:
-        """As SearchedFolder."""
+        """The best items of each unit vector, best first; at most k."""
         self._look()
         known = self._view.schema.get_field_index("camera_id") >= 0
         if camera_ids is not None and not known:
@@ -127,9 +86,11 @@ class SearchedGallery:
             tuple(
                 Hit(
                     rank=rank,
+                    generation=hit.generation,
+                    item_id=hit.item_id,
                     thumbnail=quote(hit.item_id, safe=""),
                     score=hit.score,
-                    **{name: hit.item.get(name) for name in _SHOWN if name != "image_id"},
+                    **{name: hit.item.get(name) for name in _SHOWN},
                     image_id=hit.item.get("image_id") or hit.item_id,
                 )
                 for rank, hit in enumerate(hits, 1)
@@ -138,7 +99,7 @@ class SearchedGallery:
         ]
 
     def describe(self) -> dict[str, Any]:
-        """As SearchedFolder."""
+        """Number of items, cameras, dimension, kind and encoder."""
         self._look()
         return {
             "items": len(self._view),
@@ -162,31 +123,19 @@ class SearchedGallery:
                 self._looking.release()
 
 
-def is_gallery(folder: str | Path) -> bool:
-    """Whether a folder holds a gallery, and no index."""
-    return depot_of(folder, private=True).exists()
-
-
-def open_folder(folder: str, encoder: Encoder) -> SearchedFolder:
-    """Open an index or a gallery.
+def open_gallery(folder: str, encoder: Encoder) -> SearchedGallery:
+    """Open a gallery for searching with an encoder.
 
     Raises:
-        DataError: the folder holds neither, or another encoder made its vectors.
+        DataError: the folder holds none, or another encoder made its vectors.
     """
-    if not is_gallery(folder):
-        return SearchedIndex(GalleryIndex.load(folder, encoder))
     refuse_unfit(folder, dim=encoder.dim, fingerprint=encoder.fingerprint)
     return SearchedGallery(folder)
 
 
-def open_thumbnails(folder: str) -> Thumbnails:
-    """Open the small pictures of an index or a gallery."""
-    return SearchedGallery(folder) if is_gallery(folder) else ThumbnailReader(folder)
-
-
-def keep_erasures(folder: str) -> ErasureTimer | None:
-    """Have a gallery's erasures carried out by their deadlines for as long as this process lives; None for an index, which has none."""
-    return keep_deadlines(GalleryView(folder)) if is_gallery(folder) else None
+def keep_erasures(folder: str) -> ErasureTimer:
+    """Have a gallery's erasures carried out by their deadlines for as long as this process lives."""
+    return keep_deadlines(_opened(folder))
 
 
 def refuse_unfit(folder: str, *, dim: int, fingerprint: str, include_synthetic: bool = True) -> None:
@@ -195,17 +144,13 @@ def refuse_unfit(folder: str, *, dim: int, fingerprint: str, include_synthetic: 
     Raises:
         DataError: says which.
     """
-    if not is_gallery(folder):
-        facts = read_facts(folder)
-        refuse_other_encoder(facts, folder=folder, dim=dim, fingerprint=fingerprint)
-        if not include_synthetic:
-            refuse_synthetic(folder)
-        if (pictures := len(ThumbnailReader(folder))) != facts["items"]:
-            raise DataError(f"{folder}: has {facts['items']} items but {pictures} thumbnails; run the index job again")
-        return
-    view = GalleryView(folder)
-    made_by = {"dim": view.manifest.dim, "encoder_fingerprint": view.manifest.encoder, "encoder_path": "of the gallery"}
-    refuse_other_encoder(made_by, folder=folder, dim=dim, fingerprint=fingerprint)
+    view = _opened(folder)
+    made = view.manifest
+    if (made.dim, made.encoder) != (dim, fingerprint):
+        raise DataError(
+            f"{folder}: was made by encoder {made.encoder} (dimension {made.dim}), but the encoder given is {fingerprint} "
+            f"(dimension {dim}); give the one that made it, or run the index job again"
+        )
     if not include_synthetic and (edited := view.facets(["synthetic"])["synthetic"].get(True)):
         raise DataError(
             f"{folder}: an editor made {edited} of its pictures, so nobody looks like them; set include_synthetic to true to show them, or "
@@ -214,17 +159,36 @@ def refuse_unfit(folder: str, *, dim: int, fingerprint: str, include_synthetic: 
 
 
 def encoder_of(folder: str, encoder: str | None) -> str:
-    """The encoder's folder: `encoder` if given, else the one that an index remembers.
+    """The encoder's folder: `encoder` if given, else the one that the index job noted beside the gallery.
 
     Raises:
-        DataError: the index does not say, or what it says is not there (any more).
-        ConfigError: a gallery, which remembers none.
+        DataError: what was noted is not there (any more).
+        ConfigError: nothing was noted.
     """
     if encoder is not None:
         return encoder
-    if is_gallery(folder):
-        raise ConfigError(f"encoder: {folder} is a gallery, which keeps its encoder's fingerprint alone; give the encoder's folder")
-    remembered = read_facts(folder)["encoder_path"]
-    if remembered is None or not split_encoder(remembered)[0].is_dir():
-        raise DataError(f"{folder}: remembers encoder {remembered}, which is not there; set encoder to its folder")
-    return str(remembered)
+    _refuse_other_folders(folder)
+    noted = read_manifest(folder)["facts"].get(ENCODER_PATH) if (Path(folder) / MANIFEST).is_file() else None
+    if noted is None:
+        raise ConfigError(f"encoder: the gallery {folder} keeps its encoder's fingerprint alone; give the encoder's folder")
+    if not split_encoder(noted)[0].is_dir():
+        raise DataError(f"{folder}: was made by the encoder {noted}, which is not there; set encoder to its folder")
+    return str(noted)
+
+
+def _opened(folder: str | Path) -> GalleryView:
+    _refuse_other_folders(folder)
+    return GalleryView(folder)
+
+
+def _refuse_other_folders(folder: str | Path) -> None:
+    if (Path(folder) / _OLD_INDEX).is_file():
+        raise DataError(
+            f"{folder}: is an index of an older version, which is searched no more; run the index job again, which makes a gallery"
+        )
+    depot = depot_of(folder, private=True)
+    try:
+        if not depot.exists():
+            raise DataError(f"{folder}: holds no gallery; make one with the index job, or with `reid-ray gallery add`")
+    finally:
+        depot.close()

@@ -1,4 +1,4 @@
-"""Configuration of the serve job: a gallery index and its encoder behind HTTP."""
+"""Configuration of the serve job: a gallery and its encoder behind HTTP."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ServeConfig(Section):
 
 
 class SearcherConfig(Section):
-    """The replicas that hold encoder and index."""
+    """The replicas that hold encoder and gallery."""
 
     replicas: int = Field(1, ge=1, description="replicas at the start")
     max_replicas: int | None = Field(None, ge=1, description="autoscale up to this many; null keeps the number fixed")
@@ -101,17 +101,17 @@ class FrontConfig(Section):
 
 
 class ServeJob(Section):
-    """Answer searches over a gallery index by HTTP, with a small web page."""
+    """Answer searches over a gallery by HTTP, with a small web page."""
 
     index: PathOrAddress = Field(
-        description="folder that the index job wrote; or a gallery, in a folder or at an address, whose changes are seen within a second"
+        description="a gallery in a folder or at an address, of the index job or of `reid-ray gallery`; changes are seen within a second"
     )
     encoder: PathOrName | None = Field(
         None,
-        description="folder of the encoder, as the index job takes it; null: the one that an index remembers; a gallery remembers none",
+        description="folder of the encoder, as the index job takes it; null: the one that the index job noted beside the gallery",
     )
     include_synthetic: bool = Field(
-        False, description="also answer with pictures that an editor made; false refuses an index that holds any (column synthetic)"
+        False, description="also answer with pictures that an editor made; false refuses a gallery that holds any (column synthetic)"
     )
     serve: ServeConfig = ServeConfig()
     searcher: SearcherConfig = SearcherConfig()

@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from reid_ray.redaction import error_location
 from reid_ray.retrieval.encoder_identity import encoder_identity
 from reid_ray.retrieval.search import Answer, Query, SearchEngine
-from reid_ray.retrieval.searched_folder import encoder_of, keep_erasures, open_thumbnails, refuse_unfit
+from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, keep_erasures, refuse_unfit
 from reid_ray.serve.app import OverloadedError, make_api
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.guard import digest_of
@@ -88,7 +88,7 @@ class Front:
 
     def __init__(self, searcher: DeploymentHandle, index: str, limits: ServeConfig, token_digest: bytes | None) -> None:
         self._searcher, self._limits, self._token_digest = _DeploymentBackend(searcher), limits, token_digest
-        self._thumbnails = open_thumbnails(index)
+        self._thumbnails = SearchedGallery(index)
 
     def __serve_build_asgi_app__(self) -> Any:
         """Ray Serve's hook: the application, made in the replica, where the searcher's handle is."""

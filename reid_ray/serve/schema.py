@@ -48,6 +48,8 @@ class HitOut(BaseModel):
 
     rank: int = Field(description="1 is best")
     score: float = Field(description="cosine similarity in [-1, 1]")
+    generation: int = Field(description="of the gallery, in which the item was found")
+    item_id: str = Field(description="names the item for good, whatever is added to the gallery or deleted from it")
     image_id: str
     person_id: int | None = Field(description="identity, where the gallery knows it")
     camera_id: int | None

@@ -40,6 +40,7 @@ from reid_ray.terminal.own_lines import say
 
 IfExists = Literal["refuse", "replace", "reuse"]
 _HIDDEN = re.compile(r"^\.(?P<name>.+)\.(?:(?P<hex>[0-9a-f]{8})\.(?P<kind>partial|old)|lock|ledger)$", re.DOTALL)
+_LOCK = re.compile(r"^\.(?P<name>.+)\.lock$", re.DOTALL)
 _LONGEST = len(".") + len(".xxxxxxxx.partial")  # bytes that the longest hidden name adds
 
 
@@ -196,7 +197,11 @@ class OutputPlace:
 
     def _recover_crashed_runs(self) -> None:
         """Crash recovery, with the lock held: restore or remove the folders that dead runs left."""
-        left = [self.path.parent / name for name in names_in(self.path.parent) if self._is_leftover(name)]
+        names = list(names_in(self.path.parent))
+        for name in names:  # of what was written in a staging folder under a lock of its own
+            if (lock := _LOCK.match(name)) is not None and self._is_leftover(lock["name"]):
+                (self.path.parent / name).unlink(missing_ok=True)
+        left = [self.path.parent / name for name in names if self._is_leftover(name)]
         for folder in left:
             if folder.suffix == ".old" and not os.path.lexists(self.path) and read_mark(folder) is not None:
                 rename_to_free_name(folder, self.path)

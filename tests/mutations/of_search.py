@@ -5,53 +5,32 @@ from __future__ import annotations
 from mutation import Mutation
 
 _GUARD = ("tests/unit/serve/test_app.py",)
-_INDEX = ("tests/unit/retrieval/index/test_faiss_index.py",)
+_INDEX = ("tests/unit/retrieval/index/test_index_job.py",)
 _RETRIEVAL = "tests/unit/retrieval/"
 _SERVE = "tests/unit/serve/"
 
 MUTATIONS = (
     # --- the gallery
     Mutation(
-        "an index is trained on the gallery's front",
-        "reid_ray/retrieval/index/faiss_index.py",
-        "    drawn = np.random.default_rng(config.seed).choice(len(vector_ND), config.train_vectors, replace=False)\n",
-        "    drawn = np.arange(config.train_vectors)\n",
+        "a vector of NaN is in a gallery",
+        "reid_ray/gallery/items.py",
+        "np.abs(np.linalg.norm(vector_ND, axis=1) - 1) <= _NORM_TOLERANCE",
+        "~(np.abs(np.linalg.norm(vector_ND, axis=1) - 1) > _NORM_TOLERANCE)",
         _INDEX,
     ),
     Mutation(
-        "equal scores come in no order",
-        "reid_ray/retrieval/index/faiss_index.py",
-        "order = np.lexsort((row_F, -score_F))[:k]",
-        "order = np.lexsort((-row_F, -score_F))[:k]",
-        _INDEX,
+        "a gallery of another encoder is searched",
+        "reid_ray/retrieval/searched_folder.py",
+        "if (made.dim, made.encoder) != (dim, fingerprint):",
+        "if made.dim != dim:",
+        (_RETRIEVAL + "test_searched_folder.py",),
     ),
     Mutation(
-        "a vector of NaN is indexed",
-        "reid_ray/retrieval/index/faiss_index.py",
-        "~(np.abs(norm_N - 1) <= _NORM_TOLERANCE)",
-        "np.abs(norm_N - 1) > _NORM_TOLERANCE",
-        _INDEX,
-    ),
-    Mutation(
-        "a camera filter lets other cameras through",
-        "reid_ray/retrieval/index/faiss_index.py",
-        'options["sel"] = faiss.IDSelectorBitmap(np.packbits(passing_N, bitorder="little"))',
-        'options["sel"] = faiss.IDSelectorBitmap(np.packbits(passing_N))',
-        _INDEX,
-    ),
-    Mutation(
-        "an index of another encoder is searched",
-        "reid_ray/retrieval/index/faiss_index.py",
-        'if facts["encoder_fingerprint"] != fingerprint:',
-        'if facts["encoder_fingerprint"] is fingerprint and False:',
-        _INDEX,
-    ),
-    Mutation(
-        "a thumbnail of another row group is shown",
-        "reid_ray/retrieval/index/thumbnails.py",
-        "divmod(row, ROWS_PER_GROUP)",
-        "divmod(row + 1, ROWS_PER_GROUP)",
-        _INDEX,
+        "the earlier of two items of one id is found",
+        "reid_ray/gallery/bulk/adoption.py",
+        "            replaced.append(before)\n        newest[id_S[place]] = place\n",
+        "            replaced.append(place)\n        newest.setdefault(id_S[place], place)\n",
+        ("tests/unit/gallery/test_adoption.py",),
     ),
     Mutation(
         "a vector of NaN passes for a good row",
@@ -82,25 +61,18 @@ MUTATIONS = (
         (_RETRIEVAL + "evaluate/test_evaluate_job.py",),
     ),
     Mutation(
-        "failures of an index are not counted",
-        "reid_ray/retrieval/index/job.py",
-        '            counts.failed.update(reason.partition(":")[0] for reason in bad["reason"].to_pylist())\n',
+        "rows that a gallery leaves out are not counted",
+        "reid_ray/retrieval/index/piece_sealing.py",
+        '        self.counts.update(reason.partition(":")[0] for reason in why_N[row_M])\n',
         "",
-        (_RETRIEVAL + "index/test_index_job.py",),
+        _INDEX,
     ),
     Mutation(
-        "failures of an index are not kept",
-        "reid_ray/retrieval/index/job.py",
-        "            if bad.num_rows:",
-        "            if bad.num_rows > 1:",
-        (_RETRIEVAL + "index/test_index_job.py",),
-    ),
-    Mutation(
-        "vectors of two encoders are one index",
-        "reid_ray/retrieval/index/job.py",
-        "    if len(found) > 1:",
-        "    if len(found) > 2:",
-        (_RETRIEVAL + "index/test_index_job.py",),
+        "vectors of two encoders are one gallery",
+        "reid_ray/retrieval/index/taken_rows.py",
+        "!= encoder:",
+        "is None:",
+        _INDEX,
     ),
     Mutation(
         "queries of other cameras are searched together",

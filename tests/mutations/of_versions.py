@@ -26,7 +26,6 @@ MUTATIONS = (
     _unread("a table", "reid_ray/storage/tables.py", "        check_table(parquet.schema_arrow.metadata, origin=file)\n"),
     _unread("a result", "reid_ray/retrieval/evaluate/job.py", '    check_json("evaluation", result, origin=Path(folder) / RESULT)\n'),
     _unread("prepared data", "reid_ray/train/feed/prepared.py", '    check_json("prepared", prepared, origin=folder / FACTS)\n'),
-    _unread("an index", "reid_ray/retrieval/index/faiss_index.py", '        check_json("index", facts, origin=path)\n'),
     _unread("a mark", "reid_ray/storage/listing.py", '    check_json("mark", facts, origin=folder / MARK)\n'),
     _unread("a run", "reid_ray/train/checkpoint/run_folders.py", '    check_json("run", values, origin=folder / _RECORD)\n'),
     Mutation(

@@ -16,15 +16,16 @@ from reid_ray.config.common import PoolConfig
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import decode_image, encode_jpeg
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.gallery.verification import faults_of
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EMBEDDINGS, table_of
 from reid_ray.retrieval.embed_stream import embed_texts
 from reid_ray.retrieval.index.config import IndexJob
-from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.index.job import run_index
-from reid_ray.retrieval.index.thumbnails import ThumbnailReader
+from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.serve.build import build
 from reid_ray.serve.config import ServeJob
 from reid_ray.serve.job import start_service
@@ -110,16 +111,16 @@ def test_the_index_job_counts_every_file_and_keeps_the_reason_of_each_failure(ga
 
 
 def test_the_index_holds_what_the_encoder_says_of_each_file_in_the_order_of_the_folder(gallery, encoder, crops):
-    index = GalleryIndex.load(gallery[0], load_encoder(encoder))
-    ids = index.items["image_id"].to_pylist()
+    index = GalleryView(gallery[0])
+    ids = index.ids()
     assert ids == sorted(ids)
     assert len(ids) == GOOD
     vectors = load_encoder(encoder).encode_images([decode_image((crops / name).read_bytes()) for name in ids])
-    scores, rows = index.search(vectors, 1)
-    np.testing.assert_array_equal(rows[:, 0], np.arange(GOOD))
-    np.testing.assert_allclose(scores, 1, atol=1e-5)
-    pictures = ThumbnailReader(gallery[0])
-    assert {Image.open(io.BytesIO(pictures[row])).size for row in range(len(pictures))} == {(24, 48)}
+    best = [hits[0] for hits in index.search(vectors, 1)]
+    assert [hit.item_id for hit in best] == ids
+    np.testing.assert_allclose([hit.score for hit in best], 1, atol=1e-5)
+    assert {Image.open(io.BytesIO(index.thumbnail(item))).size for item in ids} == {(24, 48)}
+    assert faults_of(gallery[0]) == []
 
 
 def test_captions_are_embedded_by_ray_data_as_the_encoder_embeds_them(local_ray, encoder):
@@ -139,11 +140,11 @@ def test_a_text_query_over_http_ranks_as_a_direct_search_does(http, gallery, enc
     reply = http.post("/search/text", json={"text": text, "k": 10})
     assert reply.status_code == 200
     loaded = load_encoder(encoder)
-    index = GalleryIndex.load(gallery[0], loaded)
-    scores, rows = index.search(loaded.encode_texts([text]), 10)
+    expected = SearchedGallery(gallery[0]).search(loaded.encode_texts([text]), 10)[0]
     hits = reply.json()["hits"]
-    assert [hit["image_id"] for hit in hits] == [index.items["image_id"][int(row)].as_py() for row in rows[0]]
-    np.testing.assert_allclose([hit["score"] for hit in hits], scores[0], atol=1e-5)
+    assert [hit["item_id"] for hit in hits] == [hit.item_id for hit in expected]
+    assert {hit["generation"] for hit in hits} == {GalleryView(gallery[0]).generation}
+    np.testing.assert_allclose([hit["score"] for hit in hits], [hit.score for hit in expected], atol=1e-5)
     assert [hit["rank"] for hit in hits] == list(range(1, 11))
     assert reply.json()["latency_ms"]["total"] > 0
 
@@ -222,9 +223,7 @@ def test_thumbnails_page_info_and_openapi_are_there(http):
     assert {"/search/text", "/search/image", "/search/image/base64", "/thumbnails/{name}", "/health", "/info"} <= set(paths)
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"), [({"dim": 24}, "the index has dimension 16, but the encoder gives 24"), ({"seed": 1}, "was made by encoder")]
-)
+@pytest.mark.parametrize(("options", "sentence"), [({"dim": 24}, "dimension 16"), ({"seed": 1}, "was made by encoder")])
 def test_an_index_of_another_encoder_is_refused_before_anything_starts(gallery, tmp_path, options, sentence):
     other = tiny_encoder(tmp_path / "other", **options)
     with pytest.raises(DataError, match=sentence):
@@ -232,7 +231,7 @@ def test_an_index_of_another_encoder_is_refused_before_anything_starts(gallery, 
 
 
 def test_a_service_that_cannot_start_says_so_before_it_starts(local_ray, gallery, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="holds no index"):
+    with pytest.raises(DataError, match="holds no gallery"):
         start_service(ServeJob(index=str(tmp_path)))
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
     with refused(ConfigError, "NO_SUCH_VARIABLE"):

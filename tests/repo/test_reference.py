@@ -71,7 +71,7 @@ LEAST: dict[str, list[list[str]]] = {
     ],
     "compare": [["baseline=x", "candidate=x"]],
     "transfer": [["cells=[{train: a, test: b, run: c}]"]],
-    "index": [["encoder=x", "images={}"]],
+    "index": [["encoder=x", "images={}"], ["embeddings=[x]"]],
     "serve": [["index=x"]],
     "migrate": [["path=x"]],
 }

@@ -46,9 +46,6 @@ from reid_ray.model.mllm.model_folder import open_mllm, save_mllm
 from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
-from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.faiss_index import ITEMS, GalleryIndex
-from reid_ray.retrieval.index.thumbnails import ThumbnailWriter
 from reid_ray.serve.schema import HitOut, InfoOut, LatencyOut, SearchOut
 from reid_ray.storage import Counts, JobOutput
 from reid_ray.storage.listing import MARK, write_mark
@@ -94,7 +91,6 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
         "run": _run(folder / "run"),
         "prepared": _prepared(folder / "prepared"),
         "ledger": _ledger(folder / "ledger"),
-        "index": _index(folder / "index"),
         **_gallery(folder / "gallery"),
         "evaluation": _keys(evaluation / "result.json"),
         "calibration": _calibration(),
@@ -220,16 +216,6 @@ def _ledger(folder: Path) -> list[str]:
     with open_ledger(folder / "out"):
         there = sorted(path.name for path in (folder / ".out.ledger").iterdir())
     return [*there, *(f"rows: {column}" for column in _columns(LEDGER)), *(f"images: {column}" for column in _columns(DIGEST_CACHE))]
-
-
-def _index(folder: Path) -> list[str]:
-    folder.mkdir()
-    items = table_of(ITEMS, [{"item_id": "a", "kind": "image", "status": "ok"}])
-    GalleryIndex.build(np.eye(1, 2, dtype=np.float32), items, IndexConfig(), encoder_fingerprint="").save(folder)
-    with ThumbnailWriter(folder) as writer:
-        writer.append(pa.chunked_array([["a"]]), pa.chunked_array([[b"b"]]))
-    tables = {file.name: pq.read_schema(file) for file in sorted(folder.glob("*.parquet"))}
-    return [*_keys(folder / "index.json"), *_files(folder), *(f"{name}: {each}" for name in tables for each in _columns(tables[name]))]
 
 
 def _gallery(folder: Path) -> dict[str, list[str]]:

@@ -36,8 +36,7 @@ from reid_ray.retrieval.compare.config import CompareJob
 from reid_ray.retrieval.compare.job import run_compare
 from reid_ray.retrieval.embed.features import read_features
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
-from reid_ray.retrieval.index.faiss_index import GalleryIndex
-from reid_ray.retrieval.index.thumbnails import ThumbnailReader
+from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.train.checkpoint.contents import check, read_parts
 from reid_ray.train.dual.config import TrainJob
@@ -112,16 +111,10 @@ def test_a_manifest_says_what_it_said(golden, name):
     assert {key: now[key] for key in before} == before
 
 
-def test_an_index_finds_each_of_its_vectors_and_knows_whose_it_is(golden):
-    index = GalleryIndex.load(golden / "index")
-    vector_ND = np.array(CONTENTS["vectors"])
-    vector_ND /= np.linalg.norm(vector_ND, axis=1, keepdims=True)
-    score_N1, row_N1 = index.search(vector_ND, 1)
-    assert row_N1[:, 0].tolist() == list(range(len(vector_ND)))
-    np.testing.assert_allclose(score_N1, 1, atol=1e-5)
-    assert [plain(row) for row in index.items.to_pylist()] == rows_of("index/gallery.parquet")
-    thumbnails = ThumbnailReader(golden / "index")
-    assert [plain(thumbnails[row]) for row in range(len(thumbnails))] == [row["thumbnail"] for row in rows_of("index/thumbnails.parquet")]
+def test_an_index_is_searched_no_more_and_says_what_to_do(golden):
+    for refuse in (SearchedGallery, lambda folder: encoder_of(str(folder), None)):
+        with refused(DataError, str(golden / "index"), "run the index job again"):
+            refuse(golden / "index")
 
 
 def test_an_encoder_gives_the_vectors_that_it_gave(golden):
@@ -134,7 +127,6 @@ def test_an_encoder_gives_the_vectors_that_it_gave(golden):
     ids = [row["image_id"] for row in rows_of("people/images")]
     np.testing.assert_allclose(encoder.encode_images(pictures), [expected[id] for id in ids], atol=1e-5)
     assert encoder_identity(str(golden / "training" / "model")) == (encoder.dim, encoder.fingerprint)
-    assert GalleryIndex.load(golden / "index", encoder).encoder_fingerprint == encoder.fingerprint
 
 
 @pytest.mark.slow

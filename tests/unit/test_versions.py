@@ -49,9 +49,9 @@ def test_what_has_no_number_is_of_format_0():
 
 
 def test_a_format_that_is_read_no_more_names_the_migration(monkeypatch):
-    monkeypatch.setitem(versions.FORMATS, "index", versions.Format("a gallery index", ("one", "two"), oldest=2))
+    monkeypatch.setitem(versions.FORMATS, "calibration", versions.Format("a calibration", ("one", "two"), oldest=2))
     with refused(DataError, "there", "format 1", "reid-ray migrate"):
-        versions.check("index", 1, origin="there")
+        versions.check("calibration", 1, origin="there")
 
 
 @pytest.mark.parametrize("found", ["1", 1.0, True, -1, [1]])

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from reid_ray.errors import DataError
 from reid_ray.gallery.bulk.sealed_piece import SealedPiece
 from reid_ray.gallery.depot.dead_rows import entry_of
 from reid_ray.gallery.depot.interface import Depot
@@ -61,7 +62,10 @@ def adopted(depot: Depot, view: GalleryView, pieces: Path, sealed: Sequence[Seal
         schema = merged_schema(schema, piece.schema, origin=f"piece {piece.name}")
     there = [LivePart(part.source, part.alive.copy()) for part in view.parts()[:-1]]
     taken = [piece.facts for piece in sealed if piece.facts is not None]
-    new = [LivePart(Segment.open(pieces / facts.name, facts), np.ones(facts.rows, np.bool_)) for facts in taken]
+    try:
+        new = [LivePart(Segment.open(pieces / facts.name, facts), np.ones(facts.rows, np.bool_)) for facts in taken]
+    except FileNotFoundError as error:
+        raise DataError(f"{error}: is gone, since an erasure was carried out meanwhile or somebody removed it; run again") from None
     parts = [*there, *new]
     dead = [0] * len(parts)
     for at, row_N in replaced_rows(parts):
@@ -83,6 +87,8 @@ def adopted(depot: Depot, view: GalleryView, pieces: Path, sealed: Sequence[Seal
 def replaced_rows(parts: Sequence[LivePart]) -> list[tuple[int, np.ndarray]]:
     """(number of a part, its living rows whose ids a later part has, too), part by part and range by range. Parts are segments."""
     segments = [part.source for part in parts if isinstance(part.source, Segment)]
+    if not segments:
+        return []
     total = sum(map(len, segments))
     ranges = max(1, -(-total // _IDS_AT_ONCE))
     bounds = [[_first_from(segment.lookup, (number << 64) // ranges) for number in range(ranges + 1)] for segment in segments]

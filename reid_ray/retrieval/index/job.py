@@ -1,61 +1,113 @@
-"""The index job: images -> embedding actors -> FAISS index, items and thumbnails in one folder.
+"""The index job: images, or tables of the embed job, become a gallery, whose segments are sealed on all nodes.
 
-Knows the order of work and the counts; the embedding is in embed_stream.py, the index in faiss_index.py. Vectors are collected in this
-process (4 bytes x dim each, so 2 GB for a million of 512); pictures are not: thumbnails go to disk as they come.
+Knows the order of work and the counts; rows, vectors and pictures never pass through this process. Sealing is piece_sealing.py's, what a
+gallery is reid_ray.gallery's.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from reid_ray.data.execution import ray_data_execution
-from reid_ray.data.sources import image_listing, read_images
-from reid_ray.errors import DataError
-from reid_ray.progress import progress_bar
+from reid_ray.data.sources import ImageListing, image_listing, read_images
+from reid_ray.errors import DataError, ReidRayError
+from reid_ray.gallery.bulk.adoption import Adoption
+from reid_ray.gallery.bulk.sealed_piece import PIECES, SealedPiece, drop_pieces
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.records import EMBEDDINGS
 from reid_ray.retrieval.embed_stream import embed_images
-from reid_ray.retrieval.encoder_identity import require_encoder_folder
+from reid_ray.retrieval.encoder_identity import encoder_identity, require_encoder_folder
 from reid_ray.retrieval.index.config import IndexJob
-from reid_ray.retrieval.index.faiss_index import ITEMS, GalleryIndex
-from reid_ray.retrieval.index.thumbnails import ThumbnailWriter
+from reid_ray.retrieval.index.piece_sealing import READ, REPLACED, TAKEN, PieceTerms, left_out_file
+from reid_ray.retrieval.index.table_pieces import cut_tables, files_of, least_rows, made_by, sealed_by_tasks
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
 from reid_ray.terminal.own_lines import say
 
 FAILED_FOLDER = "failed"
+_WRITE_ROWS = 32_768  # of embedded images that a task holds: with thumbnails of 256 pixels about 400 MB
 
 
 def run_index(config: IndexJob) -> dict[str, Any]:
     """Run the job; returns the manifest of config.output.path.
 
-    The folder holds index.faiss, gallery.parquet, index.json, thumbnails.parquet, failed/ (EMBEDDINGS rows of images that could not
-    be embedded, with the reason) and manifest.json.
+    The folder is a gallery, and holds failed/ (EMBEDDINGS rows that are no items, with the reason) and manifest.json, too.
 
     Raises:
-        DataError: no image, no encoder, or not a single image could be embedded.
+        DataError: no image, no encoder, or not a single image can be searched.
         ResourceError: the cluster cannot hold the embedding actors.
     """
-    listing = image_listing(config.images)
+    listing = None if config.images is None else image_listing(config.images)
+    rows = config.images.path if config.images is not None else config.embeddings
     output = JobOutput(
         "index",
         config.output.path,
         config,
         if_exists=config.output.if_exists,
-        inputs={"images": config.images.path, "encoder": config.encoder},
-        contents=listing.contents(),
+        inputs={"rows": rows, **({} if config.encoder is None else {"encoder": config.encoder})},
+        contents={} if listing is None else listing.contents(),
     )
     if (earlier := output.kept()) is not None:
         return earlier
-    require_encoder_folder(config.encoder)
-    with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=600):
-        require_resources([pool_need("embed", config.embed)])
+    if config.encoder is not None:
+        require_encoder_folder(config.encoder)
+    with ray_session(config.ray), output:
+        dim, fingerprint = _identity(config)
+        pieces = _kept_pieces(output.path) if listing is None else output.folder / PIECES
+        terms = PieceTerms(str(pieces), dim, fingerprint, config.gallery, config.include_synthetic)
+        create_gallery(output.folder, dim=dim, encoder=fingerprint, config=config.gallery)
+        started = time.perf_counter()
+        with _dropped_if_refused(pieces):
+            sealed = _from_tables(config, terms) if listing is None else _from_images(config, listing, terms)
+            output.timings["seal_seconds"] = time.perf_counter() - started
+            _count(output, pieces, sealed)
+            with GalleryWriter(output.folder) as writer:
+                taken = writer.adopt(pieces, sealed)
+                _count_taken(output, taken, str(rows))
+                segments, generation = len(writer.view.manifest.segments), writer.view.generation
+        path = None if config.encoder is None else str(Path(config.encoder).resolve())
+        facts = {"dim": dim, "items": taken.living, "segments": segments, "generation": generation}
+        output.facts.update({**facts, "encoder_fingerprint": fingerprint, "encoder_path": path})
+    say(f"index: {output.counts} -> {config.output.path} (a gallery of {segments} segments, dimension {dim})")
+    return read_manifest(config.output.path)
+
+
+def _identity(config: IndexJob) -> tuple[int, str]:
+    """(dimension, fingerprint) of the gallery's vectors.
+
+    Raises:
+        DataError: the tables are of another encoder than the one that is given.
+    """
+    given = None if config.encoder is None else encoder_identity(config.encoder)
+    if config.embeddings is None:
+        assert given is not None
+        return given
+    found = made_by(files_of(config.embeddings))
+    if given is not None and given != found:
+        raise DataError(
+            f"encoder: {config.encoder} is {given[1]}, but the vectors of {config.embeddings[0]} are of {found[1]}; give that one"
+        )
+    return found
+
+
+def _from_tables(config: IndexJob, terms: PieceTerms) -> list[SealedPiece]:
+    assert config.embeddings is not None
+    return sealed_by_tasks(cut_tables(files_of(config.embeddings), config.gallery), terms)
+
+
+def _from_images(config: IndexJob, listing: ImageListing, terms: PieceTerms) -> list[SealedPiece]:
+    from reid_ray.retrieval.index.embedded_pieces import seal_embedded
+
+    assert config.images is not None
+    assert config.encoder is not None
+    require_resources([pool_need("embed", config.embed)])
+    with ray_data_execution(no_progress_timeout_s=600):
         rows = embed_images(
             read_images(config.images, listing=listing),
             config.encoder,
@@ -64,59 +116,40 @@ def run_index(config: IndexJob) -> dict[str, Any]:
             thumbnail_height=config.thumbnail_height,
             include_synthetic=config.include_synthetic,
         )
-        vector_ND, items, fingerprint = _collect(rows.iter_batches(batch_size=None, batch_format="pyarrow"), output, listing.count)
-        if not len(vector_ND):
-            raise DataError(f"{listing.origin}: none of its images can be searched ({output.counts}); check images.path")
-        started = time.perf_counter()
-        index = GalleryIndex.build(
-            vector_ND, items, config.index, encoder_fingerprint=fingerprint, encoder_path=str(Path(config.encoder).resolve())
-        )
-        index.save(output.folder)
-        output.timings["build_seconds"] = time.perf_counter() - started
-        output.facts.update(index.facts())
-    say(f"index: {output.counts} -> {config.output.path} ({index.config.kind}, dimension {index.dim})")
-    return read_manifest(config.output.path)
+        exact = config.gallery.nearest.kind == "flat"
+        piece_rows = min(_WRITE_ROWS, config.gallery.segment_rows) if exact else least_rows(config.gallery)
+        return seal_embedded(rows, terms, piece_rows=piece_rows, total=listing.count, origin=listing.origin)
 
 
-def _collect(batches: Iterable[pa.Table], output: JobOutput, total: int) -> tuple[np.ndarray, pa.Table, str]:
-    """(vectors [N, D], their items, the encoder's fingerprint); thumbnails and failed rows are on disk afterwards.
-
-    Raises:
-        DataError: vectors of two encoders, whose cosines mean nothing.
-    """
-    vectors: list[np.ndarray] = []
-    items: list[pa.Table] = []
-    fingerprint = ""
-    counts, started = output.counts, time.perf_counter()
-    with (
-        ThumbnailWriter(output.folder) as thumbnails,
-        TableWriter(output.folder / FAILED_FOLDER, EMBEDDINGS) as failed,
-        progress_bar("index", total) as bar,
-    ):
-        for batch in batches:
-            good = batch.filter(pc.equal(batch["status"], "ok"))
-            bad = batch.filter(pc.equal(batch["status"], "failed"))
-            if good.num_rows:
-                flat = good["embedding"].combine_chunks().flatten().to_numpy()
-                vectors.append(flat.reshape(good.num_rows, -1))
-                items.append(good.select(ITEMS.names))
-                thumbnails.append(good["image_id"], good["thumbnail"])
-                fingerprint = _one_encoder(good["encoder_fingerprint"], fingerprint)
-            if bad.num_rows:
-                failed.append(bad)
-            counts.read += batch.num_rows
-            counts.written += good.num_rows
-            counts.failed.update(reason.partition(":")[0] for reason in bad["reason"].to_pylist())
-            bar.set_postfix_str(str(counts), refresh=False)
-            bar.update(batch.num_rows)
-    output.timings["embed_seconds"] = time.perf_counter() - started
-    vector_ND = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
-    return vector_ND, pa.concat_tables(items) if items else ITEMS.empty_table(), fingerprint
+def _kept_pieces(path: Path) -> Path:
+    """Where pieces of tables lie until the gallery is there: beside it, so that a run that was killed goes on with them."""
+    return path.parent / f".{path.name}.{PIECES}"
 
 
-def _one_encoder(fingerprints: pa.ChunkedArray, before: str) -> str:
-    """The fingerprint of a batch's encoder, which must be that of the batches before ("": none yet)."""
-    found = {*fingerprints.unique().to_pylist(), *([before] if before else [])}
-    if len(found) > 1:
-        raise DataError(f"the encoder changed while images were embedded ({' and '.join(sorted(found))}); run the index job again")
-    return str(found.pop())
+@contextmanager
+def _dropped_if_refused(pieces: Path) -> Iterator[None]:
+    """Whoever is told what is wrong finds nothing left; after a kill or a lost node the pieces are there for the next run."""
+    try:
+        yield
+    except ReidRayError:
+        drop_pieces(pieces)
+        raise
+
+
+def _count(output: JobOutput, pieces: Path, sealed: Sequence[SealedPiece]) -> None:
+    """Counts of the pieces; what they leave out is written down."""
+    with TableWriter(output.folder / FAILED_FOLDER, EMBEDDINGS) as failed:
+        for piece in sealed:
+            reasons = {name: count for name, count in piece.counts.items() if name not in (READ, TAKEN)}
+            output.counts.read += piece.counts[READ]
+            output.counts.failed.update(reasons)
+            if set(reasons) - {REPLACED}:
+                failed.append(pq.read_table(left_out_file(pieces, piece.name)))
+
+
+def _count_taken(output: JobOutput, taken: Adoption, origin: str) -> None:
+    output.counts.written = taken.living
+    if taken.replaced:
+        output.counts.failed["replaced"] += taken.replaced
+    if not taken.living:
+        raise DataError(f"{origin}: none of its images can be searched ({output.counts}); check images or embeddings")

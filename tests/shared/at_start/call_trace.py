@@ -71,7 +71,9 @@ class _Loader(SourceFileLoader):
         tree = ast.parse(data, path)
         file = path.rpartition("/reid_ray/")[2]
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not any(
+                "njit" in ast.unparse(each) for each in node.decorator_list
+            ):
                 first = 1 if ast.get_docstring(node, clean=False) is not None else 0
                 note = ast.parse(f"__import__('sys').modules['call_trace'].called({file!r}, {node.name!r})").body[0]
                 for part in ast.walk(note):

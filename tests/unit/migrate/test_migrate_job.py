@@ -48,7 +48,6 @@ from reid_ray.model.model_files import resolve_model
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
-from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.storage.file_systems import open_store
 from reid_ray.storage.listing import MARK, differences, read_mark
@@ -136,7 +135,6 @@ NEWER = {
     "run": (".out.0123456789abcdef.run/run.json", lambda at: other_runs(at / "own", at / "out", storage=None)),
     "noise_levels": (f"{STEP}/noise.json", lambda at: NoiseStore(12, 32).load(at / STEP)),
     "prepared": ("run/data/facts.json", lambda at: read_prepared(at / "run" / "data")),
-    "index": ("index/index.json", lambda at: GalleryIndex.load(at / "index")),
     "templates": ("templates.yaml", lambda at: load_templates(at / "templates.yaml")),
     "editor": ("editor/manifest.json", lambda at: open_editor(at / "editor")),
     "gallery": ("gallery/generations/00000004.json", lambda at: GalleryView(at / "gallery")),

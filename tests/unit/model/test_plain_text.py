@@ -13,6 +13,7 @@ from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_galleries import make_gallery
 from transformers import AutoProcessor, AutoTokenizer, ByT5Tokenizer, CLIPTokenizer
 
 from reid_ray.model.dual.config import ModelConfig
@@ -23,11 +24,8 @@ from reid_ray.model.model_files import resolve_model
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
 from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 from reid_ray.model.tiny.tiny_siglip import words_of as siglip_tokenizer
-from reid_ray.records import table_of
-from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.faiss_index import ITEMS, GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
-from reid_ray.retrieval.searched_folder import SearchedIndex
+from reid_ray.retrieval.searched_folder import SearchedGallery
 
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"
 TEXTS = [
@@ -135,7 +133,7 @@ def test_a_tokenizer_in_python_measures_too_and_reads_marks_as_text():
     assert (input_ids == tokenizer.eos_token_id).sum(dim=1).tolist() == [1, 1]
 
 
-def test_an_encoder_measures_its_texts_and_reads_on_behind_a_mark():
+def test_an_encoder_measures_its_texts_and_reads_on_behind_a_mark(tmp_path):
     texts = ["a man in red " * 40, "a man", "", "a <|endoftext|> man"]
     encoder = build_dual_encoder(ModelConfig(image_height=32, image_width=16), texts, seed=0)
     vector_ND, tokens_N = encoder.encode_and_measure(texts)
@@ -145,21 +143,9 @@ def test_an_encoder_measures_its_texts_and_reads_on_behind_a_mark():
     counted = count_truncated(encoder.tokenizer, iter(texts), context=encoder.context)
     assert counted.facts() == {"truncated": 1, "of": 4, "longest": int(tokens_N[0])}
     assert "1 of 4 texts" in counted.sentence()
-    gallery = GalleryIndex.build(
-        vector_ND[:1],
-        table_of(ITEMS, [{"item_id": "a", "kind": "image", "status": "ok"}]),
-        IndexConfig(),
-        encoder_fingerprint="e",
-        encoder_path=None,
-    )
-    assert [
-        answer.truncated for answer in SearchEngine(encoder, SearchedIndex(gallery)).answer([Query(k=1, text=text) for text in texts])
-    ] == [
-        True,
-        False,
-        False,
-        False,
-    ]
+    gallery = SearchedGallery(make_gallery(tmp_path / "gallery", vector_ND[:1], [{"item_id": "a"}]))
+    answers = SearchEngine(encoder, gallery).answer([Query(k=1, text=text) for text in texts])
+    assert [answer.truncated for answer in answers] == [True, False, False, False]
 
 
 @pytest.fixture(scope="module", params=["qwen", "llava"])

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 from answered_works import captioned
 from PIL import Image
+from small_galleries import NamedThumbnails
 
 from reid_ray.caption import actors
 from reid_ray.caption.actors import CaptionActor, PassPlace, RewriteActor
@@ -48,7 +49,6 @@ from reid_ray.data.lint.config import LintJob
 from reid_ray.data.lint.job import run_lint
 from reid_ray.data.sources import iter_images
 from reid_ray.records import IDENTITY_COLUMNS
-from reid_ray.retrieval.index.thumbnails import ThumbnailReader, ThumbnailWriter
 from reid_ray.retrieval.search import Query
 from reid_ray.scratch import scratch_folder
 from reid_ray.serve import job as serve_run
@@ -238,10 +238,8 @@ def logged() -> Iterator[io.StringIO]:
         ("/search/image/base64", {"json": {"image_base64": CAPTION}}, 422),
     ],
 )
-def test_a_query_that_fails_is_in_no_log_and_in_no_answer(tmp_path, capfd, logged, path, options, status):
-    with ThumbnailWriter(tmp_path) as writer:
-        writer.append(pa.chunked_array([["a"]]), pa.chunked_array([[b"jpeg"]]))
-    api = make_api(Broken(), ThumbnailReader(tmp_path), ServeConfig(), token_digest=None)
+def test_a_query_that_fails_is_in_no_log_and_in_no_answer(capfd, logged, path, options, status):
+    api = make_api(Broken(), NamedThumbnails({}), ServeConfig(), token_digest=None)
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app=api, client=("127.0.0.1", 5), raise_app_exceptions=False)

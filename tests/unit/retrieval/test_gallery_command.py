@@ -52,7 +52,7 @@ def said(tables, tmp_path, capsys):
 
     code, lines, _ = call("add", tables)
     assert code == 0
-    assert "added 12, failed 1, texts 1, synthetic 1" in lines[-1]
+    assert "added 12, is_a_text 1, failed 1, synthetic 1" in lines[-1]
     call.gallery = gallery
     return call
 

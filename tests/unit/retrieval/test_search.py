@@ -7,13 +7,11 @@ import itertools
 import numpy as np
 import pytest
 from PIL import Image
+from small_galleries import make_gallery
 
 from reid_ray.data.images import encode_jpeg
-from reid_ray.records import EMBEDDINGS, table_of
-from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
-from reid_ray.retrieval.searched_folder import SearchedIndex
+from reid_ray.retrieval.searched_folder import SearchedGallery
 
 ITEMS, CAMERAS = 12, 3
 VECTORS = np.eye(ITEMS, 16, dtype=np.float32)
@@ -35,13 +33,9 @@ class Reading:
 
 
 @pytest.fixture
-def engine() -> SearchEngine:
-    rows = [
-        {"item_id": f"{n}", "kind": "image", "status": "ok", "image_id": f"{n}.jpg", "person_id": n, "camera_id": n % CAMERAS}
-        for n in range(ITEMS)
-    ]
-    index = GalleryIndex.build(VECTORS, table_of(EMBEDDINGS, rows), IndexConfig(), encoder_fingerprint="e")
-    return SearchEngine(Reading(), SearchedIndex(index))
+def engine(tmp_path) -> SearchEngine:
+    rows = [{"item_id": f"{n}", "image_id": f"{n}.jpg", "person_id": n, "camera_id": n % CAMERAS} for n in range(ITEMS)]
+    return SearchEngine(Reading(), SearchedGallery(make_gallery(tmp_path / "gallery", VECTORS, rows)))
 
 
 def picture(row: int) -> bytes:

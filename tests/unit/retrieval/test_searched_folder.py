@@ -1,4 +1,4 @@
-"""An index and a gallery of the same items answer alike; a gallery also shows what was written to it, and hides what was erased."""
+"""What a service searches: it answers as brute force does, shows what was written to it, and hides what was erased."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,11 +6,9 @@ import pytest
 from refusals import refused
 
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
-from reid_ray.records import EMBEDDINGS, table_of
-from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.faiss_index import GalleryIndex
-from reid_ray.retrieval.searched_folder import SearchedGallery, SearchedIndex, encoder_of, refuse_unfit
+from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, refuse_unfit
 
 DIM = 8
 COUNT = 30
@@ -39,17 +37,19 @@ def gallery(tmp_path):
 
 
 def shown(hits):
-    return [(hit.rank, hit.image_id, hit.person_id, hit.camera_id, hit.dataset, round(hit.score, 6)) for hit in hits]
+    return [(hit.rank, hit.image_id, hit.person_id, hit.camera_id, hit.dataset) for hit in hits]
 
 
-def test_an_index_and_a_gallery_of_the_same_items_answer_alike(gallery):
-    index = SearchedIndex(GalleryIndex.build(VECTORS, table_of(EMBEDDINGS, ITEMS), IndexConfig(), encoder_fingerprint="e"))
-    other = SearchedGallery(gallery)
-    for k, camera_ids in ((1, None), (10, None), (10, (1, 2)), (50, (3,)), (5, (77,)), (5, ())):
-        for one, two in zip(*(each.search(VECTORS[:6], k, camera_ids=camera_ids) for each in (index, other)), strict=True):
-            assert shown(one) == shown(two)
-    told = other.describe()
-    assert {**told, "index_kind": "flat"} == index.describe()
+def test_a_gallery_answers_with_the_best_items_by_generation_and_id(gallery):
+    searched = SearchedGallery(gallery)
+    for k, cameras in ((1, None), (10, None), (10, (1, 2)), (50, (3,)), (5, (77,)), (5, ())):
+        for query, hits in zip(VECTORS[:6], searched.search(VECTORS[:6], k, camera_ids=cameras), strict=True):
+            passing = [n for n in range(COUNT) if cameras is None or n % 4 in cameras]
+            best = sorted(passing, key=lambda n, query=query: (-np.float32(np.dot(VECTORS[n].astype(np.float64), query)), n))[:k]
+            assert shown(hits) == [(at + 1, f"a/{n}.jpg", n // 3, n % 4, None) for at, n in enumerate(best)]
+            np.testing.assert_allclose([hit.score for hit in hits], [VECTORS[n] @ query for n in best], atol=1e-6)
+            assert {(hit.generation, hit.item_id == hit.image_id) for hit in hits} <= {(GalleryView(gallery).generation, True)}
+    assert {"items": COUNT, "cameras": [0, 1, 2, 3], "dim": DIM, "encoder_fingerprint": "e"}.items() <= searched.describe().items()
 
 
 def test_a_service_over_a_gallery_sees_what_is_written_and_loses_what_is_erased(gallery, monkeypatch):

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from refusals import refused
+from small_galleries import make_gallery
 
 from reid_ray.data.export.config import ExportJob
 from reid_ray.data.export.job import run_export
@@ -18,8 +19,7 @@ from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, EMBEDDINGS, IDENTITY_COLUMNS, IMAGES, table_of
 from reid_ray.retrieval.embed.features import collect_features, read_features
 from reid_ray.retrieval.embed_stream import ImageEmbedder, TextEmbedder, read_captions
-from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.faiss_index import GalleryIndex, refuse_synthetic
+from reid_ray.retrieval.searched_folder import refuse_unfit
 from reid_ray.storage import read_table
 
 MARKS = {"a": True, "b": False, "c": None, "d": True}
@@ -89,21 +89,18 @@ def test_vectors_of_an_older_version_are_all_of_photographs(images, tmp_path):
     assert read_features(str(tmp_path / "old.parquet"), kind="image", split=None).ids == list(MARKS)
 
 
-def test_the_service_refuses_an_index_with_edited_people_and_no_other(images, tmp_path):
-    table = ImageEmbedder(Brightness())(images)
-    for name, rows, edited in (("both", table, 2), ("photographs", table.slice(1, 2), 0)):
-        (tmp_path / name).mkdir()
-        vectors = np.array(rows["embedding"].to_pylist(), np.float32)
-        items = rows.select([field for field in EMBEDDINGS.names if field != "embedding"])
-        GalleryIndex.build(vectors, items, IndexConfig(), encoder_fingerprint="brightness").save(tmp_path / name)
+def test_the_service_refuses_a_gallery_with_edited_people_and_no_other(images, tmp_path):
+    rows = ImageEmbedder(Brightness())(images).to_pylist()
+    for name, chosen, edited in (("both", rows, 2), ("photographs", rows[1:3], 0)):
+        vectors = np.array([row["embedding"] for row in chosen], np.float32)
+        items = [{"item_id": row["item_id"], "synthetic": row["synthetic"]} for row in chosen]
+        gallery = str(make_gallery(tmp_path / name, vectors, items))
+        refuse_unfit(gallery, dim=vectors.shape[1], fingerprint="e")
         if edited:
             with refused(DataError, name, "2", "include_synthetic"):
-                refuse_synthetic(tmp_path / name)
+                refuse_unfit(gallery, dim=vectors.shape[1], fingerprint="e", include_synthetic=False)
         else:
-            refuse_synthetic(tmp_path / name)
-    items = pq.read_table(tmp_path / "both" / "gallery.parquet").drop_columns(["synthetic"])
-    pq.write_table(items, tmp_path / "both" / "gallery.parquet")  # as an older version wrote it
-    refuse_synthetic(tmp_path / "both")
+            refuse_unfit(gallery, dim=vectors.shape[1], fingerprint="e", include_synthetic=False)
 
 
 def test_tables_go_round_through_ingest_with_the_mark_and_layouts_without_a_place_for_it_leave_them_out(images, captions, tmp_path):

@@ -6,13 +6,12 @@ import subprocess
 import sys
 
 import httpx
-import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 from refusals import refused
+from small_galleries import NamedThumbnails
 
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.retrieval.index.thumbnails import ThumbnailReader, ThumbnailWriter
 from reid_ray.retrieval.search import Answer, Hit
 from reid_ray.serve.app import OverloadedError, make_api
 from reid_ray.serve.client import SearchClient
@@ -39,7 +38,17 @@ class Echo:
         if query.image == b"bad":
             return Answer((), 0.0, 0.0, batch=1, gallery=9, refused="not_an_image: no image format recognises these 3 bytes")
         hit = Hit(
-            rank=1, thumbnail="3", score=0.5, image_id="a/b.jpg", person_id=None, camera_id=2, dataset=None, split=None, synthetic=True
+            rank=1,
+            generation=7,
+            item_id="a/b",
+            thumbnail="3",
+            score=0.5,
+            image_id="a/b.jpg",
+            person_id=None,
+            camera_id=2,
+            dataset=None,
+            split=None,
+            synthetic=True,
         )
         return Answer((hit,), encode_ms=1.0, search_ms=2.0, batch=1, gallery=9, truncated=query.text == "long")
 
@@ -48,10 +57,8 @@ class Echo:
 
 
 @pytest.fixture
-def thumbnails(tmp_path):
-    with ThumbnailWriter(tmp_path) as writer:
-        writer.append(pa.chunked_array([["a", "b"]]), pa.chunked_array([[b"jpeg a", b"jpeg b"]]))
-    return ThumbnailReader(tmp_path)
+def thumbnails():
+    return NamedThumbnails({"0": b"jpeg a", "1": b"jpeg b"})
 
 
 @pytest.fixture
@@ -81,6 +88,8 @@ def test_a_text_query_becomes_a_query_and_its_answer_json(send):
         {
             "rank": 1,
             "score": 0.5,
+            "generation": 7,
+            "item_id": "a/b",
             "image_id": "a/b.jpg",
             "person_id": None,
             "camera_id": 2,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from small_galleries import make_gallery
 
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import tokenise
 from reid_ray.model.pretrained import load_encoder, open_pretrained
 from reid_ray.model.tiny.tiny_siglip import CONTEXT, WIDTH, build_tiny_siglip
-from reid_ray.retrieval.index.config import IndexConfig
-from reid_ray.retrieval.index.faiss_index import GalleryIndex
 from reid_ray.retrieval.search import Query, SearchEngine
-from reid_ray.retrieval.searched_folder import SearchedIndex
+from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.train.dual.towers import LossHeads, TwoTowers
 from reid_ray.train.losses.config import ObjectiveConfig
 from reid_ray.train.losses.objective import build_objective
@@ -78,8 +76,7 @@ def test_siglip_learns_masked_with_sigmoid_and_irr_and_what_was_saved_is_searche
     own = np.arange(16)
     assert (after.argmax(axis=0) == own).mean() > max(0.5, (before.argmax(axis=0) == own).mean())
 
-    items = pa.table({"item_id": [f"{n}" for n in own], "image_id": [f"{n}" for n in own], "kind": ["image"] * 16, "status": ["ok"] * 16})
     vectors = trained.encode_images(pictures())
-    gallery = GalleryIndex.build(vectors, items, IndexConfig(), encoder_fingerprint=trained.fingerprint)
-    answers = SearchEngine(trained, SearchedIndex(gallery)).answer([Query(k=1, text=text) for text in TEXTS])
+    gallery = make_gallery(tmp_path / "gallery", vectors, [{"item_id": f"{n}"} for n in own], encoder=trained.fingerprint)
+    answers = SearchEngine(trained, SearchedGallery(gallery)).answer([Query(k=1, text=text) for text in TEXTS])
     assert [answer.hits[0].image_id for answer in answers] == [f"{n}" for n in after.argmax(axis=0)]
