@@ -7,7 +7,6 @@ vectors are held whole. Steps on the disk alone; who may write is gallery_writer
 from __future__ import annotations
 
 import shutil
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from reid_ray.gallery.depot.interface import Depot
 from reid_ray.gallery.gallery_view import GalleryView, LivePart
 from reid_ray.gallery.items import ID, merged_schema
 from reid_ray.gallery.manifest import SEGMENTS, SegmentEntry
+from reid_ray.gallery.sealed.id_lookup import first_place
 from reid_ray.gallery.sealed.segment import Segment
 
 _IDS_AT_ONCE = 1 << 20  # hashes that are compared at a time: 40 MB
@@ -91,7 +91,7 @@ def replaced_rows(parts: Sequence[LivePart]) -> list[tuple[int, np.ndarray]]:
         return []
     total = sum(map(len, segments))
     ranges = max(1, -(-total // _IDS_AT_ONCE))
-    bounds = [[_first_from(segment.lookup, (number << 64) // ranges) for number in range(ranges + 1)] for segment in segments]
+    bounds = [[first_place(segment.lookup, (number << 64) // ranges) for number in range(ranges + 1)] for segment in segments]
     found: list[tuple[int, np.ndarray]] = []
     for number in range(ranges):
         found += _replaced_in_range(parts, segments, [(each[number], each[number + 1]) for each in bounds])
@@ -127,8 +127,3 @@ def _replaced_in_range(
         newest[id_S[place]] = place
     gone = np.array(replaced, np.int64)
     return [(int(at), row_S[gone][number_S[gone] == at].astype(np.int64)) for at in np.unique(number_S[gone])]
-
-
-def _first_from(lookup: np.ndarray, bound: int) -> int:
-    """Place of the first hash that is not below a bound."""
-    return bisect_left(range(len(lookup)), bound, key=lambda at: int(lookup[at]["hash"]))

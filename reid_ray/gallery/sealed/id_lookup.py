@@ -6,10 +6,12 @@ Two ids may share a hash, and an id may lie in a segment once only; so a row fou
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+_FEW = 16_384  # places for each id, from which on ids are looked for one by one
 _LOOKUP = np.dtype([("hash", "<u8"), ("row", "<u4")])
 
 
@@ -25,6 +27,17 @@ def sorted_lookup(ids: Sequence[str]) -> np.ndarray:
     return found[np.argsort(found["hash"], kind="stable")]
 
 
+def first_place(lookup: np.ndarray, bound: int) -> int:
+    """Place of the first hash that is not below a bound; reads the few places on the way alone."""
+    return bisect_left(range(len(lookup)), bound, key=lambda at: int(lookup[at]["hash"]))
+
+
+def _first_places(lookup: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
+    if len(hash_N) * _FEW < len(lookup):  # searchsorted would copy all hashes, for they do not lie side by side
+        return np.array([first_place(lookup, int(each)) for each in hash_N], np.int64)
+    return np.searchsorted(lookup["hash"], hash_N)
+
+
 def rows_of(lookup: np.ndarray, ids: Sequence[str], hash_N: np.ndarray, id_at: Callable[[int], str]) -> np.ndarray:
     """Row of each id, int64 [N], -1 where the segment lacks it.
 
@@ -38,7 +51,7 @@ def rows_of(lookup: np.ndarray, ids: Sequence[str], hash_N: np.ndarray, id_at: C
     if not len(lookup):
         return found
     hashes = lookup["hash"]
-    first_N = np.searchsorted(hashes, hash_N)
+    first_N = _first_places(lookup, hash_N)
     for at in np.flatnonzero(hashes[np.minimum(first_N, len(hashes) - 1)] == hash_N):
         place = int(first_N[at])
         while place < len(hashes) and hashes[place] == hash_N[at]:
