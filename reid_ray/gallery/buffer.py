@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from reid_ray.gallery.items import BASE, ID, Items, in_schema, is_filterable
-from reid_ray.gallery.sealed.postings import Filter, Postings, passing_rows
+from reid_ray.gallery.sealed.postings import Postings
 from reid_ray.gallery.sealed.twins import Twins, row_hashes, same_bytes
 
 
@@ -91,10 +91,6 @@ class Buffer:
             known = {each.name: Postings.of(rows[each.name].combine_chunks()) for each in rows.schema if is_filterable(each)}
             self._postings = (rows.num_rows, known)
         return known
-
-    def passing(self, wanted: Filter) -> np.ndarray:
-        """Which rows pass a filter: bool [N]."""
-        return passing_rows(wanted, self.postings(), self._count)
 
     def thumbnail(self, row: int) -> bytes:
         """The encoded picture of a row."""

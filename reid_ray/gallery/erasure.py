@@ -20,9 +20,10 @@ import numpy as np
 from reid_ray.errors import DataError
 from reid_ray.gallery.depot.dead_rows import alive_rows, entry_of
 from reid_ray.gallery.depot.interface import Depot, depot_of
-from reid_ray.gallery.gallery_view import GalleryView, LivePart
+from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.generations import living_batches, new_segment
 from reid_ray.gallery.manifest import RECEIPTS, Erasure, Manifest, SegmentEntry
+from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.id_lookup import id_hashes
 from reid_ray.gallery.sealed.segment import Segment, SegmentFacts
 from reid_ray.versions import check_json, numbered

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +16,23 @@ import pyarrow as pa
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.buffer import Buffer
+from reid_ray.gallery.config import NearestConfig
 from reid_ray.gallery.depot.added_items import items_of_record
 from reid_ray.gallery.depot.dead_rows import alive_rows
 from reid_ray.gallery.depot.interface import Depot, depot_of
 from reid_ray.gallery.depot.journal import LogRecord
-from reid_ray.gallery.exact_top import Place
 from reid_ray.gallery.items import ID, Items, as_dict, merged_schema
 from reid_ray.gallery.manifest import Erasure, Manifest
-from reid_ray.gallery.nearest.best_of_parts import Searched, best_of_parts
+from reid_ray.gallery.nearest.cursors import Page, page_after, search_digest
+from reid_ray.gallery.nearest.feedback import moved_query
+from reid_ray.gallery.nearest.hits import Found, PartSearch, Wish, checked_queries
+from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.id_lookup import id_hashes
-from reid_ray.gallery.sealed.postings import Filter, Postings, parsed_filter, passing_rows, value_counts
+from reid_ray.gallery.sealed.postings import parsed_filter, value_counts
 from reid_ray.gallery.sealed.segment import Segment
 from reid_ray.gallery.shards.share import WHOLE, Position, Share
 
 _TRIES = 20  # a generation that is swapped away while it is opened is looked for again
-
-
-@dataclass(frozen=True)
-class Found:
-    """One hit.
-
-    generation: in which it was found; with item_id it names the item for good.
-    score: cosine, or what a re-ranking made of it.
-    item: its columns.
-    """
-
-    generation: int
-    item_id: str
-    score: float
-    item: dict[str, Any]
-
-
-@dataclass
-class LivePart:
-    """A segment or the buffer, and which of its rows live."""
-
-    source: Segment | Buffer
-    alive: np.ndarray
-
-    def passing(self, wanted: Filter) -> np.ndarray:
-        """Which rows live and pass: bool [N]."""
-        alive = self.alive[: len(self.source)]
-        if not wanted:
-            return alive.copy()
-        if isinstance(self.source, Buffer):
-            return alive & self.source.passing(wanted)
-        return alive & passing_rows(wanted, self.source.postings, len(self.source))
-
-    def searched(self, passing: np.ndarray, kind: str | None) -> Searched:
-        """What a search looks through: exactly where `kind` is None, flat or not that of an index that is there."""
-        accelerator = self.source.accelerator(kind) if kind is not None and isinstance(self.source, Segment) else None
-        return Searched(Place(self.source.vectors, passing, self.source.twins), accelerator)
-
-    def postings(self) -> dict[str, Postings]:
-        """Its posting lists."""
-        return self.source.postings() if isinstance(self.source, Buffer) else self.source.postings
-
-    def rows(self) -> pa.Table:
-        """Its items' columns."""
-        return self.source.rows() if isinstance(self.source, Buffer) else self.source.rows
 
 
 class GalleryView:
@@ -110,7 +67,7 @@ class GalleryView:
 
     def __len__(self) -> int:
         with self._lock:
-            return sum(int(np.count_nonzero(part.alive[: len(part.source)])) for part in self.parts())
+            return sum(map(len, self.parts()))
 
     @property
     def position(self) -> Position:
@@ -161,28 +118,53 @@ class GalleryView:
             ConfigError: k below 1, or a filter or column that the gallery lacks.
             DataError: queries that are no unit vectors of its dimension.
         """
-        query_QD = self._checked(query_QD, k)
+        query_QD = checked_queries(query_QD, k, self.manifest.dim)
         with self._lock:
             parts, generation, nearest = self.parts(), self.generation, self.manifest.config.nearest
             if one_per is not None and self.schema.get_field_index(one_per) < 0:
                 raise ConfigError(f"one_per is {one_per}, but the gallery's columns are {', '.join(self.schema.names)}")
             wanted = parsed_filter(where, self.schema)
             passing = [part.passing(wanted) for part in parts]
-            for part, row_N in zip(parts, self._rows_of(list(without)), strict=True):
-                passing[parts.index(part)][row_N[row_N >= 0]] = False
-            searched = [part.searched(mask, None if exact else nearest.kind) for part, mask in zip(parts, passing, strict=True)]
-        total = sum(int(np.count_nonzero(mask)) for mask in passing)
-        fetched = k
-        while True:
-            score_QK, place_QK, row_QK = best_of_parts(query_QD, searched, fetched, nearest)
-            found = [
-                self._found(generation, parts, *hits, threshold=threshold, one_per=one_per, k=k)
-                for hits in zip(score_QK, place_QK, row_QK, strict=True)
-            ]
-            enough = one_per is None or fetched >= total
-            if enough or all(len(hits) == k or _ended(score_K, threshold) for hits, score_K in zip(found, score_QK, strict=True)):
-                return found
-            fetched = min(4 * fetched, total)
+            for mask, row_N in zip(passing, self._rows_of(list(without)), strict=True):
+                mask[row_N[row_N >= 0]] = False
+        search = PartSearch(parts, passing, Wish(k, threshold, one_per), NearestConfig() if exact else nearest, self._item)
+        hits = search.hits(query_QD)
+        return [[Found(generation, hit.item[ID], hit.score, hit.item) for hit in found] for found in hits]
+
+    def page(self, query_D: np.ndarray, k: int, *, cursor: str | None = None, **options: Any) -> Page:
+        """The first k hits of a query, or those after a page before.
+
+        Pages stay apart while the gallery changes: no hit is on two of them, and none is left out that was there all the time. (Of equal
+        scores that holds as long as the last hit of the page before is there.) The first pages are searched again for each further one.
+
+        Args:
+            query_D: a unit vector.
+            k: hits a page.
+            cursor: of the page before; None for the first one.
+            options: of `search`; a cursor goes with the same ones.
+
+        Raises:
+            ConfigError: also a cursor that does not fit.
+        """
+        query_D = checked_queries(np.asarray(query_D)[None], k, self.manifest.dim)[0]
+        digest = search_digest(query_D, options)
+        return page_after(cursor, k, digest, self.generation, lambda fetched: self.search(query_D[None], fetched, **options)[0])
+
+    def query_like(
+        self, like: Sequence[str] = (), unlike: Sequence[str] = (), *, query_D: np.ndarray | None = None, unlike_weight: float = 0.5
+    ) -> np.ndarray:
+        """What to search for, by stored vectors: more like some items and less like others. A unit vector [D].
+
+        Args:
+            like: ids of items, whose mean is taken; with query_D also of that.
+            unlike: ids of items that push away.
+            query_D: of a text or a picture.
+            unlike_weight: how strongly they do.
+
+        Raises:
+            DataError: an id that the gallery lacks, or nothing is left to search for.
+        """
+        return moved_query(query_D, self.vectors(like), self.vectors(unlike), unlike_weight=unlike_weight)
 
     def get(self, ids: Sequence[str]) -> list[dict[str, Any] | None]:
         """The columns of items, None for ids that the gallery lacks."""
@@ -229,12 +211,7 @@ class GalleryView:
         """Ids of the items that pass a filter."""
         with self._lock:
             wanted = parsed_filter(where, self.schema)
-            return [
-                each
-                for part in self.parts()
-                for each in part.rows()[ID].filter(pa.array(part.passing(wanted))).to_pylist()
-                if len(part.source)
-            ]
+            return [each for part in self.parts() for each in part.passing_ids(wanted)]
 
     def parts(self) -> list[LivePart]:
         """Segments, oldest first, then the buffer."""
@@ -281,61 +258,16 @@ class GalleryView:
         buffer = self._buffer.source
         assert isinstance(buffer, Buffer)
         buffer.add(items)
-        if len(self._buffer.alive) < len(buffer):
-            grown = np.zeros(max(2 * len(self._buffer.alive), len(buffer)), np.bool_)
-            grown[: len(self._buffer.alive)] = self._buffer.alive
-            self._buffer.alive = grown
-        self._buffer.alive[len(buffer) - len(items) : len(buffer)] = True
+        self._buffer.revive(len(buffer) - len(items), len(buffer))
 
     def _kill(self, ids: list[str]) -> None:
         for part, row_N in zip(self.parts(), self._rows_of(ids), strict=True):
-            part.alive[row_N[row_N >= 0]] = False
+            part.kill(row_N)
 
     def _rows_of(self, ids: list[str]) -> list[np.ndarray]:
         """For each part, the row of each id, -1 where there is none."""
         hash_N = id_hashes(ids) if ids else np.zeros(0, np.uint64)
         return [part.source.rows_of(ids) if isinstance(part.source, Buffer) else part.source.rows_of(ids, hash_N) for part in self.parts()]
-
-    def _checked(self, query_QD: np.ndarray, k: int) -> np.ndarray:
-        query_QD = np.ascontiguousarray(query_QD, np.float32)
-        if k < 1:
-            raise ConfigError(f"k is {k}, but must be at least 1")
-        if query_QD.ndim != 2 or query_QD.shape[1] != self.manifest.dim:
-            raise DataError(f"queries of shape {query_QD.shape} do not fit a gallery of dimension {self.manifest.dim}")
-        norm_Q = np.linalg.norm(query_QD, axis=1)
-        if len(wrong := np.flatnonzero(~(np.abs(norm_Q - 1) <= 1e-3))):
-            raise DataError(f"query {wrong[0]} has a vector of length {norm_Q[wrong[0]]:g}, not 1; L2-normalise vectors first")
-        return query_QD
-
-    def _found(
-        self,
-        generation: int,
-        parts: Sequence[LivePart],
-        score_K: np.ndarray,
-        place_K: np.ndarray,
-        row_K: np.ndarray,
-        *,
-        threshold: float | None,
-        one_per: str | None,
-        k: int,
-    ) -> list[Found]:
-        found: list[Found] = []
-        seen: set[Any] = set()
-        for score, place, row in zip(score_K.tolist(), place_K.tolist(), row_K.tolist(), strict=True):
-            if threshold is not None and score < threshold:
-                break
-            part = parts[place]
-            if not part.alive[row]:  # deleted since the search began
-                continue
-            item = self._item(part, row)
-            value = item.get(one_per) if one_per is not None else None
-            if value is not None and value in seen:
-                continue
-            seen.add(value)
-            found.append(Found(generation, item[ID], score, item))
-            if len(found) == k:
-                break
-        return found
 
     def _item(self, part: LivePart, row: int) -> dict[str, Any]:
         """A row with every column of the gallery; what was added before a column was known has none of it."""
@@ -387,7 +319,3 @@ class GalleryView:
             self.log_position = position
         else:
             self.apply(frame, position)
-
-
-def _ended(score_K: np.ndarray, threshold: float | None) -> bool:
-    return threshold is not None and len(score_K) > 0 and bool(score_K[-1] < threshold)

@@ -29,11 +29,12 @@ from reid_ray.gallery.depot.dead_rows import entry_of
 from reid_ray.gallery.depot.interface import depot_of
 from reid_ray.gallery.depot.journal import Journal, LogRecord
 from reid_ray.gallery.erasure import rewritten_without, write_receipts
-from reid_ray.gallery.gallery_view import GalleryView, LivePart
+from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gate import Gate
 from reid_ray.gallery.generations import living_batches, new_segment
 from reid_ray.gallery.items import ADDED, BASE, ID, checked_items, merged_schema
 from reid_ray.gallery.manifest import Erasure, Manifest, SegmentEntry
+from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.segment import Segment
 
 _FRAME_ROWS = 8_192

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from reid_ray.errors import DataError
 from reid_ray.gallery.depot.interface import Depot
-from reid_ray.gallery.gallery_view import LivePart
 from reid_ray.gallery.items import Items
 from reid_ray.gallery.manifest import Manifest
+from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.segment import Segment, SegmentFacts, write_segment
 
 _BATCH_ROWS = 8_192

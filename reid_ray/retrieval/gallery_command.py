@@ -9,10 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_args
-
-import numpy as np
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.exit_codes import exit_code_of
@@ -22,6 +19,7 @@ from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter
 from reid_ray.gallery.manifest import RECEIPTS
 from reid_ray.gallery.verification import faults_of
+from reid_ray.retrieval.gallery_queries import Sought, query_vector, reranked
 from reid_ray.retrieval.index.table_adding import add_tables, counts_in_words
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
@@ -74,44 +72,30 @@ def _deadline(writer: GalleryWriter, request: str) -> str:
 
 def _search(asked: argparse.Namespace) -> None:
     view = GalleryView(asked.gallery)
-    hits = view.search(
-        _query(asked, view),
-        asked.k,
-        where=_where(asked),
-        threshold=asked.threshold,
-        one_per=asked.one_per,
-        without=asked.like,
-        exact=asked.exact,
-    )[0]
+    asked_for = ("text", "image", "like", "unlike", "unlike_weight", "encoder")
+    query_D = query_vector(view, Sought(**{name: getattr(asked, name) for name in asked_for}))
+    options = {
+        "where": _where(asked),
+        "threshold": asked.threshold,
+        "one_per": asked.one_per,
+        "without": [*asked.like, *asked.unlike],
+        "exact": asked.exact,
+    }
+    cursor = None
+    if asked.rerank is None:
+        page = view.page(query_D, asked.k, cursor=asked.cursor, **options)
+        hits, cursor = page.hits, page.cursor
+    else:
+        if asked.cursor is not None:
+            raise ConfigError("--cursor: what is re-ranked has no pages; drop --rerank, or ask for more with -k")
+        hits = reranked(view, query_D, view.search(query_D[None], max(asked.k, asked.rerank), **options)[0])[: asked.k]
     for rank, hit in enumerate(hits, 1):
         item = {name: value for name, value in hit.item.items() if value is not None and name != "item_id"}
         say(f"{rank:>4}  {hit.score:.4f}  {hit.item_id}  {json.dumps(item, ensure_ascii=False, default=str)}")
     if not hits:
         say("no item passes")
-
-
-def _query(asked: argparse.Namespace, view: GalleryView) -> np.ndarray:
-    """The vector that is searched for, [1, D]: of items, of a text or of a picture."""
-    if asked.like:
-        mean = view.vectors(asked.like).mean(axis=0)
-    else:
-        from reid_ray.data.images import decode_image
-        from reid_ray.model.pretrained import load_encoder
-
-        if asked.encoder is None:
-            raise ConfigError("--encoder: a search by text or picture needs the folder of the encoder that made the vectors")
-        encoder = load_encoder(asked.encoder, device="cpu", batch_size=1)
-        if encoder.fingerprint != view.manifest.encoder:
-            raise DataError(
-                f"{asked.encoder}: is encoder {encoder.fingerprint}, but the gallery is of {view.manifest.encoder}; give that one"
-            )
-        if asked.text is not None:
-            return encoder.encode_texts([asked.text])
-        return encoder.encode_images([decode_image(Path(asked.image).read_bytes())])
-    length = np.linalg.norm(mean)
-    if not length > 0:
-        raise DataError("--like: the items point in opposite directions, so nothing is like all of them; name fewer")
-    return (mean / length)[None]
+    if cursor is not None:
+        say(f"further hits: --cursor {cursor}")
 
 
 def _facets(asked: argparse.Namespace) -> None:
@@ -219,14 +203,18 @@ def _parser() -> argparse.ArgumentParser:
     erase.add_argument("--now", action="store_true", help="have them gone from every file before this ends")
     erase.add_argument("--request", metavar="NAME", help="name of the request, which its receipt bears; a random one if left out")
     search = which(verb("search", _search, "The best items for a text, a picture, or items of the gallery"))
-    query = search.add_mutually_exclusive_group(required=True)
+    query = search.add_mutually_exclusive_group()
     query.add_argument("--text", help="a description")
     query.add_argument("--image", metavar="FILE", help="a picture")
-    query.add_argument("--like", action="append", default=[], metavar="ITEM", help="an item; of several, their mean")
+    search.add_argument("--like", action="append", default=[], metavar="ITEM", help="an item; of several, and of text or picture: the mean")
+    search.add_argument("--unlike", action="append", default=[], metavar="ITEM", help="an item that hits should not be like")
+    search.add_argument("--unlike-weight", type=float, default=0.5, help="how strongly those push away (0.5)")
     search.add_argument("--encoder", metavar="FOLDER", help="what made the vectors; for texts and pictures")
     search.add_argument("-k", type=int, default=10, help="how many (10)")
     search.add_argument("--threshold", type=float, help="the least score")
     search.add_argument("--one-per", metavar="COLUMN", help="only the best item of each value, such as person_id")
+    search.add_argument("--cursor", help="the next page: what the last line of the page before says")
+    search.add_argument("--rerank", type=int, metavar="HEAD", help="rank the first HEAD hits anew by k-reciprocal neighbours")
     search.add_argument("--exact", action="store_true", help="compare every item that passes, whatever the gallery's kind")
     which(verb("facets", _facets, "How many items have each value of some columns")).add_argument("columns", nargs="+", metavar="COLUMN")
     verb("info", _info, "What a gallery holds")

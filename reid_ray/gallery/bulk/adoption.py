@@ -18,9 +18,10 @@ from reid_ray.errors import DataError
 from reid_ray.gallery.bulk.sealed_piece import SealedPiece
 from reid_ray.gallery.depot.dead_rows import entry_of
 from reid_ray.gallery.depot.interface import Depot
-from reid_ray.gallery.gallery_view import GalleryView, LivePart
+from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.items import ID, merged_schema
 from reid_ray.gallery.manifest import SEGMENTS, SegmentEntry
+from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.id_lookup import first_place
 from reid_ray.gallery.sealed.segment import Segment
 
@@ -69,7 +70,7 @@ def adopted(depot: Depot, view: GalleryView, pieces: Path, sealed: Sequence[Seal
     parts = [*there, *new]
     dead = [0] * len(parts)
     for at, row_N in replaced_rows(parts):
-        parts[at].alive[row_N] = False
+        parts[at].kill(row_N)
         dead[at] += len(row_N)
     for part, facts in zip(new, taken, strict=True):
         assert isinstance(part.source, Segment)

@@ -13,7 +13,7 @@ import numpy as np
 
 from reid_ray.gallery.approximate.accelerator import Accelerator
 from reid_ray.gallery.config import NearestConfig
-from reid_ray.gallery.exact_top import Place, exact_top, scores
+from reid_ray.gallery.nearest.exact_top import Place, exact_top, scores
 
 _Hits = tuple[np.ndarray, np.ndarray, np.ndarray]  # scores, places, rows
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from reid_ray.errors import DataError, ResourceError
-from reid_ray.gallery.gallery_view import Found
 from reid_ray.gallery.gate import Gate
+from reid_ray.gallery.nearest.hits import Found
 from reid_ray.gallery.shards.one_share import Asked, ShardLostError, ShareReply
 from reid_ray.gallery.shards.share import Position
 

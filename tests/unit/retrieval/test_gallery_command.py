@@ -99,6 +99,18 @@ def test_a_file_that_was_changed_is_named(said, tmp_path):
     assert str(vectors) in problem
 
 
+def test_a_search_goes_on_where_its_last_line_says_and_away_from_what_is_not_wanted(said):
+    whole = ids_of(said("search", "--like", "crop-3", "-k", "20")[1])
+    _, lines, _ = said("search", "--like", "crop-3", "-k", "4")
+    assert ids_of(lines[:-1]) == whole[:4]
+    _, following, _ = said("search", "--like", "crop-3", "-k", "20", *lines[-1].split()[-2:])
+    assert ids_of(following) == whole[4:]
+    _, lines, _ = said("search", "--like", "crop-3", "-k", "20", "--unlike", whole[0], "--unlike-weight", "3", "--exact")
+    assert set(ids_of(lines)) == set(whole[1:])
+    assert ids_of(lines) != whole[1:]
+    assert said("search", "--like", "crop-3", "--rerank", "9")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -108,6 +120,9 @@ def test_a_file_that_was_changed_is_named(said, tmp_path):
         (("search", "--like", "crop-1", "--where", "camera_id=one"), "camera_id"),
         (("search", "--like", "crop-1", "-k", "0"), "k is 0"),
         (("search", "--text", "a red coat"), "--encoder"),
+        (("search", "--unlike", "crop-1"), "--like"),
+        (("search", "--like", "crop-1", "--cursor", "nonsense"), "cursor"),
+        (("search", "--like", "crop-1", "--rerank", "9", "--cursor", "nonsense"), "--rerank"),
         (("restore", "yesterday"), "yesterday"),
         (("snapshot", "../elsewhere"), "../elsewhere"),
     ],

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from reid_ray.gallery import exact_top as module
-from reid_ray.gallery.exact_top import Place, exact_top
+from reid_ray.gallery.nearest import exact_top as module
+from reid_ray.gallery.nearest.exact_top import Place, exact_top
 from reid_ray.gallery.sealed.twins import NO_TWINS, Twins, twin_groups
 
 

@@ -1,0 +1,154 @@
+"""Hits of queries in all parts: thresholds, one hit for each value of a column, and rounds until there are as many as are wanted.
+
+A round asks each part for the best; who has too few distinct hits after it asks again, alone, without what it has already. Knows parts and
+rows; not the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.config import NearestConfig
+from reid_ray.gallery.nearest.best_of_parts import best_of_parts
+from reid_ray.gallery.nearest.live_part import LivePart
+from reid_ray.gallery.sealed.postings import Condition
+
+_GROWTH = 4
+
+
+@dataclass(frozen=True)
+class Found:
+    """One hit.
+
+    generation: in which it was found; with item_id it names the item for good.
+    score: cosine, or what a re-ranking made of it.
+    item: its columns.
+    """
+
+    generation: int
+    item_id: str
+    score: float
+    item: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of each query: k hits, none below the threshold, one for each value of the column one_per."""
+
+    k: int
+    threshold: float | None = None
+    one_per: str | None = None
+
+
+@dataclass(frozen=True)
+class RowHit:
+    """A row, its score, and the item that it is."""
+
+    score: float
+    part: int
+    row: int
+    item: dict[str, Any]
+
+
+@dataclass
+class _Taken:
+    """The hits of one query so far, and whether there may be more."""
+
+    hits: list[RowHit] = field(default_factory=list)
+    values: set[Any] = field(default_factory=set)
+    unfinished: bool = True
+
+
+@dataclass(frozen=True)
+class PartSearch:
+    """A search of a gallery as it was when it began.
+
+    parts: of the gallery.
+    passing: for each part which rows count: bool [N].
+    wish: what is wanted.
+    nearest: how to search; of kind flat exactly.
+    item_of: the columns of a row.
+    """
+
+    parts: Sequence[LivePart]
+    passing: Sequence[np.ndarray]
+    wish: Wish
+    nearest: NearestConfig
+    item_of: Callable[[LivePart, int], dict[str, Any]]
+
+    def hits(self, query_QD: np.ndarray) -> list[list[RowHit]]:
+        """The hits of each unit vector, best first, equal scores in the order of part and row."""
+        taken = [_Taken() for _ in query_QD]
+        for each, *found in zip(taken, *self._best(query_QD, self.passing, self.wish.k), strict=True):
+            self._take(each, found, self.wish.k)
+        for query_D, each in zip(query_QD, taken, strict=True):
+            fetched = self.wish.k
+            while each.unfinished:
+                fetched *= _GROWTH
+                again = self._best(query_D[None], self._without(each), fetched)
+                self._take(each, [array[0] for array in again], fetched)
+            each.hits.sort(key=lambda hit: (-hit.score, hit.part, hit.row))  # a later round of an approximate kind may find better
+        return [each.hits for each in taken]
+
+    def _best(self, query_QD: np.ndarray, passing: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        searched = [part.searched(mask, self.nearest.kind) for part, mask in zip(self.parts, passing, strict=True)]
+        return best_of_parts(query_QD, searched, k, self.nearest)
+
+    def _take(self, taken: _Taken, found: Sequence[np.ndarray], fetched: int) -> None:
+        """Add what a query found, best first, to its hits."""
+        wish = self.wish
+        for score, number, row in zip(*(array.tolist() for array in found), strict=True):
+            if wish.threshold is not None and score < wish.threshold:
+                taken.unfinished = False
+                return
+            part = self.parts[number]
+            if not part.alive[row]:  # deleted since the search began
+                continue
+            item = self.item_of(part, row)
+            value = item.get(wish.one_per) if wish.one_per is not None else None
+            if value is not None and value in taken.values:
+                continue
+            taken.values.add(value)
+            taken.hits.append(RowHit(score, number, row, item))
+            if len(taken.hits) == wish.k:
+                taken.unfinished = False
+                return
+        taken.unfinished = len(found[0]) == fetched
+
+    def _without(self, taken: _Taken) -> list[np.ndarray]:
+        """Which rows still count: those that live, without the hits, and without the values that they have."""
+        masks = [mask & part.alive[: len(mask)] for part, mask in zip(self.parts, self.passing, strict=True)]
+        for hit in taken.hits:
+            masks[hit.part][hit.row] = False
+        column, values = self.wish.one_per, tuple(value for value in taken.values if value is not None)
+        if column is None or not values:
+            return masks
+        for part, mask in zip(self.parts, masks, strict=True):
+            if (postings := part.postings().get(column)) is not None:
+                for start, stop in postings.spans(Condition(column, values=values)):
+                    row_N = postings.row_N[start:stop]
+                    mask[row_N[row_N < len(mask)]] = False  # the buffer may have grown
+        return masks
+
+
+def checked_queries(query_QD: np.ndarray, k: int, dim: int) -> np.ndarray:
+    """Queries as contiguous float32.
+
+    Raises:
+        ConfigError: k below 1.
+        DataError: queries that are no unit vectors of that dimension.
+    """
+    query_QD = np.ascontiguousarray(query_QD, np.float32)
+    if k < 1:
+        raise ConfigError(f"k is {k}, but must be at least 1")
+    if query_QD.ndim != 2 or query_QD.shape[1] != dim:
+        raise DataError(f"queries of shape {query_QD.shape} do not fit a gallery of dimension {dim}")
+    norm_Q = np.linalg.norm(query_QD, axis=1)
+    if len(wrong := np.flatnonzero(~(np.abs(norm_Q - 1) <= 1e-3))):
+        raise DataError(f"query {wrong[0]} has a vector of length {norm_Q[wrong[0]]:g}, not 1; L2-normalise vectors first")
+    return query_QD
