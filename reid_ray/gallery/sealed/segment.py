@@ -41,6 +41,7 @@ VECTORS, TWINS, ITEMS, IDS, PICTURES, OFFSETS, VALUES, ROWS = (
     "postings.npy",
 )
 _ROWS_PER_BATCH = 65_536
+_BYTES_AT_ONCE = 8 << 20
 _REMEDY = "restore it from a snapshot or a copy"
 
 
@@ -193,8 +194,19 @@ class Segment:
 
     def items(self, rows: np.ndarray) -> Items:
         """Some of the items, in memory."""
-        pictures = pa.array([self.thumbnail(int(row)) for row in rows], pa.large_binary())
-        return Items(self.vectors[rows].astype(np.float32), self.rows.take(pa.array(rows)).combine_chunks(), pictures)
+        return Items(self.vectors[rows].astype(np.float32), self.rows.take(pa.array(rows)).combine_chunks(), self._thumbnails(rows))
+
+    def _thumbnails(self, rows: np.ndarray) -> pa.LargeBinaryArray:
+        """The encoded pictures of some rows: one read for each run of pictures that lie one after the other, at most a few MB."""
+        start_N, stop_N = self._starts[rows].astype(np.int64), self._starts[rows + 1].astype(np.int64)
+        parts, first = [], 0
+        for at in range(1, len(rows) + 1):
+            if at == len(rows) or start_N[at] != stop_N[at - 1] or stop_N[at] - start_N[first] > _BYTES_AT_ONCE:
+                parts.append(os.pread(self._pictures, int(stop_N[at - 1] - start_N[first]), int(start_N[first])))
+                first = at
+        offset_N1 = np.concatenate([[0], np.cumsum(stop_N - start_N)])
+        buffers = [None, pa.py_buffer(offset_N1.astype(np.int64)), pa.py_buffer(b"".join(parts))]
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(rows), buffers)
 
     def faults(self) -> list[str]:
         """What is wrong with its files, by their digests and by what is in them: a sentence each, none if it is whole."""
