@@ -41,6 +41,9 @@ IMPORTS = {
         "transformers.models.auto.processing_auto",
         "deepspeed",
         "peft",
+        "diffusers.models.unets.unet_2d_condition",
+        "ray.serve",
+        "numba",
     ],
     "engine": [
         "ray.data",
