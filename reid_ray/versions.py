@@ -115,6 +115,7 @@ FORMATS = {
             "/info states this number; otherwise as 0",
             "hits also say whether an editor made the picture; otherwise as 1",
             "hits also say generation and item_id; otherwise as 2",
+            "an answer also says which shares of the gallery it lacks; otherwise as 3",
         ),
     ),
 }

@@ -213,6 +213,10 @@ class GalleryView:
             wanted = parsed_filter(where, self.schema)
             return [each for part in self.parts() for each in part.passing_ids(wanted)]
 
+    def columns(self) -> list[str]:
+        """Names of the items' columns."""
+        return list(self.schema.names)
+
     def parts(self) -> list[LivePart]:
         """Segments, oldest first, then the buffer."""
         return [*self._segments, self._buffer]

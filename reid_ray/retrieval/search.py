@@ -18,6 +18,7 @@ from PIL import Image
 from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import load_encoder
+from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.retrieval.searched_folder import Hit, SearchedGallery, encoder_of, open_gallery
 
 
@@ -42,6 +43,7 @@ class Answer:
     gallery: int  # items searched, before any filter
     refused: str | None = None
     truncated: bool = False  # the model could not read the text to its end
+    missing: tuple[int, ...] = ()  # numbers of the gallery's shares that were lost, and not searched
 
 
 class SearchEngine:
@@ -51,7 +53,17 @@ class SearchEngine:
         self._encoder, self._gallery, self._max_pixels = encoder, gallery, max_pixels
 
     @classmethod
-    def load(cls, index: str, encoder: str | None, *, threads: int, device: str, batch_size: int, max_pixels: int) -> Self:
+    def load(
+        cls,
+        index: str,
+        encoder: str | None,
+        *,
+        threads: int,
+        device: str,
+        batch_size: int,
+        max_pixels: int,
+        shares: SharesConfig | None = None,
+    ) -> Self:
         """Load both from folders; `encoder` None takes the one that the index job noted.
 
         Raises:
@@ -61,7 +73,7 @@ class SearchEngine:
 
         torch.set_num_threads(threads)
         loaded = load_encoder(encoder_of(index, encoder), device=device, batch_size=batch_size)
-        return cls(loaded, open_gallery(index, loaded), max_pixels=max_pixels)
+        return cls(loaded, open_gallery(index, loaded, shares or SharesConfig()), max_pixels=max_pixels)
 
     def describe(self) -> dict[str, Any]:
         """What can be searched: number of items, cameras, dimension, kind, encoder."""
@@ -85,6 +97,7 @@ class SearchEngine:
                 gallery=gallery,
                 refused=refused.get(at),
                 truncated=at in truncated,
+                missing=self._gallery.missing,
             )
             for at in range(len(queries))
         ]

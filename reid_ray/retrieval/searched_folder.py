@@ -20,8 +20,12 @@ from reid_ray.gallery.deadlines import ErasureTimer
 from reid_ray.gallery.depot.interface import depot_of
 from reid_ray.gallery.erasure_keeper import keep_deadlines
 from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.gallery.shards.joined_view import JoinedView
+from reid_ray.gallery.shards.ray_shard import start_shards
+from reid_ray.gallery.shards.sharded_view import ShardedView
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import split_encoder
+from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.storage import MANIFEST, read_manifest
 
 ENCODER_PATH = "encoder_path"  # in the facts of the index job's manifest: where the encoder of the gallery lay
@@ -58,6 +62,10 @@ class Thumbnails(Protocol):
 class SearchedGallery:
     """A gallery: what was written to it is found a fraction of a second later, and what was erased is not. Threads may share it.
 
+    Args:
+        folder: the gallery's folder or address.
+        shards: its shares, where no reader holds all of it.
+
     Attributes:
         dim: of its vectors.
 
@@ -65,8 +73,8 @@ class SearchedGallery:
         DataError: the folder holds no gallery, or a damaged one.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self._view = _opened(folder)
+    def __init__(self, folder: str | Path, shards: ShardedView | None = None) -> None:
+        self._view = _opened(folder) if shards is None else JoinedView(str(folder), shards)
         self.dim = self._view.manifest.dim
         self._looked = time.monotonic()
         self._looking = threading.Lock()
@@ -78,8 +86,7 @@ class SearchedGallery:
     def search(self, query_QD: np.ndarray, k: int, *, camera_ids: Sequence[int] | None = None) -> list[tuple[Hit, ...]]:
         """The best items of each unit vector, best first; at most k."""
         self._look()
-        known = self._view.schema.get_field_index("camera_id") >= 0
-        if camera_ids is not None and not known:
+        if camera_ids is not None and "camera_id" not in self._view.columns():
             return [() for _ in query_QD]
         where = None if camera_ids is None else {"camera_id": list(camera_ids)}
         return [
@@ -97,6 +104,11 @@ class SearchedGallery:
             )
             for hits in self._view.search(query_QD, k, where=where)
         ]
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Numbers of the shares that the last search lacked, for whoever searches one batch after the other."""
+        return self._view.missing if isinstance(self._view, JoinedView) else ()
 
     def describe(self) -> dict[str, Any]:
         """Number of items, cameras, dimension, kind and encoder."""
@@ -123,14 +135,17 @@ class SearchedGallery:
                 self._looking.release()
 
 
-def open_gallery(folder: str, encoder: Encoder) -> SearchedGallery:
-    """Open a gallery for searching with an encoder.
+def open_gallery(folder: str, encoder: Encoder, shares: SharesConfig) -> SearchedGallery:
+    """Open a gallery for searching with an encoder, whole or in actors that hold a share each.
 
     Raises:
         DataError: the folder holds none, or another encoder made its vectors.
     """
-    refuse_unfit(folder, dim=encoder.dim, fingerprint=encoder.fingerprint)
-    return SearchedGallery(folder)
+    if shares.count == 1:
+        refuse_unfit(folder, dim=encoder.dim, fingerprint=encoder.fingerprint)
+        return SearchedGallery(folder)
+    actors = start_shards(folder, shares.count, num_cpus=shares.num_cpus, timeout_s=shares.timeout_s)
+    return SearchedGallery(folder, ShardedView(actors, lost=shares.lost))
 
 
 def keep_erasures(folder: str) -> ErasureTimer:

@@ -51,7 +51,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         500: "the query failed inside the service",
         413: "the body is too large",
         422: "the query cannot be answered as asked",
-        503: "too many queries are waiting",
+        503: "too many queries are waiting, or a share of the gallery is lost",
         504: "no answer in time",
     }.items()
 }
@@ -71,6 +71,10 @@ class SearchBackend(Protocol):
 
 class OverloadedError(Exception):
     """A searcher has too many queries waiting and takes no more."""
+
+
+class IncompleteError(Exception):
+    """A part of the gallery cannot be searched for now."""
 
 
 def make_api(searcher: SearchBackend, thumbnails: Thumbnails, limits: ServeConfig, *, token_digest: bytes | None) -> FastAPI:
@@ -163,6 +167,8 @@ async def _in_time(answer: Awaitable[Any], timeout_s: float) -> Any:
         raise HTTPException(504, f"no answer within {timeout_s:g} s; try again later") from None
     except OverloadedError:
         raise HTTPException(503, "too many queries are waiting; try again later", {"Retry-After": "1"}) from None
+    except IncompleteError:
+        raise HTTPException(503, "a share of the gallery is lost for now; try again later", {"Retry-After": "5"}) from None
     except Exception as error:  # noqa: BLE001 - whatever stands behind may fail in any way, and quote the query when it does
         _LOG.error("a query failed: %s", error_location(error))
         raise HTTPException(500, "the query failed inside the service; its log says where") from None
@@ -174,6 +180,7 @@ def _search_out(answer: Answer, k: int, *, total_ms: float) -> SearchOut:
         k=k,
         gallery=answer.gallery,
         truncated=answer.truncated,
+        missing_shares=list(answer.missing),
         batch=answer.batch,
         latency_ms=LatencyOut(total=round(total_ms, 2), encode=round(answer.encode_ms, 2), search=round(answer.search_ms, 2)),
     )

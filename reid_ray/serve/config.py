@@ -12,6 +12,7 @@ from reid_ray.config.base import Section
 from reid_ray.config.common import RayConfig
 from reid_ray.config.paths import PathOrAddress, PathOrName
 from reid_ray.errors import ConfigError
+from reid_ray.retrieval.divided_gallery import SharesConfig
 
 MIN_TOKEN_CHARS = 16
 
@@ -116,5 +117,6 @@ class ServeJob(Section):
     serve: ServeConfig = ServeConfig()
     searcher: SearcherConfig = SearcherConfig()
     front: FrontConfig = FrontConfig()
+    shares: SharesConfig = SharesConfig()
     start_timeout_s: float = Field(600.0, gt=0, description="a service that is not up after so long is an error, seconds")
     ray: RayConfig = RayConfig()

@@ -13,11 +13,13 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
+from reid_ray.errors import ResourceError
 from reid_ray.redaction import error_location
+from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.retrieval.encoder_identity import encoder_identity
 from reid_ray.retrieval.search import Answer, Query, SearchEngine
 from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, keep_erasures, refuse_unfit
-from reid_ray.serve.app import OverloadedError, make_api
+from reid_ray.serve.app import IncompleteError, OverloadedError, make_api
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.guard import digest_of
 from reid_ray.serve.micro_batches import MicroBatcher
@@ -40,7 +42,7 @@ def application(config: ServeJob, *, searcher_class: type | None = None) -> serv
     dim, fingerprint = encoder_identity(encoder)
     refuse_unfit(config.index, dim=dim, fingerprint=fingerprint, include_synthetic=config.include_synthetic)
     deployment = _searcher_deployment(searcher_class or Searcher, config.searcher)
-    searcher = deployment.bind(_absolute(config.index), _absolute(encoder), config.searcher, config.serve)
+    searcher = deployment.bind(_absolute(config.index), _absolute(encoder), config.searcher, config.serve, config.shares)
     front = serve.deployment(
         Front,
         name="Front",
@@ -58,7 +60,7 @@ class QueryFailedError(Exception):
 class Searcher:
     """A replica that answers queries, batched."""
 
-    def __init__(self, index: str, encoder: str, config: SearcherConfig, limits: ServeConfig) -> None:
+    def __init__(self, index: str, encoder: str, config: SearcherConfig, limits: ServeConfig, shares: SharesConfig) -> None:
         self.engine = SearchEngine.load(
             index,
             encoder,
@@ -66,6 +68,7 @@ class Searcher:
             device="cuda:0" if config.num_gpus else "cpu",
             batch_size=config.max_batch_size,
             max_pixels=limits.max_pixels,
+            shares=shares,
         )
         self._batcher = MicroBatcher(self.engine.answer, max_batch_size=config.max_batch_size)
         self._erasures = keep_erasures(index)
@@ -74,6 +77,8 @@ class Searcher:
         """Answer one query, together with those that arrived while the last batch was answered."""
         try:
             return await self._batcher.submit(query)
+        except ResourceError:
+            raise IncompleteError from None
         except Exception as error:  # noqa: BLE001 - Ray Serve writes its message into the replica's log, and it may quote the query
             raise QueryFailedError(error_location(error)) from None
 

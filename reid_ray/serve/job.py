@@ -119,9 +119,11 @@ def run_until_stopped(service: Service) -> None:
 
 
 def _needs(config: ServeJob) -> list[Need]:
-    searcher, front = config.searcher, config.front
+    searcher, front, shares = config.searcher, config.front, config.shares
+    actors = [Need("shares", searcher.replicas * shares.count, num_cpus=shares.num_cpus)] if shares.count > 1 else []
     return [
         Need("searcher", searcher.replicas, num_cpus=searcher.num_cpus, num_gpus=searcher.num_gpus),
+        *actors,
         Need("front", front.replicas, num_cpus=front.num_cpus),
     ]
 

@@ -76,6 +76,7 @@ class SearchOut(BaseModel):
     truncated: bool = Field(False, description="the text has more tokens than the model reads: what is beyond was not looked for")
     batch: int = Field(description="queries that were answered together with this one, itself included")
     latency_ms: LatencyOut
+    missing_shares: list[int] = Field([], description="shares of the gallery that are lost for now: their items were not searched")
 
 
 class InfoOut(BaseModel):

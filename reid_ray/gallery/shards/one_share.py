@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.shards.share import Position, Share
 
-_QUESTIONS = frozenset({"search", "facets", "get", "vectors", "thumbnail", "ids", "__len__"})
+_QUESTIONS = frozenset({"search", "facets", "get", "thumbnail", "columns", "__len__"})
 
 
 class ShardLostError(Exception):

@@ -99,6 +99,11 @@ class ShardedView:
         found = self._asked("__len__")
         return Answered(sum(part or 0 for part in found.value), found.missing)
 
+    def columns(self) -> Answered:
+        """As GalleryView.columns."""
+        found = self._asked("columns")
+        return Answered(next(part for part in found.value if part is not None), found.missing)
+
     def get(self, ids: Sequence[str]) -> Answered:
         """As GalleryView.get."""
         found = self._asked("get", list(ids))

@@ -3,11 +3,15 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from lost_shares import Losable
 from refusals import refused
 
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.shards.sharded_view import ShardedView
+from reid_ray.gallery.shards.share import Share
 from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, refuse_unfit
 
 DIM = 8
@@ -50,6 +54,23 @@ def test_a_gallery_answers_with_the_best_items_by_generation_and_id(gallery):
             np.testing.assert_allclose([hit.score for hit in hits], [VECTORS[n] @ query for n in best], atol=1e-6)
             assert {(hit.generation, hit.item_id == hit.image_id) for hit in hits} <= {(GalleryView(gallery).generation, True)}
     assert {"items": COUNT, "cameras": [0, 1, 2, 3], "dim": DIM, "encoder_fingerprint": "e"}.items() <= searched.describe().items()
+
+
+def test_shares_of_a_gallery_answer_a_service_as_the_whole_of_it_and_one_that_is_lost_is_named(tmp_path):
+    create_gallery(tmp_path, dim=DIM, encoder="e", config=GalleryConfig(segment_rows=5, merge_rows=5))
+    with GalleryWriter(tmp_path) as writer:
+        for first in range(0, COUNT, 5):
+            writer.add(rows(first, first + 5), encoder="e")
+    shards = [Losable(tmp_path, Share(number, 3)) for number in range(3)]
+    whole, divided = SearchedGallery(tmp_path), SearchedGallery(tmp_path, ShardedView(shards, lost="say"))
+    for k, cameras in ((1, None), (10, (1, 2)), (50, None), (5, (77,))):
+        assert divided.search(VECTORS[:6], k, camera_ids=cameras) == whole.search(VECTORS[:6], k, camera_ids=cameras)
+        assert divided.missing == whole.missing == ()
+    assert (divided.describe(), len(divided)) == (whole.describe(), len(whole))
+    assert [divided.named(name) for name in ("a/3.jpg", "nobody")] == [b"jpeg 3", None]
+    shards[2].lost = True
+    found = divided.search(VECTORS[:1], COUNT)[0]
+    assert (0 < len(found) < COUNT, divided.missing) == (True, (2,))
 
 
 def test_a_service_over_a_gallery_sees_what_is_written_and_loses_what_is_erased(gallery, monkeypatch):

@@ -13,7 +13,7 @@ from small_galleries import NamedThumbnails
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.retrieval.search import Answer, Hit
-from reid_ray.serve.app import OverloadedError, make_api
+from reid_ray.serve.app import IncompleteError, OverloadedError, make_api
 from reid_ray.serve.client import SearchClient
 from reid_ray.serve.config import ServeConfig, ServeJob
 from reid_ray.serve.guard import digest_of
@@ -33,6 +33,8 @@ class Echo:
         self.asked.append(query)
         if query.text == "overload":
             raise OverloadedError
+        if query.text == "incomplete":
+            raise IncompleteError
         if query.text == "sleep":
             await asyncio.sleep(5)
         if query.image == b"bad":
@@ -117,6 +119,7 @@ def test_a_text_query_becomes_a_query_and_its_answer_json(send):
         ({"k": 3}, 422, "text: Field required"),
         ([1], 422, "the request body"),
         ({"text": "overload"}, 503, "too many queries"),
+        ({"text": "incomplete"}, 503, "share of the gallery"),
         ({"text": "sleep"}, 504, "no answer within 0.5 s"),
     ],
 )

@@ -5,35 +5,16 @@ import threading
 import numpy as np
 import pytest
 from gallery_pair import DIM, Pair, table, unit
+from lost_shares import Losable
 from refusals import refused
 
 from reid_ray.errors import ConfigError, ResourceError
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
-from reid_ray.gallery.shards.one_share import Shard, ShardLostError
+from reid_ray.gallery.shards.one_share import Shard
 from reid_ray.gallery.shards.sharded_view import ShardedView
 from reid_ray.gallery.shards.share import Share
-
-
-class Losable(Shard):
-    """A share that can be lost, and come back as a new process would: opened anew."""
-
-    lost = False
-
-    def look(self):
-        return self._found(super().look)
-
-    def advance(self, position):
-        return self._found(super().advance, position)
-
-    def ask(self, *question):
-        return self._found(super().ask, *question)
-
-    def _found(self, call, *words):
-        if self.lost:
-            raise ShardLostError("gone")
-        return call(*words)
 
 
 def shares(folder, count, kind=Shard):
