@@ -5,65 +5,35 @@
 A million vectors of 512 dimensions (a hundred thousand with --quick) around a centre for each fifty, as persons have several pictures. All
 arms search the same queries for the same 20; a filter lets 0.1, 1, 10, 50 or 100 % pass. FAISS is IndexFlatIP, with a bitmap selector under
 a filter. LanceDB (`pip install lancedb`, without an index, so exact) and Qdrant's local form (`pip install qdrant-client`, exact) run if
-they are installed. A memory pass is one read of all vectors by a sum.
+they are installed. A memory pass is one read of all vectors by a sum. Then approximate kinds under the same filters (gallery_kinds.py) and
+growth to ten million (gallery_growth.py), which also run alone. Takes 12 GB of memory and 15 GB of disk.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.gallery_crowd import SHARES, Crowd, crowd_of, table_of
+from benchmarks.gallery_growth import growth
+from benchmarks.gallery_kinds import kinds
 from benchmarks.harness import Report, run_benchmark, time_turns
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 
 DIM, K = 512, 20
-SHARES = {"0.1 %": 1, "1 %": 10, "10 %": 100, "50 %": 500, "100 %": 1000}
-
-
-@dataclass(frozen=True)
-class Crowd:
-    """What is searched: unit vectors [N, DIM], for each a number below 1000 that a range filter asks for, and queries [64, DIM]."""
-
-    vectors: np.ndarray
-    share: np.ndarray
-    query: np.ndarray
-
-
-def people(count: int, seed: int = 0) -> np.ndarray:
-    """Unit vectors around persons' centres, float32 [count, DIM]."""
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(max(1, count // 50), DIM)).astype(np.float32)
-    vectors = np.empty((count, DIM), np.float32)
-    for start in range(0, count, 50_000):
-        stop = min(start + 50_000, count)
-        vectors[start:stop] = centres[rng.integers(len(centres), size=stop - start)] + rng.normal(size=(stop - start, DIM)).astype(
-            np.float32
-        )
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
-
-
-def table_of(vectors: np.ndarray, first: int, share: np.ndarray) -> pa.Table:
-    """Items of a gallery; `share` is a number below 1000 that a range filter asks for."""
-    array = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), DIM)
-    ids = [f"item-{number:09d}" for number in range(first, first + len(vectors))]
-    return pa.table(
-        {"item_id": ids, "embedding": array, "share": pa.array(share, pa.int64()), "person_id": pa.array(share * 7, pa.int64())}
-    )
 
 
 def fill(folder: Path, crowd: Crowd, report: Report) -> None:
@@ -218,8 +188,7 @@ def stores(report: Report, folder: Path, crowd: Crowd, repeats: int) -> None:
 def run(report: Report, quick: bool) -> None:
     """The whole benchmark."""
     count, repeats = (100_000, 5) if quick else (1_000_000, 7)
-    vectors = people(count + 64)
-    crowd = Crowd(vectors[:count], np.random.default_rng(1).integers(1000, size=count), vectors[count:].copy())
+    crowd = crowd_of(count, dim=DIM)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         fill(folder / "gallery", crowd, report)
@@ -229,6 +198,10 @@ def run(report: Report, quick: bool) -> None:
         searches(report, view, crowd, repeats)
         ties(report, folder, crowd, repeats)
         stores(report, folder, crowd, repeats)
+        del view
+        shutil.rmtree(folder / "gallery")  # 10 GB more are needed below
+        kinds(report, folder, crowd, quick, repeats)
+        growth(report, folder, 20_000 if quick else 1_000_000)
 
 
 if __name__ == "__main__":
