@@ -23,10 +23,12 @@ from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.shards.joined_view import JoinedView
 from reid_ray.gallery.shards.ray_shard import start_shards
 from reid_ray.gallery.shards.sharded_view import ShardedView
+from reid_ray.gallery.shards.share import NOTHING, WHOLE, Share
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import split_encoder
 from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.storage import MANIFEST, read_manifest
+from reid_ray.storage.object_store.object_client import is_store_address
 
 ENCODER_PATH = "encoder_path"  # in the facts of the index job's manifest: where the encoder of the gallery lay
 _OLD_INDEX = "index.faiss"
@@ -150,7 +152,7 @@ def open_gallery(folder: str, encoder: Encoder, shares: SharesConfig) -> Searche
 
 def keep_erasures(folder: str) -> ErasureTimer:
     """Have a gallery's erasures carried out by their deadlines for as long as this process lives."""
-    return keep_deadlines(_opened(folder))
+    return keep_deadlines(_opened(folder, NOTHING))
 
 
 def refuse_unfit(folder: str, *, dim: int, fingerprint: str, include_synthetic: bool = True) -> None:
@@ -159,14 +161,18 @@ def refuse_unfit(folder: str, *, dim: int, fingerprint: str, include_synthetic: 
     Raises:
         DataError: says which.
     """
-    view = _opened(folder)
-    made = view.manifest
+    about = _opened(folder, NOTHING)
+    made = about.manifest
     if (made.dim, made.encoder) != (dim, fingerprint):
         raise DataError(
             f"{folder}: was made by encoder {made.encoder} (dimension {made.dim}), but the encoder given is {fingerprint} "
             f"(dimension {dim}); give the one that made it, or run the index job again"
         )
-    if not include_synthetic and (edited := view.facets(["synthetic"])["synthetic"].get(True)):
+    asked = not include_synthetic and "synthetic" in about.columns()
+    if not asked and is_store_address(folder):
+        return  # for nothing else is it brought here
+    edited = GalleryView(folder).facets(["synthetic"])["synthetic"].get(True)
+    if asked and edited:
         raise DataError(
             f"{folder}: an editor made {edited} of its pictures, so nobody looks like them; set include_synthetic to true to show them, or "
             "delete them from the gallery"
@@ -191,9 +197,9 @@ def encoder_of(folder: str, encoder: str | None) -> str:
     return str(noted)
 
 
-def _opened(folder: str | Path) -> GalleryView:
+def _opened(folder: str | Path, share: Share = WHOLE) -> GalleryView:
     _refuse_other_folders(folder)
-    return GalleryView(folder)
+    return GalleryView(folder, share=share)
 
 
 def _refuse_other_folders(folder: str | Path) -> None:

@@ -149,6 +149,8 @@ class StoreDepot:
 
     def keep_here(self, names: set[str]) -> None:
         """As Depot."""
+        if self._private and "folder" not in vars(self):
+            return  # nothing was fetched
         for place in list((self.folder / SEGMENTS).iterdir()):
             if place.name not in names and not place.name.startswith("."):
                 gone = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")

@@ -38,3 +38,4 @@ class Share:
 
 
 WHOLE = Share()
+NOTHING = Share(-1, 1)  # for who wants to know of the gallery alone: its columns, and what is to be erased

@@ -17,7 +17,7 @@ from reid_ray.gallery.erasure import read_receipt
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.items import checked_items
-from reid_ray.gallery.shards.share import Position
+from reid_ray.gallery.shards.share import NOTHING, Position
 from reid_ray.gallery.verification import faults_of
 from reid_ray.storage.object_store import lease as leases
 from reid_ray.storage.object_store import object_client
@@ -204,3 +204,15 @@ def test_what_one_group_commit_wrote_is_read_frame_by_frame_where_a_reader_is_to
     for count in (1, 1, 3, 4, 5):
         stopping.refresh(Position(1, count))
         assert living(stopping) == set(range(count))
+
+
+def test_who_wants_to_know_of_a_gallery_alone_fetches_no_segment(s3):
+    address = s3.address("about/gallery")
+    fill(address)
+    about = GalleryView(address, share=NOTHING)
+    with GalleryWriter(address) as writer:
+        writer.erase(ids(101), request="letter")
+        s3.requests.clear()
+        about.refresh()
+        assert ([each.request for each in about.erasures], about.columns()) == (["letter"], writer.view.columns())
+    assert (len(about), about.ids(), "folder" in vars(about.depot)) == (0, [], False)
