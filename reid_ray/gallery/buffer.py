@@ -1,10 +1,12 @@
 """Items in memory that no segment holds yet: what the log says, searchable at once.
 
-Vectors lie in one array that grows by doubling, so that a search sees one block; a search that has begun keeps the array it began with.
-Knows items; not the log or files.
+Vectors lie in one array that grows by doubling, so that a search sees one block; a search that has begun keeps the array it began with,
+and reads its hits' columns while others add. Knows items; not the log or files.
 """
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +30,7 @@ class Buffer:
         self._groups = 0
         self._count = 0
         self._rows: list[pa.Table] = []
+        self._joining = threading.Lock()  # of _rows: a search reads items while others are added
         self._pictures: list[bytes] = []
         self._row_of: dict[str, int] = {}
         self._postings: tuple[int, dict[str, Postings]] = (0, {})
@@ -55,7 +58,8 @@ class Buffer:
             self._group_N = np.concatenate([self._group_N, np.full(len(grown) - len(self._group_N), -1, np.int32)])
         self._vectors[self._count : stop] = items.vectors
         self._join_twins(stop)
-        self._rows.append(items.rows)
+        with self._joining:
+            self._rows.append(items.rows)
         self._pictures += items.thumbnails.to_pylist()
         self._row_of.update({each: self._count + at for at, each in enumerate(items.ids())})
         self._count = stop
@@ -76,12 +80,12 @@ class Buffer:
 
     def rows(self) -> pa.Table:
         """All items' columns."""
-        if len(self._rows) != 1:
-            schema = pa.unify_schemas([each.schema for each in self._rows]) if self._rows else BASE
-            self._rows = [
-                pa.concat_tables([in_schema(each, schema) for each in self._rows]).combine_chunks() if self._rows else BASE.empty_table()
-            ]
-        return self._rows[0]
+        with self._joining:
+            if len(self._rows) != 1:
+                schema = pa.unify_schemas([each.schema for each in self._rows]) if self._rows else BASE
+                tables = [in_schema(each, schema) for each in self._rows]
+                self._rows = [pa.concat_tables(tables).combine_chunks() if tables else BASE.empty_table()]
+            return self._rows[0]
 
     def postings(self) -> dict[str, Postings]:
         """Posting lists of the columns that can be filtered."""

@@ -3,13 +3,16 @@
 import threading
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from gallery_to_kill import DIM, ids, remnants, table, vector_of
 
 from reid_ray.errors import DataError
+from reid_ray.gallery.buffer import Buffer
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.items import checked_items
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -114,3 +117,26 @@ def test_a_torn_end_of_the_log_was_never_acknowledged_and_is_cut_off(tmp_path, c
     with GalleryWriter(folder) as writer:
         writer.add(table(3), encoder="e")
     assert set(GalleryView(folder).ids()) == set(ids(1, 3))
+
+
+def test_what_is_added_while_a_search_reads_its_hits_is_not_lost(monkeypatch):
+    """A search puts the tables of the buffer together outside of the gallery's lock; an add in that moment must be in the next reading."""
+    pieces = [checked_items(table(number), origin="the items") for number in range(3)]
+    searched = Buffer(DIM)
+    searched.add(pieces[0])
+    searched.add(pieces[1])
+    adding = threading.Thread(target=searched.add, args=(pieces[2],))
+    concatenated = pa.concat_tables
+
+    def slowly(tables):
+        joined = concatenated(tables)
+        adding.start()
+        adding.join(timeout=0.3)
+        return joined
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pa, "concat_tables", slowly)
+        searched.rows()
+    adding.join()
+    assert searched.rows()["item_id"].to_pylist() == ids(0, 1, 2)
+    assert [searched.id_at(row) for row in range(len(searched))] == ids(0, 1, 2)
