@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
@@ -37,12 +38,14 @@ from benchmarks.diverse.drawn_samples import SHOTS, VALUES, DrawnSamples, draw_s
 from benchmarks.diverse.edit_cases import ReferenceBank, cases_of
 from benchmarks.diverse.edit_cases import people_of as cases_people
 from benchmarks.diverse.sample_store import SampleStore
+from reid_ray.data.seen_binding import bound_schema, weights_at
 from reid_ray.model.editor.config import DrawingConfig, EditorModelConfig, EditorScratch
 from reid_ray.model.editor.edit_inputs import PromptReader
 from reid_ray.model.editor.edit_request import EditReference, EditRequest
 from reid_ray.model.editor.editor_folder import OpenEditor, save_editor, start_editor
 from reid_ray.model.editor.reference_crop import reference_pixels
 from reid_ray.model.editor.reference_editor import Editor
+from reid_ray.records import SEEN, SEEN_FILE
 from reid_ray.train.editor.config import EditorObjective
 from reid_ray.train.editor.editor_training import EditorTraining
 from reid_ray.train.editor.objective import EditObjective
@@ -195,6 +198,8 @@ def save(whole: torch.nn.Module, mean: Mean, opened: OpenEditor, folder: Path, f
     shutil.rmtree(beside, ignore_errors=True)
     network: Any = whole
     save_editor(OpenEditor(network, opened.tokenizer, opened.scheduler, opened.shape), beside, facts, half=True)
+    # It has seen no picture of anybody's data set: its people were drawn, and are in none.
+    pq.write_table(SEEN.empty_table().cast(bound_schema(weights_at(beside))), beside / SEEN_FILE)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
 
@@ -253,7 +258,7 @@ def main() -> int:
     own = parser.parse_args()
     Path(own.out).mkdir(parents=True, exist_ok=True)
     model, texts = shape_of(own.channels, own.width), texts_of(people_of(PEOPLE, height=64, cameras=1), 4000)
-    opened = start_editor(model, texts, seed=own.seed, steps=8, guidance=1.5)
+    opened = start_editor(model, texts, seed=own.seed, steps=4, guidance=1.5)
     _DRAWERS.append(Drawer(opened, own.seed, cameras=own.cameras))
     with multiprocessing.get_context("fork").Pool(own.processes) as pool:
         folder = train(opened, arriving(pool, own.processes), own)
