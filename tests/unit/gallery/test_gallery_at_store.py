@@ -37,7 +37,7 @@ def killer():
     return Killer()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak("kills")) for seed in range(1, 6))])
 def test_it_finds_what_brute_force_finds_after_any_writes_and_so_does_a_reader_beside_it(s3, seed, monkeypatch):
     monkeypatch.setattr(store_depot.StoreDepot, "longest_log", 6)  # group commits
     pair = Pair(s3.address(f"property/{seed}"), seed, segment_rows=25, merge_rows=60)
