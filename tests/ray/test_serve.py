@@ -4,10 +4,17 @@ import base64
 import concurrent.futures
 import io
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import httpx
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from gallery_pair import DIM, table, unit
 from PIL import Image
 from ray import serve
 from refusals import refused
@@ -15,14 +22,19 @@ from refusals import refused
 from reid_ray.config.common import PoolConfig
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import decode_image, encode_jpeg
-from reid_ray.errors import ConfigError, DataError
+from reid_ray.errors import ConfigError, DataError, ResourceError
+from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.shards.ray_shard import start_shards
+from reid_ray.gallery.shards.sharded_view import ShardedView
 from reid_ray.gallery.verification import faults_of
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EMBEDDINGS, table_of
 from reid_ray.retrieval.embed_stream import embed_texts
+from reid_ray.retrieval.gallery_command import gallery_command
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
 from reid_ray.retrieval.searched_folder import SearchedGallery
@@ -96,6 +108,106 @@ def service(gallery):
 def http(service):
     with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=180, trust_env=False) as client:
         yield client
+
+
+def embedded(encoder, crops, names, folder):
+    """A table as the embed job writes it, of some crops."""
+    pictures = [(crops / name).read_bytes() for name in names]
+    loaded = load_encoder(encoder)
+    vectors = loaded.encode_images([decode_image(picture) for picture in pictures])
+    same = {"kind": "image", "status": "ok", "camera_id": 1}
+    rows = [
+        {**same, "item_id": name, "image_id": name, "embedding": vector.tolist(), "person_id": int(name[:3]) // 4}
+        for name, vector in zip(names, vectors, strict=True)
+    ]
+    made = table_of(EMBEDDINGS, rows).append_column("thumbnail", pa.array(pictures, pa.binary()))
+    folder.mkdir()
+    pq.write_table(made.append_column("encoder_fingerprint", pa.array([loaded.fingerprint] * len(names))), folder / "part.parquet")
+    return str(folder)
+
+
+def seen_within_a_second(look):
+    """Whether `look` is true within a second, and at the least a little while after a change."""
+    end = time.monotonic() + 1.0
+    while not (found := look()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture(scope="module")
+def crops_of_people(crops):
+    return [f"{number:03d}.jpg" for number in range(0, 20, 2)]  # two of each of five persons
+
+
+def test_a_served_gallery_shows_within_a_second_what_commands_add_delete_and_erase(local_ray, encoder, crops, crops_of_people, tmp_path):
+    folder, names = tmp_path / "gallery", crops_of_people
+    loaded, config = load_encoder(encoder), GalleryConfig(segment_rows=2, merge_rows=2, erase_within_hours=5 / 3600)
+    create_gallery(folder, dim=loaded.dim, encoder=loaded.fingerprint, config=config)
+    for number in (0, 2, 4):  # a segment each
+        table_folder = embedded(encoder, crops, names[number : number + 2], tmp_path / f"{number}")
+        assert gallery_command(["add", str(folder), table_folder]) == 0
+    job = {"index": str(folder), "encoder": str(encoder), "start_timeout_s": 900, "serve": {"port": 0, "timeout_s": 120}}
+    job["shares"] = {"count": 2, "num_cpus": 0.1, "lost": "say"}
+    with (
+        start_service(ServeJob.model_validate({**job, "front": {"num_cpus": 0.1}, "searcher": {"num_cpus": 0.5}})) as running,
+        httpx.Client(base_url=running.url, timeout=180, trust_env=False) as client,
+    ):
+
+        def found(name):
+            answer = client.post("/search/image", files={"image": ("crop", (crops / name).read_bytes())}, data={"k": 20})
+            assert answer.json()["missing_shares"] == []
+            return {hit["image_id"]: hit for hit in answer.json()["hits"]}
+
+        assert set(found(names[0])) == set(names[:6])
+        thumbnail = found(names[0])[names[0]]["thumbnail"]
+        assert client.get(f"/{thumbnail}").content == (crops / names[0]).read_bytes()
+        assert gallery_command(["add", str(folder), embedded(encoder, crops, names[6:], tmp_path / "second")]) == 0
+        assert seen_within_a_second(lambda: set(found(names[9])) == set(names))
+        assert gallery_command(["delete", str(folder), "--id", names[9]]) == 0
+        assert seen_within_a_second(lambda: set(found(names[9])) == set(names[:9]))
+        assert gallery_command(["erase", str(folder), "--where", "person_id=0"]) == 0
+        assert seen_within_a_second(lambda: not {names[0], names[1]} & set(found(names[0])))
+        assert client.get(f"/{thumbnail}").status_code == 404
+        assert client.get("/info").json()["items"] == 7
+        end, picture = time.monotonic() + 60, (crops / names[0]).read_bytes()
+        while left := [path.name for path in folder.rglob("*") if path.is_file() and picture in path.read_bytes()]:
+            assert time.monotonic() < end, f"nobody but the service runs, and it has not carried the erasure out: {left}"
+            time.sleep(0.2)
+        assert set(found(names[0])) == set(names[2:9])
+
+
+def test_two_shares_in_actors_answer_as_one_and_again_after_one_was_lost(local_ray, tmp_path):
+    import ray
+
+    folder, rng = tmp_path / "gallery", np.random.default_rng(0)
+    create_gallery(folder, dim=DIM, encoder="e", config=GalleryConfig(segment_rows=10, merge_rows=10))
+    with GalleryWriter(folder) as writer:
+        for start in range(0, 45, 5):
+            writer.add(table([f"item {number}" for number in range(start, start + 5)], unit(rng, 5)), encoder="e")
+        shards, query = start_shards(str(folder), 2, num_cpus=0.1), unit(rng, 1)
+        view, refusing = ShardedView(shards, lost="say"), ShardedView(shards)
+        assert view.search(query, 45) == refusing.search(query, 45) == (writer.view.search(query, 45), ())
+        ray.kill(shards[0].actor)  # for good
+        end = time.monotonic() + 60
+        while not (lacking := view.search(query, 45)).missing:  # Ray kills it in a moment
+            assert time.monotonic() < end
+        assert (0 < len(lacking.value[0]) < 45, lacking.missing) == (True, (0,))
+        with refused(ResourceError, "share 0 of 2"):
+            refusing.search(query, 45)
+        writer.add(table(["late"], query), encoder="e")
+        shards[0].actor = start_shards(str(folder), 2, num_cpus=0.1)[0].actor
+        view.refresh()
+        assert view.search(query, 46) == refusing.search(query, 46) == (writer.view.search(query, 46), ())
+        ray.kill(shards[1].actor, no_restart=False)  # Ray starts it again
+        writer.add(table(["later"], query), encoder="e")
+        while view.search(query, 47) != (writer.view.search(query, 47), ()):
+            assert time.monotonic() < end, "the actor is not started again"
+            time.sleep(0.2)
+            view.refresh()
+        with pytest.raises(ConfigError):
+            view.search(query, 5, where={"nothing": 1})
+    for shard in shards:
+        ray.kill(shard.actor)
 
 
 def test_the_index_job_counts_every_file_and_keeps_the_reason_of_each_failure(gallery):
@@ -255,3 +367,52 @@ def test_an_index_job_without_anything_to_index_leaves_nothing_behind(local_ray,
     with pytest.raises(DataError, match="nowhere" if damage == "no_encoder" else "crops"):
         run_index(IndexJob.model_validate(job))
     assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".*"))
+
+
+@pytest.mark.soak("kills")
+def test_two_shares_on_two_nodes_answer_as_one_and_again_after_a_node_was_lost(root, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root / "tests/shared"), os.environ.get("PYTHONPATH")]))}
+    done = subprocess.run(
+        [sys.executable, __file__, str(tmp_path)], env=environment, check=False, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def lose_a_node(folder: Path) -> None:
+    """Ask two shares on two nodes of a cluster of its own, kill the node of the first one, and ask again with a new node."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    rng = np.random.default_rng(0)
+    create_gallery(folder / "gallery", dim=DIM, encoder="e", config=GalleryConfig(segment_rows=10, merge_rows=10))
+    with GalleryWriter(folder / "gallery") as writer:
+        for start in range(0, 45, 5):
+            writer.add(table([f"item {number}" for number in range(start, start + 5)], unit(rng, 5)), encoder="e")
+        query = unit(rng, 1)
+        whole = writer.view.search(query, 45)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False)
+    shards = start_shards(str(folder / "gallery"), 2, num_cpus=1)
+    view = ShardedView(shards, lost="say")
+    assert view.search(query, 45) == (whole, ())
+    where = {each["ActorID"]: each["Address"]["NodeID"] for each in ray._private.state.actors().values()}
+    places = [where[shard.actor._actor_id.hex()] for shard in shards]
+    assert len(set(places)) == 2, "both shares are on one node"
+    cluster.remove_node(next(node for node in nodes if node.node_id == places[0]), allow_graceful=False)
+    end = time.monotonic() + 120
+    while (answer := view.search(query, 45)).missing != (0,):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    assert 0 < len(answer.value[0]) < 45
+    cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    while view.search(query, 45) != (whole, ()):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    ray.shutdown()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    lose_a_node(Path(sys.argv[1]))
