@@ -2,7 +2,8 @@
 
 A query names the nearest of all, and of them those that pass are kept: FAISS's own selector also takes what is merely met on the way, and
 for a filter that passes nothing near the query that is all it finds. A filtered query goes farther by a power of the share that passes, and
-four times as far again while it keeps less than it would have without, as long as that is less than comparing all that pass. Knows codes.
+four times as far again while it keeps less than it would have without, or sees less far beyond its last hit, as long as that is less than
+comparing all that pass. Knows codes.
 """
 
 from __future__ import annotations
@@ -50,12 +51,18 @@ class GraphSearch:
         found: list[np.ndarray | None] = [None] * len(query_QD)
         depth = min(ceil(kept * (total / count) ** FARTHER), total)
         waiting_Q = np.arange(len(query_QD))
+        if passing_N is not None:
+            plain_QC, _ = self._index.search(query_QD, kept, params=faiss.SearchParametersHNSW(efSearch=kept))
+            margin_Q = plain_QC[:, wanted - 1] - plain_QC[:, -1]  # how far beyond the last of the wanted is seen without a filter
         while len(waiting_Q) and count > depth * config.links // 2 and depth <= max(_FARTHEST * total, kept):
-            row_QC = self._index.search(query_QD[waiting_Q], depth, params=faiss.SearchParametersHNSW(efSearch=depth))[1]
+            score_QC, row_QC = self._index.search(query_QD[waiting_Q], depth, params=faiss.SearchParametersHNSW(efSearch=depth))
             passing_QC = row_QC >= 0
             if passing_N is not None:
                 passing_QC &= passing_N[row_QC]
             full_Q = passing_QC.sum(axis=1) >= kept
+            if passing_N is not None:
+                last_Q = np.argmax(np.cumsum(passing_QC, axis=1) >= wanted, axis=1)  # where the last of the wanted is
+                full_Q &= score_QC[np.arange(len(last_Q)), last_Q] - score_QC[:, -1] >= margin_Q[waiting_Q]
             for query, row_C, passing_C in zip(waiting_Q[full_Q], row_QC[full_Q], passing_QC[full_Q], strict=True):
                 found[query] = row_C[passing_C][: max(wanted, int(config.search_depth * min(depth / kept, _MOST_RESCORED)))]
             waiting_Q, depth = waiting_Q[~full_Q], 4 * depth
