@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from reid_ray.errors import DataError
 from reid_ray.scratch import scratch_folder
 
 VARIABLE = "REID_RAY_GALLERY_COPIES"
-_PREFIX, _LOCK = "reid-ray-copies-", "lock"
+_PREFIX, _LOCK, _CONTENT = "reid-ray-copies-", "lock", "content"
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def open_copies(address: str, *, private: bool) -> Iterator[Path]:
     home = Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getuid()}-{name}"
     lock = _locked(home)
     try:
-        content = home / "content"
+        content = home / _CONTENT
         content.mkdir(exist_ok=True)
         yield content
     finally:
@@ -81,9 +82,14 @@ def _remove_unused() -> None:
 
 
 def _remove_if_unused(home: Path) -> None:
+    """Remove a folder of copies that nobody reads; it loses its name first, so that whoever comes meanwhile makes another."""
     try:
         with (home / _LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(home, ignore_errors=True)
+            if not os.path.samestat(os.fstat(lock.fileno()), os.stat(home / _LOCK)):
+                return  # another was quicker, and this is a new one
+            gone = home.rename(home.with_name(f"{home.name}-{uuid.uuid4().hex[:8]}"))
+            shutil.rmtree(gone / _CONTENT, ignore_errors=True)  # before the lock, by which it is found if this process is killed
+            shutil.rmtree(gone, ignore_errors=True)
     except OSError:  # somebody reads there, or it is gone
         return

@@ -67,7 +67,7 @@ def test_readers_that_come_and_go_at_once_never_lose_the_folder_that_they_are_in
     faults = []
 
     def come_and_go(number):
-        for turn in range(60):
+        for turn in range(200):
             with open_copies("s3://b/g", private=False) as folder:
                 try:
                     (folder / f"{number} {turn}").touch()
