@@ -8,20 +8,28 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from difflib import SequenceMatcher
+from functools import partial
 
 import numpy as np
 import pytest
 import ray.cloudpickle
 
+from benchmarks.ablation.start import train_start
 from benchmarks.edit_engines.scripted_parts import FillingEditor, LotVerifier, RuleWriter
-from benchmarks.edit_engines.small_world import edit_config, write_world
+from benchmarks.edit_engines.small_world import WORLD, edit_config, write_world
 from reid_ray.caption.filters.agreement import compare_attributes
+from reid_ray.config.base import load_config
 from reid_ray.data.images import decode_image
 from reid_ray.edit.capacity.config import PlanEditsJob
 from reid_ray.edit.capacity.job import run_plan_edits
 from reid_ray.edit.changes.new_person import is_new
 from reid_ray.edit.job import run_edit
+from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EDITS, IMAGES
+from reid_ray.retrieval.index.config import IndexJob
+from reid_ray.retrieval.index.job import run_index
+from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.storage import read_table
 
 pytestmark = pytest.mark.slow
@@ -132,6 +140,35 @@ def test_the_real_editor_and_verifier_draw_inside_the_masks_alone_and_account_fo
         read = {name: value for slot in row["slots"] for name, value in json.loads(slot["read"]).items()}
         if row["status"] == "ok":
             assert wanted.items() <= read.items()
+
+
+def test_an_edited_person_is_found_by_the_new_description_and_not_by_the_old_one(local_ray, tmp_path):
+    """As docs/editing.md has it, with a weak encoder: edited pictures alone are indexed, and asked for in new words and in old ones."""
+    write_world(tmp_path, WORLD.model_copy(update={"identities": 24, "test_share": 0.1}))
+    run_edit(edit_config(tmp_path, tmp_path / "out", editor__model="builtin:tiny-editor", changes__slots="[upper]"))
+    images, captions, edits = tables(tmp_path / "out")
+    train_start(tmp_path / "encoder", people=2000, steps=150, depth=0.67, seed=900_000)
+    (tmp_path / "encoder" / "manifest.json").unlink()  # which names the weights as they were when the encoder was built
+    job = ["images.source=parquet", f"images.path={tmp_path}/out/images", f"encoder={tmp_path}/encoder", f"output.path={tmp_path}/index"]
+    run_index(load_config(IndexJob, None, [*job, "include_synthetic=true"]))
+    index, encoder = SearchedGallery(tmp_path / "index"), load_encoder(tmp_path / "encoder")
+    source_of = {row["image_id"]: row["source_image_id"] for row in edits if row["status"] == "ok"}
+    said: dict[str, list[str]] = {}
+    for row in read_table(tmp_path / "captions", CAPTIONS).to_pylist():
+        said.setdefault(row["image_id"], []).append(row["text"])
+    new = [row["text"] for row in captions]
+    old = [max(said[source_of[row["image_id"]]], key=partial(likeness, row["text"])) for row in captions]
+
+    def mean_rank(texts):
+        found = index.search(encoder.encode_texts(texts), len(images))
+        return np.mean([[hit.image_id for hit in hits].index(row["image_id"]) for row, hits in zip(captions, found, strict=True)])
+
+    assert len(images) > 15
+    assert mean_rank(new) < 0.75 * mean_rank(old)
+
+
+def likeness(text: str, other: str) -> float:
+    return SequenceMatcher(None, text.split(), other.split()).ratio()
 
 
 def _prompt_of(edit, world):
