@@ -182,6 +182,9 @@ class GalleryWriter:
         self._retain()
         self.carry_out_erasures()
         with self._maintenance:
+            with self._gate.exclusive():
+                if len(self.view.parts()[-1].source):
+                    self._swap(self._entries())  # what the log holds is merged with its neighbours, too
             for group in self._groups():
                 self._merge(group)
 

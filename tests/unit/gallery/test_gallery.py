@@ -17,3 +17,15 @@ def test_a_gallery_finds_what_brute_force_finds_after_any_writes_and_so_does_a_r
         pair.check(reader)
     pair.writer.close()
     pair.check(GalleryView(tmp_path / "gallery"))
+
+
+def test_compacting_merges_what_the_log_holds_with_the_segments_before_it(tmp_path):
+    pair = Pair(tmp_path / "gallery", 0, segment_rows=1000, merge_rows=1000)
+    pair.add()
+    pair.writer.seal()
+    pair.add()
+    pair.writer.compact()
+    segment, log = pair.writer.view.parts()
+    assert (len(segment.source), len(log.source)) == (len(pair.model), 0)
+    pair.check(pair.writer.view)
+    pair.writer.close()
