@@ -135,3 +135,13 @@ class PoolConfig(Section):
     def most(self) -> int:
         """Actors that it may have at the same time."""
         return self.max_replicas or self.replicas
+
+
+class EmbedPoolConfig(PoolConfig):
+    """A pool of actors that hold an encoder."""
+
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of the encoder's matrix products: bfloat16 or float16 are faster on GPUs and move a cosine by some thousandths, so "
+        "queries and gallery are best embedded alike; vectors are float32 either way",
+    )

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.config.common import PoolConfig
+from reid_ray.config.common import EmbedPoolConfig
 from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image, jpeg_thumbnail
 from reid_ray.data.pieces import UNREAD
 from reid_ray.errors import DataError
@@ -133,7 +133,7 @@ def add_truncation_counts(cut: TruncationCounts, table: pa.Table) -> None:
 def embed_images(
     images: ray.data.Dataset,
     encoder_path: str,
-    pool: PoolConfig,
+    pool: EmbedPoolConfig,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     thumbnail_height: int | None = None,
@@ -144,7 +144,7 @@ def embed_images(
     Args:
         images: rows of the IMAGES schema with encoded bytes.
         encoder_path: folder that load_encoder loads; every node must see it.
-        pool: actors, what each asks for, and rows per call.
+        pool: actors, what each asks for, rows per call, and the encoder's precision.
         max_pixels: an image whose header claims more is a failed row.
         thumbnail_height: if given, a column `thumbnail` holds a JPEG at most so many pixels high (and 4 times as wide).
         include_synthetic: embed what an editor made, too; else those are failed rows.
@@ -153,7 +153,7 @@ def embed_images(
     return _embed(images, _ImageActor, encoder_path, pool, options)
 
 
-def embed_texts(captions: ray.data.Dataset, encoder_path: str, pool: PoolConfig) -> ray.data.Dataset:
+def embed_texts(captions: ray.data.Dataset, encoder_path: str, pool: EmbedPoolConfig) -> ray.data.Dataset:
     """A Ray Dataset of EMBEDDINGS rows, one for each row of `captions` (CAPTIONS). Call and run it inside ray_data_execution."""
     return _embed(captions, _TextActor, encoder_path, pool, {})
 
@@ -182,7 +182,7 @@ def caption_rows(captions: pa.Table) -> ray.data.Dataset:
 
 
 class _ImageActor:
-    def __init__(self, encoder_path: str, pool: PoolConfig, **options: Any) -> None:
+    def __init__(self, encoder_path: str, pool: EmbedPoolConfig, **options: Any) -> None:
         self._embedder = ImageEmbedder(_load(encoder_path, pool), **options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -190,14 +190,14 @@ class _ImageActor:
 
 
 class _TextActor:
-    def __init__(self, encoder_path: str, pool: PoolConfig) -> None:
+    def __init__(self, encoder_path: str, pool: EmbedPoolConfig) -> None:
         self._embedder = TextEmbedder(_load(encoder_path, pool))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return self._embedder(batch)
 
 
-def _embed(dataset: ray.data.Dataset, actor: type, encoder_path: str, pool: PoolConfig, options: dict[str, Any]) -> ray.data.Dataset:
+def _embed(dataset: ray.data.Dataset, actor: type, encoder_path: str, pool: EmbedPoolConfig, options: dict[str, Any]) -> ray.data.Dataset:
     from reid_ray.data.execution import actor_pool
 
     # Relative to the driver's folder, which need not be an actor's.
@@ -205,13 +205,15 @@ def _embed(dataset: ray.data.Dataset, actor: type, encoder_path: str, pool: Pool
     return dataset.map_batches(actor, fn_constructor_kwargs=arguments, **actor_pool(pool))
 
 
-def _load(encoder_path: str, pool: PoolConfig) -> Encoder:
+def _load(encoder_path: str, pool: EmbedPoolConfig) -> Encoder:
     import torch
 
+    from reid_ray.model.half_precision import with_precision
     from reid_ray.model.pretrained import load_encoder
 
     torch.set_num_threads(max(1, int(pool.num_cpus)))
-    return load_encoder(encoder_path, device="cuda:0" if pool.num_gpus else "cpu", batch_size=pool.batch_size)
+    device = "cuda:0" if pool.num_gpus else "cpu"
+    return with_precision(load_encoder(encoder_path, device=device, batch_size=pool.batch_size), pool.precision, device=device)
 
 
 def _encode(encode: Any, inputs: dict[int, Any], reasons: dict[int, str]) -> dict[int, np.ndarray]:

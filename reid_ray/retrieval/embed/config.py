@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.common import ImagesConfig, OutputConfig, PoolConfig, RayConfig
+from reid_ray.config.common import EmbedPoolConfig, ImagesConfig, OutputConfig, RayConfig
 from reid_ray.config.paths import PathOrAddress, PathOrName
 
 
@@ -23,7 +23,9 @@ class EmbedJob(Section):
         ["human"], min_length=1, description="kinds of captions to embed; a benchmark's own are human"
     )
     split: str | None = Field(None, description="captions of this split; null takes all. Images have images.split")
-    embed: PoolConfig = Field(PoolConfig(batch_size=64), description="actors that hold the encoder, on as many nodes as the cluster has")
+    embed: EmbedPoolConfig = Field(
+        EmbedPoolConfig(batch_size=64), description="actors that hold the encoder, on as many nodes as the cluster has"
+    )
     thumbnail_height: int | None = Field(
         None, ge=16, le=1024, description="of images: also keep a JPEG of at most so many pixels, for a gallery to show; null keeps none"
     )

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.common import OutputConfig, PoolConfig, RayConfig
+from reid_ray.config.common import EmbedPoolConfig, OutputConfig, RayConfig
 from reid_ray.config.paths import PathOrAddress, PathOrName
 
 
@@ -59,7 +59,7 @@ class EvaluateJob(Section):
         "counted as synthetic",
     )
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is a failed row, never decoded")
-    embed: PoolConfig = Field(PoolConfig(batch_size=64), description="actors that hold the encoder")
+    embed: EmbedPoolConfig = Field(EmbedPoolConfig(batch_size=64), description="actors that hold the encoder")
     rerank: RerankConfig | None = Field(None, description="re-rank before scoring; image_to_image only; null is off")
     msd: bool = Field(
         False,

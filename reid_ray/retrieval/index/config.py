@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.common import ImagesConfig, OutputConfig, PoolConfig, RayConfig
+from reid_ray.config.common import EmbedPoolConfig, ImagesConfig, OutputConfig, RayConfig
 from reid_ray.config.paths import PathOrAddress, PathOrName
 from reid_ray.gallery.config import GalleryConfig
 
@@ -28,7 +28,7 @@ class IndexJob(Section):
         description="folder of an encoder (model/ of the train or tune job); of a tuned one FOLDER#visual or #latent (the default). "
         "With embeddings it may be left out; given, it must be the one that made them, and a search then knows where it is",
     )
-    embed: PoolConfig = PoolConfig(batch_size=32)
+    embed: EmbedPoolConfig = EmbedPoolConfig(batch_size=32)
     gallery: GalleryConfig = GalleryConfig()
     include_synthetic: bool = Field(
         False, description="also index pictures that an editor made (column synthetic); false leaves them out, counted as synthetic"
