@@ -34,19 +34,15 @@ SHARE_ENGINES = ("tests/ray/test_engine.py", "tests/ray/test_tiny_mllm.py", "tes
 # What Ray's workers have imported when they begin, by what they are, and the variables that our code sets before an import of vLLM.
 IMPORTS = {
     "worker": [
-        "ray.data",
-        "ray.train.torch",
         "torchvision.transforms.v2",
         "transformers.models.clip.modeling_clip",
         "transformers.models.auto.processing_auto",
         "deepspeed",
         "peft",
         "diffusers.models.unets.unet_2d_condition",
-        "ray.serve",
         "numba",
     ],
     "engine": [
-        "ray.data",
         "torchvision",
         "vllm.entrypoints.llm",
         "vllm.v1.worker.gpu_model_runner",

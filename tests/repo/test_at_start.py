@@ -72,6 +72,35 @@ def test_a_worker_that_is_forked_finds_what_one_finds_that_is_started(root, tmp_
     assert parent == os.getpid() != forks[0][2] == forks[1][2]
 
 
+DRAW = """
+import threading
+from ray._raylet import ObjectRef
+drawn = []
+thread = threading.Thread(target=lambda: drawn.append(ObjectRef.from_random().hex()))
+thread.start()
+thread.join()
+print(drawn[0])
+"""
+
+
+@pytest.mark.parametrize(
+    "imports", [["numpy"], ["ray.data", "ray.train.torch", "ray.serve"]], ids=["Ray imported by the fork", "or before"]
+)
+def test_no_two_forks_draw_the_same_ids_of_objects(root, tmp_path, imports):
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"owner": os.getpid(), "imports": {"worker": imports}, "variables": {"worker": {}}}))
+    script = tmp_path / "ray" / "_private" / "workers" / "default_worker.py"
+    script.parent.mkdir(parents=True)
+    script.write_text(DRAW)
+    environment = {**os.environ, "PYTHONPATH": str(root / AT_START), "REID_RAY_WARM_WORKERS": str(settings)}
+
+    def drawn():
+        command = [sys.executable, str(script)]
+        return subprocess.run(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    assert drawn() != drawn()
+
+
 LIST = """
 import transformers, transformers.models
 from transformers.utils import import_utils

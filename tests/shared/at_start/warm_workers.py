@@ -1,10 +1,11 @@
-"""Ray's workers as forks of a process that has imported torch, Ray or vLLM already, which costs three to eight seconds of CPU.
+"""Ray's workers as forks of a process that has imported torch or vLLM already, which costs three to eight seconds of CPU.
 
 A process that is about to become a Ray worker hands its command, variables and streams to a process of imports, waits for the fork, and
 ends as that ends; if it is killed itself, the fork is killed too. There is one process of imports for each set of variables and paths
 with which workers are started, so that what a package reads from them as it is imported is what it would read in the worker. Nothing of
-reid_ray is imported there. REID_RAY_WARM_WORKERS names a file that says what is, and with which process all end; without it, workers
-start as Ray starts them. Forks share the seed of the hashes of strings, and workers do not: the tests of tests/e2e go without.
+reid_ray is imported there, nor Ray: its library draws the ids of objects from a generator whose state forks would share, and two
+workers would give two objects one name. REID_RAY_WARM_WORKERS names a file that says what is, and with which process all end; without
+it, workers start as Ray starts them. Forks share the seed of the hashes of strings, and workers do not: the tests of tests/e2e go without.
 """
 
 import json
@@ -84,8 +85,10 @@ def serve(file: str, place: str) -> None:
         settings = json.load(said)
     owner, which = settings["owner"], "engine" if "VLLM_LOGGING_LEVEL" in os.environ else "worker"
     os.environ.update(settings["variables"][which])
+    sys.modules["ray"] = None  # who would import it, as vLLM does, finds that it is not there
     for name in settings["imports"][which]:
         importlib.import_module(name)
+    del sys.modules["ray"]
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
