@@ -1,6 +1,6 @@
 """What a gallery costs beside FAISS alone and beside two vector stores: searching under filters, ties, adding, deleting, erasing, opening.
 
-    python benchmarks/gallery.py --out benchmarks/results/gallery-DATE.json [--quick]
+    python benchmarks/gallery.py --out benchmarks/results/gallery-DATE.json [--quick] [--exact-alone]
 
 A million vectors of 512 dimensions (a hundred thousand with --quick) around a centre for each fifty, as persons have several pictures. All
 arms search the same queries for the same 20; a filter lets 0.1, 1, 10, 50 or 100 % pass. FAISS is IndexFlatIP, with a bitmap selector under
@@ -11,6 +11,7 @@ growth to ten million (gallery_growth.py), which also run alone. Takes 12 GB of 
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import shutil
 import sys
@@ -185,8 +186,16 @@ def stores(report: Report, folder: Path, crowd: Crowd, repeats: int) -> None:
         report.row(what="one query", arm=arm, items=count, **timing.row())
 
 
-def run(report: Report, quick: bool) -> None:
-    """The whole benchmark."""
+def main() -> int:
+    """The whole benchmark, or without kinds and growth."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--exact-alone", action="store_true", help="leave out the kinds and the growth, which run alone, too")
+    own, rest = parser.parse_known_args()
+    return run_benchmark(__doc__ or "", partial(run, whole=not own.exact_alone), rest)
+
+
+def run(report: Report, quick: bool, *, whole: bool = True) -> None:
+    """Measure."""
     count, repeats = (100_000, 5) if quick else (1_000_000, 7)
     crowd = crowd_of(count, dim=DIM)
     with tempfile.TemporaryDirectory() as place:
@@ -200,9 +209,11 @@ def run(report: Report, quick: bool) -> None:
         stores(report, folder, crowd, repeats)
         del view
         shutil.rmtree(folder / "gallery")  # 10 GB more are needed below
+        if not whole:
+            return
         kinds(report, folder, crowd, quick, repeats)
         growth(report, folder, 20_000 if quick else 1_000_000)
 
 
 if __name__ == "__main__":
-    sys.exit(run_benchmark(__doc__ or "", run))
+    sys.exit(main())
