@@ -19,7 +19,7 @@ from PIL import Image
 from ray import serve
 from refusals import refused
 
-from reid_ray.config.common import PoolConfig
+from reid_ray.config.common import EmbedPoolConfig
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import decode_image, encode_jpeg
 from reid_ray.errors import ConfigError, DataError, ResourceError
@@ -240,7 +240,7 @@ def test_captions_are_embedded_by_ray_data_as_the_encoder_embeds_them(local_ray,
 
     rows = [{"caption_id": f"c{n}", "image_id": "i", "kind": "human", "text": text, "status": "ok"} for n, text in enumerate([*TEXTS, " "])]
     with ray_data_execution(no_progress_timeout_s=300):
-        embedded = embed_texts(ray.data.from_arrow(table_of(CAPTIONS, rows)), str(encoder), PoolConfig(batch_size=2))
+        embedded = embed_texts(ray.data.from_arrow(table_of(CAPTIONS, rows)), str(encoder), EmbedPoolConfig(batch_size=2))
         parts = list(embedded.iter_batches(batch_size=None, batch_format="pyarrow"))
     rows = {row["item_id"]: row for part in parts for row in part.to_pylist()}
     assert {name: row["status"] for name, row in rows.items()} == {"c0": "ok", "c1": "ok", "c2": "ok", "c3": "failed"}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reid_ray.config.common import PoolConfig
+from reid_ray.config.common import EmbedPoolConfig
 from reid_ray.data.dataset_overlap import known_overlap
 from reid_ray.records import SEEN, SEEN_FILE
 from reid_ray.retrieval.evaluate.config import EvaluateJob
@@ -102,7 +102,7 @@ def _score(config: TrainJob, other: TransferSet, out: Path) -> dict[str, Any]:
             "caption_kinds": other.caption_kinds,
             "split": other.test_split,
             "max_pixels": config.images.max_pixels,
-            "embed": PoolConfig(num_cpus=config.workers.num_cpus, num_gpus=config.workers.num_gpus, batch_size=64),
+            "embed": EmbedPoolConfig(num_cpus=config.workers.num_cpus, num_gpus=config.workers.num_gpus, batch_size=64),
             "output": {"path": str(out / TRANSFER / other.name), "if_exists": "replace"},
         }
     )
