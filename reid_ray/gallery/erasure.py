@@ -11,9 +11,10 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,33 @@ def keyed_digest(key: bytes, item_id: str) -> str:
     return hmac.new(key, item_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def read_receipt(gallery: str | Path, request: str) -> dict[str, object] | None:
+def receipt_names(gallery: str | Path) -> list[str]:
+    """Requests that were carried out, whose receipts are there."""
+    depot = depot_of(gallery, private=True)
+    try:
+        return [name.removesuffix(".json") for name in depot.names(RECEIPTS) if name.endswith(".json")]
+    finally:
+        depot.close()
+
+
+def is_receipt_of(gallery: str | Path, receipt: Mapping[str, Any], ids: Collection[str]) -> bool:
+    """Whether a receipt is that of an erasure of exactly these items."""
+    return bool(set(digests_of(gallery, ids)) == set(receipt["digests"]))
+
+
+def digests_of(gallery: str | Path, ids: Collection[str]) -> dict[str, str]:
+    """Each id by the keyed digest that a receipt of it has; nothing if there never was a receipt."""
+    depot = depot_of(gallery, private=True)
+    try:
+        key = depot.read(f"{RECEIPTS}/.key")
+    except FileNotFoundError:
+        return {}
+    finally:
+        depot.close()
+    return {keyed_digest(key, each): each for each in ids}
+
+
+def read_receipt(gallery: str | Path, request: str) -> dict[str, Any] | None:
     """The receipt of a request, None while it is not carried out.
 
     Raises:

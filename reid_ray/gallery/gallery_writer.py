@@ -26,7 +26,7 @@ from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.deadlines import WRITER_SHARE, ErasureTimer, is_due
 from reid_ray.gallery.depot.added_items import record_of_items
 from reid_ray.gallery.depot.dead_rows import entry_of
-from reid_ray.gallery.depot.interface import depot_of
+from reid_ray.gallery.depot.interface import Depot, depot_of
 from reid_ray.gallery.depot.journal import Journal, LogRecord
 from reid_ray.gallery.erasure import rewritten_without, write_receipts
 from reid_ray.gallery.gallery_view import GalleryView
@@ -36,6 +36,7 @@ from reid_ray.gallery.items import ADDED, BASE, ID, checked_items, merged_schema
 from reid_ray.gallery.manifest import Erasure, Manifest, SegmentEntry
 from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.segment import Segment
+from reid_ray.storage.lock import HeldByAnotherError
 
 _FRAME_ROWS = 8_192
 _RETAIN_EVERY_S = 3_600.0
@@ -68,21 +69,25 @@ def create_gallery(folder: str | Path, *, dim: int, encoder: str, config: Galler
 class GalleryWriter:
     """An open gallery for its writer; a context manager.
 
+    Args:
+        folder: the gallery's folder or address.
+        wait_s: how long to wait for a writer that has it, seconds.
+
     Attributes:
         view: the gallery as it is searched; what this writer wrote is in it at once.
 
     Raises:
-        DataError: the folder holds no gallery, or a damaged one, or another writer has it.
+        DataError: the folder holds no gallery, or a damaged one; HeldByAnotherError: another writer has it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, wait_s: float = 0.0) -> None:
         self.folder = folder
         self._depot = depot_of(folder, private=True)
         self._gate = Gate()
         self._columns = threading.Lock()
         self._maintenance = threading.Lock()
         self.view = GalleryView(folder, depot=self._depot)
-        self._depot.acquire()
+        _acquire(self._depot, wait_s)
         try:
             self.view.refresh()
             while not self._depot.claim(self.view.manifest.log, self.view.log_position):
@@ -102,6 +107,11 @@ class GalleryWriter:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def ask_again_s(self) -> float:
+        """How often another process that waits for the gallery asks for it, seconds."""
+        return self._depot.ask_again_s
 
     def add(self, table: pa.Table, *, encoder: str, origin: str = "the items") -> int:
         """Add items, or replace those whose ids are there; durable and searchable when this returns. Returns how many.
@@ -142,7 +152,7 @@ class GalleryWriter:
         Ids that were deleted or replaced before are erased, too: their bytes may still lie in segments and snapshots.
         """
         now, hours = time.time(), self.view.manifest.config.erase_within_hours
-        name = _checked_name(request or uuid.uuid4().hex, "request")
+        name = checked_name(request or uuid.uuid4().hex, "request")
         what = {"op": "erase", "request": name, "asked": now, "deadline": now + 3600 * hours}
         self._write(LogRecord(what, pa.table({ID: pa.array(sorted(set(ids)), pa.string())})))
         if hours:
@@ -211,7 +221,7 @@ class GalleryWriter:
         Raises:
             ConfigError: a name that is none, or is taken.
         """
-        if _checked_name(name, "snapshot") in self._depot.snapshots():
+        if checked_name(name, "snapshot") in self._depot.snapshots():
             raise ConfigError(f"snapshot {name}: is there already; drop it first, or choose another name")
         self.carry_out_erasures()
         with self._maintenance, self._gate.exclusive():
@@ -233,7 +243,7 @@ class GalleryWriter:
     def drop_snapshot(self, name: str) -> None:
         """Forget a snapshot, and the segments that it alone needed."""
         with self._maintenance, self._gate.exclusive():
-            self._swap(self._entries(), snapshots={_checked_name(name, "snapshot"): None})
+            self._swap(self._entries(), snapshots={checked_name(name, "snapshot"): None})
 
     def close(self) -> None:
         """Give log and lock back. What was acknowledged is on the disk already."""
@@ -358,7 +368,24 @@ class GalleryWriter:
             self._swap(entries)
 
 
-def _checked_name(name: str, what: str) -> str:
+def _acquire(depot: Depot, wait_s: float) -> None:
+    """Become the writer, within a time; a folder's lock is asked for often, an object store's lease less so."""
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            return depot.acquire()
+        except HeldByAnotherError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(min(depot.ask_again_s, max(end - time.monotonic(), 0.0)))
+
+
+def checked_name(name: str, what: str) -> str:
+    """The name of a request or snapshot, which becomes a file's.
+
+    Raises:
+        ConfigError: it is none.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
         raise ConfigError(f"{what} {name!r}: a name has up to 100 letters (a to z), digits, - and _, and begins with none of the last two")
     return name

@@ -24,6 +24,8 @@ from reid_ray.retrieval.index.table_adding import add_tables, counts_in_words
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
 
+_WAIT_S = 10.0  # a service that has the gallery open for writing gives it back in a moment
+
 
 def gallery_command(argv: Sequence[str]) -> int:
     """Do what the command line says. Returns the exit code."""
@@ -38,20 +40,26 @@ def _create(asked: argparse.Namespace) -> None:
         dtype=asked.dtype, nearest=nearest, erase_within_hours=asked.erase_within_hours, retention_days=asked.retention_days
     )
     counts = add_tables(
-        asked.gallery, asked.tables, config, include_synthetic=asked.include_synthetic, by_tasks=asked.by_tasks, pieces=asked.pieces
+        asked.gallery,
+        asked.tables,
+        config,
+        include_synthetic=asked.include_synthetic,
+        by_tasks=asked.by_tasks,
+        pieces=asked.pieces,
+        wait_s=_WAIT_S,
     )
     view = GalleryView(asked.gallery)
     say(f"gallery: {counts_in_words(counts)}; {len(view):,} items, generation {view.generation} -> {asked.gallery}")
 
 
 def _delete(asked: argparse.Namespace) -> None:
-    with GalleryWriter(asked.gallery) as writer:
+    with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
         ids = _ids(asked, writer.view)
         say(f"gallery: {writer.delete(ids):,} of {len(ids):,} items deleted, {len(writer.view):,} left -> {asked.gallery}")
 
 
 def _erase(asked: argparse.Namespace) -> None:
-    with GalleryWriter(asked.gallery) as writer:
+    with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
         ids = _ids(asked, writer.view)
         request = writer.erase(ids, request=asked.request)
         if asked.now:
@@ -120,13 +128,13 @@ def _verify(asked: argparse.Namespace) -> None:
 
 
 def _keep(asked: argparse.Namespace) -> None:
-    with GalleryWriter(asked.gallery) as writer:
+    with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
         {"snapshot": writer.snapshot, "restore": writer.restore, "drop": writer.drop_snapshot}[asked.verb](asked.name)
         say(f"gallery: {asked.verb} {asked.name}, {len(writer.view):,} items, generation {writer.view.generation} -> {asked.gallery}")
 
 
 def _compact(asked: argparse.Namespace) -> None:
-    with GalleryWriter(asked.gallery) as writer:
+    with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
         writer.compact()
         writer.seal()
         segments = len(writer.view.manifest.segments)

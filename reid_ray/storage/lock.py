@@ -30,6 +30,10 @@ _NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 _descriptors: set[int] = set()
 
 
+class HeldByAnotherError(DataError):
+    """Another process has an output's lock or lease; it may be free again in a moment."""
+
+
 class OutputLock:
     """Exclusive advisory lock of one output.
 
@@ -53,7 +57,8 @@ class OutputLock:
         """Take the lock.
 
         Raises:
-            DataError: another run holds it; says which.
+            HeldByAnotherError: another run holds it; says which.
+            DataError: what is there is no lock.
             OSError: the folder cannot be written to.
         """
         while True:
@@ -129,7 +134,7 @@ class OutputLock:
                     raise self._refusal() from None
         raise self._refusal()
 
-    def _refusal(self) -> DataError:
+    def _refusal(self) -> HeldByAnotherError:
         owner = _parsed_owner(_text(self._path))
         return written_by_another(self._output, owner)
 
@@ -177,10 +182,10 @@ def is_gone_from_here(owner: Mapping[str, Any]) -> bool:
     return bool(owner.get("boot") != _boot_id() or owner.get("started") != _start_time(owner["pid"]))
 
 
-def written_by_another(output: object, owner: Mapping[str, Any] | None) -> DataError:
+def written_by_another(output: object, owner: Mapping[str, Any] | None) -> HeldByAnotherError:
     """The refusal of an output that `owner`, if it says who it is, holds."""
     who = f" ({owner['job']}, process {owner['pid']} on {owner['host']}, since {owner['since']})" if owner else ""
-    return DataError(f"{output}: another run writes this output now{who}; wait for its end, or choose another output.path")
+    return HeldByAnotherError(f"{output}: another run writes this output now{who}; wait for its end, or choose another output.path")
 
 
 def _removed_if_stale(path: Path) -> bool:

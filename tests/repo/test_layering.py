@@ -42,7 +42,7 @@ ALLOWED = {
     "caption": {"data", "model"},
     "edit": {"caption", "data", "model"},
     "train": {"data", "model", "retrieval"},
-    "serve": {"data", "model", "retrieval"},
+    "serve": {"data", "gallery", "model", "retrieval"},
     "migrate": {"caption"},
     "rehearse": {"cli", "data", "edit", "model", "serve", "setup"},
     "demo": {"caption", "cli", "data", "edit", "model", "retrieval", "serve", "train"},

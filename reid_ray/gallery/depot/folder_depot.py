@@ -38,6 +38,7 @@ class FolderDepot:
     """
 
     longest_log: int | None = None
+    ask_again_s = 0.02
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,6 +68,10 @@ class FolderDepot:
     def snapshots(self) -> dict[str, Manifest]:
         """As Depot."""
         return {path.stem: self._manifest(path) for path in sorted((self.folder / SNAPSHOTS).glob("[!.]*.json"))}
+
+    def names(self, kind: str) -> list[str]:
+        """As Depot."""
+        return sorted(path.name for path in (self.folder / kind).glob("[!.]*"))
 
     def read(self, name: str) -> bytes:
         """As Depot."""

@@ -31,6 +31,11 @@ class Depot(Protocol):
         """Group commits after which the log should be sealed, so that it is opened soon; None if their number does not matter."""
         ...
 
+    @property
+    def ask_again_s(self) -> float:
+        """How long to wait before it is asked again whether another writer has ended, seconds."""
+        ...
+
     def exists(self) -> bool:
         """Whether a gallery is there."""
         ...
@@ -49,6 +54,10 @@ class Depot(Protocol):
 
     def snapshots(self) -> dict[str, Manifest]:
         """The manifests of the snapshots, by name."""
+        ...
+
+    def names(self, kind: str) -> list[str]:
+        """Names of the small files of a kind, such as receipts; hidden ones are not told."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -79,7 +88,7 @@ class Depot(Protocol):
         """Become the one writer.
 
         Raises:
-            DataError: another is.
+            HeldByAnotherError: another is.
         """
         ...
 

@@ -57,6 +57,7 @@ class StoreDepot:
     """
 
     longest_log: int | None = _LONGEST_LOG
+    ask_again_s = 0.5
 
     def __init__(self, address: str, *, private: bool = False) -> None:
         self._objects = ObjectFolder(address)
@@ -91,6 +92,11 @@ class StoreDepot:
     def snapshots(self) -> dict[str, Manifest]:
         """As Depot."""
         return {name: self._manifest(f"{SNAPSHOTS}/{file}") for name, file in sorted(self._state()["snapshots"].items())}
+
+    def names(self, kind: str) -> list[str]:
+        """As Depot."""
+        found = (each.name.rpartition("/")[2] for each in self._objects.listed(kind))
+        return sorted(name for name in found if not name.startswith("."))
 
     def read(self, name: str) -> bytes:
         """As Depot."""

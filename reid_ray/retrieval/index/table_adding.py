@@ -41,6 +41,7 @@ def add_tables(
     include_synthetic: bool = False,
     by_tasks: bool = False,
     pieces: str | None = None,
+    wait_s: float = 0.0,
 ) -> dict[str, int]:
     """Add the rows of embed tables to a gallery, which is made if it is not there. Returns how many were added, and left out by why.
 
@@ -51,6 +52,7 @@ def add_tables(
         include_synthetic: also add pictures that an editor made.
         by_tasks: by Ray tasks on all nodes of the cluster; all rows are there at once then, in one generation.
         pieces: by tasks: a folder that all nodes see, for segments until the gallery has them; None takes one in the gallery's folder.
+        wait_s: how long to wait for another writer, seconds.
 
     Raises:
         ConfigError: by tasks, the gallery is at an address and `pieces` is not given.
@@ -62,7 +64,7 @@ def add_tables(
     dim, encoder = made_by(files)
     if not _is_there(folder):
         create_gallery(folder, dim=dim, encoder=encoder, config=config)
-    with GalleryWriter(folder) as writer:
+    with GalleryWriter(folder, wait_s=wait_s) as writer:
         made = writer.view.manifest
         if (made.dim, made.encoder) != (dim, encoder):
             raise DataError(

@@ -134,7 +134,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(said, words, named):
     assert named in problem
 
 
-def test_vectors_of_another_encoder_are_refused_and_so_is_a_second_writer(said, tables, tmp_path):
+def test_vectors_of_another_encoder_are_refused_and_so_is_a_second_writer(said, tables, tmp_path, monkeypatch):
+    monkeypatch.setattr("reid_ray.retrieval.gallery_command._WAIT_S", 0.1)
     table = pq.read_table(tables).drop_columns(["encoder_fingerprint"])
     (tmp_path / "other").mkdir()
     pq.write_table(table.append_column("encoder_fingerprint", pa.array(["f"] * table.num_rows)), tmp_path / "other" / "part.parquet")

@@ -1,0 +1,1 @@
+"""The service's verbs, without HTTP: searching a gallery, and changing it."""
