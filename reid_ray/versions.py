@@ -109,6 +109,7 @@ FORMATS = {
     ),
     "calibration": Format("the result of a calibration", (_FIRST,)),
     "templates": Format("a file of caption templates", (_FIRST,)),
+    "tokens": Format("a service's tokens file", ("names, roles, salted digests and expiry of tokens",)),
     "service": Format(
         "a search service's interface",
         (

@@ -46,6 +46,8 @@ from reid_ray.model.mllm.model_folder import open_mllm, save_mllm
 from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
+from reid_ray.serve.access.roles import AccessRole
+from reid_ray.serve.access.token_file import create_token
 from reid_ray.serve.schema import HitOut, InfoOut, LatencyOut, SearchOut
 from reid_ray.storage import Counts, JobOutput
 from reid_ray.storage.listing import MARK, write_mark
@@ -95,8 +97,15 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
         "evaluation": _keys(evaluation / "result.json"),
         "calibration": _calibration(),
         "templates": _templates(),
+        "tokens": _tokens(folder / "tokens.json"),
         "service": [f"{each.__name__}: {name}" for each in (InfoOut, SearchOut, HitOut, LatencyOut) for name in each.model_fields],
     }
+
+
+def _tokens(file: Path) -> list[str]:
+    create_token(file, "anna", AccessRole.SEARCH, days=None)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return [*sorted(found), *(f"tokens.{name}" for name in sorted(found["tokens"][0]))]
 
 
 def _output(folder: Path) -> list[str]:

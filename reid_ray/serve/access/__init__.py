@@ -1,0 +1,1 @@
+"""Access control of the search service: tokens, roles, sessions, the guard in front of the application, the audit log."""
