@@ -1,0 +1,35 @@
+/** What writers and administrators do: add, delete, erase; erasures, generations, snapshots, the audit log. Loaded for those roles alone. */
+
+import { createAdding } from "./admin_add.js";
+import { auditLog, erasureList, generationList } from "./admin_records.js";
+import { createRemoving } from "./admin_remove.js";
+import { at, make, openDialog } from "./dom.js";
+
+/**
+ * @param {{columns: {name: string, type: string}[], limits: Record<string, any>, role: string, filter: () => any, selected: () => string[],
+ *   onChange: () => void}} options
+ * @returns {{open: (section?: string) => void}}
+ */
+export function createAdmin(options) {
+  const dialog = at("admin");
+  const adding = createAdding(options); // goes on while the dialog is closed
+  const isAdmin = options.role === "admin";
+  const sections = [
+    ["add", "Add pictures", adding],
+    ["remove", isAdmin ? "Delete or erase" : "Delete", createRemoving(options)],
+    ...(isAdmin ? [["erasures", "Erasures and receipts", erasureList], ["generations", "Generations and snapshots", generationList(options)], ["audit", "Audit log", auditLog]] : []),
+  ];
+
+  function open(wanted = "add") {
+    const parts = sections.map(([name, title, fill]) => {
+      const place = make("div", { class: "stack" });
+      const part = make("details", { name: "admin", id: `admin-${name}` }, make("summary", {}, title), place);
+      part.addEventListener("toggle", () => part.open && fill(place));
+      part.open = name === wanted;
+      return part;
+    });
+    openDialog(dialog, "Manage the gallery", ...parts);
+    dialog.querySelector("details[open] summary")?.focus();
+  }
+  return { open };
+}

@@ -1,0 +1,74 @@
+/** The service's API: paths, statuses and what went wrong. Knows nothing of the page. Paths are relative, so the service may lie below a prefix. */
+
+/** Why there is no answer. `status` is 0 where none arrived. */
+export class Problem extends Error {
+  constructor(status, detail, { retryAfterS = null, requestId = null } = {}) {
+    super(detail);
+    Object.assign(this, { status, retryAfterS, requestId });
+  }
+}
+
+let purpose = "";
+
+/** What the searches from here on are for, in the user's words; the service writes it into its audit log. */
+export function statePurpose(words) {
+  purpose = words.trim();
+}
+
+/** @param {string} path @param {{method?: string, body?: any, signal?: AbortSignal}} options @returns {Promise<any>} */
+export async function call(path, { method = "GET", body, signal } = {}) {
+  const headers = {};
+  if (purpose) headers["Reid-Purpose"] = /^[\x20-\x7e]*$/.test(purpose) ? purpose : encodeURIComponent(purpose);
+  const isForm = body instanceof FormData;
+  if (body !== undefined && !isForm) headers["Content-Type"] = "application/json";
+  let reply, text;
+  try {
+    reply = await fetch(new URL(path, document.baseURI), { method, headers, body: body === undefined || isForm ? body : JSON.stringify(body), signal, cache: "no-store" });
+    text = await reply.text();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "The service does not answer. Is this computer offline, or has the service stopped?");
+  }
+  const answer = parsed(text);
+  if (reply.ok && answer !== undefined) return answer;
+  const said = typeof answer?.detail === "string" ? answer.detail : `${reply.status} ${reply.statusText}`;
+  const wait = Number(reply.headers.get("Retry-After") ?? NaN);
+  throw new Problem(reply.ok ? 502 : reply.status, said, { retryAfterS: Number.isFinite(wait) ? wait : null, requestId: reply.headers.get("X-Request-Id") });
+}
+
+function parsed(text) {
+  if (!text) return null;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // whatever stands before the service answered in its place
+  }
+}
+
+const post = (path) => (body, signal) => call(path, { method: "POST", body, signal });
+const item = (id) => encodeURIComponent(id);
+
+export const info = () => call("v1/info");
+export const login = post("v1/login");
+export const logout = () => call("v1/logout", { method: "POST", body: {} });
+export const search = post("v1/search");
+export const browse = post("v1/browse");
+export const facets = post("v1/facets");
+export const explain = post("v1/explain");
+export const thumbnailOf = (id) => `v1/thumbnails?id=${item(id)}`;
+
+export const addJob = (form) => call("v1/jobs", { method: "POST", body: form });
+export const jobs = () => call("v1/jobs");
+export const job = (id, waitS, signal) => call(`v1/jobs/${item(id)}?wait=${waitS}`, { signal });
+export const cancelJob = (id) => call(`v1/jobs/${item(id)}`, { method: "DELETE" });
+export const deleteItems = post("v1/items/delete");
+export const eraseItems = post("v1/items/erase");
+export const erasures = () => call("v1/erasures");
+export const erasure = (request) => call(`v1/erasures/${item(request)}`);
+export const generations = () => call("v1/generations");
+export const makeSnapshot = (name) => call("v1/snapshots", { method: "POST", body: { name } });
+export const restoreSnapshot = (name) => call(`v1/snapshots/${item(name)}/restore`, { method: "POST" });
+export const dropSnapshot = (name) => call(`v1/snapshots/${item(name)}`, { method: "DELETE" });
+export const compact = () => call("v1/compact", { method: "POST" });
+export const audit = (before) => call(`v1/audit?limit=50${before === undefined ? "" : `&before=${item(before)}`}`);
+export const verifyAudit = () => call("v1/audit/verify");
