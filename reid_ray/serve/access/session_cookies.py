@@ -62,7 +62,7 @@ class Sessions:
         """
         if caller.token_id is None:
             raise ValueError("a session begins with a token")
-        now = round(self._clock())
+        now = int(self._clock())
         claims = {"session": secrets.token_hex(12), "token": caller.token_id, "until": now + self._seconds, "purpose": purpose}
         payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=")
         return self._header(f"{payload.decode()}.{self._signature(payload)}", self._seconds)
