@@ -1,1 +1,1 @@
-"""Access control of the search service: tokens, roles, sessions, the guard in front of the application, the audit log."""
+"""Access control of the search service: tokens, roles, sessions, the gatekeeper in front of the application, the audit log."""

@@ -13,14 +13,14 @@ from types import TracebackType
 
 from reid_ray.serve.access.config import AccessConfig
 from reid_ray.serve.access.refusals import Message, Receive, Refusal
-from reid_ray.serve.access.route_rules import RouteRule
+from reid_ray.serve.access.route_table import RouteRule
 
 _QUICK_S = 0.25  # a body that is here by then needs no place
 _GRACE_S = 1.0  # a body younger than this gives way to nobody
 
 
 class BodyRefusedError(Exception):
-    """A body is not read further. What the application makes of it does not matter: the guard answers with the refusal."""
+    """A body is not read further. What the application makes of it does not matter: the gatekeeper answers with the refusal."""
 
 
 class BodyIntake:

@@ -1,4 +1,4 @@
-"""How the guard answers: a refusal as JSON {"detail": sentence}, and the headers that every answer of the service has.
+"""How the gatekeeper answers: a refusal as JSON {"detail": sentence}, and the headers that every answer of the service has.
 
 Knows ASGI messages; not why anything is refused.
 """

@@ -1,4 +1,4 @@
-"""The guard: ASGI middleware in front of the whole application, through which every request and every answer passes once.
+"""The gatekeeper: ASGI middleware in front of the whole application, through which every request and every answer passes once.
 
 It says who asks (token, session, or this machine), compares their role with the route's, and holds rates, sizes and speed. The application
 finds in scope["state"] the caller, the number of the request and its purpose. Knows headers, addresses and byte counts; not what is asked.
@@ -24,7 +24,7 @@ from reid_ray.serve.access.own_machine import why_remote
 from reid_ray.serve.access.rates import RateLimit
 from reid_ray.serve.access.refusals import Message, Receive, Refusal, Send, protected, refuse
 from reid_ray.serve.access.roles import LOCAL, Caller
-from reid_ray.serve.access.route_rules import RouteRule, RouteRules
+from reid_ray.serve.access.route_table import RouteRule, RouteTable
 from reid_ray.serve.access.session_cookies import Sessions, why_forged
 from reid_ray.serve.access.token_book import TokenBook
 
@@ -39,7 +39,7 @@ _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 _FAILED = Refusal(500, "the request failed inside the service; its log says where")
 
 
-class Guard:
+class Gatekeeper:
     """Lets a request through to `app`, or answers it itself in a sentence of JSON.
 
     It is added to the application as middleware, within what starlette itself puts outside, which would answer failures as plain text.
@@ -58,7 +58,7 @@ class Guard:
         self,
         app: Any,
         *,
-        rules: RouteRules,
+        rules: RouteTable,
         limits: AccessConfig,
         book: TokenBook | None = None,
         sessions: Sessions | None = None,

@@ -32,11 +32,11 @@ class RouteRule:
     probe: bool = False
 
 
-class RouteRules:
+class RouteTable:
     """The rules of an application.
 
     Args:
-        rules: (method, path as the application's routes spell it, such as /v1/jobs/{job_id}) -> rule. HEAD is as GET.
+        rules: (method, path as the application's routes spell it, such as /v1/items/{name}) -> rule. HEAD is as GET.
     """
 
     def __init__(self, rules: Mapping[tuple[str, str], RouteRule]) -> None:

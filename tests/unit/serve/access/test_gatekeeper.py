@@ -1,4 +1,4 @@
-"""The guard in front of an application: who is let through to what, what is told to the others, and what no request can do to the rest."""
+"""The gatekeeper of an application: who is let through to what, what the others are told, and what no request can do to the rest."""
 
 import asyncio
 import contextlib
@@ -13,14 +13,14 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from reid_ray.serve.access.config import AccessConfig
-from reid_ray.serve.access.guard import Guard
+from reid_ray.serve.access.gatekeeper import Gatekeeper
 from reid_ray.serve.access.roles import AccessRole
-from reid_ray.serve.access.route_rules import RouteRule, RouteRules
+from reid_ray.serve.access.route_table import RouteRule, RouteTable
 from reid_ray.serve.access.session_cookies import Sessions
 from reid_ray.serve.access.token_book import TokenBook
 from reid_ray.serve.access.token_file import create_token
 
-RULES = RouteRules(
+RULES = RouteTable(
     {
         ("GET", "/"): RouteRule(None),
         ("GET", "/v1/live"): RouteRule(None, probe=True),
@@ -36,7 +36,7 @@ LIMITS = AccessConfig(body_timeout_s=0.3, body_kb_per_s=64, bodies_in_hand=4, se
 
 
 def application():
-    """Answers whatever is let through to it with what the guard told it."""
+    """Answers whatever is let through to it with what the gatekeeper told it."""
     api = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @api.get("/v1/broken")
@@ -66,9 +66,9 @@ class Doors:
             sessions = Sessions(folder / "state", book, hours=1, secure=False)
         self.book, self.sessions = book, sessions
         self.api = application()
-        self.api.add_middleware(Guard, **{"rules": RULES, "limits": LIMITS, "book": book, "sessions": sessions, **options})
+        self.api.add_middleware(Gatekeeper, **{"rules": RULES, "limits": LIMITS, "book": book, "sessions": sessions, **options})
         self.api.middleware_stack = self.api.build_middleware_stack()
-        self.guard = self.api.middleware_stack.app
+        self.gatekeeper = self.api.middleware_stack.app
 
     def ask(self, method, path, *, role=None, client="10.1.2.3", host="search.example", headers=(), **options):
         headers = dict(headers)
@@ -163,7 +163,7 @@ def test_what_fails_inside_is_told_without_a_word_of_it(doors, caplog):
     reply = doors.ask("GET", "/v1/broken", role="search")
     assert (reply.status_code, list(reply.json())) == (500, ["detail"])
     assert "red coat" not in reply.text + caplog.text
-    assert "test_guard.py" in caplog.text
+    assert "test_gatekeeper.py" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_header_that_counts_may_not_be_there_twice(doors):
         async def send(message, sent=sent):
             sent.append(message)
 
-        asyncio.run(doors.guard({**scope, "headers": [(name, b"a"), (name.lower(), b"b")]}, None, send))
+        asyncio.run(doors.gatekeeper({**scope, "headers": [(name, b"a"), (name.lower(), b"b")]}, None, send))
         assert sent[0]["status"] == 400
 
 
@@ -293,7 +293,7 @@ def test_searches_are_limited_by_caller_and_nothing_else_is(tmp_path):
     assert replies[-1].headers["retry-after"] == "1"
     assert doors.ask("POST", "/v1/search", role="write").status_code == 200
     assert doors.ask("GET", "/v1/items/1", role="search").status_code == 200
-    assert doors.guard.refused[429] == 3
+    assert doors.gatekeeper.refused[429] == 3
 
 
 def test_a_search_states_its_purpose_where_it_must(tmp_path):
@@ -327,12 +327,12 @@ def test_a_body_is_refused_by_its_length_or_as_soon_as_it_is_too_long(doors):
 
 
 def test_all_bodies_together_hold_no_more_memory_than_allowed(tmp_path):
-    rules = RouteRules({("POST", "/held"): RouteRule(None, 8 << 20), ("POST", "/spooled"): RouteRule(None, 8 << 20, spooled=True)})
+    rules = RouteTable({("POST", "/held"): RouteRule(None, 8 << 20), ("POST", "/spooled"): RouteRule(None, 8 << 20, spooled=True)})
     doors = Doors(tmp_path, rules=rules, limits=AccessConfig(body_mb_in_hand=1))
     assert doors.ask("POST", "/held", content=bytes(2 << 20)).status_code == 503
     assert doors.ask("POST", "/spooled", content=bytes(2 << 20)).status_code == 200
     assert doors.ask("POST", "/held", content=bytes(1 << 20)).status_code == 200
-    assert doors.guard._intake.held_bytes == 0
+    assert doors.gatekeeper._intake.held_bytes == 0
 
 
 @pytest.fixture
@@ -378,8 +378,8 @@ def test_hundreds_of_slow_bodies_freeze_nothing(doors, address):
     statuses = {answer.split()[1] for answer in answers}
     assert statuses <= {b"408", b"503"}
     assert b"408" in statuses
-    assert doors.guard._intake.held_bytes == 0
-    assert not doors.guard._intake._reading
+    assert doors.gatekeeper._intake.held_bytes == 0
+    assert not doors.gatekeeper._intake._reading
 
 
 @pytest.mark.slow
