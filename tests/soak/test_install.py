@@ -55,11 +55,20 @@ class Environment:
         return ended.stdout.strip()
 
 
+def python_of(version: str) -> str | None:
+    """An interpreter of a version, if one runs: a version manager puts names on the PATH that end in an error."""
+    if f"{sys.version_info[0]}.{sys.version_info[1]}" == version:
+        return sys.executable
+    python = shutil.which(f"python{version}")
+    answers = python and subprocess.run([python, "-c", "import venv"], capture_output=True, check=False, timeout=60).returncode == 0
+    return python if answers else None
+
+
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_the_core_installs_and_works_on_every_python(wheel, version, tmp_path):
-    python = shutil.which(f"python{version}") if f"{sys.version_info[0]}.{sys.version_info[1]}" != version else sys.executable
+    python = python_of(version)
     if python is None:
-        pytest.skip(f"no python{version} on the PATH")
+        pytest.skip(f"no python{version} on the PATH that runs")
     here = Environment(python, tmp_path)
     here.done("pip", "install", "--quiet", wheel, timeout_s=900)
     here.done("reid-ray", "synthesize", "--config", "synthesize.yaml", "people.identities=6", "output.path=people")

@@ -25,6 +25,9 @@ SMALL = {
     "calibrate": ["people.identities=60", "rewrites=24"],
     "plan": ["sample=12"],
     "captioner": ["training.sight_steps=8", "training.steps=8"],
+    "train_parser": ["training.steps=8", "test_images=8"],
+    "train_verifier": ["images.synthetic.identities=400", "fit.epochs=1"],
+    "train_editor": ["schedule.max_steps=4"],
     "train": ["schedule.max_steps=6"],
     "tune": ["schedule.max_steps=4"],
 }
