@@ -171,6 +171,16 @@ def _storable(column: pa.Array, where: str) -> pa.Array:
     raise DataError(f"{where} is of type {kind}, which cannot be filtered or shown; give numbers, texts, times or truth values, or drop it")
 
 
+def in_known_types(table: pa.Table, *, origin: str) -> pa.Table:
+    """Metadata in the types that a gallery stores; columns of nulls alone are left out.
+
+    Raises:
+        DataError: a column cannot be stored.
+    """
+    names = [name for name in table.column_names if not pa.types.is_null(table.schema.field(name).type)]
+    return pa.table({name: _storable(table[name].combine_chunks(), f"{origin}: column {name}") for name in names})
+
+
 def is_filterable(field: pa.Field) -> bool:
     """Whether a filter may ask for a column."""
     return field.name not in SHOWN_ONLY and any(test(field.type) for test in _FILTERABLE)

@@ -48,6 +48,8 @@ from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.token_file import create_token
+from reid_ray.serve.adding.config import AddingConfig
+from reid_ray.serve.adding.job_board import JobBoard
 from reid_ray.serve.schema import HitOut, InfoOut, LatencyOut, SearchOut
 from reid_ray.storage import Counts, JobOutput
 from reid_ray.storage.listing import MARK, write_mark
@@ -94,6 +96,7 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
         "prepared": _prepared(folder / "prepared"),
         "ledger": _ledger(folder / "ledger"),
         **_gallery(folder / "gallery"),
+        "service_job": _service_job(folder / "service"),
         "evaluation": _keys(evaluation / "result.json"),
         "calibration": _calibration(),
         "templates": _templates(),
@@ -244,6 +247,17 @@ def _gallery(folder: Path) -> dict[str, list[str]]:
     names = {re.sub(r"[0-9a-f]{8,}", "*", name) for name in _files(folder)}
     layout = [*(f"{part}{key}" for part in parts for key in sorted(parts[part])), *sorted(names)]
     return {"gallery": layout, "receipt": _keys(folder / "receipts" / "done.json")}
+
+
+def _service_job(folder: Path) -> list[str]:
+    """Layout of an add job's folder while it waits."""
+    board = JobBoard(folder, AddingConfig())
+    upload = board.receive()
+    upload.begin_file("a.png")
+    status = upload.finish_pictures(board.new_status("pictures", by="", generation=1), None, pa.schema([]))
+    place = folder / "jobs" / status.job_id
+    rows = json.loads((place / "rows.json").read_text(encoding="utf-8"))["rows"]
+    return [*_keys(place / "status.json"), *_files(place), *(f"rows.{key}" for key in sorted(rows[0]))]
 
 
 def _evaluation(folder: Path) -> Path:

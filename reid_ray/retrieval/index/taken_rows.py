@@ -16,7 +16,7 @@ from reid_ray.gallery.items import ID, VECTOR, Items, are_unit, checked_items
 from reid_ray.retrieval.embed_stream import ENCODER
 
 # Columns that say how a row was made; they describe no item.
-_NOT_METADATA = frozenset({"kind", "status", "reason", "text", ENCODER.name})
+NOT_METADATA = frozenset({"kind", "status", "reason", "text", ENCODER.name})
 _NEEDED = (ID, VECTOR, "kind", "status", ENCODER.name)
 
 
@@ -92,7 +92,7 @@ def items_of(table: pa.Table, *, origin: str, dim: int, now: float | None = None
 
 def item_columns(table: pa.Table) -> pa.Table:
     """The columns of a table that describe items."""
-    return table.select([name for name in table.column_names if name not in _NOT_METADATA])
+    return table.select([name for name in table.column_names if name not in NOT_METADATA])
 
 
 def item_schema(schema: pa.Schema, *, origin: str, dim: int) -> pa.Schema:

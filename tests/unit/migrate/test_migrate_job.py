@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -48,6 +49,9 @@ from reid_ray.model.model_files import resolve_model
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
+from reid_ray.serve.adding.config import AddingConfig
+from reid_ray.serve.adding.job_board import JobBoard
+from reid_ray.serve.adding.job_folder import JobFolder
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.storage.file_systems import open_store
 from reid_ray.storage.listing import MARK, differences, read_mark
@@ -78,6 +82,8 @@ def outputs(tmp_path) -> Path:
     with GalleryWriter(tmp_path / "outputs" / "gallery") as writer:
         writer.erase(["nobody"], request="letter")
         writer.carry_out_erasures()
+    board = JobBoard(tmp_path / "outputs" / "service", AddingConfig())
+    board.add_compaction(by="me", generation=1, key="once")
     for name, schema in LATER.items():
         (tmp_path / "outputs" / name).mkdir()
         pq.write_table(table_of(schema, []), tmp_path / "outputs" / name / f"{name}.parquet")
@@ -101,6 +107,7 @@ def opened(output: Path) -> None:
         pass
 
 
+JOB = hashlib.sha256(b"me\0once").hexdigest()[:32]
 NEWER = {
     "output": ("people/manifest.json", lambda at: read_manifest(at / "people")),
     "mark": ("people/.reid_ray", lambda at: read_mark(at / "people")),
@@ -139,6 +146,7 @@ NEWER = {
     "editor": ("editor/manifest.json", lambda at: open_editor(at / "editor")),
     "gallery": ("gallery/generations/00000004.json", lambda at: GalleryView(at / "gallery")),
     "receipt": ("gallery/receipts/letter.json", lambda at: read_receipt(at / "gallery", "letter")),
+    "service_job": (f"service/jobs/{JOB}/status.json", lambda at: JobFolder(at / "service" / "jobs" / JOB).status()),
     "ledger": (".caption.ledger/format.json", lambda at: opened(at / "caption")),
 }
 

@@ -1,0 +1,314 @@
+"""All add jobs of a service, of all its replicas: taken, listed, cancelled, and worked on one after the other by a thread of each process.
+
+A job belongs to whoever holds its lock, which ends with the process: another replica, or the service when it starts again, goes on with it.
+Knows folders and states; not what a job does (add_job.py), or HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reid_ray.errors import ConfigError, DataError, ReidRayError
+from reid_ray.redaction import error_location
+from reid_ray.serve.adding.add_job import AddTools, JobStoppedError, blanked, work
+from reid_ray.serve.adding.config import AddingConfig
+from reid_ray.serve.adding.job_folder import JobFolder, JobKind, JobStatus
+from reid_ray.serve.adding.uploads import NEW, Upload
+from reid_ray.serve.desk.gallery_changes import ConflictError, GalleryChanges, NotThereError
+from reid_ray.serve.desk.writer_turns import BusyError
+from reid_ray.storage.files import replacing
+from reid_ray.storage.lock import OutputLock
+from reid_ray.system_errors import sentence_of
+
+_LOG = logging.getLogger(__name__)
+_LOOK_EVERY_S = 1.0
+_TIDY_EVERY_S = 60.0
+_MOST_ATTEMPTS = 4
+_NICE = 10  # searches go before jobs: what the thread computes has less of the processor, and so have threads that it starts
+_UPLOAD_LASTS_S = 86_400.0  # one that nobody finished
+
+
+class JobBoard:
+    """Add jobs below a folder; `start` works on them until `close`.
+
+    Args:
+        state: the service's folder; its jobs/ is made.
+        config: of adding.
+    """
+
+    def __init__(self, state: Path, config: AddingConfig) -> None:
+        self.config = config
+        self._jobs = state / "jobs"
+        self._jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._finished: set[str] = set()
+        self._damaged: set[str] = set()
+        self._asked, self._is_over = threading.Event(), threading.Event()
+        self._tidied = float("-inf")
+        self._thread: threading.Thread | None = None
+
+    def start(self, tools: Callable[[Callable[[], bool]], AddTools], changes: GalleryChanges) -> None:
+        """Work on what waits, in a thread. `tools` is called with what says whether the service is stopping."""
+        self._thread = threading.Thread(target=self._run, args=(tools, changes), name="add-jobs", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; the job that it works on goes on when the service is there again."""
+        self._is_over.set()
+        self._asked.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def receive(self) -> Upload:
+        """An upload that begins.
+
+        Raises:
+            BusyError: too many jobs wait.
+        """
+        if sum(not each.is_finished for each in self.statuses()) >= self.config.most_unfinished:
+            raise BusyError(f"{self.config.most_unfinished} jobs wait or run already; try again when one is done", retry_after_s=10)
+        return Upload(self._jobs, self.config)
+
+    def new_status(self, kind: JobKind, *, by: str, generation: int, captioned: bool = False, key: str | None = None) -> JobStatus:
+        """The status of a job that is about to be; asked for before its upload is read, so that an erasure meanwhile counts.
+
+        Args:
+            kind: what it does.
+            by: who asks.
+            generation: the gallery's, now.
+            captioned: its pictures are captioned.
+            key: names the request; the same one of the same caller makes no second job.
+
+        Raises:
+            ConfigError: nothing captions here.
+        """
+        if captioned and self.config.captioner is None:
+            raise ConfigError("caption: this service names no captioner (adding.captioner); add without captions, or have it name one")
+        job_id = uuid.uuid4().hex if key is None else hashlib.sha256(f"{by}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return JobStatus(job_id, kind, by, time.time(), generation, captioned)
+
+    def announce(self) -> None:
+        """A job was made; the thread looks at once."""
+        self._asked.set()
+
+    def add_compaction(self, *, by: str, generation: int, key: str | None = None) -> JobStatus:
+        """A job that compacts the gallery."""
+        status = self.new_status("compact", by=by, generation=generation, key=key)
+        hidden = JobFolder(self._jobs / f"{NEW}{uuid.uuid4().hex}")
+        hidden.path.mkdir(mode=0o700)
+        hidden.write_status(status)
+        try:
+            hidden.path.rename(self._jobs / status.job_id)
+        except OSError:
+            shutil.rmtree(hidden.path)
+            return self.status(status.job_id)
+        self.announce()
+        return status
+
+    def status(self, job_id: str) -> JobStatus:
+        """How far a job is.
+
+        Raises:
+            NotThereError: there is none of that id (any more).
+        """
+        if not job_id.isalnum() or not job_id.isascii():  # it is part of a path
+            raise NotThereError(f"job {job_id[:100]!r}: is not there")
+        try:
+            return JobFolder(self._jobs / job_id).status()
+        except FileNotFoundError:
+            raise NotThereError(f"job {job_id[:100]}: is not there; finished jobs are kept for {self.config.keep_days:g} days") from None
+
+    def statuses(self) -> list[JobStatus]:
+        """All that are remembered, the latest first."""
+        return sorted(self._read(set()), key=lambda each: each.created, reverse=True)
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Have a job end after its batch; what it added stays.
+
+        Raises:
+            NotThereError: there is none of that id.
+            ConflictError: it is finished, or compacts, which cannot be broken off.
+        """
+        status = self.status(job_id)
+        if status.is_finished or (status.kind == "compact" and status.state == "running"):
+            raise ConflictError(f"job {job_id}: is {status.state}, and cannot be cancelled")
+        folder = JobFolder(self._jobs / job_id)
+        folder.ask_to_cancel()
+        lock = OutputLock(folder.path, "add job")
+        with suppress(ReidRayError):  # who works on it sees it
+            lock.acquire()
+            try:
+                status = folder.status()
+                if not status.is_finished:
+                    self._finish(folder, status, "cancelled")
+            finally:
+                lock.release()
+        return self.status(job_id)
+
+    def forget(self, ids: Collection[str]) -> None:
+        """These items are being erased: what uploads that wait hold of them goes now, and what finished jobs say of them."""
+        wanted = set(ids)
+        for status in self.statuses():
+            folder = JobFolder(self._jobs / status.job_id)
+            if status.is_finished:
+                kept = [each for each in status.refused if not wanted & {each["file"], each["item_id"]}]
+                if len(kept) < len(status.refused):
+                    folder.write_status(replace(status, refused=kept))
+                continue
+            with suppress(FileNotFoundError):  # the job has ended meanwhile, and its upload is gone
+                _blank(folder, status, wanted)
+
+    def _run(self, tools: Callable[[Callable[[], bool]], AddTools], changes: GalleryChanges) -> None:
+        with suppress(OSError):  # some containers do not let it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        opened: AddTools | None = None
+        while not self._is_over.is_set():
+            try:
+                if (folder := self._next()) is not None:
+                    opened = opened or tools(self._is_over.is_set)
+                    self._work(folder, opened, changes)
+                    continue
+            except Exception as error:  # noqa: BLE001 - a job's folder that cannot be read must not end the others
+                _LOG.error("add jobs: %s", error_location(error))
+            self._asked.wait(_LOOK_EVERY_S)
+            self._asked.clear()
+
+    def _next(self) -> JobFolder | None:
+        """The oldest job that waits, or whose process is gone; finished ones that are old are removed."""
+        unfinished = []
+        for status in self._read(self._finished):
+            if status.is_finished:
+                self._finished.add(status.job_id)
+            else:
+                unfinished.append(status)
+        if time.monotonic() - self._tidied > _TIDY_EVERY_S:
+            self._tidied = time.monotonic()
+            self._forget_old()
+            self._remove_litter()
+        for status in sorted(unfinished, key=lambda each: each.created):
+            folder = JobFolder(self._jobs / status.job_id)
+            if not _is_held(folder):
+                return folder
+        return None
+
+    def _read(self, without: Collection[str]) -> list[JobStatus]:
+        found = []
+        for name in os.listdir(self._jobs):
+            if name.startswith(".") or name in without:
+                continue
+            try:
+                found.append(self.status(name))
+            except NotThereError:
+                continue  # forgotten meanwhile
+            except DataError as error:  # one that is damaged must not hide the others
+                if name not in self._damaged:
+                    self._damaged.add(name)
+                    _LOG.error("%s", error)
+        return found
+
+    def _work(self, folder: JobFolder, tools: AddTools, changes: GalleryChanges) -> None:
+        lock = OutputLock(folder.path, "add job")
+        try:
+            lock.acquire()
+        except ReidRayError:
+            return  # another replica was quicker
+        try:
+            status = folder.status()
+            if status.is_finished:
+                return
+            if folder.is_to_be_cancelled:
+                self._finish(folder, status, "cancelled")
+                return
+            status.state, status.attempts, status.started = "running", status.attempts + 1, status.started or time.time()
+            if status.attempts > _MOST_ATTEMPTS:
+                words = f"the service ended {_MOST_ATTEMPTS} times while it worked on this job; {status.done:,} of its rows were done"
+                self._finish(folder, status, "failed", words)
+                return
+            folder.write_status(status)
+            self._do(folder, status, tools, changes)
+        finally:
+            lock.release()
+
+    def _do(self, folder: JobFolder, status: JobStatus, tools: AddTools, changes: GalleryChanges) -> None:
+        try:
+            if status.kind == "compact":
+                status.generation = changes.compact(wait_s=600.0).generation
+            else:
+                work(folder, status, tools)
+        except JobStoppedError as error:
+            if error.is_cancelled:
+                self._finish(folder, status, "cancelled")
+            else:
+                status.state, status.attempts = "waiting", status.attempts - 1
+                folder.write_status(status)
+        except Exception as error:  # noqa: BLE001 - whatever a job fails of is said of the job; the thread goes on with the next one
+            _LOG.error("an add job failed: %s", error_location(error))
+            sentence = sentence_of(error) or "it failed inside the service, whose log says where"
+            after = f"; {status.added:,} items had been added" if status.added else ""
+            self._finish(folder, status, "failed", f"{sentence}{after}")
+        else:
+            self._finish(folder, status, "done")
+
+    def _finish(self, folder: JobFolder, status: JobStatus, state: str, detail: str | None = None) -> None:
+        folder.drop_upload()
+        assert state in ("done", "failed", "cancelled")
+        status.state, status.ended, status.detail = state, time.time(), detail  # type: ignore[assignment]
+        folder.write_status(status)
+
+    def _forget_old(self) -> None:
+        finished = [status for status in self.statuses() if status.is_finished]
+        oldest = time.time() - 86_400 * self.config.keep_days
+        for at, status in enumerate(finished):
+            if at >= self.config.keep_jobs or (status.ended or status.created) < oldest:
+                shutil.rmtree(self._jobs / status.job_id, ignore_errors=True)
+                self._finished.discard(status.job_id)
+
+    def _remove_litter(self) -> None:
+        for entry in os.scandir(self._jobs):
+            if entry.name.startswith(NEW):
+                with suppress(FileNotFoundError):
+                    if time.time() - entry.stat().st_mtime > _UPLOAD_LASTS_S:
+                        shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _is_held(folder: JobFolder) -> bool:
+    lock = OutputLock(folder.path, "add job")
+    try:
+        lock.acquire()
+    except ReidRayError:
+        return True
+    lock.release()
+    return False
+
+
+def _blank(folder: JobFolder, status: JobStatus, wanted: set[str]) -> None:
+    """Overwrite what an upload holds of some items."""
+    if status.kind == "pictures":
+        with folder.upload.open("r+b") as file:
+            for row in folder.rows():
+                if row.item_id in wanted:
+                    file.seek(row.start)
+                    file.write(bytes(row.size))
+            file.flush()
+            os.fsync(file.fileno())
+    elif status.kind == "table":
+        with pq.ParquetFile(folder.upload) as old, replacing(folder.upload) as hidden, pq.ParquetWriter(hidden, _nullable(old)) as new:
+            for batch in old.iter_batches(1_024):
+                new.write_table(blanked(pa.Table.from_batches([batch]), list(wanted)).cast(_nullable(old)))
+    folder.drop_made()
+
+
+def _nullable(table: pq.ParquetFile) -> pa.Schema:
+    return pa.schema([field.with_nullable(True) for field in table.schema_arrow], metadata=table.schema_arrow.metadata)
