@@ -7,6 +7,7 @@ decompression bomb costs nothing.
 from __future__ import annotations
 
 import io
+import math
 import posixpath
 import struct
 
@@ -71,6 +72,31 @@ def decode_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS, un
         raise BadImageError(reason, detail)
     picture = open_checked(data, max_pixels=max_pixels)
     turn = _TURNS.get(_orientation(picture))
+    load_pixels(picture)
+    try:
+        return _to_rgb(picture if turn is None else picture.transpose(turn))
+    except _DAMAGE as error:
+        raise BadImageError("unreadable", str(error)) from None
+
+
+def decode_shrunk(data: bytes | None, *, max_pixels: int, keep_pixels: int) -> Image.Image:
+    """As decode_image, with at most about keep_pixels: for a picture of which a model sees a thousandth.
+
+    A JPEG is shrunk while it is decoded, by 2, 4 or 8; what is still larger then, and every other format, right after and before it is
+    converted, so that no step but the decoder's own has the picture whole. (A decoder holds up to 16 bytes a pixel: WebP's does.)
+
+    Raises:
+        BadImageError: as decode_image.
+    """
+    picture = open_checked(data, max_pixels=max_pixels)
+    turn = _TURNS.get(_orientation(picture))
+    width, height = picture.size
+    scale = math.sqrt(keep_pixels / (width * height))
+    if scale < 1:
+        small = max(1, int(width * scale)), max(1, int(height * scale))
+        picture.draft(None, small)
+        load_pixels(picture)
+        picture = _no_larger(picture, small)
     load_pixels(picture)
     try:
         return _to_rgb(picture if turn is None else picture.transpose(turn))
@@ -188,6 +214,14 @@ def _orientation(picture: Image.Image) -> int:
         return int(Image.Image.getexif(picture).get(_ORIENTATION_TAG, 1))
     except _DAMAGE:
         return 1
+
+
+def _no_larger(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A decoded picture of at most `size`: averaged where Pillow can without a copy in another mode, else every so many pixels."""
+    if picture.width <= size[0] and picture.height <= size[1]:
+        return picture
+    how = Image.Resampling.BOX if picture.mode in ("RGB", "L") else Image.Resampling.NEAREST
+    return picture.resize(size, how)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from reid_ray.data.images import BadImageError, decode_image, encode_jpeg, image_size
+from reid_ray.data.images import BadImageError, decode_image, decode_shrunk, encode_jpeg, image_size
 
 
 def _encode(picture: Image.Image, kind: str, **options) -> bytes:
@@ -189,3 +189,49 @@ def test_the_size_of_a_png_costs_no_decoding():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 << 20
+
+
+LEFT_RED = Image.new("RGB", (800, 1600), (0, 0, 255))
+LEFT_RED.paste((255, 0, 0), (0, 0, 400, 1600))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {"quality": 95}),
+        ("JPEG", "RGB", {"quality": 95, "progressive": True}),
+        ("JPEG", "CMYK", {"quality": 95}),
+        ("PNG", "RGB", {}),
+        ("PNG", "RGBA", {}),
+        ("PNG", "P", {}),
+        ("WEBP", "RGB", {"lossless": True}),
+        ("GIF", "P", {}),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("BMP", "RGB", {}),
+    ],
+)
+def test_a_picture_is_shrunk_to_what_is_kept_of_it_and_looks_the_same(kind, mode, options):
+    data = _encode(LEFT_RED.convert(mode), kind, **options)
+    whole, small = decode_image(data), decode_shrunk(data, max_pixels=10_000_000, keep_pixels=20_000)
+    assert whole.size == (800, 1600)
+    assert small.size == (100, 200)
+    assert np.abs(np.asarray(small, int) - np.asarray(whole.resize((100, 200), Image.Resampling.BOX), int)).mean() < 6
+    assert decode_shrunk(data, max_pixels=10_000_000, keep_pixels=2_000_000).tobytes() == whole.tobytes()
+
+
+def test_a_shrunk_picture_is_upright_and_what_is_no_picture_has_its_reason_all_the_same():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways = _encode(LEFT_RED, "JPEG", exif=exif, quality=95)
+    small = decode_shrunk(sideways, max_pixels=10_000_000, keep_pixels=20_000)
+    assert small.size == (200, 100)
+    assert small.getpixel((100, 10))[0] > 200 > 50 > small.getpixel((100, 10))[2]  # what was left is above
+    for data, reason in [
+        (sideways[: len(sideways) // 2], "truncated"),
+        (_png_claiming(5000, 5000), "too_many_pixels"),
+        (b"no picture", "not_an_image"),
+        (b"", "empty"),
+    ]:
+        with pytest.raises(BadImageError) as error:
+            decode_shrunk(data, max_pixels=10_000_000, keep_pixels=20_000)
+        assert error.value.reason == reason
