@@ -38,7 +38,7 @@ Asked = AskedText | AskedVector
 
 
 @dataclass(frozen=True)
-class Word:
+class PlacedWord:
     """A word and where it stands in its text: characters from `start` to before `end`."""
 
     word: str
@@ -46,12 +46,12 @@ class Word:
     end: int
 
 
-def words_of(text: str) -> list[Word]:
+def words_of(text: str) -> list[PlacedWord]:
     """The words of a text, in order. Marks and blanks belong to none; Chinese, Japanese, Thai, Burmese and Khmer count by character."""
-    return [Word(found.group(), found.start(), found.end()) for found in _WORD.finditer(text)]
+    return [PlacedWord(found.group(), found.start(), found.end()) for found in _WORD.finditer(text)]
 
 
-def text_without(text: str, word: Word) -> str:
+def text_without(text: str, word: PlacedWord) -> str:
     """The text with one word left out, and one blank where two would meet; empty if no word is left."""
     before, after = text[: word.start].rstrip(), text[word.end :].lstrip()
     gap = " " if len(before) + len(after) + (word.end - word.start) < len(text) else ""
