@@ -6,6 +6,7 @@ pass no condition. Knows columns and rows; not vectors or files' places.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ import pyarrow.compute as pc
 
 from reid_ray.errors import ConfigError
 from reid_ray.gallery.items import is_filterable
+
+_MOST_SHOWN = 80  # characters of what was asked that a message repeats
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def parsed_filter(asked: Mapping[str, Any] | None, schema: pa.Schema) -> Filter:
     known = [field.name for field in schema if is_filterable(field)]
     for column, wanted in (asked or {}).items():
         if column not in known:
-            raise ConfigError(f"filter {column}: is no column that can be filtered; there are {', '.join(known)}")
+            raise ConfigError(f"filter {_shown(column)}: is no column that can be filtered; there are {', '.join(known)}")
         kind = schema.field(column).type
         if isinstance(wanted, Mapping):
             if not wanted or (unknown := sorted(set(wanted) - {"from", "to"})):
@@ -128,7 +131,16 @@ def value_counts(postings: Postings, counts_N: np.ndarray) -> dict[Any, int]:
 
 
 def _typed(value: Any, kind: pa.DataType, column: str) -> Any:
-    wrong = ConfigError(f"filter {column}: {value!r} is no {_words(kind)}, which the column holds")
+    wrong = ConfigError(f"filter {column}: {_shown(repr(value))} is no {_words(kind)}, which the column holds")
+    try:
+        found = _in_python(value, kind, wrong)
+        pa.scalar(found, kind)
+    except (OverflowError, ValueError):  # infinity, more than 64 bits, half of a surrogate pair, a year before the first nanosecond
+        raise wrong from None
+    return found
+
+
+def _in_python(value: Any, kind: pa.DataType, wrong: ConfigError) -> Any:
     if pa.types.is_boolean(kind):
         if not isinstance(value, bool):
             raise wrong
@@ -139,9 +151,20 @@ def _typed(value: Any, kind: pa.DataType, column: str) -> Any:
         return value
     if pa.types.is_timestamp(kind):
         return _time(value, kind, wrong)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or (pa.types.is_integer(kind) and value != int(value)):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or math.isnan(value)
+        or (pa.types.is_integer(kind) and value != int(value))
+    ):
         raise wrong
     return int(value) if pa.types.is_integer(kind) else float(value)
+
+
+def _shown(text: str) -> str:
+    """A text from anywhere as a message can hold it."""
+    plain = text.encode("ascii", "backslashreplace").decode() if not text.isprintable() else text
+    return plain if len(plain) <= _MOST_SHOWN else f"{plain[:_MOST_SHOWN]}..."
 
 
 def _time(value: Any, kind: pa.TimestampType, wrong: ConfigError) -> datetime:
