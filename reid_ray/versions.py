@@ -99,6 +99,7 @@ FORMATS = {
         ),
     ),
     "receipt": Format("the receipt of an erasure", ("says when it was asked for and carried out, and keyed digests of the ids",)),
+    "service_answer": Format("an answer that a service remembers", ("says what a change was answered with",)),
     "service_job": Format("an add job of a service", ("says how far it is",)),
     "evaluation": Format(
         "the result of an evaluation",

@@ -6,6 +6,7 @@ a number that was never released may be made again by deleting its entry first.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import tempfile
@@ -50,6 +51,7 @@ from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.token_file import create_token
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
+from reid_ray.serve.desk.remembered_answers import ChangeAnswer, RememberedAnswers
 from reid_ray.serve.schema import HitOut, InfoOut, LatencyOut, SearchOut
 from reid_ray.storage import Counts, JobOutput
 from reid_ray.storage.listing import MARK, write_mark
@@ -97,6 +99,7 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
         "ledger": _ledger(folder / "ledger"),
         **_gallery(folder / "gallery"),
         "service_job": _service_job(folder / "service"),
+        "service_answer": _service_answer(folder / "answers"),
         "evaluation": _keys(evaluation / "result.json"),
         "calibration": _calibration(),
         "templates": _templates(),
@@ -258,6 +261,18 @@ def _service_job(folder: Path) -> list[str]:
     place = folder / "jobs" / status.job_id
     rows = json.loads((place / "rows.json").read_text(encoding="utf-8"))["rows"]
     return [*_keys(place / "status.json"), *_files(place), *(f"rows.{key}" for key in sorted(rows[0]))]
+
+
+def _service_answer(folder: Path) -> list[str]:
+    """Layout of an answer that a service remembers, once it is there and before."""
+
+    async def change() -> ChangeAnswer:
+        begun.extend(_keys(next(folder.iterdir())))
+        return ChangeAnswer(200, {})
+
+    begun: list[str] = []
+    asyncio.run(RememberedAnswers(folder).once("key", of="", request={}, do=change))
+    return [*begun, *_keys(next(folder.iterdir()))]
 
 
 def _evaluation(folder: Path) -> Path:

@@ -47,10 +47,11 @@ class JobBoard:
     Args:
         state: the service's folder; its jobs/ is made.
         config: of adding.
+        finished: called when a job has ended, in whatever state.
     """
 
-    def __init__(self, state: Path, config: AddingConfig) -> None:
-        self.config = config
+    def __init__(self, state: Path, config: AddingConfig, *, finished: Callable[[JobStatus], object] = lambda status: None) -> None:
+        self.config, self._told = config, finished
         self._jobs = state / "jobs"
         self._jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._finished: set[str] = set()
@@ -81,23 +82,27 @@ class JobBoard:
             raise BusyError(f"{self.config.most_unfinished} jobs wait or run already; try again when one is done", retry_after_s=10)
         return Upload(self._jobs, self.config)
 
-    def new_status(self, kind: JobKind, *, by: str, generation: int, captioned: bool = False, key: str | None = None) -> JobStatus:
+    def new_status(self, kind: JobKind, *, by: str, generation: int, key: str | None = None) -> JobStatus:
         """The status of a job that is about to be; asked for before its upload is read, so that an erasure meanwhile counts.
 
         Args:
             kind: what it does.
             by: who asks.
             generation: the gallery's, now.
-            captioned: its pictures are captioned.
             key: names the request; the same one of the same caller makes no second job.
+        """
+        job_id = uuid.uuid4().hex if key is None else hashlib.sha256(f"{by}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return JobStatus(job_id, kind, by, time.time(), generation)
+
+    def with_captions(self, status: JobStatus) -> JobStatus:
+        """The same job, whose pictures are captioned first.
 
         Raises:
             ConfigError: nothing captions here.
         """
-        if captioned and self.config.captioner is None:
+        if self.config.captioner is None:
             raise ConfigError("caption: this service names no captioner (adding.captioner); add without captions, or have it name one")
-        job_id = uuid.uuid4().hex if key is None else hashlib.sha256(f"{by}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return JobStatus(job_id, kind, by, time.time(), generation, captioned)
+        return replace(status, captioned=True)
 
     def announce(self) -> None:
         """A job was made; the thread looks at once."""
@@ -266,6 +271,7 @@ class JobBoard:
         assert state in ("done", "failed", "cancelled")
         status.state, status.ended, status.detail = state, time.time(), detail  # type: ignore[assignment]
         folder.write_status(status)
+        self._told(status)
 
     def _forget_old(self) -> None:
         finished = [status for status in self.statuses() if status.is_finished]

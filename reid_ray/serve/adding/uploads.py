@@ -106,6 +106,8 @@ class Upload:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"table: cannot be read as Parquet ({reason_of(error)}); send what the embed or ingest job wrote") from None
         refuse_unfit_table(columns, schema, dim=dim)
+        if status.captioned and "embedding" in columns.names:
+            raise ConfigError("caption: the table holds vectors, not pictures; send a table of pictures to have them captioned")
         return self._kept(status, None)
 
     def discard(self) -> None:

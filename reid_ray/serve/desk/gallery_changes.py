@@ -96,20 +96,23 @@ class GalleryChanges:
     def __init__(self, turns: WriterTurns, *, erased: Callable[[Collection[str]], object] = lambda ids: None) -> None:
         self.turns, self._erased = turns, erased
 
-    def delete(self, which: Which) -> Future[tuple[int, GalleryStand]]:
-        """Hide items for good. Gives how many there were.
+    def delete(self, which: Which) -> Future[tuple[list[str], GalleryStand]]:
+        """Hide items for good. Gives the ids of those that were there.
 
         Raises:
             ConfigError, ConflictError: (from the future) as Which.ids.
         """
 
-        def delete(writer: GalleryWriter) -> tuple[int, GalleryStand]:
-            return writer.delete(which.ids(writer.view)), GalleryStand.of(writer.view)
+        def delete(writer: GalleryWriter) -> tuple[list[str], GalleryStand]:
+            ids = which.ids(writer.view)
+            there = [ids[at] for _, at, _ in writer.view.located(ids)]
+            writer.delete(there)
+            return there, GalleryStand.of(writer.view)
 
         return self.turns.ask(delete)
 
-    def erase(self, which: Which, *, request: str, now: bool = False) -> Future[ErasureState]:
-        """Hide items at once, and have them gone from every file by the deadline, or before this is done (`now`).
+    def erase(self, which: Which, *, request: str, now: bool = False) -> Future[tuple[ErasureState, list[str]]]:
+        """Hide items at once, and have them gone from every file by the deadline, or before this is done (`now`). Gives their ids, too.
 
         A request that is there already is answered as it stands if it is of the same items, so it may be asked for again.
 
@@ -119,15 +122,16 @@ class GalleryChanges:
         """
         checked_name(request, "request")
 
-        def erase(writer: GalleryWriter) -> ErasureState:
-            known = self._known(writer, which, request)
-            if not known:
+        def erase(writer: GalleryWriter) -> tuple[ErasureState, list[str]]:
+            if self._known(writer, which, request):
+                ids = list(which.item_ids or ())
+            else:
                 ids = which.ids(writer.view)
-                self._erased(ids)  # before: what is added meanwhile is looked at again when it is added
                 writer.erase(ids, request=request)
+            self._erased(ids)  # of a request that is made again, too: the first may have been cut off before
             if now:
                 writer.carry_out_erasures()
-            return self._state(writer.view, request)
+            return self._state(writer.view, request), ids
 
         return self.turns.ask(erase)
 

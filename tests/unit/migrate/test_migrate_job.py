@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -52,6 +53,7 @@ from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
 from reid_ray.serve.adding.job_folder import JobFolder
+from reid_ray.serve.desk.remembered_answers import ChangeAnswer, RememberedAnswers
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.storage.file_systems import open_store
 from reid_ray.storage.listing import MARK, differences, read_mark
@@ -84,10 +86,18 @@ def outputs(tmp_path) -> Path:
         writer.carry_out_erasures()
     board = JobBoard(tmp_path / "outputs" / "service", AddingConfig())
     board.add_compaction(by="me", generation=1, key="once")
+    asyncio.run(answered(tmp_path / "outputs"))
     for name, schema in LATER.items():
         (tmp_path / "outputs" / name).mkdir()
         pq.write_table(table_of(schema, []), tmp_path / "outputs" / name / f"{name}.parquet")
     return tmp_path / "outputs"
+
+
+async def answered(at: Path) -> ChangeAnswer:
+    async def change() -> ChangeAnswer:
+        return ChangeAnswer(200, {})
+
+    return await RememberedAnswers(at / "answers").once("once", of="me", request={}, do=change)
 
 
 def bump(file: Path) -> None:
@@ -107,6 +117,7 @@ def opened(output: Path) -> None:
         pass
 
 
+ANSWER = hashlib.sha256(b"me\0once").hexdigest()
 JOB = hashlib.sha256(b"me\0once").hexdigest()[:32]
 NEWER = {
     "output": ("people/manifest.json", lambda at: read_manifest(at / "people")),
@@ -147,6 +158,7 @@ NEWER = {
     "gallery": ("gallery/generations/00000004.json", lambda at: GalleryView(at / "gallery")),
     "receipt": ("gallery/receipts/letter.json", lambda at: read_receipt(at / "gallery", "letter")),
     "service_job": (f"service/jobs/{JOB}/status.json", lambda at: JobFolder(at / "service" / "jobs" / JOB).status()),
+    "service_answer": (f"answers/{ANSWER}.json", lambda at: asyncio.run(answered(at))),
     "ledger": (".caption.ledger/format.json", lambda at: opened(at / "caption")),
 }
 

@@ -339,7 +339,7 @@ def test_no_more_jobs_wait_than_may_and_old_ones_are_forgotten(tmp_path):
 
 def test_captions_are_asked_for_only_where_something_captions(service):
     with pytest.raises(ConfigError, match="captioner"):
-        service.send(files("a"), captioned=True)
+        service.board.with_captions(service.board.new_status("pictures", by="me", generation=1))
 
 
 def test_compacting_is_a_job(service):

@@ -36,7 +36,7 @@ def some(*numbers, **options):
 
 def test_deleting_counts_who_was_there_and_says_where_the_gallery_stands(changes, view):
     deleted, standing = changes.delete(some(1, 9)).result()
-    assert (deleted, standing.generation, standing.items) == (1, view.generation, 3)
+    assert (deleted, standing.generation, standing.items) == (ids(1), view.generation, 3)
     assert standing.position == view.position.frames
     assert living(view) == {2, 3, 4}
 
@@ -46,7 +46,7 @@ def test_another_number_than_expected_is_a_conflict_and_changes_nothing(changes,
         with pytest.raises(ConflictError, match=r"1 would go"):
             changes.delete(which).result()
     assert living(view) == {1, 2, 3, 4}
-    assert changes.delete(Which(where={"item_id": ids(1)}, expect=1)).result()[0] == 1
+    assert changes.delete(Which(where={"item_id": ids(1)}, expect=1)).result()[0] == ids(1)
 
 
 @pytest.mark.parametrize("which", [Which(), Which(where={}), Which(item_ids=("a",), where={"item_id": "a"}), Which(where={"nothing": 1})])
@@ -57,11 +57,12 @@ def test_what_names_no_items_is_refused(changes, view, which):
 
 
 def test_an_erasure_is_pending_until_it_is_carried_out_and_then_has_a_receipt(changes, view, folder):
-    pending = changes.erase(some(2), request="letter-7").result()
+    pending, erased = changes.erase(some(2), request="letter-7").result()
+    assert erased == ids(2)
     assert (pending.items, pending.done, pending.receipt) == (1, False, None)
     assert living(view) == {1, 3, 4}
     assert changes.erasure(view, "letter-7") == pending
-    done = changes.erase(some(3), request="letter-8", now=True).result()
+    done, _ = changes.erase(some(3), request="letter-8", now=True).result()
     assert done.done
     assert done.receipt["items"] == 1
     assert not remnants(folder, {2, 3})
