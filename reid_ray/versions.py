@@ -111,6 +111,7 @@ FORMATS = {
     ),
     "calibration": Format("the result of a calibration", (_FIRST,)),
     "templates": Format("a file of caption templates", (_FIRST,)),
+    "audit": Format("an audit log", ("a chain of records, each with the hash of the one before it",)),
     "tokens": Format("a service's tokens file", ("names, roles, salted digests and expiry of tokens",)),
     "service": Format(
         "a search service's interface",

@@ -25,6 +25,10 @@ _COMMANDS = {
         "Make, list, rotate and revoke the tokens of a search service; tokens --help lists the verbs",
         "reid_ray.serve.access.tokens_command:tokens_command",
     ),
+    "audit": (
+        "Verify and read the audit log of a search service; audit --help lists the verbs",
+        "reid_ray.serve.access.audit.audit_command:audit_command",
+    ),
     "setup": ("Prepare this environment once, after pip: torch's CPU build, torchvision's hook, model files", "setup_command"),
     "configs": ("List the configurations that ship with reid_ray; configs copy NAME [PLACE] copies one", "configs_command"),
     "rehearse": ("Run shipped configurations small, from the published layouts to a score: those named, or all", "rehearse_command"),

@@ -47,7 +47,9 @@ from reid_ray.model.mllm.model_folder import open_mllm, save_mllm
 from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
-from reid_ray.serve.access.roles import AccessRole
+from reid_ray.serve.access.audit.audit_log import AuditedAct, AuditLog
+from reid_ray.serve.access.config import AuditConfig
+from reid_ray.serve.access.roles import AccessRole, Caller
 from reid_ray.serve.access.token_file import create_token
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
@@ -103,9 +105,19 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
         "evaluation": _keys(evaluation / "result.json"),
         "calibration": _calibration(),
         "templates": _templates(),
+        "audit": _audit(folder / "audit"),
         "tokens": _tokens(folder / "tokens.json"),
         "service": [f"{each.__name__}: {name}" for each in (InfoOut, SearchOut, HitOut, LatencyOut) for name in each.model_fields],
     }
+
+
+def _audit(folder: Path) -> list[str]:
+    log = AuditLog(folder, AuditConfig())
+    caller = Caller("anna", AccessRole.WRITE, "0" * 12)
+    log.record(AuditedAct(caller, "search", 200, purpose="p", request="r", items=1, sought=["a"], ids=["b"], what={"k": 1}))
+    log.close()
+    first, last = (json.loads(line) for line in (folder / "audit-000001.jsonl").read_text(encoding="utf-8").splitlines())
+    return [*_files(folder), *sorted(first), *sorted(last.keys() - first.keys())]
 
 
 def _tokens(file: Path) -> list[str]:

@@ -1,0 +1,221 @@
+"""The audit log of a service: records who asked what, for which purpose, with which outcome. Its answer may be given once it is recorded.
+
+A thread writes whatever waits in one go (group commit), so that hundreds of searches a second cost little. What changes the gallery is on
+the disk before its answer; searches are within a fraction of a second, which a power cut can cost, a killed process cannot. What was
+searched for is kept as a keyed digest: it can be asked whether somebody searched for a given text or picture, by whoever has the key, and
+not what somebody searched for. Knows callers and digests; not HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reid_ray.errors import ReidRayError
+from reid_ray.serve.access.audit.chain_files import ChainFiles, now_in_words
+from reid_ray.serve.access.config import AuditConfig
+from reid_ray.serve.access.roles import Caller
+from reid_ray.serve.access.secret_key import secret_key
+
+KEY_FILE = "audit.key"
+_TOGETHER = 1000  # records written in one go
+_DIGESTED = 100  # digests in a record; of more there is one of all
+_DIGEST_CHARS = 32
+_LOG = logging.getLogger(__name__)
+
+
+class AuditFailedError(ReidRayError):
+    """A record cannot be written, so that nothing may be answered."""
+
+
+@dataclass(frozen=True)
+class AuditedAct:
+    """What somebody asked for, and what came of it.
+
+    Args:
+        caller: who; None if that is not known, as with a wrong token.
+        verb: what, in a word such as search.
+        outcome: the answer's status, or a word.
+        purpose: what for, as the caller said.
+        request: the request's number.
+        items: how many items were found, added, deleted or erased.
+        sought: what was searched for, texts and bytes of pictures; kept as digests.
+        ids: the items that were named; kept as digests.
+        what: further words and numbers, kept as they are; none of a person.
+        durable: whether it must be on the disk before it counts as recorded.
+    """
+
+    caller: Caller | None
+    verb: str
+    outcome: int | str
+    purpose: str | None = None
+    request: str | None = None
+    items: int | None = None
+    sought: Sequence[str | bytes] = ()
+    ids: Sequence[str] = ()
+    what: Mapping[str, Any] = field(default_factory=dict)
+    durable: bool = False
+
+
+class Digests:
+    """Keyed digests (HMAC-SHA256, 128 bits) of what must not be readable in a log."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def sought(self, value: str | bytes) -> str:
+        """Of a text or a picture that was searched for."""
+        return self._of(b"text", value.strip().encode("utf-8", "surrogatepass")) if isinstance(value, str) else self._of(b"picture", value)
+
+    def item(self, item_id: str) -> str:
+        """Of an item's id."""
+        return self._of(b"item", item_id.encode("utf-8", "surrogatepass"))
+
+    def _of(self, kind: bytes, data: bytes) -> str:
+        return hmac.new(self._key, kind + b"\0" + data, hashlib.sha256).hexdigest()[:_DIGEST_CHARS]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    fields: Mapping[str, Any]
+    durable: bool
+    done: Callable[[BaseException | None], None]
+
+
+class AuditLog:
+    """Appends to the chain in a folder; several processes may, each with an AuditLog of its own. Threads may share one.
+
+    Args:
+        folder: of this log alone; made if it is not there. Its key (audit.key) is needed to find out what was searched for.
+        config: file size, and how late searches may come to the disk.
+
+    Raises:
+        DataError: the key cannot be read or made.
+    """
+
+    def __init__(self, folder: Path, config: AuditConfig) -> None:
+        self.folder = folder
+        self.digests = Digests(secret_key(folder / KEY_FILE))
+        self._sync_s = config.sync_s
+        self._files = ChainFiles(folder, file_bytes=config.file_mb << 20)
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="audit-log", daemon=True)
+        self._thread.start()
+
+    def record(self, act: AuditedAct) -> None:
+        """Record an act; it is in the log when this returns.
+
+        Raises:
+            AuditFailedError: it cannot be written.
+        """
+        written: Future[None] = Future()
+        self._queue.put(_Waiting(self._fields(act), act.durable, lambda error: _settle(written, error)))
+        written.result()
+
+    async def recorded(self, act: AuditedAct) -> None:
+        """As `record`, without holding the event loop up."""
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+
+        def done(error: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                loop.call_soon_threadsafe(_settle, written, error)
+
+        self._queue.put(_Waiting(self._fields(act), act.durable, done))
+        await written
+
+    def close(self) -> None:
+        """Write what waits, bring it to the disk, and end."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _fields(self, act: AuditedAct) -> dict[str, Any]:
+        fields: dict[str, Any] = {"at": now_in_words(), "verb": act.verb, "outcome": act.outcome}
+        if act.caller is not None:
+            fields |= {"who": act.caller.name, "role": act.caller.role.word, "token": act.caller.token_id}
+        stated: dict[str, Any] = {"purpose": act.purpose, "request": act.request, "items": act.items, "what": dict(act.what)}
+        stated["sought"] = _few([self.digests.sought(each) for each in act.sought])
+        stated["ids"] = _few([self.digests.item(each) for each in act.ids])
+        return fields | {name: value for name, value in stated.items() if value not in (None, {}, [])}
+
+    def _write(self) -> None:
+        unsynced_since: float | None = None
+        while True:
+            late = None if unsynced_since is None else max(0.0, unsynced_since + self._sync_s - time.monotonic())
+            batch, ended = self._next(late)
+            error = self._appended(batch) if batch else None
+            if batch and error is None and unsynced_since is None:
+                unsynced_since = time.monotonic()
+            later = [each for each in batch if each.durable and error is None]
+            for each in batch:
+                if each not in later:
+                    each.done(error)
+            due = unsynced_since is not None and time.monotonic() >= unsynced_since + self._sync_s
+            if later or due or (ended and unsynced_since is not None):
+                error = self._synced()
+                unsynced_since = None
+                for each in later:
+                    each.done(error)
+            if ended:
+                self._files.close()
+                return
+
+    def _next(self, patience_s: float | None) -> tuple[list[_Waiting], bool]:
+        """What waits to be written, and whether the log is to end."""
+        batch: list[_Waiting] = []
+        try:
+            waiting = self._queue.get(timeout=patience_s)
+            while waiting is not None:
+                batch.append(waiting)
+                if len(batch) == _TOGETHER:
+                    return batch, False
+                waiting = self._queue.get_nowait()
+        except queue.Empty:
+            return batch, False
+        return batch, True
+
+    def _appended(self, batch: Sequence[_Waiting]) -> AuditFailedError | None:
+        try:
+            self._files.append([each.fields for each in batch])
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of any
+            return self._failure(error)
+        return None
+
+    def _synced(self) -> AuditFailedError | None:
+        try:
+            self._files.sync()
+        except OSError as error:
+            return self._failure(error)
+        return None
+
+    def _failure(self, error: Exception) -> AuditFailedError:
+        _LOG.error("%s: the audit log cannot be written: %s", self.folder, error)
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+        return AuditFailedError(f"the audit log cannot be written ({reason}), and without it nothing is answered; see {self.folder}")
+
+
+def _settle(future: Future[None] | asyncio.Future[None], error: BaseException | None) -> None:
+    if future.done():  # given up
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _few(digests: Sequence[str]) -> list[str]:
+    if len(digests) <= _DIGESTED:
+        return list(digests)
+    whole = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:_DIGEST_CHARS]
+    return [*digests[:_DIGESTED], f"{len(digests)} in all: {whole}"]
