@@ -23,7 +23,7 @@ _COMMANDS = {
     ),
     "tokens": (
         "Make, list, rotate and revoke the tokens of a search service; tokens --help lists the verbs",
-        "reid_ray.serve.access.tokens_command:tokens_command",
+        "reid_ray.serve.access.tokens.tokens_command:tokens_command",
     ),
     "audit": (
         "Verify and read the audit log of a search service; audit --help lists the verbs",

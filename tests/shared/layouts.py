@@ -50,7 +50,7 @@ from reid_ray.retrieval.evaluate.job import run_evaluate
 from reid_ray.serve.access.audit.audit_log import AuditedAct, AuditLog
 from reid_ray.serve.access.config import AuditConfig
 from reid_ray.serve.access.roles import AccessRole, Caller
-from reid_ray.serve.access.token_file import create_token
+from reid_ray.serve.access.tokens.token_file import create_token
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
 from reid_ray.serve.desk.remembered_answers import ChangeAnswer, RememberedAnswers

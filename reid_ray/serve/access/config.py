@@ -34,6 +34,7 @@ class AccessConfig(Section):
 class AuditConfig(Section):
     """The audit log: who did what, for which purpose."""
 
+    enabled: bool = Field(True, description="keep the log, in the folder audit of the service's state")
     purpose_required: bool = Field(False, description="refuse searches that state no purpose (header Reid-Purpose, or given at login)")
     sync_s: float = Field(
         0.1,

@@ -23,6 +23,7 @@ class RouteRule:
         searches: whether it counts against the caller's rate of searches, and needs a purpose where searches do.
         spooled: whether its body goes to the disk as it comes, and so is not counted as held in memory.
         probe: whether it is answered to other machines even by a service that answers only its own.
+        verb: what the audit log calls it; None: the gatekeeper leaves recording to the route, or there is nothing to record.
     """
 
     least: AccessRole | None
@@ -30,6 +31,7 @@ class RouteRule:
     searches: bool = False
     spooled: bool = False
     probe: bool = False
+    verb: str | None = None
 
 
 class RouteTable:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from reid_ray.serve.access.roles import Caller
 from reid_ray.serve.access.secret_key import secret_key
-from reid_ray.serve.access.token_book import TokenBook
+from reid_ray.serve.access.tokens.token_book import TokenBook
 
 _KEY_FILE, _ENDED = "sessions.key", "ended_sessions"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

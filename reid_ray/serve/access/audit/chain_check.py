@@ -35,24 +35,24 @@ class SoundChain:
     torn: int
 
 
-def verified(folder: Path, *, expect: str | None = None, first_file: int = 1) -> SoundChain:
+def verified(folder: Path, *, expect: str | None = None, first_file: int | None = 1) -> SoundChain:
     """Read the whole chain.
 
     Args:
         folder: of the log.
         expect: NUMBER:HASH of a record that was noted earlier: it must be in the chain.
-        first_file: the number of the oldest file, where older ones were archived.
+        first_file: the number of the oldest file, where older ones were archived; None: whichever is there.
 
     Raises:
         ConfigError: `expect` is no head of a chain.
         DataError: names the first line that is not as it was written, or what is missing.
     """
     wanted = _expected(expect)
-    files = _files(folder, first_file)
-    link, mended, torn, first = (BEGINNING if first_file == 1 else None), 0, b"", 0
+    files = _complete(folder, _files(folder), first_file)
+    link, mended, torn, first = (BEGINNING if number_in(files[0][0]) == 1 else None), 0, b"", 0
     bad: tuple[Path, int, bytes] | None = None
     for path, line_number, line, whole in _lines(files):
-        if not whole:
+        if not whole and path == files[-1][0]:
             torn = line
             break
         record = record_of(line)
@@ -83,7 +83,7 @@ def records_of(folder: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: there is no log.
     """
-    for _, _, line, whole in _lines(_files(folder, None)):
+    for _, _, line, whole in _lines(_files(folder)):
         record = record_of(line) if whole else None
         if record is not None:
             yield record
@@ -96,7 +96,7 @@ def records_before(folder: Path, before: int | None, limit: int) -> list[dict[st
         DataError: there is no log.
     """
     found: list[dict[str, Any]] = []
-    for path, size in reversed(_files(folder, None)):
+    for path, size in reversed(_files(folder)):
         for line in _lines_backwards(path, size):
             record = record_of(line)
             if record is not None and (before is None or record["n"] < before):
@@ -125,7 +125,7 @@ def _expected(expect: str | None) -> Link | None:
     return Link(int(number), digest)
 
 
-def _files(folder: Path, first_file: int | None) -> list[tuple[Path, int]]:
+def _files(folder: Path) -> list[tuple[Path, int]]:
     """The chain's files, each with the bytes that are whole now: what is appended meanwhile is not waited for."""
     try:
         with locked(folder) if os.access(folder, os.W_OK) else contextlib.nullcontext():
@@ -134,13 +134,16 @@ def _files(folder: Path, first_file: int | None) -> list[tuple[Path, int]]:
         raise DataError(f"{folder}: holds no audit log that can be read ({error.strerror}); name the folder of one") from None
     if not found:
         raise DataError(f"{folder}: holds no audit log; name the folder that has audit-000001.jsonl")
-    if first_file is not None:
-        numbers = [number_in(path) for path, _ in found]
-        missing = sorted(set(range(first_file, numbers[-1] + 1)) - set(numbers))
-        if missing:
-            raise DataError(f"{folder}: the file audit-{missing[0]:06d}.jsonl of the audit log is missing; put it back")
-        found = found[numbers.index(first_file) :]
     return found
+
+
+def _complete(folder: Path, found: list[tuple[Path, int]], first_file: int | None) -> list[tuple[Path, int]]:
+    numbers = [number_in(path) for path, _ in found]
+    first = numbers[0] if first_file is None else first_file
+    missing = sorted(set(range(first, numbers[-1] + 1)) - set(numbers))
+    if missing:
+        raise DataError(f"{folder}: the file audit-{missing[0]:06d}.jsonl of the audit log is missing; put it back")
+    return found[numbers.index(first) :]
 
 
 def _lines(files: Sequence[tuple[Path, int]]) -> Iterator[tuple[Path, int, bytes, bool]]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import threading
 import time
@@ -11,33 +12,38 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from starlette.routing import Route
 
-from reid_ray.serve.access.config import AccessConfig
+from reid_ray.serve.access.audit.chain_check import records_of, verified
+from reid_ray.serve.access.audit.noted import noted
+from reid_ray.serve.access.config import AccessConfig, AuditConfig
 from reid_ray.serve.access.gatekeeper import Gatekeeper
+from reid_ray.serve.access.login_routes import ACCESS_RULES, access_routes
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule, RouteTable
-from reid_ray.serve.access.session_cookies import Sessions
-from reid_ray.serve.access.token_book import TokenBook
-from reid_ray.serve.access.token_file import create_token
+from reid_ray.serve.access.service_access import open_access
+from reid_ray.serve.access.tokens.token_file import create_token, revoke_token
 
 RULES = RouteTable(
     {
         ("GET", "/"): RouteRule(None),
         ("GET", "/v1/live"): RouteRule(None, probe=True),
-        ("POST", "/v1/login"): RouteRule(None, 1000),
-        ("POST", "/v1/search"): RouteRule(AccessRole.SEARCH, 1000, searches=True),
+        **ACCESS_RULES,
+        ("POST", "/v1/search"): RouteRule(AccessRole.SEARCH, 1000, searches=True, verb="search"),
         ("GET", "/v1/items/{item_id:path}"): RouteRule(AccessRole.SEARCH),
         ("POST", "/v1/jobs"): RouteRule(AccessRole.WRITE, 1 << 20, spooled=True),
         ("POST", "/v1/items/erase"): RouteRule(AccessRole.ADMIN, 1000),
         ("GET", "/v1/broken"): RouteRule(AccessRole.SEARCH),
     }
 )
+AUDIT = AuditConfig()
 LIMITS = AccessConfig(body_timeout_s=0.3, body_kb_per_s=64, bodies_in_hand=4, searches_per_s=None)
 
 
-def application():
+def application(access):
     """Answers whatever is let through to it with what the gatekeeper told it."""
     api = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    api.include_router(access_routes(access))
 
     @api.get("/v1/broken")
     async def broken():
@@ -47,6 +53,7 @@ def application():
     async def anything(path: str, request: Request) -> Response:
         body = await request.body()
         caller = request.state.caller
+        noted(request.scope["state"], sought=["a red coat"], items=3, k=20)
         told = {"caller": caller and caller.name, "purpose": request.state.purpose, "bytes": len(body), "path": path}
         return Response(json.dumps(told), media_type="application/json", headers={"X-Frame-Options": "ALLOWALL"} if path == "" else {})
 
@@ -56,19 +63,24 @@ def application():
 class Doors:
     """A guarded application without a network, with three tokens, or without any."""
 
-    def __init__(self, folder, *, tokens=True, **options):
-        self.tokens = {}
-        book = sessions = None
+    def __init__(self, folder, *, tokens=True, rules=RULES, limits=LIMITS, audit=AUDIT):
+        self.folder, self.tokens, file = folder, {}, None
         if tokens:
-            for role in AccessRole:
-                self.tokens[role.word] = create_token(folder / "tokens.json", f"the {role.word}".replace(" ", "-"), role, days=None)
-            book = TokenBook(folder / "tokens.json")
-            sessions = Sessions(folder / "state", book, hours=1, secure=False)
-        self.book, self.sessions = book, sessions
-        self.api = application()
-        self.api.add_middleware(Gatekeeper, **{"rules": RULES, "limits": LIMITS, "book": book, "sessions": sessions, **options})
+            file = folder / "tokens.json"
+            self.tokens = {role.word: create_token(file, f"the-{role.word}", role, days=None) for role in AccessRole}
+        limits = limits.model_copy(update={"tokens": file and str(file)})
+        self.access = open_access(limits, audit, state=folder / "state", tls=False)
+        self.book, self.sessions = self.access.book, self.access.sessions
+        self.api = application(self.access)
+        self.api.add_middleware(Gatekeeper, rules=rules, access=self.access)
         self.api.middleware_stack = self.api.build_middleware_stack()
         self.gatekeeper = self.api.middleware_stack.app
+
+    def close(self):
+        self.access.close()
+
+    def recorded(self):
+        return list(records_of(self.folder / "state" / "audit"))[1:]
 
     def ask(self, method, path, *, role=None, client="10.1.2.3", host="search.example", headers=(), **options):
         headers = dict(headers)
@@ -297,7 +309,7 @@ def test_searches_are_limited_by_caller_and_nothing_else_is(tmp_path):
 
 
 def test_a_search_states_its_purpose_where_it_must(tmp_path):
-    doors = Doors(tmp_path, purpose_required=True)
+    doors = Doors(tmp_path, audit=AuditConfig(purpose_required=True))
     assert doors.ask("POST", "/v1/search", role="search").status_code == 422
     for said, purpose in (("case 12", "case 12"), ("Fall%2012%3A%20%C3%84", "Fall 12: Ä")):
         reply = doors.ask("POST", "/v1/search", role="search", headers={"Reid-Purpose": said})
@@ -333,6 +345,114 @@ def test_all_bodies_together_hold_no_more_memory_than_allowed(tmp_path):
     assert doors.ask("POST", "/spooled", content=bytes(2 << 20)).status_code == 200
     assert doors.ask("POST", "/held", content=bytes(1 << 20)).status_code == 200
     assert doors.gatekeeper._intake.held_bytes == 0
+
+
+def test_every_request_that_counts_is_recorded_before_its_answer_with_what_the_route_noted(doors):
+    reply = doors.ask("POST", "/v1/search", role="search", headers={"Reid-Purpose": "case 12"})
+    (record,) = doors.recorded()
+    assert {name: record[name] for name in ("who", "role", "verb", "outcome", "purpose", "items", "what", "request")} == {
+        "who": "the-search",
+        "role": "search",
+        "verb": "search",
+        "outcome": 200,
+        "purpose": "case 12",
+        "items": 3,
+        "what": {"k": 20},
+        "request": reply.headers["x-request-id"],
+    }
+    assert record["sought"] == [doors.access.audit.digests.sought("a red coat")]
+    doors.ask("GET", "/v1/items/1", role="search")
+    assert len(doors.recorded()) == 1
+
+
+def test_a_change_is_on_record_before_it_is_begun(doors):
+    doors.ask("POST", "/v1/items/erase", role="admin")
+    assert [(record["verb"], record["outcome"], record["what"]) for record in doors.recorded()] == [
+        ("asked", "begun", {"method": "POST", "path": "/v1/items/erase"})
+    ]
+
+
+def test_who_tried_what_they_may_not_is_recorded_and_a_flood_is_not(doors):
+    doors.ask("POST", "/v1/items/erase", role="search")
+    for _ in range(15):
+        doors.ask("POST", "/v1/search", headers={"Authorization": "Bearer guess"})
+        doors.ask("POST", "/v1/login", json={"token": "guess"}, client="10.7.7.7")
+        doors.ask("GET", "/v1/none")
+        doors.ask("POST", "/v1/login", headers={"Sec-Fetch-Site": "cross-site"})
+    records = doors.recorded()
+    assert [(record.get("who"), record["outcome"]) for record in records[:1]] == [("the-search", 403)]
+    assert len(records) == 1 + 10 + 10
+    verified(doors.folder / "state" / "audit")
+
+
+def test_what_cannot_be_recorded_is_not_answered_and_nothing_is_changed(doors, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    asked = []
+    doors.api.router.routes.insert(0, Route("/v1/items/erase", asked.append, methods=["POST"]))
+    doors.ask("POST", "/v1/search", role="search")
+    monkeypatch.setattr(os, "write", full)
+    for path in ("/v1/search", "/v1/items/erase"):
+        reply = doors.ask("POST", path, role="admin")
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
+        assert "audit log" in reply.json()["detail"]
+    assert asked == []
+
+
+def test_the_page_logs_in_with_a_token_and_out_again(doors):
+    page = {"Sec-Fetch-Site": "same-origin"}
+    reply = doors.ask("POST", "/v1/login", json={"token": doors.tokens["write"], "purpose": "case 3"}, headers=page)
+    assert (reply.status_code, reply.json()) == (200, {"name": "the-write", "role": "write"})
+    assert doors.tokens["write"] not in reply.headers["set-cookie"]
+    session = {**page, "Cookie": reply.headers["set-cookie"].partition(";")[0]}
+    assert doors.ask("POST", "/v1/search", headers=session).json()["purpose"] == "case 3"
+    assert doors.ask("POST", "/v1/logout", headers=session).status_code == 204
+    assert doors.ask("POST", "/v1/search", headers=session).status_code == 401
+    verbs = [(record["verb"], record["who"], record.get("purpose")) for record in doors.recorded() if "who" in record]
+    assert verbs == [("login", "the-write", "case 3"), ("search", "the-write", "case 3"), ("logout", "the-write", None)]
+
+
+def test_a_login_that_is_none_is_refused(doors, own):
+    for body, status in (
+        ({"token": "x"}, 401),
+        ({"token": 5}, 422),
+        ({}, 422),
+        ({"token": doors.tokens["search"], "purpose": "x" * 501}, 422),
+        ({"token": doors.tokens["search"], "colour": 1}, 422),
+        ({"token": "x" * 9000}, 413),
+    ):
+        reply = doors.ask("POST", "/v1/login", json=body)
+        assert (reply.status_code, "set-cookie" in reply.headers) == (status, False)
+    assert own.ask("POST", "/v1/login", json={"token": "x"}, client="127.0.0.1", host="localhost").status_code == 409
+
+
+def test_an_administrator_reads_and_verifies_the_audit_log_and_others_do_not(doors):
+    for _ in range(5):
+        doors.ask("POST", "/v1/search", role="search")
+    assert [doors.ask("GET", path, role="write").status_code for path in ("/v1/audit", "/v1/audit/verify")] == [403, 403]
+    page = doors.ask("GET", "/v1/audit", role="admin", params={"limit": 4}).json()
+    assert [record["n"] for record in page["records"]] == [8, 7, 6, 5]
+    assert [record["n"] for record in doors.ask("GET", "/v1/audit", role="admin", params={"before": page["before"]}).json()["records"]] == [
+        4,
+        3,
+        2,
+        1,
+    ]
+    verdict = doors.ask("GET", "/v1/audit/verify", role="admin").json()
+    assert (verdict["sound"], verdict["fault"]) == (True, None)
+    (path,) = (doors.folder / "state" / "audit").glob("*.jsonl")
+    path.write_bytes(path.read_bytes().replace(b'"search"', b'"delete"', 1))
+    verdict = doors.ask("GET", "/v1/audit/verify", role="admin").json()
+    assert (verdict["sound"], "line 2" in verdict["fault"]) == (False, True)
+
+
+def test_a_session_ends_when_its_token_is_revoked(doors):
+    cookie = {"Cookie": doors.cookie("search"), "Sec-Fetch-Site": "same-origin"}
+    assert doors.ask("POST", "/v1/search", headers=cookie).status_code == 200
+    revoke_token(doors.folder / "tokens.json", "the-search")
+    doors.book._looked -= 2
+    assert doors.ask("POST", "/v1/search", headers=cookie).status_code == 401
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from reid_ray.errors import DataError
 from reid_ray.serve.access.roles import LOCAL, AccessRole
 from reid_ray.serve.access.secret_key import secret_key
 from reid_ray.serve.access.session_cookies import Sessions, why_forged
-from reid_ray.serve.access.token_book import TokenBook
-from reid_ray.serve.access.token_file import create_token, revoke_token, rotate_token
+from reid_ray.serve.access.tokens.token_book import TokenBook
+from reid_ray.serve.access.tokens.token_file import create_token, revoke_token, rotate_token
 
 
 class Service:

@@ -13,7 +13,7 @@ from typing import Any
 
 from reid_ray.exit_codes import exit_code_of
 from reid_ray.serve.access.roles import AccessRole
-from reid_ray.serve.access.token_file import create_token, read_tokens, revoke_token, rotate_token
+from reid_ray.serve.access.tokens.token_file import create_token, read_tokens, revoke_token, rotate_token
 from reid_ray.terminal.own_lines import say, standard_error
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from reid_ray.errors import DataError
 from reid_ray.serve.access.roles import Caller
-from reid_ray.serve.access.token_file import TokenEntry, entry_of, read_tokens
+from reid_ray.serve.access.tokens.token_file import TokenEntry, entry_of, read_tokens
 
 _LOG = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0

@@ -14,8 +14,8 @@ from refusals import refused
 from reid_ray.cli.main import main
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.serve.access.roles import AccessRole
-from reid_ray.serve.access.token_book import TokenBook
-from reid_ray.serve.access.token_file import create_token, read_tokens, revoke_token, rotate_token
+from reid_ray.serve.access.tokens.token_book import TokenBook
+from reid_ray.serve.access.tokens.token_file import create_token, read_tokens, revoke_token, rotate_token
 
 
 class Clock:
@@ -160,7 +160,7 @@ def test_a_file_that_is_none_of_ours_is_never_written_over(file):
 ROTATING = """
 import sys
 from pathlib import Path
-from reid_ray.serve.access.token_file import rotate_token
+from reid_ray.serve.access.tokens.token_file import rotate_token
 for _ in range(40):
     print(rotate_token(Path(sys.argv[1]), sys.argv[2], days=None), flush=True)
 """
