@@ -346,9 +346,9 @@ _JOBS = {
             "--config serve/serve.yaml serve.host=0.0.0.0 serve.token_env=SEARCH_TOKEN",
         ),
         more="Open the printed address in a browser, or ask it directly:\n\n"
-        "    curl -s http://127.0.0.1:8000/search/text -H 'Content-Type: application/json' \\\n"
+        "    curl -s http://127.0.0.1:8000/v1/search -H 'Content-Type: application/json' \\\n"
         """        -d '{"text": "a woman in a red coat", "k": 5}'\n"""
-        "    curl -s http://127.0.0.1:8000/search/image -F image=@crop.jpg -F k=5",
+        "    curl -s http://127.0.0.1:8000/v1/search/upload -F image=@crop.jpg",
     ),
     "migrate": Job(
         purpose="Bring an output of an older version to today's formats, where it lies",

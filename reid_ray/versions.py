@@ -120,6 +120,7 @@ FORMATS = {
             "hits also say whether an editor made the picture; otherwise as 1",
             "hits also say generation and item_id; otherwise as 2",
             "an answer also says which shares of the gallery it lacks; otherwise as 3",
+            "routes lie under /v1; a question has clues, filters and pages, and a hit all columns of its item",
         ),
     ),
 }

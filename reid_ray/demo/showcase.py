@@ -29,14 +29,14 @@ def evaluation_of(config: DemoJob) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Question:
+class SampleQuery:
     """A caption of the gallery, asked as a question; person_id tells right from wrong where the truth is known."""
 
     text: str
     person_id: int | None
 
 
-def sheet_queries(config: DemoJob) -> list[Question]:
+def sheet_queries(config: DemoJob) -> list[SampleQuery]:
     """config.query if given, then captions evenly spread over the gallery's: human ones, or the machine's of the user's own crops."""
     if config.own_caption is not None:
         path, kinds = Path(config.own_caption.output.path) / "captions", ["static", "dynamic"]
@@ -48,10 +48,10 @@ def sheet_queries(config: DemoJob) -> list[Question]:
     if config.index.images.split is not None:
         wanted = pc.and_(wanted, pc.equal(captions["split"], config.index.images.split))
     rows = captions.filter(wanted).to_pylist()
-    own = [Question(config.query, None)] if config.query else []
+    own = [SampleQuery(config.query, None)] if config.query else []
     count = min(config.sheet_queries - len(own), len(rows))
     chosen = [rows[len(rows) * number // count] for number in range(count)]
-    queries = own + [Question(row["text"], row["person_id"]) for row in chosen]
+    queries = own + [SampleQuery(row["text"], row["person_id"]) for row in chosen]
     if not queries:
         raise DataError(f"{path}: no image got a caption, so there is nothing to ask; its manifest.json says why, or give query=TEXT")
     return queries
@@ -66,15 +66,15 @@ def sample_query(config: DemoJob, search: SearchClient, text: str) -> dict[str, 
     return {"query": text, "hits": answer["hits"], "latency_ms": round(1000 * (time.perf_counter() - clock), 1)}
 
 
-def answered(query: Question, search: SearchClient, hits: int) -> SheetQuery:
+def answered(query: SampleQuery, search: SearchClient, hits: int) -> SheetQuery:
     """A row of the picture: the query and its hits, marked right or wrong where the truth is known."""
     return SheetQuery(
         text=query.text,
         hits=[
             SheetHit(
                 picture=search.thumbnail(hit),
-                correct=None if query.person_id is None or hit["person_id"] is None else hit["person_id"] == query.person_id,
-                camera_id=hit["camera_id"],
+                correct=None if None in (query.person_id, hit["item"].get("person_id")) else hit["item"]["person_id"] == query.person_id,
+                camera_id=hit["item"].get("camera_id"),
                 score=hit["score"],
             )
             for hit in search.text(query.text, k=hits)["hits"]
@@ -96,5 +96,6 @@ def print_report(report: dict[str, Any]) -> None:
     )
     say(f"\nasked the service, answered in {service['latency_ms']:.0f} ms: {service['query']!r}")
     for hit in service["hits"][:5]:
-        say(f"  {hit['rank']}. score {hit['score']:.3f}  person {hit['person_id']}  camera {hit['camera_id']}  {hit['image_id']}")
+        item = hit["item"]
+        say(f"  {hit['rank']}. score {hit['score']:.3f}  person {item['person_id']}  camera {item['camera_id']}  {hit['item_id']}")
     say(f"\n{report['total_seconds']:.0f} s in all, at most {report['peak_rss_bytes'] / 1e9:.1f} GB")

@@ -23,12 +23,13 @@ from reid_ray.gallery.depot.interface import Depot, depot_of
 from reid_ray.gallery.depot.journal import LogRecord
 from reid_ray.gallery.items import ID, Items, as_dict, merged_schema
 from reid_ray.gallery.manifest import Erasure, Manifest
+from reid_ray.gallery.nearest.browsing import Listed, newest
 from reid_ray.gallery.nearest.cursors import Page, page_after, search_digest
 from reid_ray.gallery.nearest.feedback import moved_query
 from reid_ray.gallery.nearest.hits import Found, PartSearch, Wish, checked_queries
 from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.id_lookup import id_hashes
-from reid_ray.gallery.sealed.postings import parsed_filter, value_counts
+from reid_ray.gallery.sealed.postings import filterable, parsed_filter, value_counts
 from reid_ray.gallery.sealed.segment import Segment
 from reid_ray.gallery.shards.share import WHOLE, Position, Share
 
@@ -179,14 +180,30 @@ class GalleryView:
         Raises:
             DataError: an id that the gallery lacks.
         """
-        found = np.zeros((len(ids), self.manifest.dim), np.float32)
-        missing = set(range(len(ids)))
-        for part, at, row in self.located(ids):
-            found[at] = part.source.vectors[row]
-            missing.discard(at)
-        if missing:
-            raise DataError(f"{self.folder}: holds no item {ids[min(missing)]!r} (any more); search for another")
+        found, is_there = self.vectors_there(ids)
+        if not is_there.all():
+            raise DataError(f"{self.folder}: holds no item {ids[int(np.argmin(is_there))]!r} (any more); search for another")
         return found
+
+    def vectors_there(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Stored vectors of items, float32 [N, D], zeros for ids that the gallery lacks, and which it has, bool [N]."""
+        found, is_there = np.zeros((len(ids), self.manifest.dim), np.float32), np.zeros(len(ids), np.bool_)
+        for part, at, row in self.located(ids):
+            found[at], is_there[at] = part.source.vectors[row], True
+        return found, is_there
+
+    def newest(self, k: int, *, where: Mapping[str, Any] | None = None, after: str | None = None) -> tuple[list[Listed], bool]:
+        """The newest k items that pass, without a query; and whether the item `after`, which they come after, is known here.
+
+        Raises:
+            ConfigError: a filter of a column that the gallery lacks.
+        """
+        with self._lock:
+            parts, wanted = self.parts(), parsed_filter(where, self.schema)
+            rows = None if after is None else [int(row_N[0]) for row_N in self._rows_of([after])]
+            page = newest(parts, wanted, k, rows)
+            items = [self._item(parts[number], row) for number, row in page.places]
+            return [Listed(self.generation, item[ID], item) for item in items], page.found
 
     def thumbnail(self, item_id: str) -> bytes | None:
         """The encoded picture of an item: empty if it has none, None if the gallery lacks the item."""
@@ -216,6 +233,10 @@ class GalleryView:
     def columns(self) -> list[str]:
         """Names of the items' columns."""
         return list(self.schema.names)
+
+    def typed_columns(self) -> dict[str, str]:
+        """The items' columns that a filter reads, and what they hold: text, number, whole number, time or truth value."""
+        return filterable(self.schema)
 
     def parts(self) -> list[LivePart]:
         """Segments, oldest first, then the buffer."""

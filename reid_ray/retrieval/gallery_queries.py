@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -63,7 +64,15 @@ def _encoded(view: GalleryView, sought: Sought) -> np.ndarray:
     return found
 
 
-def reranked(view: GalleryView, query_D: np.ndarray, hits: Sequence[Found], *, k1: int = 20, k2: int = 6) -> list[Found]:
+class Neighbours(Protocol):
+    """Interface (protocol) of where the items of hits lie, as a re-ranking reads them."""
+
+    def vectors_there(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """As GalleryView.vectors_there."""
+        ...
+
+
+def reranked(view: Neighbours, query_D: np.ndarray, hits: Sequence[Found], *, k1: int = 20, k2: int = 6) -> list[Found]:
     """Hits in the order of k-reciprocal re-ranking among themselves (Zhong et al., CVPR 2017), with 1 - its distance as their score.
 
     Hits that are gone meanwhile are left out.
@@ -77,8 +86,9 @@ def reranked(view: GalleryView, query_D: np.ndarray, hits: Sequence[Found], *, k
     """
     from reid_ray.retrieval.ranking.k_reciprocal import Reranker
 
-    there = [hit for hit, item in zip(hits, view.get([hit.item_id for hit in hits]), strict=True) if item is not None]
+    vector_HD, is_there = view.vectors_there([hit.item_id for hit in hits])
+    there = [hit for hit, found in zip(hits, is_there, strict=True) if found]
     if len(there) <= k1:
-        return list(there)
-    distance_H = Reranker(query_D[None], view.vectors([hit.item_id for hit in there]), k1=k1, k2=k2).distances()[0]
+        return there
+    distance_H = Reranker(query_D[None], vector_HD[is_there], k1=k1, k2=k2).distances()[0]
     return [replace(there[at], score=float(1 - distance_H[at])) for at in np.argsort(distance_H, kind="stable")]

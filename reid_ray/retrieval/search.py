@@ -1,7 +1,7 @@
-"""Search engine: an encoder and the gallery of its vectors, answering batches of text and image queries.
+"""Search engine: an encoder and the gallery of its vectors, answering batches of queries.
 
-Knows encoding and which queries are searched together; not HTTP, Ray or who asks. One bad query is refused by itself and never fails the
-batch it came in.
+Knows encoding, the sum of clues, and which queries are searched together; not HTTP, Ray or who asks. One bad query is refused by itself and
+never fails the batch it came in.
 """
 
 from __future__ import annotations
@@ -9,60 +9,34 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
-from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.nearest.cursors import Page
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.retrieval.divided_gallery import SharesConfig
-from reid_ray.retrieval.searched_folder import Hit, SearchedGallery, encoder_of, open_gallery
+from reid_ray.retrieval.query import Answer, Clue, Query
+from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, open_gallery
 
-
-@dataclass(frozen=True)
-class Query:
-    """One question: a text or an encoded image, how many hits, and from which cameras (None: all)."""
-
-    k: int
-    text: str | None = None
-    image: bytes | None = None
-    camera_ids: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The hits of one query, best first; or, where `refused` is set, why there are none."""
-
-    hits: tuple[Hit, ...]
-    encode_ms: float
-    search_ms: float
-    batch: int  # queries answered together
-    gallery: int  # items searched, before any filter
-    refused: str | None = None
-    truncated: bool = False  # the model could not read the text to its end
-    missing: tuple[int, ...] = ()  # numbers of the gallery's shares that were lost, and not searched
+_NO_TEXTS = "no_texts: the encoder of this gallery knows pictures alone; search by a picture, or make the gallery with one that reads texts"
+_NOTHING = "nothing_left: the clues cancel out, so there is nothing to search for; weigh them otherwise"
+_LEAST_NORM = 1e-6
 
 
 class SearchEngine:
     """Answers queries over one gallery with the encoder that made it."""
 
-    def __init__(self, encoder: Encoder, gallery: SearchedGallery, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
-        self._encoder, self._gallery, self._max_pixels = encoder, gallery, max_pixels
+    def __init__(self, encoder: Encoder, gallery: SearchedGallery) -> None:
+        self.encoder, self.gallery = encoder, gallery
 
     @classmethod
     def load(
-        cls,
-        index: str,
-        encoder: str | None,
-        *,
-        threads: int,
-        device: str,
-        batch_size: int,
-        max_pixels: int,
-        shares: SharesConfig | None = None,
+        cls, index: str, encoder: str | None, *, threads: int, device: str, batch_size: int, shares: SharesConfig | None = None
     ) -> Self:
         """Load both from folders; `encoder` None takes the one that the index job noted.
 
@@ -73,73 +47,132 @@ class SearchEngine:
 
         torch.set_num_threads(threads)
         loaded = load_encoder(encoder_of(index, encoder), device=device, batch_size=batch_size)
-        return cls(loaded, open_gallery(index, loaded, shares or SharesConfig()), max_pixels=max_pixels)
+        return cls(loaded, open_gallery(index, loaded, shares or SharesConfig()))
 
     def describe(self) -> dict[str, Any]:
-        """What can be searched: number of items, cameras, dimension, kind, encoder."""
-        return self._gallery.describe()
+        """What can be searched: number of items, generation, columns, dimension, kind, encoder."""
+        return {**self.gallery.describe(), "reads_texts": self.encoder.reads_texts}
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
-        """One answer per query, in order; texts, and images, are each encoded in one batch."""
+        """One answer per query, in order; texts, and pictures, are each encoded in one batch."""
         started = time.perf_counter()
-        vectors, refused, truncated = self._encode(queries)
+        asked = self._encoded(queries)
         encoded = time.perf_counter()
-        hits = self._search(queries, vectors)
+        pages = self._search(queries, asked)
         searched = time.perf_counter()
-        gallery = len(self._gallery)
+        gallery, generation = len(self.gallery), self.gallery.generation
         encode_ms, search_ms = (encoded - started) * 1e3, (searched - encoded) * 1e3
         return [
             Answer(
-                hits.get(at, ()),
+                tuple(pages[at].hits) if at in pages else (),
                 encode_ms=encode_ms,
                 search_ms=search_ms,
                 batch=len(queries),
                 gallery=gallery,
-                refused=refused.get(at),
-                truncated=at in truncated,
-                missing=self._gallery.missing,
+                generation=generation,
+                cursor=pages[at].cursor if at in pages else None,
+                refused=asked.refused.get(at),
+                truncated=at in asked.truncated,
+                missing=self.gallery.missing,
             )
             for at in range(len(queries))
         ]
 
-    def _encode(self, queries: Sequence[Query]) -> tuple[dict[int, np.ndarray], dict[int, str], set[int]]:
-        """Vectors by query, why others have none, and the queries whose text was cut."""
-        texts: dict[int, str] = {}
-        pictures: dict[int, Image.Image] = {}
-        refused: dict[int, str] = {}
-        truncated: set[int] = set()
-        for at, query in enumerate(queries):
-            if query.text is not None and not self._encoder.reads_texts:
-                refused[at] = (
-                    "no_texts: the encoder of this index knows pictures alone; search by an image, or index with one that reads texts"
-                )
-                continue
-            if query.text is not None:
-                texts[at] = query.text
-                continue
-            try:
-                pictures[at] = decode_image(query.image, max_pixels=self._max_pixels)
-            except BadImageError as error:
-                refused[at] = str(error)
-        vectors: dict[int, np.ndarray] = {}
-        if texts:
-            vector_ND, tokens_N = self._encoder.encode_and_measure(list(texts.values()))
-            vectors.update(zip(texts, vector_ND, strict=True))
-            truncated.update(at for at, tokens in zip(texts, tokens_N, strict=True) if tokens > self._encoder.context)
-        if pictures:
-            vectors.update(zip(pictures, self._encoder.encode_images(list(pictures.values())), strict=True))
-        for at in [at for at, vector in vectors.items() if not np.isfinite(vector).all()]:
-            refused[at] = "not_finite: the encoder gave NaN or infinity for this query"
-            del vectors[at]
-        return vectors, refused, truncated
+    def query_vectors(self, queries: Sequence[Query]) -> dict[int, np.ndarray]:
+        """The unit vector that each query is searched by, [D], of those that have one."""
+        return self._encoded(queries).vectors
 
-    def _search(self, queries: Sequence[Query], vectors: dict[int, np.ndarray]) -> dict[int, tuple[Hit, ...]]:
-        # Queries that differ in k or cameras are searched apart, so that no answer depends on what it was batched with.
-        alike: dict[tuple[int, tuple[int, ...] | None], list[int]] = defaultdict(list)
-        for at in vectors:
-            alike[queries[at].k, queries[at].camera_ids].append(at)
-        hits: dict[int, tuple[Hit, ...]] = {}
-        for (k, camera_ids), members in alike.items():
-            found = self._gallery.search(np.stack([vectors[at] for at in members]), k, camera_ids=camera_ids)
-            hits.update(zip(members, found, strict=True))
-        return hits
+    def _encoded(self, queries: Sequence[Query]) -> _Encoded:
+        asked = _Encoded()
+        texts: dict[str, None] = {}
+        pictures: dict[int, Image.Image] = {}  # by identity: one clue's picture is no other's
+        items: dict[str, None] = {}
+        for at, query in enumerate(queries):
+            if not self.encoder.reads_texts and any(clue.text is not None for clue in query.clues):
+                asked.refused[at] = _NO_TEXTS
+                continue
+            for clue in query.clues:
+                if clue.text is not None:
+                    texts[clue.text] = None
+                elif clue.picture is not None:
+                    pictures[id(clue.picture)] = clue.picture
+                elif clue.item_id is not None:
+                    items[clue.item_id] = None
+        known = self._vectors(list(texts), pictures, list(items))
+        for at, query in enumerate(queries):
+            if at not in asked.refused:
+                self._sum(at, query, known, asked)
+        return asked
+
+    def _vectors(self, texts: Sequence[str], pictures: dict[int, Image.Image], items: Sequence[str]) -> _Known:
+        known = _Known()
+        if texts:
+            vector_ND, tokens_N = self.encoder.encode_and_measure(texts)
+            known.texts = dict(zip(texts, vector_ND, strict=True))
+            known.cut = {text for text, tokens in zip(texts, tokens_N, strict=True) if tokens > self.encoder.context}
+        if pictures:
+            known.pictures = dict(zip(pictures, self.encoder.encode_images(list(pictures.values())), strict=True))
+        if items:
+            vector_ND, is_there = self.gallery.vectors_there(items)
+            known.items = {item: vector_D for item, vector_D, found in zip(items, vector_ND, is_there, strict=True) if found}
+        return known
+
+    def _sum(self, at: int, query: Query, known: _Known, asked: _Encoded) -> None:
+        """The unit vector of a query, or why it has none."""
+        vectors = [known.of(clue) for clue in query.clues]
+        lacking = next((number for number, vector_D in enumerate(vectors, 1) if vector_D is None), None)
+        if lacking is not None:
+            asked.refused[at] = f"no_item: clue {lacking} names no item of the gallery (any more); search for another"
+            return
+        sum_D = sum(clue.weight * vector_D for clue, vector_D in zip(query.clues, vectors, strict=True) if vector_D is not None)
+        norm = float(np.linalg.norm(sum_D))
+        if not np.isfinite(norm):
+            asked.refused[at] = "not_finite: the encoder gave NaN or infinity for this query"
+        elif norm < _LEAST_NORM:
+            asked.refused[at] = _NOTHING
+        else:
+            one = len(vectors) == 1 and query.clues[0].weight > 0
+            asked.vectors[at] = np.asarray(vectors[0] if one else sum_D / norm, np.float32)
+            if any(clue.text in known.cut for clue in query.clues if clue.text is not None):
+                asked.truncated.add(at)
+
+    def _search(self, queries: Sequence[Query], asked: _Encoded) -> dict[int, Page]:
+        # Queries that differ in k, filter or page are searched apart, so that no answer depends on what it was batched with.
+        groups: dict[str, list[int]] = defaultdict(list)
+        for at in asked.vectors:
+            groups[queries[at].alike()].append(at)
+        pages: dict[int, Page] = {}
+        for members in groups.values():
+            try:
+                found = self.gallery.pages(np.stack([asked.vectors[at] for at in members]), queries[members[0]])
+            except (ConfigError, DataError) as error:  # of what they have in common: a filter, a cursor
+                asked.refused.update(dict.fromkeys(members, str(error)))
+            else:
+                pages.update(zip(members, found, strict=True))
+        return pages
+
+
+@dataclass
+class _Encoded:
+    """By the number of a query: its unit vector, or why it has none, and whether a text of it was cut."""
+
+    vectors: dict[int, np.ndarray] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    truncated: set[int] = field(default_factory=set)
+
+
+@dataclass
+class _Known:
+    """Vectors of the clues of a batch."""
+
+    texts: dict[str, np.ndarray] = field(default_factory=dict)
+    pictures: dict[int, np.ndarray] = field(default_factory=dict)
+    items: dict[str, np.ndarray] = field(default_factory=dict)
+    cut: set[str] = field(default_factory=set)
+
+    def of(self, clue: Clue) -> np.ndarray | None:
+        if clue.text is not None:
+            return self.texts[clue.text]
+        if clue.picture is not None:
+            return self.pictures[id(clue.picture)]
+        return self.items.get(clue.item_id or "")

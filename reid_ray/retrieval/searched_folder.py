@@ -1,17 +1,15 @@
-"""What a search looks through: a gallery, kept up to date, whose items become hits.
+"""What a search looks through: a gallery, whole or in shares, kept up to date while it is asked.
 
-Knows how items become hits, and which encoder belongs to a gallery; not encoding, HTTP or who asks.
+Knows pages of hits, and which encoder belongs to a gallery; not encoding, HTTP or who asks.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import quote
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +18,9 @@ from reid_ray.gallery.deadlines import ErasureTimer
 from reid_ray.gallery.depot.interface import depot_of
 from reid_ray.gallery.erasure_keeper import keep_deadlines
 from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.gallery.nearest.browsing import Listed
+from reid_ray.gallery.nearest.cursors import Page, page_after, search_digest
+from reid_ray.gallery.nearest.hits import Found
 from reid_ray.gallery.shards.joined_view import JoinedView
 from reid_ray.gallery.shards.ray_shard import start_shards
 from reid_ray.gallery.shards.sharded_view import ShardedView
@@ -27,38 +28,14 @@ from reid_ray.gallery.shards.share import NOTHING, WHOLE, Share
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import split_encoder
 from reid_ray.retrieval.divided_gallery import SharesConfig
+from reid_ray.retrieval.gallery_queries import reranked
+from reid_ray.retrieval.query import Query
 from reid_ray.storage import MANIFEST, read_manifest
 from reid_ray.storage.object_store.object_client import is_store_address
 
 ENCODER_PATH = "encoder_path"  # in the facts of the index job's manifest: where the encoder of the gallery lay
 _OLD_INDEX = "index.faiss"
-_SHOWN = ("person_id", "camera_id", "dataset", "split", "synthetic")
 _LOOK_EVERY_S = 0.2  # how long a search may miss what was written to a gallery
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One item; `generation` and `item_id` name it for good, `thumbnail` names its small picture, `score` is a cosine."""
-
-    rank: int
-    generation: int
-    item_id: str
-    thumbnail: str
-    score: float
-    image_id: str
-    person_id: int | None
-    camera_id: int | None
-    dataset: str | None
-    split: str | None
-    synthetic: bool | None
-
-
-class Thumbnails(Protocol):
-    """Interface (protocol) of the small pictures, by the names in hits."""
-
-    def named(self, name: str) -> bytes | None:
-        """JPEG bytes; None where nothing has that name."""
-        ...
 
 
 class SearchedGallery:
@@ -85,27 +62,58 @@ class SearchedGallery:
         """Items that are searched."""
         return len(self._view)
 
-    def search(self, query_QD: np.ndarray, k: int, *, camera_ids: Sequence[int] | None = None) -> list[tuple[Hit, ...]]:
-        """The best items of each unit vector, best first; at most k."""
+    @property
+    def generation(self) -> int:
+        """Of what is searched now."""
+        return self._view.generation
+
+    def pages(self, query_QD: np.ndarray, query: Query) -> list[Page]:
+        """A page of hits for each unit vector, asked as `query` says, whose clues the vectors are.
+
+        Raises:
+            ConfigError: a filter, column or cursor that the gallery does not know.
+        """
         self._look()
-        if camera_ids is not None and "camera_id" not in self._view.columns():
-            return [() for _ in query_QD]
-        where = None if camera_ids is None else {"camera_id": list(camera_ids)}
-        return [
-            tuple(
-                Hit(
-                    rank=rank,
-                    generation=hit.generation,
-                    item_id=hit.item_id,
-                    thumbnail=quote(hit.item_id, safe=""),
-                    score=hit.score,
-                    **{name: hit.item.get(name) for name in _SHOWN},
-                    image_id=hit.item.get("image_id") or hit.item_id,
-                )
-                for rank, hit in enumerate(hits, 1)
-            )
-            for hits in self._view.search(query_QD, k, where=where)
-        ]
+        options = query.options()
+        if query.rerank is not None:
+            found = self._view.search(query_QD, max(query.k, query.rerank), **options)
+            ranked = [reranked(self._view, query_D, hits) for query_D, hits in zip(query_QD, found, strict=True)]
+            return [Page(hits[: query.k], None) for hits in ranked]
+        first = self._view.search(query_QD, query.k + 1, **options) if query.cursor is None else [None] * len(query_QD)
+        return [self._page(query_D, query, options, hits) for query_D, hits in zip(query_QD, first, strict=True)]
+
+    def vectors_there(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Stored vectors of items, float32 [N, D], and which of them the gallery has, bool [N]."""
+        self._look()
+        return self._view.vectors_there(ids)
+
+    def item(self, item_id: str) -> Listed | None:
+        """An item's columns; None where nothing has that id."""
+        self._look()
+        found = self._view.get([item_id])[0]
+        return None if found is None else Listed(self._view.generation, item_id, found)
+
+    def thumbnail(self, item_id: str) -> bytes | None:
+        """JPEG bytes of an item, empty if it has none; None where nothing has that id."""
+        self._look()
+        return self._view.thumbnail(item_id)
+
+    def newest(self, k: int, *, where: Mapping[str, Any] | None, after: str | None) -> tuple[list[Listed], bool]:
+        """The newest k items that pass; and whether the item that they come after is known."""
+        self._look()
+        return self._view.newest(k, where=where, after=after)
+
+    def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None) -> dict[str, dict[Any, int]]:
+        """How many of the items that pass have each value of some columns.
+
+        Raises:
+            ConfigError: a column that the gallery lacks.
+        """
+        self._look()
+        known = self._view.typed_columns()
+        if unknown := sorted(set(columns) - set(known)):
+            raise ConfigError(f"columns: the gallery has no column {unknown[0]} that can be counted; there are {', '.join(known)}")
+        return self._view.facets(columns, where)
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -113,20 +121,26 @@ class SearchedGallery:
         return self._view.missing if isinstance(self._view, JoinedView) else ()
 
     def describe(self) -> dict[str, Any]:
-        """Number of items, cameras, dimension, kind and encoder."""
+        """Number of items, generation, columns and what they hold, dimension, kind and encoder."""
         self._look()
+        made = self._view.manifest
         return {
             "items": len(self._view),
-            "cameras": sorted(self._view.facets(["camera_id"])["camera_id"]),
+            "generation": self._view.generation,
+            "columns": self._view.typed_columns(),
             "dim": self.dim,
-            "index_kind": "gallery",
-            "encoder_fingerprint": self._view.manifest.encoder,
+            "index_kind": made.config.nearest.kind,
+            "encoder_fingerprint": made.encoder,
         }
 
-    def named(self, name: str) -> bytes | None:
-        """As Thumbnails."""
-        self._look()
-        return self._view.thumbnail(name) or None
+    def _page(self, query_D: np.ndarray, query: Query, options: dict[str, Any], first: list[Found] | None) -> Page:
+        """A page, or the first one of what was found already."""
+        digest = search_digest(query_D, options)
+        if first is not None:
+            return page_after(None, query.k, digest, self._view.generation, lambda _: first)
+        return page_after(
+            query.cursor, query.k, digest, self._view.generation, lambda fetched: self._view.search(query_D[None], fetched, **options)[0]
+        )
 
     def _look(self) -> None:
         if time.monotonic() - self._looked > _LOOK_EVERY_S and self._looking.acquire(blocking=False):

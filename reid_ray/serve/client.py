@@ -6,6 +6,8 @@ Knows the routes and the token; not Ray, models or indexes.
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,21 +27,25 @@ class SearchClient:
         # Never through a proxy of the environment: it would see the token.
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
 
+    def search(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a question, as in api.schema.Question and SearchOut."""
+        return self._json(self._http.post("/v1/search", json=dict(question)))
+
     def text(self, text: str, *, k: int) -> dict[str, Any]:
-        """The answer to a text query, as in schema.SearchOut."""
-        return self._json(self._http.post("/search/text", json={"text": text, "k": k}))
+        """The answer to a text query, as in api.schema.SearchOut."""
+        return self.search({"text": text, "k": k})
 
     def image(self, data: bytes, *, k: int) -> dict[str, Any]:
-        """The answer to an image query (an encoded picture), as in schema.SearchOut."""
-        return self._json(self._http.post("/search/image", files={"image": data}, data={"k": str(k)}))
+        """The answer to an image query (an encoded picture), as in api.schema.SearchOut."""
+        return self._json(self._http.post("/v1/search/upload", files={"image": data}, data={"question": json.dumps({"k": k})}))
 
     def info(self) -> dict[str, Any]:
-        """What the service searches, and its limits, as in schema.InfoOut.
+        """What the service searches, and its limits, as in api.schema.InfoOut.
 
         Raises:
             DataError: the service is of a newer version, whose answers this client may not understand.
         """
-        facts = self._json(self._http.get("/info"))
+        facts = self._json(self._http.get("/v1/info"))
         check_json("service", facts, origin=self._http.base_url)
         return facts
 

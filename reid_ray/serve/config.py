@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -73,36 +73,39 @@ class ServeConfig(Section):
 
 
 class SearcherConfig(Section):
-    """The replicas that hold encoder and gallery."""
+    """What holds encoder and gallery and answers: the one process, or every replica on Ray Serve."""
 
-    replicas: int = Field(1, ge=1, description="replicas at the start")
-    max_replicas: int | None = Field(None, ge=1, description="autoscale up to this many; null keeps the number fixed")
+    replicas: int = Field(1, ge=1, description="replicas at the start; on Ray alone more than one")
+    max_replicas: int | None = Field(None, ge=1, description="on Ray: autoscale up to this many; null keeps the number fixed")
     target_ongoing_requests: float = Field(16.0, gt=0, description="autoscaling: requests a replica should have in hand")
-    num_cpus: float = Field(1.0, gt=0, description="logical CPUs per replica; also its threads for encoding and search")
+    num_cpus: float = Field(1.0, gt=0, description="CPUs of each: its threads for encoding and search; on Ray logical CPUs, too")
     num_gpus: float = Field(0.0, ge=0, description="GPUs per replica")
     max_batch_size: int = Field(32, ge=1, description="most queries encoded and searched together; 1 switches batching off")
-    max_ongoing_requests: int = Field(100, ge=1, description="queries in hand per replica; Ray's default of 5 would starve the batches")
-    max_queued_requests: int = Field(1000, ge=1, description="queries waiting for a replica; beyond it 503 is answered at once")
+    max_queued_requests: int = Field(256, ge=1, description="searches that wait for a batch in each; beyond it 503 is answered at once")
+    max_ongoing_requests: int = Field(
+        1000,
+        ge=1,
+        description="on Ray: requests of any kind in hand per replica; it must be above max_queued_requests, or 503 is never said",
+    )
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"max_replicas {self.max_replicas} is below replicas {self.replicas}")
-        if self.max_batch_size > self.max_ongoing_requests:
-            raise ValueError(f"max_batch_size {self.max_batch_size} is above max_ongoing_requests {self.max_ongoing_requests}")
+        if self.max_queued_requests + self.max_batch_size >= self.max_ongoing_requests:
+            raise ValueError(
+                f"max_queued_requests {self.max_queued_requests} and max_batch_size {self.max_batch_size} together must be below "
+                f"max_ongoing_requests {self.max_ongoing_requests}, or whoever is one too many waits instead of being told"
+            )
         return self
 
 
-class FrontConfig(Section):
-    """The replicas that speak HTTP: checking requests, the page, the thumbnails."""
-
-    replicas: int = Field(1, ge=1, description="replicas")
-    num_cpus: float = Field(0.5, gt=0, description="logical CPUs per replica")
-    max_ongoing_requests: int = Field(200, ge=1, description="requests in hand per replica")
-
-
 class ServeJob(Section):
-    """Answer searches over a gallery by HTTP, with a small web page."""
+    """Answer searches over a gallery by HTTP, with a web page: in this process, or on Ray Serve."""
+
+    runs_on: Literal["process", "ray"] = Field(
+        "process", description="process: uvicorn in this process, without Ray; ray: replicas on Ray Serve, each the same application"
+    )
 
     index: PathOrAddress = Field(
         description="a gallery in a folder or at an address, of the index job or of `reid-ray gallery`; changes are seen within a second"
@@ -116,7 +119,18 @@ class ServeJob(Section):
     )
     serve: ServeConfig = ServeConfig()
     searcher: SearcherConfig = SearcherConfig()
-    front: FrontConfig = FrontConfig()
     shares: SharesConfig = SharesConfig()
     start_timeout_s: float = Field(600.0, gt=0, description="a service that is not up after so long is an error, seconds")
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _what_needs_ray(self) -> Self:
+        if self.runs_on == "process":
+            for field, value, alone in (
+                ("searcher.replicas", self.searcher.replicas, 1),
+                ("searcher.max_replicas", self.searcher.max_replicas, None),
+                ("shares.count", self.shares.count, 1),
+            ):
+                if value != alone:
+                    raise ValueError(f"{field} is {value}, which needs Ray; set runs_on to ray")
+        return self

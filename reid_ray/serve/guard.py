@@ -24,7 +24,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/v1/live", "/v1/ready"})
 # What proxies, load balancers and tunnels add to a request: RFC 7239 and 9110, and the names of the usual ones.
 _PROXY = re.compile(
     rb"forwarded|forwarded-.*|via|proxy-.*|x-forwarded|x-forwarded-.*|x-proxy.*|x-original-.*|x-envoy-.*|x-arr-.*|x-amzn-trace-id|cf-.*|"
@@ -41,10 +41,10 @@ def digest_of(token: str) -> bytes:
 class Guard:
     """Lets a request through to `app`, or answers 401, 403 or 413 itself.
 
-    With a token, every path but /health needs `Authorization: Bearer TOKEN`, or Basic with the token as password, which is what a
-    browser asks its user for. Without one, only this machine is answered, whatever address the proxy was bound to, and no request that
-    came through a proxy: it reaches the service from this machine, but whoever sent it may sit anywhere. A proxy that leaves no trace in
-    the headers cannot be told from its user; put a token behind it.
+    With a token, every path but those that probes ask needs `Authorization: Bearer TOKEN`, or Basic with the token as password, which is
+    what a browser asks its user for. Without one, only this machine is answered, whatever address the proxy was bound to, and no request
+    that came through a proxy: it reaches the service from this machine, but whoever sent it may sit anywhere. A proxy that leaves no trace
+    in the headers cannot be told from its user; put a token behind it.
     """
 
     def __init__(self, app: Any, *, limits: ServeConfig, token_digest: bytes | None) -> None:
@@ -93,9 +93,9 @@ class Guard:
         return self._token_digest is not None and hmac.compare_digest(digest_of(given), self._token_digest)
 
     def _body_limit(self, path: str) -> int:
-        if path == "/search/image":
-            return self._limits.max_upload_bytes + _FORM_OVERHEAD
-        if path == "/search/image/base64":
+        if path == "/v1/search/upload":
+            return 8 * self._limits.max_upload_bytes + _FORM_OVERHEAD
+        if path.startswith("/v1/search"):
             return self._limits.max_upload_bytes * 4 // 3 + _FORM_OVERHEAD
         return self._limits.max_text_chars * 12 + _FORM_OVERHEAD  # JSON may write a character as two \uXXXX
 

@@ -75,10 +75,10 @@ MUTATIONS = (
         _INDEX,
     ),
     Mutation(
-        "queries of other cameras are searched together",
+        "queries with other filters are searched together",
         "reid_ray/retrieval/search.py",
-        "alike[queries[at].k, queries[at].camera_ids].append(at)",
-        "alike[queries[at].k, None].append(at)",
+        "groups[queries[at].alike()].append(at)",
+        "groups[str(queries[at].k)].append(at)",
         (_RETRIEVAL + "test_search.py",),
     ),
     Mutation(
@@ -91,8 +91,8 @@ MUTATIONS = (
     Mutation(
         "a query of NaN is answered",
         "reid_ray/retrieval/search.py",
-        "if not np.isfinite(vector).all()]:",
-        "if np.isinf(vector).all()]:",
+        "if not np.isfinite(norm):",
+        "if np.isinf(norm):",
         (_RETRIEVAL + "test_search.py",),
     ),
     Mutation(
@@ -147,7 +147,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a batch with fewer answers than questions is answered",
-        "reid_ray/serve/micro_batches.py",
+        "reid_ray/serve/desk/micro_batches.py",
         "            if len(answers) != len(batch):",
         "            if len(answers) > len(batch):",
         (_SERVE + "test_micro_batches.py",),

@@ -29,6 +29,7 @@ from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EDITS, IMAGES
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
+from reid_ray.retrieval.query import Query
 from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.storage import read_table
 
@@ -160,8 +161,8 @@ def test_an_edited_person_is_found_by_the_new_description_and_not_by_the_old_one
     old = [max(said[source_of[row["image_id"]]], key=partial(likeness, row["text"])) for row in captions]
 
     def mean_rank(texts):
-        found = index.search(encoder.encode_texts(texts), len(images))
-        return np.mean([[hit.image_id for hit in hits].index(row["image_id"]) for row, hits in zip(captions, found, strict=True)])
+        found = [page.hits for page in index.pages(encoder.encode_texts(texts), Query((), len(images)))]
+        return np.mean([[hit.item_id for hit in hits].index(row["image_id"]) for row, hits in zip(captions, found, strict=True)])
 
     assert len(images) > 15
     assert mean_rank(new) < 0.75 * mean_rank(old)

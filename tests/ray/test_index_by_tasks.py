@@ -19,6 +19,7 @@ from reid_ray.retrieval.index.job import run_index
 from reid_ray.retrieval.index.piece_sealing import PieceTerms
 from reid_ray.retrieval.index.table_adding import add_tables
 from reid_ray.retrieval.index.table_pieces import RowGroups, cut_tables, files_of, sealed_by_tasks
+from reid_ray.retrieval.query import Query
 from reid_ray.retrieval.searched_folder import SearchedGallery
 
 pytestmark = pytest.mark.slow
@@ -115,7 +116,7 @@ def test_a_task_that_is_killed_is_run_again_and_makes_the_same_piece(local_ray, 
 def test_who_searches_while_a_gallery_is_built_anew_sees_the_older_one_or_the_newer(local_ray, tables):
     run_index(job(tables))
     open_meanwhile = SearchedGallery(tables / "index")
-    before = [hit.item_id for hit in open_meanwhile.search(QUERIES[:1], 500)[0]]
+    before = [hit.item_id for hit in open_meanwhile.pages(QUERIES[:1], Query((), 500))[0].hits]
     write_table(tables / "t" / "c.parquet", list(range(300, 320)), version=2)
     view = GalleryView(tables / "index")
     run_index(job(tables, if_exists="replace"))

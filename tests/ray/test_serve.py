@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import io
+import json
 import os
 import subprocess
 import sys
@@ -37,10 +38,11 @@ from reid_ray.retrieval.embed_stream import embed_texts
 from reid_ray.retrieval.gallery_command import gallery_command
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
+from reid_ray.retrieval.query import Query
 from reid_ray.retrieval.searched_folder import SearchedGallery
-from reid_ray.serve.build import build
 from reid_ray.serve.config import ServeJob
 from reid_ray.serve.job import start_service
+from reid_ray.serve.on_ray.build import build
 from reid_ray.storage import read_table
 
 pytestmark = pytest.mark.slow
@@ -97,9 +99,9 @@ def gallery(local_ray, encoder, crops, tmp_path_factory):
 @pytest.fixture(scope="module")
 def service(gallery):
     os.environ["TOKEN_OF_THE_TEST"] = TOKEN
-    job = {"index": str(gallery[0]), "start_timeout_s": 900}
+    job = {"index": str(gallery[0]), "runs_on": "ray", "start_timeout_s": 900}
     job["serve"] = {"port": 0, "token_env": "TOKEN_OF_THE_TEST", "max_upload_bytes": 1 << 20, "timeout_s": 120}
-    with start_service(ServeJob.model_validate({**job, "front": {"num_cpus": 0.1}, "searcher": {"num_cpus": 0.5}})) as running:
+    with start_service(ServeJob.model_validate({**job, "searcher": {"num_cpus": 0.5}})) as running:
         yield running
     del os.environ["TOKEN_OF_THE_TEST"]
 
@@ -146,17 +148,19 @@ def test_a_served_gallery_shows_within_a_second_what_commands_add_delete_and_era
     for number in (0, 2, 4):  # a segment each
         table_folder = embedded(encoder, crops, names[number : number + 2], tmp_path / f"{number}")
         assert gallery_command(["add", str(folder), table_folder]) == 0
-    job = {"index": str(folder), "encoder": str(encoder), "start_timeout_s": 900, "serve": {"port": 0, "timeout_s": 120}}
+    job = {"index": str(folder), "encoder": str(encoder), "runs_on": "ray", "start_timeout_s": 900, "serve": {"port": 0, "timeout_s": 120}}
     job["shares"] = {"count": 2, "num_cpus": 0.1, "lost": "say"}
     with (
-        start_service(ServeJob.model_validate({**job, "front": {"num_cpus": 0.1}, "searcher": {"num_cpus": 0.5}})) as running,
+        start_service(ServeJob.model_validate({**job, "searcher": {"num_cpus": 0.5}})) as running,
         httpx.Client(base_url=running.url, timeout=180, trust_env=False) as client,
     ):
 
         def found(name):
-            answer = client.post("/search/image", files={"image": ("crop", (crops / name).read_bytes())}, data={"k": 20})
+            answer = client.post(
+                "/v1/search/upload", files={"image": ("crop", (crops / name).read_bytes())}, data={"question": '{"k": 20}'}
+            )
             assert answer.json()["missing_shares"] == []
-            return {hit["image_id"]: hit for hit in answer.json()["hits"]}
+            return {hit["item_id"]: hit for hit in answer.json()["hits"]}
 
         assert set(found(names[0])) == set(names[:6])
         thumbnail = found(names[0])[names[0]]["thumbnail"]
@@ -168,7 +172,7 @@ def test_a_served_gallery_shows_within_a_second_what_commands_add_delete_and_era
         assert gallery_command(["erase", str(folder), "--where", "person_id=0"]) == 0
         assert seen_within_a_second(lambda: not {names[0], names[1]} & set(found(names[0])))
         assert client.get(f"/{thumbnail}").status_code == 404
-        assert client.get("/info").json()["items"] == 7
+        assert client.get("/v1/info").json()["items"] == 7
         end, picture = time.monotonic() + 60, (crops / names[0]).read_bytes()
         while left := [path.name for path in folder.rglob("*") if path.is_file() and picture in path.read_bytes()]:
             assert time.monotonic() < end, f"nobody but the service runs, and it has not carried the erasure out: {left}"
@@ -249,10 +253,10 @@ def test_captions_are_embedded_by_ray_data_as_the_encoder_embeds_them(local_ray,
 
 @pytest.mark.parametrize("text", [*TEXTS, "🧥👜🥾 кто это? 穿红衣服的女人"])
 def test_a_text_query_over_http_ranks_as_a_direct_search_does(http, gallery, encoder, text):
-    reply = http.post("/search/text", json={"text": text, "k": 10})
+    reply = http.post("/v1/search", json={"text": text, "k": 10})
     assert reply.status_code == 200
     loaded = load_encoder(encoder)
-    expected = SearchedGallery(gallery[0]).search(loaded.encode_texts([text]), 10)[0]
+    expected = SearchedGallery(gallery[0]).pages(loaded.encode_texts([text]), Query((), 10))[0].hits
     hits = reply.json()["hits"]
     assert [hit["item_id"] for hit in hits] == [hit.item_id for hit in expected]
     assert {hit["generation"] for hit in hits} == {GalleryView(gallery[0]).generation}
@@ -265,12 +269,12 @@ def test_an_image_query_finds_itself_first_by_upload_and_by_base64(http, crops):
     for name in ("007.png", "cam é 🎥/003.jpg"):
         data = (crops / name).read_bytes()
         replies = [
-            http.post("/search/image", files={"image": ("crop", data)}, data={"k": 3}),
-            http.post("/search/image/base64", json={"image_base64": base64.b64encode(data).decode(), "k": 3}),
+            http.post("/v1/search/upload", files={"image": ("crop", data)}, data={"question": '{"k": 3}'}),
+            http.post("/v1/search", json={"clues": [{"image": base64.b64encode(data).decode()}], "k": 3}),
         ]
         for reply in replies:
             assert reply.status_code == 200
-            assert reply.json()["hits"][0]["image_id"] == name
+            assert reply.json()["hits"][0]["item_id"] == name
             assert reply.json()["hits"][0]["score"] == pytest.approx(1, abs=1e-4)
 
 
@@ -278,82 +282,92 @@ def test_many_queries_at_once_are_batched_and_each_gets_its_own_answer(http, cro
     names = sorted(path.relative_to(crops).as_posix() for path in crops.rglob("0*.*"))[:32]
 
     def ask(name):
-        return http.post("/search/image", files={"image": ("crop", (crops / name).read_bytes())}, data={"k": 1 + len(name) % 3})
+        return http.post(
+            "/v1/search/upload",
+            files={"image": ("crop", (crops / name).read_bytes())},
+            data={"question": json.dumps({"k": 1 + len(name) % 3})},
+        )
 
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         replies = list(pool.map(ask, names))
-    assert [reply.json()["hits"][0]["image_id"] for reply in replies] == names
+    assert [reply.json()["hits"][0]["item_id"] for reply in replies] == names
     assert [len(reply.json()["hits"]) for reply in replies] == [1 + len(name) % 3 for name in names]
     assert max(reply.json()["batch"] for reply in replies) > 1
 
 
 def test_what_cannot_be_answered_is_refused_in_a_sentence_and_the_service_lives_on(http):
     cases = [
-        (http.post("/search/text", json={"text": "   "}), 422, "the query is empty"),
-        (http.post("/search/text", json={"text": "red " * 250_000}), 413, "larger than"),
-        (http.post("/search/text", json={"text": "x" * 10_001}), 422, "10001 characters"),
-        (http.post("/search/image", files={"image": ("x.jpg", b"this is no image")}), 422, "not_an_image"),
-        (http.post("/search/image", files={"image": ("x.jpg", b"")}), 422, "0 bytes"),
-        (http.post("/search/image", files={"image": ("x.jpg", bytes(3 << 20))}), 413, "larger than"),
-        (http.get("/thumbnails/4000"), 404, "no item 4000"),
+        (http.post("/v1/search", json={"text": "   "}), 422, "the query is empty"),
+        (http.post("/v1/search", json={"text": "red " * 6_000_000}), 413, "larger than"),
+        (http.post("/v1/search", json={"text": "x" * 10_001}), 422, "10001 characters"),
+        (http.post("/v1/search/upload", files={"image": ("x.jpg", b"this is no image")}), 422, "not_an_image"),
+        (http.post("/v1/search/upload", files={"image": ("x.jpg", b"")}), 422, "0 bytes"),
+        (http.post("/v1/search/upload", files={"image": ("x.jpg", bytes(3 << 20))}), 413, "the largest allowed"),
+        (http.get("/v1/thumbnails?id=4000"), 404, "no such item"),
     ]
     for reply, status, sentence in cases:
         assert (reply.status_code, sentence in reply.json()["detail"]) == (status, True), reply.text
-    assert http.post("/search/text", json={"text": "a man", "k": 1}).status_code == 200
+    assert http.post("/v1/search", json={"text": "a man", "k": 1}).status_code == 200
 
 
 def test_k_beyond_the_gallery_gives_the_whole_gallery_once(http):
-    answer = http.post("/search/text", json={"text": "a man", "k": 1000}).json()
+    answer = http.post("/v1/search", json={"text": "a man", "k": 1000}).json()
     assert (answer["k"], answer["gallery"], len(answer["hits"])) == (1000, GOOD, GOOD)
-    assert len({hit["image_id"] for hit in answer["hits"]}) == GOOD
+    assert len({hit["item_id"] for hit in answer["hits"]}) == GOOD
 
 
-def test_an_unknown_camera_gives_no_hits(http):
-    answer = http.post("/search/text", json={"text": "a man", "camera_ids": [4]})
+def test_a_filter_that_nothing_passes_gives_no_hits(http):
+    answer = http.post("/v1/search", json={"text": "a man", "where": {"image_id": "nobody"}})
     assert (answer.status_code, answer.json()["hits"]) == (200, [])
 
 
 def test_a_token_is_needed_for_all_but_health(http, service):
     for headers in ({}, {"Authorization": "Bearer wrong-wrong-wrong-wrong"}):
-        for path in ("/", "/info", "/openapi.json", "/thumbnails/0"):
+        for path in ("/", "/v1/info", "/openapi.json", "/v1/thumbnails?id=0"):
             assert httpx.get(service.url + path, headers=headers, trust_env=False, timeout=60).status_code == 401
-        assert httpx.post(service.url + "/search/text", json={"text": "a"}, headers=headers, trust_env=False, timeout=60).status_code == 401
-    assert httpx.get(f"{service.url}/health", trust_env=False, timeout=60).json() == {"status": "ok"}
+        assert httpx.post(service.url + "/v1/search", json={"text": "a"}, headers=headers, trust_env=False, timeout=60).status_code == 401
+    assert httpx.get(f"{service.url}/v1/live", trust_env=False, timeout=60).json() == {"status": "ok"}
 
 
 def test_thumbnails_page_info_and_openapi_are_there(http):
-    hit = http.post("/search/text", json={"text": "a man", "k": 1}).json()["hits"][0]
+    hit = http.post("/v1/search", json={"text": "a man", "k": 1}).json()["hits"][0]
     thumbnail = http.get("/" + hit["thumbnail"])
     assert thumbnail.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(thumbnail.content)).format == "JPEG"
     assert http.get("/").text.startswith("<!DOCTYPE html>")
-    for path in ("/", "/health"):
+    for path in ("/", "/v1/live"):
         head = http.head(path)
         assert (head.status_code, head.content) == (200, b""), "what probes and browsers ask first"
-    assert http.get("/info").json()["items"] == GOOD
+    assert http.get("/v1/info").json()["items"] == GOOD
     paths = http.get("/openapi.json").json()["paths"]
-    assert {"/search/text", "/search/image", "/search/image/base64", "/thumbnails/{name}", "/health", "/info"} <= set(paths)
+    assert {"/v1/search", "/v1/search/upload", "/v1/search/batch", "/v1/thumbnails", "/v1/live", "/v1/ready", "/v1/info"} <= set(paths)
 
 
 @pytest.mark.parametrize(("options", "sentence"), [({"dim": 24}, "dimension 16"), ({"seed": 1}, "was made by encoder")])
 def test_an_index_of_another_encoder_is_refused_before_anything_starts(gallery, tmp_path, options, sentence):
     other = tiny_encoder(tmp_path / "other", **options)
     with pytest.raises(DataError, match=sentence):
-        start_service(ServeJob(index=str(gallery[0]), encoder=str(other)))
+        start_service(ServeJob(index=str(gallery[0]), encoder=str(other), runs_on="ray"))
 
 
 def test_a_service_that_cannot_start_says_so_before_it_starts(local_ray, gallery, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="holds no gallery"):
-        start_service(ServeJob(index=str(tmp_path)))
+        start_service(ServeJob(index=str(tmp_path), runs_on="ray"))
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
     with refused(ConfigError, "NO_SUCH_VARIABLE"):
-        start_service(ServeJob.model_validate({"index": str(gallery[0]), "serve": {"host": "0.0.0.0", "token_env": "NO_SUCH_VARIABLE"}}))
+        start_service(
+            ServeJob.model_validate(
+                {"index": str(gallery[0]), "runs_on": "ray", "serve": {"host": "0.0.0.0", "token_env": "NO_SUCH_VARIABLE"}}
+            )
+        )
 
 
 def test_the_builder_for_rays_own_tools_takes_nested_and_dotted_fields_and_refuses_unknown_ones(gallery):
-    assert isinstance(build({"index": str(gallery[0]), "searcher": {"replicas": 2}, "serve.max_k": "70"}), serve.Application)
+    assert isinstance(
+        build({"index": str(gallery[0]), "searcher": {"replicas": 2}, "serve.max_k": "70", "runs_on": "ray"}), serve.Application
+    )
     with refused(ConfigError, "searcher.replica"):
-        build({"index": str(gallery[0]), "searcher.replica": 2})
+        build({"index": str(gallery[0]), "runs_on": "ray", "searcher.replica": 2})
 
 
 @pytest.mark.parametrize("damage", ["no_folder", "no_image", "all_broken", "no_encoder"])

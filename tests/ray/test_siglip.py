@@ -14,7 +14,8 @@ from reid_ray.model.tiny.tiny_siglip import build_tiny_siglip
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
-from reid_ray.retrieval.search import Query, SearchEngine
+from reid_ray.retrieval.query import text_query
+from reid_ray.retrieval.search import SearchEngine
 from reid_ray.storage import TableWriter, read_table
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.job import run_train
@@ -68,6 +69,6 @@ def test_siglip_trains_masked_and_sharded_and_what_was_saved_is_searched(local_r
     stored = read_table(tmp_path / "images", IMAGES)
     score_G = encoder.encode_images([decode_image(data) for data in stored["image"].to_pylist()]) @ encoder.encode_texts([text])[0]
     best = stored["image_id"].take(np.argsort(-score_G)[:3]).to_pylist()
-    answer = search.answer([Query(k=3, text=text)])[0]
-    assert [hit.image_id for hit in answer.hits] == best
+    answer = search.answer([text_query(text, k=3)])[0]
+    assert [hit.item_id for hit in answer.hits] == best
     np.testing.assert_allclose([hit.score for hit in answer.hits], np.sort(score_G)[::-1][:3], atol=1e-4)

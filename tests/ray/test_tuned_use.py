@@ -23,7 +23,8 @@ from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import run_evaluate
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
-from reid_ray.retrieval.search import Query, SearchEngine
+from reid_ray.retrieval.query import picture_query, text_query
+from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.transfer.config import TransferJob
 from reid_ray.retrieval.transfer.job import run_transfer
 from reid_ray.train.mllm.config import TuneJob
@@ -90,11 +91,11 @@ def test_an_index_of_latent_features_answers_texts_and_images_as_the_encoder_ran
     encoder = load_encoder(tuned)
     gallery_GD = encoder.encode_images([decode_image(row["image"]) for row in rows])
     text = "a person with a red coat and black trousers"
-    by_text, by_image = search_engine(latent_index).answer([Query(k=5, text=text), Query(k=5, image=rows[3]["image"])])
+    by_text, by_image = search_engine(latent_index).answer([text_query(text, k=5), picture_query(decode_image(rows[3]["image"]), k=5)])
     score_G = gallery_GD @ encoder.encode_texts([text])[0]
-    assert [hit.image_id for hit in by_text.hits] == [rows[at]["image_id"] for at in np.argsort(-score_G)[:5]]
+    assert [hit.item_id for hit in by_text.hits] == [rows[at]["image_id"] for at in np.argsort(-score_G)[:5]]
     np.testing.assert_allclose([hit.score for hit in by_text.hits], np.sort(score_G)[::-1][:5], atol=1e-5)
-    assert by_image.hits[0].image_id == rows[3]["image_id"]
+    assert by_image.hits[0].item_id == rows[3]["image_id"]
     assert by_image.hits[0].score == pytest.approx(1, abs=1e-5)
     assert encoder_identity(str(tuned)) == (encoder.dim, encoder.fingerprint)
 
@@ -104,7 +105,7 @@ def test_an_index_of_visual_features_answers_images_and_refuses_texts(local_ray,
     encoder = load_encoder(f"{tuned}#visual")
     assert encoder_identity(f"{tuned}#visual") == (encoder.dim, encoder.fingerprint) != encoder_identity(f"{tuned}#latent")
     data = pq.read_table(images, filters=[("split", "==", "test")])["image"][0].as_py()
-    by_text, by_image = search_engine(index).answer([Query(k=3, text="a woman in red"), Query(k=3, image=data)])
+    by_text, by_image = search_engine(index).answer([text_query("a woman in red", k=3), picture_query(decode_image(data), k=3)])
     assert (by_text.hits, by_text.refused.partition(":")[0]) == ((), "no_texts")
     assert len(by_image.hits) == 3
     assert by_image.refused is None
@@ -177,7 +178,7 @@ def test_a_score_of_captions_that_no_loss_brought_to_images_says_so_wherever_it_
     run_transfer(TransferJob.model_validate({"cells": [cell], "output": {"path": str(tmp_path / "transfer")}}))
     for page in (tmp_path / "out" / "report.md", tmp_path / "transfer" / "transfer.md"):
         assert "objective.sdm" in page.read_text()
-    by_text_in_service = search_engine(latent_index, other).answer([Query(k=3, text="a woman in red")])[0]
+    by_text_in_service = search_engine(latent_index, other).answer([text_query("a woman in red", k=3)])[0]
     assert by_text_in_service.refused.partition(":")[0] == "no_texts"
 
 

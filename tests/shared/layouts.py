@@ -53,8 +53,8 @@ from reid_ray.serve.access.roles import AccessRole, Caller
 from reid_ray.serve.access.tokens.token_file import create_token
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
+from reid_ray.serve.api.schema import HitOut, InfoOut, ItemOut, LatencyOut, Question, SearchOut
 from reid_ray.serve.desk.remembered_answers import ChangeAnswer, RememberedAnswers
-from reid_ray.serve.schema import HitOut, InfoOut, LatencyOut, SearchOut
 from reid_ray.storage import Counts, JobOutput
 from reid_ray.storage.listing import MARK, write_mark
 from reid_ray.storage.object_store.pointer import Pointer
@@ -107,7 +107,9 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
         "templates": _templates(),
         "audit": _audit(folder / "audit"),
         "tokens": _tokens(folder / "tokens.json"),
-        "service": [f"{each.__name__}: {name}" for each in (InfoOut, SearchOut, HitOut, LatencyOut) for name in each.model_fields],
+        "service": [
+            f"{each.__name__}: {name}" for each in (Question, InfoOut, SearchOut, HitOut, LatencyOut, ItemOut) for name in each.model_fields
+        ],
     }
 
 

@@ -59,7 +59,7 @@ def main(folder: Path, *, vllm: bool) -> None:
         begin("index")
         run_index(load_config(IndexJob, None, [encoder, *source, f"output.path={folder}/index"]))
         begin("serve")
-        service = start_service(load_config(ServeJob, None, [f"index={folder}/index", "serve.port=0"]))
+        service = start_service(load_config(ServeJob, None, [f"index={folder}/index", "runs_on=ray", "serve.port=0"]))
         with service, SearchClient(service.url) as search:
             search.thumbnail(search.text("a woman in a red coat", k=3)["hits"][0])
         begin("end")

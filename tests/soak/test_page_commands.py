@@ -70,7 +70,7 @@ def _ask(process, folder):
     port = 8000
     for _ in range(180):
         try:
-            httpx.get(f"http://127.0.0.1:{port}/health", timeout=2)
+            httpx.get(f"http://127.0.0.1:{port}/v1/live", timeout=2)
             break
         except httpx.HTTPError:
             time.sleep(1)

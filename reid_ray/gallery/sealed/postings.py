@@ -43,7 +43,7 @@ def parsed_filter(asked: Mapping[str, Any] | None, schema: pa.Schema) -> Filter:
         ConfigError: a column that the gallery lacks or that no filter reads, or a value of another type than the column; names both.
     """
     conditions = []
-    known = [field.name for field in schema if is_filterable(field)]
+    known = filterable(schema)
     for column, wanted in (asked or {}).items():
         if column not in known:
             raise ConfigError(f"filter {_shown(column)}: is no column that can be filtered; there are {', '.join(known)}")
@@ -57,6 +57,11 @@ def parsed_filter(asked: Mapping[str, Any] | None, schema: pa.Schema) -> Filter:
             several = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
             conditions.append(Condition(column, values=tuple(_typed(value, kind, column) for value in several)))
     return tuple(conditions)
+
+
+def filterable(schema: pa.Schema) -> dict[str, str]:
+    """Columns that a filter can read, and what each holds, in words."""
+    return {field.name: _words(field.type) for field in schema if is_filterable(field)}
 
 
 @dataclass(frozen=True)

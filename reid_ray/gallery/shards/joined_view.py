@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from reid_ray.gallery.depot.interface import depot_of
+from reid_ray.gallery.nearest.browsing import Listed
 from reid_ray.gallery.nearest.hits import Found
 from reid_ray.gallery.shards.sharded_view import ShardedView
 
@@ -44,11 +45,36 @@ class JoinedView:
         """As GalleryView.refresh."""
         self._shards.refresh()
 
-    def search(self, query_QD: np.ndarray, k: int, *, where: Mapping[str, Any] | None = None) -> list[list[Found]]:
+    @property
+    def generation(self) -> int:
+        """As GalleryView.generation."""
+        return self._shards.position.generation
+
+    def search(self, query_QD: np.ndarray, k: int, **options: Any) -> list[list[Found]]:
         """As GalleryView.search."""
-        answer = self._shards.search(query_QD, k, where=where)
+        answer = self._shards.search(query_QD, k, **options)
         self.missing = answer.missing
         found: list[list[Found]] = answer.value
+        return found
+
+    def vectors_there(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """As GalleryView.vectors_there."""
+        found: tuple[np.ndarray, np.ndarray] = self._shards.vectors_there(ids).value
+        return found
+
+    def get(self, ids: Sequence[str]) -> list[dict[str, Any] | None]:
+        """As GalleryView.get."""
+        found: list[dict[str, Any] | None] = self._shards.get(ids).value
+        return found
+
+    def newest(self, k: int, *, where: Mapping[str, Any] | None = None, after: str | None = None) -> tuple[list[Listed], bool]:
+        """As GalleryView.newest."""
+        found: tuple[list[Listed], bool] = self._shards.newest(k, where=where, after=after).value
+        return found
+
+    def typed_columns(self) -> dict[str, str]:
+        """As GalleryView.typed_columns."""
+        found: dict[str, str] = self._shards.typed_columns().value
         return found
 
     def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None = None) -> dict[str, dict[Any, int]]:

@@ -110,6 +110,25 @@ class ShardedView:
         rows = [next((part[at] for part in found.value if part is not None and part[at] is not None), None) for at in range(len(ids))]
         return Answered(rows, found.missing)
 
+    def typed_columns(self) -> Answered:
+        """As GalleryView.typed_columns."""
+        found = self._asked("typed_columns")
+        return Answered({name: words for part in found.value if part is not None for name, words in part.items()}, found.missing)
+
+    def vectors_there(self, ids: Sequence[str]) -> Answered:
+        """As GalleryView.vectors_there."""
+        found = self._asked("vectors_there", list(ids))
+        parts = [part for part in found.value if part is not None]
+        return Answered((sum(vector_ND for vector_ND, _ in parts), np.logical_or.reduce([there for _, there in parts])), found.missing)
+
+    def newest(self, k: int, *, where: Mapping[str, Any] | None = None, after: str | None = None) -> Answered:
+        """As GalleryView.newest: the last share has the newest items."""
+        found = self._asked("newest", k, where=where, after=after)
+        parts = [part if part is not None else ([], False) for part in found.value]
+        holder = next((number for number, (_, is_there) in reversed(list(enumerate(parts))) if is_there), None)
+        items = [item for listed, _ in reversed(parts[: None if holder is None else holder + 1]) for item in listed]
+        return Answered((items[:k], holder is not None), found.missing)
+
     def thumbnail(self, item_id: str) -> Answered:
         """As GalleryView.thumbnail."""
         found = self._asked("thumbnail", item_id)

@@ -24,7 +24,8 @@ from reid_ray.model.model_files import resolve_model
 from reid_ray.model.plain_text import full_lengths, plain_text, plain_tokens
 from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 from reid_ray.model.tiny.tiny_siglip import words_of as siglip_tokenizer
-from reid_ray.retrieval.search import Query, SearchEngine
+from reid_ray.retrieval.query import text_query
+from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import SearchedGallery
 
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"
@@ -144,7 +145,7 @@ def test_an_encoder_measures_its_texts_and_reads_on_behind_a_mark(tmp_path):
     assert counted.facts() == {"truncated": 1, "of": 4, "longest": int(tokens_N[0])}
     assert "1 of 4 texts" in counted.sentence()
     gallery = SearchedGallery(make_gallery(tmp_path / "gallery", vector_ND[:1], [{"item_id": "a"}]))
-    answers = SearchEngine(encoder, gallery).answer([Query(k=1, text=text) for text in texts])
+    answers = SearchEngine(encoder, gallery).answer([text_query(text, k=1) for text in texts])
     assert [answer.truncated for answer in answers] == [True, False, False, False]
 
 

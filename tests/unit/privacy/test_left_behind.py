@@ -18,14 +18,13 @@ from multiprocessing.managers import BaseManager
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from answered_works import captioned
 from PIL import Image
-from small_galleries import NamedThumbnails
+from small_services import Reading, red_jpeg, sent, small_desk, small_gallery
 
 from reid_ray.caption import actors
 from reid_ray.caption.actors import CaptionActor, PassPlace, RewriteActor
@@ -49,12 +48,12 @@ from reid_ray.data.lint.config import LintJob
 from reid_ray.data.lint.job import run_lint
 from reid_ray.data.sources import iter_images
 from reid_ray.records import IDENTITY_COLUMNS
-from reid_ray.retrieval.search import Query
+from reid_ray.retrieval.query import text_query
 from reid_ray.scratch import scratch_folder
 from reid_ray.serve import job as serve_run
-from reid_ray.serve.app import make_api
+from reid_ray.serve.api.application import make_api
 from reid_ray.serve.config import ServeConfig, ServeJob
-from reid_ray.serve.micro_batches import MicroBatcher
+from reid_ray.serve.desk.search_desk import QueryFailedError
 from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.run import _run_folder
@@ -206,13 +205,13 @@ def test_a_captioner_keeps_nothing_of_a_file_but_its_caption():
 # --- the service
 
 
-class Broken:
-    """A searcher that quotes the query when it fails."""
+class Broken(Reading):
+    """An encoder that quotes the query when it fails."""
 
-    async def search(self, query):
-        raise ValueError(f"cannot encode {query.text}")
+    def encode_and_measure(self, texts):
+        raise ValueError(f"cannot encode {texts}")
 
-    async def describe(self):
+    def encode_images(self, pictures):
         raise ValueError(CAPTION)
 
 
@@ -231,38 +230,28 @@ def logged() -> Iterator[io.StringIO]:
 @pytest.mark.parametrize(
     ("path", "options", "status"),
     [
-        ("/search/text", {"json": {"text": CAPTION}}, 500),
-        ("/search/text", {"json": {"text": CAPTION, "k": CAPTION}}, 422),
-        ("/search/text", {"content": CAPTION}, 422),
-        ("/search/image", {"files": {"image": CAPTION.encode()}}, 500),
-        ("/search/image/base64", {"json": {"image_base64": CAPTION}}, 422),
+        ("/v1/search", {"json": {"text": CAPTION}}, 500),
+        ("/v1/search", {"json": {"text": CAPTION, "k": CAPTION}}, 422),
+        ("/v1/search", {"json": {"clues": [{"item": CAPTION}]}}, 422),
+        ("/v1/search", {"content": CAPTION}, 422),
+        ("/v1/search/upload", {"files": {"image": CAPTION.encode()}}, 422),
+        ("/v1/search/upload", {"files": {"image": red_jpeg(1)}}, 500),
+        ("/v1/search", {"json": {"clues": [{"image": CAPTION}]}}, 422),
     ],
 )
-def test_a_query_that_fails_is_in_no_log_and_in_no_answer(capfd, logged, path, options, status):
-    api = make_api(Broken(), NamedThumbnails({}), ServeConfig(), token_digest=None)
-
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app=api, client=("127.0.0.1", 5), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-            return await http.post(path, **options)
-
-    reply = asyncio.run(ask())
+def test_a_query_that_fails_is_in_no_log_and_in_no_answer(tmp_path, capfd, logged, path, options, status):
+    api = make_api(small_desk(small_gallery(tmp_path / "gallery"), encoder=Broken()), token_digest=None)
+    reply = sent(api, "POST", path, **options)
     assert reply.status_code == status
     assert MARK not in reply.text
     assert MARK not in logged.getvalue() + "".join(capfd.readouterr())
-    assert ("a query failed: ValueError in " in logged.getvalue()) == (status == 500)
+    assert ("a question failed: ValueError in " in logged.getvalue()) == (status == 500)
 
 
-def test_what_a_replica_raises_to_ray_serve_says_where_and_not_what():
-    from reid_ray.serve.deployments import QueryFailedError, Searcher
-
-    def fail(queries: list[Query]) -> list[object]:
-        raise ValueError(f"cannot encode {queries[0].text}")
-
-    replica = object.__new__(Searcher)
-    replica._batcher = MicroBatcher(fail, max_batch_size=2)
+def test_what_a_desk_raises_says_where_and_not_what(tmp_path):
+    desk = small_desk(small_gallery(tmp_path / "gallery"), encoder=Broken())
     with pytest.raises(QueryFailedError, match=r"^ValueError in test_left_behind.py, line \d+$") as raised:
-        asyncio.run(replica.search(Query(k=1, text=CAPTION)))
+        asyncio.run(desk.search(text_query(CAPTION, k=1)))
     assert raised.value.__cause__ is None  # or its message would be printed, too
     assert raised.value.__suppress_context__
 
@@ -278,13 +267,13 @@ def test_processes_that_the_service_starts_do_not_inherit_its_token(monkeypatch,
     @contextlib.contextmanager
     def start_service(config):
         seen["service"] = config.serve.token()
-        yield serve_run.Service("http://localhost:1", owns_serve=False)
+        yield serve_run.Service("http://localhost:1", contextlib.ExitStack())
 
     monkeypatch.setenv("TOKEN_OF_THE_TEST", "canary-canary-canary")
-    monkeypatch.setattr(serve_run, "ray_session", ray_session)
+    monkeypatch.setattr("reid_ray.runtime.ray_session", ray_session)
     monkeypatch.setattr(serve_run, "start_service", start_service)
     monkeypatch.setattr(serve_run, "run_until_stopped", lambda service: None)
-    serve_run.run_serve(ServeJob(index="x", serve=ServeConfig(token_env="TOKEN_OF_THE_TEST")))
+    serve_run.run_serve(ServeJob(index="x", runs_on="ray", serve=ServeConfig(token_env="TOKEN_OF_THE_TEST")))
     assert MARK not in repr(seen["children"])
     assert seen["service"] == "canary-canary-canary"
     assert MARK not in "".join(capfd.readouterr())

@@ -12,6 +12,7 @@ from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.shards.sharded_view import ShardedView
 from reid_ray.gallery.shards.share import Share
+from reid_ray.retrieval.query import Query
 from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, refuse_unfit
 
 DIM = 8
@@ -40,20 +41,23 @@ def gallery(tmp_path):
     return tmp_path / "gallery"
 
 
-def shown(hits):
-    return [(hit.rank, hit.image_id, hit.person_id, hit.camera_id, hit.dataset) for hit in hits]
+def asked(searched, query_QD, k, **options):
+    return [page.hits for page in searched.pages(query_QD, Query((), k, **options))]
 
 
 def test_a_gallery_answers_with_the_best_items_by_generation_and_id(gallery):
     searched = SearchedGallery(gallery)
     for k, cameras in ((1, None), (10, None), (10, (1, 2)), (50, (3,)), (5, (77,)), (5, ())):
-        for query, hits in zip(VECTORS[:6], searched.search(VECTORS[:6], k, camera_ids=cameras), strict=True):
+        where = {} if cameras is None else {"camera_id": list(cameras)}
+        for query, hits in zip(VECTORS[:6], asked(searched, VECTORS[:6], k, where=where), strict=True):
             passing = [n for n in range(COUNT) if cameras is None or n % 4 in cameras]
             best = sorted(passing, key=lambda n, query=query: (-np.float32(np.dot(VECTORS[n].astype(np.float64), query)), n))[:k]
-            assert shown(hits) == [(at + 1, f"a/{n}.jpg", n // 3, n % 4, None) for at, n in enumerate(best)]
+            shown = [(hit.item_id, hit.item["person_id"], hit.item["camera_id"]) for hit in hits]
+            assert shown == [(f"a/{n}.jpg", n // 3, n % 4) for n in best]
             np.testing.assert_allclose([hit.score for hit in hits], [VECTORS[n] @ query for n in best], atol=1e-6)
-            assert {(hit.generation, hit.item_id == hit.image_id) for hit in hits} <= {(GalleryView(gallery).generation, True)}
-    assert {"items": COUNT, "cameras": [0, 1, 2, 3], "dim": DIM, "encoder_fingerprint": "e"}.items() <= searched.describe().items()
+            assert {hit.generation for hit in hits} <= {GalleryView(gallery).generation}
+    assert {"items": COUNT, "dim": DIM, "encoder_fingerprint": "e"}.items() <= searched.describe().items()
+    assert searched.facets(["camera_id"], None) == {"camera_id": {n: len(range(n, COUNT, 4)) for n in range(4)}}
 
 
 def test_shares_of_a_gallery_answer_a_service_as_the_whole_of_it_and_one_that_is_lost_is_named(tmp_path):
@@ -63,31 +67,66 @@ def test_shares_of_a_gallery_answer_a_service_as_the_whole_of_it_and_one_that_is
             writer.add(rows(first, first + 5), encoder="e")
     shards = [Losable(tmp_path, Share(number, 3)) for number in range(3)]
     whole, divided = SearchedGallery(tmp_path), SearchedGallery(tmp_path, ShardedView(shards, lost="say"))
-    for k, cameras in ((1, None), (10, (1, 2)), (50, None), (5, (77,))):
-        assert divided.search(VECTORS[:6], k, camera_ids=cameras) == whole.search(VECTORS[:6], k, camera_ids=cameras)
+    for query in (
+        Query((), 1),
+        Query((), 10, where={"camera_id": [1, 2]}),
+        Query((), 50),
+        Query((), 30, rerank=40),
+        Query((), 4, one_per="person_id"),
+    ):
+        assert divided.pages(VECTORS[:6], query) == whole.pages(VECTORS[:6], query)
         assert divided.missing == whole.missing == ()
     assert (divided.describe(), len(divided)) == (whole.describe(), len(whole))
-    assert [divided.named(name) for name in ("a/3.jpg", "nobody")] == [b"jpeg 3", None]
+    assert [divided.thumbnail(name) for name in ("a/3.jpg", "nobody")] == [b"jpeg 3", None]
+    assert divided.item("a/3.jpg") == whole.item("a/3.jpg")
+    for searched in (divided, whole):
+        assert listed(searched, 4, where=None) == [f"a/{n}.jpg" for n in reversed(range(COUNT))]
+        assert listed(searched, 3, where={"camera_id": 2}) == [f"a/{n}.jpg" for n in reversed(range(COUNT)) if n % 4 == 2]
+    for ids in (["a/0.jpg", "nobody", "a/7.jpg"], ["nobody"]):
+        for one, other in zip(divided.vectors_there(ids), whole.vectors_there(ids), strict=True):
+            np.testing.assert_array_equal(one, other)
     shards[2].lost = True
-    found = divided.search(VECTORS[:1], COUNT)[0]
+    found = asked(divided, VECTORS[:1], COUNT)[0]
     assert (0 < len(found) < COUNT, divided.missing) == (True, (2,))
+
+
+def listed(searched, k, *, where):
+    """Ids of the whole gallery, newest first, asked page by page."""
+    found, after = [], None
+    while True:
+        items, known = searched.newest(k, where=where, after=after)
+        assert known == (after is not None)
+        if not items:
+            return found
+        found += [item.item_id for item in items]
+        after = found[-1]
+
+
+def test_pages_of_the_newest_go_on_after_an_item_that_is_gone_and_leave_out_nothing(gallery):
+    searched = SearchedGallery(gallery)
+    first = [item.item_id for item in searched.newest(5, where=None, after=None)[0]]
+    with GalleryWriter(gallery) as writer:
+        writer.delete([first[-1]])
+        writer.add(rows(0, 1).set_column(0, "item_id", [["newer"]]), encoder="e")
+        searched._view.refresh()
+        then, known = searched.newest(COUNT, where=None, after=first[-1])
+        assert (len(then), known, {"newer", *first} & {item.item_id for item in then}) == (COUNT - 5, True, set())
 
 
 def test_a_service_over_a_gallery_sees_what_is_written_and_loses_what_is_erased(gallery, monkeypatch):
     monkeypatch.setattr("reid_ray.retrieval.searched_folder._LOOK_EVERY_S", 0.0)
     searched = SearchedGallery(gallery)
-    first = searched.search(VECTORS[:1], 1)[0][0]
-    assert (first.image_id, first.thumbnail) == ("a/0.jpg", "a%2F0.jpg")
-    assert searched.named("a/0.jpg") == b"jpeg 0"
+    assert asked(searched, VECTORS[:1], 1)[0][0].item_id == "a/0.jpg"
+    assert searched.thumbnail("a/0.jpg") == b"jpeg 0"
     with GalleryWriter(gallery) as writer:
         writer.erase(["a/0.jpg"])
         moved = rows(1, 2).set_column(0, "item_id", [["new"]])
         writer.add(moved, encoder="e")
-        assert "a/0.jpg" not in {hit.image_id for hit in searched.search(VECTORS[:1], COUNT)[0]}
-        assert searched.named("a/0.jpg") is None
-        assert searched.named("new") == b"jpeg 1"
+        assert "a/0.jpg" not in {hit.item_id for hit in asked(searched, VECTORS[:1], COUNT)[0]}
+        assert searched.thumbnail("a/0.jpg") is None
+        assert searched.thumbnail("new") == b"jpeg 1"
         writer.carry_out_erasures()
-        assert len(searched.search(VECTORS[:1], COUNT + 5)[0]) == len(searched) == COUNT
+        assert len(asked(searched, VECTORS[:1], COUNT + 5)[0]) == len(searched) == COUNT
 
 
 def test_what_does_not_fit_is_refused_before_a_replica_starts(gallery):

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from reid_ray.serve.micro_batches import MicroBatcher
+from reid_ray.serve.desk.micro_batches import MicroBatcher
 
 
 class Square:
@@ -37,9 +37,9 @@ def run(scenario, **options):
 
 def test_what_arrives_while_a_batch_is_at_work_forms_the_next_ones_up_to_the_limit():
     async def scenario(batcher, square):
-        first = asyncio.create_task(batcher.submit(0))
+        first = batcher.submit(0)
         await asyncio.sleep(0.1)
-        later = [asyncio.create_task(batcher.submit(number)) for number in range(1, 11)]
+        later = [batcher.submit(number) for number in range(1, 11)]
         await asyncio.sleep(0.1)
         square.go.set()
         return await settled([first, *later])
@@ -52,7 +52,7 @@ def test_what_arrives_while_a_batch_is_at_work_forms_the_next_ones_up_to_the_lim
 def test_a_question_that_raises_fails_alone_and_the_rest_of_its_batch_is_answered():
     async def scenario(batcher, square):
         square.go.set()
-        tasks = [asyncio.create_task(batcher.submit(number)) for number in (3, -1, 5)]
+        tasks = [batcher.submit(number) for number in (3, -1, 5)]
         answers = await settled(tasks)
         return [*answers, await batcher.submit(6)]
 
@@ -73,9 +73,9 @@ def test_a_batch_that_gets_another_number_of_answers_gives_nobody_anothers(given
 
 def test_who_has_gone_is_not_answered_and_does_not_stop_the_others():
     async def scenario(batcher, square):
-        first = asyncio.create_task(batcher.submit(0))
+        first = batcher.submit(0)
         await asyncio.sleep(0.1)
-        gone, stays = asyncio.create_task(batcher.submit(1)), asyncio.create_task(batcher.submit(2))
+        gone, stays = batcher.submit(1), batcher.submit(2)
         await asyncio.sleep(0.1)
         gone.cancel()
         await asyncio.sleep(0)

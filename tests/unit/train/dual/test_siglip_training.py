@@ -12,7 +12,8 @@ from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import tokenise
 from reid_ray.model.pretrained import load_encoder, open_pretrained
 from reid_ray.model.tiny.tiny_siglip import CONTEXT, WIDTH, build_tiny_siglip
-from reid_ray.retrieval.search import Query, SearchEngine
+from reid_ray.retrieval.query import text_query
+from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.train.dual.towers import LossHeads, TwoTowers
 from reid_ray.train.losses.config import ObjectiveConfig
@@ -78,5 +79,5 @@ def test_siglip_learns_masked_with_sigmoid_and_irr_and_what_was_saved_is_searche
 
     vectors = trained.encode_images(pictures())
     gallery = make_gallery(tmp_path / "gallery", vectors, [{"item_id": f"{n}"} for n in own], encoder=trained.fingerprint)
-    answers = SearchEngine(trained, SearchedGallery(gallery)).answer([Query(k=1, text=text) for text in TEXTS])
-    assert [answer.hits[0].image_id for answer in answers] == [f"{n}" for n in after.argmax(axis=0)]
+    answers = SearchEngine(trained, SearchedGallery(gallery)).answer([text_query(text, k=1) for text in TEXTS])
+    assert [answer.hits[0].item_id for answer in answers] == [f"{n}" for n in after.argmax(axis=0)]

@@ -1,6 +1,6 @@
 """Application builder for `serve run` and `serve deploy`, Ray Serve's own command line.
 
-serve run reid_ray.serve.build:build index=runs/index          # on this machine
+serve run reid_ray.serve.on_ray.build:build index=runs/index          # on this machine
 serve deploy --address http://HEAD:8265 cluster/serve.yaml     # on a cluster; its args are the fields of ServeJob
 
 `serve build` takes applications, not builders: it has no way to give one arguments.
@@ -14,7 +14,7 @@ from typing import Any
 
 from reid_ray.config.base import load_config
 from reid_ray.serve.config import ServeJob
-from reid_ray.serve.deployments import application
+from reid_ray.serve.on_ray.deployment import application
 
 
 def build(args: Mapping[str, Any]) -> Any:
@@ -28,4 +28,5 @@ def build(args: Mapping[str, Any]) -> Any:
         DataError: index and encoder do not belong together.
     """
     # An override takes JSON, so a nested value keeps its shape; a date that YAML saw in a text is that text again.
-    return application(load_config(ServeJob, None, [f"{key}={json.dumps(value, default=str)}" for key, value in args.items()]))
+    given = {"runs_on": "ray", **args}
+    return application(load_config(ServeJob, None, [f"{key}={json.dumps(value, default=str)}" for key, value in given.items()]))

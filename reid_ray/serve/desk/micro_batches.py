@@ -31,13 +31,17 @@ class MicroBatcher(Generic[Request, Response]):
         self._waiting: deque[tuple[Request, asyncio.Future[Response]]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    async def submit(self, request: Request) -> Response:
-        """The answer to one request; raises what `answer` raises for it."""
+    def __len__(self) -> int:
+        """Requests that wait for a batch."""
+        return len(self._waiting)
+
+    def submit(self, request: Request) -> asyncio.Future[Response]:
+        """The answer to one request, which waits from now on; raises what `answer` raises for it. Whoever goes cancels it."""
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        return await future
+        return future
 
     async def _work(self) -> None:
         while self._waiting:

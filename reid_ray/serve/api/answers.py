@@ -1,0 +1,95 @@
+"""Answers of the desk as JSON. Written without a second validation: schema.py says their shape, and tests compare."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Response
+
+from reid_ray.gallery.nearest.browsing import Listed
+from reid_ray.retrieval.query import Answer
+
+
+class JSONAnswer(Response):
+    """A JSON body of what a gallery holds: times in ISO 8601, numbers that are none as null."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        try:
+            return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode(
+                "utf-8", "replace"
+            )
+        except ValueError:  # a column of numbers holds NaN or infinity, which JSON has no word for
+            return json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"), default=_plain).encode("utf-8", "replace")
+
+
+def thumbnail_path(item_id: str) -> str:
+    """Where an item's small picture is asked for, relative to the service; an id may hold anything, so it is no part of the path."""
+    return f"v1/thumbnails?id={quote(item_id, safe='', errors='replace')}"
+
+
+def search_answer(answer: Answer, k: int, *, total_ms: float) -> dict[str, Any]:
+    """schema.SearchOut of an answer."""
+    return {
+        "hits": [
+            {
+                "rank": rank,
+                "score": hit.score,
+                "generation": hit.generation,
+                "item_id": hit.item_id,
+                "item": hit.item,
+                "thumbnail": thumbnail_path(hit.item_id),
+            }
+            for rank, hit in enumerate(answer.hits, 1)
+        ],
+        "k": k,
+        "cursor": answer.cursor,
+        "generation": answer.generation,
+        "gallery": answer.gallery,
+        "truncated": answer.truncated,
+        "missing_shares": list(answer.missing),
+        "batch": answer.batch,
+        "latency_ms": {"total": round(total_ms, 2), "encode": round(answer.encode_ms, 2), "search": round(answer.search_ms, 2)},
+    }
+
+
+def item_answer(listed: Listed) -> dict[str, Any]:
+    """schema.ItemOut of an item."""
+    return {
+        "item_id": listed.item_id,
+        "generation": listed.generation,
+        "item": listed.item,
+        "thumbnail": thumbnail_path(listed.item_id),
+    }
+
+
+def facet_answer(counts: Mapping[Any, int], limit: int) -> dict[str, Any]:
+    """schema.FacetOut of the counts of a column."""
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], str(each[0])))
+    values = [{"value": value, "count": count} for value, count in ordered[:limit]]
+    return {"values": values, "others": sum(count for _, count in ordered[limit:])}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        return None
+    return str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,67 @@
+"""Routes that read the gallery without a question: browsing, counts, items, pictures, what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Response
+
+from reid_ray.serve.api.answers import JSONAnswer, facet_answer, item_answer
+from reid_ray.serve.api.problems import problems
+from reid_ray.serve.api.query_parsing import checked_k
+from reid_ray.serve.api.schema import BrowseIn, BrowseOut, FacetsIn, FacetsOut, InfoOut, ItemOut
+from reid_ray.serve.desk.search_desk import Desk
+from reid_ray.versions import numbered
+
+_ID = Annotated[str, Query(alias="id", max_length=4096, description="an item's id, as a hit has it")]
+_PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "the small picture"}}
+
+
+def gallery_routes(desk: Desk) -> APIRouter:
+    """The routes that read."""
+    router = APIRouter(prefix="/v1", tags=["gallery"])
+
+    @router.get("/info", responses={200: {"model": InfoOut}, **problems()}, response_class=JSONAnswer)
+    async def info() -> JSONAnswer:
+        """What the service searches, and its limits."""
+        facts = await desk.describe()
+        columns = [{"name": name, "type": words} for name, words in facts.pop("columns").items()]
+        limits = desk.limits.model_dump(include={"default_k", "max_k", "max_text_chars", "max_upload_bytes", "max_pixels"})
+        return JSONAnswer({**numbered("service"), **facts, "columns": columns, "limits": limits})
+
+    @router.post("/browse", responses={200: {"model": BrowseOut}, **problems()}, response_class=JSONAnswer)
+    async def browse(page: BrowseIn) -> JSONAnswer:
+        """The gallery page by page, what was added last first."""
+        k = checked_k(page.k, desk.limits)
+        items, known = await desk.newest(k + 1, where=page.where, after=page.cursor)
+        if page.cursor is not None and not known:
+            raise HTTPException(409, "cursor: the item that the page before ended with is gone; begin with the first page")
+        facts = await desk.describe()
+        cursor = items[k - 1].item_id if len(items) > k else None
+        listed = [item_answer(each) for each in items[:k]]
+        return JSONAnswer({"items": listed, "cursor": cursor, "generation": facts["generation"], "gallery": facts["items"]})
+
+    @router.post("/facets", responses={200: {"model": FacetsOut}, **problems()}, response_class=JSONAnswer)
+    async def facets(asked: FacetsIn) -> JSONAnswer:
+        """How many items that pass have each value of some columns."""
+        counts = await desk.facets(asked.columns, asked.where)
+        columns = {name: facet_answer(values, asked.limit) for name, values in counts.items()}
+        return JSONAnswer({"generation": desk.engine.gallery.generation, "columns": columns})
+
+    @router.get("/items", responses={200: {"model": ItemOut}, **problems(404)}, response_class=JSONAnswer)
+    async def item(item_id: _ID) -> JSONAnswer:
+        """What is known of an item."""
+        found = await desk.item(item_id)
+        if found is None:
+            raise HTTPException(404, "id: the gallery holds no such item (any more)")
+        return JSONAnswer(item_answer(found))
+
+    @router.get("/thumbnails", responses={**_PICTURE, **problems(404)}, response_class=Response)
+    async def thumbnail(item_id: _ID) -> Response:
+        """The small picture of an item."""
+        data = await desk.thumbnail(item_id)
+        if not data:
+            raise HTTPException(404, "id: the gallery holds no such item (any more), or no picture of it")
+        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
+
+    return router

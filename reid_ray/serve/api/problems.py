@@ -1,0 +1,96 @@
+"""What is answered when there is no answer: status codes, sentences, and how schemas' errors become one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from reid_ray.serve.api.schema import ProblemOut
+from reid_ray.serve.desk.search_desk import IncompleteError, LateError, OverloadedError, QueryFailedError, RefusedError, StartingError
+
+
+class BadRequestError(Exception):
+    """A question that cannot be answered as asked; the message says why, in a sentence. `status` is the HTTP status."""
+
+    def __init__(self, message: str, *, status: int = 422) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+_MEANINGS = {
+    400: "the request is malformed",
+    401: "no valid token",
+    403: "not allowed for this caller",
+    404: "there is no such thing",
+    408: "the body did not arrive in time",
+    409: "the gallery is not as the request expects",
+    413: "the body is too large",
+    422: "the request cannot be answered as asked",
+    429: "this caller asks too often",
+    500: "the request failed inside the service",
+    503: "the service starts, has too many requests waiting, or a share of the gallery is lost",
+    504: "no answer in time",
+}
+EVERYWHERE = (400, 401, 403, 408, 413, 422, 429, 500, 503, 504)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` of a route: what any may answer with, and the statuses given."""
+    return {status: {"model": ProblemOut, "description": _MEANINGS[status]} for status in sorted({*EVERYWHERE, *statuses})}
+
+
+_OF_THE_DESK: dict[type[Exception], tuple[int, str, dict[str, str]]] = {
+    StartingError: (503, "the service is starting; try again in a moment", {"Retry-After": "1"}),
+    OverloadedError: (503, "too many queries are waiting; try again later", {"Retry-After": "1"}),
+    IncompleteError: (503, "a share of the gallery is lost for now; try again later", {"Retry-After": "5"}),
+    LateError: (504, "no answer in time; try again later", {}),
+    QueryFailedError: (500, "the query failed inside the service; its log says where", {}),
+}
+
+
+def add_handlers(api: FastAPI) -> None:
+    """Have every error of the application answered as {"detail": sentence}."""
+    for kind in _OF_THE_DESK:
+        api.add_exception_handler(kind, _of_the_desk)
+    api.add_exception_handler(RefusedError, _refused)
+    api.add_exception_handler(BadRequestError, _refused)
+    api.add_exception_handler(RequestValidationError, _invalid)
+    api.add_exception_handler(HTTPException, _http)
+
+
+def sentence_of(error: Exception) -> str:
+    """What is said of an error of the desk."""
+    return _OF_THE_DESK[type(error)][1] if type(error) in _OF_THE_DESK else str(error)
+
+
+async def _of_the_desk(_: Request, error: Exception) -> JSONResponse:
+    status, detail, headers = _OF_THE_DESK[type(error)]
+    return JSONResponse({"detail": detail}, status, headers)
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, error.status if isinstance(error, BadRequestError) else 422)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return JSONResponse({"detail": sentence(error.errors())}, 422)
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"detail": str(error.detail)}, error.status_code, error.headers)
+
+
+def sentence(errors: Sequence[Any]) -> str:
+    """Pydantic's errors as one line that names each field and never repeats the input, which may be a megabyte."""
+    parts = []
+    for error in errors[:5]:
+        field = ".".join(str(part) for part in error["loc"] if part != "body")[:100] or "the request body"
+        parts.append(f"{field}: {error['msg'][:200]}")
+    return "; ".join(parts) + (f"; and {len(errors) - 5} more" if len(errors) > 5 else "")

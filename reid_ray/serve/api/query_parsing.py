@@ -1,0 +1,92 @@
+"""From what was asked over HTTP to a query of the desk: configured limits, base64, pictures decoded beside the searches."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+
+from reid_ray.retrieval.query import Clue, Query
+from reid_ray.serve.api.problems import BadRequestError
+from reid_ray.serve.api.schema import ClueIn, Question
+from reid_ray.serve.config import ServeConfig
+from reid_ray.serve.desk.search_desk import Desk
+
+
+async def query_of(question: Question, desk: Desk, pictures: Sequence[Clue] = ()) -> Query:
+    """The query of a question, with further clues that came as uploads.
+
+    Raises:
+        BadRequestError: a limit is passed, or nothing is asked for.
+        RefusedError: a picture cannot be decoded.
+    """
+    limits = desk.limits
+    clues = [ClueIn(text=question.text)] if question.text is not None else question.clues
+    if not clues and not pictures:
+        raise BadRequestError("clues: nothing is asked for; give a text, a picture or an item")
+    return Query(
+        clues=(*[await _clue_of(clue, desk) for clue in clues], *pictures),
+        k=checked_k(question.k, limits),
+        where=question.where,
+        without=tuple(question.without),
+        threshold=question.threshold,
+        one_per=question.one_per,
+        cursor=question.cursor,
+        rerank=None if question.rerank is None else checked_k(question.rerank, limits, name="rerank"),
+        exact=question.exact,
+    )
+
+
+async def picture_clue(data: bytes, desk: Desk, *, weight: float = 1.0) -> Clue:
+    """A clue of an encoded picture.
+
+    Raises:
+        BadRequestError: it is empty or too large.
+        RefusedError: it cannot be decoded.
+    """
+    if not data:
+        raise BadRequestError("image: the upload has 0 bytes; send an image file")
+    if len(data) > desk.limits.max_upload_bytes:
+        raise BadRequestError(f"image: {len(data)} bytes; the largest allowed is {desk.limits.max_upload_bytes}", status=413)
+    return Clue(picture=await desk.picture(data), weight=weight)
+
+
+def checked_k(k: int | None, limits: ServeConfig, *, name: str = "k") -> int:
+    """The number of hits to look for.
+
+    Raises:
+        BadRequestError: more than the service gives.
+    """
+    if k is not None and k > limits.max_k:
+        raise BadRequestError(f"{name}: {k} hits are asked for; the most allowed is {limits.max_k}")
+    return limits.default_k if k is None else k
+
+
+async def _clue_of(clue: ClueIn, desk: Desk) -> Clue:
+    if clue.text is not None:
+        return Clue(text=_checked_text(clue.text, desk.limits), weight=clue.weight)
+    if clue.image is not None:
+        return await picture_clue(_decoded_base64(clue.image), desk, weight=clue.weight)
+    return Clue(item_id=clue.item, weight=clue.weight)
+
+
+def _checked_text(text: str, limits: ServeConfig) -> str:
+    text = text.strip()
+    if not text:
+        raise BadRequestError("text: the query is empty; describe the person to look for")
+    if len(text) > limits.max_text_chars:
+        raise BadRequestError(f"text: the query has {len(text)} characters; the longest allowed is {limits.max_text_chars}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can smuggle one in, and it would fail the whole batch in the tokenizer
+        raise BadRequestError("text: holds half of a surrogate pair, so it is not valid Unicode") from None
+    return text
+
+
+def _decoded_base64(text: str) -> bytes:
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequestError(f"image: is not base64 ({error})") from None

@@ -1,0 +1,241 @@
+"""The desk of a service process: it holds the engine, batches searches, decodes pictures beside them, and reads the gallery.
+
+Knows what can be asked and how long a question may take; not HTTP, Ray or who asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from reid_ray.data.images import BadImageError
+from reid_ray.errors import ReidRayError, ResourceError
+from reid_ray.gallery.deadlines import ErasureTimer
+from reid_ray.gallery.nearest.browsing import Listed
+from reid_ray.redaction import error_location
+from reid_ray.retrieval.encoder_identity import encoder_identity
+from reid_ray.retrieval.query import Answer, Clue, Query, text_query
+from reid_ray.retrieval.query_pictures import QueryPictures, TooManyPicturesError
+from reid_ray.retrieval.search import SearchEngine
+from reid_ray.retrieval.searched_folder import encoder_of, keep_erasures, refuse_unfit
+from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
+from reid_ray.serve.desk.micro_batches import MicroBatcher
+from reid_ray.storage.object_store.object_client import is_store_address
+
+Result = TypeVar("Result")
+
+_LOG = logging.getLogger(__name__)
+_PROBED_EVERY_S = 1.0
+_READERS = 4  # threads that read the gallery for who does not search
+
+
+class StartingError(Exception):
+    """The service does not hold its model and gallery yet."""
+
+
+class OverloadedError(Exception):
+    """Too many queries are waiting, and this one is not taken."""
+
+
+class IncompleteError(Exception):
+    """A part of the gallery cannot be searched for now."""
+
+
+class LateError(Exception):
+    """There was no answer within the time that a question may take."""
+
+
+class QueryFailedError(Exception):
+    """A query that could not be answered; says where, never what was asked."""
+
+
+class RefusedError(Exception):
+    """A question that cannot be answered as asked; the message says why, in a sentence."""
+
+
+class Desk:
+    """What one process of the service does.
+
+    Args:
+        load: gives the engine; called once, by `load`.
+        limits: of questions.
+        batching: of searches.
+        gallery: its folder or address, whose erasures are carried out by their deadlines while the desk is open; None: they are not.
+    """
+
+    def __init__(
+        self, load: Callable[[], SearchEngine], limits: ServeConfig, batching: SearcherConfig, *, gallery: str | None = None
+    ) -> None:
+        self.limits = limits
+        self._load, self._folder = load, gallery
+        self._engine: SearchEngine | None = None
+        self._erasures: ErasureTimer | None = None
+        self._batcher = MicroBatcher(self._answer, max_batch_size=batching.max_batch_size)
+        self._queue = batching.max_queued_requests
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gallery")
+        self._pictures = QueryPictures(max_pixels=limits.max_pixels)
+        self._probed = (-_PROBED_EVERY_S, False)
+        self._probing: asyncio.Lock | None = None
+
+    @property
+    def engine(self) -> SearchEngine:
+        """The engine, once it is loaded.
+
+        Raises:
+            StartingError: it is not.
+        """
+        if self._engine is None:
+            raise StartingError
+        return self._engine
+
+    def load(self) -> None:
+        """Load model and gallery; from then on questions are answered.
+
+        Raises:
+            DataError: a folder is missing, or gallery and encoder do not belong together.
+        """
+        engine = self._load()
+        if self._folder is not None:
+            self._erasures = keep_erasures(self._folder)
+        self._engine = engine
+
+    def close(self) -> None:
+        """End threads and timers."""
+        if self._erasures is not None:
+            self._erasures.close()
+        self._pictures.close()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    async def search(self, query: Query) -> Answer:
+        """Answer one query, together with those that arrived while the last batch was answered.
+
+        Raises:
+            StartingError, OverloadedError, IncompleteError, LateError, RefusedError, QueryFailedError: why there is no answer.
+        """
+        assert self.engine is not None
+        if len(self._batcher) >= self._queue:
+            raise OverloadedError
+        answer = await self._in_time(self._batcher.submit(query))
+        if answer.refused is not None:
+            raise RefusedError(answer.refused)
+        return answer
+
+    async def picture(self, data: bytes) -> Image.Image:
+        """A picture of a question, decoded beside the searches.
+
+        Raises:
+            RefusedError: it is no picture that can be decoded.
+        """
+        try:
+            found: Image.Image = await self._in_time(asyncio.wrap_future(self._pictures.decode(data)))
+        except BadImageError as error:
+            raise RefusedError(f"image: {error}") from None
+        except TooManyPicturesError:
+            raise OverloadedError from None
+        return found
+
+    async def describe(self) -> dict[str, Any]:
+        """As SearchEngine.describe."""
+        return await self._read(self.engine.describe)
+
+    async def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None) -> dict[str, dict[Any, int]]:
+        """As SearchedGallery.facets."""
+        return await self._read(self.engine.gallery.facets, columns, where)
+
+    async def newest(self, k: int, *, where: Mapping[str, Any] | None, after: str | None) -> tuple[list[Listed], bool]:
+        """As SearchedGallery.newest."""
+        return await self._read(partial(self.engine.gallery.newest, k, where=where, after=after))
+
+    async def item(self, item_id: str) -> Listed | None:
+        """As SearchedGallery.item."""
+        return await self._read(self.engine.gallery.item, item_id)
+
+    async def thumbnail(self, item_id: str) -> bytes | None:
+        """As SearchedGallery.thumbnail."""
+        return await self._read(self.engine.gallery.thumbnail, item_id)
+
+    async def is_ready(self) -> bool:
+        """Whether a real search succeeds: encoded and looked for; tried at most once a second, by one that asks."""
+        if self._engine is None:
+            return False
+        self._probing = self._probing or asyncio.Lock()
+        async with self._probing:
+            if time.monotonic() - self._probed[0] >= _PROBED_EVERY_S:
+                self._probed = (time.monotonic(), await self._probe())
+        return self._probed[1]
+
+    async def _probe(self) -> bool:
+        engine = self.engine
+        picture = Image.new("RGB", (16, 32))
+        query = text_query("a person", k=1) if engine.encoder.reads_texts else Query((Clue(picture=picture),), 1)
+        try:
+            await self.search(query)
+        except OverloadedError:
+            return True  # it is at work
+        except (IncompleteError, LateError, RefusedError, QueryFailedError) as error:
+            _LOG.warning("the service is not ready: %s", error_location(error))
+            return False
+        return True
+
+    def _answer(self, queries: list[Query]) -> list[Answer]:
+        return self.engine.answer(queries)
+
+    async def _read(self, call: Callable[..., Result], *words: Any) -> Result:
+        return await self._in_time(asyncio.get_running_loop().run_in_executor(self._readers, partial(call, *words)))
+
+    async def _in_time(self, answer: Any) -> Any:
+        try:
+            return await asyncio.wait_for(answer, self.limits.timeout_s)
+        except TimeoutError:
+            raise LateError from None
+        except ResourceError:
+            raise IncompleteError from None
+        except ReidRayError as error:
+            raise RefusedError(str(error)) from None
+        except (BadImageError, TooManyPicturesError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever stands behind may fail in any way, and quote the query when it does
+            _LOG.error("a question failed: %s", error_location(error))
+            raise QueryFailedError(error_location(error)) from None
+
+
+def refuse_what_cannot_work(config: ServeJob) -> ServeJob:
+    """Refuse a service whose parts do not belong together, before anything is loaded; returns it with absolute paths.
+
+    Raises:
+        DataError: gallery or encoder are missing, or do not belong together, or an editor made pictures of the gallery.
+    """
+    encoder = encoder_of(config.index, config.encoder)
+    dim, fingerprint = encoder_identity(encoder)
+    refuse_unfit(config.index, dim=dim, fingerprint=fingerprint, include_synthetic=config.include_synthetic)
+    return config.model_copy(update={"index": _absolute(config.index), "encoder": _absolute(encoder)})
+
+
+def open_desk(config: ServeJob) -> Desk:
+    """The desk of a service, not loaded yet."""
+    searcher = config.searcher
+
+    def load() -> SearchEngine:
+        fit = refuse_what_cannot_work(config)
+        return SearchEngine.load(
+            fit.index,
+            fit.encoder,
+            threads=max(1, int(searcher.num_cpus)),
+            device="cuda:0" if searcher.num_gpus else "cpu",
+            batch_size=searcher.max_batch_size,
+            shares=config.shares,
+        )
+
+    return Desk(load, config.serve, searcher, gallery=config.index)
+
+
+def _absolute(path: str) -> str:
+    return path if is_store_address(path) else str(Path(path).expanduser().resolve())

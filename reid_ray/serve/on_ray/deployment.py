@@ -1,0 +1,59 @@
+"""Ray Serve deployment of the retrieval service: replicas that are the single process's application, each with encoder and gallery.
+
+Knows Ray Serve; the work is in desk/ and api/. Searches that arrive together at a replica are encoded and searched together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+
+from reid_ray.serve.api.application import make_api
+from reid_ray.serve.config import SearcherConfig, ServeJob
+from reid_ray.serve.desk.search_desk import open_desk, refuse_what_cannot_work
+from reid_ray.serve.guard import digest_of
+
+
+def application(config: ServeJob) -> serve.Application:
+    """The service, ready for serve.run; what cannot work is refused here, before a replica starts.
+
+    Raises:
+        ConfigError: the token is not set.
+        DataError: gallery or encoder are missing, or do not belong together, or an editor made pictures of the gallery.
+    """
+    token = config.serve.token()
+    config = refuse_what_cannot_work(config)
+    return _deployment(config.searcher).bind(config, digest_of(token) if token is not None else None)
+
+
+@serve.ingress()
+class Replica:
+    """A replica: the application of the single process."""
+
+    def __init__(self, config: ServeJob, token_digest: bytes | None) -> None:
+        self._desk, self._token_digest = open_desk(config), token_digest
+        self._desk.load()
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Ray Serve's hook: the application, made in the replica, where the desk is."""
+        return make_api(self._desk, token_digest=self._token_digest)
+
+
+def _deployment(config: SearcherConfig) -> serve.Deployment:
+    size: dict[str, Any] = {"num_replicas": config.replicas}
+    if config.max_replicas is not None:
+        size = {
+            "autoscaling_config": {
+                "min_replicas": config.replicas,
+                "max_replicas": config.max_replicas,
+                "target_ongoing_requests": config.target_ongoing_requests,
+            }
+        }
+    return serve.deployment(
+        Replica,
+        name="Replica",
+        max_ongoing_requests=config.max_ongoing_requests,
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        **size,
+    )

@@ -1,0 +1,107 @@
+"""The retrieval service on Ray Serve: what the cluster must give, its life cycle, and Serve's own words where it does not come up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from reid_ray.errors import ConfigError, ResourceError
+from reid_ray.runtime import Need, require_resources
+from reid_ray.serve.config import ServeConfig, ServeJob, is_loopback
+from reid_ray.serve.process.http_thread import bound_socket
+
+APPLICATION = "reid_ray_search"
+# Ray Serve's own default writes a line for every request to the driver's terminal; what people search for does not belong in a log.
+_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+
+
+@contextlib.contextmanager
+def ray_service(config: ServeJob, deadline: float) -> Iterator[int]:
+    """Serve on the Ray session that is running until the end of the block, which begins once the replicas run; gives the port.
+
+    Raises:
+        ConfigError: the token is not set, or the port is taken.
+        DataError: gallery or encoder are missing, or do not belong together.
+        ResourceError: the cluster cannot hold the replicas, Serve runs already with other options, or the service does not come up.
+    """
+    from ray import serve
+
+    from reid_ray.serve.on_ray.deployment import application
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    app = application(config)
+    require_resources(_needs(config), spare_cpus=0)
+    running = _running_http_options()
+    if running is None:
+        with bound_socket(config.serve.host, config.serve.port) as probe:
+            port = int(probe.getsockname()[1])
+        serve.start(http_options={"host": config.serve.host, "port": port}, logging_config=_LOGGING)
+    else:
+        port = _shared_port(config.serve, running)
+    try:
+        serve.run_many(
+            [serve.RunTarget(app, name=APPLICATION, route_prefix="/", logging_config=_LOGGING)],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        _wait_until_running(deadline)
+        yield port
+    finally:
+        if running is None:
+            serve.shutdown()
+        else:
+            serve.delete(APPLICATION)
+
+
+def _needs(config: ServeJob) -> list[Need]:
+    searcher, shares = config.searcher, config.shares
+    actors = [Need("shares", searcher.replicas * shares.count, num_cpus=shares.num_cpus)] if shares.count > 1 else []
+    return [Need("searcher", searcher.replicas, num_cpus=searcher.num_cpus, num_gpus=searcher.num_gpus), *actors]
+
+
+def _running_http_options() -> tuple[str, int] | None:
+    """(host, port) of a Ray Serve that runs in this cluster already, else None."""
+    from ray.serve.context import _get_global_client  # Serve's public interface does not tell
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else (str(client.http_config.host), int(client.http_config.port))
+
+
+def _shared_port(config: ServeConfig, running: tuple[str, int]) -> int:
+    from ray import serve
+
+    host, port = running
+    if APPLICATION in serve.status().applications:
+        raise ResourceError(f"a search service runs in this cluster already, on port {port}; stop it first")
+    if config.token_env is None and not is_loopback(host):
+        raise ConfigError(f"Ray Serve runs in this cluster already, bound to {host}; set serve.token_env, or shut it down first")
+    if host != config.host or config.port not in (0, port):
+        raise ResourceError(
+            f"Ray Serve runs in this cluster already at {host}:{port}, and cannot be moved; set serve.host and serve.port to those, "
+            "or shut it down (serve shutdown)"
+        )
+    return port
+
+
+def _wait_until_running(deadline: float) -> None:
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    while time.monotonic() < deadline:
+        overview = serve.status().applications.get(APPLICATION)
+        if overview is not None and overview.status == ApplicationStatus.RUNNING:
+            return
+        if overview is not None and overview.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            raise ResourceError(f"the service does not start: {_failure_reason(overview)}")
+        time.sleep(0.2)
+    raise ResourceError("the service is not up in time; raise start_timeout_s, or see Ray Serve's logs for what keeps it")
+
+
+def _failure_reason(overview: Any) -> str:
+    messages = [overview.message, *(deployment.message for deployment in overview.deployments.values())]
+    longest = max(messages, key=len)  # the one that holds the replica's traceback
+    lines = [line for line in longest.splitlines() if line.strip()]
+    return " ".join(lines[-3:]) if lines else "Ray Serve does not say why; see its logs"

@@ -1,0 +1,97 @@
+"""uvicorn in this process, on a socket that is bound before anything is loaded, in a thread of its own.
+
+The port is open and /v1/live answers while model and gallery are still being read; /v1/ready says when searches succeed. Knows sockets and
+threads; not what is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from reid_ray.errors import ConfigError, ReidRayError, ResourceError
+
+_STOP_S = 10.0  # that requests in hand are given at the end
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        ConfigError: it cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    # As servers do, or a port counts as taken for a minute after its last service stopped. A listening one is still found.
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        found.listen(2048)
+    except OSError as error:
+        found.close()
+        raise ConfigError(
+            f"serve.host {host}, serve.port {port}: cannot be bound ({error.strerror}); choose another port, or 0 for a free one"
+        ) from None
+    return found
+
+
+@contextlib.contextmanager
+def running_server(application: Any, listening: socket.socket) -> Iterator[ServerThread]:
+    """A server that answers on a socket until the end of the block; requests in hand are finished."""
+    server = ServerThread(application, listening)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class ServerThread:
+    """uvicorn in a thread."""
+
+    def __init__(self, application: Any, listening: socket.socket) -> None:
+        import uvicorn
+
+        config = uvicorn.Config(
+            application,
+            log_config=None,
+            access_log=False,  # what people search for does not belong in a log
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=int(_STOP_S),
+            ws="none",
+        )
+        self._listening, self._server = listening, uvicorn.Server(config)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Answer from now on.
+
+        Raises:
+            ResourceError: the server does not start.
+        """
+        self._thread.start()
+        end = time.monotonic() + 30
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                raise ResourceError(f"the HTTP server does not start ({self._failure}); the log says why")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """Finish what is in hand, and end."""
+        self._server.should_exit = True
+        self._thread.join(_STOP_S + 5)
+        self._listening.close()
+        if self._thread.is_alive():
+            raise ReidRayError("the HTTP server does not end; stop the process")
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._listening])
+        except BaseException as error:  # noqa: BLE001 - told by start
+            self._failure = error
