@@ -346,12 +346,12 @@ def test_thumbnails_page_info_and_openapi_are_there(http):
 @pytest.mark.parametrize(("options", "sentence"), [({"dim": 24}, "dimension 16"), ({"seed": 1}, "was made by encoder")])
 def test_an_index_of_another_encoder_is_refused_before_anything_starts(gallery, tmp_path, options, sentence):
     other = tiny_encoder(tmp_path / "other", **options)
-    with pytest.raises(DataError, match=sentence):
+    with refused(DataError, sentence):
         start_service(ServeJob(index=str(gallery[0]), encoder=str(other), runs_on="ray"))
 
 
 def test_a_service_that_cannot_start_says_so_before_it_starts(local_ray, gallery, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="holds no gallery"):
+    with refused(DataError, str(tmp_path)):
         start_service(ServeJob(index=str(tmp_path), runs_on="ray"))
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
     with refused(ConfigError, "NO_SUCH_VARIABLE"):
@@ -378,7 +378,7 @@ def test_an_index_job_without_anything_to_index_leaves_nothing_behind(local_ray,
         (crops / ("x.txt" if damage == "no_image" else "x.jpg")).write_text("no image")
     job = {"images": {"source": "folder", "path": str(crops)}, "output": {"path": str(tmp_path / "out")}}
     job["encoder"] = str(tmp_path / "nowhere") if damage == "no_encoder" else str(encoder)
-    with pytest.raises(DataError, match="nowhere" if damage == "no_encoder" else "crops"):
+    with refused(DataError, "nowhere" if damage == "no_encoder" else "crops"):
         run_index(IndexJob.model_validate(job))
     assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".*"))
 

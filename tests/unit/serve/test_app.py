@@ -424,7 +424,7 @@ def test_a_service_open_to_the_network_needs_a_token_and_a_long_one(monkeypatch)
     with refused(ConfigError, "SEARCH_TOKEN_OF_THE_TEST"):
         config.token()
     monkeypatch.setenv("SEARCH_TOKEN_OF_THE_TEST", "short")
-    with pytest.raises(ConfigError, match="has 5 characters"):
+    with refused(ConfigError, "5 characters"):
         config.token()
     monkeypatch.setenv("SEARCH_TOKEN_OF_THE_TEST", TOKEN)
     assert config.token() == TOKEN
