@@ -29,6 +29,10 @@ _COMMANDS = {
         "Verify and read the audit log of a search service; audit --help lists the verbs",
         "reid_ray.serve.access.audit.audit_command:audit_command",
     ),
+    "service": (
+        "Ask a retrieval service: search, add, delete, erase, snapshots, audit; service --help lists the verbs",
+        "reid_ray.serve.service_command:service_command",
+    ),
     "setup": ("Prepare this environment once, after pip: torch's CPU build, torchvision's hook, model files", "setup_command"),
     "configs": ("List the configurations that ship with reid_ray; configs copy NAME [PLACE] copies one", "configs_command"),
     "rehearse": ("Run shipped configurations small, from the published layouts to a score: those named, or all", "rehearse_command"),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from reid_ray.config.filter_words import where_of_words
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.exit_codes import exit_code_of
 from reid_ray.gallery.config import GalleryConfig, NearestConfig
@@ -83,7 +84,7 @@ def _search(asked: argparse.Namespace) -> None:
     asked_for = ("text", "image", "like", "unlike", "unlike_weight", "encoder")
     query_D = query_vector(view, Sought(**{name: getattr(asked, name) for name in asked_for}))
     options = {
-        "where": _where(asked),
+        "where": where_of_words(asked.where),
         "threshold": asked.threshold,
         "one_per": asked.one_per,
         "without": [*asked.like, *asked.unlike],
@@ -107,7 +108,7 @@ def _search(asked: argparse.Namespace) -> None:
 
 
 def _facets(asked: argparse.Namespace) -> None:
-    for column, counts in GalleryView(asked.gallery).facets(asked.columns, _where(asked)).items():
+    for column, counts in GalleryView(asked.gallery).facets(asked.columns, where_of_words(asked.where)).items():
         say(f"{column}: " + ", ".join(f"{value} {count:,}" for value, count in sorted(counts.items(), key=lambda each: -each[1])[:50]))
 
 
@@ -144,24 +145,10 @@ def _compact(asked: argparse.Namespace) -> None:
 def _ids(asked: argparse.Namespace, view: GalleryView) -> list[str]:
     if asked.id:
         return list(asked.id)
-    where = _where(asked)
+    where = where_of_words(asked.where)
     if not where:
         raise ConfigError("--id or --where: say which items, such as --where person_id=42; a filter that passes everything is not taken")
     return view.ids(where)
-
-
-def _where(asked: argparse.Namespace) -> dict[str, Any]:
-    """--where column=value as a filter: JSON values, [lists] and {"from": .., "to": ..}; what is no JSON is a text."""
-    found: dict[str, Any] = {}
-    for each in asked.where:
-        column, sign, text = each.partition("=")
-        if not sign:
-            raise ConfigError(f"--where {each}: is not of the form column=value")
-        try:
-            found[column] = json.loads(text)
-        except ValueError:
-            found[column] = text
-    return found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -142,6 +142,11 @@ class SearchedGallery:
             query.cursor, query.k, digest, self._view.generation, lambda fetched: self._view.search(query_D[None], fetched, **options)[0]
         )
 
+    def refresh(self) -> None:
+        """See what was written until now."""
+        self._view.refresh()
+        self._looked = time.monotonic()
+
     def _look(self) -> None:
         if time.monotonic() - self._looked > _LOOK_EVERY_S and self._looking.acquire(blocking=False):
             try:

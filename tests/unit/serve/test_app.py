@@ -321,9 +321,8 @@ PATHS = [
 def test_info_states_the_number_of_the_interface_and_a_client_refuses_a_newer_one(send):
     assert send("GET", "/v1/info").json()["format"] == number_of("service")
     for number, words in ((number_of("service"), None), (number_of("service") + 1, "http://there.* upgrade reid_ray")):
-        with SearchClient("http://there") as client:
-            transport = httpx.MockTransport(lambda _, number=number: httpx.Response(200, json={"format": number}))
-            client._http = httpx.Client(transport=transport, base_url="http://there")
+        transport = httpx.MockTransport(lambda _, number=number: httpx.Response(200, json={"format": number}))
+        with SearchClient("http://there", transport=transport) as client:
             if words is None:
                 assert client.info() == {"format": number}
             else:

@@ -1,0 +1,140 @@
+"""HTTP with patience: a request that may be made again is, after a while, where the service is busy, restarts, or the connection drops.
+
+Everything that the client asks may be: a search changes nothing, and a change bears a key by which the service knows it again. Knows
+requests and waiting; not what is asked.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from reid_ray.errors import ConfigError, ReidRayError
+from reid_ray.serve.config import is_loopback
+
+if TYPE_CHECKING:
+    import httpx
+
+_AGAIN = frozenset({429, 502, 503})
+_FIRST_S, _LONGEST_S = 0.2, 30.0
+_SHOWN = 500
+
+
+class ServiceRefusedError(ReidRayError):
+    """The service refuses, in a sentence; `status` is HTTP's."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class PatientHttp:
+    """Asks one service.
+
+    Args:
+        url: of the service, such as https://search.example:8000.
+        token: bearer token; over plain HTTP it is sent to this machine alone, unless `plain`.
+        ca: file of certificates that are trusted instead of the system's.
+        purpose: what searches are for, for the audit log.
+        timeout_s: without a sign of life, one try ends.
+        patience_s: how long a request is tried again.
+        plain: send the token over a network that is not encrypted.
+
+    Raises:
+        ConfigError: what is no URL, or would send the token in the clear.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None,
+        ca: str | Path | None,
+        purpose: str | None,
+        timeout_s: float,
+        patience_s: float,
+        plain: bool,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        import httpx
+
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"url: {url[:200]!r} is no address of a service; give one such as http://127.0.0.1:8000")
+        if token and parts.scheme == "http" and not plain and not is_loopback(parts.hostname):
+            raise ConfigError(f"url: {url[:200]} would send the token unencrypted; use https, or say that this is meant (plain)")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if purpose:
+            headers["Reid-Purpose"] = quote(purpose, safe=" ")
+        # Never through a proxy of the environment: it would see the token.
+        verify = True if ca is None else ssl.create_default_context(cafile=str(ca))
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=verify, transport=transport)
+        self.url, self._patience_s = url, patience_s
+
+    def close(self) -> None:
+        """Close connections."""
+        self._http.close()
+
+    def ask(
+        self, method: str, path: str, *, again: Callable[[], Mapping[str, Any]] = dict, timeout_s: float | None = None, **options: Any
+    ) -> httpx.Response:
+        """The answer to a request.
+
+        Args:
+            method: of the route.
+            path: of the route.
+            again: further options, made anew for each try: files that are read.
+            timeout_s: instead of the client's.
+            options: of httpx.
+
+        Raises:
+            ServiceRefusedError: the service refuses.
+            ReidRayError: it does not answer.
+        """
+        import httpx
+
+        end, pause = time.monotonic() + self._patience_s, _FIRST_S
+        if timeout_s is not None:
+            options["timeout"] = timeout_s
+        while True:
+            wait_s = pause * random.uniform(0.5, 1.0)
+            try:
+                reply = self._http.request(method, path, **options, **again())
+            except httpx.TimeoutException:
+                raise ReidRayError(f"{self.url}: gave no sign of life in time; ask for less at once, or wait longer") from None
+            except httpx.TransportError as error:
+                if time.monotonic() + wait_s > end:
+                    raise ReidRayError(f"{self.url}: does not answer ({_reason(error)}); start the service, or check the address") from None
+            else:
+                if reply.is_success:
+                    return reply
+                refused = ServiceRefusedError(f"{self.url}: {_sentence(reply)}", status=reply.status_code)
+                wait_s = max(wait_s, _retry_after(reply))
+                if reply.status_code not in _AGAIN or time.monotonic() + wait_s > end:
+                    raise refused
+            time.sleep(wait_s)
+            pause = min(2 * pause, _LONGEST_S)
+
+
+def _retry_after(reply: httpx.Response) -> float:
+    try:
+        return min(float(reply.headers.get("retry-after", "0")), _LONGEST_S)
+    except ValueError:
+        return 0.0
+
+
+def _sentence(reply: httpx.Response) -> str:
+    try:
+        detail = reply.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = f"answered {reply.status_code}: {reply.text[:_SHOWN]}"
+    return f"{detail} ({reply.status_code})"
+
+
+def _reason(error: httpx.TransportError) -> str:
+    return str(error)[:_SHOWN] or type(error).__name__

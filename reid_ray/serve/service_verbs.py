@@ -1,0 +1,333 @@
+"""The verbs of `reid-ray service`, each from words to a client's call and to lines or JSON.
+
+Knows words, files and bars; the calls are client.py's, the command line service_command.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reid_ray.config.filter_words import where_of_words
+from reid_ray.data.images import is_image_name
+from reid_ray.errors import ConfigError, DataError
+from reid_ray.progress import progress_bar
+from reid_ray.serve.client import SearchClient
+from reid_ray.serve.client_answers import JobState
+from reid_ray.terminal.own_lines import say
+
+_PORTION, _PORTION_BYTES = 1_000, 256 << 20  # pictures of one job
+_LOOK_EVERY_S = 1.0
+_SHOWN = 20
+
+
+def info_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`info`."""
+    facts = client.info()
+    if asked.json:
+        return _json(facts)
+    say(f"items {facts['items']:,}; generation {facts['generation']}; dimension {facts['dim']}, {facts['index_kind']}")
+    say(f"encoder {facts['encoder_fingerprint']}; columns {', '.join(each['name'] for each in facts['columns'])}")
+
+
+def search_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`search`."""
+    found = client.search(_question(asked))
+    if asked.json:
+        return _json(found)
+    for hit in found["hits"]:
+        say(f"{hit['rank']:>4}  {hit['score']:.4f}  {hit['item_id']}  {_words(hit['item'])}")
+    if not found["hits"]:
+        say("no item passes")
+    if found["truncated"]:
+        say("the text is longer than the model reads: what is beyond was not looked for")
+    if found["missing_shares"]:
+        say(f"shares {', '.join(map(str, found['missing_shares']))} of the gallery are lost for now: their items were not searched")
+    if found["cursor"] is not None:
+        say(f"further hits: --cursor {found['cursor']}")
+
+
+def explain_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`explain`."""
+    question = _question(asked)
+    found = client.explain(asked.item, {name: question[name] for name in ("text", "clues") if name in question})
+    if asked.json:
+        return _json(found)
+    say(f"score {found['score']:.4f}; what it loses without")
+    for word in sorted(found["words"], key=lambda each: -each["effect"])[:_SHOWN]:
+        say(f"  {word['effect']:+.4f}  {word['word']}")
+    for row in found["patches"]["effects"]:
+        say("  " + " ".join(f"{effect:+.3f}" for effect in row))
+
+
+def browse_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`browse`."""
+    found = client.browse(k=asked.k, where=where_of_words(asked.where) or None, cursor=asked.cursor)
+    if asked.json:
+        return _json(found)
+    for item in found["items"]:
+        say(f"{item['item_id']}  {_words(item['item'])}")
+    if found["cursor"] is not None:
+        say(f"further items: --cursor {found['cursor']}")
+
+
+def facets_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`facets`."""
+    found = client.facets(asked.columns, where=where_of_words(asked.where) or None)
+    if asked.json:
+        return _json(found)
+    for column, counts in found.items():
+        others = f", others {counts['others']:,}" if counts["others"] else ""
+        say(f"{column}: " + ", ".join(f"{each['value']} {each['count']:,}" for each in counts["values"]) + others)
+
+
+def item_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`item`."""
+    found = client.item(asked.item)
+    _json(found) if asked.json else say(f"{found['item_id']}  {_words(found['item'])}")
+    if asked.save is not None:
+        try:
+            with asked.save.open("xb") as file:
+                file.write(client.thumbnail_bytes(asked.item))
+        except FileExistsError:
+            raise ConfigError(f"--save {asked.save}: is there already and is not written over; name another place") from None
+        say(f"picture -> {asked.save}")
+
+
+def add_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`add`."""
+    if asked.paths[0].suffix == ".parquet":
+        if len(asked.paths) > 1 or asked.items is not None:
+            raise ConfigError("PATH: a table is added alone; its columns say what is known")
+        ended = [_awaited(client, client.add_table(asked.paths[0], caption=asked.caption), "rows", asked)]
+    else:
+        ended = list(_portions_added(asked, client))
+    _tell(ended, asked)
+
+
+def _portions_added(asked: argparse.Namespace, client: SearchClient) -> Iterator[JobState]:
+    files = dict(_pictures(asked.paths))
+    if not files:
+        raise DataError(f"{asked.paths[0]}: holds no picture; name pictures, folders of them, or a Parquet table")
+    known = _known_items(asked.items, files) if asked.items is not None else None
+    with progress_bar("add", len(files), unit="img") as bar:
+        before = 0
+        for portion in _portions(files):
+            items = None if known is None else [known[name] for name in portion if name in known]
+            if items == []:
+                continue
+            state = client.add(portion, items=items, caption=asked.caption)
+            if asked.no_wait:
+                yield state
+                continue
+
+            def show(job: JobState, start: int = before) -> None:
+                bar.update(start + job["counts"]["done"] - bar.n)
+                bar.set_postfix_str(f"added {job['counts']['added']:,}, refused {job['counts']['refused']:,}")
+
+            state = client.finished(state, progress=show, every_s=_LOOK_EVERY_S)
+            before += len(portion)
+            yield state
+            if state["state"] != "done":
+                return
+
+
+def _pictures(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    for path in paths:
+        if path.is_dir():
+            for file in sorted(each for each in path.rglob("*") if is_image_name(each.name) and each.is_file()):
+                yield file.relative_to(path).as_posix(), file
+        elif path.is_file():
+            yield path.name, path
+        else:
+            raise DataError(f"{path}: is not there; name pictures, folders of them, or a Parquet table")
+
+
+def _known_items(path: Path, files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Lines of JSON by the file that each names."""
+    known: dict[str, dict[str, Any]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--items {path}: cannot be read ({error}); give a file with a JSON object on each line") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            item = json.loads(line) if line.strip() else None
+        except ValueError:
+            item = line
+        if item is None:
+            continue
+        if not isinstance(item, dict) or item.get("file") not in files:
+            raise DataError(f"--items {path}, line {number}: is no JSON object whose key file names one of the pictures")
+        known[item["file"]] = item
+    return known
+
+
+def _portions(files: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    portion: dict[str, Path] = {}
+    size = 0
+    for name, path in files.items():
+        bytes_ = path.stat().st_size
+        if portion and (len(portion) >= _PORTION or size + bytes_ > _PORTION_BYTES):
+            yield portion
+            portion, size = {}, 0
+        portion[name] = path
+        size += bytes_
+    yield portion
+
+
+def _awaited(client: SearchClient, job: JobState, unit: str, asked: argparse.Namespace) -> JobState:
+    if asked.no_wait:
+        return job
+    with progress_bar(job["kind"], job["counts"]["total"], unit=unit) as bar:
+        return client.finished(job, progress=lambda each: bar.update(each["counts"]["done"] - bar.n), every_s=_LOOK_EVERY_S)
+
+
+def _tell(jobs: Sequence[JobState], asked: argparse.Namespace) -> None:
+    if asked.json:
+        _json(jobs)
+    elif asked.no_wait:
+        say("service: " + ", ".join(f"job {each['job_id']}" for each in jobs) + " -> `reid-ray service job ID` says how far it is")
+    else:
+        added, refused = (sum(each["counts"][name] for each in jobs) for name in ("added", "refused"))
+        say(f"service: {added:,} items added, {refused:,} refused -> {asked.url}")
+        for each in [row for job in jobs for row in job["refused"]][:_SHOWN]:
+            say(f"  {each['file']}: {each['reason']}")
+    for job in jobs:
+        if job["state"] in ("failed", "cancelled"):
+            raise DataError(f"job {job['job_id']}: {job['state']}{': ' + job['detail'] if job['detail'] else ''}")
+
+
+def jobs_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`jobs`."""
+    found = client.jobs()
+    if asked.json:
+        return _json(found)
+    for job in found:
+        say(_job_in_words(job))
+    if not found:
+        say("no jobs")
+
+
+def job_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`job`."""
+    job = client.job(asked.job)
+    if asked.wait:
+        asked.no_wait = False
+        job = _awaited(client, job, "rows", asked)
+        return _tell([job], asked)
+    _json(job) if asked.json else say(_job_in_words(job))
+    return None
+
+
+def cancel_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`cancel`."""
+    say(_job_in_words(client.cancel(asked.job)))
+
+
+def _job_in_words(job: JobState) -> str:
+    counts = job["counts"]
+    total = f" of {counts['total']:,}" if counts["total"] is not None else ""
+    why = f": {job['detail']}" if job["detail"] else ""
+    return (
+        f"{job['job_id']}  {job['kind']}  {job['state']}  {counts['done']:,}{total}, added {counts['added']:,}, "
+        f"refused {counts['refused']:,}, by {job['by']}{why}"
+    )
+
+
+def delete_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`delete`."""
+    done = client.delete(asked.id, where=where_of_words(asked.where) or None, expect=asked.expect)
+    say(f"service: {done['deleted']:,} items deleted, {done['items']:,} left; generation {done['generation']} -> {asked.url}")
+
+
+def erase_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`erase`."""
+    where = where_of_words(asked.where) or None
+    done = client.erase(asked.id, where=where, request=asked.request, now=asked.now, expect=asked.expect)
+    state = "gone from every file" if done["done"] else f"hidden; gone from every file by {done['deadline']}"
+    say(f"service: {done['items']:,} items erased: {state}; request {done['request']} -> {asked.url}")
+
+
+def erasures_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`erasures`."""
+    found = client.erasures() if asked.request is None else [client.erasure(asked.request)]
+    if asked.json:
+        return _json(found if asked.request is None else found[0])
+    for each in found:
+        state = f"done {each['receipt']['carried_out']}" if each["receipt"] else f"by {each['deadline']}"
+        say(f"{each['request']}  {each['items']:,} items, asked {each['asked']}, {state}")
+    if not found:
+        say("no erasures")
+
+
+def generations_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`generations`."""
+    found = client.generations()
+    if asked.json:
+        return _json(found)
+    items = sum(each["items"] for each in found["segments"])
+    log = found["log"]
+    segments = f"{items:,} items in {len(found['segments'])} segments"
+    say(f"generation {found['generation']}: {segments}, {log['items']:,} in a log of {log['writes']:,} writes")
+    for each in found["snapshots"]:
+        say(f"snapshot {each['name']}: generation {each['generation']}, {each['rows']:,} rows")
+
+
+def keep_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`keep`."""
+    done = {"snapshot": client.snapshot, "restore": client.restore, "drop": client.drop}[asked.verb](asked.name)
+    say(f"service: {asked.verb} {asked.name}, {done['items']:,} items, generation {done['generation']} -> {asked.url}")
+
+
+def compact_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`compact`."""
+    job = client.compact()
+    asked.no_wait = False
+    job = _awaited(client, job, "rows", asked)
+    if job["state"] != "done":
+        raise DataError(f"job {job['job_id']}: {job['state']}{': ' + job['detail'] if job['detail'] else ''}")
+    say(f"service: compacted, generation {job['generation']} -> {asked.url}")
+
+
+def audit_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`audit`."""
+    if asked.verify:
+        return _json(client.verify_audit())
+    for record in client.audit(before=asked.before, limit=asked.limit).get("entries", []):
+        say(json.dumps(record, ensure_ascii=False))
+    return None
+
+
+def ready_verb(asked: argparse.Namespace, client: SearchClient) -> None:
+    """`ready`."""
+    if not client.is_ready():
+        raise DataError(f"{asked.url}: does not answer searches; wait, or see the service's log")
+    say(f"service: answers searches -> {asked.url}")
+
+
+def _question(asked: argparse.Namespace) -> dict[str, Any]:
+    clues: list[dict[str, Any]] = [{"text": each} for each in asked.text]
+    for path in asked.image:
+        if not path.is_file():
+            raise DataError(f"--image {path}: is not there; name a picture")
+        clues.append({"image": path})
+    clues += [{"item": each} for each in asked.like] + [{"item": each, "weight": -asked.unlike_weight} for each in asked.unlike]
+    if not clues:
+        raise ConfigError("--text, --image or --like: say what to look for")
+    options = {name: getattr(asked, name, None) for name in ("k", "threshold", "one_per", "cursor", "rerank")}
+    question = {"clues": clues, "without": [*asked.like, *asked.unlike], **options}
+    where = where_of_words(asked.where)
+    return question | ({"where": where} if where else {}) | ({"exact": True} if getattr(asked, "exact", False) else {})
+
+
+def _words(item: Mapping[str, Any]) -> str:
+    shown = {name: value for name, value in item.items() if value is not None and name != "item_id"}
+    return json.dumps(shown, ensure_ascii=False, default=str)
+
+
+def _json(value: object) -> None:
+    say(json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,0 +1,72 @@
+"""A service that searches and changes, in this process: its desks over one gallery, as many replicas as wanted, and its application."""
+
+import asyncio
+import contextlib
+
+import httpx
+from plain_encoder import DIM, PlainEncoder
+
+from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.gallery_writer import create_gallery
+from reid_ray.retrieval.search import SearchEngine
+from reid_ray.retrieval.searched_folder import SearchedGallery
+from reid_ray.serve.adding.config import AddingConfig
+from reid_ray.serve.adding.writing_desk import WritingDesk
+from reid_ray.serve.api.application import make_api
+from reid_ray.serve.api.change_answers import ChangeDoer, job_recorder
+from reid_ray.serve.api.job_routes import job_routes
+from reid_ray.serve.api.write_routes import write_routes
+from reid_ray.serve.config import SearcherConfig, ServeConfig
+from reid_ray.serve.desk.config import WritingConfig
+from reid_ray.serve.desk.search_desk import Desk
+
+
+class Replica:
+    """One process of the service."""
+
+    def __init__(self, gallery, encoder=None, audit=None, **adding):
+        self.engine = SearchEngine(encoder or PlainEncoder(), SearchedGallery(gallery))
+        self.desk = Desk(lambda: self.engine, ServeConfig(), SearcherConfig())
+        self.desk.load()
+        state = gallery.with_name("gallery.service")
+        self.writing = WritingDesk(str(gallery), state, WritingConfig(idle_s=0.02, turn_s=0.2), AddingConfig(**{"batch_size": 3, **adding}))
+        doer = ChangeDoer(self.writing.answers)
+        self.api = make_api(self.desk, token_digest=None)
+        self.api.include_router(write_routes(self.writing, doer))
+        self.api.include_router(job_routes(self.writing, doer))
+        self.writing.start(self.engine.encoder, changed=self.engine.gallery.refresh, job_finished=job_recorder(audit))
+
+    def client(self):
+        transport = httpx.ASGITransport(app=self.api, client=("127.0.0.1", 5))
+        return httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60)
+
+    def close(self):
+        self.writing.close()
+        self.desk.close()
+
+
+@contextlib.contextmanager
+def service(folder, *, replicas=1, gallery=None, **options):
+    """Replicas over a new gallery in a folder."""
+    place = folder / "gallery"
+    if not place.exists():
+        create_gallery(place, dim=DIM, encoder="plain", config=GalleryConfig(**(gallery or {})))
+    made = []
+    try:
+        for _ in range(replicas):
+            made.append(Replica(place, **options))
+        yield made
+    finally:
+        for each in made:
+            each.close()
+
+
+def asked(replica, *requests):
+    """The replies of requests, (method, path) or (method, path, options), one after the other."""
+
+    async def run():
+        async with replica.client() as client:
+            return [await client.request(each[0], each[1], **(each[2] if len(each) > 2 else {})) for each in requests]
+
+    replies = asyncio.run(run())
+    return replies[0] if len(replies) == 1 else replies
