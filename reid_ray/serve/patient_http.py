@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from reid_ray.errors import ConfigError, ReidRayError
-from reid_ray.serve.config import is_loopback
+from reid_ray.serve.access.own_machine import is_loopback
 
 if TYPE_CHECKING:
     import httpx

@@ -3,9 +3,14 @@
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import add_job_to_kill
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -254,6 +259,23 @@ def test_a_job_goes_on_where_it_was_when_the_service_is_there_again(service):
     done = service.finished(job)
     assert (done.state, done.added, service.items()) == ("done", 6, {*"abcdef"})
     assert service.encoder.seen == 2
+
+
+def test_a_job_whose_service_is_killed_is_done_by_the_next_one_and_nothing_is_lost_or_twice(service):
+    names = [f"n{number}" for number in range(24)]
+    job = service.send(files(*names), [{"file": f"{name}.png", "item_id": name} for name in names])
+    for kills in range(1, 2):
+        command = [sys.executable, str(Path(add_job_to_kill.__file__)), str(service.gallery)]
+        with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as child:
+            until(lambda least=8 * kills: service.board.status(job.job_id).done >= least)
+            child.kill()
+    assert service.board.status(job.job_id).state == "running"
+    service.start()
+    done = service.finished(job)
+    assert (done.state, done.done, done.added, done.attempts) == ("done", 24, 24, 2)
+    assert service.items() == set(names)
+    for name in names:
+        assert service.view.search(vector_of(name)[None], 1)[0][0].item_id == name
 
 
 def test_a_job_that_ends_the_service_again_and_again_says_so(service):
