@@ -19,13 +19,12 @@ from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.nearest.cursors import Page
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import load_encoder
+from reid_ray.retrieval.clue_sum import summed_vector
 from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.retrieval.query import Answer, Clue, Query
 from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, open_gallery
 
 _NO_TEXTS = "no_texts: the encoder of this gallery knows pictures alone; search by a picture, or make the gallery with one that reads texts"
-_NOTHING = "nothing_left: the clues cancel out, so there is nothing to search for; weigh them otherwise"
-_LEAST_NORM = 1e-6
 
 
 class SearchEngine:
@@ -56,7 +55,7 @@ class SearchEngine:
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """One answer per query, in order; texts, and pictures, are each encoded in one batch."""
         started = time.perf_counter()
-        asked = self._encoded(queries)
+        asked, _ = self._encoded(queries)
         encoded = time.perf_counter()
         pages = self._search(queries, asked)
         searched = time.perf_counter()
@@ -78,11 +77,18 @@ class SearchEngine:
             for at in range(len(queries))
         ]
 
-    def query_vectors(self, queries: Sequence[Query]) -> dict[int, np.ndarray]:
-        """The unit vector that each query is searched by, [D], of those that have one."""
-        return self._encoded(queries).vectors
+    def clue_vectors(self, clues: Sequence[Clue]) -> list[np.ndarray]:
+        """The unit vector of each clue, [D].
 
-    def _encoded(self, queries: Sequence[Query]) -> _Encoded:
+        Raises:
+            DataError: why one has none, or why nothing is left of their sum.
+        """
+        asked, known = self._encoded([Query(tuple(clues), 1)])
+        if asked.refused:
+            raise DataError(asked.refused[0])
+        return [vector_D for clue in clues if (vector_D := known.of(clue)) is not None]
+
+    def _encoded(self, queries: Sequence[Query]) -> tuple[_Encoded, _Known]:
         asked = _Encoded()
         texts: dict[str, None] = {}
         pictures: dict[int, Image.Image] = {}  # by identity: one clue's picture is no other's
@@ -102,7 +108,7 @@ class SearchEngine:
         for at, query in enumerate(queries):
             if at not in asked.refused:
                 self._sum(at, query, known, asked)
-        return asked
+        return asked, known
 
     def _vectors(self, texts: Sequence[str], pictures: dict[int, Image.Image], items: Sequence[str]) -> _Known:
         known = _Known()
@@ -124,17 +130,15 @@ class SearchEngine:
         if lacking is not None:
             asked.refused[at] = f"no_item: clue {lacking} names no item of the gallery (any more); search for another"
             return
-        sum_D = sum(clue.weight * vector_D for clue, vector_D in zip(query.clues, vectors, strict=True) if vector_D is not None)
-        norm = float(np.linalg.norm(sum_D))
-        if not np.isfinite(norm):
-            asked.refused[at] = "not_finite: the encoder gave NaN or infinity for this query"
-        elif norm < _LEAST_NORM:
-            asked.refused[at] = _NOTHING
-        else:
-            one = len(vectors) == 1 and query.clues[0].weight > 0
-            asked.vectors[at] = np.asarray(vectors[0] if one else sum_D / norm, np.float32)
-            if any(clue.text in known.cut for clue in query.clues if clue.text is not None):
-                asked.truncated.add(at)
+        try:
+            asked.vectors[at] = summed_vector(
+                [vector_D for vector_D in vectors if vector_D is not None], [clue.weight for clue in query.clues]
+            )
+        except DataError as error:
+            asked.refused[at] = str(error)
+            return
+        if any(clue.text in known.cut for clue in query.clues if clue.text is not None):
+            asked.truncated.add(at)
 
     def _search(self, queries: Sequence[Query], asked: _Encoded) -> dict[int, Page]:
         # Queries that differ in k, filter or page are searched apart, so that no answer depends on what it was batched with.

@@ -95,7 +95,7 @@ class Guard:
     def _body_limit(self, path: str) -> int:
         if path == "/v1/search/upload":
             return 8 * self._limits.max_upload_bytes + _FORM_OVERHEAD
-        if path.startswith("/v1/search"):
+        if path.startswith(("/v1/search", "/v1/explain")):
             return self._limits.max_upload_bytes * 4 // 3 + _FORM_OVERHEAD
         return self._limits.max_text_chars * 12 + _FORM_OVERHEAD  # JSON may write a character as two \uXXXX
 

@@ -90,7 +90,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a query of NaN is answered",
-        "reid_ray/retrieval/search.py",
+        "reid_ray/retrieval/clue_sum.py",
         "if not np.isfinite(norm):",
         "if np.isinf(norm):",
         (_RETRIEVAL + "test_search.py",),
@@ -148,8 +148,8 @@ MUTATIONS = (
     Mutation(
         "a batch with fewer answers than questions is answered",
         "reid_ray/serve/desk/micro_batches.py",
-        "            if len(answers) != len(batch):",
-        "            if len(answers) > len(batch):",
+        "            if len(answers) != len(requests):",
+        "            if len(answers) > len(requests):",
         (_SERVE + "test_micro_batches.py",),
     ),
 )

@@ -17,8 +17,10 @@ from PIL import Image
 
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
+from reid_ray.retrieval.clue_sum import summed_vector
 from reid_ray.retrieval.explain.picture_occlusion import HeatMap, occlusion_map
-from reid_ray.retrieval.explain.weighted_clues import Asked, AskedText, AskedVector, PlacedWord, summed_vector, text_without, words_of
+from reid_ray.retrieval.explain.text_words import PlacedWord, text_without, words_of
+from reid_ray.retrieval.query import Clue
 
 MAX_WORDS: Final = 128
 _AT_ONCE: Final = 32
@@ -53,7 +55,8 @@ class Explanation:
 
 def explain_score(
     encoder: Encoder,
-    asked: Sequence[Asked],
+    clues: Sequence[Clue],
+    vectors: Sequence[np.ndarray],
     item_D: np.ndarray,
     picture: Image.Image | None,
     *,
@@ -63,7 +66,8 @@ def explain_score(
 
     Args:
         encoder: that of the gallery.
-        asked: the question's clues, at least one.
+        clues: the question's, at least one.
+        vectors: their unit vectors [D].
         item_D: the item's unit vector.
         picture: the item's small picture, RGB; None: only words are explained.
         go_on: called between batches of at most 32 texts or pictures; what it raises ends the explanation.
@@ -72,18 +76,15 @@ def explain_score(
         DataError: the clues cancel out, or the encoder gives NaN or infinity.
     """
     item = item_D.astype(np.float64)
-    texts = [clue.text for clue in asked if isinstance(clue, AskedText)]
-    encoded = iter(_finite(encoder.encode_texts(texts)) if texts else [])
-    vectors = [clue.vector_D if isinstance(clue, AskedVector) else next(encoded) for clue in asked]
-    weights = [clue.weight for clue in asked]
+    weights = [clue.weight for clue in clues]
     question_D = summed_vector(vectors, weights).astype(np.float64)
     score = float(question_D @ item)
-    words = [(number, word) for number, clue in enumerate(asked) if isinstance(clue, AskedText) for word in words_of(clue.text)]
+    words = [(number, word) for number, clue in enumerate(clues) for word in words_of(clue.text or "")]
     effects = []
     for at in range(0, min(len(words), MAX_WORDS), _AT_ONCE):
         go_on()
         part = words[at : min(at + _AT_ONCE, MAX_WORDS)]
-        for (number, word), without in zip(part, _vectors_without(encoder, asked, part), strict=True):
+        for (number, word), without in zip(part, _vectors_without(encoder, clues, part), strict=True):
             effects.append(WordEffect(number, word, score - _score_with(vectors, weights, number, without, item)))
 
     def scores(pictures: Sequence[Image.Image]) -> np.ndarray:
@@ -94,13 +95,9 @@ def explain_score(
     return Explanation(score, tuple(effects), max(0, len(words) - MAX_WORDS), picture_score, patches)
 
 
-def _vectors_without(encoder: Encoder, asked: Sequence[Asked], words: Sequence[tuple[int, PlacedWord]]) -> list[np.ndarray | None]:
+def _vectors_without(encoder: Encoder, clues: Sequence[Clue], words: Sequence[tuple[int, PlacedWord]]) -> list[np.ndarray | None]:
     """For each word the vector of its clue without it; None where no word is left."""
-    left = []
-    for number, word in words:
-        clue = asked[number]
-        assert isinstance(clue, AskedText)
-        left.append(text_without(clue.text, word))
+    left = [text_without(clues[number].text or "", word) for number, word in words]
     there = [text for text in left if text]
     encoded = iter(_finite(encoder.encode_texts(there)) if there else [])
     return [next(encoded) if text else None for text in left]
@@ -110,6 +107,8 @@ def _score_with(vectors: Sequence[np.ndarray], weights: Sequence[float], number:
     """The score where clue `number` has another vector, or is left out; 0, as for what has nothing in common, where nothing is left."""
     changed = [other if at == number else vector for at, vector in enumerate(vectors)]
     kept = [(vector, weight) for vector, weight in zip(changed, weights, strict=True) if vector is not None]
+    if not kept:
+        return 0.0
     try:
         return float(summed_vector([vector for vector, _ in kept], [weight for _, weight in kept]).astype(np.float64) @ item)
     except DataError:

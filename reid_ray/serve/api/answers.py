@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import Response
+from fastapi.responses import JSONResponse
 
 from reid_ray.gallery.nearest.browsing import Listed
+from reid_ray.retrieval.explain.score_explanation import Explanation
 from reid_ray.retrieval.query import Answer
+from reid_ray.serve.api.schema import ClueIn
 
 
-class JSONAnswer(Response):
+class JSONAnswer(JSONResponse):
     """A JSON body of what a gallery holds: times in ISO 8601, numbers that are none as null."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """The body."""
@@ -57,6 +57,28 @@ def search_answer(answer: Answer, k: int, *, total_ms: float) -> dict[str, Any]:
         "missing_shares": list(answer.missing),
         "batch": answer.batch,
         "latency_ms": {"total": round(total_ms, 2), "encode": round(answer.encode_ms, 2), "search": round(answer.search_ms, 2)},
+    }
+
+
+def explanation_answer(found: Explanation, clues: Sequence[ClueIn]) -> dict[str, Any]:
+    """schema.ExplainOut of an explanation; places of words are those in the texts as they were sent."""
+    blanks = [len(clue.text) - len(clue.text.lstrip()) if clue.text else 0 for clue in clues]
+    patches = found.patches
+    return {
+        "score": found.score,
+        "words": [
+            {
+                "clue": each.clue,
+                "word": each.word.word,
+                "start": each.word.start + blanks[each.clue],
+                "end": each.word.end + blanks[each.clue],
+                "effect": each.effect,
+            }
+            for each in found.words
+        ],
+        "words_left_out": found.words_left_out,
+        "picture_score": found.picture_score,
+        "patches": None if patches is None else {"rows": patches.rows, "columns": patches.columns, "effects": patches.effects},
     }
 
 

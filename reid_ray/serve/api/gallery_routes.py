@@ -29,7 +29,7 @@ def gallery_routes(desk: Desk) -> APIRouter:
         limits = desk.limits.model_dump(include={"default_k", "max_k", "max_text_chars", "max_upload_bytes", "max_pixels"})
         return JSONAnswer({**numbered("service"), **facts, "columns": columns, "limits": limits})
 
-    @router.post("/browse", responses={200: {"model": BrowseOut}, **problems()}, response_class=JSONAnswer)
+    @router.post("/browse", responses={200: {"model": BrowseOut}, **problems(409)}, response_class=JSONAnswer)
     async def browse(page: BrowseIn) -> JSONAnswer:
         """The gallery page by page, what was added last first."""
         k = checked_k(page.k, desk.limits)

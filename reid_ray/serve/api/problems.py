@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -36,6 +36,7 @@ _MEANINGS = {
     503: "the service starts, has too many requests waiting, or a share of the gallery is lost",
     504: "no answer in time",
 }
+_MOST_CHARS = 500
 EVERYWHERE = (400, 401, 403, 408, 413, 422, 429, 500, 503, 504)
 
 
@@ -51,6 +52,14 @@ _OF_THE_DESK: dict[type[Exception], tuple[int, str, dict[str, str]]] = {
     LateError: (504, "no answer in time; try again later", {}),
     QueryFailedError: (500, "the query failed inside the service; its log says where", {}),
 }
+
+
+class _Problem(JSONResponse):
+    """{"detail": sentence}: of bounded length, and valid Unicode, whatever of a request it repeats."""
+
+    def __init__(self, detail: str, status: int, headers: Mapping[str, str] | None = None) -> None:
+        shown = detail if len(detail) <= _MOST_CHARS else f"{detail[:_MOST_CHARS]}..."
+        super().__init__({"detail": shown.encode("utf-8", "backslashreplace").decode()}, status, headers)
 
 
 def add_handlers(api: FastAPI) -> None:
@@ -70,21 +79,21 @@ def sentence_of(error: Exception) -> str:
 
 async def _of_the_desk(_: Request, error: Exception) -> JSONResponse:
     status, detail, headers = _OF_THE_DESK[type(error)]
-    return JSONResponse({"detail": detail}, status, headers)
+    return _Problem(detail, status, headers)
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, error.status if isinstance(error, BadRequestError) else 422)
+    return _Problem(str(error), error.status if isinstance(error, BadRequestError) else 422)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return JSONResponse({"detail": sentence(error.errors())}, 422)
+    return _Problem(sentence(error.errors()), 422)
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"detail": str(error.detail)}, error.status_code, error.headers)
+    return _Problem(str(error.detail), error.status_code, error.headers)
 
 
 def sentence(errors: Sequence[Any]) -> str:

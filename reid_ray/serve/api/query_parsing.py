@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from reid_ray.retrieval.query import Clue, Query
 from reid_ray.serve.api.problems import BadRequestError
-from reid_ray.serve.api.schema import ClueIn, Question
+from reid_ray.serve.api.schema import ClueIn, ExplainIn, Question
 from reid_ray.serve.config import ServeConfig
 from reid_ray.serve.desk.search_desk import Desk
 
@@ -21,12 +21,13 @@ async def query_of(question: Question, desk: Desk, pictures: Sequence[Clue] = ()
         RefusedError: a picture cannot be decoded.
     """
     limits = desk.limits
-    clues = [ClueIn(text=question.text)] if question.text is not None else question.clues
-    if not clues and not pictures:
+    k = checked_k(question.k, limits)
+    asked = given_clues(question)
+    if not asked and not pictures:
         raise BadRequestError("clues: nothing is asked for; give a text, a picture or an item")
     return Query(
-        clues=(*[await _clue_of(clue, desk) for clue in clues], *pictures),
-        k=checked_k(question.k, limits),
+        clues=(*await clues_of(asked, desk), *pictures),
+        k=k,
         where=question.where,
         without=tuple(question.without),
         threshold=question.threshold,
@@ -35,6 +36,20 @@ async def query_of(question: Question, desk: Desk, pictures: Sequence[Clue] = ()
         rerank=None if question.rerank is None else checked_k(question.rerank, limits, name="rerank"),
         exact=question.exact,
     )
+
+
+def given_clues(question: Question | ExplainIn) -> list[ClueIn]:
+    """The clues of a question; its text is one."""
+    return [ClueIn(text=question.text)] if question.text is not None else question.clues
+
+
+async def clues_of(clues: Sequence[ClueIn], desk: Desk) -> list[Clue]:
+    """Clues as the desk takes them, pictures decoded.
+
+    Raises:
+        BadRequestError, RefusedError: as query_of.
+    """
+    return [await _clue_of(clue, desk) for clue in clues]
 
 
 async def picture_clue(data: bytes, desk: Desk, *, weight: float = 1.0) -> Clue:

@@ -13,6 +13,9 @@ MOST_CLUES = 16
 _Text = Annotated[
     str, Field(description="free text in any language the encoder knows", examples=["a woman in a red coat with a white bag"])
 ]
+# Whatever names something is of bounded length; Pydantic refuses halves of surrogate pairs in such texts, too.
+_Id = Annotated[str, Field(max_length=4096)]
+_Column = Annotated[str, Field(max_length=256)]
 _Where = Annotated[
     dict[str, JsonValue],
     Field(
@@ -33,7 +36,7 @@ class ClueIn(StrictModel):
 
     text: _Text | None = None
     image: str | None = Field(None, description="JPEG, PNG, WebP, BMP, GIF or TIFF file, base64; a data: URL is understood")
-    item: str | None = Field(None, description="id of an item of the gallery", examples=["cam1/0001.jpg"])
+    item: _Id | None = Field(None, description="id of an item of the gallery", examples=["cam1/0001.jpg"])
     weight: float = Field(1.0, ge=-100, le=100, description="how much it counts beside the others; below 0: less like it")
 
     @model_validator(mode="after")
@@ -50,9 +53,9 @@ class Question(StrictModel):
     clues: list[ClueIn] = Field([], max_length=MOST_CLUES, description="what is known of the person; their weighted vectors are added")
     k: int | None = Field(None, ge=1, description="hits a page; null takes the service's default")
     where: _Where = Field({})
-    without: list[str] = Field([], max_length=1000, description="ids of items that are not wanted")
+    without: list[_Id] = Field([], max_length=1000, description="ids of items that are not wanted")
     threshold: float | None = Field(None, ge=-1, le=1, description="the least score, a cosine")
-    one_per: str | None = Field(None, description="a column: only the best hit of each of its values", examples=["person_id"])
+    one_per: _Column | None = Field(None, description="a column: only the best hit of each of its values", examples=["person_id"])
     cursor: str | None = Field(None, description="of the page before; null for the first page")
     rerank: int | None = Field(
         None,
@@ -78,6 +81,20 @@ class BatchIn(StrictModel):
     questions: list[Question] = Field(min_length=1, max_length=64)
 
 
+class ExplainIn(StrictModel):
+    """Why an item scores as it does for a question."""
+
+    text: _Text | None = Field(None, description="a description of the person: the same as one clue of it")
+    clues: list[ClueIn] = Field([], max_length=MOST_CLUES, description="what is known of the person, as it was searched for")
+    item_id: _Id = Field(description="the item", examples=["cam1/0001.jpg"])
+
+    @model_validator(mode="after")
+    def _text_or_clues(self) -> Self:
+        if (self.text is None) == (not self.clues):
+            raise ValueError("give text or clues, one of them; a clue may be a text")
+        return self
+
+
 class BrowseIn(StrictModel):
     """A page of the gallery without a question, newest items first."""
 
@@ -89,7 +106,7 @@ class BrowseIn(StrictModel):
 class FacetsIn(StrictModel):
     """How often values occur."""
 
-    columns: list[str] = Field(min_length=1, max_length=32, examples=[["camera_id"]])
+    columns: list[_Column] = Field(min_length=1, max_length=32, examples=[["camera_id"]])
     where: _Where = Field({})
     limit: int = Field(50, ge=1, le=1000, description="most values told of each column, the most frequent first")
 
@@ -213,3 +230,34 @@ class StatusOut(BaseModel):
     """That the service lives, or answers searches."""
 
     status: str
+
+
+class WordOut(BaseModel):
+    """A word of a text that was searched for."""
+
+    clue: int = Field(description="which clue it is of, from 0")
+    word: str
+    start: int = Field(description="its first character in the clue's text, from 0")
+    end: int = Field(description="the character behind its last one")
+    effect: float = Field(description="what the score loses without it, a cosine")
+
+
+class PatchesOut(BaseModel):
+    """A grid over the item's small picture: what the score loses without each patch."""
+
+    rows: int
+    columns: int
+    effects: list[list[float]] = Field(description="cosines, [rows][columns] from the top left")
+
+
+class ExplainOut(BaseModel):
+    """What carries a score."""
+
+    score: float = Field(description="cosine of the question and the item's stored vector; effects of words are relative to it")
+    words: list[WordOut] = Field(description="in their order, the first 128 of all texts")
+    words_left_out: int = Field(description="how many more there are")
+    picture_score: float | None = Field(
+        description="cosine of the question and the item's small picture, which is what the gallery keeps; effects of patches are relative "
+        "to it; null: there is no picture"
+    )
+    patches: PatchesOut | None = Field(description="null: there is no picture")

@@ -6,14 +6,14 @@ import asyncio
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, HTTPException, UploadFile
 from pydantic import ValidationError
 
 from reid_ray.retrieval.query import Clue
-from reid_ray.serve.api.answers import JSONAnswer, search_answer
+from reid_ray.serve.api.answers import JSONAnswer, explanation_answer, search_answer
 from reid_ray.serve.api.problems import BadRequestError, problems, sentence, sentence_of
-from reid_ray.serve.api.query_parsing import picture_clue, query_of
-from reid_ray.serve.api.schema import BatchIn, BatchOut, Question, SearchOut
+from reid_ray.serve.api.query_parsing import clues_of, given_clues, picture_clue, query_of
+from reid_ray.serve.api.schema import BatchIn, BatchOut, ExplainIn, ExplainOut, Question, SearchOut
 from reid_ray.serve.desk.search_desk import Desk, IncompleteError, LateError, OverloadedError, QueryFailedError, RefusedError
 
 _MOST_UPLOADS = 8
@@ -62,5 +62,14 @@ def search_routes(desk: Desk) -> APIRouter:
                 return {"detail": sentence_of(error)}
 
         return JSONAnswer({"answers": await asyncio.gather(*map(one, batch.questions))})
+
+    @router.post("/explain", responses={200: {"model": ExplainOut}, **problems(404)}, response_class=JSONAnswer)
+    async def explain(asked: ExplainIn) -> JSONAnswer:
+        """Why an item scores as it does: what the score loses without each word, and without each patch of the item's small picture."""
+        given = given_clues(asked)
+        found = await desk.explain(await clues_of(given, desk), asked.item_id)
+        if found is None:
+            raise HTTPException(404, "item_id: the gallery holds no such item (any more)")
+        return JSONAnswer(explanation_answer(found, given))
 
     return router

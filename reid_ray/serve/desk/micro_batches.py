@@ -55,16 +55,31 @@ class MicroBatcher(Generic[Request, Response]):
 
     async def _resolve(self, batch: list[tuple[Request, asyncio.Future[Response]]]) -> None:
         try:
-            answers = await asyncio.to_thread(self._answer, [request for request, _ in batch])
-            if len(answers) != len(batch):
-                raise RuntimeError(f"{len(batch)} requests got {len(answers)} answers")
-        except Exception as error:  # noqa: BLE001 - handed to whoever asked
+            answers = await asyncio.to_thread(self._answered, [request for request, _ in batch])
+        except Exception as error:  # noqa: BLE001 - no thread is to be had; handed to whoever asked
+            answers = error
+        if isinstance(answers, Exception):
             if len(batch) > 1:
                 for pair in batch:
-                    await self._resolve([pair])
+                    if not pair[1].done():
+                        await self._resolve([pair])
             elif not batch[0][1].done():
-                batch[0][1].set_exception(error)
+                batch[0][1].set_exception(answers)
             return
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
+
+    def _answered(self, requests: list[Request]) -> Sequence[Response] | Exception:
+        """The answers, or why there are none, as a value: what a future cannot hold, or takes for its own end, would leave it waiting."""
+        try:
+            answers = self._answer(requests)
+            if len(answers) != len(requests):
+                return RuntimeError(f"{len(requests)} requests got {len(answers)} answers")
+            return answers
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asked
+            if isinstance(error, Exception) and not isinstance(error, StopIteration | TimeoutError):
+                return error
+            failure = RuntimeError(f"{type(error).__name__} came out of a batch")
+            failure.__cause__ = error
+            return failure

@@ -22,11 +22,14 @@ from reid_ray.gallery.deadlines import ErasureTimer
 from reid_ray.gallery.nearest.browsing import Listed
 from reid_ray.redaction import error_location
 from reid_ray.retrieval.encoder_identity import encoder_identity
+from reid_ray.retrieval.explain.explained_item import explain_item
+from reid_ray.retrieval.explain.score_explanation import Explanation
 from reid_ray.retrieval.query import Answer, Clue, Query, text_query
 from reid_ray.retrieval.query_pictures import QueryPictures, TooManyPicturesError
 from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import encoder_of, keep_erasures, refuse_unfit
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
+from reid_ray.serve.desk.explanation_turns import ExplanationTurns, ManyExplanationsError
 from reid_ray.serve.desk.micro_batches import MicroBatcher
 from reid_ray.storage.object_store.object_client import is_store_address
 
@@ -82,6 +85,7 @@ class Desk:
         self._queue = batching.max_queued_requests
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gallery")
         self._pictures = QueryPictures(max_pixels=limits.max_pixels)
+        self._explanations = ExplanationTurns()
         self._probed = (-_PROBED_EVERY_S, False)
         self._probing: asyncio.Lock | None = None
 
@@ -113,6 +117,7 @@ class Desk:
             self._erasures.close()
         self._pictures.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
+        self._explanations.close()
 
     async def search(self, query: Query) -> Answer:
         """Answer one query, together with those that arrived while the last batch was answered.
@@ -129,10 +134,11 @@ class Desk:
         return answer
 
     async def picture(self, data: bytes) -> Image.Image:
-        """A picture of a question, decoded beside the searches.
+        """A picture of a question, decoded and shrunk beside the searches.
 
         Raises:
             RefusedError: it is no picture that can be decoded.
+            OverloadedError: too many large pictures wait.
         """
         try:
             found: Image.Image = await self._in_time(asyncio.wrap_future(self._pictures.decode(data)))
@@ -141,6 +147,19 @@ class Desk:
         except TooManyPicturesError:
             raise OverloadedError from None
         return found
+
+    async def explain(self, clues: Sequence[Clue], item_id: str) -> Explanation | None:
+        """Why an item scores as it does for these clues; None where the gallery lacks the item.
+
+        Raises:
+            OverloadedError: as many explanations wait as may.
+            StartingError, IncompleteError, LateError, RefusedError, QueryFailedError: why there is none.
+        """
+        engine = self.engine
+        try:
+            return await self._in_time(self._explanations.take(lambda go_on: explain_item(engine, clues, item_id, go_on=go_on)))
+        except ManyExplanationsError:
+            raise OverloadedError from None
 
     async def describe(self) -> dict[str, Any]:
         """As SearchEngine.describe."""
@@ -200,7 +219,7 @@ class Desk:
             raise IncompleteError from None
         except ReidRayError as error:
             raise RefusedError(str(error)) from None
-        except (BadImageError, TooManyPicturesError):
+        except (BadImageError, TooManyPicturesError, ManyExplanationsError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever stands behind may fail in any way, and quote the query when it does
             _LOG.error("a question failed: %s", error_location(error))

@@ -10,9 +10,11 @@ from PIL import Image
 from refusals import refused
 
 from reid_ray.errors import DataError
+from reid_ray.retrieval.clue_sum import summed_vector
 from reid_ray.retrieval.explain.picture_occlusion import grid_of, painted_over, squares_over
 from reid_ray.retrieval.explain.score_explanation import MAX_WORDS, explain_score
-from reid_ray.retrieval.explain.weighted_clues import AskedText, AskedVector, summed_vector, text_without, words_of
+from reid_ray.retrieval.explain.text_words import text_without, words_of
+from reid_ray.retrieval.query import Clue
 
 RED, WHITE, REST = np.eye(3, dtype=np.float32)
 KNOWN = {"red": RED, "white": WHITE}
@@ -40,6 +42,12 @@ class Reader:
         return np.stack([unit(red * RED + (1 - red) * REST) for red in reds]).astype(np.float32)
 
 
+def explained(reader, clues, picture, **options):
+    """The explanation of the score of a question and an item whose vector is RED; an item_id stands for RED, too."""
+    vectors = [RED if clue.text is None else reader.encode_texts([clue.text])[0] for clue in clues]
+    return explain_score(reader, clues, vectors, RED, picture, **options)
+
+
 def unit(vector):
     return vector / np.linalg.norm(vector)
 
@@ -53,7 +61,7 @@ def picture():
 
 
 def test_the_map_points_at_the_corner_that_the_encoder_reads(picture):
-    found = explain_score(Reader(), [AskedText("red")], RED, picture)
+    found = explained(Reader(), [Clue(text="red")], picture)
     heat_RC = np.array(found.patches.effects)
     assert heat_RC.shape == (found.patches.rows, found.patches.columns) == (8, 4)
     top = np.argsort(-heat_RC.ravel())[:3]
@@ -63,7 +71,7 @@ def test_the_map_points_at_the_corner_that_the_encoder_reads(picture):
 
 def test_the_words_are_told_with_their_places_and_with_what_the_score_loses_without_them():
     text = "A man,  red coat; white bag."
-    found = explain_score(Reader(), [AskedText(text)], RED, None)
+    found = explained(Reader(), [Clue(text=text)], None)
     assert [text[each.word.start : each.word.end] for each in found.words] == ["A", "man", "red", "coat", "white", "bag"]
     effects = {each.word.word: each.effect for each in found.words}
     whole = unit(RED + WHITE + 0.1 * REST)
@@ -75,8 +83,8 @@ def test_the_words_are_told_with_their_places_and_with_what_the_score_loses_with
 
 
 def test_a_word_of_one_clue_is_weighed_among_the_others():
-    asked = [AskedText("white coat", 0.5), AskedVector(RED, 2.0), AskedText("red", -1.0)]
-    found = explain_score(Reader(), asked, RED, None)
+    asked = [Clue(text="white coat", weight=0.5), Clue(item_id="red", weight=2.0), Clue(text="red", weight=-1.0)]
+    found = explained(Reader(), asked, None)
     white, red = unit(WHITE + 0.1 * REST), unit(RED + 0.1 * REST)
     assert found.score == pytest.approx(unit(0.5 * white + 2 * RED - red)[0], abs=1e-6)
     effects = {(each.clue, each.word.word): each.effect for each in found.words}
@@ -86,13 +94,13 @@ def test_a_word_of_one_clue_is_weighed_among_the_others():
 
 
 def test_the_only_word_carries_all_of_the_score():
-    found = explain_score(Reader(), [AskedText("red!")], RED, None)
+    found = explained(Reader(), [Clue(text="red!")], None)
     assert [each.effect for each in found.words] == [found.score]
 
 
 def test_it_asks_a_bounded_number_of_texts_and_pictures_in_small_batches_and_stops_when_told(picture):
     reader = Reader()
-    found = explain_score(reader, [AskedText("red " * 5_000)], RED, picture.resize((600, 1200)))
+    found = explained(reader, [Clue(text="red " * 5_000)], picture.resize((600, 1200)))
     assert (len(found.words), found.words_left_out) == (MAX_WORDS, 5_000 - MAX_WORDS)
     assert reader.texts == 1 + MAX_WORDS
     assert (reader.pictures, reader.most) == (54, 32)
@@ -105,17 +113,17 @@ def test_it_asks_a_bounded_number_of_texts_and_pictures_in_small_batches_and_sto
 
     stopped = Reader()
     with pytest.raises(TimeoutError):
-        explain_score(stopped, [AskedText("red " * 5_000)], RED, picture, go_on=twice)
+        explained(stopped, [Clue(text="red " * 5_000)], picture, go_on=twice)
     assert (stopped.texts, stopped.pictures) == (1 + 64, 0)
 
 
 def test_clues_that_cancel_out_and_an_encoder_that_gives_nan_are_refused(picture):
     with refused(DataError, "cancel out"):
-        explain_score(Reader(), [AskedVector(RED), AskedVector(RED, -1)], RED, picture)
+        explained(Reader(), [Clue(item_id="red"), Clue(item_id="red", weight=-1)], picture)
     reader = Reader()
     reader.encode_images = lambda pictures: np.full((len(pictures), 3), np.nan, np.float32)
     with refused(DataError, "NaN"):
-        explain_score(reader, [AskedText("red")], RED, picture)
+        explained(reader, [Clue(text="red")], picture)
 
 
 @given(st.integers(1, 500), st.integers(1, 500))

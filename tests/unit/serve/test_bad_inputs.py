@@ -1,0 +1,46 @@
+"""What a service is asked that it cannot do gets its status and one sentence as JSON, and the next question is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from bad_inputs import LIMITS, bad_inputs
+from small_services import small_desk, small_gallery
+
+from reid_ray.serve.api.application import make_api
+
+BAD_INPUTS = list(bad_inputs())
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """asked(method, path, ...) -> response of one application that lives as long as this module."""
+    desk = small_desk(small_gallery(tmp_path_factory.mktemp("bad") / "gallery"), LIMITS)
+    transport = httpx.ASGITransport(app=make_api(desk, token_digest=None), client=("127.0.0.1", 5), raise_app_exceptions=False)
+    with asyncio.Runner() as runner:
+        http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
+        yield lambda method, path, **options: runner.run(http.request(method, path, **options))
+        runner.run(http.aclose())
+    desk.close()
+
+
+def test_the_table_has_at_least_a_hundred_rows_that_differ():
+    assert len({str(bad) for bad in BAD_INPUTS}) == len(BAD_INPUTS) >= 100
+
+
+@pytest.mark.parametrize("bad", BAD_INPUTS, ids=str)
+def test_a_bad_input_gets_its_status_and_a_sentence_that_names_what_is_wrong(asked, bad):
+    reply = asked(bad.method, bad.path, **bad.options)
+    assert reply.status_code in (bad.status if isinstance(bad.status, tuple) else (bad.status,)), reply.text[:300]
+    if reply.status_code >= 400:
+        assert reply.headers["content-type"] == "application/json"
+        assert list(json.loads(reply.content)) == ["detail"]
+        detail = reply.json()["detail"]
+        assert isinstance(detail, str)
+        assert bad.names.lower() in detail.lower()
+        assert 0 < len(detail) < 600
+        assert "Traceback" not in detail
+    assert asked("POST", "/v1/search", json={"text": "3", "k": 1}).json()["hits"][0]["item_id"] == "3"
