@@ -7,9 +7,9 @@ caption of its own; every such caption with the best picture of other people (wh
 crops, every crop with the caption that it fits best, and with the crop that is nearest to it (a question that is a picture). Patches are
 painted over in the picture's mean colour. Beside as many patches drawn at random, scattered, there are as many of the same shape moved to
 a random place: scattered patches hide little, so these are the harder rival. Words: the top fifth of a caption's words against as many
-drawn at random. Of each kind 300 pairs are drawn. Each comparison is made with three draws; claims are of the worst of them. Also, what an explanation costs, with the
-demo's encoder and with CLIP's ViT-B/16 at 384 x 128 (random weights). Without a demo, an untrained encoder shows that it runs, and
-nothing is claimed.
+drawn at random. Of each kind 300 pairs are drawn, and each comparison is made with three draws; claims are of the worst of them. Also, what
+an explanation costs, with the demo's encoder and with CLIP's ViT-B/16 at 384 x 128 (random weights). Without a demo, an untrained
+encoder shows that it runs, and nothing is claimed.
 """
 
 from __future__ import annotations
