@@ -26,7 +26,7 @@ from reid_ray.redaction import error_location
 from reid_ray.serve.adding.add_job import AddTools, JobStoppedError, blanked, work
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_folder import JobFolder, JobKind, JobStatus
-from reid_ray.serve.adding.uploads import NEW, Upload
+from reid_ray.serve.adding.uploads import NEW, Upload, uploads_on_their_way
 from reid_ray.serve.desk.gallery_changes import ConflictError, GalleryChanges, NotThereError
 from reid_ray.serve.desk.writer_turns import BusyError
 from reid_ray.storage.files import replacing
@@ -38,7 +38,6 @@ _LOOK_EVERY_S = 1.0
 _TIDY_EVERY_S = 60.0
 _MOST_ATTEMPTS = 4
 _NICE = 10  # searches go before jobs: what the thread computes has less of the processor, and so have threads that it starts
-_UPLOAD_LASTS_S = 86_400.0  # one that nobody finished
 
 
 class JobBoard:
@@ -78,7 +77,8 @@ class JobBoard:
         Raises:
             BusyError: too many jobs wait.
         """
-        if sum(not each.is_finished for each in self.statuses()) >= self.config.most_unfinished:
+        unfinished = sum(not each.is_finished for each in self.statuses()) + uploads_on_their_way(self._jobs)
+        if unfinished >= self.config.most_unfinished:
             raise BusyError(f"{self.config.most_unfinished} jobs wait or run already; try again when one is done", retry_after_s=10)
         return Upload(self._jobs, self.config)
 
@@ -201,7 +201,7 @@ class JobBoard:
         if time.monotonic() - self._tidied > _TIDY_EVERY_S:
             self._tidied = time.monotonic()
             self._forget_old()
-            self._remove_litter()
+            uploads_on_their_way(self._jobs)
         for status in sorted(unfinished, key=lambda each: each.created):
             folder = JobFolder(self._jobs / status.job_id)
             if not _is_held(folder):
@@ -280,13 +280,6 @@ class JobBoard:
             if at >= self.config.keep_jobs or (status.ended or status.created) < oldest:
                 shutil.rmtree(self._jobs / status.job_id, ignore_errors=True)
                 self._finished.discard(status.job_id)
-
-    def _remove_litter(self) -> None:
-        for entry in os.scandir(self._jobs):
-            if entry.name.startswith(NEW):
-                with suppress(FileNotFoundError):
-                    if time.time() - entry.stat().st_mtime > _UPLOAD_LASTS_S:
-                        shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _is_held(folder: JobFolder) -> bool:

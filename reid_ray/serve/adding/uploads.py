@@ -6,11 +6,14 @@ columns; not HTTP or encoders.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +30,7 @@ from reid_ray.storage.files import sync
 
 NEW = ".new-"
 _ID_CHARS = 500
+_YOUNG_S, _LASTS_S = 10.0, 86_400.0
 
 
 class TooLargeError(ConfigError):
@@ -46,6 +50,8 @@ class Upload:
         self._folder = JobFolder(jobs / f"{NEW}{uuid.uuid4().hex}")
         self._folder.path.mkdir(mode=0o700)
         self._file: BinaryIO = self._folder.upload.open("xb")
+        with suppress(OSError):  # a file system without it: such uploads are removed by their age
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._starts: list[tuple[str, int]] = []
         self._digests: list[Any] = []
         self._bytes = 0
@@ -132,6 +138,31 @@ class Upload:
             return JobFolder(place).status()
         sync(self._jobs)
         return status
+
+
+def uploads_on_their_way(jobs: Path) -> int:
+    """How many uploads are being received; those whose process is gone are removed."""
+    count = 0
+    for entry in [each for each in os.scandir(jobs) if each.name.startswith(NEW)]:
+        with suppress(FileNotFoundError):  # it has become a job, or was refused
+            if time.time() - entry.stat().st_mtime > _YOUNG_S and _is_given_up(Path(entry.path) / "upload"):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                count += 1
+    return count
+
+
+def _is_given_up(upload: Path) -> bool:
+    try:
+        with upload.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return True
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return time.time() - upload.stat().st_mtime > _LASTS_S
 
 
 def refuse_unfit_table(columns: pa.Schema, schema: pa.Schema, *, dim: int) -> None:

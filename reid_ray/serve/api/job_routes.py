@@ -7,7 +7,7 @@ import json
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from reid_ray.errors import ConfigError, ReidRayError
@@ -72,6 +72,8 @@ def job_routes(writing: WritingDesk, doer: ChangeDoer) -> APIRouter:
             raise busy(error) from None
         except (ReidRayError, BadRequestError) as error:
             raise BadRequestError(str(error), status=status_of(error)) from None
+        except OSError as error:
+            raise HTTPException(503, f"the upload cannot be kept: {error.strerror}; try again later", {"Retry-After": "60"}) from None
         what = {"job": status.job_id, "kind": status.kind, "captioned": status.captioned}
         note(request, Done({}, items=status.total, what=what))
         board.announce()

@@ -22,9 +22,11 @@ from reid_ray.gallery.gallery_writer import GalleryWriter
 from reid_ray.gallery.manifest import Erasure
 from reid_ray.serve.desk.config import WritingConfig
 from reid_ray.storage.lock import HeldByAnotherError
+from reid_ray.storage.object_store.object_client import is_store_address
+from reid_ray.terminal.own_lines import say
 
 _Done = TypeVar("_Done")
-_RETAIN_EVERY_S = 3_600.0
+_RETAIN_EVERY_S, _AT_STORE_S = 3_600.0, 120.0
 
 
 class BusyError(ReidRayError):
@@ -54,6 +56,9 @@ class WriterTurns:
 
     def __init__(self, gallery: str | Path, config: WritingConfig, *, changed: Callable[[], object] = lambda: None) -> None:
         self.gallery, self._config, self._changed = gallery, config, changed
+        at_store = is_store_address(str(gallery))
+        self._idle_s = config.idle_s if config.idle_s is not None else _AT_STORE_S if at_store else 2.0
+        self._turn_s = config.turn_s if config.turn_s is not None else _AT_STORE_S if at_store else 5.0
         self._asked: queue.Queue[_Asked | None] = queue.Queue()
         self._writer: GalleryWriter | None = None
         self._opened = self._tended = 0.0
@@ -129,7 +134,7 @@ class WriterTurns:
     def _run(self) -> None:
         while True:
             try:
-                asked = self._asked.get(timeout=None if self._writer is None or self._kept_open else self._config.idle_s)
+                asked = self._asked.get(timeout=None if self._writer is None or self._kept_open else self._idle_s)
             except queue.Empty:
                 self._give_back()
                 continue
@@ -166,12 +171,16 @@ class WriterTurns:
         return self._writer
 
     def _let_others_have_a_turn(self) -> None:
-        if self._writer is not None and not self._kept_open and time.monotonic() - self._opened > self._config.turn_s:
+        if self._writer is not None and not self._kept_open and time.monotonic() - self._opened > self._turn_s:
             pause_s = 3 * self._writer.ask_again_s
             self._give_back()
             time.sleep(pause_s)
 
     def _give_back(self) -> None:
         writer, self._writer = self._writer, None
-        if writer is not None:
+        if writer is None:
+            return
+        try:
             writer.close()
+        except Exception as error:  # noqa: BLE001 - what was acknowledged is on the disk; the thread must go on
+            say(f"gallery: {self.gallery} was not closed in order ({type(error).__name__})")

@@ -21,7 +21,7 @@ from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import create_gallery
 from reid_ray.gallery.shards.share import NOTHING
-from reid_ray.serve.adding import job_board
+from reid_ray.serve.adding import job_board, uploads
 from reid_ray.serve.adding.add_job import AddTools
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
@@ -357,6 +357,17 @@ def test_no_more_jobs_wait_than_may_and_old_ones_are_forgotten(tmp_path):
     service.board._forget_old()
     assert [each.job_id for each in service.board.statuses()] == [jobs[1].job_id]
     service.close()
+
+
+def test_an_upload_that_its_process_left_behind_is_removed_and_one_on_its_way_is_not(service, monkeypatch):
+    monkeypatch.setattr(uploads, "_YOUNG_S", -1.0)
+    here, gone = service.board.receive(), service.state / "jobs" / ".new-left"
+    gone.mkdir()
+    (gone / "upload").write_bytes(b"a person")
+    assert uploads.uploads_on_their_way(service.state / "jobs") == 1
+    assert not gone.exists()
+    here.discard()
+    assert uploads.uploads_on_their_way(service.state / "jobs") == 0
 
 
 def test_captions_are_asked_for_only_where_something_captions(service):

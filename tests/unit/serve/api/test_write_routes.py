@@ -1,9 +1,10 @@
 """Changes over HTTP: what they answer, refuse and remember, and that an upload is read as it comes, under its limits."""
 
 import json
+import threading
 
 import pytest
-from plain_encoder import png_of
+from plain_encoder import PlainEncoder, picture_of, png_of
 from whole_services import asked, service
 
 from reid_ray.gallery.gallery_writer import GalleryWriter
@@ -100,6 +101,34 @@ def test_a_gallery_that_another_process_writes_is_said_to_be_busy(filled):
     finally:
         filled.writing.turns._config.__dict__["wait_s"] = 15.0
     assert items(filled) == {*"abc"}
+
+
+class Blocked(PlainEncoder):
+    """Embeds no picture until it is let go."""
+
+    def __init__(self):
+        self.arrived, self.go = threading.Event(), threading.Event()
+
+    def encode_images(self, pictures):
+        if len(pictures) > 1:  # a job's
+            self.arrived.set()
+            self.go.wait(20)
+        return super().encode_images(pictures)
+
+    def encode_texts(self, texts):
+        return super().encode_images([picture_of(text) for text in texts])
+
+
+def test_searches_are_answered_while_a_job_embeds(tmp_path):
+    encoder = Blocked()
+    with service(tmp_path, encoder=encoder) as (replica,):
+        job = add(replica, *"abc", wait=0).json()
+        assert encoder.arrived.wait(20)
+        for _ in range(3):
+            assert asked(replica, ("POST", "/v1/search", {"json": {"text": "a"}})).status_code == 200
+        assert asked(replica, ("GET", f"/v1/jobs/{job['job_id']}")).json()["state"] == "running"
+        encoder.go.set()
+        assert asked(replica, ("GET", f"/v1/jobs/{job['job_id']}?wait=20")).json()["counts"]["added"] == 3
 
 
 def multipart(*parts, end=b"--B--\r\n"):
