@@ -6,19 +6,15 @@ Knows what belongs together; not models, galleries or Ray: those stand behind th
 from __future__ import annotations
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import HTMLResponse
 
 from reid_ray import __version__
-from reid_ray.pages import render
 from reid_ray.serve.api.gallery_routes import gallery_routes
 from reid_ray.serve.api.problems import add_handlers, problems
 from reid_ray.serve.api.schema import StatusOut
 from reid_ray.serve.api.search_routes import search_routes
 from reid_ray.serve.desk.search_desk import Desk
 from reid_ray.serve.guard import Guard
-
-# The page is one file: nothing is loaded from elsewhere, and a file name in the gallery cannot smuggle a script in.
-_PAGE_POLICY = "default-src 'none'; connect-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+from reid_ray.serve.web.page import add_page
 
 
 def make_api(desk: Desk, *, token_digest: bytes | None) -> FastAPI:
@@ -35,7 +31,7 @@ def make_api(desk: Desk, *, token_digest: bytes | None) -> FastAPI:
     for routes in (search_routes, gallery_routes):
         api.include_router(routes(desk))
     _add_health(api, desk)
-    _add_page(api)
+    add_page(api)
     return api
 
 
@@ -53,12 +49,3 @@ def _add_health(api: FastAPI, desk: Desk) -> None:
         if not await desk.is_ready():
             raise HTTPException(503, "searches are not answered yet, or not any more", {"Retry-After": "1"})
         return StatusOut(status="ok")
-
-
-def _add_page(api: FastAPI) -> None:
-    page = render("search", title="Person search")
-
-    @api.head("/", include_in_schema=False)
-    @api.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def search_page() -> HTMLResponse:
-        return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from reid_ray.serve.api.answers import JSONAnswer, facet_answer, item_answer
+from reid_ray.serve.api.change_answers import caller_of
 from reid_ray.serve.api.problems import problems
 from reid_ray.serve.api.query_parsing import checked_k
 from reid_ray.serve.api.schema import BrowseIn, BrowseOut, FacetsIn, FacetsOut, InfoOut, ItemOut
@@ -22,12 +23,14 @@ def gallery_routes(desk: Desk) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["gallery"])
 
     @router.get("/info", responses={200: {"model": InfoOut}, **problems()}, response_class=JSONAnswer)
-    async def info() -> JSONAnswer:
+    async def info(request: Request) -> JSONAnswer:
         """What the service searches, and its limits."""
         facts = await desk.describe()
         columns = [{"name": name, "type": words} for name, words in facts.pop("columns").items()]
+        caller = caller_of(request)
+        me = {"name": caller.name, "role": caller.role.word, "login": caller.login}
         limits = desk.limits.model_dump(include={"default_k", "max_k", "max_text_chars", "max_upload_bytes", "max_pixels"})
-        return JSONAnswer({**numbered("service"), **facts, "columns": columns, "limits": limits})
+        return JSONAnswer({**numbered("service"), **facts, "columns": columns, "limits": limits, "me": me})
 
     @router.post("/browse", responses={200: {"model": BrowseOut}, **problems(409)}, response_class=JSONAnswer)
     async def browse(page: BrowseIn) -> JSONAnswer:

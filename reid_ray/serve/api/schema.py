@@ -212,6 +212,14 @@ class LimitsOut(BaseModel):
     max_pixels: int
 
 
+class MeOut(BaseModel):
+    """Who asks."""
+
+    name: str
+    role: str = Field(description="search, write or admin")
+    login: bool = Field(description="by a session of the page")
+
+
 class InfoOut(BaseModel):
     """What the service searches, its limits, and the number of its interface: of this file, and of the routes."""
 
@@ -224,6 +232,7 @@ class InfoOut(BaseModel):
     encoder_fingerprint: str
     reads_texts: bool
     limits: LimitsOut
+    me: MeOut
 
 
 class StatusOut(BaseModel):

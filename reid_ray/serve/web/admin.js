@@ -6,7 +6,7 @@ import { createRemoving } from "./admin_remove.js";
 import { at, make, openDialog } from "./dom.js";
 
 /**
- * @param {{columns: {name: string, type: string}[], limits: Record<string, any>, role: string, filter: () => any, selected: () => string[],
+ * @param {{columns: {name: string, type: string}[], role: string, filter: () => any, selected: () => string[],
  *   onChange: () => void}} options
  * @returns {{open: (section?: string) => void}}
  */

@@ -7,15 +7,15 @@ import { showProblem } from "./problems.js";
 
 const PORTION = 100;
 const PORTION_BYTES = 32 << 20;
-const WAIT_S = 5;
+const WAIT_S = 2;
 const ENDED = new Set(["done", "failed", "cancelled"]);
 
-/** Files in portions of at most so many, and so many bytes. @param {File[]} files */
-function portions(files, mostBytes) {
+/** Files in portions of at most so many, and so many bytes: each is a job. @param {File[]} files */
+function portions(files) {
   const found = [[]];
   let bytes = 0;
   for (const file of files) {
-    if (found.at(-1).length && (found.at(-1).length >= PORTION || bytes + file.size > mostBytes)) {
+    if (found.at(-1).length && (found.at(-1).length >= PORTION || bytes + file.size > PORTION_BYTES)) {
       found.push([]);
       bytes = 0;
     }
@@ -25,8 +25,7 @@ function portions(files, mostBytes) {
   return found;
 }
 
-export function createAdding({ columns, limits, onChange }) {
-  const mostBytes = Math.min(PORTION_BYTES, limits.max_add_bytes ?? limits.max_upload_bytes ?? PORTION_BYTES);
+export function createAdding({ columns, onChange }) {
   const bar = make("progress", { max: 1, value: 0, "aria-label": "Pictures added", hidden: true });
   const status = make("p", { role: "status" });
   const problem = make("div");
@@ -61,7 +60,7 @@ export function createAdding({ columns, limits, onChange }) {
     event.preventDefault();
     const chosen = [...files.files];
     const shared = known();
-    const counts = {};
+    let added = 0;
     let through = 0;
     let stopped = false;
     refused.replaceChildren();
@@ -70,24 +69,25 @@ export function createAdding({ columns, limits, onChange }) {
     go.disabled = true;
     stop.hidden = false;
     try {
-      for (const portion of portions(chosen, mostBytes)) {
+      for (const portion of portions(chosen)) {
         status.textContent = `Sending ${plural(portion.length, "picture")} …`;
         let job = await api.addJob(formOf(portion, shared, caption.checked));
         stopping = () => {
           stopped = true;
           api.cancelJob(job.job_id).catch((error) => showProblem(problem, error));
         };
-        while (!ENDED.has(job.state)) {
-          status.textContent = `Job ${job.job_id} is ${job.state}: ${through} of ${chosen.length} pictures are through.`;
+        for (;;) {
+          bar.value = through + job.counts.done;
+          if (ENDED.has(job.state)) break;
+          status.textContent = `${job.state === "waiting" ? "Waiting" : "Adding"}: ${bar.value} of ${plural(chosen.length, "picture")} done.`;
           job = await api.job(job.job_id, WAIT_S);
         }
-        through += portion.length;
-        bar.value = through;
-        for (const [name, count] of Object.entries(job.counts ?? {})) if (typeof count === "number") counts[name] = (counts[name] ?? 0) + count;
-        refused.append(...(job.refused ?? []).map((one) => make("li", {}, `${one.file}: ${one.reason}`)));
-        if (job.state !== "done" || stopped) throw new api.Problem(409, `job ${job.job_id} ${job.state}${job.detail ? `: ${job.detail}` : ""}; ${through - portion.length} of ${chosen.length} pictures went before it`);
+        through += job.counts.done;
+        added += job.counts.added;
+        refused.append(...job.refused.map((one) => make("li", {}, `${one.file}: ${one.reason}`)));
+        if (job.state !== "done" || stopped) throw new api.Problem(409, `The job was ${job.state}${job.detail ? `: ${job.detail}` : ""}. ${added} of ${chosen.length} pictures were added before.`);
       }
-      status.textContent = `Done. ${Object.entries(counts).map(([name, count]) => `${name.replaceAll("_", " ")}: ${count}`).join(", ")}`;
+      status.textContent = `${plural(added, "picture")} added${refused.childElementCount ? `, ${refused.childElementCount} refused:` : "."}`;
       files.value = "";
     } catch (error) {
       status.textContent = "";
@@ -107,8 +107,9 @@ function formOf(portion, shared, caption) {
   const form = new FormData();
   const names = new Set();
   const items = portion.map((file) => {
-    let name = file.name;
-    for (let copy = 2; names.has(name); copy++) name = `${copy}_${file.name}`;
+    const given = file.name.replace(/["\\\p{Cc}]/gu, "_"); // which forms write otherwise
+    let name = given;
+    for (let copy = 2; names.has(name); copy++) name = `${copy}_${given}`;
     names.add(name);
     form.append("image", file, name);
     return { file: name, ...shared };

@@ -36,6 +36,13 @@ export function erasureList(place) {
   });
 }
 
+/** Compacts, and waits for it. */
+async function compacted() {
+  let job = await api.compact();
+  while (["waiting", "running"].includes(job.state)) job = await api.job(job.job_id, 5);
+  if (job.state !== "done") throw new api.Problem(409, `Compacting ${job.state}: ${job.detail ?? ""}`);
+}
+
 export const generationList = ({ onChange }) => function show(place) {
   return fill(place, async () => {
     const { generation, segments, log, snapshots } = await api.generations();
@@ -61,11 +68,13 @@ export const generationList = ({ onChange }) => function show(place) {
       segments.length > 0 && table("Segments", segments),
       snapshots.length ? table("Snapshots", snapshots, last) : make("p", {}, "There are no snapshots."),
       make("form", { class: "row", onsubmit: make_ }, make("label", {}, "Name", name), make("button", {}, "Take a snapshot")),
-      make("div", { class: "row" }, button("Compact now", then(api.compact)), make("span", { class: "soft" }, "merges the gallery's files; searches go on")),
+      make("div", { class: "row" }, button("Compact now", then(compacted)), make("span", { class: "soft" }, "merges the gallery's files; searches go on")),
       problem,
     ];
   });
 };
+
+const shown = ({ n, at, who, verb, outcome, purpose, items, what }) => ({ number: n, at, who, verb, outcome, purpose, items, what });
 
 export function auditLog(place) {
   return fill(place, async () => {
@@ -75,20 +84,18 @@ export function auditLog(place) {
     const earlier = button("Earlier entries", () => load().catch((error) => showProblem(problem, error)));
     let before;
     async function load() {
-      const answer = await api.audit(before);
-      const rows = answer.entries ?? answer.records ?? answer;
-      if (rows.length) pages.append(table("Audit log, latest first", rows));
-      before = answer.before ?? answer.next ?? null;
+      const { records, before: next } = await api.audit(before);
+      if (records.length) pages.append(table("Audit log, latest first", records.map(shown)));
+      before = next;
       earlier.hidden = before === null;
-      if (!rows.length && !pages.childElementCount) pages.append(make("p", {}, "The audit log is empty."));
+      if (!pages.childElementCount) pages.append(make("p", {}, "The audit log is empty."));
     }
     const verify = async () => {
       said.textContent = "Verifying …";
       try {
-        const verdict = await api.verifyAudit();
-        const holds = verdict.holds ?? verdict.intact ?? verdict.ok ?? !verdict.problem;
-        said.className = holds ? "good" : "wrong";
-        said.textContent = holds ? `Every entry is as it was written: ${words(verdict.entries)} entries.` : `The log was changed: ${words(verdict.problem ?? verdict)}`;
+        const { sound, records, head, fault } = await api.verifyAudit();
+        said.className = sound ? "good" : "wrong";
+        said.textContent = sound ? `All ${plural(records, "record")} are as they were written. Note the head elsewhere: ${head}` : `The log is not as it was written: ${fault}`;
       } catch (error) {
         said.textContent = "";
         showProblem(problem, error);

@@ -25,14 +25,14 @@ export function createRemoving({ role, filter, selected, onChange }) {
       if (!offers.length) return [make("p", {}, "Select pictures, or set filters, and come back: that says which ones.")];
       let offer = offers[0];
       const typed = make("input", { type: "text", inputMode: "numeric", id: "remove-count", autocomplete: "off" });
-      const request = make("input", { type: "text", id: "remove-request", maxLength: 200 });
+      const request = make("input", { type: "text", id: "remove-request", pattern: "[A-Za-z0-9][A-Za-z0-9_\\-]{0,99}", title: "letters, digits, - and _" });
       const now = make("input", { type: "checkbox", id: "remove-now" });
       const ask = make("span");
       const [drop, erase] = ["Delete", "Erase for good"].map((words) => make("button", { class: "bad", value: words }, words));
       const check = () => {
         const sure = typed.value.trim() === String(offer.count);
         drop.disabled = !sure;
-        erase.disabled = !sure || !request.value.trim();
+        erase.disabled = !sure || !request.value || !request.validity.valid;
         ask.textContent = `To confirm, type the number of pictures: ${offer.count}`;
       };
       typed.oninput = request.oninput = check;
@@ -62,7 +62,7 @@ export function createRemoving({ role, filter, selected, onChange }) {
       };
       const more = [
         make("p", { class: "soft" }, "Deleted pictures are found no more, and stay in snapshots. An erasure removes a person from every file, snapshots too, and gives a receipt."),
-        make("label", { class: "wide" }, "Reference of the erasure request", request),
+        make("label", { class: "wide" }, "Reference of the erasure request (letters, digits, - and _)", request),
         make("label", {}, now, "Erase at once rather than with the next compaction"),
       ];
       check();

@@ -18,7 +18,7 @@ export function statePurpose(words) {
 /** @param {string} path @param {{method?: string, body?: any, signal?: AbortSignal}} options @returns {Promise<any>} */
 export async function call(path, { method = "GET", body, signal } = {}) {
   const headers = {};
-  if (purpose) headers["Reid-Purpose"] = /^[\x20-\x7e]*$/.test(purpose) ? purpose : encodeURIComponent(purpose);
+  if (purpose) headers["Reid-Purpose"] = encodeURIComponent(purpose);
   const isForm = body instanceof FormData;
   if (body !== undefined && !isForm) headers["Content-Type"] = "application/json";
   let reply, text;
@@ -70,5 +70,5 @@ export const makeSnapshot = (name) => call("v1/snapshots", { method: "POST", bod
 export const restoreSnapshot = (name) => call(`v1/snapshots/${item(name)}/restore`, { method: "POST" });
 export const dropSnapshot = (name) => call(`v1/snapshots/${item(name)}`, { method: "DELETE" });
 export const compact = () => call("v1/compact", { method: "POST" });
-export const audit = (before) => call(`v1/audit?limit=50${before === undefined ? "" : `&before=${item(before)}`}`);
+export const audit = (before) => call(`v1/audit?limit=50${before === undefined ? "" : `&before=${before}`}`);
 export const verifyAudit = () => call("v1/audit/verify");

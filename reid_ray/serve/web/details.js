@@ -84,11 +84,13 @@ export function createDetails({ columns, selection, neighbours, onMore, onNot, o
           }),
         );
       } catch (error) {
-        showProblem(strip.parentElement, error, { again: load });
+        const place = make("li");
+        strip.replaceChildren(place);
+        showProblem(place, error, { again: load });
       }
     };
     load();
-    const all = button("All of them", () => (dialog.close(), onBrowse(where)), { class: "plain", "aria-label": `All pictures of ${title}` });
+    const all = button("All of them", () => (dialog.close(), onBrowse(where)), { class: "plain", "aria-label": `All of them: ${title}` });
     return make("section", { "aria-label": title }, make("div", { class: "top" }, make("h3", {}, `Pictures of ${title}`), all), strip);
   }
 

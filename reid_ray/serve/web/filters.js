@@ -11,112 +11,65 @@ const MOST_COLUMNS = 32; // that one request counts
 
 /**
  * @param {{columns: {name: string, type: string}[], onChange: (where: Record<string, any>) => void}} options
- * @returns {{show: (where: Record<string, any>) => Promise<void>, toggle: () => void}}
+ * @returns {{show: (where: Record<string, any>, how?: {anew?: boolean}) => Promise<void>, toggle: () => void}}
  */
 export function createFilters({ columns, onChange }) {
   const place = at("filters");
   const opener = at("show-filters");
   const problem = make("div");
-  const list = make("div");
   const clear = button("Clear all filters", () => onChange({}), { class: "plain" });
-  place.replaceChildren(make("div", { class: "top" }, make("h2", {}, "Filters"), clear), problem, list);
   const usable = filterable(columns).slice(0, MOST_COLUMNS);
-  const wide = new Set(); // columns of which more values are shown
   let where = {};
   let asked = 0;
+  let counted = ""; // for which filters the counts are that are shown
+  let wide = false; // more values than a few are asked for
 
   const set = (column, wanted) => {
     const { [column.name]: _, ...others } = where;
     onChange(wanted === null ? others : { ...others, [column.name]: wanted });
   };
+  const widen = () => {
+    wide = true;
+    show(where, { anew: true });
+  };
+  // A part stays when counts come, so that what is being typed is not lost.
+  const parts = usable.map((column) => (["value", "id"].includes(kindOf(column)) ? valuesPart(column, set, widen) : rangePart(column, set)));
+  place.replaceChildren(make("div", { class: "top" }, make("h2", {}, "Filters"), clear), problem, ...parts.map(({ node }) => node));
+  if (!usable.length) place.append(make("p", { class: "soft" }, "This gallery has no columns to filter by."));
 
-  async function counts(signalOf) {
-    const free = usable.filter((column) => kindOf(column) === "value" && !(column.name in where)).map((column) => column.name);
-    const own = usable.filter((column) => kindOf(column) === "value" && column.name in where);
-    const limit = Math.max(SHOWN, wide.size ? MORE : 0);
+  async function counts() {
+    const names = usable.filter((column) => kindOf(column) === "value").map(({ name }) => name);
+    const free = names.filter((name) => !(name in where));
+    const limit = wide ? MORE : SHOWN;
     // A column's own condition does not count: whoever has chosen camera 3 sees what camera 4 would give.
-    const asks = own.map(({ name }) => {
-      const { [name]: _, ...others } = where;
-      return { columns: [name], where: others, limit };
-    });
+    const asks = names
+      .filter((name) => name in where)
+      .map((name) => {
+        const { [name]: _, ...others } = where;
+        return { columns: [name], where: others, limit };
+      });
     if (free.length) asks.push({ columns: free, where, limit });
-    const answers = await Promise.all(asks.map((ask) => facets(ask, signalOf)));
-    return Object.assign({}, ...answers.map((answer) => answer.columns));
+    return Object.assign({}, ...(await Promise.all(asks.map((ask) => facets(ask)))).map((answer) => answer.columns));
   }
 
-  async function show(sought) {
+  /** Counts are asked for where the filters changed; `anew`: the gallery did. */
+  async function show(sought, { anew = false } = {}) {
+    const isKnown = counted === JSON.stringify(sought);
     where = sought;
     const active = Object.keys(where).length;
     opener.textContent = active ? `Filters (${active})` : "Filters";
     clear.hidden = !active;
-    if (place.hidden) return;
+    if (place.hidden || (isKnown && !anew)) return;
     const mine = ++asked;
     try {
       const found = await counts();
       if (mine !== asked) return;
       clearProblem(problem);
-      const focused = document.activeElement?.id;
-      list.replaceChildren(...usable.map((column) => (["value", "id"].includes(kindOf(column)) ? values(column, found[column.name]) : range(column))).filter(Boolean));
-      if (!list.childElementCount) list.append(make("p", { class: "soft" }, "This gallery has no columns to filter by."));
-      if (focused && !document.activeElement?.id) at(focused)?.focus();
+      counted = JSON.stringify(where);
+      usable.forEach((column, index) => parts[index].update(where[column.name], found[column.name]));
     } catch (error) {
-      if (mine === asked) showProblem(problem, error, { again: () => show(where) });
+      if (mine === asked) showProblem(problem, error, { again: () => show(where, { anew: true }) });
     }
-  }
-
-  function values(column, found) {
-    const wanted = where[column.name];
-    const isRange = wanted !== undefined && typeof wanted === "object" && !Array.isArray(wanted);
-    const chosen = wanted === undefined || isRange ? [] : [wanted].flat();
-    const isId = kindOf(column) === "id";
-    const counted = isId ? [] : found.values;
-    const rest = isId ? Infinity : found.others;
-    const missing = chosen.filter((value) => !counted.some((entry) => entry.value === value)).map((value) => ({ value, count: null }));
-    if (!isId && !counted.length && !missing.length) return null;
-    if (!rest && counted.length <= SHOWN) counted.sort((a, b) => (a.value < b.value ? -1 : 1));
-    const shown = [...missing, ...(wide.has(column.name) ? counted : counted.slice(0, SHOWN))];
-    const boxes = shown.map(({ value, count }) => {
-      const onchange = (event) => {
-        const next = event.target.checked ? [...chosen, value] : chosen.filter((other) => other !== value);
-        set(column, next.length ? next : null);
-      };
-      const box = make("input", { type: "checkbox", id: `f-${column.name}-${value}`, checked: chosen.includes(value), onchange });
-      return make("label", {}, box, make("span", {}, valueWords(value, column)), make("span", { class: "count" }, count === null ? "" : number(count)));
-    });
-    const parts = [make("legend", {}, nameOf(column.name)), ...boxes];
-    if (rest || counted.length > SHOWN) {
-      if (!isId && !wide.has(column.name)) parts.push(button("More …", () => (wide.add(column.name), show(where)), { class: "plain", "aria-label": `More … of ${nameOf(column.name)}` }));
-      const add = (event) => {
-        const value = typedValue(event.target.value, column);
-        if (event.target.value && value !== undefined) set(column, [...chosen, value]);
-        event.target.setAttribute("aria-invalid", String(value === undefined));
-      };
-      parts.push(make("input", { id: `f-${column.name}`, placeholder: "another value", "aria-label": `${nameOf(column.name)}: another value`, onchange: add }));
-    }
-    return make("fieldset", { class: "facet" }, ...parts);
-  }
-
-  function range(column) {
-    const wanted = where[column.name] ?? {};
-    const type = kindOf(column) === "number" ? "number" : "datetime-local";
-    const fields = { from: null, to: null };
-    const change = () => {
-      const next = {};
-      for (const [end, field] of Object.entries(fields)) {
-        const bound = boundOf(field.value, column);
-        if (bound !== null) next[end] = bound;
-      }
-      set(column, Object.keys(next).length ? next : null);
-    };
-    for (const end of Object.keys(fields)) {
-      fields[end] = make("input", { type, step: type === "number" ? "any" : 1, id: `f-${column.name}-${end}`, value: writtenBound(wanted[end], column), onchange: change });
-    }
-    return make(
-      "fieldset",
-      { class: "facet" },
-      make("legend", {}, nameOf(column.name)),
-      make("div", { class: "range" }, make("label", {}, "from", fields.from), make("label", {}, "to", fields.to)),
-    );
   }
 
   function toggle() {
@@ -127,4 +80,65 @@ export function createFilters({ columns, onChange }) {
 
   opener.onclick = toggle;
   return { show, toggle };
+}
+
+/** Values to choose from, with their counts, and a field for one that is not shown. */
+function valuesPart(column, set, widen) {
+  const boxes = make("div");
+  let chosen = [];
+  const add = (event) => {
+    const field = event.target;
+    const value = typedValue(field.value, column);
+    field.setAttribute("aria-invalid", String(field.value !== "" && value === undefined));
+    if (field.value === "" || value === undefined) return;
+    field.value = "";
+    set(column, [...chosen.filter((other) => other !== value), value]);
+  };
+  const name = nameOf(column.name);
+  const other = make("input", { id: `f-${column.name}`, placeholder: "another value", "aria-label": `${name}: another value`, onchange: add });
+  const more = button("More …", widen, { class: "plain", "aria-label": `More … of ${name}` });
+  const node = make("fieldset", { class: "facet" }, make("legend", {}, name), boxes, more, other);
+
+  const box = ({ value, count }) => {
+    const onchange = (event) => {
+      const next = event.target.checked ? [...chosen, value] : chosen.filter((other) => other !== value);
+      set(column, next.length ? next : null);
+    };
+    const input = make("input", { type: "checkbox", id: `f-${column.name}-${value}`, checked: chosen.includes(value), onchange });
+    return make("label", {}, input, make("span", {}, valueWords(value, column)), make("span", { class: "count" }, count === null ? "" : number(count)));
+  };
+
+  /** @param {any} wanted @param {{values: {value: any, count: number}[], others: number} | undefined} found undefined: of an id */
+  function update(wanted, found) {
+    const isRange = wanted !== null && typeof wanted === "object" && !Array.isArray(wanted);
+    chosen = wanted === undefined || isRange ? [] : [wanted].flat();
+    const counted = (found?.values ?? []).filter(({ value }) => value !== null);
+    if (!found?.others) counted.sort((a, b) => (a.value < b.value ? -1 : 1));
+    const missing = chosen.filter((value) => !counted.some((entry) => entry.value === value)).map((value) => ({ value, count: null }));
+    const focused = boxes.contains(document.activeElement) ? document.activeElement.id : null;
+    boxes.replaceChildren(...[...missing, ...counted].map(box));
+    if (focused) at(focused)?.focus();
+    more.hidden = !found?.others || counted.length > SHOWN;
+    other.hidden = found !== undefined && !found.others;
+    node.hidden = found !== undefined && !counted.length && !missing.length;
+  }
+  return { node, update };
+}
+
+/** From and to, of numbers or times. */
+function rangePart(column, set) {
+  const type = kindOf(column) === "number" ? "number" : "datetime-local";
+  const change = () => {
+    const bounds = Object.entries(fields).map(([end, field]) => [end, boundOf(field.value, column)]);
+    const next = Object.fromEntries(bounds.filter(([, bound]) => bound !== null));
+    set(column, Object.keys(next).length ? next : null);
+  };
+  const field = (end) => make("input", { type, step: type === "number" ? "any" : 1, id: `f-${column.name}-${end}`, onchange: change });
+  const fields = { from: field("from"), to: field("to") };
+  const labels = Object.entries(fields).map(([end, input]) => make("label", {}, type === "number" ? end : `${end} (UTC)`, input));
+  const node = make("fieldset", { class: "facet" }, make("legend", {}, nameOf(column.name)), make("div", { class: "range" }, ...labels));
+  function update(wanted) {
+    for (const [end, input] of Object.entries(fields)) if (input !== document.activeElement) input.value = writtenBound(wanted?.[end], column);
+  }
+  return { node, update };
 }

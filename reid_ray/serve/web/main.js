@@ -14,10 +14,11 @@ import { createSelection } from "./selection.js";
 import { applyPurpose, applyScheme, askLogin, createSettings } from "./session.js";
 
 const PAGE_SIZES = [24, 48, 96, 200];
-/** Searches of this visit, whole, by the number in the history's entry: there a picture is found again. */
+/** Whoever the service says nothing of. */
+const LEAST = { name: "unknown", role: "search", login: false };
+/** Searches of this visit, whole, by the name in the history's entry: there a picture is found again. */
 const visited = new Map();
 
-let visits = 0;
 let sought = NOTHING;
 let cursor = null;
 let running = new AbortController();
@@ -45,9 +46,9 @@ function read() {
   return found;
 }
 
-async function build({ columns, limits, me }) {
+async function build({ columns, limits, me = LEAST }) {
   const mayWrite = me.role !== "search";
-  const admin = mayWrite ? (await import("./admin.js")).createAdmin({ columns, limits, role: me.role, filter: () => sought.where, selected: () => parts.selection.ids(), onChange: changed }) : null;
+  const admin = mayWrite ? (await import("./admin.js")).createAdmin({ columns, role: me.role, filter: () => sought.where, selected: () => parts.selection.ids(), onChange: changed }) : null;
   const selection = createSelection({ onChange: () => parts.results?.mark(), onMore: (hits) => addItems(hits, 1), onDelete: admin && (() => admin.open("remove")) });
   const onMore = (hit) => addItems([hit], 1);
   const onNot = (hit) => addItems([hit], -0.5);
@@ -60,6 +61,8 @@ async function build({ columns, limits, me }) {
   createSettings({ me, onOut: () => location.reload() });
   at("show-admin").hidden = !mayWrite;
   at("show-admin").onclick = () => admin.open();
+  at("select-all").onclick = () => selection.add(results.hits);
+  document.querySelector(".skip").onclick = (event) => (event.preventDefault(), results.focus(0));
   at("home").onclick = (event) => (event.preventDefault(), go(NOTHING));
   at("more").onclick = () => run({ append: true });
   fillOptions(columns, limits);
@@ -77,16 +80,17 @@ function fillOptions(columns, limits) {
 /** Items become clues; what is like them is searched for together with what was searched for before. */
 function addItems(hits, weight) {
   const ids = hits.map((hit) => hit.item_id);
-  const others = sought.clues.filter((clue) => clue.kind !== "item" || !ids.includes(clue.id));
+  const others = parts.query.clues().filter((clue) => clue.kind !== "item" || !ids.includes(clue.id));
   go({ clues: [...others, ...ids.map((id) => ({ kind: "item", id, weight }))] });
   scrollTo(0, 0);
 }
 
-/** Another search: into the address, then asked. */
+/** Another search: into the address, then asked. What stands in the field counts, whether it was sent or not. */
 function go(change) {
-  const next = { ...sought, ...change };
-  visited.set(++visits, next);
-  history.pushState({ visit: visits }, "", addressOf(next));
+  const next = { ...sought, clues: parts.query.clues(), ...change };
+  const visit = `${performance.timeOrigin} ${visited.size}`; // a reload begins anew, and the history keeps its entries
+  visited.set(visit, next);
+  history.pushState({ visit }, "", addressOf(next));
   remember(addressOf(next), wordsOf(next));
   open(next);
 }
@@ -106,7 +110,7 @@ function open(next) {
 /** After the gallery changed; some items may be gone. */
 function changed(gone = []) {
   parts.selection.drop(gone);
-  parts.filters.show(sought.where);
+  parts.filters.show(sought.where, { anew: true });
   run({});
 }
 
@@ -116,7 +120,8 @@ async function run({ append = false }) {
   const isSearch = sought.clues.length > 0;
   const k = Number(at("k").value);
   at("one-per").disabled = !isSearch;
-  at("problem").replaceChildren();
+  const place = at(append ? "problem-below" : "problem");
+  for (const id of ["problem", "problem-below"]) at(id).replaceChildren();
   parts.results.busy(true);
   at("status").textContent = isSearch ? "Searching …" : "Loading …";
   const started = performance.now();
@@ -125,14 +130,14 @@ async function run({ append = false }) {
     const { signal } = mine;
     const answer = isSearch ? await api.search(await questionOf(sought, k, from), signal) : await api.browse({ k, where: sought.where, ...(from ? { cursor: from } : {}) }, signal);
     if (mine !== running) return;
-    clearProblem(at("problem"));
+    clearProblem(place);
     show(answer, { isSearch, append, ms: performance.now() - started });
   } catch (error) {
     if (error.name === "AbortError" || mine !== running) return;
     at("status").textContent = append ? "" : "No results.";
     if (!append) parts.results.show([], { refusable: false });
     at("more").hidden = !append;
-    showProblem(at("problem"), error, { again: () => run({ append }), login: () => askLogin(() => run({ append })) });
+    showProblem(place, error, { again: () => run({ append }), login: () => askLogin(() => run({ append })), purpose: () => at("show-settings").click() });
   } finally {
     if (mine === running) parts.results.busy(false);
   }
@@ -143,6 +148,7 @@ function show(answer, { isSearch, append, ms }) {
   const found = isSearch ? answer.hits.map((hit) => ({ ...hit, rank: before + hit.rank })) : answer.items;
   parts.results.show(found, { refusable: isSearch, append });
   cursor = answer.cursor;
+  at("select-all").hidden = !parts.results.hits.length;
   at("more").hidden = !cursor;
   const filtered = Object.keys(sought.where).length > 0;
   const all = parts.results.hits.length;

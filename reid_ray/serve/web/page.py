@@ -13,6 +13,8 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 
+from reid_ray.serve.access.route_table import RouteRule
+
 FOLDER = Path(__file__).parent
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -24,6 +26,9 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
+
+PAGE_RULES: dict[tuple[str, str], RouteRule] = {("GET", "/"): RouteRule(None), ("GET", "/page/{name}"): RouteRule(None)}
+"""Whoever reaches the service may have the page: it holds no data, and asks for a token itself."""
 
 
 @dataclass(frozen=True)

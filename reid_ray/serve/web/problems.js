@@ -21,9 +21,9 @@ const MOST_AUTOMATIC = 5;
 
 /**
  * @param {HTMLElement} place emptied and filled; empty it (or call this anew) and nothing is asked again
- * @param {any} problem @param {{again?: () => void, login?: () => void}} ways
+ * @param {any} problem @param {{again?: () => void, login?: () => void, purpose?: () => void}} ways
  */
-export function showProblem(place, problem, { again, login } = {}) {
+export function showProblem(place, problem, { again, login, purpose } = {}) {
   const tries = Number(place.dataset.tries ?? 0);
   const said = make("p", { role: "alert" }, make("strong", {}, `${HEADS[problem.status] ?? "The service failed."} `), problem.message);
   const panel = make("div", { class: "problem" }, said);
@@ -31,6 +31,7 @@ export function showProblem(place, problem, { again, login } = {}) {
   place.replaceChildren(panel);
   if (!("status" in problem)) console.error(problem); // a fault of the page itself
   if (problem.status === 401 && login) panel.append(button("Log in", login, { class: "first" }));
+  if (problem.status === 422 && /Reid-Purpose/.test(problem.message) && purpose) panel.append(button("State it", purpose, { class: "first" }));
   if (!again || !AGAIN.has(problem.status)) return;
   const retry = () => {
     if (panel.isConnected) again();

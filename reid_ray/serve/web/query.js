@@ -7,7 +7,7 @@ const WEIGHT_WORDS = (weight) => (weight < 0 ? `less, ${-weight}` : `weight ${we
 
 /**
  * @param {{onClues: (clues: import("./address.js").Clue[]) => void, onPut: (without: string[]) => void}} options
- * @returns {{show: (sought: import("./address.js").Sought) => void}}
+ * @returns {{show: (sought: import("./address.js").Sought) => void, clues: () => import("./address.js").Clue[]}} `clues`: as they stand now
  */
 export function createQuery({ onClues, onPut }) {
   const place = at("query");
@@ -75,7 +75,7 @@ export function createQuery({ onClues, onPut }) {
     at("files").value = "";
   };
   listenForPictures(addPictures);
-  return { show };
+  return { show, clues: () => withText() };
 }
 
 /** Pictures dropped anywhere on the page, or pasted where no field takes what is pasted. */

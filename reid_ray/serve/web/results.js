@@ -87,8 +87,10 @@ export function createResults({ columns, selection, onOpen, onMore, onNot }) {
       if (!append) active = 0;
       hits = append ? [...hits, ...found] : found;
       const cards = found.map((hit, index) => card(hit, before + index));
+      const hadFocus = !append && grid.contains(document.activeElement);
       if (append) grid.append(...cards);
       else grid.replaceChildren(...cards);
+      if (hadFocus) cards.length ? focus(0) : at("text").focus();
     },
     busy: (yes) => grid.setAttribute("aria-busy", String(yes)),
     /** The marks of what is selected, after the selection changed. */

@@ -48,6 +48,10 @@ export function createSelection({ onChange, onMore, onDelete }) {
       if (!chosen.delete(hit.item_id)) chosen.set(hit.item_id, hit);
       changed();
     },
+    add(hits) {
+      for (const hit of hits) chosen.set(hit.item_id, hit);
+      changed();
+    },
     clear() {
       chosen.clear();
       changed();

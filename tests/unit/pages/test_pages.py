@@ -75,10 +75,6 @@ def _noise() -> str:
     return noise_page([{"words": [ATTACK, ATTACK], "word_noise": [0.5, None]}])
 
 
-def _search() -> str:
-    return render("search", title=ATTACK)
-
-
 def _edits() -> str:
     slot = {"slot": ATTACK, "old": ATTACK, "new": ATTACK, "read": ATTACK, "reference": None}
     said = {"image_id": ATTACK, "status": "failed", "reason": ATTACK, "original": ATTACK, "text": ATTACK, "by": ATTACK}
@@ -86,7 +82,7 @@ def _edits() -> str:
     return render("edits", title=ATTACK, facts={"rows": 1, "ok": 0, "tries": 1, "not_ok": {ATTACK: 1}}, edits=[edit])
 
 
-PAGES = {"report": _report, "lint": _lint, "noise": _noise, "search": _search, "edits": _edits}
+PAGES = {"report": _report, "lint": _lint, "noise": _noise, "edits": _edits}
 
 
 class _Elements(HTMLParser):
@@ -116,8 +112,7 @@ def test_there_is_a_case_for_every_template_that_is_a_page():
 def test_a_script_in_a_caption_or_a_file_name_shows_as_text(page):
     read = _Elements(page())
     assert ATTACK in "".join(read.words)
-    scripts_of_our_own = 1 if page is _search else 0
-    assert read.elements.count("script") == scripts_of_our_own
+    assert read.elements.count("script") == 0
     assert not [name for name, _ in read.attributes if name.startswith("on")]
 
 

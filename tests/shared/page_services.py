@@ -1,0 +1,139 @@
+"""The search service that tests of the page open in a browser: the real application over a gallery of synthetic people, on a free port.
+
+Its encoder needs no weights: a picture is its colours in a grid, a text the colour that it names. One item has markup for a caption, an id
+and a file name.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from PIL import Image
+from small_galleries import make_gallery
+
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.data.synthetic.people import SyntheticPeople
+from reid_ray.retrieval.search import SearchEngine
+from reid_ray.retrieval.searched_folder import SearchedGallery
+from reid_ray.serve.access.config import AccessConfig, AuditConfig
+from reid_ray.serve.access.gatekeeper import Gatekeeper
+from reid_ray.serve.access.login_routes import ACCESS_RULES, access_routes
+from reid_ray.serve.access.roles import AccessRole
+from reid_ray.serve.access.route_table import RouteRule, RouteTable
+from reid_ray.serve.access.service_access import ServiceAccess, open_access
+from reid_ray.serve.access.tokens.token_file import create_token
+from reid_ray.serve.adding.config import AddingConfig
+from reid_ray.serve.adding.writing_desk import WritingDesk
+from reid_ray.serve.api.change_answers import ChangeDoer, job_recorder
+from reid_ray.serve.api.gallery_routes import gallery_routes
+from reid_ray.serve.api.job_routes import job_routes, job_rules
+from reid_ray.serve.api.problems import add_handlers
+from reid_ray.serve.api.search_routes import search_routes
+from reid_ray.serve.api.write_routes import WRITE_RULES, write_routes
+from reid_ray.serve.config import SearcherConfig, ServeConfig
+from reid_ray.serve.desk.config import WritingConfig
+from reid_ray.serve.desk.search_desk import Desk
+from reid_ray.serve.process.http_thread import bound_socket, running_server
+from reid_ray.serve.web.page import PAGE_RULES, add_page
+
+EVIL = "<img src=x onerror=\"document.title='taken'\"><script>window.taken=1</script> \"quoted\" & 'more'"
+EVIL_ID = "=cmd|'<b>x</b>'\"&#/../é.jpg"
+COLOURS = {"red": (200, 40, 40), "blue": (40, 60, 200), "green": (40, 150, 60), "hat": (230, 200, 90), "black": (20, 20, 20)}
+_ROWS, _COLUMNS = 8, 3
+
+
+class Colours:
+    """An encoder of colours in a grid."""
+
+    dim, context, reads_texts, fingerprint = _ROWS * _COLUMNS * 3, 20, True, "e"
+
+    def encode_texts(self, texts):
+        return np.stack([_unit(np.tile(self._colour(text), (_ROWS * _COLUMNS, 1))) for text in texts])
+
+    def encode_and_measure(self, texts):
+        return self.encode_texts(texts), np.array([len(text.split()) for text in texts])
+
+    def encode_images(self, pictures):
+        return np.stack([_unit(np.asarray(picture.convert("RGB").resize((_COLUMNS, _ROWS), Image.Resampling.BOX))) for picture in pictures])
+
+    def _colour(self, text: str) -> np.ndarray:
+        return np.mean([rgb for name, rgb in COLOURS.items() if name in text] or [(128, 128, 128)], axis=0)
+
+
+def _unit(colours: np.ndarray) -> np.ndarray:
+    vector = np.asarray(colours, np.float32).ravel() - 100.0
+    return vector / np.linalg.norm(vector)
+
+
+@dataclass
+class PageService:
+    """A running service: its address, and its rows, newest first."""
+
+    url: str
+    newest: list[dict[str, Any]]
+    evil: dict[str, Any]
+    tokens: dict[str, str]
+
+
+def people_rows(identities: int = 24, pictures: int = 4) -> list[dict[str, Any]]:
+    """Synthetic people as rows of a gallery, oldest first; the last but four is the evil one."""
+    people = SyntheticPeople(SyntheticConfig(identities=identities, images_per_identity=pictures, height=192, width=96))
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    rows = []
+    for n, (image, captions) in enumerate(zip(people.image_table().to_pylist(), people.captions(), strict=True)):
+        known = {name: image[name] for name in ("image_id", "person_id", "camera_id", "split")}
+        seen = start + timedelta(minutes=37 * n)
+        rows.append({"item_id": f"i{n:03d}", **known, "caption": captions[0], "seen": seen, "thumbnail": image["image"]})
+    rows[-5] |= {"item_id": EVIL_ID, "image_id": EVIL, "caption": EVIL, "split": "<i>split</i>"}
+    return rows
+
+
+@contextmanager
+def page_service(folder: Path, *, with_tokens: bool = False) -> Iterator[PageService]:
+    """The service, while the block lasts."""
+    rows = people_rows()
+    encoder = Colours()
+    vectors = encoder.encode_images([Image.open(io.BytesIO(row["thumbnail"])) for row in rows])
+    gallery, state, book = make_gallery(folder / "gallery", vectors, rows), folder / "gallery.service", folder / "tokens.json"
+    tokens = {role.word: create_token(book, role.word, role, days=None) for role in AccessRole} if with_tokens else {}
+    engine = SearchEngine(encoder, SearchedGallery(gallery))
+    desk = Desk(lambda: engine, ServeConfig(), SearcherConfig())
+    desk.load()
+    access = open_access(AccessConfig(tokens=str(book) if with_tokens else None), AuditConfig(sync_s=0), state=state, tls=False)
+    writing = WritingDesk(str(gallery), state, WritingConfig(idle_s=0.05), AddingConfig())
+    writing.start(encoder, changed=engine.gallery.refresh, job_finished=job_recorder(access.audit))
+    listening = bound_socket("127.0.0.1", 0)
+    with running_server(_application(desk, writing, access), listening):
+        yield PageService(f"http://127.0.0.1:{listening.getsockname()[1]}", rows[::-1], rows[-5], tokens)
+    for each in (writing, desk, access):
+        each.close()
+
+
+def _application(desk: Desk, writing: WritingDesk, access: ServiceAccess) -> FastAPI:
+    api = FastAPI()
+    add_handlers(api)
+    doer = ChangeDoer(writing.answers)
+    for routes in (
+        search_routes(desk),
+        gallery_routes(desk),
+        write_routes(writing, doer),
+        job_routes(writing, doer),
+        access_routes(access),
+    ):
+        api.include_router(routes)
+    add_page(api)
+    searches = {
+        ("POST", f"/v1/{name}"): RouteRule(AccessRole.SEARCH, 1 << 26, searches=True, verb=name) for name in ("search", "browse", "facets")
+    }
+    reads = {("GET", f"/v1/{name}"): RouteRule(AccessRole.SEARCH) for name in ("info", "thumbnails", "items")}
+    rules = {**searches, **reads, **WRITE_RULES, **job_rules(AddingConfig()), **ACCESS_RULES, **PAGE_RULES}
+    api.add_middleware(Gatekeeper, rules=RouteTable(rules), access=access)
+    return api
