@@ -74,6 +74,8 @@ def bad_inputs() -> Iterator[BadInput]:
     yield from _batches()
     yield from _reading()
     yield from _explanations()
+    yield from _changes()
+    yield from _jobs()
     yield from _routes()
 
 
@@ -341,6 +343,73 @@ def _explanations() -> Iterator[BadInput]:
         yield BadInput(f"an explanation of {name}", status, names, path="/v1/explain", options=as_sent(body))
 
 
+def _changes() -> Iterator[BadInput]:
+    which: dict[str, tuple[Any, str]] = {
+        "nothing": ({}, "item_ids"),
+        "both": ({"item_ids": ["1"], "where": {"camera_id": 1}}, "item_ids"),
+        "no ids": ({"item_ids": []}, "item_ids"),
+        "an id by number": ({"item_ids": [1]}, "item_ids"),
+        "an empty id": ({"item_ids": [""]}, "item_ids"),
+        "an id by half a surrogate pair": ({"item_ids": [SURROGATE]}, "item_ids"),
+        "an id of 5,000 letters": ({"item_ids": ["x" * 5000]}, "item_ids"),
+        "a filter that everything passes": ({"where": {}}, "where"),
+        "an unknown column": ({"where": {"nothing": 1}}, "filter"),
+        "a filter beyond 64 bits": ({"where": {"camera_id": 2**70}}, "filter"),
+        "a filter of NaN": ({"where": {"camera_id": float("nan")}}, "camera_id"),
+        "an expectation as text": ({"where": {"camera_id": 1}, "expect": "4"}, "expect"),
+        "an expectation of true": ({"where": {"camera_id": 1}, "expect": True}, "expect"),
+        "an expectation of 4.0": ({"where": {"camera_id": 1}, "expect": 4.0}, "expect"),
+        "an expectation below 0": ({"where": {"camera_id": 1}, "expect": -1}, "expect"),
+        "an unknown field": ({"item_ids": ["1"], "force": True}, "force"),
+    }
+    for verb, beside in (("delete", {}), ("erase", {"request": "letter"})):
+        for name, (body, names) in which.items():
+            yield BadInput(f"{verb}: {name}", 422, names, path=f"/v1/items/{verb}", options=as_sent({**body, **beside}))
+    yield BadInput("another number", 409, "expect", path="/v1/items/delete", options={"json": {"where": {"camera_id": 1}, "expect": 9}})
+    for name, request in {
+        "a path": "../x",
+        "a blank": "a b",
+        "a line": "a\n",
+        "nothing": "",
+        "a number": 5,
+        "200 letters": "x" * 200,
+    }.items():
+        yield BadInput(
+            f"a request of {name}", 422, "request", path="/v1/items/erase", options={"json": {"item_ids": ["1"], "request": request}}
+        )
+        yield BadInput(f"a name of {name}", 422, "name", path="/v1/snapshots", options={"json": {"name": request}})
+    yield BadInput("now as text", 422, "now", path="/v1/items/erase", options={"json": {"item_ids": ["1"], "request": "a", "now": "yes"}})
+    for name in ("nothing", "..%2f..%2fetc", "%00", "%ff", "x" * 150):
+        yield BadInput(f"the name {name[:20]}", (404, 422), "", path=f"/v1/snapshots/{name}/restore")
+        yield BadInput(f"the name {name[:20]}", (404, 422), "", "DELETE", f"/v1/snapshots/{name}")
+        yield BadInput(f"the request {name[:20]}", (404, 422), "", "GET", f"/v1/erasures/{name}")
+
+
+def _jobs() -> Iterator[BadInput]:
+    good = {"image": ("x.png", png(8, 16))}
+    forms: dict[str, tuple[dict[str, Any], str]] = {
+        "JSON": ({"json": {}}, ""),
+        "nothing": ({}, ""),
+        "items that are no JSON": ({"files": good, "data": {"items": "{"}}, "items"),
+        "items that are no list": ({"files": good, "data": {"items": "{}"}}, "items"),
+        "items of another file": ({"files": good, "data": {"items": '[{"file": "y.png"}]'}}, ""),
+        "an item's camera of NaN": ({"files": good, "data": {"items": '[{"file": "x.png", "camera_id": NaN}]'}}, "items"),
+        "items nested 50,000 deep": ({"files": good, "data": {"items": "[" * 50_000}}, "items"),
+        "caption of maybe": ({"files": good, "data": {"caption": "maybe"}}, "caption"),
+        "an unknown field": ({"files": good, "data": {"colour": "red"}}, "colour"),
+        "a table that is none": ({"files": {"table": ("t.parquet", b"PAR1 no table")}}, "table"),
+        "a table and pictures": ({"files": {**good, "table": ("t.parquet", b"PAR1")}}, "table"),
+    }
+    for name, (options, names) in forms.items():
+        yield BadInput(f"a job of {name}", (400, 415, 422), names, path="/v1/jobs", options=options)
+    for wait in ("nan", "inf", "-1", "61", "soon", "true"):
+        yield BadInput(f"to wait {wait}", 422, "wait", path=f"/v1/jobs?wait={wait}", options={"files": good})
+        yield BadInput(f"to wait {wait}", 422, "wait", "GET", f"/v1/jobs/1?wait={wait}")
+    for job in ("nothing", "..%2f..%2fetc", "%00", "%ff", "x" * 150):
+        yield BadInput(f"the job {job[:20]}", (404, 422), "", "GET", f"/v1/jobs/{job}")
+        yield BadInput(f"the job {job[:20]}", (404, 422), "", "DELETE", f"/v1/jobs/{job}")
+
+
 def _routes() -> Iterator[BadInput]:
     methods = {
         "/v1/search": ("GET", "PUT", "DELETE", "PATCH"),
@@ -351,6 +420,12 @@ def _routes() -> Iterator[BadInput]:
         "/v1/facets": ("GET",),
         "/v1/info": ("POST", "DELETE"),
         "/v1/items": ("POST", "PATCH"),
+        "/v1/items/delete": ("GET", "DELETE"),
+        "/v1/jobs": ("PUT", "DELETE"),
+        "/v1/erasures": ("POST",),
+        "/v1/generations": ("POST",),
+        "/v1/snapshots": ("GET",),
+        "/v1/compact": ("GET",),
         "/v1/thumbnails": ("PUT",),
         "/v1/live": ("POST",),
         "/v1/ready": ("DELETE",),

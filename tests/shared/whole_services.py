@@ -24,9 +24,9 @@ from reid_ray.serve.desk.search_desk import Desk
 class Replica:
     """One process of the service."""
 
-    def __init__(self, gallery, encoder=None, audit=None, **adding):
+    def __init__(self, gallery, encoder=None, audit=None, limits=None, **adding):
         self.engine = SearchEngine(encoder or PlainEncoder(), SearchedGallery(gallery))
-        self.desk = Desk(lambda: self.engine, ServeConfig(), SearcherConfig())
+        self.desk = Desk(lambda: self.engine, limits or ServeConfig(), SearcherConfig())
         self.desk.load()
         state = gallery.with_name("gallery.service")
         self.writing = WritingDesk(str(gallery), state, WritingConfig(idle_s=0.02, turn_s=0.2), AddingConfig(**{"batch_size": 3, **adding}))

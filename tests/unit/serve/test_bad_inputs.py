@@ -8,9 +8,8 @@ import json
 import httpx
 import pytest
 from bad_inputs import LIMITS, bad_inputs
-from small_services import small_desk, small_gallery
-
-from reid_ray.serve.api.application import make_api
+from small_services import Reading, small_gallery
+from whole_services import service
 
 BAD_INPUTS = list(bad_inputs())
 
@@ -18,13 +17,13 @@ BAD_INPUTS = list(bad_inputs())
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     """asked(method, path, ...) -> response of one application that lives as long as this module."""
-    desk = small_desk(small_gallery(tmp_path_factory.mktemp("bad") / "gallery"), LIMITS)
-    transport = httpx.ASGITransport(app=make_api(desk, token_digest=None), client=("127.0.0.1", 5), raise_app_exceptions=False)
-    with asyncio.Runner() as runner:
+    folder = tmp_path_factory.mktemp("bad")
+    small_gallery(folder / "gallery")
+    with service(folder, encoder=Reading(), limits=LIMITS) as (replica,), asyncio.Runner() as runner:
+        transport = httpx.ASGITransport(app=replica.api, client=("127.0.0.1", 5), raise_app_exceptions=False)
         http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         yield lambda method, path, **options: runner.run(http.request(method, path, **options))
         runner.run(http.aclose())
-    desk.close()
 
 
 def test_the_table_has_at_least_a_hundred_rows_that_differ():
