@@ -5,6 +5,7 @@ Knows callers, statuses and notes; not what is changed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 
 from reid_ray.errors import ConfigError, DataError, ReidRayError
+from reid_ray.redaction import error_location
 from reid_ray.serve.access.audit.audit_log import AuditedAct, AuditLog
 from reid_ray.serve.access.audit.noted import noted
 from reid_ray.serve.access.roles import LOCAL, Caller
@@ -30,6 +32,7 @@ KEY_HEADER: dict[str, Any] = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 200},
     "description": "names the request: asked again with the same key it is answered as before, and nothing is done twice",
 }
+_LOG = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[ReidRayError], int], ...] = (
     (TooLargeError, 413),
     (ConflictError, 409),
@@ -91,6 +94,9 @@ class ChangeDoer:
             answer = await self._answers.once(key, of=caller_of(request).name, request={"verb": verb, **asked}, do=answered)
         except BusyError as error:
             raise busy(error) from None
+        except OSError as error:
+            _LOG.error("a change failed: %s", error_location(error))
+            raise HTTPException(503, f"the gallery cannot be written to: {error.strerror}; see the service's log") from None
         except ConfigError as error:
             raise BadRequestError(str(error)) from None
         return JSONResponse(answer.body, answer.status)

@@ -1,5 +1,6 @@
 """Changes over HTTP: what they answer, refuse and remember, and that an upload is read as it comes, under its limits."""
 
+import errno
 import json
 import threading
 
@@ -101,6 +102,17 @@ def test_a_gallery_that_another_process_writes_is_said_to_be_busy(filled):
     finally:
         filled.writing.turns._config.__dict__["wait_s"] = 15.0
     assert items(filled) == {*"abc"}
+
+
+def test_a_gallery_that_cannot_be_written_to_is_said_in_a_sentence(filled, monkeypatch):
+    def full(*words, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(GalleryWriter, "delete", full)
+    reply = asked(filled, ("POST", "/v1/items/delete", {"json": {"item_ids": ["a"]}}))
+    assert (reply.status_code, "No space left" in reply.json()["detail"]) == (503, True)
+    monkeypatch.undo()
+    assert asked(filled, ("POST", "/v1/items/delete", {"json": {"item_ids": ["a"]}})).json()["deleted"] == 1
 
 
 class Blocked(PlainEncoder):
