@@ -200,6 +200,13 @@ def written_by(command: Command) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_stand_in_the_order_in_which_the_page_of_commands_is_run(page):
+    order = {command.words: number for number, command in reversed(list(enumerate(commands_of(ROOT / "docs" / "commands.md"))))}
+    shown = [command.words for command in commands_of(page) if command.words in order and not command.needs]
+    assert shown == sorted(shown, key=order.__getitem__)
+
+
 def test_a_few_commands_of_the_page_run(tmp_path):
     """Those that start no engine, on fewer people."""
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
