@@ -1,19 +1,23 @@
-"""The retrieval service in one process and on Ray Serve, batched and one by one, over HTTP on this machine.
+"""The retrieval service in one process and on Ray Serve beside what a good user would write: FastAPI, uvicorn, the same batcher, FAISS.
 
     python benchmarks/serving.py --out benchmarks/results/serving-DATE.json [--quick]
 
-The services run side by side (same encoder, same gallery, one replica each) and are asked turn by turn, so that a slow spell of the
-machine hits all. Clients wait for an answer before they ask again; the number of requests is fixed. The text
-tower has the shape of CLIP ViT-B/16's (12 layers, 512 wide) with random weights: speed does not depend on what it has learnt.
+Each service has a process of its own, the same encoder, gallery and one thread; all run side by side and are asked turn by turn, so that a
+slow spell of the machine hits all (those that are not asked sleep). Closed loops of 1, 16 and 64 clients; an open loop at twice the rate
+that 64 clients reached; 20,000 requests for growth of memory. The text tower has the shape of CLIP ViT-B/16's (12 layers, 512 wide), or is
+tiny, with random weights: speed does not depend on what it has learnt. The load comes from a process of its own, whose CPU is told.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import itertools
+import os
+import signal
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,57 +26,97 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import httpx
 import numpy as np
+import psutil
 import pyarrow as pa
 from PIL import Image
 
 from benchmarks.harness import Report, run_benchmark
-from reid_ray.config.common import RayConfig
+from benchmarks.http_load import Seen, load
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
-from reid_ray.runtime import ray_session
-from reid_ray.serve.config import ServeJob
-from reid_ray.serve.job import start_service
 
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "yellow", "brown")
 GARMENTS = ("coat", "jacket", "shirt", "dress", "hoodie")
-SERVICES = ("process", "ray", "one_by_one")
+SERVICES = ("process", "ray", "rival", "alone")
+TOWERS = {
+    "ViT-B/16": {"text_width": 512, "text_layers": 12, "text_heads": 8, "embed_dim": 512},
+    "tiny": {"text_width": 64, "text_layers": 2, "text_heads": 2, "embed_dim": 128},
+}
 
 
 @dataclass(frozen=True)
-class Load:
-    """What is asked of whom."""
+class Size:
+    """How much is asked."""
 
     items: int  # in the gallery
     turns: int
-    requests: int  # a turn; a quarter of it from a lone client
-    clients: tuple[int, ...]  # the first is the lone one, the last the busiest
-    services: tuple[str, ...]
+    closed_s: float  # about, of a turn with one number of clients
+    open_s: float
+    clients: tuple[int, ...]
+    growth: int  # requests of which the memory is watched
 
 
-FULL = Load(50_000, 7, 480, (1, 8, 32), SERVICES)
-QUICK = Load(2_000, 3, 96, (1, 16), ("process", "one_by_one"))
+FULL = Size(20_000, 5, 4.0, 8.0, (1, 16, 64), 20_000)
+QUICK = Size(2_000, 2, 1.0, 2.0, (1, 16), 1_000)
 
 
 @dataclass
 class Measured:
-    """All turns of one service with one number of clients."""
+    """All turns of one service under one load."""
 
-    rates: list[float] = field(default_factory=list)  # requests/s, one a turn
-    latencies_ms: list[float] = field(default_factory=list)  # one a request
-    batches: list[int] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)  # of the service and its children
+
+    def rates(self) -> list[float]:
+        """Answered requests a second, one a turn."""
+        return [sum(status == 200 for status in each.statuses) / each.seconds for each in self.seen]
+
+    def latencies(self, *statuses: int) -> list[float]:
+        """Milliseconds until an answer with one of these statuses."""
+        return [ms for each in self.seen for ms, status in zip(each.latencies_ms, each.statuses, strict=True) if status in statuses]
 
 
-def texts() -> list[str]:
-    return [f"a {who} in a {colour} {garment}" for who, colour, garment in itertools.product(("man", "woman"), COLOURS, GARMENTS)]
+@dataclass
+class Running:
+    """A service that runs."""
+
+    port: int
+    process: psutil.Process
+    loads: dict[str, Measured] = field(default_factory=dict)
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU of it and its children so far."""
+        total = 0.0
+        for each in [self.process, *self.process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = each.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def ask(self, name: str, **order: Any) -> Seen:
+        """Put a load on it."""
+        before = self.cpu_s()
+        seen = load(self.port, QUESTIONS, **order)
+        result = self.loads.setdefault(name, Measured())
+        result.seen.append(seen)
+        result.cpu_s.append(self.cpu_s() - before)
+        return seen
 
 
-def make_index(folder: Path, items: int) -> None:
-    """An encoder with random weights and an index of random vectors, in folder/model and folder/index."""
-    shape = {"text_width": 512, "text_layers": 12, "text_heads": 8, "embed_dim": 512}
-    encoder = build_dual_encoder(ModelConfig.model_validate({"image_height": 128, "image_width": 64, "scratch": shape}), texts())
+QUESTIONS = [
+    {"text": f"a {who} in a {colour} {garment}", "k": 20} for who, colour, garment in itertools.product(("man", "woman"), COLOURS, GARMENTS)
+]
+
+
+def make_gallery(folder: Path, items: int, tower: dict[str, int]) -> None:
+    """An encoder with random weights and a gallery of random vectors, in folder/model and folder/index."""
+    texts = [str(each["text"]) for each in QUESTIONS]
+    encoder = build_dual_encoder(ModelConfig.model_validate({"image_height": 128, "image_width": 64, "scratch": tower}), texts)
     encoder.save(folder / "model", {})
     vector_ND = np.random.default_rng(0).standard_normal((items, encoder.dim), dtype=np.float32)
     vector_ND /= np.linalg.norm(vector_ND, axis=1, keepdims=True)
@@ -87,75 +131,127 @@ def make_index(folder: Path, items: int) -> None:
         writer.compact()
 
 
-async def ask(url: str, *, clients: int, requests: int) -> tuple[float, list[float], list[int]]:
-    """(seconds, latency of each request in ms, batch of each request)."""
-    questions = itertools.islice(itertools.cycle(texts()), requests)
-    latencies, batches = [], []
-    async with httpx.AsyncClient(timeout=120, trust_env=False, limits=httpx.Limits(max_connections=clients)) as http:
-
-        async def client() -> None:
-            for text in questions:  # one iterator for all clients: each takes the next question
-                started = time.perf_counter()
-                reply = await http.post(f"{url}/v1/search", json={"text": text, "k": 20})
-                latencies.append((time.perf_counter() - started) * 1e3)
-                batches.append(reply.raise_for_status().json()["batch"])
-
-        started = time.perf_counter()
-        await asyncio.gather(*(client() for _ in range(clients)))
-        return time.perf_counter() - started, latencies, batches
-
-
 @contextlib.contextmanager
-def started(folder: Path, services: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """Base URL by service."""
+def started(folder: Path) -> Iterator[dict[str, Running]]:
+    """The services, once all are ready; stopped at the end."""
+    services: dict[str, Running] = {}
+    script = Path(__file__).with_name("serving_services.py")
     with contextlib.ExitStack() as stack:
-        urls = {}
-        for name in services:
-            searcher = {"num_cpus": 1, "max_batch_size": 1 if name == "one_by_one" else 32}
-            config: dict[str, Any] = {"index": str(folder / "index"), "encoder": str(folder / "model"), "searcher": searcher}
-            config["serve"] = {"timeout_s": 120, "port": 0}  # a busy machine gives slow numbers, not none
-            if name == "ray":
-                stack.enter_context(ray_session(RayConfig(address="local")))
-            service = start_service(ServeJob.model_validate({**config, "runs_on": "ray" if name == "ray" else "process"}))
-            urls[name] = stack.enter_context(service).url
-        yield urls
+        for kind in SERVICES:
+            port = _free_port()
+            log = stack.enter_context((folder / f"{kind}.log").open("w"))
+            process = subprocess.Popen([sys.executable, script, kind, folder, str(port)], stdout=log, stderr=log, start_new_session=True)
+            stack.callback(_stop, process)
+            services[kind] = Running(port, psutil.Process(process.pid))
+            _wait_for(port, process, folder / f"{kind}.log")
+        yield services
 
 
 def run(report: Report, quick: bool) -> None:
-    load = QUICK if quick else FULL
-    measured: dict[tuple[str, int], Measured] = {}
-    with tempfile.TemporaryDirectory(prefix="serving") as temporary, contextlib.ExitStack() as stack:
-        make_index(Path(temporary), load.items)
-        urls = stack.enter_context(started(Path(temporary), load.services))
-        for url in urls.values():  # warm up
-            asyncio.run(ask(url, clients=8, requests=load.requests // 4))
-        for _, clients, (name, url) in itertools.product(range(load.turns), load.clients, urls.items()):
-            count = load.requests if clients > 1 else load.requests // 4
-            seconds, latencies, batches = asyncio.run(ask(url, clients=clients, requests=count))
-            result = measured.setdefault((name, clients), Measured())
-            result.rates.append(count / seconds)
-            result.latencies_ms += latencies
-            result.batches += batches
-    for (name, clients), result in sorted(measured.items(), key=lambda entry: entry[0][1]):
-        cuts = statistics.quantiles(result.latencies_ms, n=100)
-        report.row(
-            service=name,
-            clients=clients,
-            gallery=load.items,
-            turns=load.turns,
-            requests=len(result.latencies_ms),
-            per_second_median=round(statistics.median(result.rates), 1),
-            per_second_min=round(min(result.rates), 1),
-            per_second_max=round(max(result.rates), 1),
-            latency_p50_ms=round(cuts[49], 2),
-            latency_p99_ms=round(cuts[98], 2),
-            mean_batch=round(statistics.mean(result.batches), 2),
-        )
-    busiest = load.clients[-1]
-    for rival in load.services[1:]:
-        gains = [a / b for a, b in zip(measured[rival, busiest].rates, measured["process", busiest].rates, strict=True)]
-        goal = 0.67 if rival == "ray" else 0.0
-        report.claim(f"requests/s at {busiest} clients of {rival} over the process (median of turns)", statistics.median(gains), ">=", goal)
+    """All services with each encoder."""
+    size = QUICK if quick else FULL
+    for tower, shape in TOWERS.items():
+        with tempfile.TemporaryDirectory(prefix="serving") as temporary:
+            make_gallery(Path(temporary), size.items, shape)
+            with started(Path(temporary)) as services:
+                _ask_all(services, size)
+                _say(report, tower, services, size)
+                if tower == "tiny":
+                    _growth(report, services["process"], size)
+
+
+def _ask_all(services: dict[str, Running], size: Size) -> None:
+    for service in services.values():
+        warm = load(service.port, QUESTIONS, clients=8, requests=200)
+        assert set(warm.statuses) == {200}, set(warm.statuses)
+    for _, clients, service in itertools.product(range(size.turns), size.clients, services.values()):
+        known = service.loads.get(f"{clients}")
+        rate = statistics.median(known.rates()) if known else _rate(service, clients)
+        service.ask(f"{clients}", clients=clients, requests=max(20, int(rate * size.closed_s)))
+    for _, service in itertools.product(range(2), services.values()):
+        rate = 2 * statistics.median(service.loads[f"{size.clients[-1]}"].rates())
+        service.ask("overload", rate=rate, seconds=size.open_s)
+
+
+def _rate(service: Running, clients: int) -> float:
+    seen = load(service.port, QUESTIONS, clients=clients, requests=max(20, 2 * clients))
+    return len(seen.statuses) / seen.seconds
+
+
+def _say(report: Report, tower: str, services: dict[str, Running], size: Size) -> None:
+    for name, service in services.items():
+        for under, measured in service.loads.items():
+            admitted, told = measured.latencies(200), measured.latencies(429, 503)
+            report.row(
+                encoder=tower,
+                service=name,
+                clients=under,
+                requests=sum(len(each.statuses) for each in measured.seen),
+                answered_a_second=[round(rate, 1) for rate in measured.rates()],
+                p50_ms=round(statistics.median(admitted), 2),
+                p99_ms=round(float(np.quantile(admitted, 0.99)), 2),
+                refused=len(told),
+                refused_p99_ms=round(float(np.quantile(told, 0.99)), 2) if told else None,
+                broken=len(measured.latencies(0)),
+                other=len(measured.latencies(*range(1, 200), *range(201, 429), *range(430, 503), *range(504, 600))),
+                cpu_ms_a_request=round(1e3 * sum(measured.cpu_s) / len(admitted), 2),
+                mean_batch=round(statistics.mean(batch for each in measured.seen for batch in each.batches), 1),
+                generator_cpu_share=round(sum(each.cpu_s for each in measured.seen) / sum(each.seconds for each in measured.seen), 3),
+            )
+    for clients in map(str, size.clients):
+        rates = {name: services[name].loads[clients].rates() for name in SERVICES}
+        ratio = statistics.median(a / b for a, b in zip(rates["process"], rates["rival"], strict=True))
+        report.claim(f"{tower}: answers a second of one process over the rival, {clients} clients", ratio, ">=", 0.95)
+        ratio = statistics.median(a / b for a, b in zip(rates["ray"], rates["process"], strict=True))
+        report.claim(f"{tower}: answers a second of Ray Serve over one process, {clients} clients", ratio, ">=", 0.67)
+    for name in ("process", "ray"):
+        overload, peak = services[name].loads["overload"], services[name].loads[f"{size.clients[-1]}"]
+        goodput = statistics.median(overload.rates()) / statistics.median(peak.rates())
+        report.claim(f"{tower}: {name} at twice what it can do, answers a second over the peak", goodput, ">=", 0.8)
+        report.claim(f"{tower}: {name} at twice what it can do, p99 of the admitted, s", _p99_s(overload.latencies(200)), "<=", 2.0)
+        report.claim(f"{tower}: {name} at twice what it can do, p99 until told, s", _p99_s(overload.latencies(429, 503)), "<=", 0.1)
+
+
+def _growth(report: Report, service: Running, size: Size) -> None:
+    before = service.process.memory_info().rss
+    load(service.port, QUESTIONS, clients=16, requests=size.growth)
+    middle = service.process.memory_info().rss
+    load(service.port, QUESTIONS, clients=16, requests=size.growth)
+    after = service.process.memory_info().rss
+    report.row(
+        what="memory of one process", requests=size.growth, before_mb=before >> 20, then_mb=middle >> 20, after_as_many_more_mb=after >> 20
+    )
+    report.claim(f"memory after {size.growth} requests more over before, one process", after / middle, "<=", 1.02)
+
+
+def _p99_s(latencies_ms: list[float]) -> float:
+    return float(np.quantile(latencies_ms, 0.99)) / 1e3 if latencies_ms else 0.0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 180
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/v1/ready", timeout=5, trust_env=False).status_code == 200:
+                return
+        time.sleep(0.2)
+    raise RuntimeError(f"a service does not start: {log.read_text()[-2000:]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,9 @@ class SearcherConfig(Section):
     num_gpus: float = Field(0.0, ge=0, description="GPUs per replica")
     max_batch_size: int = Field(32, ge=1, description="most queries encoded and searched together; 1 switches batching off")
     max_queued_requests: int = Field(256, ge=1, description="searches that wait for a batch in each; beyond it 503 is answered at once")
+    max_wait_s: float = Field(
+        1.0, gt=0, description="a search that would wait longer for its answer, as the last ones went, is told so by 503 at once, seconds"
+    )
     max_ongoing_requests: int = Field(
         1000,
         ge=1,

@@ -9,9 +9,12 @@ pays the timer; benchmarks/serving.py measures both.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
+
+_LEARNING = 0.2  # how much the last batch counts in the moving average
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -30,6 +33,13 @@ class MicroBatcher(Generic[Request, Response]):
         self._answer, self._max_batch_size = answer, max_batch_size
         self._waiting: deque[tuple[Request, asyncio.Future[Response]]] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._in_hand = 0
+        self._each_s = 0.0  # what a request of the last batches took, a moving average
+
+    @property
+    def wait_s(self) -> float:
+        """How long a request that comes now would wait for its answer, about, seconds."""
+        return (len(self._waiting) + self._in_hand) * self._each_s
 
     def __len__(self) -> int:
         """Requests that wait for a batch."""
@@ -55,7 +65,12 @@ class MicroBatcher(Generic[Request, Response]):
 
     async def _resolve(self, batch: list[tuple[Request, asyncio.Future[Response]]]) -> None:
         try:
-            answers = await asyncio.to_thread(self._answered, [request for request, _ in batch])
+            self._in_hand, started = len(batch), time.perf_counter()
+            try:
+                answers = await asyncio.to_thread(self._answered, [request for request, _ in batch])
+            finally:
+                self._in_hand = 0
+                self._each_s += _LEARNING * ((time.perf_counter() - started) / len(batch) - self._each_s)
         except Exception as error:  # noqa: BLE001 - no thread is to be had; handed to whoever asked
             answers = error
         if isinstance(answers, Exception):

@@ -82,12 +82,13 @@ class Desk:
         self._engine: SearchEngine | None = None
         self._erasures: ErasureTimer | None = None
         self._batcher = MicroBatcher(self._answer, max_batch_size=batching.max_batch_size)
-        self._queue = batching.max_queued_requests
+        self._batching = batching
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gallery")
         self._pictures = QueryPictures(max_pixels=limits.max_pixels)
         self._explanations = ExplanationTurns()
         self._probed = (-_PROBED_EVERY_S, False)
         self._probing: asyncio.Lock | None = None
+        self._told: list[Callable[[Answer], None]] = []
 
     @property
     def engine(self) -> SearchEngine:
@@ -99,6 +100,25 @@ class Desk:
         if self._engine is None:
             raise StartingError
         return self._engine
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether model and gallery are there."""
+        return self._engine is not None
+
+    @property
+    def waiting(self) -> int:
+        """Searches that wait for a batch."""
+        return len(self._batcher)
+
+    @property
+    def wait_s(self) -> float:
+        """What a search that comes now would wait for its answer, about, seconds."""
+        return self._batcher.wait_s
+
+    def on_answer(self, told: Callable[[Answer], None]) -> None:
+        """Have `told` called with every answer from now on."""
+        self._told.append(told)
 
     def load(self) -> None:
         """Load model and gallery; from then on questions are answered.
@@ -119,6 +139,11 @@ class Desk:
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._explanations.close()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a search that comes now is one too many: the queue is full, or it would wait too long."""
+        return self.waiting >= self._batching.max_queued_requests or self.wait_s > self._batching.max_wait_s
+
     async def search(self, query: Query) -> Answer:
         """Answer one query, together with those that arrived while the last batch was answered.
 
@@ -126,9 +151,11 @@ class Desk:
             StartingError, OverloadedError, IncompleteError, LateError, RefusedError, QueryFailedError: why there is no answer.
         """
         assert self.engine is not None
-        if len(self._batcher) >= self._queue:
+        if self.is_full:
             raise OverloadedError
         answer = await self._in_time(self._batcher.submit(query))
+        for told in self._told:
+            told(answer)
         if answer.refused is not None:
             raise RefusedError(answer.refused)
         return answer

@@ -272,6 +272,25 @@ def test_what_one_too_many_asks_is_refused_at_once_while_others_wait(folder):
     assert {reply.headers.get("retry-after") for reply in held_replies if reply.status_code == 503} == {"1"}
 
 
+def test_metrics_count_routes_statuses_and_searches_and_name_nothing_that_was_asked(folder, send):
+    desk = small_desk(folder)
+    for question in ({"text": "3 canary"}, {"text": "4"}, {"text": ""}):
+        send("POST", "/v1/search", of=desk, json=question)
+    send("GET", "/v1/items?id=3canary", of=desk)
+    send("GET", "/canary", of=desk)
+    lines = send("GET", "/metrics", of=desk).text.splitlines()
+    values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+    counted = {name: value for name, value in values.items() if name.startswith("reid_ray_service_requests_total")}
+    assert {name.partition("{")[2]: value for name, value in counted.items()} == {
+        'method="POST",route="/v1/search",status="200"}': 2.0,
+        'method="POST",route="/v1/search",status="422"}': 1.0,
+        'method="GET",route="/v1/items",status="404"}': 1.0,
+        'method="none",route="none",status="404"}': 1.0,
+    }
+    assert (values["reid_ray_service_batch_size_count"], values["reid_ray_service_gallery_items"]) == (2.0, float(ITEMS))
+    assert "canary" not in "\n".join(lines)
+
+
 def many_at_once(api, count, started, release):
     """Replies to searches that all arrive while the first one is being answered."""
     import asyncio
@@ -288,6 +307,21 @@ def many_at_once(api, count, started, release):
             return [await each for each in (first, *others)]
 
     return asyncio.run(run())
+
+
+def test_a_search_that_would_wait_too_long_is_told_before_its_body_is_read(folder):
+    started, release = threading.Event(), threading.Event()
+
+    class Held(Reading):
+        def encode_and_measure(self, texts):
+            started.set()
+            assert release.wait(30)
+            return super().encode_and_measure(texts)
+
+    desk = small_desk(folder, encoder=Held(), max_wait_s=0.5)
+    desk._batcher._each_s = 0.4  # as if the last ones had taken so long
+    held_replies = many_at_once(make_api(desk, token_digest=None), 4, started, release)
+    assert sorted(reply.status_code for reply in held_replies) == [200, 200, 503, 503]
 
 
 def test_a_service_lives_before_it_is_ready_and_is_not_ready_once_searches_fail(folder, send):

@@ -1,0 +1,85 @@
+"""The services that benchmarks/serving.py asks, each in a process of its own: python benchmarks/serving_services.py KIND FOLDER PORT
+
+process and ray are the serve job. The rival is what a good user would write without this project: FastAPI under uvicorn, the same encoder,
+the same batcher, FAISS' exact index; "alone" is the rival without a batcher.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+THREADS = 1  # of the encoder and of a search, in every service
+
+
+def serve_job(folder: Path, port: int, runs_on: str) -> None:
+    """The service of the serve job, until the process is stopped."""
+    from reid_ray.serve.config import ServeJob
+    from reid_ray.serve.job import run_serve
+
+    limits = {"port": port, "timeout_s": 120}
+    config = {"index": str(folder / "index"), "encoder": str(folder / "model"), "runs_on": runs_on, "serve": limits}
+    run_serve(ServeJob.model_validate({**config, "searcher": {"num_cpus": THREADS}, "ray": {"address": "local"}}))
+
+
+def rival(folder: Path, port: int, *, batch: int) -> None:
+    """FastAPI, uvicorn, the same encoder and batcher, FAISS."""
+    import faiss
+    import numpy as np
+    import torch
+    import uvicorn
+    from fastapi import FastAPI
+    from pydantic import BaseModel
+
+    from reid_ray.gallery.gallery_view import GalleryView
+    from reid_ray.model.pretrained import load_encoder
+    from reid_ray.serve.desk.micro_batches import MicroBatcher
+
+    torch.set_num_threads(THREADS)
+    faiss.omp_set_num_threads(THREADS)
+    encoder, view = load_encoder(folder / "model", device="cpu", batch_size=32), GalleryView(folder / "index")
+    ids = view.ids()
+    rows = view.get(ids)
+    index = faiss.IndexFlatIP(encoder.dim)
+    index.add(np.ascontiguousarray(view.vectors(ids)))
+
+    class Asked(BaseModel):
+        text: str
+        k: int = 20
+
+    def answers(questions: list[Asked]) -> list[dict[str, Any]]:
+        score_QK, row_QK = index.search(encoder.encode_texts([each.text for each in questions]), max(each.k for each in questions))
+        return [
+            {
+                "hits": [
+                    {"rank": rank, "score": float(score), "item_id": ids[row], "item": rows[row], "thumbnail": f"thumbnails/{ids[row]}"}
+                    for rank, (score, row) in enumerate(zip(score_K[: each.k], row_K, strict=False), 1)
+                ],
+                "batch": len(questions),
+            }
+            for each, score_K, row_K in zip(questions, score_QK, row_QK, strict=True)
+        ]
+
+    api = FastAPI()
+    batcher = MicroBatcher(answers, max_batch_size=batch)
+
+    @api.post("/v1/search")
+    async def search(asked: Asked) -> Any:
+        return await batcher.submit(asked)
+
+    @api.get("/v1/ready")
+    async def ready() -> dict[str, str]:
+        return {"status": "ok"}
+
+    uvicorn.run(api, host="127.0.0.1", port=port, access_log=False, log_level="warning")
+
+
+if __name__ == "__main__":
+    kind, folder, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    if kind in ("process", "ray"):
+        serve_job(folder, port, kind)
+    else:
+        rival(folder, port, batch=32 if kind == "rival" else 1)
