@@ -12,7 +12,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pydantic import BaseModel
+
 THREADS = 1  # of the encoder and of a search, in every service
+
+
+class Asked(BaseModel):
+    """What the rival takes."""
+
+    text: str
+    k: int = 20
 
 
 def serve_job(folder: Path, port: int, runs_on: str) -> None:
@@ -32,7 +41,6 @@ def rival(folder: Path, port: int, *, batch: int) -> None:
     import torch
     import uvicorn
     from fastapi import FastAPI
-    from pydantic import BaseModel
 
     from reid_ray.gallery.gallery_view import GalleryView
     from reid_ray.model.pretrained import load_encoder
@@ -45,10 +53,6 @@ def rival(folder: Path, port: int, *, batch: int) -> None:
     rows = view.get(ids)
     index = faiss.IndexFlatIP(encoder.dim)
     index.add(np.ascontiguousarray(view.vectors(ids)))
-
-    class Asked(BaseModel):
-        text: str
-        k: int = 20
 
     def answers(questions: list[Asked]) -> list[dict[str, Any]]:
         score_QK, row_QK = index.search(encoder.encode_texts([each.text for each in questions]), max(each.k for each in questions))

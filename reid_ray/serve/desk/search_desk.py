@@ -219,11 +219,8 @@ class Desk:
         return self._probed[1]
 
     async def _probe(self) -> bool:
-        engine = self.engine
-        picture = Image.new("RGB", (16, 32))
-        query = text_query("a person", k=1) if engine.encoder.reads_texts else Query((Clue(picture=picture),), 1)
         try:
-            await self.search(query)
+            await self.search(_probe_of(self.engine))
         except OverloadedError:
             return True  # it is at work
         except (IncompleteError, LateError, RefusedError, QueryFailedError) as error:
@@ -253,6 +250,13 @@ class Desk:
             raise QueryFailedError(error_location(error)) from None
 
 
+def _probe_of(engine: SearchEngine) -> Query:
+    """A question that any gallery and encoder can answer."""
+    if engine.encoder.reads_texts:
+        return text_query("a person", k=1)
+    return Query((Clue(picture=Image.new("RGB", (16, 32))),), 1)
+
+
 def refuse_what_cannot_work(config: ServeJob) -> ServeJob:
     """Refuse a service whose parts do not belong together, before anything is loaded; returns it with absolute paths.
 
@@ -271,7 +275,7 @@ def open_desk(config: ServeJob) -> Desk:
 
     def load() -> SearchEngine:
         fit = refuse_what_cannot_work(config)
-        return SearchEngine.load(
+        engine = SearchEngine.load(
             fit.index,
             fit.encoder,
             threads=max(1, int(searcher.num_cpus)),
@@ -279,6 +283,8 @@ def open_desk(config: ServeJob) -> Desk:
             batch_size=searcher.max_batch_size,
             shares=config.shares,
         )
+        engine.answer([_probe_of(engine)])  # the first search takes far longer than others: pages of files, a model's first pass
+        return engine
 
     return Desk(load, config.serve, searcher, gallery=config.index)
 
