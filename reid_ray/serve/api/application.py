@@ -8,10 +8,10 @@ from __future__ import annotations
 from fastapi import FastAPI, HTTPException, Response
 
 from reid_ray import __version__
-from reid_ray.serve.api.admission import Admission
 from reid_ray.serve.api.gallery_routes import gallery_routes
-from reid_ray.serve.api.metrics import ServiceMetrics
+from reid_ray.serve.api.load_shedding import LoadShedding
 from reid_ray.serve.api.problems import add_handlers, problems
+from reid_ray.serve.api.prometheus import ServiceMetrics
 from reid_ray.serve.api.schema import StatusOut
 from reid_ray.serve.api.search_routes import search_routes
 from reid_ray.serve.desk.search_desk import Desk
@@ -29,7 +29,7 @@ def make_api(desk: Desk, *, token_digest: bytes | None) -> FastAPI:
         redoc_url=None,
     )
     metrics = ServiceMetrics(desk)
-    api.add_middleware(Admission, desk=desk)
+    api.add_middleware(LoadShedding, desk=desk)
     api.add_middleware(Guard, limits=desk.limits, token_digest=token_digest)
     api.add_middleware(metrics.middleware)
     add_handlers(api)

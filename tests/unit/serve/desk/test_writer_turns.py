@@ -5,6 +5,7 @@ import time
 
 import pytest
 from gallery_to_kill import DIM, ids, living, table
+from refusals import refused
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.config import GalleryConfig
@@ -78,7 +79,7 @@ def test_more_changes_than_may_wait_are_refused_at_once(folder):
         turns.ask(lambda writer: go.wait(10))
         time.sleep(0.05)
         waiting = [turns.ask(deleting(1)) for _ in range(2)]
-        with pytest.raises(BusyError, match="2 changes wait"):
+        with refused(BusyError, "2 changes wait"):
             turns.ask(deleting(1))
         go.set()
         assert [each.result() for each in waiting] == [1, 0]

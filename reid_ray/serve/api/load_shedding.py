@@ -12,7 +12,7 @@ _BODY = json.dumps({"detail": "too many queries are waiting; try again later"}).
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(_BODY)).encode()), (b"retry-after", b"1")]
 
 
-class Admission:
+class LoadShedding:
     """Lets searches through to `app` while the desk takes more, and everything else always."""
 
     def __init__(self, app: Any, *, desk: Desk) -> None:
