@@ -131,7 +131,8 @@ def _application(desk: Desk, writing: WritingDesk, access: ServiceAccess) -> Fas
         api.include_router(routes)
     add_page(api)
     searches = {
-        ("POST", f"/v1/{name}"): RouteRule(AccessRole.SEARCH, 1 << 26, searches=True, verb=name) for name in ("search", "browse", "facets")
+        ("POST", f"/v1/{name}"): RouteRule(AccessRole.SEARCH, 1 << 26, searches=True, verb=name)
+        for name in ("search", "browse", "facets", "explain")
     }
     reads = {("GET", f"/v1/{name}"): RouteRule(AccessRole.SEARCH) for name in ("info", "thumbnails", "items")}
     rules = {**searches, **reads, **WRITE_RULES, **job_rules(AddingConfig()), **ACCESS_RULES, **PAGE_RULES}

@@ -27,8 +27,9 @@ export function addressOf(sought) {
 export function soughtIn(query) {
   const words = new URLSearchParams(query);
   const unread = [];
+  /** @type {Clue[]} */
   const clues = words.getAll("q").filter((text) => text.trim()).map((text) => ({ kind: "text", text, weight: 1 }));
-  for (const kind of ["text", "item"]) {
+  for (const kind of /** @type {("text" | "item")[]} */ (["text", "item"])) {
     for (const written of words.getAll(kind)) {
       const cut = written.indexOf("~");
       const weight = Number(written.slice(0, Math.max(cut, 0)) || NaN);
@@ -64,6 +65,7 @@ function wantedWords(wanted) {
 
 /** The service's question. Items that are clues are not among its hits. @param {Sought} sought */
 export async function questionOf(sought, k, cursor) {
+  /** @type {Record<string, any>} */
   const question = { ...(await cluesOf(sought)), k };
   if (Object.keys(sought.where).length) question.where = sought.where;
   const items = sought.clues.filter((clue) => clue.kind === "item").map((clue) => clue.id);

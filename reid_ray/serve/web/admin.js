@@ -13,11 +13,14 @@ import { at, make, openDialog } from "./dom.js";
 export function createAdmin(options) {
   const dialog = at("admin");
   const adding = createAdding(options); // goes on while the dialog is closed
+  /** @typedef {[string, string, (place: HTMLElement) => any]} Section @type {Section[]} */
+  const forAdmins = [["erasures", "Erasures and receipts", erasureList], ["generations", "Generations and snapshots", generationList(options)], ["audit", "Audit log", auditLog]];
   const isAdmin = options.role === "admin";
+  /** @type {Section[]} */
   const sections = [
     ["add", "Add pictures", adding],
     ["remove", isAdmin ? "Delete or erase" : "Delete", createRemoving(options)],
-    ...(isAdmin ? [["erasures", "Erasures and receipts", erasureList], ["generations", "Generations and snapshots", generationList(options)], ["audit", "Audit log", auditLog]] : []),
+    ...(isAdmin ? forAdmins : []),
   ];
 
   function open(wanted = "add") {

@@ -7,7 +7,7 @@ import { showProblem } from "./problems.js";
 const words = (value) => (value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value));
 
 /** Rows as a table; columns in the order in which they are met. */
-function table(title, rows, last = () => null) {
+function table(title, rows, last = (_row) => null) {
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const line = (row) => make("tr", {}, ...names.map((name) => make("td", {}, words(row[name]))), make("td", {}, last(row)));
   const head = make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name.replaceAll("_", " "))), make("td", {}));
@@ -48,12 +48,15 @@ export const generationList = ({ onChange }) => function show(place) {
     const { generation, segments, log, snapshots } = await api.generations();
     const problem = make("div");
     const then = (act, isChange = false) => async () => {
+      place.inert = true;
       try {
         await act();
         if (isChange) onChange();
         await show(place);
       } catch (error) {
         showProblem(problem, error);
+      } finally {
+        place.inert = false;
       }
     };
     const name = make("input", { type: "text", id: "snapshot-name", required: true, maxLength: 100 });

@@ -17,6 +17,7 @@ export function statePurpose(words) {
 
 /** @param {string} path @param {{method?: string, body?: any, signal?: AbortSignal}} options @returns {Promise<any>} */
 export async function call(path, { method = "GET", body, signal } = {}) {
+  /** @type {Record<string, string>} */
   const headers = {};
   if (purpose) headers["Reid-Purpose"] = encodeURIComponent(purpose);
   const isForm = body instanceof FormData;

@@ -97,11 +97,12 @@ export function createDetails({ columns, selection, neighbours, onMore, onNot, o
   async function explain(hit, figure, place) {
     place.replaceChildren(make("p", { class: "soft", role: "status" }, "Looking for the reason …"));
     try {
-      const { score, words, patches } = await api.explain({ ...(await cluesOf(sought)), item_id: hit.item_id });
+      const { score, words, words_left_out: left, patches } = await api.explain({ ...(await cluesOf(sought)), item_id: hit.item_id });
       if (shown !== hit) return;
       const parts = [make("h3", {}, "What the score would lose without each part")];
-      if (words?.length) parts.push(weighedWords(words));
-      if (patches?.rows) {
+      for (const clue of new Set(words.map((word) => word.clue))) parts.push(weighedWords(words.filter((word) => word.clue === clue)));
+      if (left) parts.push(make("p", { class: "soft" }, `${left} more words are left out.`));
+      if (patches) {
         const map = heatMap(patches);
         figure.append(map);
         const box = make("input", { type: "checkbox", checked: true, onchange: () => (map.hidden = !box.checked) });

@@ -62,7 +62,7 @@ async function build({ columns, limits, me = LEAST }) {
   at("show-admin").hidden = !mayWrite;
   at("show-admin").onclick = () => admin.open();
   at("select-all").onclick = () => selection.add(results.hits);
-  document.querySelector(".skip").onclick = (event) => (event.preventDefault(), results.focus(0));
+  at("skip").onclick = (event) => (event.preventDefault(), results.focus(0));
   at("home").onclick = (event) => (event.preventDefault(), go(NOTHING));
   at("more").onclick = () => run({ append: true });
   fillOptions(columns, limits);

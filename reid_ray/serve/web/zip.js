@@ -20,10 +20,10 @@ function record(...numbers) {
 const UTF8 = 0x0800;
 const FIRST_DAY = 0x21; // 1 January 1980, the earliest that a zip can say
 
-/** @param {{name: string, bytes: Uint8Array}[]} files @returns {Blob} */
+/** @param {{name: string, bytes: Uint8Array<ArrayBuffer>}[]} files @returns {Blob} */
 export function zipOf(files) {
-  const parts = [];
-  const directory = [];
+  /** @type {{parts: Uint8Array<ArrayBuffer>[], directory: Uint8Array<ArrayBuffer>[]}} */
+  const { parts, directory } = { parts: [], directory: [] };
   let offset = 0;
   for (const { name, bytes } of files) {
     const named = new TextEncoder().encode(name);
