@@ -43,6 +43,9 @@ class Upload:
     Args:
         jobs: the folder of all jobs.
         config: how much may come.
+
+    Attributes:
+        item_ids: of the pictures, once they are finished.
     """
 
     def __init__(self, jobs: Path, config: AddingConfig) -> None:
@@ -55,6 +58,7 @@ class Upload:
         self._starts: list[tuple[str, int]] = []
         self._digests: list[Any] = []
         self._bytes = 0
+        self.item_ids: list[str] = []
 
     def begin_file(self, name: str) -> None:
         """What is written next is a file of this name.
@@ -94,7 +98,7 @@ class Upload:
             raise ConfigError("image: the upload holds no picture; send files in fields named image")
         rows = _rows(self._starts, [each.hexdigest()[:32] for each in self._digests], self._bytes, items)
         ColumnTypes.of([(row.file, row.columns) for row in rows], schema)  # refuses what cannot be stored
-        status.total = len(rows)
+        status.total, self.item_ids = len(rows), [row.item_id for row in rows]
         return self._kept(status, rows)
 
     def finish_table(self, status: JobStatus, *, schema: pa.Schema, dim: int) -> JobStatus:

@@ -67,7 +67,7 @@ def job_routes(writing: WritingDesk, doer: ChangeDoer) -> APIRouter:
     async def add(request: Request, wait: _Wait = 0.0) -> JSONResponse:
         """Add pictures, or the rows of a table: a job, which embeds them beside the searches."""
         try:
-            status = await _received(request, writing)
+            status, ids = await _received(request, writing)
         except BusyError as error:
             raise busy(error) from None
         except (ReidRayError, BadRequestError) as error:
@@ -75,7 +75,7 @@ def job_routes(writing: WritingDesk, doer: ChangeDoer) -> APIRouter:
         except OSError as error:
             raise HTTPException(503, f"the upload cannot be kept: {error.strerror}; try again later", {"Retry-After": "60"}) from None
         what = {"job": status.job_id, "kind": status.kind, "captioned": status.captioned}
-        note(request, Done({}, items=status.total, what=what))
+        note(request, Done({}, items=status.total, ids=ids, what=what))
         board.announce()
         return await _waited(writing, status, wait, status_code=202)
 
@@ -103,8 +103,8 @@ def job_routes(writing: WritingDesk, doer: ChangeDoer) -> APIRouter:
     return router
 
 
-async def _received(request: Request, writing: WritingDesk) -> JobStatus:
-    """Read an upload, and make it a job.
+async def _received(request: Request, writing: WritingDesk) -> tuple[JobStatus, list[str]]:
+    """Read an upload, and make it a job. Also gives the ids of its pictures.
 
     Raises:
         ReidRayError, BadRequestError: why it is none.
@@ -117,7 +117,7 @@ async def _received(request: Request, writing: WritingDesk) -> JobStatus:
         limits = {"items": _ITEMS_BYTES, "caption": 5}
         form = FormReader(request.headers.get("content-type", ""), files=frozenset({"image", "table"}), fields=limits, upload=upload)
         await form.read(request.stream())
-        return await asyncio.to_thread(_made, form, upload, begun, writing)
+        return await asyncio.to_thread(_made, form, upload, begun, writing), upload.item_ids
     except BaseException:
         upload.discard()
         raise
