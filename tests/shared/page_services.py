@@ -32,12 +32,12 @@ from reid_ray.serve.access.service_access import ServiceAccess, open_access
 from reid_ray.serve.access.tokens.token_file import create_token
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.writing_desk import WritingDesk
-from reid_ray.serve.api.change_answers import ChangeDoer, job_recorder
 from reid_ray.serve.api.gallery_routes import gallery_routes
-from reid_ray.serve.api.job_routes import job_routes, job_rules
 from reid_ray.serve.api.problems import add_handlers
 from reid_ray.serve.api.search_routes import search_routes
-from reid_ray.serve.api.write_routes import WRITE_RULES, write_routes
+from reid_ray.serve.api.upkeep.change_answers import ChangeDoer, job_recorder
+from reid_ray.serve.api.upkeep.job_routes import job_routes, job_rules
+from reid_ray.serve.api.upkeep.write_routes import WRITE_RULES, write_routes
 from reid_ray.serve.config import SearcherConfig, ServeConfig
 from reid_ray.serve.desk.config import WritingConfig
 from reid_ray.serve.desk.search_desk import Desk

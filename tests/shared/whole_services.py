@@ -13,9 +13,9 @@ from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.writing_desk import WritingDesk
 from reid_ray.serve.api.application import make_api
-from reid_ray.serve.api.change_answers import ChangeDoer, job_recorder
-from reid_ray.serve.api.job_routes import job_routes
-from reid_ray.serve.api.write_routes import write_routes
+from reid_ray.serve.api.upkeep.change_answers import ChangeDoer, job_recorder
+from reid_ray.serve.api.upkeep.job_routes import job_routes
+from reid_ray.serve.api.upkeep.write_routes import write_routes
 from reid_ray.serve.config import SearcherConfig, ServeConfig
 from reid_ray.serve.desk.config import WritingConfig
 from reid_ray.serve.desk.search_desk import Desk

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from reid_ray.serve.api.answers import JSONAnswer, facet_answer, item_answer
-from reid_ray.serve.api.change_answers import caller_of
 from reid_ray.serve.api.problems import problems
 from reid_ray.serve.api.query_parsing import checked_k
 from reid_ray.serve.api.schema import BrowseIn, BrowseOut, FacetsIn, FacetsOut, InfoOut, ItemOut
+from reid_ray.serve.api.upkeep.change_answers import caller_of
 from reid_ray.serve.desk.search_desk import Desk
 from reid_ray.versions import numbered
 

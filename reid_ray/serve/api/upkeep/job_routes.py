@@ -17,10 +17,10 @@ from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_folder import JobStatus
 from reid_ray.serve.adding.uploads import Upload
 from reid_ray.serve.adding.writing_desk import WritingDesk
-from reid_ray.serve.api.change_answers import KEY_HEADER, ChangeDoer, Done, busy, caller_of, key_of, note, status_of
-from reid_ray.serve.api.multipart_uploads import FormReader
 from reid_ray.serve.api.problems import BadRequestError, problems
-from reid_ray.serve.api.write_schema import JobOut, JobsOut, job_out
+from reid_ray.serve.api.upkeep.change_answers import KEY_HEADER, ChangeDoer, Done, busy, caller_of, key_of, note, status_of
+from reid_ray.serve.api.upkeep.multipart_uploads import FormReader
+from reid_ray.serve.api.upkeep.write_schema import JobOut, JobsOut, job_out
 from reid_ray.serve.desk.writer_turns import BusyError
 
 _ITEMS_BYTES = 16 << 20

@@ -13,9 +13,9 @@ from fastapi.responses import JSONResponse
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule
 from reid_ray.serve.adding.writing_desk import WritingDesk
-from reid_ray.serve.api.change_answers import KEY_HEADER, ChangeDoer, Done, caller_of, key_of
 from reid_ray.serve.api.problems import BadRequestError, problems
-from reid_ray.serve.api.write_schema import (
+from reid_ray.serve.api.upkeep.change_answers import KEY_HEADER, ChangeDoer, Done, caller_of, key_of
+from reid_ray.serve.api.upkeep.write_schema import (
     DeletedOut,
     EraseIn,
     ErasureOut,
