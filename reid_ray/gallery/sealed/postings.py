@@ -141,7 +141,7 @@ def _typed(value: Any, kind: pa.DataType, column: str) -> Any:
         found = _in_python(value, kind, wrong)
         pa.scalar(found, kind)
     except (OverflowError, ValueError):  # infinity, more than 64 bits, half of a surrogate pair, a year before the first nanosecond
-        raise wrong from None
+        raise ConfigError(f"filter {column}: {_shown(repr(value))} does not fit into the column, which holds {kind}") from None
     return found
 
 
