@@ -37,6 +37,7 @@ Result = TypeVar("Result")
 
 _LOG = logging.getLogger(__name__)
 _PROBED_EVERY_S = 1.0
+_EXPLAINED_TIMES = 4  # as long as any other question may an explanation take: it asks the encoder some fifty times
 _READERS = 4  # threads that read the gallery for who does not search
 
 
@@ -184,7 +185,8 @@ class Desk:
         """
         engine = self.engine
         try:
-            return await self._in_time(self._explanations.take(lambda go_on: explain_item(engine, clues, item_id, go_on=go_on)))
+            explaining = self._explanations.take(lambda go_on: explain_item(engine, clues, item_id, go_on=go_on))
+            return await self._in_time(explaining, times=_EXPLAINED_TIMES)
         except ManyExplanationsError:
             raise OverloadedError from None
 
@@ -234,9 +236,9 @@ class Desk:
     async def _read(self, call: Callable[..., Result], *words: Any) -> Result:
         return await self._in_time(asyncio.get_running_loop().run_in_executor(self._readers, partial(call, *words)))
 
-    async def _in_time(self, answer: Any) -> Any:
+    async def _in_time(self, answer: Any, *, times: int = 1) -> Any:
         try:
-            return await asyncio.wait_for(answer, self.limits.timeout_s)
+            return await asyncio.wait_for(answer, times * self.limits.timeout_s)
         except TimeoutError:
             raise LateError from None
         except ResourceError:

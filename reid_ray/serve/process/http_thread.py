@@ -56,8 +56,11 @@ class ServerThread:
     def __init__(self, application: Any, listening: socket.socket) -> None:
         import uvicorn
 
+        from reid_ray.serve.process.strict_http import StrictHttp
+
         config = uvicorn.Config(
             application,
+            http=StrictHttp,
             log_config=None,
             access_log=False,  # what people search for does not belong in a log
             server_header=False,
