@@ -93,6 +93,17 @@ class GalleryView:
                     pass  # the log of a generation that was swapped away this moment
             self._open_newest(until)
 
+    def follow(self) -> bool:
+        """See what was written to the generation that is open; False, and nothing changes, where a newer one counts."""
+        with self._looking:
+            if self.depot.current() != self._name:
+                return False
+            try:
+                self._replay(None)
+            except FileNotFoundError:
+                return False  # swapped away this moment
+            return True
+
     def search(
         self,
         query_QD: np.ndarray,

@@ -21,6 +21,7 @@ from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.retrieval.clue_sum import summed_vector
 from reid_ray.retrieval.divided_gallery import SharesConfig
+from reid_ray.retrieval.generation_turns import TurnKeeper
 from reid_ray.retrieval.query import Answer, Clue, Query
 from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, open_gallery
 
@@ -35,9 +36,18 @@ class SearchEngine:
 
     @classmethod
     def load(
-        cls, index: str, encoder: str | None, *, threads: int, device: str, batch_size: int, shares: SharesConfig | None = None
+        cls,
+        index: str,
+        encoder: str | None,
+        *,
+        threads: int,
+        device: str,
+        batch_size: int,
+        shares: SharesConfig | None = None,
+        turns: TurnKeeper | None = None,
+        replica: str = "",
     ) -> Self:
-        """Load both from folders; `encoder` None takes the one that the index job noted.
+        """Load both from folders; `encoder` None takes the one that the index job noted; `turns` as SearchedGallery has it.
 
         Raises:
             DataError: a folder is missing, or gallery and encoder do not belong together.
@@ -46,7 +56,7 @@ class SearchEngine:
 
         torch.set_num_threads(threads)
         loaded = load_encoder(encoder_of(index, encoder), device=device, batch_size=batch_size)
-        return cls(loaded, open_gallery(index, loaded, shares or SharesConfig()))
+        return cls(loaded, open_gallery(index, loaded, shares or SharesConfig(), turns=turns, replica=replica))
 
     def describe(self) -> dict[str, Any]:
         """What can be searched: number of items, generation, columns, dimension, kind, encoder."""

@@ -5,9 +5,10 @@ Knows pages of hits, and which encoder belongs to a gallery; not encoding, HTTP 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import split_encoder
 from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.retrieval.gallery_queries import reranked
+from reid_ray.retrieval.generation_turns import FlippingView, TurnKeeper
 from reid_ray.retrieval.query import Query
 from reid_ray.storage import MANIFEST, read_manifest
 from reid_ray.storage.object_store.object_client import is_store_address
@@ -44,6 +46,8 @@ class SearchedGallery:
     Args:
         folder: the gallery's folder or address.
         shards: its shares, where no reader holds all of it.
+        turns: who says when replicas go over to a newer generation together; None: this reader does at once.
+        replica: this reader's name there.
 
     Attributes:
         dim: of its vectors.
@@ -52,20 +56,26 @@ class SearchedGallery:
         DataError: the folder holds no gallery, or a damaged one.
     """
 
-    def __init__(self, folder: str | Path, shards: ShardedView | None = None) -> None:
-        self._view = _opened(folder) if shards is None else JoinedView(str(folder), shards)
-        self.dim = self._view.manifest.dim
+    def __init__(
+        self, folder: str | Path, shards: ShardedView | None = None, *, turns: TurnKeeper | None = None, replica: str = ""
+    ) -> None:
+        self._flips = FlippingView(folder, turns, name=replica) if turns is not None else None
+        self._one = None if turns is not None else _opened(folder) if shards is None else JoinedView(str(folder), shards)
+        with self._held() as view:
+            self.dim = view.manifest.dim
         self._looked = time.monotonic()
         self._looking = threading.Lock()
 
     def __len__(self) -> int:
         """Items that are searched."""
-        return len(self._view)
+        with self._held() as view:
+            return len(view)
 
     @property
     def generation(self) -> int:
         """Of what is searched now."""
-        return self._view.generation
+        with self._held() as view:
+            return view.generation
 
     def pages(self, query_QD: np.ndarray, query: Query) -> list[Page]:
         """A page of hits for each unit vector, asked as `query` says, whose clues the vectors are.
@@ -73,35 +83,35 @@ class SearchedGallery:
         Raises:
             ConfigError: a filter, column or cursor that the gallery does not know.
         """
-        self._look()
         options = query.options()
-        if query.rerank is not None:
-            found = self._view.search(query_QD, max(query.k, query.rerank), **options)
-            ranked = [reranked(self._view, query_D, hits) for query_D, hits in zip(query_QD, found, strict=True)]
-            return [Page(hits[: query.k], None) for hits in ranked]
-        first = self._view.search(query_QD, query.k + 1, **options) if query.cursor is None else [None] * len(query_QD)
-        return [self._page(query_D, query, options, hits) for query_D, hits in zip(query_QD, first, strict=True)]
+        with self._looked_at() as view:
+            if query.rerank is not None:
+                found = view.search(query_QD, max(query.k, query.rerank), **options)
+                ranked = [reranked(view, query_D, hits) for query_D, hits in zip(query_QD, found, strict=True)]
+                return [Page(hits[: query.k], None) for hits in ranked]
+            first = view.search(query_QD, query.k + 1, **options) if query.cursor is None else [None] * len(query_QD)
+            return [_page(view, query_D, query, options, hits) for query_D, hits in zip(query_QD, first, strict=True)]
 
     def vectors_there(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Stored vectors of items, float32 [N, D], and which of them the gallery has, bool [N]."""
-        self._look()
-        return self._view.vectors_there(ids)
+        with self._looked_at() as view:
+            return view.vectors_there(ids)
 
     def item(self, item_id: str) -> Listed | None:
         """An item's columns; None where nothing has that id."""
-        self._look()
-        found = self._view.get([item_id])[0]
-        return None if found is None else Listed(self._view.generation, item_id, found)
+        with self._looked_at() as view:
+            found = view.get([item_id])[0]
+            return None if found is None else Listed(view.generation, item_id, found)
 
     def thumbnail(self, item_id: str) -> bytes | None:
         """JPEG bytes of an item, empty if it has none; None where nothing has that id."""
-        self._look()
-        return self._view.thumbnail(item_id)
+        with self._looked_at() as view:
+            return view.thumbnail(item_id)
 
     def newest(self, k: int, *, where: Mapping[str, Any] | None, after: str | None) -> tuple[list[Listed], bool]:
         """The newest k items that pass; and whether the item that they come after is known."""
-        self._look()
-        return self._view.newest(k, where=where, after=after)
+        with self._looked_at() as view:
+            return view.newest(k, where=where, after=after)
 
     def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None) -> dict[str, dict[Any, int]]:
         """How many of the items that pass have each value of some columns.
@@ -109,62 +119,81 @@ class SearchedGallery:
         Raises:
             ConfigError: a column that the gallery lacks.
         """
-        self._look()
-        known = self._view.typed_columns()
-        if unknown := sorted(set(columns) - set(known)):
-            raise ConfigError(f"columns: the gallery has no column {unknown[0]} that can be counted; there are {', '.join(known)}")
-        return self._view.facets(columns, where)
+        with self._looked_at() as view:
+            known = view.typed_columns()
+            if unknown := sorted(set(columns) - set(known)):
+                raise ConfigError(f"columns: the gallery has no column {unknown[0]} that can be counted; there are {', '.join(known)}")
+            return view.facets(columns, where)
 
     @property
     def missing(self) -> tuple[int, ...]:
         """Numbers of the shares that the last search lacked, for whoever searches one batch after the other."""
-        return self._view.missing if isinstance(self._view, JoinedView) else ()
+        return self._one.missing if isinstance(self._one, JoinedView) else ()
 
     def describe(self) -> dict[str, Any]:
         """Number of items, generation, columns and what they hold, dimension, kind and encoder."""
-        self._look()
-        made = self._view.manifest
-        return {
-            "items": len(self._view),
-            "generation": self._view.generation,
-            "columns": self._view.typed_columns(),
-            "dim": self.dim,
-            "index_kind": made.config.nearest.kind,
-            "encoder_fingerprint": made.encoder,
-        }
+        with self._looked_at() as view:
+            made = view.manifest
+            return {
+                "items": len(view),
+                "generation": view.generation,
+                "columns": view.typed_columns(),
+                "dim": self.dim,
+                "index_kind": made.config.nearest.kind,
+                "encoder_fingerprint": made.encoder,
+            }
 
-    def _page(self, query_D: np.ndarray, query: Query, options: dict[str, Any], first: list[Found] | None) -> Page:
-        """A page, or the first one of what was found already."""
-        digest = search_digest(query_D, options)
-        if first is not None:
-            return page_after(None, query.k, digest, self._view.generation, lambda _: first)
-        return page_after(
-            query.cursor, query.k, digest, self._view.generation, lambda fetched: self._view.search(query_D[None], fetched, **options)[0]
-        )
+    def look(self) -> None:
+        """See at once what was written."""
+        if self._flips is not None:
+            self._flips.look()
+        else:
+            assert self._one is not None
+            with self._looking:
+                self._one.refresh()
+                self._looked = time.monotonic()
 
-    def refresh(self) -> None:
-        """See what was written until now."""
-        self._view.refresh()
-        self._looked = time.monotonic()
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[GalleryView | JoinedView]:
+        if self._flips is not None:
+            with self._flips.held() as view:
+                yield view
+        else:
+            assert self._one is not None
+            yield self._one
 
-    def _look(self) -> None:
-        if time.monotonic() - self._looked > _LOOK_EVERY_S and self._looking.acquire(blocking=False):
+    @contextlib.contextmanager
+    def _looked_at(self) -> Iterator[GalleryView | JoinedView]:
+        """What is searched, after a look at what was written if the last one was a while ago; where replicas flip, a thread looks."""
+        if self._one is not None and time.monotonic() - self._looked > _LOOK_EVERY_S and self._looking.acquire(blocking=False):
             try:
-                self._view.refresh()
+                self._one.refresh()
                 self._looked = time.monotonic()
             finally:
                 self._looking.release()
+        with self._held() as view:
+            yield view
 
 
-def open_gallery(folder: str, encoder: Encoder, shares: SharesConfig) -> SearchedGallery:
-    """Open a gallery for searching with an encoder, whole or in actors that hold a share each.
+def _page(view: GalleryView | JoinedView, query_D: np.ndarray, query: Query, options: dict[str, Any], first: list[Found] | None) -> Page:
+    """A page, or the first one of what was found already."""
+    digest = search_digest(query_D, options)
+    if first is not None:
+        return page_after(None, query.k, digest, view.generation, lambda _: first)
+    return page_after(query.cursor, query.k, digest, view.generation, lambda fetched: view.search(query_D[None], fetched, **options)[0])
+
+
+def open_gallery(
+    folder: str, encoder: Encoder, shares: SharesConfig, *, turns: TurnKeeper | None = None, replica: str = ""
+) -> SearchedGallery:
+    """Open a gallery for searching with an encoder, whole or in actors that hold a share each; `turns` as SearchedGallery has it.
 
     Raises:
         DataError: the folder holds none, or another encoder made its vectors.
     """
     if shares.count == 1:
         refuse_unfit(folder, dim=encoder.dim, fingerprint=encoder.fingerprint)
-        return SearchedGallery(folder)
+        return SearchedGallery(folder, turns=turns, replica=replica)
     actors = start_shards(folder, shares.count, num_cpus=shares.num_cpus, timeout_s=shares.timeout_s)
     return SearchedGallery(folder, ShardedView(actors, lost=shares.lost))
 

@@ -24,6 +24,7 @@ from reid_ray.redaction import error_location
 from reid_ray.retrieval.encoder_identity import encoder_identity
 from reid_ray.retrieval.explain.explained_item import explain_item
 from reid_ray.retrieval.explain.score_explanation import Explanation
+from reid_ray.retrieval.generation_turns import TurnKeeper
 from reid_ray.retrieval.query import Answer, Clue, Query, text_query
 from reid_ray.retrieval.query_pictures import QueryPictures, TooManyPicturesError
 from reid_ray.retrieval.search import SearchEngine
@@ -271,8 +272,8 @@ def refuse_what_cannot_work(config: ServeJob) -> ServeJob:
     return config.model_copy(update={"index": _absolute(config.index), "encoder": _absolute(encoder)})
 
 
-def open_desk(config: ServeJob) -> Desk:
-    """The desk of a service, not loaded yet."""
+def open_desk(config: ServeJob, *, turns: TurnKeeper | None = None, replica: str = "") -> Desk:
+    """The desk of a service, not loaded yet; `turns` as SearchedGallery has it."""
     searcher = config.searcher
 
     def load() -> SearchEngine:
@@ -284,6 +285,8 @@ def open_desk(config: ServeJob) -> Desk:
             device="cuda:0" if searcher.num_gpus else "cpu",
             batch_size=searcher.max_batch_size,
             shares=config.shares,
+            turns=turns,
+            replica=replica,
         )
         engine.answer([_probe_of(engine)])  # the first search takes far longer than others: pages of files, a model's first pass
         return engine

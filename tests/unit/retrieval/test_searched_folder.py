@@ -108,7 +108,7 @@ def test_pages_of_the_newest_go_on_after_an_item_that_is_gone_and_leave_out_noth
     with GalleryWriter(gallery) as writer:
         writer.delete([first[-1]])
         writer.add(rows(0, 1).set_column(0, "item_id", [["newer"]]), encoder="e")
-        searched._view.refresh()
+        searched.look()
         then, known = searched.newest(COUNT, where=None, after=first[-1])
         assert (len(then), known, {"newer", *first} & {item.item_id for item in then}) == (COUNT - 5, True, set())
 

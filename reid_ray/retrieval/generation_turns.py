@@ -1,0 +1,144 @@
+"""Replicas of a service that go over to a newer generation of their gallery together: each prepares it beside its searches, then all flip.
+
+Within a generation every replica follows the log by itself. Where a newer generation counts, a replica opens it and says so; once all that
+gave a sign of life lately have done it, or the slowest was waited for long enough, each takes it at its next look, a tenth of a second
+later at most. Searches that have begun end on what they began with; then that is let go. Knows galleries and time; not Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from reid_ray.errors import ReidRayError
+from reid_ray.gallery.gallery_view import GalleryView
+
+_LOOK_EVERY_S = 0.1
+_LOG = logging.getLogger(__name__)
+
+
+class TurnKeeper(Protocol):
+    """Interface (protocol) of who knows whose turn it is."""
+
+    def report(self, replica: str, prepared: int) -> int:
+        """Say which generation a replica could serve; returns the newest one that all may serve."""
+        ...
+
+
+@dataclass
+class GenerationTurns:
+    """Which generation all replicas may serve.
+
+    wait_s: how long one that has not prepared it is waited for.
+    gone_s: one that has given no sign of life for so long is not waited for.
+    """
+
+    wait_s: float = 5.0
+    gone_s: float = 2.0
+    clock: Callable[[], float] = time.monotonic
+    _turn: int = 0
+    _seen: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _waiting_since: float | None = None
+
+    def report(self, replica: str, prepared: int) -> int:
+        """As TurnKeeper."""
+        now = self.clock()
+        self._seen[replica] = (now, prepared)
+        self._seen = {name: seen for name, seen in self._seen.items() if now - seen[0] <= self.gone_s}
+        generations = [generation for _, generation in self._seen.values()]
+        if max(generations) <= self._turn:
+            self._waiting_since = None
+            return self._turn
+        if self._waiting_since is None:
+            self._waiting_since = now
+        ready = min(generations)
+        if ready <= self._turn and now - self._waiting_since > self.wait_s:
+            ready = max(generations)
+        if ready > self._turn:
+            self._turn, self._waiting_since = ready, None
+        return self._turn
+
+
+class FlippingView:
+    """A gallery that a thread follows, and that goes over to a newer generation when it is its turn.
+
+    Args:
+        folder: the gallery's folder or address.
+        turns: whose turn it is; a failure of it is logged, and the newest generation taken.
+        name: of this replica.
+
+    Raises:
+        DataError: the folder holds no gallery, or a damaged one.
+    """
+
+    def __init__(self, folder: str | Path, turns: TurnKeeper, *, name: str) -> None:
+        self._folder, self._turns, self._name = folder, turns, name
+        self._view = GalleryView(folder)
+        self._next: GalleryView | None = None
+        self._holders: dict[int, int] = {}  # searches by the view that they hold
+        self._left: dict[int, GalleryView] = {}  # views that nobody begins a search on any more
+        self._lock, self._looking = threading.Lock(), threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="generations", daemon=True)
+        self._thread.start()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[GalleryView]:
+        """What is served now, which stays open until the end of the block."""
+        with self._lock:
+            view = self._view
+            self._holders[id(view)] = self._holders.get(id(view), 0) + 1
+        try:
+            yield view
+        finally:
+            with self._lock:
+                self._holders[id(view)] -= 1
+                self._let_go()
+
+    def close(self) -> None:
+        """End its thread."""
+        self._ended.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """See what was written since, and flip if it is time; what the thread does all the while."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
+        if self._next is None and self._view.follow():
+            self._report(self._view.generation)
+            return
+        if self._next is None:
+            self._next = GalleryView(self._folder)
+        else:
+            self._next.refresh()
+        if self._report(self._next.generation) >= self._next.generation:
+            with self._lock:
+                self._left[id(self._view)], self._view, self._next = self._view, self._next, None
+                self._let_go()
+
+    def _report(self, prepared: int) -> int:
+        try:
+            return self._turns.report(self._name, prepared)
+        except Exception as error:  # noqa: BLE001 - whatever keeps the turns may be lost; serving goes on without it
+            _LOG.warning("whose turn it is cannot be asked (%s); the newest generation is served", type(error).__name__)
+            return prepared
+
+    def _let_go(self) -> None:
+        for number in [number for number in self._left if not self._holders.get(number)]:
+            self._left.pop(number).close()
+            self._holders.pop(number, None)
+
+    def _follow(self) -> None:
+        while not self._ended.wait(_LOOK_EVERY_S):
+            try:
+                self.look()
+            except (ReidRayError, OSError) as error:
+                _LOG.warning("the gallery cannot be followed (%s); what is open is served", error)
