@@ -37,7 +37,7 @@ def killer():
     return Killer()
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak("kills")) for seed in range(1, 6))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak("gallery_kills")) for seed in range(1, 6))])
 def test_it_finds_what_brute_force_finds_after_any_writes_and_so_does_a_reader_beside_it(s3, seed, monkeypatch):
     monkeypatch.setattr(store_depot.StoreDepot, "longest_log", 6)  # group commits
     pair = Pair(s3.address(f"property/{seed}"), seed, segment_rows=25, merge_rows=60)
@@ -52,7 +52,9 @@ def test_it_finds_what_brute_force_finds_after_any_writes_and_so_does_a_reader_b
     assert faults_of(pair.folder) == []
 
 
-@pytest.mark.parametrize("every", [97, pytest.param(1, marks=pytest.mark.soak("kills"))], ids=["one request in 97", "every request"])
+@pytest.mark.parametrize(
+    "every", [97, pytest.param(1, marks=pytest.mark.soak("gallery_kills"))], ids=["one request in 97", "every request"]
+)
 def test_a_kill_before_a_request_loses_no_acknowledged_write_and_brings_nobody_back(s3, killer, monkeypatch, every):
     monkeypatch.setattr(leases, "is_gone_from_here", lambda owner: True)  # the killed one; here it has this process's number
     found, point, died = [], 1, True
@@ -67,7 +69,7 @@ def test_a_kill_before_a_request_loses_no_acknowledged_write_and_brings_nobody_b
 
 
 @pytest.mark.parametrize(
-    "fault", ["conflict", "lost", *(pytest.param(fault, marks=pytest.mark.soak("kills")) for fault in ("busy", "broken"))]
+    "fault", ["conflict", "lost", *(pytest.param(fault, marks=pytest.mark.soak("gallery_kills")) for fault in ("busy", "broken"))]
 )
 def test_whose_every_request_fails_once_loses_nothing(s3, monkeypatch, fault):
     monkeypatch.setattr(object_client, "_TIMEOUT_S", 0.5)
