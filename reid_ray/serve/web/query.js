@@ -67,6 +67,7 @@ export function createQuery({ onClues, onPut }) {
 
   at("ask").onsubmit = (event) => {
     event.preventDefault();
+    if (matchMedia("(pointer: coarse)").matches) text.blur(); // a phone's keyboard would hide the hits
     onClues(withText());
   };
   at("pick").onclick = () => at("files").click();
