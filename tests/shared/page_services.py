@@ -109,7 +109,7 @@ def page_service(folder: Path, *, with_tokens: bool = False) -> Iterator[PageSer
     desk.load()
     access = open_access(AccessConfig(tokens=str(book) if with_tokens else None), AuditConfig(sync_s=0), state=state, tls=False)
     writing = WritingDesk(str(gallery), state, WritingConfig(idle_s=0.05), AddingConfig())
-    writing.start(encoder, changed=engine.gallery.refresh, job_finished=job_recorder(access.audit))
+    writing.start(encoder, changed=engine.gallery.look, job_finished=job_recorder(access.audit))
     listening = bound_socket("127.0.0.1", 0)
     with running_server(_application(desk, writing, access), listening):
         yield PageService(f"http://127.0.0.1:{listening.getsockname()[1]}", rows[::-1], rows[-5], tokens)

@@ -34,7 +34,7 @@ class Replica:
         self.api = make_api(self.desk, token_digest=None)
         self.api.include_router(write_routes(self.writing, doer))
         self.api.include_router(job_routes(self.writing, doer))
-        self.writing.start(self.engine.encoder, changed=self.engine.gallery.refresh, job_finished=job_recorder(audit))
+        self.writing.start(self.engine.encoder, changed=self.engine.gallery.look, job_finished=job_recorder(audit))
 
     def client(self):
         transport = httpx.ASGITransport(app=self.api, client=("127.0.0.1", 5))
