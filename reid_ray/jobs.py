@@ -343,12 +343,13 @@ _JOBS = {
         engines="search",
         examples=(
             "--config serve/serve.yaml index=runs/index",
-            "--config serve/serve.yaml serve.host=0.0.0.0 serve.token_env=SEARCH_TOKEN",
+            "--config serve/serve.yaml serve.host=0.0.0.0 access.tokens=tokens.json",
         ),
         more="Open the printed address in a browser, or ask it directly:\n\n"
         "    curl -s http://127.0.0.1:8000/v1/search -H 'Content-Type: application/json' \\\n"
         """        -d '{"text": "a woman in a red coat", "k": 5}'\n"""
-        "    curl -s http://127.0.0.1:8000/v1/search/upload -F image=@crop.jpg",
+        "    curl -s http://127.0.0.1:8000/v1/search/upload -F image=@crop.jpg\n\n"
+        "Tokens: reid-ray tokens create NAME --role search tokens.json",
     ),
     "migrate": Job(
         purpose="Bring an output of an older version to today's formats, where it lies",

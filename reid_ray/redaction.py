@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HIDDEN = "***"
-# hf_token and serve.token are secrets; max_tokens, eos_token and token_env are not, and what they say shapes a result.
+# hf_token and serve.token are secrets; max_tokens and eos_token are not, and what they say shapes a result.
 _START = r"(?:^|(?<=[^\w-]))"
 _TOKEN = rf"{_START}(?:(?:\w+[_-])?(?:hf|hub|api|auth|access|bearer|refresh|session|secret)[_-])?token"
 _WORD = rf"{_START}(?:\w*[_-])?(?:secret|password|passwd|passphrase|credentials?)"

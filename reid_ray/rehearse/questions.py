@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from reid_ray.errors import DataError
+from reid_ray.serve.access.roles import AccessRole
+from reid_ray.serve.access.tokens.token_file import create_token
 from reid_ray.serve.client import SearchClient
 from reid_ray.serve.config import ServeJob
 from reid_ray.serve.job import start_service
@@ -23,7 +25,7 @@ def ask_service(config: ServeJob) -> dict[str, Any]:
     Raises:
         DataError: an answer has no hits.
     """
-    with _token(config.serve.token_env) as token, start_service(config) as service, SearchClient(service.url, token=token) as search:
+    with _tokens(config) as (asked, token), start_service(asked) as service, SearchClient(service.url, token=token) as search:
         found = search.text(_WORDS, k=5)["hits"]
         if not found:
             raise DataError(f"index: {config.index} gave no hit for a question in words; index images first")
@@ -35,17 +37,13 @@ def ask_service(config: ServeJob) -> dict[str, Any]:
 
 
 @contextmanager
-def _token(variable: str | None) -> Iterator[str | None]:
-    """A token in the environment variable that is to hold one, for the time of the block."""
-    if variable is None:
-        yield None
-        return
-    before, token = os.environ.get(variable), secrets.token_urlsafe(32)
-    os.environ[variable] = token
-    try:
-        yield token
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
+def _tokens(config: ServeJob) -> Iterator[tuple[ServeJob, str | None]]:
+    """The configuration with state and tokens of its own for the time of the block, and a token where it asks for tokens."""
+    with tempfile.TemporaryDirectory(prefix="reid-ray-service-") as folder:
+        changes: dict[str, Any] = {"state": f"{folder}/state"}
+        token = None
+        if config.access.tokens is not None:
+            file = Path(folder) / "tokens.json"
+            token = create_token(file, "rehearsal", AccessRole.SEARCH, days=1)
+            changes["access"] = config.access.model_copy(update={"tokens": str(file)})
+        yield config.model_copy(update=changes), token

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import RayConfig
-from reid_ray.config.paths import PathOrAddress, PathOrName
-from reid_ray.errors import ConfigError
+from reid_ray.config.paths import LocalPath, PathOrAddress, PathOrName
 from reid_ray.retrieval.divided_gallery import SharesConfig
-
-MIN_TOKEN_CHARS = 16
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. A name other than localhost counts as reachable: it may resolve to anything."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+from reid_ray.serve.access.config import AccessConfig, AuditConfig, TlsConfig
+from reid_ray.serve.access.own_machine import is_loopback
 
 
 class ServeConfig(Section):
     """The HTTP API: where it listens, authentication, request limits."""
 
-    host: str = Field("127.0.0.1", description="address to bind; one beyond loopback needs token_env")
+    host: str = Field("127.0.0.1", description="address to bind; one beyond loopback needs access.tokens")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
-    token_env: str | None = Field(
-        None, description="name of the environment variable that holds the bearer token (never the token itself); null: no token"
-    )
     max_text_chars: int = Field(10_000, ge=1, description="longest text query, characters; the encoder truncates far earlier")
     max_upload_bytes: int = Field(16 << 20, ge=1024, description="largest image upload, bytes; refused before it is read whole")
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is refused, never decoded")
@@ -43,33 +27,10 @@ class ServeConfig(Section):
     timeout_s: float = Field(30.0, gt=0, description="a query unanswered for so long gets 504, seconds")
 
     @model_validator(mode="after")
-    def _beyond_loopback_needs_a_token(self) -> Self:
-        if self.token_env is None and not is_loopback(self.host):
-            raise ValueError(
-                f"host {self.host} can be reached from other machines, but token_env is not set; name an environment variable that "
-                "holds a token, or bind 127.0.0.1"
-            )
+    def _hits_agree(self) -> Self:
         if self.default_k > self.max_k:
             raise ValueError(f"default_k {self.default_k} is above max_k {self.max_k}")
         return self
-
-    def token(self) -> str | None:
-        """The token from the environment; None where no token is asked for.
-
-        Raises:
-            ConfigError: the variable is unset, or its value is too short to be a secret.
-        """
-        if self.token_env is None:
-            return None
-        token = os.environ.get(self.token_env, "").strip()
-        if not token:
-            raise ConfigError(f"serve.token_env: the environment variable {self.token_env} is not set; export a token in it")
-        if len(token) < MIN_TOKEN_CHARS:
-            raise ConfigError(
-                f"serve.token_env: the token in {self.token_env} has {len(token)} characters; use at least {MIN_TOKEN_CHARS}, "
-                'such as from: python -c "import secrets; print(secrets.token_urlsafe(32))"'
-            )
-        return token
 
 
 class SearcherConfig(Section):
@@ -120,11 +81,32 @@ class ServeJob(Section):
     include_synthetic: bool = Field(
         False, description="also answer with pictures that an editor made; false refuses a gallery that holds any (column synthetic)"
     )
+    state: LocalPath | None = Field(
+        None,
+        description="folder of the service's state (audit log, keys), which all its processes see; null: NAME.service beside the gallery",
+    )
     serve: ServeConfig = ServeConfig()
+    access: AccessConfig = AccessConfig()
+    audit: AuditConfig = AuditConfig()
+    tls: TlsConfig = TlsConfig()
     searcher: SearcherConfig = SearcherConfig()
     shares: SharesConfig = SharesConfig()
     start_timeout_s: float = Field(600.0, gt=0, description="a service that is not up after so long is an error, seconds")
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _beyond_loopback_needs_tokens(self) -> Self:
+        if self.access.tokens is None and not is_loopback(self.serve.host):
+            raise ValueError(
+                f"serve.host {self.serve.host} can be reached from other machines, but access.tokens is not set; name a file that "
+                "`reid-ray tokens create` makes, or bind 127.0.0.1"
+            )
+        if self.runs_on == "ray" and self.access.bodies_in_hand >= self.searcher.max_ongoing_requests:
+            raise ValueError(
+                f"access.bodies_in_hand {self.access.bodies_in_hand} must be below searcher.max_ongoing_requests "
+                f"{self.searcher.max_ongoing_requests}, or slow bodies keep searches out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _what_needs_ray(self) -> Self:

@@ -6,7 +6,6 @@ Everything that can be refused is refused before anything starts, and a service 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any, Self
 
 from reid_ray.errors import ResourceError
 from reid_ray.serve.config import ServeJob
+from reid_ray.serve.opened_access import check_access
 from reid_ray.terminal.own_lines import say
 
 
@@ -40,8 +40,8 @@ def start_service(config: ServeJob) -> Service:
     """Start the service, and return once it answers searches; on Ray on the session that is running.
 
     Raises:
-        ConfigError: the token is not set, or the port is taken.
-        DataError: gallery or encoder are missing, or do not belong together.
+        ConfigError: the port is taken, or certificate and key cannot be used.
+        DataError: the tokens file cannot be read; gallery or encoder are missing, or do not belong together.
         ResourceError: the cluster cannot hold the replicas, Serve runs already with other options, or the service does not come up.
     """
     from reid_ray.serve.on_ray.on_serve import ray_service
@@ -50,34 +50,22 @@ def start_service(config: ServeJob) -> Service:
     with contextlib.ExitStack() as parts:
         deadline = time.monotonic() + config.start_timeout_s
         port = parts.enter_context(process_service(config) if config.runs_on == "process" else ray_service(config, deadline))
-        url = _url(config.serve.host, port)
+        url = _url("https" if config.tls.certificate is not None else "http", config.serve.host, port)
         _wait_until_ready(url, deadline)
         return Service(url, parts.pop_all())
 
 
 def run_serve(config: ServeJob) -> dict[str, Any]:
     """Serve until Ctrl-C or SIGTERM, then shut down in order."""
-    config.serve.token()  # one that is missing is refused before Ray starts
+    check_access(config)  # what cannot be used is refused before Ray starts
     with contextlib.ExitStack() as stack:
         if config.runs_on == "ray":
             from reid_ray.runtime import ray_session
 
-            with _without_variable(config.serve.token_env):
-                stack.enter_context(ray_session(config.ray))
+            stack.enter_context(ray_session(config.ray))
         service = stack.enter_context(start_service(config))
         run_until_stopped(service)
     return {"url": service.url}
-
-
-@contextlib.contextmanager
-def _without_variable(variable: str | None) -> Iterator[None]:
-    """Processes that are started inside do not inherit the token; what the service needs of it is its digest."""
-    value = os.environ.pop(variable, None) if variable is not None else None
-    try:
-        yield
-    finally:
-        if variable is not None and value is not None:
-            os.environ[variable] = value
 
 
 def run_until_stopped(service: Service) -> None:
@@ -89,9 +77,9 @@ def run_until_stopped(service: Service) -> None:
         say("serve: stopping")
 
 
-def _url(host: str, port: int) -> str:
+def _url(scheme: str, host: str, port: int) -> str:
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
 
 
 def _wait_until_ready(url: str, deadline: float) -> None:
@@ -100,8 +88,9 @@ def _wait_until_ready(url: str, deadline: float) -> None:
     problem = "no answer"
     while time.monotonic() < deadline:
         try:
-            # Never through a proxy of the environment: the service is on this machine.
-            reply = httpx.get(f"{url}/v1/ready", timeout=10, trust_env=False)
+            # Never through a proxy of the environment: the service is on this machine. Nothing secret is sent, and the certificate has the
+            # name that others ask it by.
+            reply = httpx.get(f"{url}/v1/ready", timeout=10, trust_env=False, verify=False)
             if reply.status_code == 200:
                 return
             problem = f"status {reply.status_code}: {reply.text[:200]}"

@@ -39,13 +39,6 @@ MUTATIONS = (
         _PRIVACY,
     ),
     Mutation(
-        "processes inherit the service's token",
-        "reid_ray/serve/job.py",
-        "value = os.environ.pop(variable, None) if variable",
-        "value = os.environ.get(variable, None) if variable",
-        _PRIVACY,
-    ),
-    Mutation(
         "a thumbnail keeps the comment of its file",
         "reid_ray/data/images.py",
         ', comment=b"")',

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mutation import Mutation
 
-_GUARD = ("tests/unit/serve/test_app.py",)
+_ACCESS = "tests/unit/serve/access/"
+_GATE = (_ACCESS + "test_gatekeeper.py",)
 _INDEX = ("tests/unit/retrieval/index/test_index_job.py",)
 _RETRIEVAL = "tests/unit/retrieval/"
 _SERVE = "tests/unit/serve/"
@@ -105,45 +106,52 @@ MUTATIONS = (
     # --- the service
     Mutation(
         "a token's first bytes are enough",
-        "reid_ray/serve/guard.py",
-        "hmac.compare_digest(digest_of(given), self._token_digest)",
-        "hmac.compare_digest(digest_of(given)[:0], self._token_digest[:0])",
-        _GUARD,
+        "reid_ray/serve/access/tokens/token_file.py",
+        'hmac.compare_digest(digest_of(parts[2], entry.salt if entry else "00"), entry.digest if entry else _NOBODY)',
+        "entry is not None",
+        (_ACCESS + "tokens/test_token_file.py",),
     ),
     Mutation(
-        "a path that begins like health needs no token",
-        "reid_ray/serve/guard.py",
-        "if path not in OPEN_PATHS:",
-        "if not path.startswith(tuple(OPEN_PATHS)):",
-        _GUARD,
-    ),
-    Mutation(
-        "what came through a proxy is answered without a token",
-        "reid_ray/serve/guard.py",
-        "if _PROXY.fullmatch(name)",
-        "if False",
-        _GUARD,
+        "what came through a proxy is answered without tokens",
+        "reid_ray/serve/access/own_machine.py",
+        "return _PROXY.fullmatch(name) is not None",
+        "return False",
+        _GATE,
     ),
     Mutation(
         "another host's name for this machine is answered",
-        "reid_ray/serve/guard.py",
+        "reid_ray/serve/access/own_machine.py",
         "return name is not None and is_loopback(name)",
         "return name is not None",
-        _GUARD,
+        _GATE,
     ),
     Mutation(
         "a body without a length is read whole",
-        "reid_ray/serve/guard.py",
-        "        if seen > limit:",
-        "        if seen > 1000 * limit:",
-        _GUARD,
+        "reid_ray/serve/access/body_intake.py",
+        "if self.size > self._rule.body_bytes:",
+        "if self.size > 1000 * self._rule.body_bytes:",
+        _GATE,
     ),
     Mutation(
-        "a short token is taken",
-        "reid_ray/serve/config.py",
-        "if len(token) < MIN_TOKEN_CHARS:",
-        "if len(token) < 1:",
-        _GUARD,
+        "a role may do what the next one may",
+        "reid_ray/serve/access/gatekeeper.py",
+        "caller.role < rule.least:",
+        "caller.role < rule.least - 1:",
+        _GATE,
+    ),
+    Mutation(
+        "another site's page may use a session",
+        "reid_ray/serve/access/session_cookies.py",
+        'return None if site in _OWN_SITES else f"its Sec-Fetch-Site is {site[:20]}"',
+        "return None",
+        (_ACCESS + "test_session_cookies.py",),
+    ),
+    Mutation(
+        "a changed record whose own hash fits is taken",
+        "reid_ray/serve/access/audit/chain_check.py",
+        'if record["n"] != link.number + 1 or record["previous"] != link.hash:',
+        'if record["n"] != link.number + 1:',
+        (_ACCESS + "audit/test_audit_log.py",),
     ),
     Mutation(
         "a batch with fewer answers than questions is answered",

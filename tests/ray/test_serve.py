@@ -40,6 +40,8 @@ from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
 from reid_ray.retrieval.query import Query
 from reid_ray.retrieval.searched_folder import SearchedGallery
+from reid_ray.serve.access.roles import AccessRole
+from reid_ray.serve.access.tokens.token_file import create_token
 from reid_ray.serve.config import ServeJob
 from reid_ray.serve.job import start_service
 from reid_ray.serve.on_ray.build import build
@@ -48,7 +50,6 @@ from reid_ray.storage import read_table
 pytestmark = pytest.mark.slow
 
 TEXTS = ["a woman with long black hair wears a red coat", "the man carries a blue backpack", "a person in grey trousers and white shoes"]
-TOKEN = "a-token-of-the-test-suite"
 GOOD = 40
 
 
@@ -97,18 +98,26 @@ def gallery(local_ray, encoder, crops, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def service(gallery):
-    os.environ["TOKEN_OF_THE_TEST"] = TOKEN
-    job = {"index": str(gallery[0]), "runs_on": "ray", "start_timeout_s": 900}
-    job["serve"] = {"port": 0, "token_env": "TOKEN_OF_THE_TEST", "max_upload_bytes": 1 << 20, "timeout_s": 120}
-    with start_service(ServeJob.model_validate({**job, "searcher": {"num_cpus": 0.5}})) as running:
-        yield running
-    del os.environ["TOKEN_OF_THE_TEST"]
+def tokens(tmp_path_factory):
+    """(the file of tokens, a token)."""
+    file = tmp_path_factory.mktemp("tokens") / "tokens.json"
+    return file, create_token(file, "anna", AccessRole.SEARCH, days=None)
 
 
 @pytest.fixture(scope="module")
-def http(service):
-    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=180, trust_env=False) as client:
+def service(gallery, tokens):
+    job = {"index": str(gallery[0]), "runs_on": "ray", "start_timeout_s": 900, "searcher": {"num_cpus": 0.5}}
+    job |= {
+        "serve": {"port": 0, "max_upload_bytes": 1 << 20, "timeout_s": 120},
+        "access": {"tokens": str(tokens[0]), "searches_per_s": None},
+    }
+    with start_service(ServeJob.model_validate(job)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def http(service, tokens):
+    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {tokens[1]}"}, timeout=180, trust_env=False) as client:
         yield client
 
 
@@ -321,9 +330,9 @@ def test_a_filter_that_nothing_passes_gives_no_hits(http):
     assert (answer.status_code, answer.json()["hits"]) == (200, [])
 
 
-def test_a_token_is_needed_for_all_but_health(http, service):
+def test_a_token_is_needed_for_all_that_tells_of_people(http, service):
     for headers in ({}, {"Authorization": "Bearer wrong-wrong-wrong-wrong"}):
-        for path in ("/", "/v1/info", "/openapi.json", "/v1/thumbnails?id=0"):
+        for path in ("/v1/info", "/v1/thumbnails?id=0", "/v1/none"):
             assert httpx.get(service.url + path, headers=headers, trust_env=False, timeout=60).status_code == 401
         assert httpx.post(service.url + "/v1/search", json={"text": "a"}, headers=headers, trust_env=False, timeout=60).status_code == 401
     assert httpx.get(f"{service.url}/v1/live", trust_env=False, timeout=60).json() == {"status": "ok"}
@@ -350,16 +359,12 @@ def test_an_index_of_another_encoder_is_refused_before_anything_starts(gallery, 
         start_service(ServeJob(index=str(gallery[0]), encoder=str(other), runs_on="ray"))
 
 
-def test_a_service_that_cannot_start_says_so_before_it_starts(local_ray, gallery, tmp_path, monkeypatch):
+def test_a_service_that_cannot_start_says_so_before_it_starts(local_ray, gallery, tmp_path):
     with refused(DataError, str(tmp_path)):
         start_service(ServeJob(index=str(tmp_path), runs_on="ray"))
-    monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
-    with refused(ConfigError, "NO_SUCH_VARIABLE"):
-        start_service(
-            ServeJob.model_validate(
-                {"index": str(gallery[0]), "runs_on": "ray", "serve": {"host": "0.0.0.0", "token_env": "NO_SUCH_VARIABLE"}}
-            )
-        )
+    missing = str(tmp_path / "tokens.json")
+    with refused(DataError, missing):
+        start_service(ServeJob.model_validate({"index": str(gallery[0]), "runs_on": "ray", "access": {"tokens": missing}}))
 
 
 def test_the_builder_for_rays_own_tools_takes_nested_and_dotted_fields_and_refuses_unknown_ones(gallery):

@@ -80,7 +80,7 @@ def test_the_serve_file_is_one_of_ray_serves_and_its_arguments_are_fields_of_the
     module, name = application.import_path.split(":")
     assert callable(getattr(__import__(module, fromlist=[name]), name))
     config = load_config(ServeJob, None, ["runs_on=ray", *(f"{key}={json.dumps(value)}" for key, value in application.args.items())])
-    assert config.serve.token_env, "an address beyond this machine without a token"
+    assert config.access.tokens, "an address beyond this machine without a token"
     assert config.searcher.max_replicas == application.args["searcher"]["max_replicas"]
 
 

@@ -25,13 +25,13 @@ from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.serve.access.config import AccessConfig, AuditConfig
 from reid_ray.serve.access.gatekeeper import Gatekeeper
-from reid_ray.serve.access.login_routes import ACCESS_RULES, access_routes
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule, RouteTable
 from reid_ray.serve.access.service_access import ServiceAccess, open_access
 from reid_ray.serve.access.tokens.token_file import create_token
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.writing_desk import WritingDesk
+from reid_ray.serve.api.access_routes import ACCESS_RULES, access_routes
 from reid_ray.serve.api.gallery_routes import gallery_routes
 from reid_ray.serve.api.problems import add_handlers
 from reid_ray.serve.api.search_routes import search_routes

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import httpx
+from opened_doors import own_machine
 from plain_encoder import DIM, PlainEncoder
 
 from reid_ray.gallery.config import GalleryConfig
@@ -14,8 +15,8 @@ from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.writing_desk import WritingDesk
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.api.upkeep.change_answers import ChangeDoer, job_recorder
-from reid_ray.serve.api.upkeep.job_routes import job_routes
-from reid_ray.serve.api.upkeep.write_routes import write_routes
+from reid_ray.serve.api.upkeep.job_routes import job_routes, job_rules
+from reid_ray.serve.api.upkeep.write_routes import WRITE_RULES, write_routes
 from reid_ray.serve.config import SearcherConfig, ServeConfig
 from reid_ray.serve.desk.config import WritingConfig
 from reid_ray.serve.desk.search_desk import Desk
@@ -31,9 +32,10 @@ class Replica:
         state = gallery.with_name("gallery.service")
         self.writing = WritingDesk(str(gallery), state, WritingConfig(idle_s=0.02, turn_s=0.2), AddingConfig(**{"batch_size": 3, **adding}))
         doer = ChangeDoer(self.writing.answers)
-        self.api = make_api(self.desk, token_digest=None)
-        self.api.include_router(write_routes(self.writing, doer))
-        self.api.include_router(job_routes(self.writing, doer))
+        further = [(write_routes(self.writing, doer), WRITE_RULES), (job_routes(self.writing, doer), job_rules(self.writing.board.config))]
+        self._own_log = audit is None
+        self.access = own_machine(state, audit=self._own_log, log=audit)
+        self.api = make_api(self.desk, access=self.access, further=further)
         self.writing.start(self.engine.encoder, changed=self.engine.gallery.look, job_finished=job_recorder(audit))
 
     def client(self):
@@ -43,6 +45,8 @@ class Replica:
     def close(self):
         self.writing.close()
         self.desk.close()
+        if self._own_log:
+            self.access.close()
 
 
 @contextlib.contextmanager

@@ -50,7 +50,6 @@ def _started(command, folder):
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]),
         "HF_HUB_OFFLINE": "1",
-        "SEARCH_TOKEN": "a-long-secret",
     }
     words = [sys.executable, f"jobs/{command.job}.py", *command.words[2:], *SMALL.get(command.job, [])]
     return subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -35,6 +35,7 @@ _LOG = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Stated twice, one part of a service may go by the first and another by the second.
 _ONCE = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site", b"content-length", b"content-type", b"reid-purpose"})
+_TOO_MANY = frozenset({429, 503})  # nothing was done for those, and a flood of them must not fill the log
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 _FAILED = Refusal(500, "the request failed inside the service; its log says where")
 
@@ -86,7 +87,7 @@ class Gatekeeper:
             if body.refusal is not None and not started:
                 return  # whatever the application makes of a body that was cut off
             if message["type"] == "http.response.start":
-                if rule.verb is not None and message["status"] != 429:  # of too many guesses the log would fill up
+                if rule.verb is not None and (_changes(scope, rule) or message["status"] not in _TOO_MANY):
                     await self._record(scope["state"], rule.verb, message["status"], durable=_changes(scope, rule))
                 started = True
                 message["headers"] = protected(message.get("headers", ()), request_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from reid_ray.errors import ConfigError
 from reid_ray.serve.access.audit.audit_log import AuditLog
 from reid_ray.serve.access.config import AccessConfig, AuditConfig
 from reid_ray.serve.access.rates import RateLimit
@@ -42,9 +43,13 @@ def open_access(limits: AccessConfig, audit: AuditConfig, *, state: Path, tls: b
     """What a process of a service needs; the state folder, which all processes of the service share, is made if it is not there.
 
     Raises:
+        ConfigError: the state folder cannot be made.
         DataError: the tokens file or a key cannot be read.
     """
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"state {state}: cannot be made ({error.strerror}); name a folder that this user may write to") from None
     book = TokenBook(Path(limits.tokens)) if limits.tokens is not None else None
     sessions = Sessions(state, book, hours=limits.session_hours, secure=tls) if book is not None else None
     per_s, guesses = limits.searches_per_s, limits.guesses_per_minute

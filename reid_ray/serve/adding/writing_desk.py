@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reid_ray.errors import ConfigError
 from reid_ray.gallery.deadlines import ErasureTimer
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.shards.share import NOTHING
@@ -23,7 +22,6 @@ from reid_ray.serve.desk.config import WritingConfig
 from reid_ray.serve.desk.gallery_changes import ErasureState, GalleryChanges
 from reid_ray.serve.desk.remembered_answers import RememberedAnswers
 from reid_ray.serve.desk.writer_turns import WriterTurns
-from reid_ray.storage.object_store.object_client import is_store_address
 
 
 class WritingDesk:
@@ -109,17 +107,3 @@ class WritingDesk:
 
     def _tell_of_job(self, status: JobStatus) -> None:
         self._job_finished(status)
-
-
-def state_folder(gallery: str, state: str | None) -> Path:
-    """The folder of a service: beside its gallery unless it is given.
-
-    Raises:
-        ConfigError: the gallery is at an address, and it is not given.
-    """
-    if state is not None:
-        return Path(state)
-    if is_store_address(gallery):
-        raise ConfigError(f"state is missing: {gallery} is no folder; give one that all replicas see, for uploads and the audit log")
-    folder = Path(gallery).resolve()
-    return folder.with_name(f"{folder.name}.service")

@@ -5,22 +5,43 @@ Knows what belongs together; not models, galleries or Ray: those stand behind th
 
 from __future__ import annotations
 
-from fastapi import FastAPI, HTTPException, Response
+from collections.abc import Mapping, Sequence
+
+from fastapi import APIRouter, FastAPI, HTTPException, Response
 
 from reid_ray import __version__
-from reid_ray.serve.api.gallery_routes import gallery_routes
+from reid_ray.serve.access.gatekeeper import Gatekeeper
+from reid_ray.serve.access.roles import AccessRole
+from reid_ray.serve.access.route_table import RouteRule, RouteTable
+from reid_ray.serve.access.service_access import ServiceAccess
+from reid_ray.serve.api.access_routes import ACCESS_RULES, access_routes
+from reid_ray.serve.api.gallery_routes import gallery_routes, gallery_rules
 from reid_ray.serve.api.load_shedding import LoadShedding
 from reid_ray.serve.api.problems import add_handlers, problems
 from reid_ray.serve.api.prometheus import ServiceMetrics
 from reid_ray.serve.api.schema import StatusOut
-from reid_ray.serve.api.search_routes import search_routes
+from reid_ray.serve.api.search_routes import search_routes, search_rules
 from reid_ray.serve.desk.search_desk import Desk
-from reid_ray.serve.guard import Guard
-from reid_ray.serve.web.page import add_page
+from reid_ray.serve.web.page import PAGE_RULES, add_page
+
+RuledRoutes = tuple[APIRouter, Mapping[tuple[str, str], RouteRule]]
+_OPEN: Mapping[tuple[str, str], RouteRule] = {
+    ("GET", "/v1/live"): RouteRule(None, probe=True),
+    ("GET", "/v1/ready"): RouteRule(None, probe=True),
+    **PAGE_RULES,
+    ("GET", "/openapi.json"): RouteRule(None),
+    ("GET", "/metrics"): RouteRule(AccessRole.SEARCH),
+}
 
 
-def make_api(desk: Desk, *, token_digest: bytes | None) -> FastAPI:
-    """The application: searching, reading, health, OpenAPI and the page."""
+def make_api(desk: Desk, *, access: ServiceAccess, further: Sequence[RuledRoutes] = ()) -> FastAPI:
+    """The application: searching, reading, health, OpenAPI, access and the page.
+
+    Args:
+        desk: answers.
+        access: who may ask.
+        further: routers that are added, each with the rules of its routes.
+    """
     api = FastAPI(
         title="reid_ray search",
         version=__version__,
@@ -28,13 +49,17 @@ def make_api(desk: Desk, *, token_digest: bytes | None) -> FastAPI:
         docs_url=None,  # Swagger's page would load scripts from another host
         redoc_url=None,
     )
+    rules = {**_OPEN, **search_rules(desk.limits), **gallery_rules(desk.limits), **ACCESS_RULES}
+    for routes, their_rules in further:
+        api.include_router(routes)
+        rules.update(their_rules)
     metrics = ServiceMetrics(desk)
     api.add_middleware(LoadShedding, desk=desk)
-    api.add_middleware(Guard, limits=desk.limits, token_digest=token_digest)
+    api.add_middleware(Gatekeeper, rules=RouteTable(rules), access=access)
     api.add_middleware(metrics.middleware)
     add_handlers(api)
-    for routes in (search_routes, gallery_routes):
-        api.include_router(routes(desk))
+    for routes in (search_routes(desk), gallery_routes(desk), access_routes(access)):
+        api.include_router(routes)
     _add_health(api, desk, metrics)
     add_page(api)
     return api

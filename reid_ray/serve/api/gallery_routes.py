@@ -6,16 +6,32 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
+from reid_ray.serve.access.audit.noted import noted
+from reid_ray.serve.access.roles import AccessRole
+from reid_ray.serve.access.route_table import RouteRule
 from reid_ray.serve.api.answers import JSONAnswer, facet_answer, item_answer
 from reid_ray.serve.api.problems import problems
-from reid_ray.serve.api.query_parsing import checked_k
+from reid_ray.serve.api.query_parsing import checked_k, json_bytes
 from reid_ray.serve.api.schema import BrowseIn, BrowseOut, FacetsIn, FacetsOut, InfoOut, ItemOut
 from reid_ray.serve.api.upkeep.change_answers import caller_of
+from reid_ray.serve.config import ServeConfig
 from reid_ray.serve.desk.search_desk import Desk
 from reid_ray.versions import numbered
 
 _ID = Annotated[str, Query(alias="id", max_length=4096, description="an item's id, as a hit has it")]
 _PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "the small picture"}}
+
+
+def gallery_rules(limits: ServeConfig) -> dict[tuple[str, str], RouteRule]:
+    """Who may ask these routes, and with how large a body."""
+    words = json_bytes(limits)
+    return {
+        ("GET", "/v1/info"): RouteRule(AccessRole.SEARCH),
+        ("POST", "/v1/browse"): RouteRule(AccessRole.SEARCH, words, searches=True, verb="browse"),
+        ("POST", "/v1/facets"): RouteRule(AccessRole.SEARCH, words),
+        ("GET", "/v1/items"): RouteRule(AccessRole.SEARCH, verb="item"),
+        ("GET", "/v1/thumbnails"): RouteRule(AccessRole.SEARCH),
+    }
 
 
 def gallery_routes(desk: Desk) -> APIRouter:
@@ -33,7 +49,7 @@ def gallery_routes(desk: Desk) -> APIRouter:
         return JSONAnswer({**numbered("service"), **facts, "columns": columns, "limits": limits, "me": me})
 
     @router.post("/browse", responses={200: {"model": BrowseOut}, **problems(409)}, response_class=JSONAnswer)
-    async def browse(page: BrowseIn) -> JSONAnswer:
+    async def browse(page: BrowseIn, request: Request) -> JSONAnswer:
         """The gallery page by page, what was added last first."""
         k = checked_k(page.k, desk.limits)
         items, known = await desk.newest(k + 1, where=page.where, after=page.cursor)
@@ -41,6 +57,7 @@ def gallery_routes(desk: Desk) -> APIRouter:
             raise HTTPException(409, "cursor: the item that the page before ended with is gone; begin with the first page")
         facts = await desk.describe()
         cursor = items[k - 1].item_id if len(items) > k else None
+        noted(request.scope["state"], items=len(items[:k]))
         listed = [item_answer(each) for each in items[:k]]
         return JSONAnswer({"items": listed, "cursor": cursor, "generation": facts["generation"], "gallery": facts["items"]})
 
@@ -52,8 +69,9 @@ def gallery_routes(desk: Desk) -> APIRouter:
         return JSONAnswer({"generation": desk.engine.gallery.generation, "columns": columns})
 
     @router.get("/items", responses={200: {"model": ItemOut}, **problems(404)}, response_class=JSONAnswer)
-    async def item(item_id: _ID) -> JSONAnswer:
+    async def item(item_id: _ID, request: Request) -> JSONAnswer:
         """What is known of an item."""
+        noted(request.scope["state"], ids=[item_id])
         found = await desk.item(item_id)
         if found is None:
             raise HTTPException(404, "id: the gallery holds no such item (any more)")

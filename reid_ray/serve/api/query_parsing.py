@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 from reid_ray.retrieval.query import Clue, Query
+from reid_ray.serve.access.audit.noted import noted
 from reid_ray.serve.api.problems import BadRequestError
 from reid_ray.serve.api.schema import ClueIn, ExplainIn, Question
 from reid_ray.serve.config import ServeConfig
 from reid_ray.serve.desk.search_desk import Desk
 
+_FORM_BYTES = 64 << 10  # field names, boundaries, JSON keys
 
-async def query_of(question: Question, desk: Desk, pictures: Sequence[Clue] = ()) -> Query:
-    """The query of a question, with further clues that came as uploads.
+
+def json_bytes(limits: ServeConfig) -> int:
+    """The largest body of a question in words."""
+    return limits.max_text_chars * 12 + _FORM_BYTES  # JSON may write a character as two \uXXXX
+
+
+def pictures_bytes(limits: ServeConfig, *, count: int = 1, base64: bool = False) -> int:
+    """The largest body of a question with so many pictures, as they are or as base64 in JSON."""
+    return count * limits.max_upload_bytes * (4 if base64 else 3) // 3 + json_bytes(limits)
+
+
+async def query_of(question: Question, desk: Desk, pictures: Sequence[Clue] = (), *, state: MutableMapping[str, Any]) -> Query:
+    """The query of a question, with further clues that came as uploads; `state` is the request's, for the audit log.
 
     Raises:
         BadRequestError: a limit is passed, or nothing is asked for.
@@ -26,7 +40,7 @@ async def query_of(question: Question, desk: Desk, pictures: Sequence[Clue] = ()
     if not asked and not pictures:
         raise BadRequestError("clues: nothing is asked for; give a text, a picture or an item")
     return Query(
-        clues=(*await clues_of(asked, desk), *pictures),
+        clues=(*await clues_of(asked, desk, state=state), *pictures),
         k=k,
         where=question.where,
         without=tuple(question.without),
@@ -43,13 +57,13 @@ def given_clues(question: Question | ExplainIn) -> list[ClueIn]:
     return [ClueIn(text=question.text)] if question.text is not None else question.clues
 
 
-async def clues_of(clues: Sequence[ClueIn], desk: Desk) -> list[Clue]:
+async def clues_of(clues: Sequence[ClueIn], desk: Desk, *, state: MutableMapping[str, Any]) -> list[Clue]:
     """Clues as the desk takes them, pictures decoded.
 
     Raises:
         BadRequestError, RefusedError: as query_of.
     """
-    return [await _clue_of(clue, desk) for clue in clues]
+    return [await _clue_of(clue, desk, state) for clue in clues]
 
 
 async def picture_clue(data: bytes, desk: Desk, *, weight: float = 1.0) -> Clue:
@@ -77,11 +91,15 @@ def checked_k(k: int | None, limits: ServeConfig, *, name: str = "k") -> int:
     return limits.default_k if k is None else k
 
 
-async def _clue_of(clue: ClueIn, desk: Desk) -> Clue:
+async def _clue_of(clue: ClueIn, desk: Desk, state: MutableMapping[str, Any]) -> Clue:
     if clue.text is not None:
+        noted(state, sought=[clue.text])
         return Clue(text=_checked_text(clue.text, desk.limits), weight=clue.weight)
     if clue.image is not None:
-        return await picture_clue(_decoded_base64(clue.image), desk, weight=clue.weight)
+        picture = _decoded_base64(clue.image)
+        noted(state, sought=[picture])
+        return await picture_clue(picture, desk, weight=clue.weight)
+    noted(state, ids=[clue.item or ""])
     return Clue(item_id=clue.item, weight=clue.weight)
 
 

@@ -6,37 +6,54 @@ import asyncio
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, HTTPException, UploadFile
+from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
 from pydantic import ValidationError
 
 from reid_ray.retrieval.query import Clue
+from reid_ray.serve.access.audit.noted import noted
+from reid_ray.serve.access.roles import AccessRole
+from reid_ray.serve.access.route_table import RouteRule
 from reid_ray.serve.api.answers import JSONAnswer, explanation_answer, search_answer
 from reid_ray.serve.api.problems import BadRequestError, problems, sentence, sentence_of
-from reid_ray.serve.api.query_parsing import clues_of, given_clues, picture_clue, query_of
+from reid_ray.serve.api.query_parsing import clues_of, given_clues, picture_clue, pictures_bytes, query_of
 from reid_ray.serve.api.schema import BatchIn, BatchOut, ExplainIn, ExplainOut, Question, SearchOut
+from reid_ray.serve.config import ServeConfig
 from reid_ray.serve.desk.search_desk import Desk, IncompleteError, LateError, OverloadedError, QueryFailedError, RefusedError
 
 _MOST_UPLOADS = 8
 _REFUSALS = (BadRequestError, RefusedError, OverloadedError, IncompleteError, LateError, QueryFailedError)
 
 
+def search_rules(limits: ServeConfig) -> dict[tuple[str, str], RouteRule]:
+    """Who may ask these routes, and with how large a body."""
+    encoded, uploads = pictures_bytes(limits, base64=True), pictures_bytes(limits, count=_MOST_UPLOADS)
+    return {
+        ("POST", "/v1/search"): RouteRule(AccessRole.SEARCH, encoded, searches=True, verb="search"),
+        ("POST", "/v1/search/upload"): RouteRule(AccessRole.SEARCH, uploads, searches=True, verb="search"),
+        ("POST", "/v1/search/batch"): RouteRule(AccessRole.SEARCH, encoded, searches=True, verb="search.batch"),
+        ("POST", "/v1/explain"): RouteRule(AccessRole.SEARCH, encoded, searches=True, verb="explain"),
+    }
+
+
 def search_routes(desk: Desk) -> APIRouter:
     """The routes under /v1/search."""
     router = APIRouter(prefix="/v1", tags=["search"])
 
-    async def answer(question: Question, pictures: tuple[Clue, ...] = ()) -> dict[str, Any]:
+    async def answer(request: Request, question: Question, pictures: tuple[Clue, ...] = ()) -> dict[str, Any]:
         started = time.perf_counter()
-        query = await query_of(question, desk, pictures)
+        query = await query_of(question, desk, pictures, state=request.scope["state"])
         found = await desk.search(query)
+        noted(request.scope["state"], items=len(found.hits))
         return search_answer(found, query.k, total_ms=(time.perf_counter() - started) * 1e3)
 
     @router.post("/search", responses={200: {"model": SearchOut}, **problems()}, response_class=JSONAnswer)
-    async def search(question: Question) -> JSONAnswer:
+    async def search(question: Question, request: Request) -> JSONAnswer:
         """Rank the gallery by a description, pictures, items, or several of them."""
-        return JSONAnswer(await answer(question))
+        return JSONAnswer(await answer(request, question))
 
     @router.post("/search/upload", responses={200: {"model": SearchOut}, **problems()}, response_class=JSONAnswer)
     async def search_upload(
+        request: Request,
         image: Annotated[list[UploadFile], File(description="JPEG, PNG, WebP, BMP, GIF or TIFF files: a clue each")],
         question: Annotated[str, Form(description="a Question as JSON; may lack clues")] = "{}",
         image_weight: Annotated[float, Form(gt=0, le=100, description="how much each picture counts beside other clues")] = 1.0,
@@ -48,26 +65,29 @@ def search_routes(desk: Desk) -> APIRouter:
             asked = Question.model_validate_json(question)
         except ValidationError as error:
             raise BadRequestError(f"question: {sentence(error.errors())}") from None
-        pictures = [await picture_clue(await each.read(), desk, weight=image_weight) for each in image]
-        return JSONAnswer(await answer(asked, tuple(pictures)))
+        uploads = [await each.read() for each in image]
+        noted(request.scope["state"], sought=uploads)
+        pictures = [await picture_clue(each, desk, weight=image_weight) for each in uploads]
+        return JSONAnswer(await answer(request, asked, tuple(pictures)))
 
     @router.post("/search/batch", responses={200: {"model": BatchOut}, **problems()}, response_class=JSONAnswer)
-    async def search_batch(batch: BatchIn) -> JSONAnswer:
+    async def search_batch(batch: BatchIn, request: Request) -> JSONAnswer:
         """Answer several questions, each by itself: one that cannot be answered says why in its place."""
 
         async def one(question: Question) -> dict[str, Any]:
             try:
-                return await answer(question)
+                return await answer(request, question)
             except _REFUSALS as error:
                 return {"detail": sentence_of(error)}
 
         return JSONAnswer({"answers": await asyncio.gather(*map(one, batch.questions))})
 
     @router.post("/explain", responses={200: {"model": ExplainOut}, **problems(404)}, response_class=JSONAnswer)
-    async def explain(asked: ExplainIn) -> JSONAnswer:
+    async def explain(asked: ExplainIn, request: Request) -> JSONAnswer:
         """Why an item scores as it does: what the score loses without each word, and without each patch of the item's small picture."""
-        given = given_clues(asked)
-        found = await desk.explain(await clues_of(given, desk), asked.item_id)
+        given, state = given_clues(asked), request.scope["state"]
+        noted(state, ids=[asked.item_id])
+        found = await desk.explain(await clues_of(given, desk, state=state), asked.item_id)
         if found is None:
             raise HTTPException(404, "item_id: the gallery holds no such item (any more)")
         return JSONAnswer(explanation_answer(found, given))

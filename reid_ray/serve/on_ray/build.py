@@ -20,11 +20,11 @@ from reid_ray.serve.on_ray.deployment import application
 def build(args: Mapping[str, Any]) -> Any:
     """A Ray Serve application from the fields of ServeJob, nested or dotted: {"index": "runs/index", "searcher.replicas": 2}.
 
-    serve.host and serve.port have no effect here: Ray Serve's own http_options decide where to bind. Without serve.token_env only
+    serve.host and serve.port have no effect here: Ray Serve's own http_options decide where to bind. Without access.tokens only
     this machine is answered, wherever that is.
 
     Raises:
-        ConfigError: a field is unknown or wrong, or the token is not set.
+        ConfigError: a field is unknown or wrong, or certificate and key cannot be used.
         DataError: index and encoder do not belong together.
     """
     # An override takes JSON, so a nested value keeps its shape; a date that YAML saw in a text is that text again.

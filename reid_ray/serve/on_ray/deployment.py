@@ -12,32 +12,32 @@ from ray import serve
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.config import SearcherConfig, ServeJob
 from reid_ray.serve.desk.search_desk import open_desk, refuse_what_cannot_work
-from reid_ray.serve.guard import digest_of
+from reid_ray.serve.opened_access import check_access, service_access
 
 
 def application(config: ServeJob) -> serve.Application:
     """The service, ready for serve.run; what cannot work is refused here, before a replica starts.
 
     Raises:
-        ConfigError: the token is not set.
+        ConfigError: certificate and key cannot be used.
         DataError: gallery or encoder are missing, or do not belong together, or an editor made pictures of the gallery.
     """
-    token = config.serve.token()
+    check_access(config)
     config = refuse_what_cannot_work(config)
-    return _deployment(config.searcher).bind(config, digest_of(token) if token is not None else None)
+    return _deployment(config.searcher).bind(config)
 
 
 @serve.ingress()
 class Replica:
     """A replica: the application of the single process."""
 
-    def __init__(self, config: ServeJob, token_digest: bytes | None) -> None:
-        self._desk, self._token_digest = open_desk(config), token_digest
+    def __init__(self, config: ServeJob) -> None:
+        self._desk, self._access = open_desk(config), service_access(config)
         self._desk.load()
 
     def __serve_build_asgi_app__(self) -> Any:
         """Ray Serve's hook: the application, made in the replica, where the desk is."""
-        return make_api(self._desk, token_digest=self._token_digest)
+        return make_api(self._desk, access=self._access)
 
 
 def _deployment(config: SearcherConfig) -> serve.Deployment:

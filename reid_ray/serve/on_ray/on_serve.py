@@ -10,7 +10,8 @@ from typing import Any
 
 from reid_ray.errors import ConfigError, ResourceError
 from reid_ray.runtime import Need, require_resources
-from reid_ray.serve.config import ServeConfig, ServeJob, is_loopback
+from reid_ray.serve.access.own_machine import is_loopback
+from reid_ray.serve.config import ServeJob
 from reid_ray.serve.process.http_thread import bound_socket
 
 APPLICATION = "reid_ray_search"
@@ -23,7 +24,7 @@ def ray_service(config: ServeJob, deadline: float) -> Iterator[int]:
     """Serve on the Ray session that is running until the end of the block, which begins once the replicas run; gives the port.
 
     Raises:
-        ConfigError: the token is not set, or the port is taken.
+        ConfigError: the port is taken, or certificate and key cannot be used.
         DataError: gallery or encoder are missing, or do not belong together.
         ResourceError: the cluster cannot hold the replicas, Serve runs already with other options, or the service does not come up.
     """
@@ -38,9 +39,9 @@ def ray_service(config: ServeJob, deadline: float) -> Iterator[int]:
     if running is None:
         with bound_socket(config.serve.host, config.serve.port) as probe:
             port = int(probe.getsockname()[1])
-        serve.start(http_options={"host": config.serve.host, "port": port}, logging_config=_LOGGING)
+        serve.start(http_options=_http_options(config, port), logging_config=_LOGGING)
     else:
-        port = _shared_port(config.serve, running)
+        port = _shared_port(config, running)
     try:
         serve.run_many(
             [serve.RunTarget(app, name=APPLICATION, route_prefix="/", logging_config=_LOGGING)],
@@ -54,6 +55,11 @@ def ray_service(config: ServeJob, deadline: float) -> Iterator[int]:
             serve.shutdown()
         else:
             serve.delete(APPLICATION)
+
+
+def _http_options(config: ServeJob, port: int) -> dict[str, Any]:
+    tls = {} if config.tls.certificate is None else {"ssl_certfile": config.tls.certificate, "ssl_keyfile": config.tls.key}
+    return {"host": config.serve.host, "port": port, **tls}
 
 
 def _needs(config: ServeJob) -> list[Need]:
@@ -70,14 +76,14 @@ def _running_http_options() -> tuple[str, int] | None:
     return None if client is None else (str(client.http_config.host), int(client.http_config.port))
 
 
-def _shared_port(config: ServeConfig, running: tuple[str, int]) -> int:
+def _shared_port(job: ServeJob, running: tuple[str, int]) -> int:
     from ray import serve
 
-    host, port = running
+    (host, port), config = running, job.serve
     if APPLICATION in serve.status().applications:
         raise ResourceError(f"a search service runs in this cluster already, on port {port}; stop it first")
-    if config.token_env is None and not is_loopback(host):
-        raise ConfigError(f"Ray Serve runs in this cluster already, bound to {host}; set serve.token_env, or shut it down first")
+    if job.access.tokens is None and not is_loopback(host):
+        raise ConfigError(f"Ray Serve runs in this cluster already, bound to {host}; set access.tokens, or shut it down first")
     if host != config.host or config.port not in (0, port):
         raise ResourceError(
             f"Ray Serve runs in this cluster already at {host}:{port}, and cannot be moved; set serve.host and serve.port to those, "

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reid_ray.errors import ConfigError, ReidRayError, ResourceError
+from reid_ray.serve.access.config import TlsConfig
 
 _STOP_S = 10.0  # that requests in hand are given at the end
 
@@ -40,9 +41,9 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def running_server(application: Any, listening: socket.socket) -> Iterator[ServerThread]:
+def running_server(application: Any, listening: socket.socket, tls: TlsConfig | None = None) -> Iterator[ServerThread]:
     """A server that answers on a socket until the end of the block; requests in hand are finished."""
-    server = ServerThread(application, listening)
+    server = ServerThread(application, listening, tls)
     server.start()
     try:
         yield server
@@ -53,7 +54,7 @@ def running_server(application: Any, listening: socket.socket) -> Iterator[Serve
 class ServerThread:
     """uvicorn in a thread."""
 
-    def __init__(self, application: Any, listening: socket.socket) -> None:
+    def __init__(self, application: Any, listening: socket.socket, tls: TlsConfig | None) -> None:
         import uvicorn
 
         from reid_ray.serve.process.strict_http import StrictHttp
@@ -64,6 +65,9 @@ class ServerThread:
             log_config=None,
             access_log=False,  # what people search for does not belong in a log
             server_header=False,
+            proxy_headers=False,  # whoever sends them is believed, or the address would be anybody's to choose
+            ssl_certfile=None if tls is None else tls.certificate,
+            ssl_keyfile=None if tls is None else tls.key,
             lifespan="off",
             timeout_graceful_shutdown=int(_STOP_S),
             ws="none",

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from reid_ray.serve.config import ServeJob
+from reid_ray.serve.opened_access import check_access, service_access
 from reid_ray.serve.process.http_thread import bound_socket, running_server
 
 
@@ -14,20 +15,21 @@ def process_service(config: ServeJob) -> Iterator[int]:
     """Serve in threads of this process until the end of the block, which begins once searches are answered; gives the port.
 
     Raises:
-        ConfigError: the token is not set, or the port is taken.
-        DataError: gallery or encoder are missing, or do not belong together.
+        ConfigError: the port is taken, or certificate and key cannot be used.
+        DataError: the tokens file cannot be read; gallery or encoder are missing, or do not belong together.
     """
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bound_socket(config.serve.host, config.serve.port))
-        token = config.serve.token()
+        check_access(config)
         # Only now what takes a second to import: a taken port is told at once.
         from reid_ray.serve.api.application import make_api
         from reid_ray.serve.desk.search_desk import open_desk
-        from reid_ray.serve.guard import digest_of
 
         desk = open_desk(config)
         stack.callback(desk.close)
-        api = make_api(desk, token_digest=None if token is None else digest_of(token))
-        stack.enter_context(running_server(api, listening))
+        access = service_access(config)
+        stack.callback(access.close)
+        api = make_api(desk, access=access)
+        stack.enter_context(running_server(api, listening, config.tls))
         desk.load()
         yield int(listening.getsockname()[1])

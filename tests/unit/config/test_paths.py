@@ -89,7 +89,7 @@ def test_an_encoder_given_in_python_may_lie_at_home(tmp_path, monkeypatch):
 # Texts that name no place. A new text field must be one of these, or have a type of reid_ray.config.paths.
 NO_PLACES = {
     *("revision", "split", "query_split", "train_split", "val_split", "test_split", "name", "pattern", "columns", "script", "device"),
-    *("regex", "grammar", "choice", "chat_template", "address", "overrides", "query", "host", "token_env", "project", "mlflow_uri"),
+    *("regex", "grammar", "choice", "chat_template", "address", "overrides", "query", "host", "project", "mlflow_uri"),
     *("llm", "visual", "common", "specific", "LogConfig.run", "TransferCell.train", "TransferCell.test", "splits"),
     "ReferenceFolderConfig.values",
 }

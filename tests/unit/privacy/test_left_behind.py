@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from answered_works import captioned
+from opened_doors import own_machine
 from PIL import Image
 from small_services import Reading, red_jpeg, sent, small_desk, small_gallery
 
@@ -50,9 +51,7 @@ from reid_ray.data.sources import iter_images
 from reid_ray.records import IDENTITY_COLUMNS
 from reid_ray.retrieval.query import text_query
 from reid_ray.scratch import scratch_folder
-from reid_ray.serve import job as serve_run
 from reid_ray.serve.api.application import make_api
-from reid_ray.serve.config import ServeConfig, ServeJob
 from reid_ray.serve.desk.search_desk import QueryFailedError
 from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.train.dual.config import TrainJob
@@ -240,7 +239,7 @@ def logged() -> Iterator[io.StringIO]:
     ],
 )
 def test_a_query_that_fails_is_in_no_log_and_in_no_answer(tmp_path, capfd, logged, path, options, status):
-    api = make_api(small_desk(small_gallery(tmp_path / "gallery"), encoder=Broken()), token_digest=None)
+    api = make_api(small_desk(small_gallery(tmp_path / "gallery"), encoder=Broken()), access=own_machine(tmp_path))
     reply = sent(api, "POST", path, **options)
     assert reply.status_code == status
     assert MARK not in reply.text
@@ -254,29 +253,6 @@ def test_what_a_desk_raises_says_where_and_not_what(tmp_path):
         asyncio.run(desk.search(text_query(CAPTION, k=1)))
     assert raised.value.__cause__ is None  # or its message would be printed, too
     assert raised.value.__suppress_context__
-
-
-def test_processes_that_the_service_starts_do_not_inherit_its_token(monkeypatch, capfd):
-    seen = {}
-
-    @contextlib.contextmanager
-    def ray_session(_):
-        seen["children"] = dict(os.environ)
-        yield
-
-    @contextlib.contextmanager
-    def start_service(config):
-        seen["service"] = config.serve.token()
-        yield serve_run.Service("http://localhost:1", contextlib.ExitStack())
-
-    monkeypatch.setenv("TOKEN_OF_THE_TEST", "canary-canary-canary")
-    monkeypatch.setattr("reid_ray.runtime.ray_session", ray_session)
-    monkeypatch.setattr(serve_run, "start_service", start_service)
-    monkeypatch.setattr(serve_run, "run_until_stopped", lambda service: None)
-    serve_run.run_serve(ServeJob(index="x", runs_on="ray", serve=ServeConfig(token_env="TOKEN_OF_THE_TEST")))
-    assert MARK not in repr(seen["children"])
-    assert seen["service"] == "canary-canary-canary"
-    assert MARK not in "".join(capfd.readouterr())
 
 
 # --- what a picture's file says besides its pixels, and temporary files

@@ -19,7 +19,7 @@ CAPTION = "A man in a canary coat carries a green umbrella."
         ('extra={"hf_token": "CANARY", "eos_token": "</s>"} x.mask_token=m', 'extra={"hf_token": ***, "eos_token": "</s>"} x.mask_token=m'),
         ("path=s3://bucket/x?secret_key=CANARY&region=eu", "path=s3://bucket/x?secret_key=***&region=eu"),
         ("AWS_SECRET_ACCESS_KEY=CANARY OPENAI_API_KEY=CANARY a", "AWS_SECRET_ACCESS_KEY=*** OPENAI_API_KEY=*** a"),
-        ("serve.token_env=SEARCH_TOKEN sampling.max_tokens=64 a@b.org", "serve.token_env=SEARCH_TOKEN sampling.max_tokens=64 a@b.org"),
+        ("upload.token_env=SEARCH_TOKEN sampling.max_tokens=64 a@b.org", "upload.token_env=SEARCH_TOKEN sampling.max_tokens=64 a@b.org"),
         ("images.path=/data/key=3/token images.keys=5 monkey=6", "images.path=/data/key=3/token images.keys=5 monkey=6"),
     ],
 )

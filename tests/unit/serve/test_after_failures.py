@@ -14,6 +14,7 @@ import time
 import httpx
 import numpy as np
 import pytest
+from opened_doors import own_machine
 from small_services import Reading, small_desk, small_gallery
 
 from reid_ray.serve.api.application import make_api
@@ -56,10 +57,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def failing(folder):
+def failing(folder, tmp_path):
     encoder = Failing()
     desk = small_desk(folder, encoder=encoder)
-    yield encoder, make_api(desk, token_digest=None)
+    yield encoder, make_api(desk, access=own_machine(tmp_path))
     encoder.let_go.set()
     desk.close()
 

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from bad_inputs import png
+from opened_doors import own_machine
 from PIL import Image
 from small_galleries import make_gallery
 from small_services import ITEMS, VECTORS, Reading, sent, small_desk, small_gallery
@@ -45,7 +46,7 @@ class Corner:
 def corner(tmp_path):
     rows = [{"item_id": "a/b ü", "thumbnail": encode_jpeg(CORNER)}, {"item_id": "bare", "thumbnail": b""}]
     desk = small_desk(make_gallery(tmp_path / "gallery", np.stack([RED, WHITE]), rows), encoder=Corner())
-    yield make_api(desk, token_digest=None)
+    yield make_api(desk, access=own_machine(tmp_path))
     desk.close()
 
 
@@ -89,7 +90,7 @@ class Held(Reading):
 def held(tmp_path):
     encoder = Held()
     desk = small_desk(small_gallery(tmp_path / "gallery"), encoder=encoder)
-    yield encoder, make_api(desk, token_digest=None)
+    yield encoder, make_api(desk, access=own_machine(tmp_path))
     encoder.let_go.set()
     desk.close()
 
@@ -142,11 +143,11 @@ def test_a_picture_is_searched_by_while_eight_bombs_are_decoded(tmp_path, monkey
         let_go.set()
         return normal, done, await asyncio.gather(*bombs)
 
-    normal, done, bombs = together(make_api(desk, token_digest=None), ask)
+    normal, done, bombs = together(make_api(desk, access=own_machine(tmp_path)), ask)
     assert [reply.json()["hits"][0]["item_id"] for reply in normal] == ["0", "5"]
     assert (done, len(begun)) == (0, 8)
     assert {reply.status_code for reply in bombs} == {200}
-    assert len(sent(make_api(desk, token_digest=None), "POST", "/v1/browse", json={}).json()["items"]) == ITEMS
+    assert len(sent(make_api(desk, access=own_machine(tmp_path)), "POST", "/v1/browse", json={}).json()["items"]) == ITEMS
     desk.close()
 
 

@@ -8,6 +8,7 @@ import socket
 
 import httpx
 import pytest
+from opened_doors import own_machine
 from small_services import small_desk, small_gallery
 
 from reid_ray.serve.api.application import make_api
@@ -36,7 +37,7 @@ SENT = {
     "a chunk of no size": (HEAD + CHUNKED + b"zz\r\n" + BODY, 400),
     "an unknown encoding": (HEAD + b"Transfer-Encoding: gzip\r\n\r\n" + BODY, 400),
     "a chunked question": (HEAD + CHUNKED + b"15\r\n" + BODY + b"\r\n0\r\n\r\n", 200),
-    "a header that is no ASCII": (HEAD + b"X-Name: \xc3\xa9\xff\r\n" + LENGTH + BODY, 200),
+    "a header that is no ASCII": (HEAD + b"X-Name: \xc3\xa9\xff\r\n" + LENGTH + BODY, 400),
     "three questions in a row": ((HEAD + LENGTH + BODY) * 3, 200),
 }
 
@@ -45,7 +46,7 @@ SENT = {
 def port(tmp_path_factory):
     desk = small_desk(small_gallery(tmp_path_factory.mktemp("raw") / "gallery"))
     listening = bound_socket("127.0.0.1", 0)
-    with running_server(make_api(desk, token_digest=None), listening):
+    with running_server(make_api(desk, access=own_machine(tmp_path_factory.mktemp("own"))), listening):
         yield listening.getsockname()[1]
     desk.close()
 

@@ -30,7 +30,7 @@ from reid_ray.serve.access.secret_key import secret_key
 
 KEY_FILE = "audit.key"
 _TOGETHER = 1000  # records written in one go
-_DIGESTED = 100  # digests in a record; of more there is one of all
+_DIGESTED = 100  # items' digests in a record; of more there is one of all beside these
 _DIGEST_CHARS = 32
 _LOG = logging.getLogger(__name__)
 
@@ -145,8 +145,10 @@ class AuditLog:
         if act.caller is not None:
             fields |= {"who": act.caller.name, "role": act.caller.role.word, "token": act.caller.token_id}
         stated: dict[str, Any] = {"purpose": act.purpose, "request": act.request, "items": act.items, "what": dict(act.what)}
-        stated["sought"] = _few([self.digests.sought(each) for each in act.sought])
-        stated["ids"] = _few([self.digests.item(each) for each in act.ids])
+        stated["sought"] = [self.digests.sought(each) for each in act.sought]
+        stated["ids"] = [self.digests.item(each) for each in act.ids[:_DIGESTED]]
+        if len(act.ids) > _DIGESTED:
+            stated["ids"].append(f"{len(act.ids)} in all: {self.digests.item(chr(0).join(act.ids))}")
         return fields | {name: value for name, value in stated.items() if value not in (None, {}, [])}
 
     def _write(self) -> None:
@@ -212,10 +214,3 @@ def _settle(future: Future[None] | asyncio.Future[None], error: BaseException | 
         future.set_result(None)
     else:
         future.set_exception(error)
-
-
-def _few(digests: Sequence[str]) -> list[str]:
-    if len(digests) <= _DIGESTED:
-        return list(digests)
-    whole = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:_DIGEST_CHARS]
-    return [*digests[:_DIGESTED], f"{len(digests)} in all: {whole}"]

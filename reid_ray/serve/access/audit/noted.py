@@ -16,8 +16,8 @@ _KEY = "audit_note"
 class AuditNote:
     """Details of an act: see AuditedAct."""
 
-    sought: Sequence[str | bytes] = ()
-    ids: Sequence[str] = ()
+    sought: list[str | bytes] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
     items: int | None = None
     what: dict[str, Any] = field(default_factory=dict)
 
@@ -30,8 +30,12 @@ def noted(
     items: int | None = None,
     **what: Any,
 ) -> None:
-    """Note details of a request; `state` is its scope["state"]. What is noted later replaces what was noted before."""
-    state[_KEY] = AuditNote(sought, ids, items, what)
+    """Note details of a request; `state` is its scope["state"]. What several calls note adds up."""
+    note = state.setdefault(_KEY, AuditNote())
+    note.sought += sought
+    note.ids += ids
+    note.items = note.items if items is None else (note.items or 0) + items
+    note.what |= what
 
 
 def note_in(state: MutableMapping[str, Any]) -> AuditNote:

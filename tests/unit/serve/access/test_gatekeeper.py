@@ -18,11 +18,11 @@ from reid_ray.serve.access.audit.chain_check import records_of, verified
 from reid_ray.serve.access.audit.noted import noted
 from reid_ray.serve.access.config import AccessConfig, AuditConfig
 from reid_ray.serve.access.gatekeeper import Gatekeeper
-from reid_ray.serve.access.login_routes import ACCESS_RULES, access_routes
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule, RouteTable
 from reid_ray.serve.access.service_access import open_access
 from reid_ray.serve.access.tokens.token_file import create_token, revoke_token
+from reid_ray.serve.api.access_routes import ACCESS_RULES, access_routes
 
 RULES = RouteTable(
     {

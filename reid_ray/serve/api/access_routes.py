@@ -18,6 +18,7 @@ from reid_ray.serve.access.gatekeeper import MOST_PURPOSE_CHARS, why_no_guess
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule
 from reid_ray.serve.access.service_access import ServiceAccess
+from reid_ray.serve.api.problems import problems
 
 ACCESS_RULES: Mapping[tuple[str, str], RouteRule] = {
     ("POST", "/v1/login"): RouteRule(None, 8192, verb="login"),
@@ -66,7 +67,7 @@ def access_routes(access: ServiceAccess) -> APIRouter:
     """Login, logout and the audit log."""
     router = APIRouter(prefix="/v1", tags=["access"])
 
-    @router.post("/login")
+    @router.post("/login", responses=problems(409))
     def login(asked: LoginIn, request: Request, response: Response) -> LoginOut:
         """Begin a session: a cookie stands for the token from now on."""
         if access.book is None or access.sessions is None:
@@ -81,7 +82,7 @@ def access_routes(access: ServiceAccess) -> APIRouter:
         response.headers["set-cookie"] = access.sessions.begin(caller, purpose)
         return LoginOut(name=caller.name, role=caller.role.word)
 
-    @router.post("/logout", status_code=204)
+    @router.post("/logout", status_code=204, responses=problems())
     def logout(request: Request) -> Response:
         """End the session, on every replica."""
         if access.sessions is None:
@@ -95,7 +96,7 @@ def access_routes(access: ServiceAccess) -> APIRouter:
 
 
 def _add_audit(router: APIRouter, access: ServiceAccess) -> None:
-    @router.get("/audit")
+    @router.get("/audit", responses=problems(404))
     async def audit(
         before: Annotated[int | None, Query(ge=1, description="only records with smaller numbers")] = None,
         limit: Annotated[int, Query(ge=1, le=1000, description="how many")] = 100,
@@ -106,7 +107,7 @@ def _add_audit(router: APIRouter, access: ServiceAccess) -> None:
         records = await asyncio.to_thread(records_before, access.audit.folder, before, limit)
         return AuditOut(records=records, before=records[-1]["n"] if len(records) == limit and records[-1]["n"] > 1 else None)
 
-    @router.get("/audit/verify")
+    @router.get("/audit/verify", responses=problems(404))
     async def verify() -> AuditVerdictOut:
         """Read the whole log: is every record as it was written, and none missing?"""
         if access.audit is None:
