@@ -43,3 +43,17 @@ def test_a_bad_input_gets_its_status_and_a_sentence_that_names_what_is_wrong(ask
         assert 0 < len(detail) < 600
         assert "Traceback" not in detail
     assert asked("POST", "/v1/search", json={"text": "3", "k": 1}).json()["hits"][0]["item_id"] == "3"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"text": "2"}, {"text": "1", "where": {"camera_id": 1}}, {"text": "1", "threshold": 0.1}, {"text": "1", "without": ["5"]}],
+    ids=["another text", "another filter", "another threshold", "another item left out"],
+)
+def test_a_cursor_goes_on_with_its_own_search_alone(asked, other):
+    first = asked("POST", "/v1/search", json={"text": "1", "k": 2}).json()
+    assert asked("POST", "/v1/search", json={"text": "1", "k": 2, "cursor": first["cursor"]}).status_code == 200
+    reply = asked("POST", "/v1/search", json={**other, "k": 2, "cursor": first["cursor"]})
+    assert reply.status_code == 422
+    assert "cursor" in reply.json()["detail"]
+    assert asked("POST", "/v1/browse", json={"k": 2, "cursor": first["cursor"]}).status_code in (409, 422)
