@@ -21,7 +21,7 @@ from reid_ray.gallery.depot.added_items import items_of_record
 from reid_ray.gallery.depot.dead_rows import alive_rows
 from reid_ray.gallery.depot.interface import Depot, depot_of
 from reid_ray.gallery.depot.journal import LogRecord
-from reid_ray.gallery.items import ID, Items, as_dict, merged_schema
+from reid_ray.gallery.items import ID, Items, as_dicts, merged_schema
 from reid_ray.gallery.manifest import Erasure, Manifest
 from reid_ray.gallery.nearest.browsing import Listed, newest
 from reid_ray.gallery.nearest.cursors import Page, page_after, search_digest
@@ -139,7 +139,7 @@ class GalleryView:
             passing = [part.passing(wanted) for part in parts]
             for mask, row_N in zip(passing, self._rows_of(list(without)), strict=True):
                 mask[row_N[row_N >= 0]] = False
-        search = PartSearch(parts, passing, Wish(k, threshold, one_per), NearestConfig() if exact else nearest, self._item)
+        search = PartSearch(parts, passing, Wish(k, threshold, one_per), NearestConfig() if exact else nearest, self._items)
         hits = search.hits(query_QD)
         return [[Found(generation, hit.item[ID], hit.score, hit.item) for hit in found] for found in hits]
 
@@ -182,7 +182,7 @@ class GalleryView:
         """The columns of items, None for ids that the gallery lacks."""
         found: list[dict[str, Any] | None] = [None] * len(ids)
         for part, at, row in self.located(ids):
-            found[at] = self._item(part, row)
+            found[at] = self._items(part, [row])[0]
         return found
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
@@ -213,7 +213,7 @@ class GalleryView:
             parts, wanted = self.parts(), parsed_filter(where, self.schema)
             rows = None if after is None else [int(row_N[0]) for row_N in self._rows_of([after])]
             page = newest(parts, wanted, k, rows)
-            items = [self._item(parts[number], row) for number, row in page.places]
+            items = [self._items(parts[number], [row])[0] for number, row in page.places]
             return [Listed(self.generation, item[ID], item) for item in items], page.found
 
     def thumbnail(self, item_id: str) -> bytes | None:
@@ -305,10 +305,9 @@ class GalleryView:
         hash_N = id_hashes(ids) if ids else np.zeros(0, np.uint64)
         return [part.source.rows_of(ids) if isinstance(part.source, Buffer) else part.source.rows_of(ids, hash_N) for part in self.parts()]
 
-    def _item(self, part: LivePart, row: int) -> dict[str, Any]:
-        """A row with every column of the gallery; what was added before a column was known has none of it."""
-        known = as_dict(part.rows(), row)
-        return {name: known.get(name) for name in self.schema.names}
+    def _items(self, part: LivePart, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Rows with every column of the gallery; what was added before a column was known has none of it."""
+        return as_dicts(part.rows(), rows, self.schema.names)
 
     def _open_newest(self, until: Position | None = None) -> None:
         for _ in range(_TRIES):

@@ -6,7 +6,7 @@ An item's identity is its `item_id`, never a row number. Knows columns and types
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,7 +202,8 @@ def concatenated(batches: Iterable[Items], schema: pa.Schema) -> Items:
     )
 
 
-def as_dict(rows: pa.Table, row: int) -> dict[str, Any]:
-    """One row as {column: value}."""
-    found: dict[str, Any] = rows.slice(row, 1).to_pylist()[0]
-    return found
+def as_dicts(rows: pa.Table, numbers: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Some rows as {column: value} of these columns, None of those that the table lacks."""
+    taken = rows.take(pa.array(numbers, pa.int64()))
+    columns = [taken[name].to_pylist() if name in rows.column_names else [None] * len(numbers) for name in names]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -53,8 +53,10 @@ class SearchEngine:
             DataError: a folder is missing, or gallery and encoder do not belong together.
         """
         import torch
+        from threadpoolctl import threadpool_limits
 
         torch.set_num_threads(threads)
+        threadpool_limits(threads, user_api="blas")  # or numpy's threads spin for a while after each search, beside the encoder
         loaded = load_encoder(encoder_of(index, encoder), device=device, batch_size=batch_size)
         return cls(loaded, open_gallery(index, loaded, shares or SharesConfig(), turns=turns, replica=replica))
 
