@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI
 from PIL import Image
 from small_galleries import make_gallery
 
@@ -24,17 +23,12 @@ from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.serve.access.config import AccessConfig, AuditConfig
-from reid_ray.serve.access.gatekeeper import Gatekeeper
 from reid_ray.serve.access.roles import AccessRole
-from reid_ray.serve.access.route_table import RouteRule, RouteTable
-from reid_ray.serve.access.service_access import ServiceAccess, open_access
+from reid_ray.serve.access.service_access import open_access
 from reid_ray.serve.access.tokens.token_file import create_token
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.writing_desk import WritingDesk
-from reid_ray.serve.api.access_routes import ACCESS_RULES, access_routes
-from reid_ray.serve.api.gallery_routes import gallery_routes
-from reid_ray.serve.api.problems import add_handlers
-from reid_ray.serve.api.search_routes import search_routes
+from reid_ray.serve.api.application import make_api
 from reid_ray.serve.api.upkeep.change_answers import ChangeDoer, job_recorder
 from reid_ray.serve.api.upkeep.job_routes import job_routes, job_rules
 from reid_ray.serve.api.upkeep.write_routes import WRITE_RULES, write_routes
@@ -42,7 +36,6 @@ from reid_ray.serve.config import SearcherConfig, ServeConfig
 from reid_ray.serve.desk.config import WritingConfig
 from reid_ray.serve.desk.search_desk import Desk
 from reid_ray.serve.process.http_thread import bound_socket, running_server
-from reid_ray.serve.web.page import PAGE_RULES, add_page
 
 EVIL = "<img src=x onerror=\"document.title='taken'\"><script>window.taken=1</script> \"quoted\" & 'more'"
 EVIL_ID = "=cmd|'<b>x</b>'\"&#/../é.jpg"
@@ -111,30 +104,9 @@ def page_service(folder: Path, *, with_tokens: bool = False) -> Iterator[PageSer
     writing = WritingDesk(str(gallery), state, WritingConfig(idle_s=0.05), AddingConfig())
     writing.start(encoder, changed=engine.gallery.look, job_finished=job_recorder(access.audit))
     listening = bound_socket("127.0.0.1", 0)
-    with running_server(_application(desk, writing, access), listening):
+    doer = ChangeDoer(writing.answers)
+    further = [(write_routes(writing, doer), WRITE_RULES), (job_routes(writing, doer), job_rules(writing.board.config))]
+    with running_server(make_api(desk, access=access, further=further), listening):
         yield PageService(f"http://127.0.0.1:{listening.getsockname()[1]}", rows[::-1], rows[-5], tokens)
     for each in (writing, desk, access):
         each.close()
-
-
-def _application(desk: Desk, writing: WritingDesk, access: ServiceAccess) -> FastAPI:
-    api = FastAPI()
-    add_handlers(api)
-    doer = ChangeDoer(writing.answers)
-    for routes in (
-        search_routes(desk),
-        gallery_routes(desk),
-        write_routes(writing, doer),
-        job_routes(writing, doer),
-        access_routes(access),
-    ):
-        api.include_router(routes)
-    add_page(api)
-    searches = {
-        ("POST", f"/v1/{name}"): RouteRule(AccessRole.SEARCH, 1 << 26, searches=True, verb=name)
-        for name in ("search", "browse", "facets", "explain")
-    }
-    reads = {("GET", f"/v1/{name}"): RouteRule(AccessRole.SEARCH) for name in ("info", "thumbnails", "items")}
-    rules = {**searches, **reads, **WRITE_RULES, **job_rules(AddingConfig()), **ACCESS_RULES, **PAGE_RULES}
-    api.add_middleware(Gatekeeper, rules=RouteTable(rules), access=access)
-    return api

@@ -63,6 +63,6 @@ export function typedValue(written, column) {
 export function summary(row, columns) {
   const parts = FIRST.filter((name) => row[name] !== null && row[name] !== undefined).map((name) => `${nameOf(name)} ${row[name]}`);
   const time = columns.find((column) => isTime(column) && row[column.name]);
-  if (time) parts.push(valueWords(row[time.name], time));
+  if (time) parts.push(valueWords(row[time.name], time).slice(0, 16)); // to the minute
   return parts.join(" · ");
 }
