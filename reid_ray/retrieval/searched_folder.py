@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.gallery.deadlines import ErasureTimer
 from reid_ray.gallery.depot.interface import depot_of
-from reid_ray.gallery.erasure_keeper import keep_deadlines
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.nearest.browsing import Listed
 from reid_ray.gallery.nearest.cursors import Page, page_after, search_digest
@@ -198,9 +196,13 @@ def open_gallery(
     return SearchedGallery(folder, ShardedView(actors, lost=shares.lost))
 
 
-def keep_erasures(folder: str) -> ErasureTimer:
-    """Have a gallery's erasures carried out by their deadlines for as long as this process lives."""
-    return keep_deadlines(_opened(folder, NOTHING))
+def about_gallery(folder: str) -> GalleryView:
+    """What is known of a gallery (columns, encoder, erasures) without any of its items.
+
+    Raises:
+        DataError: the folder holds none, or a damaged one.
+    """
+    return _opened(folder, NOTHING)
 
 
 def refuse_unfit(folder: str, *, dim: int, fingerprint: str, include_synthetic: bool = True) -> None:

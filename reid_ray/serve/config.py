@@ -12,6 +12,8 @@ from reid_ray.config.paths import LocalPath, PathOrAddress, PathOrName
 from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.serve.access.config import AccessConfig, AuditConfig, TlsConfig
 from reid_ray.serve.access.own_machine import is_loopback
+from reid_ray.serve.adding.config import AddingConfig
+from reid_ray.serve.desk.config import WritingConfig
 
 
 class ServeConfig(Section):
@@ -89,6 +91,8 @@ class ServeJob(Section):
     access: AccessConfig = AccessConfig()
     audit: AuditConfig = AuditConfig()
     tls: TlsConfig = TlsConfig()
+    writing: WritingConfig = WritingConfig()
+    adding: AddingConfig = AddingConfig()
     searcher: SearcherConfig = SearcherConfig()
     shares: SharesConfig = SharesConfig()
     start_timeout_s: float = Field(600.0, gt=0, description="a service that is not up after so long is an error, seconds")

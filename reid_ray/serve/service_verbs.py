@@ -59,7 +59,7 @@ def explain_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     say(f"score {found['score']:.4f}; what it loses without")
     for word in sorted(found["words"], key=lambda each: -each["effect"])[:_SHOWN]:
         say(f"  {word['effect']:+.4f}  {word['word']}")
-    for row in found["patches"]["effects"]:
+    for row in found["patches"]["effects"] if found["patches"] is not None else ():
         say("  " + " ".join(f"{effect:+.3f}" for effect in row))
 
 
@@ -297,7 +297,7 @@ def audit_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`audit`."""
     if asked.verify:
         return _json(client.verify_audit())
-    for record in client.audit(before=asked.before, limit=asked.limit).get("entries", []):
+    for record in client.audit(before=asked.before, limit=asked.limit)["records"]:
         say(json.dumps(record, ensure_ascii=False))
     return None
 

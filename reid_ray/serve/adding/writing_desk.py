@@ -14,6 +14,7 @@ from reid_ray.gallery.deadlines import ErasureTimer
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.shards.share import NOTHING
 from reid_ray.model.encoder import Encoder
+from reid_ray.retrieval.searched_folder import about_gallery
 from reid_ray.serve.adding.add_job import AddTools
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
@@ -40,7 +41,7 @@ class WritingDesk:
         self.gallery = gallery
         self.answers = RememberedAnswers(state / "answers")
         self.board = JobBoard(state, adding, finished=self._tell_of_job)
-        self._about = GalleryView(gallery, share=NOTHING)
+        self._about = about_gallery(gallery)
         self._include_synthetic = include_synthetic
         self._changed: Callable[[], object] = lambda: None
         self._job_finished: Callable[[JobStatus], object] = lambda status: None

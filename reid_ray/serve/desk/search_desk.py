@@ -18,7 +18,6 @@ from PIL import Image
 
 from reid_ray.data.images import BadImageError
 from reid_ray.errors import ReidRayError, ResourceError
-from reid_ray.gallery.deadlines import ErasureTimer
 from reid_ray.gallery.nearest.browsing import Listed
 from reid_ray.redaction import error_location
 from reid_ray.retrieval.encoder_identity import encoder_identity
@@ -28,7 +27,7 @@ from reid_ray.retrieval.generation_turns import TurnKeeper
 from reid_ray.retrieval.query import Answer, Clue, Query, text_query
 from reid_ray.retrieval.query_pictures import QueryPictures, TooManyPicturesError
 from reid_ray.retrieval.search import SearchEngine
-from reid_ray.retrieval.searched_folder import encoder_of, keep_erasures, refuse_unfit
+from reid_ray.retrieval.searched_folder import encoder_of, refuse_unfit
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.desk.explanation_turns import ExplanationTurns, ManyExplanationsError
 from reid_ray.serve.desk.micro_batches import MicroBatcher
@@ -73,16 +72,12 @@ class Desk:
         load: gives the engine; called once, by `load`.
         limits: of questions.
         batching: of searches.
-        gallery: its folder or address, whose erasures are carried out by their deadlines while the desk is open; None: they are not.
     """
 
-    def __init__(
-        self, load: Callable[[], SearchEngine], limits: ServeConfig, batching: SearcherConfig, *, gallery: str | None = None
-    ) -> None:
+    def __init__(self, load: Callable[[], SearchEngine], limits: ServeConfig, batching: SearcherConfig) -> None:
         self.limits = limits
-        self._load, self._folder = load, gallery
+        self._load = load
         self._engine: SearchEngine | None = None
-        self._erasures: ErasureTimer | None = None
         self._batcher = MicroBatcher(self._answer, max_batch_size=batching.max_batch_size)
         self._batching = batching
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gallery")
@@ -128,15 +123,10 @@ class Desk:
         Raises:
             DataError: a folder is missing, or gallery and encoder do not belong together.
         """
-        engine = self._load()
-        if self._folder is not None:
-            self._erasures = keep_erasures(self._folder)
-        self._engine = engine
+        self._engine = self._load()
 
     def close(self) -> None:
-        """End threads and timers."""
-        if self._erasures is not None:
-            self._erasures.close()
+        """End threads."""
         self._pictures.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._explanations.close()
@@ -291,7 +281,7 @@ def open_desk(config: ServeJob, *, turns: TurnKeeper | None = None, replica: str
         engine.answer([_probe_of(engine)])  # the first search takes far longer than others: pages of files, a model's first pass
         return engine
 
-    return Desk(load, config.serve, searcher, gallery=config.index)
+    return Desk(load, config.serve, searcher)
 
 
 def _absolute(path: str) -> str:

@@ -13,6 +13,7 @@ from reid_ray.serve.api.application import make_api
 from reid_ray.serve.config import SearcherConfig, ServeJob
 from reid_ray.serve.desk.search_desk import open_desk, refuse_what_cannot_work
 from reid_ray.serve.opened_access import check_access, service_access
+from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
 
 
 def application(config: ServeJob) -> serve.Application:
@@ -32,12 +33,18 @@ class Replica:
     """A replica: the application of the single process."""
 
     def __init__(self, config: ServeJob) -> None:
-        self._desk, self._access = open_desk(config), service_access(config)
+        self._desk, self._access, self._writing = open_desk(config), service_access(config), open_writing(config)
         self._desk.load()
+        start_writing(self._writing, self._desk.engine, self._access.audit)
+
+    def __del__(self) -> None:
+        """Called by Ray Serve when the replica ends in order: changes that wait are made."""
+        if "_writing" in vars(self):  # else it never began
+            self._writing.close()
 
     def __serve_build_asgi_app__(self) -> Any:
         """Ray Serve's hook: the application, made in the replica, where the desk is."""
-        return make_api(self._desk, access=self._access)
+        return make_api(self._desk, access=self._access, further=writing_routes(self._writing))
 
 
 def _deployment(config: SearcherConfig) -> serve.Deployment:

@@ -24,12 +24,16 @@ def process_service(config: ServeJob) -> Iterator[int]:
         # Only now what takes a second to import: a taken port is told at once.
         from reid_ray.serve.api.application import make_api
         from reid_ray.serve.desk.search_desk import open_desk
+        from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
 
         desk = open_desk(config)
         stack.callback(desk.close)
         access = service_access(config)
         stack.callback(access.close)
-        api = make_api(desk, access=access)
+        writing = open_writing(config)
+        stack.callback(writing.close)
+        api = make_api(desk, access=access, further=writing_routes(writing))
         stack.enter_context(running_server(api, listening, config.tls))
         desk.load()
+        start_writing(writing, desk.engine, access.audit)
         yield int(listening.getsockname()[1])

@@ -220,6 +220,8 @@ def test_the_command_line_searches_and_reads(client, said, tmp_path):
     cursor = page.rpartition("--cursor ")[2].strip()
     assert len(said("browse", "-k", 2, "--cursor", cursor)[1].splitlines()) == 1
     assert said("info")[0] == said("ready")[0] == 0
+    code, out, problem = said("explain", "b", "--image", tmp_path / "b.png")
+    assert (code, "score" in out) == (0, True), problem
 
 
 def test_the_command_line_adds_with_a_bar(client, said, tmp_path):
@@ -246,7 +248,15 @@ def test_the_command_line_changes(client, said):
     assert "gone from every file; " in said("erase", "--id", "c", "--request", "cli-2", "--now")[1]
     assert "cli-1" in said("erasures")[1]
     assert json.loads(said("erasures", "cli-2", "--json")[1])["receipt"]["items"] == 1
-    for words in (["snapshot", "cli"], ["restore", "cli"], ["generations"], ["drop", "cli"], ["compact"]):
+    for words in (
+        ["audit", "--limit", 3],
+        ["audit", "--verify"],
+        ["snapshot", "cli"],
+        ["restore", "cli"],
+        ["generations"],
+        ["drop", "cli"],
+        ["compact"],
+    ):
         assert said(*words)[0] == 0, words
 
 
