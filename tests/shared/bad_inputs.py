@@ -76,6 +76,7 @@ def bad_inputs() -> Iterator[BadInput]:
     yield from _explanations()
     yield from _changes()
     yield from _jobs()
+    yield from _access()
     yield from _routes()
 
 
@@ -410,6 +411,30 @@ def _jobs() -> Iterator[BadInput]:
         yield BadInput(f"the job {job[:20]}", (404, 422), "", "DELETE", f"/v1/jobs/{job}")
 
 
+def _access() -> Iterator[BadInput]:
+    logins: dict[str, tuple[Any, int, str]] = {
+        "nothing": ({}, 422, "token"),
+        "a token by number": ({"token": 5}, 422, "token"),
+        "a token of null": ({"token": None}, 422, "token"),
+        "a token of half a surrogate pair": ({"token": SURROGATE}, 422, "token"),
+        "a token of 300 letters": ({"token": "x" * 300}, 422, "token"),
+        "a purpose by number": ({"token": "x", "purpose": 5}, 422, "purpose"),
+        "a purpose of 600 letters": ({"token": "x", "purpose": "x" * 600}, 422, "purpose"),
+        "an unknown field": ({"token": "x", "role": "admin"}, 422, "role"),
+        "a token, where there are none": ({"token": "x"}, 409, "no tokens"),
+        "a body of 100 kB": ({"token": "x", "purpose": "x" * 100_000}, 413, "larger"),
+    }
+    for name, (body, status, names) in logins.items():
+        yield BadInput(f"a login with {name}", status, names, path="/v1/login", options=as_sent(body))
+    for name in ("limit", "before"):
+        for value in ("0", "-1", "many", "1.5", "true", "nan", "", "%ff"):
+            yield BadInput(f"{name}={value}", 422, name, "GET", f"/v1/audit?{name}={value}")
+    yield BadInput("limit=1001", 422, "limit", "GET", "/v1/audit?limit=1001")
+    for purpose in ("x" * 600, "a\tb", "é"):
+        headers = {"Reid-Purpose": purpose.encode("latin-1"), **JSON_TYPE}
+        yield BadInput(f"a purpose {purpose[:9]!r}", (400, 422), "", options={"content": b'{"text": "1", "k": 0}', "headers": headers})
+
+
 def _routes() -> Iterator[BadInput]:
     methods = {
         "/v1/search": ("GET", "PUT", "DELETE", "PATCH"),
@@ -426,6 +451,10 @@ def _routes() -> Iterator[BadInput]:
         "/v1/generations": ("POST",),
         "/v1/snapshots": ("GET",),
         "/v1/compact": ("GET",),
+        "/v1/login": ("GET", "PUT"),
+        "/v1/logout": ("GET",),
+        "/v1/audit": ("POST", "DELETE"),
+        "/metrics": ("POST",),
         "/v1/thumbnails": ("PUT",),
         "/v1/live": ("POST",),
         "/v1/ready": ("DELETE",),
