@@ -160,4 +160,47 @@ MUTATIONS = (
         "            if len(answers) > len(requests):",
         (_SERVE + "test_micro_batches.py",),
     ),
+    # --- pictures of questions, explanations, whatever is asked
+    Mutation(
+        "a bomb is decoded among small pictures",
+        "reid_ray/retrieval/query_pictures.py",
+        "        if not large:",
+        "        if True:",
+        (_RETRIEVAL + "test_query_pictures.py",),
+    ),
+    Mutation(
+        "a word's effect is that of the words before it",
+        "reid_ray/retrieval/explain/text_words.py",
+        "before, after = text[: word.start].rstrip(), text[word.end :].lstrip()",
+        'before, after = "", text[word.end :].lstrip()',
+        (_RETRIEVAL + "explain/test_score_explanation.py",),
+    ),
+    Mutation(
+        "a heat map is that of another place",
+        "reid_ray/retrieval/explain/picture_occlusion.py",
+        "        copy[patches_RC[row_H][:, column_W]] = mean",
+        "        copy[patches_RC[::-1][row_H][:, column_W]] = mean",
+        (_RETRIEVAL + "explain/test_score_explanation.py",),
+    ),
+    Mutation(
+        "what no future can hold leaves a batch waiting",
+        "reid_ray/serve/desk/micro_batches.py",
+        "            if isinstance(error, Exception) and not isinstance(error, StopIteration | TimeoutError):",
+        "            if isinstance(error, Exception):",
+        (_SERVE + "test_after_failures.py",),
+    ),
+    Mutation(
+        "a head of a request grows without an end",
+        "reid_ray/serve/process/strict_http.py",
+        "if self._in_head and self._head_bytes > MOST_HEAD_BYTES",
+        "if False and self._head_bytes > MOST_HEAD_BYTES",
+        (_SERVE + "test_no_http.py",),
+    ),
+    Mutation(
+        "a filter's value that its column cannot hold is a fault",
+        "reid_ray/gallery/sealed/postings.py",
+        "    except (OverflowError, ValueError):  # infinity",
+        "    except ZeroDivisionError:  # infinity",
+        ("tests/unit/gallery/sealed/test_filter_values.py",),
+    ),
 )
