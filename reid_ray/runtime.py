@@ -6,13 +6,16 @@ The only file that calls ray.init. Knows resources; not what runs on them.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import queue
 import resource
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from reid_ray.config.common import PoolConfig, RayConfig
@@ -67,7 +70,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     else:
         # What does not fit into the object store goes to the disk, pictures among it; Ray's own folder is open to everybody.
         with scratch_folder() as spilled:
-            with kept_signals():
+            with kept_signals(), _on_loopback():
                 ray.init(
                     address="local",
                     num_cpus=config.local_cpus,
@@ -80,6 +83,44 @@ def ray_session(config: RayConfig) -> Iterator[None]:
                 yield
             finally:
                 _shut_down()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started inside listens on 127.0.0.1 alone, and its token is this user's to read alone.
+
+    Ray 2.60 listens on all interfaces unless it takes the loopback for the node's address; it does where clusters are switched off, as on
+    macOS, and refuses it as an argument. Its token file has whatever mode the umask leaves.
+    """
+    from ray._private import ray_constants
+
+    _keep_token_private()
+    name, were = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    before = os.environ.get(name)
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = were
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _keep_token_private() -> None:
+    """Make the token that a local Ray would make, or take it from others' eyes; where one is given otherwise it is left alone."""
+    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if given or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return
+    file = Path.home() / ".ray" / "auth_token"
+    with contextlib.suppress(OSError):  # Ray says itself what it cannot read or make
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        if file.exists():
+            file.chmod(0o600)
+        else:
+            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as made:
+                made.write(secrets.token_hex(32))
 
 
 def _shut_down(*, patience_s: float = 30.0) -> None:

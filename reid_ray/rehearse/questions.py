@@ -40,10 +40,9 @@ def ask_service(config: ServeJob) -> dict[str, Any]:
 def _tokens(config: ServeJob) -> Iterator[tuple[ServeJob, str | None]]:
     """The configuration with state and tokens of its own for the time of the block, and a token where it asks for tokens."""
     with tempfile.TemporaryDirectory(prefix="reid-ray-service-") as folder:
-        changes: dict[str, Any] = {"state": f"{folder}/state"}
-        token = None
+        token, access = None, {"open_ray": "everyone on this network may run code here"}  # what it serves are a few synthetic people
         if config.access.tokens is not None:
             file = Path(folder) / "tokens.json"
             token = create_token(file, "rehearsal", AccessRole.SEARCH, days=1)
-            changes["access"] = config.access.model_copy(update={"tokens": str(file)})
-        yield config.model_copy(update=changes), token
+            access["tokens"] = str(file)
+        yield config.model_copy(update={"state": f"{folder}/state", "access": config.access.model_copy(update=access)}), token

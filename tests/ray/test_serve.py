@@ -2,7 +2,9 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import io
+import ipaddress
 import json
 import os
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -51,6 +54,7 @@ pytestmark = pytest.mark.slow
 
 TEXTS = ["a woman with long black hair wears a red coat", "the man carries a blue backpack", "a person in grey trousers and white shoes"]
 GOOD = 40
+OPEN_RAY = "everyone on this network may run code here"  # the tests' Ray has no token authentication
 
 
 def tiny_encoder(folder, *, dim=16, seed=0):
@@ -109,7 +113,7 @@ def service(gallery, tokens):
     job = {"index": str(gallery[0]), "runs_on": "ray", "start_timeout_s": 900, "searcher": {"num_cpus": 0.5}}
     job |= {
         "serve": {"port": 0, "max_upload_bytes": 1 << 20, "timeout_s": 120},
-        "access": {"tokens": str(tokens[0]), "searches_per_s": None},
+        "access": {"tokens": str(tokens[0]), "searches_per_s": None, "open_ray": OPEN_RAY},
     }
     with start_service(ServeJob.model_validate(job)) as running:
         yield running
@@ -158,6 +162,7 @@ def test_a_served_gallery_shows_within_a_second_what_commands_add_delete_and_era
         table_folder = embedded(encoder, crops, names[number : number + 2], tmp_path / f"{number}")
         assert gallery_command(["add", str(folder), table_folder]) == 0
     job = {"index": str(folder), "encoder": str(encoder), "runs_on": "ray", "start_timeout_s": 900, "serve": {"port": 0, "timeout_s": 120}}
+    job["access"] = {"open_ray": OPEN_RAY}
     job["shares"] = {"count": 2, "num_cpus": 0.1, "lost": "say"}
     with (
         start_service(ServeJob.model_validate({**job, "searcher": {"num_cpus": 0.5}})) as running,
@@ -338,6 +343,25 @@ def test_a_token_is_needed_for_all_that_tells_of_people(http, service):
     assert httpx.get(f"{service.url}/v1/live", trust_env=False, timeout=60).json() == {"status": "ok"}
 
 
+def test_no_port_of_the_service_or_its_ray_is_open_beyond_this_machine(service):
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    ports = {}
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            listening = [each for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+            ports |= {each.laddr.port: (each.laddr.ip, process.name()) for each in listening}
+    assert int(service.url.rpartition(":")[2]) in ports
+    assert len(ports) > 8, "Ray's own ports are not among them"
+    addresses = {port: (ipaddress.ip_address(ip), name) for port, (ip, name) in ports.items()}
+    beyond = {port: each for port, each in addresses.items() if not (getattr(each[0], "ipv4_mapped", None) or each[0]).is_loopback}
+    assert beyond == {}
+
+
+def test_a_ray_that_asks_nobody_for_a_token_is_refused(local_ray, gallery):
+    with refused(ConfigError, "RAY_AUTH_MODE", "access.open_ray"):
+        start_service(ServeJob.model_validate({"index": str(gallery[0]), "runs_on": "ray"}))
+
+
 def test_thumbnails_page_info_and_openapi_are_there(http):
     hit = http.post("/v1/search", json={"text": "a man", "k": 1}).json()["hits"][0]
     thumbnail = http.get("/" + hit["thumbnail"])
@@ -369,7 +393,7 @@ def test_a_service_that_cannot_start_says_so_before_it_starts(local_ray, gallery
 
 def test_the_builder_for_rays_own_tools_takes_nested_and_dotted_fields_and_refuses_unknown_ones(gallery):
     assert isinstance(
-        build({"index": str(gallery[0]), "searcher": {"replicas": 2}, "serve.max_k": "70", "runs_on": "ray"}), serve.Application
+        build({"index": str(gallery[0]), "searcher": {"replicas": 2}, "serve.max_k": "70", "access.open_ray": OPEN_RAY}), serve.Application
     )
     with refused(ConfigError, "searcher.replica"):
         build({"index": str(gallery[0]), "runs_on": "ray", "searcher.replica": 2})

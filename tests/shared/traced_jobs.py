@@ -37,6 +37,9 @@ class ScriptedEngine:
         return [Reply(REWRITE if isinstance(messages[0]["content"], str) else CAPTION, tokens=9) for messages in conversations]
 
 
+OPEN_RAY = "access.open_ray=everyone on this network may run code here"  # the tests' Ray has no token authentication
+
+
 def main(folder: Path, *, vllm: bool) -> None:
     from call_trace import begin
 
@@ -59,7 +62,7 @@ def main(folder: Path, *, vllm: bool) -> None:
         begin("index")
         run_index(load_config(IndexJob, None, [encoder, *source, f"output.path={folder}/index"]))
         begin("serve")
-        service = start_service(load_config(ServeJob, None, [f"index={folder}/index", "runs_on=ray", "serve.port=0"]))
+        service = start_service(load_config(ServeJob, None, [f"index={folder}/index", "runs_on=ray", "serve.port=0", OPEN_RAY]))
         with service, SearchClient(service.url) as search:
             search.thumbnail(search.text("a woman in a red coat", k=3)["hits"][0])
         begin("end")

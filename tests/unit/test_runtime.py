@@ -1,3 +1,4 @@
+import os
 import resource
 import threading
 from pathlib import Path
@@ -8,7 +9,7 @@ import ray
 
 from reid_ray.config.common import RayConfig
 from reid_ray.errors import ResourceError
-from reid_ray.runtime import Need, _shut_down, check_needs, object_store_bytes, ray_session
+from reid_ray.runtime import Need, _on_loopback, _shut_down, check_needs, object_store_bytes, ray_session
 
 NODES = [{"CPU": 4.0}, {"CPU": 8.0, "GPU": 2.0}]
 
@@ -93,3 +94,21 @@ def test_a_shutdown_that_waits_for_ever_is_not_waited_for_and_its_processes_are_
     assert not leaving.is_alive()
     assert killed == ["ray"]
     never.set()
+
+
+def test_a_local_ray_is_bound_to_the_loopback_and_its_token_is_this_users_alone(tmp_path, monkeypatch):
+    from ray._private import ray_constants, services
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR):
+        monkeypatch.delenv(name, raising=False)
+    token = tmp_path / ".ray" / "auth_token"
+    for _ in range(2):
+        with _on_loopback():
+            assert services.get_node_ip_address() in ("127.0.0.1", "::1")
+            assert os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] == "0"
+        assert ray_constants.ENABLE_RAY_CLUSTER
+        assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR not in os.environ
+        assert token.stat().st_mode & 0o777 == 0o600
+        assert len(token.read_text()) == 64
+        token.chmod(0o644)  # as Ray would have left it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,9 @@ class AccessConfig(Section):
     tokens: LocalPath | None = Field(
         None,
         description="file of tokens, made by `reid-ray tokens create`; null: only this machine is answered, and may do everything",
+    )
+    open_ray: Literal["refuse", "everyone on this network may run code here"] = Field(
+        "refuse", description="on Ray: a Ray without token authentication is refused, unless you write the other value in full"
     )
     session_hours: float = Field(12.0, gt=0, le=24 * 31, description="how long a login on the page lasts, hours")
     searches_per_s: float | None = Field(

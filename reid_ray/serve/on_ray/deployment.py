@@ -12,6 +12,7 @@ from ray import serve
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.config import SearcherConfig, ServeJob
 from reid_ray.serve.desk.search_desk import open_desk, refuse_what_cannot_work
+from reid_ray.serve.on_ray.open_ports import keep_replica_on_loopback, refuse_open_ray
 from reid_ray.serve.opened_access import check_access, service_access
 from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
 
@@ -20,11 +21,12 @@ def application(config: ServeJob) -> serve.Application:
     """The service, ready for serve.run; what cannot work is refused here, before a replica starts.
 
     Raises:
-        ConfigError: certificate and key cannot be used.
+        ConfigError: certificate and key cannot be used, or whoever reaches Ray may run code on it.
         DataError: gallery or encoder are missing, or do not belong together, or an editor made pictures of the gallery.
     """
     check_access(config)
     config = refuse_what_cannot_work(config)
+    refuse_open_ray(config.access)
     return _deployment(config.searcher).bind(config)
 
 
@@ -33,6 +35,7 @@ class Replica:
     """A replica: the application of the single process."""
 
     def __init__(self, config: ServeJob) -> None:
+        keep_replica_on_loopback()
         self._desk, self._access, self._writing = open_desk(config), service_access(config), open_writing(config)
         self._desk.load()
         start_writing(self._writing, self._desk.engine, self._access.audit)
