@@ -50,7 +50,8 @@ def operations(tmp_path_factory):
         yield [found.ok() for found in schema.get_all_operations()]
 
 
-UNKNOWABLE = [checks.positive_data_acceptance]
+# 503 is an answer: so many jobs may wait. That nothing else at or above 500 is given is asserted of the statuses.
+UNKNOWABLE = [checks.positive_data_acceptance, checks.not_a_server_error]
 # Names that this gallery has, in the place of drawn ones, which it cannot have.
 KNOWN = {
     "image": [png(8, 16)],
@@ -118,7 +119,7 @@ def asked_of_all(operations, number, of):
 def test_what_is_asked_by_the_openapi_or_against_it_is_answered_as_it_says(operations):
     total = asked_of_all(operations, 6, 0)
     assert min(total[200], total[422]) > 20
-    assert max(total) < 500
+    assert {status for status in total if status >= 500} <= {503}
 
 
 @pytest.mark.soak("openapi")
@@ -126,4 +127,4 @@ def test_what_is_asked_by_the_openapi_or_against_it_is_answered_as_it_says(opera
 def test_so_are_thousands_of_questions(operations, of):
     total = asked_of_all(operations, 200, of)
     assert min(total[200], total[422]) > 500
-    assert max(total) < 500
+    assert {status for status in total if status >= 500} <= {503}
