@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -192,6 +193,44 @@ def test_a_served_gallery_shows_within_a_second_what_commands_add_delete_and_era
             assert time.monotonic() < end, f"nobody but the service runs, and it has not carried the erasure out: {left}"
             time.sleep(0.2)
         assert set(found(names[0])) == set(names[2:9])
+
+
+def test_replicas_flip_to_new_generations_together_while_they_are_asked(local_ray, encoder, tmp_path):
+    """Two replicas, compactions one after the other: no search fails, and no answer is of an older generation than one long before it."""
+    folder = tmp_path / "gallery"
+    loaded = load_encoder(encoder)
+    create_gallery(folder, dim=loaded.dim, encoder=loaded.fingerprint)
+    with GalleryWriter(folder) as writer:
+        writer.add(table(["a", "b", "c"], loaded.encode_texts(TEXTS)), encoder=loaded.fingerprint)
+    job = {"index": str(folder), "encoder": str(encoder), "runs_on": "ray", "start_timeout_s": 900, "serve": {"port": 0, "timeout_s": 120}}
+    seen, ended = [], threading.Event()
+
+    def ask(url):
+        with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+            while not ended.is_set():
+                began = time.monotonic()
+                reply = client.post("/v1/search", json={"text": TEXTS[1], "k": 1})
+                seen.append((began, time.monotonic(), reply.status_code, reply.json()["hits"][0]["item_id"], reply.json()["generation"]))
+
+    with start_service(ServeJob.model_validate({**job, "searcher": {"num_cpus": 0.2, "replicas": 2}})) as running:
+        askers = [threading.Thread(target=ask, args=(running.url,)) for _ in range(2)]
+        for asker in askers:
+            asker.start()
+        for number in range(4):
+            with GalleryWriter(folder) as writer:
+                writer.add(table([f"more {number}"], loaded.encode_texts([f"a dog {number}"])), encoder=loaded.fingerprint)
+                writer.compact()
+                newest = writer.view.generation
+            end = time.monotonic() + 60
+            while not seen or seen[-1][4] != newest:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        ended.set()
+        for asker in askers:
+            asker.join()
+    assert {(status, hit) for _, _, status, hit, _ in seen} == {(200, "b")}
+    for began, _, _, _, generation in seen:
+        assert generation >= max((each for _, done, _, _, each in seen if done < began - 2.0), default=0)
 
 
 def test_two_shares_in_actors_answer_as_one_and_again_after_one_was_lost(local_ray, tmp_path):

@@ -13,6 +13,7 @@ from reid_ray.serve.api.application import make_api
 from reid_ray.serve.config import SearcherConfig, ServeJob
 from reid_ray.serve.desk.search_desk import open_desk, refuse_what_cannot_work
 from reid_ray.serve.on_ray.open_ports import keep_replica_on_loopback, refuse_open_ray
+from reid_ray.serve.on_ray.ray_turns import TURNS, RayTurns
 from reid_ray.serve.opened_access import check_access, service_access
 from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
 
@@ -36,7 +37,10 @@ class Replica:
 
     def __init__(self, config: ServeJob) -> None:
         keep_replica_on_loopback()
-        self._desk, self._access, self._writing = open_desk(config), service_access(config), open_writing(config)
+        several = config.shares.count == 1 and (config.searcher.replicas > 1 or (config.searcher.max_replicas or 1) > 1)
+        turns = RayTurns(TURNS) if several else None
+        self._desk = open_desk(config, turns=turns, replica=serve.get_replica_context().replica_id.unique_id)
+        self._access, self._writing = service_access(config), open_writing(config)
         self._desk.load()
         start_writing(self._writing, self._desk.engine, self._access.audit)
 

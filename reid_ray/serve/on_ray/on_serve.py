@@ -12,6 +12,7 @@ from reid_ray.errors import ConfigError, ResourceError
 from reid_ray.runtime import Need, require_resources
 from reid_ray.serve.access.own_machine import is_loopback
 from reid_ray.serve.config import ServeJob
+from reid_ray.serve.on_ray.ray_turns import TURNS, forget_turns
 from reid_ray.serve.process.http_thread import bound_socket
 
 APPLICATION = "reid_ray_search"
@@ -55,6 +56,7 @@ def ray_service(config: ServeJob, deadline: float) -> Iterator[int]:
             serve.shutdown()
         else:
             serve.delete(APPLICATION)
+        forget_turns(TURNS)
 
 
 def _http_options(config: ServeJob, port: int) -> dict[str, Any]:

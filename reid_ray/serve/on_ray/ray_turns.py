@@ -7,6 +7,7 @@ from typing import Any
 
 from reid_ray.retrieval.generation_turns import GenerationTurns
 
+TURNS = "reid_ray_search_turns"
 _ANSWER_S = 2.0
 _NAMESPACE = "reid_ray"
 

@@ -90,7 +90,7 @@ class ServerThread:
             time.sleep(0.005)
 
     def stop(self) -> None:
-        """Finish what is in hand, and end."""
+        """Finish what is in hand, and end; once more does nothing."""
         self._server.should_exit = True
         self._thread.join(_STOP_S + 5)
         self._listening.close()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from reid_ray.serve.config import ServeJob
 from reid_ray.serve.opened_access import check_access, service_access
+from reid_ray.serve.process.doorway import Doorway
 from reid_ray.serve.process.http_thread import bound_socket, running_server
 
 
@@ -21,7 +22,9 @@ def process_service(config: ServeJob) -> Iterator[int]:
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bound_socket(config.serve.host, config.serve.port))
         check_access(config)
-        # Only now what takes a second to import: a taken port is told at once.
+        doorway = Doorway()
+        server = stack.enter_context(running_server(doorway, listening, config.tls))
+        # Only now what takes a second to import: a taken port is told at once, and whoever watches the process sees that it lives.
         from reid_ray.serve.api.application import make_api
         from reid_ray.serve.desk.search_desk import open_desk
         from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
@@ -32,8 +35,8 @@ def process_service(config: ServeJob) -> Iterator[int]:
         stack.callback(access.close)
         writing = open_writing(config)
         stack.callback(writing.close)
-        api = make_api(desk, access=access, further=writing_routes(writing))
-        stack.enter_context(running_server(api, listening, config.tls))
+        stack.callback(server.stop)  # before what it asks is closed
+        doorway.application = make_api(desk, access=access, further=writing_routes(writing))
         desk.load()
         start_writing(writing, desk.engine, access.audit)
         yield int(listening.getsockname()[1])

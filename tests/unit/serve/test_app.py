@@ -24,6 +24,7 @@ from reid_ray.serve.api.schema import BatchOut, BrowseOut, FacetsOut, InfoOut, I
 from reid_ray.serve.client import SearchClient
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.opened_access import check_access
+from reid_ray.serve.process.doorway import Doorway
 from reid_ray.versions import number_of
 
 LIMITS = ServeConfig(max_text_chars=100, max_upload_bytes=4096, max_k=50, timeout_s=60)
@@ -446,3 +447,18 @@ def test_the_job_refuses_an_open_host_without_a_token_in_one_sentence(root):
     assert done.returncode == 2
     assert "serve.host 0.0.0.0 can be reached from other machines, but access.tokens is not set" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_process_lives_before_its_application_is_there_and_hands_over_to_it():
+    doorway = Doorway()
+
+    async def application(scope, receive, send):
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    asked = [("GET", "/v1/live"), ("HEAD", "/v1/live"), ("GET", "/v1/ready"), ("POST", "/v1/search")]
+    starting = [sent(doorway, method, path) for method, path in asked]
+    assert [reply.status_code for reply in starting] == [200, 200, 503, 503]
+    assert (starting[1].content, list(starting[3].json())) == (b"", ["detail"])
+    doorway.application = application
+    assert {sent(doorway, method, path).status_code for method, path in asked} == {204}
