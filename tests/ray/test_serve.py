@@ -203,6 +203,7 @@ def test_replicas_flip_to_new_generations_together_while_they_are_asked(local_ra
     with GalleryWriter(folder) as writer:
         writer.add(table(["a", "b", "c"], loaded.encode_texts(TEXTS)), encoder=loaded.fingerprint)
     job = {"index": str(folder), "encoder": str(encoder), "runs_on": "ray", "start_timeout_s": 900, "serve": {"port": 0, "timeout_s": 120}}
+    job["access"] = {"open_ray": OPEN_RAY, "searches_per_s": None}
     seen, ended = [], threading.Event()
 
     def ask(url):
@@ -383,7 +384,11 @@ def test_a_token_is_needed_for_all_that_tells_of_people(http, service):
 
 
 def test_no_port_of_the_service_or_its_ray_is_open_beyond_this_machine(service):
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    import ray
+
+    actors = {each["Pid"] for each in ray._private.state.actors().values() if each["State"] == "ALIVE"}  # some fork from warm processes
+    children = {each.pid for each in psutil.Process().children(recursive=True)}
+    processes = [psutil.Process(pid) for pid in {os.getpid()} | children | {pid for pid in actors if psutil.pid_exists(pid)}]
     ports = {}
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

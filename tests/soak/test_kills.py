@@ -76,7 +76,7 @@ class OneBroken(LoggedEngine):
 
 
 ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
-ray.init(num_cpus=6, num_gpus=2, include_dashboard=False, object_store_memory=100 << 20)
+ray.init(address="local", num_cpus=6, num_gpus=2, include_dashboard=False, object_store_memory=100 << 20)
 sections = "{{one: %s, two: %s}}" % (("{{sampling: {{seed: 1}}, pool: {{replicas: 2, num_gpus: 1, batch_size: 4}}}}",) * 2)
 sections = sections.replace("seed: 1", "seed: 2", 1)
 manifest = run_caption(job(Path({folder!r}), Path({out!r}), "captioners=" + sections), engine=OneBroken(Path({log!r}), pause_s=0.1))
