@@ -29,8 +29,8 @@ def serve_job(folder: Path, port: int, runs_on: str) -> None:
     from reid_ray.serve.config import ServeJob
     from reid_ray.serve.job import run_serve
 
-    limits = {"port": port, "timeout_s": 120}
-    config = {"index": str(folder / "index"), "encoder": str(folder / "model"), "runs_on": runs_on, "serve": limits}
+    config: dict[str, Any] = {"index": str(folder / "index"), "encoder": str(folder / "model"), "runs_on": runs_on}
+    config |= {"serve": {"port": port, "timeout_s": 120}, "access": {"searches_per_s": None}, "state": str(folder / f"{runs_on}.service")}
     run_serve(ServeJob.model_validate({**config, "searcher": {"num_cpus": THREADS}, "ray": {"address": "local"}}))
 
 

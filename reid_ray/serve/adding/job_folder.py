@@ -160,7 +160,7 @@ class JobFolder:
     def _drop_all_but(self, names: Sequence[str]) -> None:
         with suppress(FileNotFoundError):
             for entry in list(self.path.iterdir()):
-                if entry.name in names:
+                if entry.name in names or entry.name.startswith(f".{_STATUS}."):  # a status that is being written beside us
                     continue
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
