@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _AGAIN = frozenset({429, 502, 503})
 _FIRST_S, _LONGEST_S = 0.2, 30.0
 _SHOWN = 500
+_OURS = "application/json"  # of whatever the application itself answers
 
 
 class ServiceRefusedError(ReidRayError):
@@ -115,10 +116,15 @@ class PatientHttp:
                     return reply
                 refused = ServiceRefusedError(f"{self.url}: {_sentence(reply)}", status=reply.status_code)
                 wait_s = max(wait_s, _retry_after(reply))
-                if reply.status_code not in _AGAIN or time.monotonic() + wait_s > end:
+                if not _is_for_now(reply) or time.monotonic() + wait_s > end:
                     raise refused
             time.sleep(wait_s)
             pause = min(2 * pause, _LONGEST_S)
+
+
+def _is_for_now(reply: httpx.Response) -> bool:
+    """Whether another try may succeed: the service says so, or something between it and us that lost it (Ray's proxy, a replica)."""
+    return reply.status_code in _AGAIN or (reply.status_code >= 500 and not reply.headers.get("content-type", "").startswith(_OURS))
 
 
 def _retry_after(reply: httpx.Response) -> float:

@@ -1,0 +1,244 @@
+"""A service on Ray Serve that is searched and changed while its processes are killed: what fails beyond one retry, and what is wrong.
+
+    python benchmarks/serving_kills.py --out benchmarks/results/serving_kills-DATE.json [--quick]
+
+Two replicas of a tiny encoder with random weights. Clients search for a picture by itself and look at the first hit: it must be that
+picture's item with that picture, unless the item was deleted or erased by then; and what a change was told to be done must show in every
+search that begins a second later. Meanwhile one client adds, deletes and erases, has the gallery compacted (a new generation), and SIGKILL
+goes to a replica, to the keeper of turns, to Ray Serve's proxy and to its controller, one after the other. A search is tried once more
+where the connection breaks, or the answer is the proxy's; the second try waits until the port answers, and that wait is told.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from benchmarks.harness import Report, run_benchmark
+from benchmarks.serving import QUESTIONS, TOWERS
+from reid_ray.config.common import RayConfig
+from reid_ray.errors import ReidRayError
+from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.gallery_writer import create_gallery
+from reid_ray.model.dual.config import ModelConfig
+from reid_ray.model.dual.dual_encoder import build_dual_encoder
+from reid_ray.runtime import ray_session
+from reid_ray.serve.client import SearchClient
+from reid_ray.serve.config import ServeJob
+from reid_ray.serve.job import start_service
+
+ITEMS, CLIENTS = 60, 4
+KILLED = {"replica": "Replica", "keeper of turns": "GenerationTurns", "proxy": "ProxyActor", "controller": "ServeController"}
+_SEEN_S = 1.0  # how long a replica may miss a change
+_WAIT_S = 60.0  # for a port that answers again
+
+
+@dataclass
+class World:
+    """What is so, and what was seen. `gone` has when a removal was answered, `there` when an addition was."""
+
+    there: dict[str, float] = field(default_factory=dict)
+    gone: dict[str, float] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+    waits_s: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def count(self, what: str, by: int = 1) -> None:
+        """Note that something happened."""
+        with self.lock:
+            self.seen[what] += by
+
+
+def picture(item: str) -> bytes:
+    """An item's picture, which no other has."""
+    rng = np.random.default_rng(int(item))
+    made = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (8, 4, 3), np.uint8).repeat(16, 0).repeat(16, 1)).save(made, "PNG")
+    return made.getvalue()
+
+
+def search(world: World, url: str, rng: random.Random) -> None:
+    """Search for items by their pictures until the end."""
+    http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+    while not world.ended.is_set():
+        with world.lock:
+            known = [each for each, since in world.there.items() if time.monotonic() - since > _SEEN_S]
+        if not known:
+            time.sleep(0.05)
+            continue
+        item, began = rng.choice(known), time.monotonic()
+        reply = _asked(world, http, item)
+        if reply is None:
+            continue
+        world.count("searches")
+        hits = reply.json()["hits"]
+        with world.lock:
+            removed = item in world.gone
+            wrong = [hit["item_id"] for hit in hits if began - world.gone.get(hit["item_id"], began) > _SEEN_S]
+        if wrong:
+            world.failures.append(f"{wrong[0]} was found {began - world.gone[wrong[0]]:.1f} s after its removal was answered")
+        if not removed and (not hits or hits[0]["item_id"] != item) and item not in world.gone:
+            world.failures.append(f"{item} is not the first hit of its own picture")
+    http.close()
+
+
+def _asked(world: World, http: httpx.Client, item: str) -> httpx.Response | None:
+    """The answer of a search, tried once more; None where both failed."""
+    for attempt in (1, 2):
+        try:
+            reply = http.post("/v1/search/upload", files={"image": picture(item)}, data={"question": '{"k": 5}'})
+        except httpx.TransportError as error:
+            why = type(error).__name__
+        else:
+            if reply.status_code == 200:
+                return reply
+            why = f"{reply.status_code} {reply.text[:80]}"
+        if attempt == 1:
+            world.count("searches tried once more")
+            began = time.monotonic()
+            _wait_for_port(http, began + _WAIT_S)
+            with world.lock:
+                world.waits_s.append(time.monotonic() - began)
+        else:
+            world.count("searches failed after one more try")
+            with world.lock:
+                world.seen[f"failed: {why}"] += 1
+    return None
+
+
+def _wait_for_port(http: httpx.Client, end: float) -> None:
+    while time.monotonic() < end:
+        try:
+            if http.get("/v1/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+
+
+def change(world: World, url: str, changes: int, swaps: int, rng: random.Random) -> None:
+    """Add, delete, erase and compact, one after the other, by the client and its patience."""
+    with SearchClient(url, patience_s=120) as client:
+        number = ITEMS
+        for at in range(changes):
+            kind = rng.choice(("add", "delete", "erase"))
+            with world.lock:
+                known = list(world.there)
+            try:
+                if kind == "add" or len(known) < ITEMS // 2:
+                    _add(world, client, [f"{number}"])
+                    number += 1
+                    kind = "add"
+                else:
+                    item = rng.choice(known)
+                    with world.lock:
+                        del world.there[item]
+                    if kind == "delete":
+                        client.delete([item])
+                    else:
+                        client.erase([item], request=f"r-{at}", now=at % 10 == 0)
+                    with world.lock:
+                        world.gone[item] = time.monotonic()
+                world.count(kind)
+                if at % max(1, changes // swaps) == 0:
+                    client.finished(client.compact())
+                    world.count("generations asked for")
+            except ReidRayError as error:
+                world.count("changes failed")
+                world.failures.append(f"{kind}: {error}")
+    world.ended.set()
+
+
+def _add(world: World, client: SearchClient, items: list[str]) -> None:
+    rows = [{"file": f"{item}.png", "item_id": item} for item in items]
+    done = client.finished(client.add({f"{item}.png": picture(item) for item in items}, items=rows))
+    if done["state"] != "done" or done["counts"]["added"] != len(items):
+        world.failures.append(f"add: {json.dumps(done)[:300]}")
+        return
+    with world.lock:
+        world.there.update(dict.fromkeys(items, time.monotonic()))
+
+
+def kill(world: World, every_s: float, kills: int) -> None:
+    """SIGKILL to one kind of process after the other."""
+    import ray
+
+    for number in range(kills):
+        if world.ended.wait(every_s):
+            return
+        kind = list(KILLED)[(0, 1, 0, 2, 0, 1, 0, 3)[number % 8]]
+        actors = [each for each in ray._private.state.actors().values() if each["State"] == "ALIVE"]
+        pids = [each["Pid"] for each in actors if KILLED[kind] in each["ActorClassName"]]
+        if pids:
+            os.kill(random.choice(pids), signal.SIGKILL)
+            world.count(f"kills of a {kind}")
+
+
+def run(report: Report, quick: bool) -> None:
+    """One service, from its start to its end."""
+    changes, swaps, kills, every_s = (30, 5, 8, 4.0) if quick else (1_000, 100, 100, 4.0)
+    world = World()
+    with tempfile.TemporaryDirectory(prefix="serving_kills") as temporary, ray_session(RayConfig(address="local")):
+        folder = Path(temporary)
+        texts = [str(each["text"]) for each in QUESTIONS]
+        shape = ModelConfig.model_validate({"image_height": 128, "image_width": 64, "scratch": TOWERS["tiny"]})
+        encoder = build_dual_encoder(shape, texts)
+        encoder.save(folder / "model", {})
+        config = GalleryConfig(segment_rows=64, merge_rows=64)
+        create_gallery(folder / "gallery", dim=encoder.dim, encoder=encoder.fingerprint, config=config)
+        job: dict[str, Any] = {"index": str(folder / "gallery"), "encoder": str(folder / "model"), "runs_on": "ray"}
+        job |= {"serve": {"port": 0}, "access": {"searches_per_s": None}, "searcher": {"replicas": 2, "num_cpus": 0.4}}
+        with start_service(ServeJob.model_validate(job)) as service:
+            with SearchClient(service.url) as client:
+                _add(world, client, [f"{number}" for number in range(ITEMS)])
+            started = time.monotonic()
+            threads = [threading.Thread(target=search, args=(world, service.url, random.Random(seed))) for seed in range(CLIENTS)]
+            threads += [threading.Thread(target=change, args=(world, service.url, changes, swaps, random.Random(99)))]
+            threads += [threading.Thread(target=kill, args=(world, every_s, kills))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            seconds = time.monotonic() - started
+            with SearchClient(service.url) as client:
+                left = {each["item_id"] for each in client.items()}
+                wrong = [
+                    item
+                    for item in left
+                    if not _is_picture(client.thumbnail_bytes({"item_id": item, "thumbnail": f"v1/thumbnails?id={item}"}), item)
+                ]
+                audit = client.verify_audit()
+    report.row(seconds=round(seconds, 1), **dict(sorted(world.seen.items())))
+    report.row(waits_s=[round(each, 1) for each in sorted(world.waits_s)[-20:]], failures=world.failures[:20], audit=str(audit)[:200])
+    report.claim("searches that failed beyond one retry", world.seen["searches failed after one more try"], "<=", 0)
+    report.claim("changes that failed, wrong hits, items lost or back", len(world.failures) + len(left ^ set(world.there)), "<=", 0)
+    report.claim("items with another's picture in the end", len(wrong), "<=", 0)
+
+
+def _is_picture(thumbnail: bytes, item: str) -> bool:
+    shown = np.asarray(Image.open(io.BytesIO(thumbnail)).convert("RGB").resize((4, 8)), float)
+    meant = np.asarray(Image.open(io.BytesIO(picture(item))).convert("RGB").resize((4, 8)), float)
+    return float(np.abs(shown - meant).mean()) < 20
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(__doc__ or "", run))
