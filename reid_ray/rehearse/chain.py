@@ -30,6 +30,7 @@ _MODELS = frozenset(
     {"model", "init", "base", "tokenizer", "encoder", "attribute_encoder", "processor"}
 )  # last part of a key that takes a hub's name
 _HUB_NAME = re.compile(r"[A-Za-z][\w-]*/[\w.-]+")
+_MADE_HERE = frozenset({("memory", "config"), ("serve", "access.tokens")})  # (job, key) of what the act makes or takes by itself
 _SHARED = "/shared/"  # storage of a cluster, on which its configurations keep what those for one machine keep where they stand
 _WRITTEN = frozenset({"output", "checkpoint_storage"})
 
@@ -196,7 +197,7 @@ class _Plan:
 
     def _resolve(self, act: Act, key: str, place: str) -> None:
         """Who makes what lies at `place`: an act before, a data set, a stand-in; a file of the package is there already."""
-        if place.startswith("builtin:") or (act.command.job == "memory" and key == "config"):
+        if place.startswith("builtin:") or (act.command.job, key) in _MADE_HERE:
             return
         relative = os.path.relpath(os.path.join(self.root, place), self.root)
         if any(Path(self.root, relative).is_relative_to(Path(self.root, each)) for each in _own_outputs(act.config)):

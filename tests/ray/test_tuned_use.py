@@ -78,7 +78,7 @@ def indexed(images: Path, encoder: str, out: Path) -> Path:
 
 def search_engine(index: Path, encoder: Path | None = None) -> SearchEngine:
     named = None if encoder is None else str(encoder)
-    return SearchEngine.load(str(index), named, threads=1, device="cpu", batch_size=8, max_pixels=10**6)
+    return SearchEngine.load(str(index), named, threads=1, device="cpu", batch_size=8)
 
 
 @pytest.fixture(scope="module")

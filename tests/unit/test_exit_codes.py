@@ -136,10 +136,10 @@ def test_a_second_signal_ends_a_job_that_cleans_up_for_too_long(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_service_that_is_told_to_stop_is_done(number):
     code = """
-import sys
+import contextlib, sys
 from reid_ray.exit_codes import exit_code_of
 from reid_ray.serve.job import Service, run_until_stopped
-sys.exit(exit_code_of(lambda: run_until_stopped(Service("http://127.0.0.1:1", owns_serve=True))))
+sys.exit(exit_code_of(lambda: run_until_stopped(Service("http://127.0.0.1:1", contextlib.ExitStack()))))
 """
     job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=_default_signals)  # noqa: PLW1509 - no thread here
     assert "open http://127.0.0.1:1/" in job.stdout.readline()

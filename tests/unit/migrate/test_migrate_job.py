@@ -50,6 +50,8 @@ from reid_ray.model.model_files import resolve_model
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, EDITS, EMBEDDINGS, HITS, IMAGES, REFERENCES, SEEN, SEGMENTS, table_of
 from reid_ray.retrieval.evaluate.job import evaluated_queries, read_result
+from reid_ray.serve.access.roles import AccessRole
+from reid_ray.serve.access.tokens.token_file import create_token, read_tokens
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
 from reid_ray.serve.adding.job_folder import JobFolder
@@ -87,6 +89,7 @@ def outputs(tmp_path) -> Path:
     board = JobBoard(tmp_path / "outputs" / "service", AddingConfig())
     board.add_compaction(by="me", generation=1, key="once")
     asyncio.run(answered(tmp_path / "outputs"))
+    create_token(tmp_path / "outputs" / "tokens.json", "anna", AccessRole.SEARCH, days=1)
     for name, schema in LATER.items():
         (tmp_path / "outputs" / name).mkdir()
         pq.write_table(table_of(schema, []), tmp_path / "outputs" / name / f"{name}.parquet")
@@ -159,6 +162,7 @@ NEWER = {
     "receipt": ("gallery/receipts/letter.json", lambda at: read_receipt(at / "gallery", "letter")),
     "service_job": (f"service/jobs/{JOB}/status.json", lambda at: JobFolder(at / "service" / "jobs" / JOB).status()),
     "service_answer": (f"answers/{ANSWER}.json", lambda at: asyncio.run(answered(at))),
+    "tokens": ("tokens.json", lambda at: read_tokens(at / "tokens.json")),
     "ledger": (".caption.ledger/format.json", lambda at: opened(at / "caption")),
 }
 
@@ -182,7 +186,8 @@ def test_every_kind_that_is_read_again_is_refused_when_newer():
         "calibration",
         "service",
         "pointer",
-    }  # which people and clients read, or lies at a store
+        "audit",
+    }  # which people and clients read, lies at a store, or is chained (test_audit_log.py)
 
 
 def test_each_kind_has_a_step_from_each_number_to_the_next():

@@ -341,3 +341,10 @@ def test_two_appenders_that_are_killed_lose_nothing_that_they_acknowledged(folde
     recorded = [record["request"] for record in records_of(folder) if "request" in record]
     assert set(acknowledged) <= set(recorded)
     assert len(recorded) == len(set(recorded))
+
+
+def test_a_log_of_a_newer_version_is_refused(folder, opened, monkeypatch):
+    monkeypatch.setattr("reid_ray.serve.access.audit.chain_files.number_of", lambda kind: 99)
+    opened().record(act())
+    with refused(DataError, "99", "upgrade reid_ray", str(folder)):
+        verified(folder)
