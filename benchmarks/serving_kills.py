@@ -1,6 +1,6 @@
 """A service on Ray Serve that is searched and changed while its processes are killed: what fails beyond one retry, and what is wrong.
 
-    python benchmarks/serving_kills.py --out benchmarks/results/serving_kills-DATE.json [--quick]
+    python benchmarks/serving_kills.py --out benchmarks/results/serving_kills-DATE.json [--quick] [--changes 1000 --swaps 100 --kills 100]
 
 Two replicas of a tiny encoder with random weights. Clients search for a picture by itself and look at the first hit: it must be that
 picture's item with that picture, unless the item was deleted or erased by then; and what a change was told to be done must show in every
@@ -11,6 +11,7 @@ where the connection breaks, or the answer is the proxy's; the second try waits 
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -22,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +195,11 @@ def kill(world: World, every_s: float, kills: int) -> None:
             world.count(f"kills of a {kind}")
 
 
-def run(report: Report, quick: bool) -> None:
+def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int) -> None:
     """One service, from its start to its end."""
-    changes, swaps, kills, every_s = (30, 5, 8, 4.0) if quick else (1_000, 100, 100, 4.0)
+    if quick:
+        changes, swaps, kills = 30, 5, 8
+    every_s = 4.0
     world = World()
     with tempfile.TemporaryDirectory(prefix="serving_kills") as temporary, ray_session(RayConfig(address="local")):
         folder = Path(temporary)
@@ -241,4 +245,8 @@ def _is_picture(thumbnail: bytes, item: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(run_benchmark(__doc__ or "", run))
+    parser = argparse.ArgumentParser(add_help=False)
+    for option, number in (("--changes", 1_000), ("--swaps", 100), ("--kills", 100)):
+        parser.add_argument(option, type=int, default=number)
+    own, rest = parser.parse_known_args()
+    sys.exit(run_benchmark(__doc__ or "", partial(run, **vars(own)), rest))
