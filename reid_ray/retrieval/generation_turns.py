@@ -35,11 +35,11 @@ class TurnKeeper(Protocol):
 class GenerationTurns:
     """Which generation all replicas may serve.
 
-    wait_s: how long one that has not prepared it is waited for.
+    wait_s: how long one that has not prepared it is waited for: short, for what is erased meanwhile is hidden by the newer generation alone.
     gone_s: one that has given no sign of life for so long is not waited for.
     """
 
-    wait_s: float = 5.0
+    wait_s: float = 0.8
     gone_s: float = 2.0
     clock: Callable[[], float] = time.monotonic
     _turn: int = 0
