@@ -35,7 +35,7 @@ class TurnKeeper(Protocol):
 class GenerationTurns:
     """Which generation all replicas may serve.
 
-    wait_s: how long one that has not prepared it is waited for: short, for what is erased meanwhile is hidden by the newer generation alone.
+    wait_s: how long one that has not prepared it is waited for: short, for the newer generation alone hides what is erased meanwhile.
     gone_s: one that has given no sign of life for so long is not waited for.
     """
 
