@@ -44,7 +44,7 @@ def rival(folder: Path, port: int, *, batch: int) -> None:
 
     from reid_ray.gallery.gallery_view import GalleryView
     from reid_ray.model.pretrained import load_encoder
-    from reid_ray.serve.desk.micro_batches import MicroBatcher
+    from reid_ray.serve.operations.micro_batches import MicroBatcher
 
     torch.set_num_threads(THREADS)
     faiss.omp_set_num_threads(THREADS)

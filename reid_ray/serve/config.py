@@ -13,7 +13,7 @@ from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.serve.access.config import AccessConfig, AuditConfig, TlsConfig
 from reid_ray.serve.access.own_machine import is_loopback
 from reid_ray.serve.adding.config import AddingConfig
-from reid_ray.serve.desk.config import WritingConfig
+from reid_ray.serve.operations.config import WritingConfig
 
 
 class ServeConfig(Section):

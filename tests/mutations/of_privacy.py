@@ -26,14 +26,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a failed query is written into the log",
-        "reid_ray/serve/desk/search_desk.py",
+        "reid_ray/serve/operations/search_operations.py",
         '_LOG.error("a question failed: %s", error_location(error))',
         '_LOG.error("a question failed: %s", error)',
         _PRIVACY,
     ),
     Mutation(
-        "a desk hands its exception to whoever logs it",
-        "reid_ray/serve/desk/search_desk.py",
+        "a service hands its exception to whoever logs it",
+        "reid_ray/serve/operations/search_operations.py",
         "raise QueryFailedError(error_location(error)) from None",
         "raise QueryFailedError(error_location(error)) from error",
         _PRIVACY,

@@ -155,7 +155,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a batch with fewer answers than questions is answered",
-        "reid_ray/serve/desk/micro_batches.py",
+        "reid_ray/serve/operations/micro_batches.py",
         "            if len(answers) != len(requests):",
         "            if len(answers) > len(requests):",
         (_SERVE + "test_micro_batches.py",),
@@ -184,7 +184,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what no future can hold leaves a batch waiting",
-        "reid_ray/serve/desk/micro_batches.py",
+        "reid_ray/serve/operations/micro_batches.py",
         "            if isinstance(error, Exception) and not isinstance(error, StopIteration | TimeoutError):",
         "            if isinstance(error, Exception):",
         (_SERVE + "test_after_failures.py",),

@@ -7,8 +7,8 @@ from pathlib import Path
 from plain_encoder import PlainEncoder
 
 from reid_ray.serve.adding.config import AddingConfig
-from reid_ray.serve.adding.writing_desk import WritingDesk
-from reid_ray.serve.desk.config import WritingConfig
+from reid_ray.serve.adding.write_operations import WriteOperations
+from reid_ray.serve.operations.config import WritingConfig
 
 
 class Slow(PlainEncoder):
@@ -19,6 +19,6 @@ class Slow(PlainEncoder):
 
 if __name__ == "__main__":
     gallery = Path(sys.argv[1])
-    desk = WritingDesk(str(gallery), gallery.with_name("gallery.service"), WritingConfig(), AddingConfig(batch_size=2))
-    desk.start(Slow(), changed=lambda: None)
+    operations = WriteOperations(str(gallery), gallery.with_name("gallery.service"), WritingConfig(), AddingConfig(batch_size=2))
+    operations.start(Slow(), changed=lambda: None)
     time.sleep(60)

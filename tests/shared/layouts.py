@@ -54,7 +54,7 @@ from reid_ray.serve.access.tokens.token_file import create_token
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
 from reid_ray.serve.api.schema import HitOut, InfoOut, ItemOut, LatencyOut, Question, SearchOut
-from reid_ray.serve.desk.remembered_answers import ChangeAnswer, RememberedAnswers
+from reid_ray.serve.operations.remembered_answers import ChangeAnswer, RememberedAnswers
 from reid_ray.storage import Counts, JobOutput
 from reid_ray.storage.listing import MARK, write_mark
 from reid_ray.storage.object_store.pointer import Pointer

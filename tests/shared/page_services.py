@@ -27,14 +27,14 @@ from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.service_access import open_access
 from reid_ray.serve.access.tokens.token_file import create_token
 from reid_ray.serve.adding.config import AddingConfig
-from reid_ray.serve.adding.writing_desk import WritingDesk
+from reid_ray.serve.adding.write_operations import WriteOperations
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.api.upkeep.change_answers import ChangeDoer, job_recorder
 from reid_ray.serve.api.upkeep.job_routes import job_routes, job_rules
 from reid_ray.serve.api.upkeep.write_routes import WRITE_RULES, write_routes
 from reid_ray.serve.config import SearcherConfig, ServeConfig
-from reid_ray.serve.desk.config import WritingConfig
-from reid_ray.serve.desk.search_desk import Desk
+from reid_ray.serve.operations.config import WritingConfig
+from reid_ray.serve.operations.search_operations import SearchOperations
 from reid_ray.serve.process.http_thread import bound_socket, running_server
 
 EVIL = "<img src=x onerror=\"document.title='taken'\"><script>window.taken=1</script> \"quoted\" & 'more'"
@@ -98,15 +98,15 @@ def page_service(folder: Path, *, with_tokens: bool = False) -> Iterator[PageSer
     gallery, state, book = make_gallery(folder / "gallery", vectors, rows), folder / "gallery.service", folder / "tokens.json"
     tokens = {role.word: create_token(book, role.word, role, days=None) for role in AccessRole} if with_tokens else {}
     engine = SearchEngine(encoder, SearchedGallery(gallery))
-    desk = Desk(lambda: engine, ServeConfig(), SearcherConfig())
-    desk.load()
+    operations = SearchOperations(lambda: engine, ServeConfig(), SearcherConfig())
+    operations.load()
     access = open_access(AccessConfig(tokens=str(book) if with_tokens else None), AuditConfig(sync_s=0), state=state, tls=False)
-    writing = WritingDesk(str(gallery), state, WritingConfig(idle_s=0.05), AddingConfig())
+    writing = WriteOperations(str(gallery), state, WritingConfig(idle_s=0.05), AddingConfig())
     writing.start(encoder, changed=engine.gallery.look, job_finished=job_recorder(access.audit))
     listening = bound_socket("127.0.0.1", 0)
     doer = ChangeDoer(writing.answers)
     further = [(write_routes(writing, doer), WRITE_RULES), (job_routes(writing, doer), job_rules(writing.board.config))]
-    with running_server(make_api(desk, access=access, further=further), listening):
+    with running_server(make_api(operations, access=access, further=further), listening):
         yield PageService(f"http://127.0.0.1:{listening.getsockname()[1]}", rows[::-1], rows[-5], tokens)
-    for each in (writing, desk, access):
+    for each in (writing, operations, access):
         each.close()

@@ -1,4 +1,4 @@
-"""Retrieval services of a few items for tests: the real desk and application over an encoder that reads the answer off the question."""
+"""Retrieval services of a few items for tests: the real application over an encoder that reads the answer off the question."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reid_ray.data.images import encode_jpeg
 from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.serve.config import SearcherConfig, ServeConfig
-from reid_ray.serve.desk.search_desk import Desk
+from reid_ray.serve.operations.search_operations import SearchOperations
 
 ITEMS, CAMERAS, DIM = 12, 3, 16
 VECTORS = np.eye(ITEMS, DIM, dtype=np.float32)
@@ -60,11 +60,11 @@ def small_engine(folder: Path, encoder: Any = None) -> SearchEngine:
     return SearchEngine(encoder or Reading(), SearchedGallery(folder))
 
 
-def small_desk(folder: Path, limits: ServeConfig | None = None, *, encoder: Any = None, **batching: Any) -> Desk:
-    """A loaded desk over a small gallery that lies in `folder` already."""
-    desk = Desk(lambda: small_engine(folder, encoder), limits or ServeConfig(), SearcherConfig(**batching))
-    desk.load()
-    return desk
+def small_operations(folder: Path, limits: ServeConfig | None = None, *, encoder: Any = None, **batching: Any) -> SearchOperations:
+    """The operations over a small gallery that lies in `folder` already."""
+    operations = SearchOperations(lambda: small_engine(folder, encoder), limits or ServeConfig(), SearcherConfig(**batching))
+    operations.load()
+    return operations
 
 
 def sent(api: Any, method: str, path: str, *, client: str = "127.0.0.1", host: str = "localhost", **options: Any) -> httpx.Response:

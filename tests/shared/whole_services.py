@@ -1,4 +1,4 @@
-"""A service that searches and changes, in this process: its desks over one gallery, as many replicas as wanted, and its application."""
+"""A service that searches and changes, in this process: as many replicas over one gallery as wanted, each with its application."""
 
 import asyncio
 import contextlib
@@ -12,14 +12,14 @@ from reid_ray.gallery.gallery_writer import create_gallery
 from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.serve.adding.config import AddingConfig
-from reid_ray.serve.adding.writing_desk import WritingDesk
+from reid_ray.serve.adding.write_operations import WriteOperations
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.api.upkeep.change_answers import ChangeDoer, job_recorder
 from reid_ray.serve.api.upkeep.job_routes import job_routes, job_rules
 from reid_ray.serve.api.upkeep.write_routes import WRITE_RULES, write_routes
 from reid_ray.serve.config import SearcherConfig, ServeConfig
-from reid_ray.serve.desk.config import WritingConfig
-from reid_ray.serve.desk.search_desk import Desk
+from reid_ray.serve.operations.config import WritingConfig
+from reid_ray.serve.operations.search_operations import SearchOperations
 
 
 class Replica:
@@ -27,15 +27,17 @@ class Replica:
 
     def __init__(self, gallery, encoder=None, audit=None, limits=None, **adding):
         self.engine = SearchEngine(encoder or PlainEncoder(), SearchedGallery(gallery))
-        self.desk = Desk(lambda: self.engine, limits or ServeConfig(), SearcherConfig())
-        self.desk.load()
+        self.operations = SearchOperations(lambda: self.engine, limits or ServeConfig(), SearcherConfig())
+        self.operations.load()
         state = gallery.with_name("gallery.service")
-        self.writing = WritingDesk(str(gallery), state, WritingConfig(idle_s=0.02, turn_s=0.2), AddingConfig(**{"batch_size": 3, **adding}))
+        self.writing = WriteOperations(
+            str(gallery), state, WritingConfig(idle_s=0.02, turn_s=0.2), AddingConfig(**{"batch_size": 3, **adding})
+        )
         doer = ChangeDoer(self.writing.answers)
         further = [(write_routes(self.writing, doer), WRITE_RULES), (job_routes(self.writing, doer), job_rules(self.writing.board.config))]
         self._own_log = audit is None
         self.access = own_machine(state, audit=self._own_log, log=audit)
-        self.api = make_api(self.desk, access=self.access, further=further)
+        self.api = make_api(self.operations, access=self.access, further=further)
         self.writing.start(self.engine.encoder, changed=self.engine.gallery.look, job_finished=job_recorder(audit))
 
     def client(self):
@@ -44,7 +46,7 @@ class Replica:
 
     def close(self):
         self.writing.close()
-        self.desk.close()
+        self.operations.close()
         if self._own_log:
             self.access.close()
 

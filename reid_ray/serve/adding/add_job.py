@@ -28,7 +28,7 @@ from reid_ray.serve.adding.erased_since import ErasedSince
 from reid_ray.serve.adding.item_rows import ColumnTypes, bare_items, picture_columns, picture_rows
 from reid_ray.serve.adding.job_captions import captions_by_id
 from reid_ray.serve.adding.job_folder import JobFolder, JobStatus
-from reid_ray.serve.desk.writer_turns import BusyError, WriterTurns
+from reid_ray.serve.operations.writer_turns import BusyError, WriterTurns
 
 _EMBEDDED_ROWS = 1_024
 _ASK_AGAIN_S = 1.0

@@ -27,8 +27,8 @@ from reid_ray.serve.adding.add_job import AddTools, JobStoppedError, blanked, wo
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_folder import JobFolder, JobKind, JobStatus
 from reid_ray.serve.adding.uploads import NEW, Upload, uploads_on_their_way
-from reid_ray.serve.desk.gallery_changes import ConflictError, GalleryChanges, NotThereError
-from reid_ray.serve.desk.writer_turns import BusyError
+from reid_ray.serve.operations.gallery_changes import ConflictError, GalleryChanges, NotThereError
+from reid_ray.serve.operations.writer_turns import BusyError
 from reid_ray.storage.files import replacing
 from reid_ray.storage.lock import OutputLock
 from reid_ray.system_errors import sentence_of

@@ -1,1 +1,1 @@
-"""The HTTP API of the retrieval service: routes and schemas over a desk. Knows neither models nor Ray."""
+"""The HTTP API of the retrieval service: routes and schemas over its operations. Knows neither models nor Ray."""

@@ -1,4 +1,4 @@
-"""Answers of the desk as JSON. Written without a second validation: schema.py says their shape, and tests compare."""
+"""Answers of searches as JSON. Written without a second validation: schema.py says their shape, and tests compare."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The HTTP application of the retrieval service: every route over a desk, the guard in front, the page.
+"""The HTTP application of the retrieval service: every route over its operations, the guard in front, the page.
 
-Knows what belongs together; not models, galleries or Ray: those stand behind the desk.
+Knows what belongs together; not models, galleries or Ray: those stand behind them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reid_ray.serve.api.problems import add_handlers, problems
 from reid_ray.serve.api.prometheus import ServiceMetrics
 from reid_ray.serve.api.schema import StatusOut
 from reid_ray.serve.api.search_routes import search_routes, search_rules
-from reid_ray.serve.desk.search_desk import Desk
+from reid_ray.serve.operations.search_operations import SearchOperations
 from reid_ray.serve.web.page import PAGE_RULES, add_page
 
 RuledRoutes = tuple[APIRouter, Mapping[tuple[str, str], RouteRule]]
@@ -34,11 +34,11 @@ _OPEN: Mapping[tuple[str, str], RouteRule] = {
 }
 
 
-def make_api(desk: Desk, *, access: ServiceAccess, further: Sequence[RuledRoutes] = ()) -> FastAPI:
+def make_api(operations: SearchOperations, *, access: ServiceAccess, further: Sequence[RuledRoutes] = ()) -> FastAPI:
     """The application: searching, reading, health, OpenAPI, access and the page.
 
     Args:
-        desk: answers.
+        operations: answers.
         access: who may ask.
         further: routers that are added, each with the rules of its routes.
     """
@@ -49,23 +49,23 @@ def make_api(desk: Desk, *, access: ServiceAccess, further: Sequence[RuledRoutes
         docs_url=None,  # Swagger's page would load scripts from another host
         redoc_url=None,
     )
-    rules = {**_OPEN, **search_rules(desk.limits), **gallery_rules(desk.limits), **ACCESS_RULES}
+    rules = {**_OPEN, **search_rules(operations.limits), **gallery_rules(operations.limits), **ACCESS_RULES}
     for routes, their_rules in further:
         api.include_router(routes)
         rules.update(their_rules)
-    metrics = ServiceMetrics(desk)
-    api.add_middleware(LoadShedding, desk=desk)
+    metrics = ServiceMetrics(operations)
+    api.add_middleware(LoadShedding, operations=operations)
     api.add_middleware(Gatekeeper, rules=RouteTable(rules), access=access)
     api.add_middleware(metrics.middleware)
     add_handlers(api)
-    for routes in (search_routes(desk), gallery_routes(desk), access_routes(access)):
+    for routes in (search_routes(operations), gallery_routes(operations), access_routes(access)):
         api.include_router(routes)
-    _add_health(api, desk, metrics)
+    _add_health(api, operations, metrics)
     add_page(api)
     return api
 
 
-def _add_health(api: FastAPI, desk: Desk, metrics: ServiceMetrics) -> None:
+def _add_health(api: FastAPI, operations: SearchOperations, metrics: ServiceMetrics) -> None:
     @api.head("/v1/live", include_in_schema=False)
     @api.get("/v1/live", tags=["health"], responses=problems())
     async def live() -> StatusOut:
@@ -76,7 +76,7 @@ def _add_health(api: FastAPI, desk: Desk, metrics: ServiceMetrics) -> None:
     @api.get("/v1/ready", tags=["health"], responses=problems())
     async def ready() -> StatusOut:
         """200 while searches succeed: one is made, at most once a second; needs no token."""
-        if not await desk.is_ready():
+        if not await operations.is_ready():
             raise HTTPException(503, "searches are not answered yet, or not any more", {"Retry-After": "1"})
         return StatusOut(status="ok")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from reid_ray.serve.desk.search_desk import Desk
+from reid_ray.serve.operations.search_operations import SearchOperations
 
 _SEARCHES = "/v1/search"
 _BODY = json.dumps({"detail": "too many queries are waiting; try again later"}).encode()
@@ -13,14 +13,18 @@ _HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(
 
 
 class LoadShedding:
-    """Lets searches through to `app` while the desk takes more, and everything else always."""
+    """Lets searches through to `app` while the service takes more, and everything else always."""
 
-    def __init__(self, app: Any, *, desk: Desk) -> None:
-        self._app, self._desk = app, desk
+    def __init__(self, app: Any, *, operations: SearchOperations) -> None:
+        self._app, self._operations = app, operations
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI entry."""
-        if scope["type"] == "http" and self._desk.is_full and scope["path"].removeprefix(scope.get("root_path", "")).startswith(_SEARCHES):
+        if (
+            scope["type"] == "http"
+            and self._operations.is_full
+            and scope["path"].removeprefix(scope.get("root_path", "")).startswith(_SEARCHES)
+        ):
             await send({"type": "http.response.start", "status": 503, "headers": _HEADERS})
             await send({"type": "http.response.body", "body": _BODY})
             return

@@ -11,7 +11,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from reid_ray.serve.api.schema import ProblemOut
-from reid_ray.serve.desk.search_desk import IncompleteError, LateError, OverloadedError, QueryFailedError, RefusedError, StartingError
+from reid_ray.serve.operations.search_operations import (
+    IncompleteError,
+    LateError,
+    OverloadedError,
+    QueryFailedError,
+    RefusedError,
+    StartingError,
+)
 
 
 class BadRequestError(Exception):
@@ -65,7 +72,7 @@ class _Problem(JSONResponse):
 def add_handlers(api: FastAPI) -> None:
     """Have every error of the application answered as {"detail": sentence}."""
     for kind in _OF_THE_DESK:
-        api.add_exception_handler(kind, _of_the_desk)
+        api.add_exception_handler(kind, _of_the_operations)
     api.add_exception_handler(RefusedError, _refused)
     api.add_exception_handler(BadRequestError, _refused)
     api.add_exception_handler(RequestValidationError, _invalid)
@@ -73,11 +80,11 @@ def add_handlers(api: FastAPI) -> None:
 
 
 def sentence_of(error: Exception) -> str:
-    """What is said of an error of the desk."""
+    """What is said of an error of an operation."""
     return _OF_THE_DESK[type(error)][1] if type(error) in _OF_THE_DESK else str(error)
 
 
-async def _of_the_desk(_: Request, error: Exception) -> JSONResponse:
+async def _of_the_operations(_: Request, error: Exception) -> JSONResponse:
     status, detail, headers = _OF_THE_DESK[type(error)]
     return _Problem(detail, status, headers)
 

@@ -13,23 +13,23 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from reid_ray.retrieval.query import Answer
-from reid_ray.serve.desk.search_desk import Desk
+from reid_ray.serve.operations.search_operations import SearchOperations
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _NO_ROUTE = "none"
 
 
 class ServiceMetrics:
-    """The metrics of one desk.
+    """The metrics of one process.
 
     Args:
-        desk: whose queue and gallery are told; its answers are counted from now on.
+        operations: whose queue and gallery are told; its answers are counted from now on.
     """
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, desk: Desk) -> None:
-        self._registry, self._desk = CollectorRegistry(), desk
+    def __init__(self, operations: SearchOperations) -> None:
+        self._registry, self._operations = CollectorRegistry(), operations
         name, known = "reid_ray_service_", self._registry
         self._requests = Counter(name + "requests", "Requests by route and status.", ["route", "method", "status"], registry=known)
         self._seconds = Histogram(
@@ -43,18 +43,20 @@ class ServiceMetrics:
         )
         self._batch = Histogram(name + "batch_size", "Searches answered together.", buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=known)
         self._in_hand = Gauge(name + "requests_in_hand", "Requests that are being answered.", registry=known)
-        Gauge(name + "searches_waiting", "Searches that wait for a batch.", registry=known).set_function(lambda: desk.waiting)
-        Gauge(name + "wait_seconds", "What a search that comes now would wait, about.", registry=known).set_function(lambda: desk.wait_s)
+        Gauge(name + "searches_waiting", "Searches that wait for a batch.", registry=known).set_function(lambda: operations.waiting)
+        Gauge(name + "wait_seconds", "What a search that comes now would wait, about.", registry=known).set_function(
+            lambda: operations.wait_s
+        )
         self._items = Gauge(name + "gallery_items", "Items that are searched.", registry=known)
         self._generation = Gauge(name + "gallery_generation", "Generation of the gallery that is searched.", registry=known)
         self._ready = Gauge(name + "ready", "Whether model and gallery are loaded.", registry=known)
-        desk.on_answer(self._answered)
+        operations.on_answer(self._answered)
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""
-        self._ready.set(self._desk.is_loaded)
-        if self._desk.is_loaded:
-            gallery = self._desk.engine.gallery
+        self._ready.set(self._operations.is_loaded)
+        if self._operations.is_loaded:
+            gallery = self._operations.engine.gallery
             self._items.set(len(gallery))
             self._generation.set(gallery.generation)
         found: bytes = generate_latest(self._registry)

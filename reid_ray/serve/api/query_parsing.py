@@ -1,4 +1,4 @@
-"""From what was asked over HTTP to a query of the desk: configured limits, base64, pictures decoded beside the searches."""
+"""From what was asked over HTTP to a query: configured limits, base64, pictures decoded beside the searches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reid_ray.serve.access.audit.noted import noted
 from reid_ray.serve.api.problems import BadRequestError
 from reid_ray.serve.api.schema import ClueIn, ExplainIn, Question
 from reid_ray.serve.config import ServeConfig
-from reid_ray.serve.desk.search_desk import Desk
+from reid_ray.serve.operations.search_operations import SearchOperations
 
 _FORM_BYTES = 64 << 10  # field names, boundaries, JSON keys
 
@@ -27,20 +27,22 @@ def pictures_bytes(limits: ServeConfig, *, count: int = 1, base64: bool = False)
     return count * limits.max_upload_bytes * (4 if base64 else 3) // 3 + json_bytes(limits)
 
 
-async def query_of(question: Question, desk: Desk, pictures: Sequence[Clue] = (), *, state: MutableMapping[str, Any]) -> Query:
+async def query_of(
+    question: Question, operations: SearchOperations, pictures: Sequence[Clue] = (), *, state: MutableMapping[str, Any]
+) -> Query:
     """The query of a question, with further clues that came as uploads; `state` is the request's, for the audit log.
 
     Raises:
         BadRequestError: a limit is passed, or nothing is asked for.
         RefusedError: a picture cannot be decoded.
     """
-    limits = desk.limits
+    limits = operations.limits
     k = checked_k(question.k, limits)
     asked = given_clues(question)
     if not asked and not pictures:
         raise BadRequestError("clues: nothing is asked for; give a text, a picture or an item")
     return Query(
-        clues=(*await clues_of(asked, desk, state=state), *pictures),
+        clues=(*await clues_of(asked, operations, state=state), *pictures),
         k=k,
         where=question.where,
         without=tuple(question.without),
@@ -57,16 +59,16 @@ def given_clues(question: Question | ExplainIn) -> list[ClueIn]:
     return [ClueIn(text=question.text)] if question.text is not None else question.clues
 
 
-async def clues_of(clues: Sequence[ClueIn], desk: Desk, *, state: MutableMapping[str, Any]) -> list[Clue]:
-    """Clues as the desk takes them, pictures decoded.
+async def clues_of(clues: Sequence[ClueIn], operations: SearchOperations, *, state: MutableMapping[str, Any]) -> list[Clue]:
+    """Clues as a search takes them, pictures decoded.
 
     Raises:
         BadRequestError, RefusedError: as query_of.
     """
-    return [await _clue_of(clue, desk, state) for clue in clues]
+    return [await _clue_of(clue, operations, state) for clue in clues]
 
 
-async def picture_clue(data: bytes, desk: Desk, *, weight: float = 1.0) -> Clue:
+async def picture_clue(data: bytes, operations: SearchOperations, *, weight: float = 1.0) -> Clue:
     """A clue of an encoded picture.
 
     Raises:
@@ -75,9 +77,9 @@ async def picture_clue(data: bytes, desk: Desk, *, weight: float = 1.0) -> Clue:
     """
     if not data:
         raise BadRequestError("image: the upload has 0 bytes; send an image file")
-    if len(data) > desk.limits.max_upload_bytes:
-        raise BadRequestError(f"image: {len(data)} bytes; the largest allowed is {desk.limits.max_upload_bytes}", status=413)
-    return Clue(picture=await desk.picture(data), weight=weight)
+    if len(data) > operations.limits.max_upload_bytes:
+        raise BadRequestError(f"image: {len(data)} bytes; the largest allowed is {operations.limits.max_upload_bytes}", status=413)
+    return Clue(picture=await operations.picture(data), weight=weight)
 
 
 def checked_k(k: int | None, limits: ServeConfig, *, name: str = "k") -> int:
@@ -91,14 +93,14 @@ def checked_k(k: int | None, limits: ServeConfig, *, name: str = "k") -> int:
     return limits.default_k if k is None else k
 
 
-async def _clue_of(clue: ClueIn, desk: Desk, state: MutableMapping[str, Any]) -> Clue:
+async def _clue_of(clue: ClueIn, operations: SearchOperations, state: MutableMapping[str, Any]) -> Clue:
     if clue.text is not None:
         noted(state, sought=[clue.text])
-        return Clue(text=_checked_text(clue.text, desk.limits), weight=clue.weight)
+        return Clue(text=_checked_text(clue.text, operations.limits), weight=clue.weight)
     if clue.image is not None:
         picture = _decoded_base64(clue.image)
         noted(state, sought=[picture])
-        return await picture_clue(picture, desk, weight=clue.weight)
+        return await picture_clue(picture, operations, weight=clue.weight)
     noted(state, ids=[clue.item or ""])
     return Clue(item_id=clue.item, weight=clue.weight)
 

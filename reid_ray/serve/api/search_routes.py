@@ -18,7 +18,14 @@ from reid_ray.serve.api.problems import BadRequestError, problems, sentence, sen
 from reid_ray.serve.api.query_parsing import clues_of, given_clues, picture_clue, pictures_bytes, query_of
 from reid_ray.serve.api.schema import BatchIn, BatchOut, ExplainIn, ExplainOut, Question, SearchOut
 from reid_ray.serve.config import ServeConfig
-from reid_ray.serve.desk.search_desk import Desk, IncompleteError, LateError, OverloadedError, QueryFailedError, RefusedError
+from reid_ray.serve.operations.search_operations import (
+    IncompleteError,
+    LateError,
+    OverloadedError,
+    QueryFailedError,
+    RefusedError,
+    SearchOperations,
+)
 
 _MOST_UPLOADS = 8
 _REFUSALS = (BadRequestError, RefusedError, OverloadedError, IncompleteError, LateError, QueryFailedError)
@@ -35,14 +42,14 @@ def search_rules(limits: ServeConfig) -> dict[tuple[str, str], RouteRule]:
     }
 
 
-def search_routes(desk: Desk) -> APIRouter:
+def search_routes(operations: SearchOperations) -> APIRouter:
     """The routes under /v1/search."""
     router = APIRouter(prefix="/v1", tags=["search"])
 
     async def answer(request: Request, question: Question, pictures: tuple[Clue, ...] = ()) -> dict[str, Any]:
         started = time.perf_counter()
-        query = await query_of(question, desk, pictures, state=request.scope["state"])
-        found = await desk.search(query)
+        query = await query_of(question, operations, pictures, state=request.scope["state"])
+        found = await operations.search(query)
         noted(request.scope["state"], items=len(found.hits))
         return search_answer(found, query.k, total_ms=(time.perf_counter() - started) * 1e3)
 
@@ -67,7 +74,7 @@ def search_routes(desk: Desk) -> APIRouter:
             raise BadRequestError(f"question: {sentence(error.errors())}") from None
         uploads = [await each.read() for each in image]
         noted(request.scope["state"], sought=uploads)
-        pictures = [await picture_clue(each, desk, weight=image_weight) for each in uploads]
+        pictures = [await picture_clue(each, operations, weight=image_weight) for each in uploads]
         return JSONAnswer(await answer(request, asked, tuple(pictures)))
 
     @router.post("/search/batch", responses={200: {"model": BatchOut}, **problems()}, response_class=JSONAnswer)
@@ -87,7 +94,7 @@ def search_routes(desk: Desk) -> APIRouter:
         """Why an item scores as it does: what the score loses without each word, and without each patch of the item's small picture."""
         given, state = given_clues(asked), request.scope["state"]
         noted(state, ids=[asked.item_id])
-        found = await desk.explain(await clues_of(given, desk, state=state), asked.item_id)
+        found = await operations.explain(await clues_of(given, operations, state=state), asked.item_id)
         if found is None:
             raise HTTPException(404, "item_id: the gallery holds no such item (any more)")
         return JSONAnswer(explanation_answer(found, given))

@@ -1,6 +1,6 @@
 """Ray Serve deployment of the retrieval service: replicas that are the single process's application, each with encoder and gallery.
 
-Knows Ray Serve; the work is in desk/ and api/. Searches that arrive together at a replica are encoded and searched together.
+Knows Ray Serve; the work is in operations/ and api/. Searches that arrive together at a replica are encoded and searched together.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from ray import serve
 
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.config import SearcherConfig, ServeJob
-from reid_ray.serve.desk.search_desk import open_desk, refuse_what_cannot_work
 from reid_ray.serve.on_ray.open_ports import keep_replica_on_loopback, refuse_open_ray
 from reid_ray.serve.on_ray.ray_turns import TURNS, RayTurns
 from reid_ray.serve.opened_access import check_access, service_access
 from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
+from reid_ray.serve.operations.search_operations import open_operations, refuse_what_cannot_work
 
 
 def application(config: ServeJob) -> serve.Application:
@@ -39,10 +39,10 @@ class Replica:
         keep_replica_on_loopback()
         several = config.shares.count == 1 and (config.searcher.replicas > 1 or (config.searcher.max_replicas or 1) > 1)
         turns = RayTurns(TURNS) if several else None
-        self._desk = open_desk(config, turns=turns, replica=serve.get_replica_context().replica_id.unique_id)
+        self._operations = open_operations(config, turns=turns, replica=serve.get_replica_context().replica_id.unique_id)
         self._access, self._writing = service_access(config), open_writing(config)
-        self._desk.load()
-        start_writing(self._writing, self._desk.engine, self._access.audit)
+        self._operations.load()
+        start_writing(self._writing, self._operations.engine, self._access.audit)
 
     def __del__(self) -> None:
         """Called by Ray Serve when the replica ends in order: changes that wait are made."""
@@ -50,8 +50,8 @@ class Replica:
             self._writing.close()
 
     def __serve_build_asgi_app__(self) -> Any:
-        """Ray Serve's hook: the application, made in the replica, where the desk is."""
-        return make_api(self._desk, access=self._access, further=writing_routes(self._writing))
+        """Ray Serve's hook: the application, made in the replica, where engine and gallery are."""
+        return make_api(self._operations, access=self._access, further=writing_routes(self._writing))
 
 
 def _deployment(config: SearcherConfig) -> serve.Deployment:

@@ -26,17 +26,17 @@ def process_service(config: ServeJob) -> Iterator[int]:
         server = stack.enter_context(running_server(doorway, listening, config.tls))
         # Only now what takes a second to import: a taken port is told at once, and whoever watches the process sees that it lives.
         from reid_ray.serve.api.application import make_api
-        from reid_ray.serve.desk.search_desk import open_desk
         from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
+        from reid_ray.serve.operations.search_operations import open_operations
 
-        desk = open_desk(config)
-        stack.callback(desk.close)
+        operations = open_operations(config)
+        stack.callback(operations.close)
         access = service_access(config)
         stack.callback(access.close)
         writing = open_writing(config)
         stack.callback(writing.close)
         stack.callback(server.stop)  # before what it asks is closed
-        doorway.application = make_api(desk, access=access, further=writing_routes(writing))
-        desk.load()
-        start_writing(writing, desk.engine, access.audit)
+        doorway.application = make_api(operations, access=access, further=writing_routes(writing))
+        operations.load()
+        start_writing(writing, operations.engine, access.audit)
         yield int(listening.getsockname()[1])

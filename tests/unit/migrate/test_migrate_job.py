@@ -55,7 +55,7 @@ from reid_ray.serve.access.tokens.token_file import create_token, read_tokens
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
 from reid_ray.serve.adding.job_folder import JobFolder
-from reid_ray.serve.desk.remembered_answers import ChangeAnswer, RememberedAnswers
+from reid_ray.serve.operations.remembered_answers import ChangeAnswer, RememberedAnswers
 from reid_ray.storage import read_manifest, read_table
 from reid_ray.storage.file_systems import open_store
 from reid_ray.storage.listing import MARK, differences, read_mark

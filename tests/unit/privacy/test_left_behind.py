@@ -25,7 +25,7 @@ import pytest
 from answered_works import captioned
 from opened_doors import own_machine
 from PIL import Image
-from small_services import Reading, red_jpeg, sent, small_desk, small_gallery
+from small_services import Reading, red_jpeg, sent, small_gallery, small_operations
 
 from reid_ray.caption import actors
 from reid_ray.caption.actors import CaptionActor, PassPlace, RewriteActor
@@ -52,7 +52,7 @@ from reid_ray.records import IDENTITY_COLUMNS
 from reid_ray.retrieval.query import text_query
 from reid_ray.scratch import scratch_folder
 from reid_ray.serve.api.application import make_api
-from reid_ray.serve.desk.search_desk import QueryFailedError
+from reid_ray.serve.operations.search_operations import QueryFailedError
 from reid_ray.storage import JobOutput, read_manifest
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.run import _run_folder
@@ -239,7 +239,7 @@ def logged() -> Iterator[io.StringIO]:
     ],
 )
 def test_a_query_that_fails_is_in_no_log_and_in_no_answer(tmp_path, capfd, logged, path, options, status):
-    api = make_api(small_desk(small_gallery(tmp_path / "gallery"), encoder=Broken()), access=own_machine(tmp_path))
+    api = make_api(small_operations(small_gallery(tmp_path / "gallery"), encoder=Broken()), access=own_machine(tmp_path))
     reply = sent(api, "POST", path, **options)
     assert reply.status_code == status
     assert MARK not in reply.text
@@ -247,10 +247,10 @@ def test_a_query_that_fails_is_in_no_log_and_in_no_answer(tmp_path, capfd, logge
     assert ("a question failed: ValueError in " in logged.getvalue()) == (status == 500)
 
 
-def test_what_a_desk_raises_says_where_and_not_what(tmp_path):
-    desk = small_desk(small_gallery(tmp_path / "gallery"), encoder=Broken())
+def test_what_a_search_raises_says_where_and_not_what(tmp_path):
+    operations = small_operations(small_gallery(tmp_path / "gallery"), encoder=Broken())
     with pytest.raises(QueryFailedError, match=r"^ValueError in test_left_behind.py, line \d+$") as raised:
-        asyncio.run(desk.search(text_query(CAPTION, k=1)))
+        asyncio.run(operations.search(text_query(CAPTION, k=1)))
     assert raised.value.__cause__ is None  # or its message would be printed, too
     assert raised.value.__suppress_context__
 

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from opened_doors import own_machine
-from small_services import Reading, small_desk, small_gallery
+from small_services import Reading, small_gallery, small_operations
 
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.process.http_thread import bound_socket, running_server
@@ -59,10 +59,10 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def failing(folder, tmp_path):
     encoder = Failing()
-    desk = small_desk(folder, encoder=encoder)
-    yield encoder, make_api(desk, access=own_machine(tmp_path))
+    operations = small_operations(folder, encoder=encoder)
+    yield encoder, make_api(operations, access=own_machine(tmp_path))
     encoder.let_go.set()
-    desk.close()
+    operations.close()
 
 
 def first_items(replies):

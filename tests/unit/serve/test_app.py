@@ -12,7 +12,7 @@ import pytest
 from opened_doors import own_machine, with_tokens
 from pydantic import ValidationError
 from refusals import refused
-from small_services import CAMERAS, ITEMS, Reading, red_jpeg, sent, small_desk, small_gallery
+from small_services import CAMERAS, ITEMS, Reading, red_jpeg, sent, small_gallery, small_operations
 
 from reid_ray.errors import DataError, ResourceError
 from reid_ray.serve.access.audit.chain_check import records_of
@@ -47,8 +47,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def desk(folder):
-    return small_desk(folder, LIMITS, encoder=Moody())
+def operations(folder):
+    return small_operations(folder, LIMITS, encoder=Moody())
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +58,11 @@ def access(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def send(desk, access):
+def send(operations, access):
     """send(method, path, ...) -> response, from a client address, of a service without tokens."""
     made = {}
 
-    def send(method, path, *, of=desk, **options):
+    def send(method, path, *, of=operations, **options):
         if of not in made:
             made[of] = make_api(of, access=access)
         return sent(made[of], method, path, **options)
@@ -142,7 +142,7 @@ def test_a_bad_question_gets_a_status_and_one_sentence(send, body, status, sente
 
 
 def test_a_question_that_takes_too_long_is_told_so(send, folder):
-    hasty = small_desk(folder, ServeConfig(timeout_s=0.05), encoder=Moody())
+    hasty = small_operations(folder, ServeConfig(timeout_s=0.05), encoder=Moody())
     assert send("POST", "/v1/search", json={"text": "sleep"}, of=hasty).status_code == 504
 
 
@@ -276,7 +276,7 @@ def test_what_one_too_many_asks_is_refused_at_once_while_others_wait(folder, acc
             assert release.wait(30)
             return super().encode_and_measure(texts)
 
-    held = small_desk(folder, encoder=Held(), max_batch_size=1, max_queued_requests=2)
+    held = small_operations(folder, encoder=Held(), max_batch_size=1, max_queued_requests=2)
     api = make_api(held, access=access)
     held_replies = many_at_once(api, 5, started, release)
     assert sorted(reply.status_code for reply in held_replies) == [200, 200, 200, 503, 503]
@@ -284,12 +284,12 @@ def test_what_one_too_many_asks_is_refused_at_once_while_others_wait(folder, acc
 
 
 def test_metrics_count_routes_statuses_and_searches_and_name_nothing_that_was_asked(folder, send):
-    desk = small_desk(folder)
+    operations = small_operations(folder)
     for question in ({"text": "3 canary"}, {"text": "4"}, {"text": ""}):
-        send("POST", "/v1/search", of=desk, json=question)
-    send("GET", "/v1/items?id=3canary", of=desk)
-    send("GET", "/canary", of=desk)
-    lines = send("GET", "/metrics", of=desk).text.splitlines()
+        send("POST", "/v1/search", of=operations, json=question)
+    send("GET", "/v1/items?id=3canary", of=operations)
+    send("GET", "/canary", of=operations)
+    lines = send("GET", "/metrics", of=operations).text.splitlines()
     values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
     counted = {name: value for name, value in values.items() if name.startswith("reid_ray_service_requests_total")}
     assert {name.partition("{")[2]: value for name, value in counted.items()} == {
@@ -329,19 +329,19 @@ def test_a_search_that_would_wait_too_long_is_told_before_its_body_is_read(folde
             assert release.wait(30)
             return super().encode_and_measure(texts)
 
-    desk = small_desk(folder, encoder=Held(), max_wait_s=0.5)
-    desk._batcher._each_s = 0.4  # as if the last ones had taken so long
-    held_replies = many_at_once(make_api(desk, access=access), 4, started, release)
+    operations = small_operations(folder, encoder=Held(), max_wait_s=0.5)
+    operations._batcher._each_s = 0.4  # as if the last ones had taken so long
+    held_replies = many_at_once(make_api(operations, access=access), 4, started, release)
     assert sorted(reply.status_code for reply in held_replies) == [200, 200, 503, 503]
 
 
 def test_a_service_lives_before_it_is_ready_and_is_not_ready_once_searches_fail(folder, send):
     from small_services import small_engine
 
-    from reid_ray.serve.desk.search_desk import Desk
+    from reid_ray.serve.operations.search_operations import SearchOperations
 
     encoder = Reading()
-    starting = Desk(lambda: small_engine(folder, encoder), ServeConfig(), SearcherConfig())
+    starting = SearchOperations(lambda: small_engine(folder, encoder), ServeConfig(), SearcherConfig())
     encoder.encode_and_measure = lambda texts: (np.eye(1, 16, dtype=np.float32), np.array([1]))
     states = [[send("GET", path, of=starting).status_code for path in ("/v1/live", "/v1/ready", "/v1/info")]]
     starting.load()
@@ -375,9 +375,9 @@ def test_info_states_the_number_of_the_interface_and_a_client_refuses_a_newer_on
                     client.info()
 
 
-def test_every_route_has_a_least_role_and_is_refused_to_whoever_lacks_it(desk, tmp_path):
+def test_every_route_has_a_least_role_and_is_refused_to_whoever_lacks_it(operations, tmp_path):
     access, tokens = with_tokens(tmp_path)
-    api = make_api(desk, access=access)
+    api = make_api(operations, access=access)
     routes = sorted((method, route.path) for route in api.routes for method in (route.methods or ()) if method != "HEAD")
     rules = next(each for each in api.user_middleware if each.cls is Gatekeeper).kwargs["rules"].rules
     assert sorted(set(routes)) == sorted(rules), "a route without a rule, or a rule without a route"
@@ -393,9 +393,9 @@ def test_every_route_has_a_least_role_and_is_refused_to_whoever_lacks_it(desk, t
             assert (reply.status_code == 403) == (role < rule.least), (method, path, role)
 
 
-def test_what_is_searched_for_is_on_record_as_digests_and_found_by_text_and_picture(desk, tmp_path):
+def test_what_is_searched_for_is_on_record_as_digests_and_found_by_text_and_picture(operations, tmp_path):
     access = own_machine(tmp_path, audit=True)
-    api = make_api(desk, access=access)
+    api = make_api(operations, access=access)
     picture = red_jpeg(3)
     body = {"clues": [{"text": " 3 a man "}, {"image": base64.b64encode(picture).decode()}, {"item": "4"}], "k": 2}
     assert sent(api, "POST", "/v1/search", json=body, headers={"Reid-Purpose": "case 12"}).status_code == 200

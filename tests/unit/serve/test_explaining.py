@@ -12,7 +12,7 @@ from bad_inputs import png
 from opened_doors import own_machine
 from PIL import Image
 from small_galleries import make_gallery
-from small_services import ITEMS, VECTORS, Reading, sent, small_desk, small_gallery
+from small_services import ITEMS, VECTORS, Reading, sent, small_gallery, small_operations
 
 from reid_ray.data.images import encode_jpeg
 from reid_ray.retrieval import query_pictures
@@ -45,9 +45,9 @@ class Corner:
 @pytest.fixture
 def corner(tmp_path):
     rows = [{"item_id": "a/b ü", "thumbnail": encode_jpeg(CORNER)}, {"item_id": "bare", "thumbnail": b""}]
-    desk = small_desk(make_gallery(tmp_path / "gallery", np.stack([RED, WHITE]), rows), encoder=Corner())
-    yield make_api(desk, access=own_machine(tmp_path))
-    desk.close()
+    operations = small_operations(make_gallery(tmp_path / "gallery", np.stack([RED, WHITE]), rows), encoder=Corner())
+    yield make_api(operations, access=own_machine(tmp_path))
+    operations.close()
 
 
 def test_words_have_their_places_in_the_text_that_was_sent_and_patches_those_of_the_picture(corner):
@@ -89,10 +89,10 @@ class Held(Reading):
 @pytest.fixture
 def held(tmp_path):
     encoder = Held()
-    desk = small_desk(small_gallery(tmp_path / "gallery"), encoder=encoder)
-    yield encoder, make_api(desk, access=own_machine(tmp_path))
+    operations = small_operations(small_gallery(tmp_path / "gallery"), encoder=encoder)
+    yield encoder, make_api(operations, access=own_machine(tmp_path))
     encoder.let_go.set()
-    desk.close()
+    operations.close()
 
 
 def test_searches_are_answered_while_an_explanation_is_made_a_few_wait_and_the_next_is_refused(held):
@@ -127,7 +127,7 @@ def test_a_picture_is_searched_by_while_eight_bombs_are_decoded(tmp_path, monkey
 
     decode_shrunk = query_pictures.decode_shrunk
     monkeypatch.setattr(query_pictures, "decode_shrunk", decode)
-    desk = small_desk(small_gallery(tmp_path / "gallery"))
+    operations = small_operations(small_gallery(tmp_path / "gallery"))
 
     async def ask(http):
         def by_picture(data):
@@ -143,12 +143,12 @@ def test_a_picture_is_searched_by_while_eight_bombs_are_decoded(tmp_path, monkey
         let_go.set()
         return normal, done, await asyncio.gather(*bombs)
 
-    normal, done, bombs = together(make_api(desk, access=own_machine(tmp_path)), ask)
+    normal, done, bombs = together(make_api(operations, access=own_machine(tmp_path)), ask)
     assert [reply.json()["hits"][0]["item_id"] for reply in normal] == ["0", "5"]
     assert (done, len(begun)) == (0, 8)
     assert {reply.status_code for reply in bombs} == {200}
-    assert len(sent(make_api(desk, access=own_machine(tmp_path)), "POST", "/v1/browse", json={}).json()["items"]) == ITEMS
-    desk.close()
+    assert len(sent(make_api(operations, access=own_machine(tmp_path)), "POST", "/v1/browse", json={}).json()["items"]) == ITEMS
+    operations.close()
 
 
 def together(api, ask):

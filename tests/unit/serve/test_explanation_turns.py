@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from reid_ray.serve.desk.explanation_turns import ExplanationTurns, ManyExplanationsError
+from reid_ray.serve.operations.explanation_turns import ExplanationTurns, ManyExplanationsError
 
 
 class Steps:

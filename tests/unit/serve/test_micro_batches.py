@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from reid_ray.serve.desk.micro_batches import MicroBatcher
+from reid_ray.serve.operations.micro_batches import MicroBatcher
 
 
 class Square:

@@ -9,7 +9,7 @@ import socket
 import httpx
 import pytest
 from opened_doors import own_machine
-from small_services import small_desk, small_gallery
+from small_services import small_gallery, small_operations
 
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.process.http_thread import bound_socket, running_server
@@ -44,11 +44,11 @@ SENT = {
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory):
-    desk = small_desk(small_gallery(tmp_path_factory.mktemp("raw") / "gallery"))
+    operations = small_operations(small_gallery(tmp_path_factory.mktemp("raw") / "gallery"))
     listening = bound_socket("127.0.0.1", 0)
-    with running_server(make_api(desk, access=own_machine(tmp_path_factory.mktemp("own"))), listening):
+    with running_server(make_api(operations, access=own_machine(tmp_path_factory.mktemp("own"))), listening):
         yield listening.getsockname()[1]
-    desk.close()
+    operations.close()
 
 
 def answered(port, data):

@@ -21,9 +21,9 @@ from reid_ray.serve.access.roles import LOCAL, Caller
 from reid_ray.serve.adding.job_folder import JobStatus
 from reid_ray.serve.adding.uploads import TooLargeError
 from reid_ray.serve.api.problems import BadRequestError
-from reid_ray.serve.desk.gallery_changes import ConflictError, NotThereError
-from reid_ray.serve.desk.remembered_answers import ChangeAnswer, RememberedAnswers
-from reid_ray.serve.desk.writer_turns import BusyError
+from reid_ray.serve.operations.gallery_changes import ConflictError, NotThereError
+from reid_ray.serve.operations.remembered_answers import ChangeAnswer, RememberedAnswers
+from reid_ray.serve.operations.writer_turns import BusyError
 
 KEY_HEADER: dict[str, Any] = {
     "name": "Idempotency-Key",

@@ -16,12 +16,12 @@ from reid_ray.serve.access.route_table import RouteRule
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_folder import JobStatus
 from reid_ray.serve.adding.uploads import Upload
-from reid_ray.serve.adding.writing_desk import WritingDesk
+from reid_ray.serve.adding.write_operations import WriteOperations
 from reid_ray.serve.api.problems import BadRequestError, problems
 from reid_ray.serve.api.upkeep.change_answers import KEY_HEADER, ChangeDoer, Done, busy, caller_of, key_of, note, status_of
 from reid_ray.serve.api.upkeep.multipart_uploads import FormReader
 from reid_ray.serve.api.upkeep.write_schema import JobOut, JobsOut, job_out
-from reid_ray.serve.desk.writer_turns import BusyError
+from reid_ray.serve.operations.writer_turns import BusyError
 
 _ITEMS_BYTES = 16 << 20
 _FORM_BYTES = 1 << 20  # of a form's own lines
@@ -57,7 +57,7 @@ def job_rules(config: AddingConfig) -> dict[tuple[str, str], RouteRule]:
     }
 
 
-def job_routes(writing: WritingDesk, doer: ChangeDoer) -> APIRouter:
+def job_routes(writing: WriteOperations, doer: ChangeDoer) -> APIRouter:
     """The routes of jobs."""
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     board = writing.board
@@ -103,7 +103,7 @@ def job_routes(writing: WritingDesk, doer: ChangeDoer) -> APIRouter:
     return router
 
 
-async def _received(request: Request, writing: WritingDesk) -> tuple[JobStatus, list[str]]:
+async def _received(request: Request, writing: WriteOperations) -> tuple[JobStatus, list[str]]:
     """Read an upload, and make it a job. Also gives the ids of its pictures.
 
     Raises:
@@ -123,7 +123,7 @@ async def _received(request: Request, writing: WritingDesk) -> tuple[JobStatus, 
         raise
 
 
-def _made(form: FormReader, upload: Upload, begun: JobStatus, writing: WritingDesk) -> JobStatus:
+def _made(form: FormReader, upload: Upload, begun: JobStatus, writing: WriteOperations) -> JobStatus:
     caption = form.values.get("caption", "false")
     if caption not in ("true", "false"):
         raise ConfigError("caption: must be true or false")
@@ -154,14 +154,14 @@ def _no_number(name: str) -> float:
     raise ValueError(name)
 
 
-async def _known(writing: WritingDesk, job_id: str) -> JobStatus:
+async def _known(writing: WriteOperations, job_id: str) -> JobStatus:
     try:
         return await asyncio.to_thread(writing.board.status, job_id)
     except ReidRayError as error:
         raise BadRequestError(str(error), status=status_of(error)) from None
 
 
-async def _waited(writing: WritingDesk, status: JobStatus, wait_s: float, *, status_code: int = 200) -> JSONResponse:
+async def _waited(writing: WriteOperations, status: JobStatus, wait_s: float, *, status_code: int = 200) -> JSONResponse:
     end, pause = time.monotonic() + wait_s, _LOOK_EVERY_S[0]
     while not status.is_finished and (left := end - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, left))

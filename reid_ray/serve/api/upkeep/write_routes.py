@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule
-from reid_ray.serve.adding.writing_desk import WritingDesk
+from reid_ray.serve.adding.write_operations import WriteOperations
 from reid_ray.serve.api.problems import BadRequestError, problems
 from reid_ray.serve.api.upkeep.change_answers import KEY_HEADER, ChangeDoer, Done, caller_of, key_of
 from reid_ray.serve.api.upkeep.write_schema import (
@@ -27,7 +27,7 @@ from reid_ray.serve.api.upkeep.write_schema import (
     WhichIn,
     job_out,
 )
-from reid_ray.serve.desk.gallery_changes import GalleryStand, NotThereError
+from reid_ray.serve.operations.gallery_changes import GalleryStand, NotThereError
 
 _IDS_BYTES = 16 << 20
 _SMALL = 64 << 10
@@ -46,7 +46,7 @@ _KEYED: dict[str, Any] = {"parameters": [KEY_HEADER]}
 _Name = Annotated[str, Path(max_length=200)]
 
 
-def write_routes(writing: WritingDesk, doer: ChangeDoer) -> APIRouter:
+def write_routes(writing: WriteOperations, doer: ChangeDoer) -> APIRouter:
     """The routes that change."""
     router = APIRouter(prefix="/v1", tags=["changes"])
     _add_removing(router, writing, doer)
@@ -55,7 +55,7 @@ def write_routes(writing: WritingDesk, doer: ChangeDoer) -> APIRouter:
     return router
 
 
-def _add_removing(router: APIRouter, writing: WritingDesk, doer: ChangeDoer) -> None:
+def _add_removing(router: APIRouter, writing: WriteOperations, doer: ChangeDoer) -> None:
     changes = writing.changes
 
     @router.post("/items/delete", response_model=DeletedOut, responses=problems(409), openapi_extra=_KEYED)
@@ -79,7 +79,7 @@ def _add_removing(router: APIRouter, writing: WritingDesk, doer: ChangeDoer) -> 
         return await doer.do(request, "erase", asked.model_dump(), change)
 
 
-def _add_erasures(router: APIRouter, writing: WritingDesk) -> None:
+def _add_erasures(router: APIRouter, writing: WriteOperations) -> None:
     @router.get("/erasures", response_model=ErasuresOut, responses=problems())
     async def erasures() -> JSONResponse:
         """All erasures: those to be carried out first, then the latest."""
@@ -94,7 +94,7 @@ def _add_erasures(router: APIRouter, writing: WritingDesk) -> None:
             raise BadRequestError(str(error), status=404) from None
 
 
-def _add_generations(router: APIRouter, writing: WritingDesk, doer: ChangeDoer) -> None:
+def _add_generations(router: APIRouter, writing: WriteOperations, doer: ChangeDoer) -> None:
     changes = writing.changes
 
     @router.get("/generations", response_model=GenerationsOut, responses=problems())

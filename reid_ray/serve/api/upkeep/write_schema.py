@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from reid_ray.serve.adding.job_folder import JobStatus
 from reid_ray.serve.api.schema import StrictModel
-from reid_ray.serve.desk.gallery_changes import Which
+from reid_ray.serve.operations.gallery_changes import Which
 
 MOST_IDS = 100_000
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"
@@ -31,7 +31,7 @@ class WhichIn(StrictModel):
         return self
 
     def which(self) -> Which:
-        """As the desk takes it."""
+        """As changes take it."""
         return Which(None if self.item_ids is None else tuple(self.item_ids), self.where, self.expect)
 
 

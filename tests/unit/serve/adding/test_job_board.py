@@ -27,9 +27,9 @@ from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
 from reid_ray.serve.adding.job_folder import JobFolder
 from reid_ray.serve.adding.uploads import TooLargeError
-from reid_ray.serve.desk.config import WritingConfig
-from reid_ray.serve.desk.gallery_changes import ConflictError, GalleryChanges, NotThereError, Which
-from reid_ray.serve.desk.writer_turns import BusyError, WriterTurns
+from reid_ray.serve.operations.config import WritingConfig
+from reid_ray.serve.operations.gallery_changes import ConflictError, GalleryChanges, NotThereError, Which
+from reid_ray.serve.operations.writer_turns import BusyError, WriterTurns
 
 
 class Service:

@@ -12,8 +12,8 @@ from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.erasure import read_receipt
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
-from reid_ray.serve.desk.config import WritingConfig
-from reid_ray.serve.desk.writer_turns import BusyError, WriterTurns
+from reid_ray.serve.operations.config import WritingConfig
+from reid_ray.serve.operations.writer_turns import BusyError, WriterTurns
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from refusals import refused
 from reid_ray.errors import ConfigError
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
-from reid_ray.serve.desk.config import WritingConfig
-from reid_ray.serve.desk.gallery_changes import ConflictError, GalleryChanges, NotThereError, Which
-from reid_ray.serve.desk.writer_turns import WriterTurns
+from reid_ray.serve.operations.config import WritingConfig
+from reid_ray.serve.operations.gallery_changes import ConflictError, GalleryChanges, NotThereError, Which
+from reid_ray.serve.operations.writer_turns import WriterTurns
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from reid_ray.gallery.deadlines import READER_SHARE, ErasureTimer
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter
 from reid_ray.gallery.manifest import Erasure
-from reid_ray.serve.desk.config import WritingConfig
+from reid_ray.serve.operations.config import WritingConfig
 from reid_ray.storage.lock import HeldByAnotherError
 from reid_ray.storage.object_store.object_client import is_store_address
 from reid_ray.terminal.own_lines import say

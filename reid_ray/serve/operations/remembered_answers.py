@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.errors import ConfigError
-from reid_ray.serve.desk.writer_turns import BusyError
+from reid_ray.serve.operations.writer_turns import BusyError
 from reid_ray.storage.files import write_json
 from reid_ray.storage.lock import is_gone_from_here, this_process
 from reid_ray.versions import check_json, numbered

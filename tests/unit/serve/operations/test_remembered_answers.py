@@ -8,9 +8,9 @@ import time
 import pytest
 
 from reid_ray.errors import ConfigError
-from reid_ray.serve.desk import remembered_answers
-from reid_ray.serve.desk.remembered_answers import ChangeAnswer, RememberedAnswers
-from reid_ray.serve.desk.writer_turns import BusyError
+from reid_ray.serve.operations import remembered_answers
+from reid_ray.serve.operations.remembered_answers import ChangeAnswer, RememberedAnswers
+from reid_ray.serve.operations.writer_turns import BusyError
 from reid_ray.storage.lock import this_process
 
 

@@ -1,4 +1,4 @@
-"""The desk of a service process: it holds the engine, batches searches, decodes pictures beside them, and reads the gallery.
+"""What a service process does: it holds the engine, batches searches, decodes pictures beside them, and reads the gallery.
 
 Knows what can be asked and how long a question may take; not HTTP, Ray or who asks.
 """
@@ -29,8 +29,8 @@ from reid_ray.retrieval.query_pictures import QueryPictures, TooManyPicturesErro
 from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import encoder_of, refuse_unfit
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
-from reid_ray.serve.desk.explanation_turns import ExplanationTurns, ManyExplanationsError
-from reid_ray.serve.desk.micro_batches import MicroBatcher
+from reid_ray.serve.operations.explanation_turns import ExplanationTurns, ManyExplanationsError
+from reid_ray.serve.operations.micro_batches import MicroBatcher
 from reid_ray.storage.object_store.object_client import is_store_address
 
 Result = TypeVar("Result")
@@ -65,7 +65,7 @@ class RefusedError(Exception):
     """A question that cannot be answered as asked; the message says why, in a sentence."""
 
 
-class Desk:
+class SearchOperations:
     """What one process of the service does.
 
     Args:
@@ -262,8 +262,8 @@ def refuse_what_cannot_work(config: ServeJob) -> ServeJob:
     return config.model_copy(update={"index": _absolute(config.index), "encoder": _absolute(encoder)})
 
 
-def open_desk(config: ServeJob, *, turns: TurnKeeper | None = None, replica: str = "") -> Desk:
-    """The desk of a service, not loaded yet; `turns` as SearchedGallery has it."""
+def open_operations(config: ServeJob, *, turns: TurnKeeper | None = None, replica: str = "") -> SearchOperations:
+    """What a process of a service does, not loaded yet; `turns` as SearchedGallery has it."""
     searcher = config.searcher
 
     def load() -> SearchEngine:
@@ -281,7 +281,7 @@ def open_desk(config: ServeJob, *, turns: TurnKeeper | None = None, replica: str
         engine.answer([_probe_of(engine)])  # the first search takes far longer than others: pages of files, a model's first pass
         return engine
 
-    return Desk(load, config.serve, searcher)
+    return SearchOperations(load, config.serve, searcher)
 
 
 def _absolute(path: str) -> str:

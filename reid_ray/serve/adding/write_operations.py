@@ -19,13 +19,13 @@ from reid_ray.serve.adding.add_job import AddTools
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
 from reid_ray.serve.adding.job_folder import JobStatus
-from reid_ray.serve.desk.config import WritingConfig
-from reid_ray.serve.desk.gallery_changes import ErasureState, GalleryChanges
-from reid_ray.serve.desk.remembered_answers import RememberedAnswers
-from reid_ray.serve.desk.writer_turns import WriterTurns
+from reid_ray.serve.operations.config import WritingConfig
+from reid_ray.serve.operations.gallery_changes import ErasureState, GalleryChanges
+from reid_ray.serve.operations.remembered_answers import RememberedAnswers
+from reid_ray.serve.operations.writer_turns import WriterTurns
 
 
-class WritingDesk:
+class WriteOperations:
     """What a process of the service does that changes its gallery.
 
     Args:

@@ -16,7 +16,7 @@ from reid_ray.gallery.erasure import is_receipt_of, read_receipt, receipt_names
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, checked_name
 from reid_ray.gallery.manifest import Erasure
-from reid_ray.serve.desk.writer_turns import WriterTurns
+from reid_ray.serve.operations.writer_turns import WriterTurns
 
 _Done = TypeVar("_Done")
 
