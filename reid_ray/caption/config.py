@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -63,6 +63,13 @@ class VllmConfig(Section):
 
 class StructureConfig(Section):
     """Structured output (constrained decoding): vLLM lets no token pass that breaks the form. Exactly one of the four."""
+
+    gives_way: ClassVar = {
+        "choice": ("regex", "json_schema", "grammar"),
+        "regex": ("choice", "json_schema", "grammar"),
+        "json_schema": ("choice", "regex", "grammar"),
+        "grammar": ("choice", "regex", "json_schema"),
+    }
 
     choice: tuple[str, ...] | None = Field(None, min_length=1, description="one of these texts")
     regex: str | None = Field(None, description="a regular expression that the whole answer matches")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from reid_ray.config.alternatives import drop_alternatives
 from reid_ray.config.flow import is_flow, read_flow
 from reid_ray.config.typed import InvalidValue, TypedReader, union_at
 from reid_ray.config.yaml_tree import RawScalar, Tree, read_yaml
@@ -26,6 +27,9 @@ class Section(BaseModel):
     """A frozen part of a configuration; unknown keys and numbers that are not finite are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False)
+    # Key, or key=value, of an override -> keys of the file that it takes the place of, for they are refused together; key=null where a
+    # key's default would be refused, too.
+    gives_way: ClassVar[Mapping[str, Collection[str]]] = {}
 
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -35,13 +39,16 @@ def load_config(model: type[ConfigT], path: str | Path | None = None, overrides:
     """Load `path` (YAML), apply `overrides` ("section.key=value") and validate as `model`.
 
     An override's value is the text after the first "=". A text field takes it as it is, `null` means none where a field allows that, and
-    a text in quotes as a whole loses them. Lists and sections are JSON, or [a, b] and {key: value}.
+    a text in quotes as a whole loses them. Lists and sections are JSON, or [a, b] and {key: value}. Of two alternatives that exclude each
+    other, an override of one takes the place of what the file says of the other.
 
     Raises:
         ConfigError: names the file, every dotted key at fault and what was expected.
     """
     tree = read_yaml(Path(path)) if path is not None else {}
-    for dotted, text in parse_overrides(overrides):
+    parsed = parse_overrides(overrides)
+    drop_alternatives(model, tree, parsed)
+    for dotted, text in parsed:
         _set_dotted(tree, dotted, RawScalar(text, null=text == "null", whole=True))
     origin = str(path) if path is not None else "the command line"
     reader = TypedReader()

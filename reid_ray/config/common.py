@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -32,6 +32,8 @@ class SyntheticConfig(Section):
 
 class ImagesConfig(Section):
     """Where a job's images come from."""
+
+    gives_way: ClassVar = {"source=synthetic": ("path",)}
 
     source: Literal["synthetic", "folder", "parquet"] = Field("synthetic", description="kind of source")
     path: PathOrAddress | None = Field(

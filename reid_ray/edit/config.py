@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,8 @@ class ChangesConfig(Section):
 
 class EditorConfig(Section):
     """The editor (reid_ray.model.editor) and the actors that run it."""
+
+    gives_way: ClassVar = {"model": ("published",), "published": ("model",)}
 
     model: PathOrName = Field("builtin:tiny-editor", description="builtin:NAME or a folder that train_editor wrote")
     published: PublishedConfig | None = Field(

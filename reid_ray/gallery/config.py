@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ _USED_BY: dict[str, frozenset[str]] = {
 
 class NearestConfig(Section):
     """How a gallery is searched: exactly, or by FAISS's candidates, whose stored vectors are then compared exactly."""
+
+    gives_way: ClassVar = {f"kind={kind}": frozenset().union(*_USED_BY.values()) - used for kind, used in _USED_BY.items()}
 
     kind: Literal["flat", "ivf", "hnsw", "ivf_rabitq"] = Field(
         "flat",

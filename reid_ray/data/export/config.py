@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -34,8 +34,20 @@ ExportFormat = Literal[
 ]
 
 
+# Options that mean something to some formats alone.
+_OWNERS: dict[str, frozenset[str]] = {
+    "msmt17_version": frozenset({"msmt17"}),
+    "boxes": frozenset({"cuhk03", "cuhk03_images"}),
+    "samples_per_shard": frozenset({"webdataset"}),
+}
+
+
 class ExportJob(Section):
     """Job export."""
+
+    gives_way: ClassVar = {
+        f"format={name}": [option for option, formats in _OWNERS.items() if name not in formats] for name in get_args(ExportFormat)
+    }
 
     tables: PathOrAddress = Field(description="folder with images/ and captions/, as the jobs ingest and synthesize write it")
     captions: PathOrAddress | None = Field(
@@ -63,8 +75,7 @@ class ExportJob(Section):
 
     @model_validator(mode="after")
     def _options_belong_to_the_format(self) -> Self:
-        owners = {"msmt17_version": {"msmt17"}, "boxes": {"cuhk03", "cuhk03_images"}, "samples_per_shard": {"webdataset"}}
-        for option, formats in owners.items():
+        for option, formats in _OWNERS.items():
             if option in self.model_fields_set and self.format not in formats:
                 raise ValueError(f"{option} belongs to format {' or '.join(sorted(formats))}, but format is {self.format}; drop it")
         return self

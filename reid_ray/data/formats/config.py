@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -41,12 +41,25 @@ else:
 _ONE_JSON_FILE = frozenset(
     {"cuhk_pedes", "icfg_pedes", "rstpreid", "ufine6926", "ufine3c", "interactive_pedes", "webperson", "synth_pedes", "ham_pedes", "syncpr"}
 )
+# Options that mean something to some formats alone.
+_OWNERS: dict[str, frozenset[str]] = {
+    "annotations": _ONE_JSON_FILE,
+    "images": frozenset({"luperson_mllm", "ham_pedes", "mals"}),
+    "boxes": frozenset({"cuhk03"}),
+    "val_as": frozenset({"msmt17"}),
+    "pattern": frozenset({"folder"}),
+    "each_its_own": frozenset({"folder"}),
+    "columns": frozenset({"parquet"}),
+    "captions": frozenset({"parquet"}),
+}
 # Formats whose images are no files of their own: nothing could be read by path later.
 WITHOUT_FILES = frozenset({"webdataset", "parquet"})
 
 
 class SourceConfig(Section):
     """A data set to read."""
+
+    gives_way: ClassVar = {f"format={name}": [option for option, formats in _OWNERS.items() if name not in formats] for name in READERS}
 
     format: Format = Field(description="published layout of the data set; see reid_ray/data/formats for each one's files")
     path: PathOrAddress = Field(
@@ -82,17 +95,7 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def _options_belong_to_the_format(self) -> Self:
-        owners = {
-            "annotations": _ONE_JSON_FILE,
-            "images": {"luperson_mllm", "ham_pedes", "mals"},
-            "boxes": {"cuhk03"},
-            "val_as": {"msmt17"},
-            "pattern": {"folder"},
-            "each_its_own": {"folder"},
-            "columns": {"parquet"},
-            "captions": {"parquet"},
-        }
-        for option, formats in owners.items():
+        for option, formats in _OWNERS.items():
             if option in self.model_fields_set and self.format not in formats:
                 raise ValueError(f"{option} belongs to format {' or '.join(sorted(formats))}, but format is {self.format}; drop it")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -53,6 +53,8 @@ class NounsConfig(Section):
 
 class SegmentJob(Section):
     """Find hair, garments, shoes, bags and hats on images, and the nouns that name them."""
+
+    gives_way: ClassVar = {"images": ("segments",), "segments": ("images", "parser", "refiner", "pool")}
 
     images: ImagesConfig | None = Field(None, description="images to parse; or give segments")
     segments: PathOrAddress | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -37,6 +37,8 @@ class ScratchConfig(Section):
 
 class ModelConfig(Section):
     """The dual encoder (reid_ray.model.dual.dual_encoder)."""
+
+    gives_way: ClassVar = {"init": ("scratch",), "scratch": ("init", "tokenizer", "text_length")}
 
     init: PathOrName | None = Field(
         None,

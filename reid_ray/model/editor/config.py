@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,6 +39,8 @@ class EditorScratch(Section):
 
 class EditorModelConfig(Section):
     """The editor that is trained (reid_ray.model.editor)."""
+
+    gives_way: ClassVar = {"init": ("scratch",), "scratch": ("init",)}
 
     init: PathOrName | None = Field(
         None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,8 @@ from reid_ray.config.paths import PathOrAddress, PathOrName
 
 class EmbedJob(Section):
     """Embed images or captions once, for evaluations and comparisons that read the vectors."""
+
+    gives_way: ClassVar = {"images": ("captions", "caption_kinds", "split"), "captions": ("images", "thumbnail_height")}
 
     encoder: PathOrName = Field(
         description="folder of a trained encoder (the model/ folder that the train job writes); every node must see it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,13 @@ class EvaluateJob(Section):
 
     Queries and gallery are embedded by Ray Data actors, or read from EMBEDDINGS tables that any number of nodes wrote.
     """
+
+    gives_way: ClassVar = {
+        "captions": ("query_embeddings",),
+        "query_embeddings": ("captions",),
+        "protocol=text_to_image": ("rerank",),
+        "protocol=image_to_image": ("captions", "msd"),
+    }
 
     protocol: Literal["text_to_image", "image_to_image"] = Field(
         "text_to_image",

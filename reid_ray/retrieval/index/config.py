@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ _OF_IMAGES = ("embed", "thumbnail_height")
 
 class IndexJob(Section):
     """Make a gallery of images: embed them, or take what the embed job wrote."""
+
+    gives_way: ClassVar = {"images": ("embeddings",), "embeddings": ("images", *_OF_IMAGES)}
 
     images: ImagesConfig | None = Field(None, description="images to embed; or give embeddings")
     embeddings: list[PathOrAddress] | None = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ from reid_ray.train.config import TrainingJob
 
 class TrainImages(Section):
     """Which images are learnt from, and which choose the weights."""
+
+    gives_way: ClassVar = {"val_split": ("val_share",), "val_share": ("val_split=null",)}
 
     path: PathOrAddress = Field(description="Parquet file or folder in the IMAGES schema (the synthesize and the ingest job write it)")
     further: list[PathOrAddress] = Field(
