@@ -9,17 +9,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 # Ray unpacks what `ray job submit --working-dir` sends at SESSION/runtime_resources/working_dir_files/_ray_pkg_DIGEST.
 _UNPACKED = "/runtime_resources/working_dir_files/"
 
 
 class _Place:
-    """Marks a field's type: its text may name a local file or folder."""
+    """Marks a field's type: its text may name a local file or folder; `or_name`: or be a name that is no path."""
+
+    def __init__(self, *, or_name: bool = False) -> None:
+        self.or_name = or_name
 
 
 def expanded(text: str) -> str:
@@ -71,7 +76,7 @@ PathOrAddress = Annotated[str, AfterValidator(_place), AfterValidator(_without_c
 WrittenPathOrAddress = Annotated[str, AfterValidator(_place), AfterValidator(_kept), AfterValidator(_without_credentials), _Place()]
 """A WrittenPath, or the address of an object store (s3://, gs://, az://)."""
 
-PathOrName = Annotated[str, AfterValidator(_place), _Place()]
+PathOrName = Annotated[str, AfterValidator(_place), _Place(or_name=True)]
 """A folder, or a name that is no path: builtin:NAME, a hub name, FOLDER#feature."""
 
 
@@ -83,6 +88,35 @@ def named_places(config: BaseModel, *, without: frozenset[str] = frozenset()) ->
         without: names of sections and fields that are left out.
     """
     return dict(_places(config, "", without))
+
+
+def with_absolute_places(config: ConfigT) -> ConfigT:
+    """The same configuration for processes with another working directory: every local place absolute, links as they are.
+
+    Addresses stay, and so does a text that may be a name where nothing of that name lies here.
+    """
+    changed = {}
+    for name, field in type(config).model_fields.items():
+        value, places = getattr(config, name), _marks(field)
+        changed[name] = _absolute(value, or_name=places[0].or_name) if places else _with_absolute_places(value)
+    return config.model_copy(update=changed)
+
+
+def _with_absolute_places(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return with_absolute_places(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_with_absolute_places(each) for each in value)
+    return {name: _with_absolute_places(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+
+def _absolute(value: Any, *, or_name: bool) -> Any:
+    if isinstance(value, str):
+        is_name = "://" in value or (or_name and not os.path.lexists(value.partition("#")[0]))
+        return value if is_name else os.path.join(os.getcwd(), value)
+    if isinstance(value, list | tuple):
+        return type(value)(_absolute(each, or_name=or_name) for each in value)
+    return {name: _absolute(each, or_name=or_name) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def _places(value: Any, key: str, without: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -106,11 +140,19 @@ def _places(value: Any, key: str, without: frozenset[str]) -> Iterator[tuple[str
 
 def names_place(field: FieldInfo) -> bool:
     """Whether a field has one of the types above, be it in a list, a mapping or a union."""
-    return any(isinstance(each, _Place) for each in field.metadata) or _mentions_place(field.annotation)
+    return bool(_marks(field))
 
 
-def _mentions_place(annotation: Any) -> bool:
-    return any(isinstance(each, _Place) or _mentions_place(each) for each in get_args(annotation))
+def _marks(field: FieldInfo) -> list[_Place]:
+    return [each for each in field.metadata if isinstance(each, _Place)] or list(_mentioned_places(field.annotation))
+
+
+def _mentioned_places(annotation: Any) -> Iterator[_Place]:
+    for each in get_args(annotation):
+        if isinstance(each, _Place):
+            yield each
+        else:
+            yield from _mentioned_places(each)
 
 
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import RayConfig
-from reid_ray.config.paths import LocalPath, PathOrAddress, PathOrName
+from reid_ray.config.paths import PathOrAddress, PathOrName, WrittenPath
 from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.serve.access.config import AccessConfig, AuditConfig, TlsConfig
 from reid_ray.serve.access.own_machine import is_loopback
@@ -83,7 +83,7 @@ class ServeJob(Section):
     include_synthetic: bool = Field(
         False, description="also answer with pictures that an editor made; false refuses a gallery that holds any (column synthetic)"
     )
-    state: LocalPath | None = Field(
+    state: WrittenPath | None = Field(
         None,
         description="folder of the service's state (audit log, keys), which all its processes see; null: NAME.service beside the gallery",
     )

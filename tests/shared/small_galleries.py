@@ -20,13 +20,3 @@ def make_gallery(folder: Path, vector_ND: np.ndarray, rows: Sequence[Mapping[str
     with GalleryWriter(folder) as writer:
         writer.add(table.append_column("embedding", vectors), encoder=encoder)
     return folder
-
-
-class NamedThumbnails:
-    """Small pictures by name, in memory."""
-
-    def __init__(self, pictures: Mapping[str, bytes]) -> None:
-        self._pictures = pictures
-
-    def named(self, name: str) -> bytes | None:
-        return self._pictures.get(name)

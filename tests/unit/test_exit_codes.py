@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 
 from reid_ray.cli.run_job import run_job
@@ -146,6 +147,32 @@ sys.exit(exit_code_of(lambda: run_until_stopped(Service("http://127.0.0.1:1", co
     job.send_signal(number)
     assert job.communicate(timeout=30)[0] == "serve: stopping\n"
     assert job.returncode == 0
+
+
+def test_a_service_that_is_stopped_before_it_answers_has_not_served():
+    code = """
+import sys, time
+from reid_ray.exit_codes import exit_code_of
+from reid_ray.serve.job import _wait_until_ready
+from reid_ray.serve.process.doorway import Doorway
+from reid_ray.serve.process.http_thread import bound_socket, running_server
+
+def serve():
+    with bound_socket("127.0.0.1", 0) as listening, running_server(Doorway(), listening):
+        port = listening.getsockname()[1]
+        print(port, flush=True)
+        _wait_until_ready(f"http://127.0.0.1:{port}", time.monotonic() + 60)
+
+sys.exit(exit_code_of(serve))
+"""
+    job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=_default_signals)  # noqa: PLW1509 - no thread here
+    port = int(job.stdout.readline())
+    assert httpx.get(f"http://127.0.0.1:{port}/v1/live").status_code == 200
+    job.send_signal(signal.SIGINT)
+    job.communicate(timeout=30)
+    assert job.returncode == 130
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/v1/live")
 
 
 def test_an_unknown_option_ends_with_2_and_the_usage(tmp_path, capsys):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from reid_ray.config.paths import with_absolute_places
 from reid_ray.errors import ConfigError, ResourceError
 from reid_ray.runtime import Need, require_resources
 from reid_ray.serve.access.own_machine import is_loopback
@@ -34,6 +35,7 @@ def ray_service(config: ServeJob, deadline: float) -> Iterator[int]:
     from reid_ray.serve.on_ray.deployment import application
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    config = with_absolute_places(config)  # Serve's proxies read certificate and key where they run
     app = application(config)
     require_resources(_needs(config), spare_cpus=0)
     running = _running_http_options()

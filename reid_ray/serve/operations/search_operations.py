@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
 
+from reid_ray.config.paths import with_absolute_places
 from reid_ray.data.images import BadImageError
 from reid_ray.errors import ReidRayError, ResourceError
 from reid_ray.gallery.nearest.browsing import Listed
@@ -31,7 +31,6 @@ from reid_ray.retrieval.searched_folder import encoder_of, refuse_unfit
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.operations.explanation_turns import ExplanationTurns, ManyExplanationsError
 from reid_ray.serve.operations.micro_batches import MicroBatcher
-from reid_ray.storage.object_store.object_client import is_store_address
 
 Result = TypeVar("Result")
 
@@ -251,7 +250,7 @@ def _probe_of(engine: SearchEngine) -> Query:
 
 
 def refuse_what_cannot_work(config: ServeJob) -> ServeJob:
-    """Refuse a service whose parts do not belong together, before anything is loaded; returns it with absolute paths.
+    """Refuse a service whose parts do not belong together, before anything is loaded; its encoder is named then, and every path absolute.
 
     Raises:
         DataError: gallery or encoder are missing, or do not belong together, or an editor made pictures of the gallery.
@@ -259,7 +258,7 @@ def refuse_what_cannot_work(config: ServeJob) -> ServeJob:
     encoder = encoder_of(config.index, config.encoder)
     dim, fingerprint = encoder_identity(encoder)
     refuse_unfit(config.index, dim=dim, fingerprint=fingerprint, include_synthetic=config.include_synthetic)
-    return config.model_copy(update={"index": _absolute(config.index), "encoder": _absolute(encoder)})
+    return with_absolute_places(config.model_copy(update={"encoder": encoder}))
 
 
 def open_operations(config: ServeJob, *, turns: TurnKeeper | None = None, replica: str = "") -> SearchOperations:
@@ -282,7 +281,3 @@ def open_operations(config: ServeJob, *, turns: TurnKeeper | None = None, replic
         return engine
 
     return SearchOperations(load, config.serve, searcher)
-
-
-def _absolute(path: str) -> str:
-    return path if is_store_address(path) else str(Path(path).expanduser().resolve())

@@ -5,13 +5,14 @@ import pytest
 
 from reid_ray.config import Section, fingerprint, load_config
 from reid_ray.config.common import OutputConfig
-from reid_ray.config.paths import named_places, names_place
+from reid_ray.config.paths import named_places, names_place, with_absolute_places
 from reid_ray.config.reference import job_model
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.errors import ConfigError
 from reid_ray.jobs import JOBS
 from reid_ray.model.pretrained import split_encoder
+from reid_ray.serve.config import ServeJob
 from reid_ray.train.dual.config import TrainJob
 
 HOME = {"~/crops": "crops", "~": "", "/data/~/x": None, "builtin:tiny": None, "s3://bucket/~x": None, "openai/clip": None}
@@ -60,6 +61,7 @@ WRITTEN = {
     "synthesize": {"output.path": []},
     "train": {"output.path": [], "schedule.checkpoint_storage": ["output.path=/shared/out"]},
     "migrate": {"path": []},
+    "serve": {"state": ["index=in/index"]},
 }
 
 
@@ -79,6 +81,36 @@ def test_a_submitted_job_reads_what_came_with_it_but_does_not_write_where_ray_de
     if job == "train":
         assert kept.images.path == "in/images"
         load_config(job_model(job), None, [*given, "output.path=/shared/out", "schedule.checkpoint_storage=s3://bucket/run"])
+
+
+def test_a_service_names_every_place_to_its_replicas_in_full_and_what_is_no_place_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "enc").mkdir()
+    (tmp_path / "live").symlink_to("enc")
+    tokens, tls = {"tokens": "../tokens"}, {"certificate": "live/c.pem", "key": "/etc/k.pem"}
+    given = {
+        "index": "i",
+        "encoder": "enc#visual",
+        "state": "s",
+        "access": tokens,
+        "tls": tls,
+        "adding": {"captioner": "caption/caption.yaml"},
+    }
+    config = ServeJob.model_validate(given)
+    places = named_places(with_absolute_places(config))
+    assert places == {
+        "index": f"{tmp_path}/i",
+        "encoder": f"{tmp_path}/enc#visual",
+        "state": f"{tmp_path}/s",
+        "access.tokens": f"{tmp_path}/../tokens",
+        "tls.certificate": f"{tmp_path}/live/c.pem",
+        "tls.key": "/etc/k.pem",
+        "adding.captioner": "caption/caption.yaml",
+    }
+    assert set(places) == set(named_places(config))
+    at_store = config.model_copy(update={"index": "s3://bucket/i", "encoder": "openai/clip"})
+    kept = named_places(with_absolute_places(at_store))
+    assert (kept["index"], kept["encoder"]) == ("s3://bucket/i", "openai/clip")
 
 
 def test_an_encoder_given_in_python_may_lie_at_home(tmp_path, monkeypatch):

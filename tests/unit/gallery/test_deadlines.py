@@ -1,19 +1,17 @@
-"""Erasures are carried out before their deadline without anybody asking: by an open writer, by the next one, by a service that reads."""
+"""Erasures are carried out before their deadline without anybody asking: by an open writer, by the next one."""
 
 import time
 
 import pytest
 from gallery_to_kill import DIM, ids, remnants, table
 
-from reid_ray.gallery import deadlines, erasure_keeper, gallery_writer
+from reid_ray.gallery import deadlines, gallery_writer
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.deadlines import READER_SHARE, WRITER_SHARE, is_due
 from reid_ray.gallery.erasure import read_receipt
-from reid_ray.gallery.erasure_keeper import keep_deadlines
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.manifest import Erasure
-from reid_ray.storage.lock import OutputLock
 
 TERM_S, FIRST_S = 20.0, 1.0  # the time that an erasure has, and when it is begun here, so that a busy machine is in time
 
@@ -21,7 +19,6 @@ TERM_S, FIRST_S = 20.0, 1.0  # the time that an erasure has, and when it is begu
 @pytest.fixture(autouse=True)
 def early(monkeypatch):
     monkeypatch.setattr(gallery_writer, "WRITER_SHARE", FIRST_S / TERM_S)
-    monkeypatch.setattr(erasure_keeper, "READER_SHARE", 1.2 * FIRST_S / TERM_S)
     monkeypatch.setattr(deadlines, "_LOOK_S", 0.1)
 
 
@@ -75,30 +72,6 @@ def test_whoever_opens_a_gallery_for_writing_carries_out_what_is_due(folder):
     GalleryWriter(folder).close()
     assert remnants(folder, {2, 4}) == []
     assert read_receipt(folder, "one")["items"] == 2
-
-
-def test_a_reader_that_keeps_deadlines_carries_out_what_no_writer_did(folder):
-    keepers = [keep_deadlines(GalleryView(folder)) for _ in range(2)]  # two services
-    erase(folder)
-    deadline = GalleryView(folder).erasures[0].deadline
-    assert carried_out_within(folder, 10)
-    assert time.time() < deadline
-    for keeper in keepers:
-        keeper.close()
-
-
-def test_a_reader_that_may_not_write_says_so_and_tries_again(folder, monkeypatch, capsys):
-    monkeypatch.setattr(deadlines, "_AGAIN_S", 0.05)
-    erase(folder)
-    other = OutputLock(folder, "gallery")
-    other.acquire()
-    keeper = keep_deadlines(GalleryView(folder))
-    time.sleep(2 * FIRST_S)
-    assert remnants(folder, {2, 4})
-    assert str(folder) in capsys.readouterr().out
-    other.release()
-    assert carried_out_within(folder, 5)
-    keeper.close()
 
 
 def test_what_is_older_than_its_retention_is_erased_when_the_gallery_is_opened_for_writing(tmp_path):
