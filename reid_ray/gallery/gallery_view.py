@@ -7,7 +7,7 @@ all. Where it lies is depot/'s; writing is gallery_writer.py's.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,21 @@ class GalleryView:
         folder: the gallery's folder or address.
         depot: where it lies, if that is open already.
         share: the part of it that is opened; what the log deletes is heeded in every part.
+        removed: called with the ids of every delete and erasure that is read from the log.
 
     Raises:
         DataError: no gallery is there, or a damaged one.
     """
 
-    def __init__(self, folder: str | Path, *, depot: Depot | None = None, share: Share = WHOLE) -> None:
-        self.folder, self._share = folder, share
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        depot: Depot | None = None,
+        share: Share = WHOLE,
+        removed: Callable[[list[str]], object] = lambda ids: None,
+    ) -> None:
+        self.folder, self._share, self._removed = folder, share, removed
         self.depot = depot or depot_of(folder, private=share != WHOLE)
         self._lock = threading.RLock()
         self._looking = threading.Lock()
@@ -273,11 +281,16 @@ class GalleryView:
                 self._add(items_of_record(frame.table))
                 return
             assert frame.table is not None
-            self._kill(frame.table[ID].to_pylist())
+            ids = frame.table[ID].to_pylist()
+            self._kill(ids)
+            self._removed(ids)
             if frame.what["op"] == "erase":
-                self.erasures.append(
-                    Erasure(frame.what["request"], tuple(frame.table[ID].to_pylist()), frame.what["asked"], frame.what["deadline"])
-                )
+                self.erasures.append(Erasure(frame.what["request"], tuple(ids), frame.what["asked"], frame.what["deadline"]))
+
+    def hide(self, ids: Sequence[str]) -> None:
+        """Have items found no more that a newer generation has removed, until that one is open."""
+        with self._lock:
+            self._kill(list(ids))
 
     def close(self) -> None:
         """Give files back."""

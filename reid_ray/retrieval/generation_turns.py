@@ -2,7 +2,8 @@
 
 Within a generation every replica follows the log by itself. Where a newer generation counts, a replica opens it and says so; once all that
 gave a sign of life lately have done it, or the slowest was waited for long enough, each takes it at its next look, a tenth of a second
-later at most. Searches that have begun end on what they began with; then that is let go. Knows galleries and time; not Ray.
+later at most. Searches that have begun end on what they began with; then that is let go. What a newer generation deletes or erases is
+hidden at the next look already, while it is opened and waited for. Knows galleries and time; not Ray.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from reid_ray.errors import ReidRayError
 from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.gallery.shards.share import NOTHING
 
 _LOOK_EVERY_S = 0.1
 _LOG = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ class TurnKeeper(Protocol):
 class GenerationTurns:
     """Which generation all replicas may serve.
 
-    wait_s: how long one that has not prepared it is waited for: short, for the newer generation alone hides what is erased meanwhile.
+    wait_s: how long one that has not prepared it is waited for: short, for the newer generation alone has what is added meanwhile.
     gone_s: one that has given no sign of life for so long is not waited for.
     """
 
@@ -80,7 +83,8 @@ class FlippingView:
     def __init__(self, folder: str | Path, turns: TurnKeeper, *, name: str) -> None:
         self._folder, self._turns, self._name = folder, turns, name
         self._view = GalleryView(folder)
-        self._next: GalleryView | None = None
+        self._coming: _Coming | None = None
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="next-generation")
         self._holders: dict[int, int] = {}  # searches by the view that they hold
         self._left: dict[int, GalleryView] = {}  # views that nobody begins a search on any more
         self._lock, self._looking = threading.Lock(), threading.Lock()
@@ -102,9 +106,10 @@ class FlippingView:
                 self._let_go()
 
     def close(self) -> None:
-        """End its thread."""
+        """End its threads."""
         self._ended.set()
         self._thread.join()
+        self._opener.shutdown(cancel_futures=True)
 
     def look(self) -> None:
         """See what was written since, and flip if it is time; what the thread does all the while."""
@@ -112,17 +117,28 @@ class FlippingView:
             self._look()
 
     def _look(self) -> None:
-        if self._next is None and self._view.follow():
+        if self._coming is None:
+            if self._view.follow():
+                self._report(self._view.generation)
+                return
+            self._coming = _Coming(self._folder, self._view, self._opener)
+        coming = self._coming
+        try:
+            coming.hide_removed()
+            prepared = coming.opened(_LOOK_EVERY_S)
+        except BaseException:
+            self._coming = None  # tried anew at the next look
+            coming.close()
+            raise
+        if prepared is None:
             self._report(self._view.generation)
             return
-        if self._next is None:
-            self._next = GalleryView(self._folder)
-        else:
-            self._next.refresh()
-        if self._report(self._next.generation) >= self._next.generation:
+        turn = self._report(prepared.generation)
+        if turn >= prepared.generation or coming.has_gaps:
             with self._lock:
-                self._left[id(self._view)], self._view, self._next = self._view, self._next, None
+                self._left[id(self._view)], self._view, self._coming = self._view, prepared, None
                 self._let_go()
+            coming.close()
 
     def _report(self, prepared: int) -> int:
         try:
@@ -142,3 +158,48 @@ class FlippingView:
                 self.look()
             except (ReidRayError, OSError) as error:
                 _LOG.warning("the gallery cannot be followed (%s); what is open is served", error)
+
+
+class _Coming:
+    """A newer generation that is opened beside the one that is served, and what it removes, which that one hides meanwhile.
+
+    Attributes:
+        has_gaps: a generation in between was not read, and what it erased for good is named nowhere any more: nobody is to be waited for.
+    """
+
+    def __init__(self, folder: str | Path, served: GalleryView, opener: ThreadPoolExecutor) -> None:
+        self._served = served
+        self._log = GalleryView(folder, share=NOTHING, removed=served.hide)
+        self._generation = self._log.generation
+        self.has_gaps = self._generation > served.generation + 1
+        self._heeded = {each.request for each in served.erasures}
+        self._opening = opener.submit(GalleryView, folder)
+        self._is_opened = False
+
+    def hide_removed(self) -> None:
+        """Read the log on, and hide what it removes; what the one before erased at its end, after the last look, the manifest names."""
+        self._log.refresh()
+        self.has_gaps |= self._log.generation > self._generation + 1
+        self._generation = self._log.generation
+        for erasure in self._log.erasures:
+            if erasure.request not in self._heeded:
+                self._heeded.add(erasure.request)
+                self._served.hide(erasure.ids)
+
+    def opened(self, wait_s: float) -> GalleryView | None:
+        """The newer generation as it is now, once it is open; waits for that, but not longer than a look lasts.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        with contextlib.suppress(TimeoutError):
+            found = self._opening.result(wait_s)
+            if self._is_opened:
+                found.refresh()
+            self._is_opened = True
+            return found
+        return None
+
+    def close(self) -> None:
+        """Let go of the log."""
+        self._log.close()

@@ -89,6 +89,37 @@ def test_two_replicas_flip_together_and_a_search_that_has_begun_ends_on_what_it_
         assert held.get(["3", "4"])[0] is None
 
 
+def test_what_a_newer_generation_removes_is_hidden_though_another_replica_is_waited_for(replicas):
+    folder, (a, b) = replicas
+    before = generations((a, b))
+    with GalleryWriter(folder) as writer:
+        writer.erase(["1"], request="at-its-end")  # of the older generation, after the last look
+        writer.seal()
+        writer.delete(["2"])
+        a.look()
+        writer.erase(["3"], request="while-waiting")
+        writer.delete(["4"])
+        a.look()
+        assert generations((a, b)) == before, "b is waited for"
+        with a.held() as held:  # the older generation still
+            assert [each is None for each in held.get(["1", "2", "3", "4", "5"])] == [True, True, True, True, False]
+            assert len(held) == 8
+        b.look()
+        a.look()
+    assert generations((a, b)) == [before[0] + 1] * 2
+
+
+def test_a_replica_that_missed_a_generation_waits_for_nobody_for_what_that_erased_is_named_nowhere(replicas):
+    folder, (a, _) = replicas
+    with GalleryWriter(folder) as writer:
+        writer.erase(["1"], request="now")
+        writer.carry_out_erasures()
+        a.look()
+        with a.held() as held:
+            assert held.get(["1"]) == [None]
+            assert held.generation == writer.view.generation
+
+
 def test_many_searches_and_flips_at_once_find_every_item(replicas):
     folder, (a, b) = replicas
     ended, failures = threading.Event(), []
