@@ -27,6 +27,7 @@ from reid_ray.serve.access.roles import LOCAL, AccessRole, Caller
 from reid_ray.serve.access.route_table import RouteRule, RouteTable
 from reid_ray.serve.access.service_access import ServiceAccess
 from reid_ray.serve.access.session_cookies import why_forged
+from reid_ray.serve.client_presence import ClientGoneError
 
 Scope = MutableMapping[str, Any]
 
@@ -101,7 +102,7 @@ class Gatekeeper:
                 await self._app(scope, body.receive, send_protected)
             except BodyRefusedError:
                 pass
-            except ClientDisconnect:
+            except (ClientDisconnect, ClientGoneError):
                 return  # nobody is left to be answered
             except Exception as error:
                 if started:

@@ -52,7 +52,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ProblemOut, "description": _MEANINGS[status]} for status in sorted({*EVERYWHERE, *statuses})}
 
 
-_OF_THE_DESK: dict[type[Exception], tuple[int, str, dict[str, str]]] = {
+_OF_OPERATIONS: dict[type[Exception], tuple[int, str, dict[str, str]]] = {
     StartingError: (503, "the service is starting; try again in a moment", {"Retry-After": "1"}),
     OverloadedError: (503, "too many queries are waiting; try again later", {"Retry-After": "1"}),
     IncompleteError: (503, "a share of the gallery is lost for now; try again later", {"Retry-After": "5"}),
@@ -71,8 +71,8 @@ class _Problem(JSONResponse):
 
 def add_handlers(api: FastAPI) -> None:
     """Have every error of the application answered as {"detail": sentence}."""
-    for kind in _OF_THE_DESK:
-        api.add_exception_handler(kind, _of_the_operations)
+    for kind in _OF_OPERATIONS:
+        api.add_exception_handler(kind, _of_operation)
     api.add_exception_handler(RefusedError, _refused)
     api.add_exception_handler(BadRequestError, _refused)
     api.add_exception_handler(RequestValidationError, _invalid)
@@ -81,11 +81,11 @@ def add_handlers(api: FastAPI) -> None:
 
 def sentence_of(error: Exception) -> str:
     """What is said of an error of an operation."""
-    return _OF_THE_DESK[type(error)][1] if type(error) in _OF_THE_DESK else str(error)
+    return _OF_OPERATIONS[type(error)][1] if type(error) in _OF_OPERATIONS else str(error)
 
 
-async def _of_the_operations(_: Request, error: Exception) -> JSONResponse:
-    status, detail, headers = _OF_THE_DESK[type(error)]
+async def _of_operation(_: Request, error: Exception) -> JSONResponse:
+    status, detail, headers = _OF_OPERATIONS[type(error)]
     return _Problem(detail, status, headers)
 
 

@@ -17,6 +17,7 @@ from reid_ray.serve.operations.search_operations import SearchOperations
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _NO_ROUTE = "none"
+_NOBODY_LEFT = 499  # as other servers count a request whose client had gone before it was answered
 
 
 class ServiceMetrics:
@@ -74,7 +75,7 @@ class ServiceMetrics:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            status, started = 500, time.perf_counter()
+            status, started = _NOBODY_LEFT, time.perf_counter()
 
             async def noted(message: Any) -> None:
                 nonlocal status
@@ -85,6 +86,9 @@ class ServiceMetrics:
             self._in_hand.inc()
             try:
                 await app(scope, receive, noted)
+            except BaseException:
+                status = 500
+                raise
             finally:
                 self._in_hand.dec()
                 route = getattr(scope.get("route"), "path", _NO_ROUTE)

@@ -17,6 +17,7 @@ from reid_ray.serve.api.answers import JSONAnswer, explanation_answer, search_an
 from reid_ray.serve.api.problems import BadRequestError, problems, sentence, sentence_of
 from reid_ray.serve.api.query_parsing import clues_of, given_clues, picture_clue, pictures_bytes, query_of
 from reid_ray.serve.api.schema import BatchIn, BatchOut, ExplainIn, ExplainOut, Question, SearchOut
+from reid_ray.serve.client_presence import gone_of
 from reid_ray.serve.config import ServeConfig
 from reid_ray.serve.operations.search_operations import (
     IncompleteError,
@@ -49,7 +50,7 @@ def search_routes(operations: SearchOperations) -> APIRouter:
     async def answer(request: Request, question: Question, pictures: tuple[Clue, ...] = ()) -> dict[str, Any]:
         started = time.perf_counter()
         query = await query_of(question, operations, pictures, state=request.scope["state"])
-        found = await operations.search(query)
+        found = await operations.search(query, gone_of(request.scope["state"]))
         noted(request.scope["state"], items=len(found.hits))
         return search_answer(found, query.k, total_ms=(time.perf_counter() - started) * 1e3)
 
@@ -94,7 +95,7 @@ def search_routes(operations: SearchOperations) -> APIRouter:
         """Why an item scores as it does: what the score loses without each word, and without each patch of the item's small picture."""
         given, state = given_clues(asked), request.scope["state"]
         noted(state, ids=[asked.item_id])
-        found = await operations.explain(await clues_of(given, operations, state=state), asked.item_id)
+        found = await operations.explain(await clues_of(given, operations, state=state), asked.item_id, gone_of(state))
         if found is None:
             raise HTTPException(404, "item_id: the gallery holds no such item (any more)")
         return JSONAnswer(explanation_answer(found, given))

@@ -11,16 +11,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from reid_ray.serve.client_presence import ClientGoneError, stays
+
 Result = TypeVar("Result")
 _WAITING = 4
 
 
 class ManyExplanationsError(Exception):
     """As many explanations wait as may."""
-
-
-class _LeftError(Exception):
-    """Nobody waits for an explanation any more."""
 
 
 class ExplanationTurns:
@@ -34,21 +32,22 @@ class ExplanationTurns:
         self._waiting, self._in_hand = waiting, 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="explanations")
 
-    async def take(self, explain: Callable[[Callable[[], None]], Result]) -> Result:
-        """What `explain` returns; it is given a function to call now and then, which raises once whoever asked has left.
+    async def take(self, explain: Callable[[Callable[[], None]], Result], is_gone: Callable[[], bool] = stays) -> Result:
+        """What `explain` returns; it is given a function to call now and then, which raises once whoever asked has left or `is_gone`.
 
         All calls must come from one event loop.
 
         Raises:
             ManyExplanationsError: too many wait.
+            ClientGoneError: `is_gone`.
         """
         if self._in_hand > self._waiting:
             raise ManyExplanationsError
         left, loop = threading.Event(), asyncio.get_running_loop()
 
         def go_on() -> None:
-            if left.is_set():
-                raise _LeftError
+            if left.is_set() or is_gone():
+                raise ClientGoneError
 
         self._in_hand += 1
         working = self._thread.submit(explain, go_on)

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-_LEARNING = 0.2  # how much the last batch counts in the moving average
+from reid_ray.serve.client_presence import ClientGoneError, stays
+from reid_ray.serve.operations.batch_times import BatchTimes
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -31,24 +32,29 @@ class MicroBatcher(Generic[Request, Response]):
 
     def __init__(self, answer: Callable[[list[Request]], Sequence[Response]], *, max_batch_size: int) -> None:
         self._answer, self._max_batch_size = answer, max_batch_size
-        self._waiting: deque[tuple[Request, asyncio.Future[Response]]] = deque()
+        self._waiting: deque[tuple[Request, asyncio.Future[Response], Callable[[], bool]]] = deque()
         self._worker: asyncio.Task[None] | None = None
-        self._in_hand = 0
-        self._each_s = 0.0  # what a request of the last batches took, a moving average
+        self._in_hand, self._begun = 0, 0.0
+        self._times = BatchTimes()
 
     @property
     def wait_s(self) -> float:
         """How long a request that comes now would wait for its answer, about, seconds."""
-        return (len(self._waiting) + self._in_hand) * self._each_s
+        begun_s = max(self._times.of(self._in_hand) - (time.perf_counter() - self._begun), 0.0) if self._in_hand else 0.0
+        batches, rest = divmod(len(self._waiting), self._max_batch_size)
+        return begun_s + batches * self._times.of(self._max_batch_size) + self._times.of(rest + 1)
 
     def __len__(self) -> int:
         """Requests that wait for a batch."""
         return len(self._waiting)
 
-    def submit(self, request: Request) -> asyncio.Future[Response]:
-        """The answer to one request, which waits from now on; raises what `answer` raises for it. Whoever goes cancels it."""
+    def submit(self, request: Request, is_gone: Callable[[], bool] = stays) -> asyncio.Future[Response]:
+        """The answer to one request, which waits from now on; raises what `answer` raises for it.
+
+        Whoever goes cancels it, or `is_gone` says so by the time that its batch begins: then it raises ClientGoneError.
+        """
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, future))
+        self._waiting.append((request, future, is_gone))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return future
@@ -57,20 +63,24 @@ class MicroBatcher(Generic[Request, Response]):
         while self._waiting:
             batch: list[tuple[Request, asyncio.Future[Response]]] = []
             while self._waiting and len(batch) < self._max_batch_size:
-                request, future = self._waiting.popleft()
-                if not future.done():  # else whoever asked has gone
+                request, future, is_gone = self._waiting.popleft()
+                if future.done():  # whoever asked has gone
+                    continue
+                if is_gone():
+                    future.set_exception(ClientGoneError())
+                else:
                     batch.append((request, future))
             if batch:
                 await self._resolve(batch)
 
     async def _resolve(self, batch: list[tuple[Request, asyncio.Future[Response]]]) -> None:
         try:
-            self._in_hand, started = len(batch), time.perf_counter()
+            self._in_hand, self._begun = len(batch), time.perf_counter()
             try:
                 answers = await asyncio.to_thread(self._answered, [request for request, _ in batch])
             finally:
                 self._in_hand = 0
-                self._each_s += _LEARNING * ((time.perf_counter() - started) / len(batch) - self._each_s)
+                self._times.learn(len(batch), time.perf_counter() - self._begun)
         except Exception as error:  # noqa: BLE001 - no thread is to be had; handed to whoever asked
             answers = error
         if isinstance(answers, Exception):

@@ -28,6 +28,7 @@ from reid_ray.retrieval.query import Answer, Clue, Query, text_query
 from reid_ray.retrieval.query_pictures import QueryPictures, TooManyPicturesError
 from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import encoder_of, refuse_unfit
+from reid_ray.serve.client_presence import ClientGoneError, stays
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.operations.explanation_turns import ExplanationTurns, ManyExplanationsError
 from reid_ray.serve.operations.micro_batches import MicroBatcher
@@ -135,16 +136,17 @@ class SearchOperations:
         """Whether a search that comes now is one too many: the queue is full, or it would wait too long."""
         return self.waiting >= self._batching.max_queued_requests or self.wait_s > self._batching.max_wait_s
 
-    async def search(self, query: Query) -> Answer:
+    async def search(self, query: Query, is_gone: Callable[[], bool] = stays) -> Answer:
         """Answer one query, together with those that arrived while the last batch was answered.
 
         Raises:
             StartingError, OverloadedError, IncompleteError, LateError, RefusedError, QueryFailedError: why there is no answer.
+            ClientGoneError: `is_gone` said so when it was the query's turn.
         """
         assert self.engine is not None
         if self.is_full:
             raise OverloadedError
-        answer = await self._in_time(self._batcher.submit(query))
+        answer = await self._in_time(self._batcher.submit(query, is_gone))
         for told in self._told:
             told(answer)
         if answer.refused is not None:
@@ -166,16 +168,17 @@ class SearchOperations:
             raise OverloadedError from None
         return found
 
-    async def explain(self, clues: Sequence[Clue], item_id: str) -> Explanation | None:
+    async def explain(self, clues: Sequence[Clue], item_id: str, is_gone: Callable[[], bool] = stays) -> Explanation | None:
         """Why an item scores as it does for these clues; None where the gallery lacks the item.
 
         Raises:
             OverloadedError: as many explanations wait as may.
             StartingError, IncompleteError, LateError, RefusedError, QueryFailedError: why there is none.
+            ClientGoneError: `is_gone` said so meanwhile.
         """
         engine = self.engine
         try:
-            explaining = self._explanations.take(lambda go_on: explain_item(engine, clues, item_id, go_on=go_on))
+            explaining = self._explanations.take(lambda go_on: explain_item(engine, clues, item_id, go_on=go_on), is_gone)
             return await self._in_time(explaining, times=_EXPLAINED_TIMES)
         except ManyExplanationsError:
             raise OverloadedError from None
@@ -235,7 +238,7 @@ class SearchOperations:
             raise IncompleteError from None
         except ReidRayError as error:
             raise RefusedError(str(error)) from None
-        except (BadImageError, TooManyPicturesError, ManyExplanationsError):
+        except (BadImageError, TooManyPicturesError, ManyExplanationsError, ClientGoneError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever stands behind may fail in any way, and quote the query when it does
             _LOG.error("a question failed: %s", error_location(error))

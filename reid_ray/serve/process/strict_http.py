@@ -11,6 +11,8 @@ import json
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from reid_ray.serve.client_presence import say_presence
+
 MOST_HEAD_BYTES = 64 << 10
 _NO_HTTP = "the request is no valid HTTP/1.1"
 _LONG_HEAD = f"the request's first line and headers are larger than {MOST_HEAD_BYTES} bytes, the most allowed"
@@ -36,6 +38,7 @@ class StrictHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Let the application have the request."""
         self._in_head = False
+        say_presence(self.scope, self.transport.is_closing)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

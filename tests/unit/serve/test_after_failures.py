@@ -113,6 +113,37 @@ def test_clients_that_go_while_they_wait_are_not_worked_for_and_nobody_else_wait
     assert not [text for text in encoder.asked if "going" in text]
 
 
+def test_a_server_does_not_work_for_clients_that_closed_their_connections_while_they_waited(failing):
+    encoder, api = failing
+    listening = bound_socket("127.0.0.1", 0)
+    address = listening.getsockname()[:2]
+
+    def sent(text):
+        body = f'{{"text": "{text}"}}'.encode()
+        client = socket.create_connection(address, 10)
+        head = f"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        return client
+
+    with running_server(api, listening):
+        at_work = sent("9 hold")
+        assert encoder.held.wait(30)
+        going = [sent(f"7 going {number}") for number in range(20)]
+        stays = sent("3 stays")
+        time.sleep(0.3)
+        for each in (at_work, *going):
+            each.close()
+        time.sleep(0.3)
+        encoder.let_go.set()
+        stays.settimeout(30)
+        assert stays.recv(100).startswith(b"HTTP/1.1 200")
+        stays.close()
+        metrics = httpx.get(f"http://127.0.0.1:{address[1]}/metrics", trust_env=False).text
+    assert "3 stays" in encoder.asked
+    assert not [text for text in encoder.asked if "going" in text]
+    assert 'reid_ray_service_requests_total{method="POST",route="/v1/search",status="499"} 20.0' in metrics
+
+
 def test_connections_that_break_before_their_answer_leave_a_service_that_answers(failing):
     encoder, api = failing
     encoder.let_go.set()

@@ -330,7 +330,8 @@ def test_a_search_that_would_wait_too_long_is_told_before_its_body_is_read(folde
             return super().encode_and_measure(texts)
 
     operations = small_operations(folder, encoder=Held(), max_wait_s=0.5)
-    operations._batcher._each_s = 0.4  # as if the last ones had taken so long
+    for size, seconds in ((1, 0.2), (2, 0.4)):  # as if the last ones had taken so long
+        operations._batcher._times.learn(size, seconds)
     held_replies = many_at_once(make_api(operations, access=access), 4, started, release)
     assert sorted(reply.status_code for reply in held_replies) == [200, 200, 503, 503]
 
