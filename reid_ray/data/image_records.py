@@ -20,6 +20,8 @@ MENDED = {
     "text_for_list": "images with a text where their list of captions should be",
     "object_for_list": "images with an object where their list of captions should be: its values in the order of its keys",
     "records_for_object": "images in a list of records where an object {path: captions} should be",
+    "pictures_elsewhere": "images in another folder than the published one, or beside the annotations: read there",
+    "camera_unknown": "images whose name does not say the camera, as their data set's names do: camera_id is null",
     "path_of_elsewhere": "images whose path begins with folders of another machine: read from Part1, Part2, ... on",
 }
 

@@ -36,7 +36,7 @@ class JsonLayout:
 
     dataset: str
     path_key: str  # the key of the image's path below the folder of images
-    camera: Callable[[str], int | None] = lambda path: None  # reads the camera from that path
+    camera: Callable[[str], int | None] | None = None  # reads the camera from that path; None: paths say none
     images: str = IMAGES  # the folder of images; empty where paths count from the data set itself
     captions: Callable[[Entry], tuple[Caption, ...]] = human_captions
     attributes: Callable[[Entry], str | None] = lambda entry: None
@@ -150,6 +150,11 @@ def _record(store: Store, entry: Any, index: int, layout: JsonLayout, prefix: st
         split = layout.only_split if lacks_split else _split(entry.get("split"))
     except ValueError as error:
         return Skipped(name, dataset, "bad_annotation", f"{place}: {error}", person_id=person_id, captions=captions)
+    camera_id = layout.camera(name) if layout.camera is not None else None
+    mended = (
+        *(["no_split_key"] if lacks_split and layout.only_split else []),
+        *(["camera_unknown"] if layout.camera is not None and camera_id is None else []),
+    )
     return ImageRecord(
         name,
         dataset,
@@ -157,10 +162,10 @@ def _record(store: Store, entry: Any, index: int, layout: JsonLayout, prefix: st
         f"{layout.images}/{name}" if layout.images else name,
         split=split,
         person_id=person_id,
-        camera_id=layout.camera(name),
+        camera_id=camera_id,
         attributes=layout.attributes(entry),
         captions=captions,
-        mended=("no_split_key",) if lacks_split and layout.only_split else (),
+        mended=mended,
     )
 
 

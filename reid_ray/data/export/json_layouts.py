@@ -79,7 +79,7 @@ class IcfgWriter(JsonWriter):
 
 
 class RstpWriter(JsonWriter):
-    """RSTPReid: flat names <person>_c<camera>_<index>.jpg under the key img_path; needs a camera unless the name has one already."""
+    """RSTPReid: flat names <person>_c<camera>_<index>.jpg under the key img_path; one of unknown camera keeps a name that says none."""
 
     file_name = rstpreid.ANNOTATIONS
 
@@ -94,7 +94,7 @@ class RstpWriter(JsonWriter):
         if match and (record.camera_id is None or int(match["camera"]) == record.camera_id) and self.names.take(record.image_id):
             return record.image_id
         if record.camera_id is None:
-            raise CannotExpressError("no_camera_id")
+            return self.names.name_of(record.image_id, suffix_of(data))
         if record.camera_id < 0 or (record.person_id or 0) < 0:
             raise CannotExpressError("camera_not_in_layout" if record.camera_id < 0 else "person_id_not_in_layout")
         while True:

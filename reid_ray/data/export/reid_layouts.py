@@ -1,6 +1,7 @@
 """The layouts of image-based data sets that the job export writes: Market-1501, DukeMTMC-reID, MSMT17 (V1, V2), CUHK03 (new protocol).
 
-An image keeps its own name where that is one of the layout and agrees with the row; any other gets a name made of what the row says.
+An image keeps its own name where that is one of the layout and agrees with the row; any other gets a name made of what the row says. One
+whose camera nobody knows is written if its own name says the person and no camera, for no name could be made that says less.
 Captions have no place here and are counted. Images are never encoded again: a row whose bytes are of another kind is left out.
 CUHK03's release itself, cuhk-03.mat, is not written: it also holds the other boxes, the people that the new protocol leaves out and the
 20 splits of the old one, none of which the tables have.
@@ -34,19 +35,25 @@ class ReidWriter(Writer):
         self.left_out["no_place_in_layout"] += len(captions)
         if record.split is None or record.split not in self.splits:
             raise CannotExpressError("split_not_in_layout")
-        if record.person_id is None or record.camera_id is None:
-            raise CannotExpressError("no_person_id" if record.person_id is None else "no_camera_id")
+        if record.person_id is None:
+            raise CannotExpressError("no_person_id")
+        if record.camera_id is None and not self.says_no_camera(record.image_id.rpartition("/")[2], record.person_id):
+            raise CannotExpressError("no_camera_id")
         if record.person_id < 0:  # -1 is junk here, and nobody else has a sign
             raise CannotExpressError("person_id_not_in_layout")
-        if record.camera_id < 1 or (self.cameras is not None and record.camera_id > self.cameras):
+        if record.camera_id is not None and (record.camera_id < 1 or (self.cameras is not None and record.camera_id > self.cameras)):
             raise CannotExpressError("camera_not_in_layout")
         if suffix_of(data) != self.suffix:
             raise CannotExpressError(f"not_{'jpeg' if self.suffix == 'jpg' else self.suffix}")
         self.put(record, data, split=record.split, person=record.person_id, camera=record.camera_id)
 
+    def says_no_camera(self, name: str, person: int) -> bool:
+        """Whether the layout's reader takes this name for this person's, by an unknown camera."""
+        return False
+
     @abstractmethod
-    def put(self, record: ImageRecord, data: bytes, *, split: str, person: int, camera: int) -> None:
-        """Write an image that has all that the layout needs."""
+    def put(self, record: ImageRecord, data: bytes, *, split: str, person: int, camera: int | None) -> None:
+        """Write an image that has all that the layout needs; camera is None only where says_no_camera is true."""
 
 
 class MarketWriter(ReidWriter):
@@ -63,13 +70,19 @@ class MarketWriter(ReidWriter):
             (self.folder / self.root / folder).mkdir(parents=True)
         return self
 
-    def put(self, record: ImageRecord, data: bytes, *, split: str, person: int, camera: int) -> None:
+    def says_no_camera(self, name: str, person: int) -> bool:
+        """Whether the name begins with this person and names no camera."""
+        return name.endswith(f".{self.suffix}") and market1501.person_alone(name) == person
+
+    def put(self, record: ImageRecord, data: bytes, *, split: str, person: int, camera: int | None) -> None:
         """Write the image into the folder of its split."""
         folder = {split: folder for folder, split in market1501.FOLDERS.items()}[split]
         name = record.image_id.rpartition("/")[2]
         match = self.layout.name.match(name)
-        agrees = match is not None and (int(match["person"]), int(match["camera"])) == (person, camera)
+        agrees = camera is None or (match is not None and (int(match["person"]), int(match["camera"])) == (person, camera))
         if not agrees or not self.names.take(f"{folder}/{name}"):
+            if camera is None:
+                raise CannotExpressError("repeated_name")
             name = self._made_name(folder, person, camera)
         self.write_image(str(Path(self.root) / folder / name), data, name=f"{folder}/{name}", image_id=record.image_id)
 
@@ -114,11 +127,11 @@ class Cuhk03ImagesWriter(ReidWriter):
         (self.folder / f"images_{self.config.boxes}").mkdir()
         return self
 
-    def put(self, record: ImageRecord, data: bytes, *, split: str, person: int, camera: int) -> None:
+    def put(self, record: ImageRecord, data: bytes, *, split: str, person: int, camera: int | None) -> None:
         """Write the image under its own name and note it for the protocol's file."""
         name = record.image_id.rpartition("/")[2]
         match = cuhk03.NAME.match(name)
-        if match is None or int(match["view"]) != camera:
+        if match is None or camera is None or int(match["view"]) != camera:
             raise CannotExpressError("name_not_in_layout")
         if not 0 <= person < 1 << 16:
             raise CannotExpressError("person_id_not_in_layout")
@@ -173,14 +186,21 @@ class Msmt17Writer(ReidWriter):
         self._stack.close()
         super().__exit__()
 
-    def put(self, record: ImageRecord, data: bytes, *, split: str, person: int, camera: int) -> None:
+    def says_no_camera(self, name: str, person: int) -> bool:
+        """Whether the name says no camera; who it is says the list."""
+        return name.endswith(".jpg") and msmt17.camera_of_name(name) is None
+
+    def put(self, record: ImageRecord, data: bytes, *, split: str, person: int, camera: int | None) -> None:
         """Write the image and its line."""
         folder = self._folder_of[split]
         name = record.image_id.rpartition("/")[2]
-        match = re.match(r"\d+", name) if msmt17.camera_of_name(name) == camera and name.endswith(".jpg") else None
+        agrees = msmt17.camera_of_name(name) == camera and name.endswith(".jpg")
+        match = re.match(r"\d+", name) if agrees and camera is not None else None
         number = self._numbered(folder, person, int(match[0]) if match else None)
-        path = f"{name.partition('_')[0]}/{name}"
-        if match is None or not self.names.take(f"{folder}/{path}"):
+        path = f"{number:04d}/{name}" if camera is None else f"{name.partition('_')[0]}/{name}"
+        if (match is None and camera is not None) or not self.names.take(f"{folder}/{path}"):
+            if camera is None:
+                raise CannotExpressError("repeated_name")
             path = self._made_path(folder, number, camera)
         # The reader counts the persons of query and gallery on from the last one of training, whoever that will be.
         renumbered = None if number == person and split in ("train", "val") else person

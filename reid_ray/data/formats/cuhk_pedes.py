@@ -28,4 +28,4 @@ def read_cuhk_pedes(store: Store, source: SourceConfig) -> Records:
             f"train, val and test, so it cannot be used: ask the authors for {ANNOTATIONS}"
         )
     file = find_annotations(store, source.annotations, (ANNOTATIONS,), DATASET)
-    yield from read_json_captions(store, file, JsonLayout(source.name or DATASET, "file_path", lambda path: None))
+    yield from read_json_captions(store, file, JsonLayout(source.name or DATASET, "file_path"))

@@ -2,7 +2,8 @@
 
 Names are 0002_c1s1_000451_03.jpg (person, camera, sequence, frame, box) in Market, 0002_c1_f0044158.jpg in Duke. Person -1 is junk (a
 bad detection that the protocol ignores): skipped and counted. Person 0 is a distractor: it stays in the gallery as person 0.
-Market's gt_bbox/ and gt_query/ serve another protocol and are not read.
+A name that begins with the person and names no camera in any way keeps its row; its camera is unknown, and counted. Market's gt_bbox/ and
+gt_query/ serve another protocol and are not read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from reid_ray.storage.file_systems import Store
 
 FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 _JUNK = -1
+_PERSON_ALONE = re.compile(r"^(?P<person>-1|\d{1,9})_(?!.*c\d)[^/]*$")
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,18 @@ def read_market_layout(store: Store, layout: MarketLayout) -> Records:
             yield _record(store, f"{folder}/{file}", split, layout)
 
 
+def person_alone(path: str) -> int | None:
+    """The person that a file's name begins with, if it names no camera, as in 0002_extra_17.jpg; else None."""
+    match = _PERSON_ALONE.match(path.rpartition("/")[2])
+    return int(match["person"]) if match else None
+
+
 def _record(store: Store, path: str, split: str, layout: MarketLayout) -> ImageRecord | Skipped:
     dataset, located = layout.dataset, store.locate(path)
     match = layout.name.match(path.rpartition("/")[2])
+    alone = person_alone(path) if match is None and is_image_name(path) else None
+    if alone is not None and alone != _JUNK:
+        return ImageRecord(path, dataset, store, path, split=split, person_id=alone, mended=("camera_unknown",))
     if match is None:
         reason = "unexpected_name" if is_image_name(path) else "no_image_file"
         return Skipped(path, dataset, reason, f"is not named as {dataset} names its images", split, path=located)

@@ -71,8 +71,8 @@ def _lines(store: Store, split: str) -> Iterator[tuple[int, str, int | None]]:
         yield (number, slashes(parts[0]), int(pid)) if _PID.fullmatch(pid) else (number, line, None)
 
 
-def _record(store: Store, path: str, split: str, person_id: int, dataset: str) -> ImageRecord | Skipped:
+def _record(store: Store, path: str, split: str, person_id: int, dataset: str) -> ImageRecord:
+    """The line says who it is; a name of another kind only leaves the camera unknown."""
     camera = camera_of_name(path)
-    if camera is None:
-        return Skipped(path, dataset, "unexpected_name", "no camera in the third field", split, person_id, path=store.locate(path))
-    return ImageRecord(path, dataset, store, path, split=split, person_id=person_id, camera_id=camera)
+    mended = ("camera_unknown",) if camera is None else ()
+    return ImageRecord(path, dataset, store, path, split=split, person_id=person_id, camera_id=camera, mended=mended)

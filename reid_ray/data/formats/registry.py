@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from reid_ray.data.containers.image_names import restored
+from reid_ray.data.containers.picture_places import with_pictures
 from reid_ray.data.formats.config import READERS, Format, SourceConfig
 from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped
 from reid_ray.storage.file_systems import Store, open_store
@@ -24,10 +25,11 @@ def reader_of(format: Format) -> Callable[[Store, SourceConfig], Records]:
 def read_source(source: SourceConfig) -> Records:
     """The records of a data set, streaming, in an order that does not change from run to run; of an export, under the ids it came from.
 
-    Of a job's output at a store, those of the result that its pointer names.
+    Of a job's output at a store, those of the result that its pointer names. Pictures are found beside the annotations, too, where the
+    folder that they are published in is not there.
 
     Raises:
         DataError: the address or the layout cannot be used at all.
     """
     store = open_store(reading_place(source.path))
-    yield from restored(reader_of(source.format)(store, source), store)
+    yield from restored(with_pictures(reader_of(source.format)(store, source), source.format), store)

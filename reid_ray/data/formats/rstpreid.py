@@ -20,6 +20,6 @@ NAME = re.compile(r"^(?P<person>\d+)_c(?P<camera>\d{1,9})_(?P<index>\d+)\.\w+$")
 
 
 def read_rstpreid(store: Store, source: SourceConfig) -> Records:
-    """One record per image with its captions; image_id is img_path."""
+    """One record per image with its captions; image_id is img_path. A name of another kind keeps its row, without a camera."""
     file = find_annotations(store, source.annotations, (ANNOTATIONS,), DATASET)
     yield from read_json_captions(store, file, JsonLayout(source.name or DATASET, "img_path", partial(camera_in_name, name=NAME)))

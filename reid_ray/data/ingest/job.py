@@ -70,8 +70,10 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
             )
     captions = in_words(**out.facts["captions"])
     failures = f"; why some failed: {output.path}/failures" if out.counts.failed else ""
-    mended = "".join(f", {code} {count}" for code, count in out.facts.get("mended", {}).items())
-    say(f"ingest: images: {out.counts}; captions: {captions}{mended and f'; set right: {mended[2:]}'} -> {output.path}{failures}")
+    mended = dict(out.facts.get("mended", {}))
+    unknown = f"; camera unknown of {number}" if (number := mended.pop("camera_unknown", 0)) else ""
+    right = f"; set right: {', '.join(f'{code} {count}' for code, count in mended.items())}" if mended else ""
+    say(f"ingest: images: {out.counts}; captions: {captions}{right}{unknown} -> {output.path}{failures}")
     return read_manifest(output.path)
 
 

@@ -227,3 +227,26 @@ def test_images_of_another_kind_are_counted_and_never_encoded_again(trees, tmp_p
 def test_options_of_another_layout_are_refused():
     with pytest.raises(ValueError, match="boxes belongs to format cuhk03 or cuhk03_images, but format is msmt17"):
         ExportJob.model_validate({"tables": "t", "format": "msmt17", "boxes": "labeled", "output": {"path": "o"}})
+
+
+@pytest.mark.parametrize("format", ["rstpreid", "msmt17", "market1501", "dukemtmc"])
+def test_a_picture_of_unknown_camera_goes_round_with_what_is_known(trees, tmp_path, format):
+    folder = getattr(trees, format)()
+    if format == "rstpreid":
+        file = folder / "data_captions.json"
+        odd = json.loads(file.read_text())[0]["img_path"]
+        file.write_text(file.read_text().replace(odd, "somebody.jpg"))
+        (folder / "imgs" / odd).rename(folder / "imgs" / "somebody.jpg")
+    elif format == "msmt17":
+        file = folder / "list_train.txt"
+        odd = file.read_text().split()[0]
+        file.write_text(file.read_text().replace(odd, "0000/somebody.jpg"))
+        (folder / "train" / odd).rename(folder / "train" / "0000" / "somebody.jpg")
+    else:
+        first = min((folder / "bounding_box_train").iterdir())
+        first.rename(first.with_name("0001_somebody.jpg"))
+    told = ingest(format, folder, tmp_path / "tables")
+    assert told["facts"]["mended"] == {"camera_unknown": 1}
+    assert not set(export(tmp_path / "tables", format, tmp_path / "back")["counts"]["failed"]) - {"junk", "no_image_file"}
+    assert ingest(format, tmp_path / "back", tmp_path / "again")["facts"]["mended"] == {"camera_unknown": 1}
+    assert images_of(tmp_path / "again").equals(images_of(tmp_path / "tables"))
