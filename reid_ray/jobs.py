@@ -332,6 +332,7 @@ _JOBS = {
         examples=(
             "--config retrieval/index.yaml",
             "--config retrieval/index_folder.yaml images.path=/data/crops encoder=runs/train/model output.path=runs/index",
+            "--config retrieval/index_clip.yaml images.path=/data/crops output.path=runs/index",
             "embeddings=[runs/embeddings/images/embeddings] output.path=runs/gallery",
         ),
         more="The output folder is a gallery (docs/gallery.md), and holds failed/ and manifest.json, too; the serve job serves it.",

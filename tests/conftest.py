@@ -65,6 +65,9 @@ def pytest_configure(config):
         os.environ["TEST_EXAMPLES_TIMES"] = "20"
     if config.getoption("--soak") is None and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    if "HF_HOME" not in os.environ:  # no test reads the user's models, nor leaves any there
+        os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub-", dir="/tmp")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True))
     if config.getoption("--soak") is None and not hasattr(config, "workerinput"):
         _start_ray_workers_warm(config)
 

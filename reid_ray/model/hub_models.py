@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Protocol
 
 from reid_ray.config.common import PoolConfig
-from reid_ray.model.model_files import local_folder, resolve_model
-from reid_ray.runtime import on_each_node, pool_need
+from reid_ray.model.hub_access import Wanted, download_in_words, hub_folder
+from reid_ray.model.model_files import resolve_model
+from reid_ray.runtime import Need, on_each_node, pool_need
 from reid_ray.terminal.own_lines import say
 
-# The forms of weights, of which vLLM takes the first that a repository has; what lies in its folders is another program's.
-_WEIGHTS = ("consolidated*.safetensors", "*.safetensors", "*.bin")
-_BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken")
+# What vLLM and transformers load: of the forms of weights vLLM takes the first that a repository has; what lies in a repository's folders
+# is another program's.
+_FORMS = ("consolidated*.safetensors", "*.safetensors", "*.bin")
+MODEL_FILES = Wanted(
+    beside=("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken"), weights=_FORMS, without=tuple(f"*/{form}" for form in _FORMS)
+)
 
 
 class NamesModel(Protocol):
@@ -49,8 +53,31 @@ def fetch_models(sections: Mapping[str, tuple[NamesModel, PoolConfig]]) -> None:
         if Path(name).is_dir():
             continue
         clock = time.perf_counter()
-        nodes = on_each_node(partial(fetch_model, name, revision=section.revision, field=field), pool_need(f"{key}.pool", pool))
-        say(f"{field}: {name} is there on {len(nodes)} nodes, after {time.perf_counter() - clock:.0f} s")
+        nodes = fetch_on_nodes(name, MODEL_FILES, pool_need(f"{key}.pool", pool), field=field, revision=section.revision)
+        say(f"{field}: {name} is there on {nodes} nodes, after {time.perf_counter() - clock:.0f} s")
+
+
+def fetch_on_nodes(name: str, wanted: Wanted, need: Need, *, field: str, revision: str | None = None) -> int:
+    """Fetch files of a repository on every node that can hold one process of `need`; one line says first what will be downloaded.
+
+    Args:
+        name: of the hub.
+        wanted: the files.
+        need: of a process that loads them.
+        field: the dotted configuration key, named in that line and in errors.
+        revision: a commit, which is the same on all nodes, or a branch or tag.
+
+    Returns:
+        The number of nodes.
+
+    Raises:
+        DataError: it cannot be had; says why.
+    """
+    lines = on_each_node(partial(download_in_words, name, wanted, field=field, revision=revision), need)
+    if (line := next(filter(None, lines), None)) is not None:
+        say(line)
+        on_each_node(partial(hub_folder, name, wanted, field=field, revision=revision, quiet=True), need)
+    return len(lines)
 
 
 def fetch_model(name: str, *, revision: str | None, field: str) -> Path:
@@ -59,8 +86,4 @@ def fetch_model(name: str, *, revision: str | None, field: str) -> Path:
     Raises:
         DataError: it is not there and the hub does not give it.
     """
-    for weights in _WEIGHTS:
-        folder = local_folder(name, field=field, patterns=(*_BESIDE, weights), without=(f"*/{weights}",), revision=revision)
-        if any(folder.glob(weights)):
-            break
-    return folder
+    return hub_folder(name, MODEL_FILES, field=field, revision=revision)

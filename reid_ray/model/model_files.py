@@ -1,7 +1,7 @@
 """The model files that need no model hub, and what a model's name in a configuration stands for.
 
 Knows names, folders and digests; loads a model only to convert it once. A name is one of: `builtin:NAME` (BUILTINS below), a local
-folder (it starts with / ./ ../ or ~, or exists, or has no slash in it), or a hub name such as Qwen/Qwen2.5-VL-7B-Instruct.
+folder (it starts with / ./ ../ or ~, or exists, or has no slash in it), or a hub name such as Qwen/Qwen2.5-VL-7B-Instruct (hub_access).
 
 `reid-ray setup` prepares what the shipped configurations use, into ~/.cache/reid_ray/models or $REID_RAY_CACHE/models: a few seconds of
 CPU, once.
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.model.hub_access import Wanted, hub_commit, hub_folder, is_hub_name
 
 # What is built in, and the pip package (installed without its dependencies) that carries the weights; None: part of this repository.
 BUILTINS = {
@@ -58,7 +59,7 @@ def resolve_model(name: str, *, field: str = "model") -> str:
         if not _holds_model(path):
             raise ConfigError(f"{field}: {name} holds no config.json, so it is no model folder; give a folder in the transformers format")
         return str(path.resolve())
-    if name.startswith(("/", "./", "../", "~")) or name.count("/") != 1 or name.endswith("/"):
+    if not is_hub_name(name):
         raise ConfigError(
             f"{field}: {name} does not exist; give a folder of weights, a hub name (organisation/model) "
             f"or one of {', '.join(f'builtin:{builtin}' for builtin in BUILTINS)}"
@@ -82,17 +83,9 @@ def local_folder(name: str, *, field: str, patterns: Sequence[str], without: Seq
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if not is_hub_name(name):
         raise DataError(f"{field} {name}: no such folder; give an existing folder, or a hub name such as openai/clip-vit-base-patch16")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(without)))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{field} {name}: neither a folder here nor a hub repository that can be had ({type(error).__name__}); check the name, "
-            "unset HF_HUB_OFFLINE to download it, or give the path of a local copy"
-        ) from None
+    return hub_folder(name, Wanted(patterns, without=without), field=field, revision=revision)
 
 
 def model_revision(resolved: str, *, revision: str | None = None, field: str = "model") -> str:
@@ -105,7 +98,7 @@ def model_revision(resolved: str, *, revision: str | None = None, field: str = "
         DataError: a hub model that is neither in the local hub cache nor to be asked for on the hub.
     """
     folder = Path(resolved)
-    return _folder_digest(folder) if folder.is_dir() else _hub_commit(resolved, revision, field)
+    return _folder_digest(folder) if folder.is_dir() else hub_commit(resolved, field=field, revision=revision)
 
 
 def weights_digest(folder: Path) -> str:
@@ -217,20 +210,3 @@ def _digest_of(files: Sequence[Path], folder: Path) -> str:
                 stream.seek((size - _SAMPLE_BYTES) * sample // _SAMPLES)
                 digest.update(stream.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:16]
-
-
-def _hub_commit(name: str, revision: str | None, field: str) -> str:
-    import httpx
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    try:
-        cached = try_to_load_from_cache(name, "config.json", revision=revision)
-        if isinstance(cached, str):
-            return Path(cached).parent.name
-        return str(HfApi().model_info(name, revision=revision, timeout=20).sha)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
-        raise DataError(
-            f"{field}: {name} is no local folder, is not in the local hub cache, and the hub does not give it ({type(error).__name__}); "
-            f"run: hf download {name}, or set {field} to a folder of weights"
-        ) from None

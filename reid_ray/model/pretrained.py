@@ -14,9 +14,21 @@ from reid_ray.config.paths import expanded
 from reid_ray.errors import DataError
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.encoder import Encoder
-from reid_ray.model.model_files import local_folder
+from reid_ray.model.hub_access import Wanted, hub_folder, is_hub_name
+from reid_ray.records import SEEN_FILE
 from reid_ray.storage import MANIFEST, read_manifest, read_object
 
+# Of our own, of transformers, of open_clip, of a tuned multimodal LLM, of IRRA's code: the first that a repository has.
+_FORMS = (
+    "model*.safetensors",
+    "pytorch_model*.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "*.safetensors",
+    "*.pth",
+)
+ENCODER_FILES = Wanted(beside=("*.json", "*.txt", SEEN_FILE), weights=_FORMS)
+_TOKENIZER_FILES = Wanted(beside=("*.json", "*.txt"))
 _TOKENIZERS = ("tokenizer.json", "vocab.json")
 VISUAL: Final = "visual"
 LATENT: Final = "latent"
@@ -26,7 +38,7 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
     """Load the encoder in folder `path`: one that training or tuning wrote, or a published CLIP or SigLIP checkpoint.
 
     Args:
-        path: local folder (train's or tune's `model` folder, or a snapshot of a CLIP repository); see split_encoder.
+        path: local folder (train's or tune's `model` folder, or a published one), or a hub name; see encoder_folder.
         device: torch device, "cpu" or "cuda:0".
         batch_size: pictures or texts per forward pass.
 
@@ -36,9 +48,7 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
     """
     from reid_ray.model.dual.dual_encoder import KIND, DualEncoder
 
-    folder, feature = split_encoder(path)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give the model folder that the train or the tune job wrote (its output's model/)")
+    folder, feature = encoder_folder(path)
     if (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
         raise DataError(f"{folder}: is a training run, not a model; give {folder / 'model'}")
     kind = read_manifest(folder).get("kind") if (folder / MANIFEST).is_file() else KIND
@@ -55,6 +65,25 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
     encoder = DualEncoder(*_open_folder(folder, tokenizer_from=None)[:3], device=device, batch_size=batch_size)
     _refuse_other_content(folder, encoder.fingerprint)
     return encoder
+
+
+def encoder_folder(
+    path: str | Path, *, field: str = "encoder", wanted: Wanted = ENCODER_FILES
+) -> tuple[Path, Literal["visual", "latent"] | None]:
+    """As split_encoder, with the folder that a hub name stands for on this machine: downloaded, if it is not there.
+
+    Raises:
+        DataError: there is no such folder, or the hub does not give it.
+    """
+    folder, feature = split_encoder(path)
+    if folder.is_dir():
+        return folder, feature
+    if not is_hub_name(str(folder)):
+        raise DataError(
+            f"{field}: {folder} is no folder; give the model/ folder that the train or tune job wrote, or a hub name such as "
+            "openai/clip-vit-base-patch16"
+        )
+    return hub_folder(str(folder), wanted, field=field), feature
 
 
 def split_encoder(path: str | Path) -> tuple[Path, Literal["visual", "latent"] | None]:
@@ -95,11 +124,11 @@ def open_pretrained(config: ModelConfig) -> Any:
     return DualEncoder(model, tokenizer, transform, left_out=left_out)
 
 
-def locate(name: str, *, field: str = "model.init") -> Path:
-    """The local folder of a dual encoder or of its tokenizer; see local_folder."""
+def locate(name: str, *, field: str = "model.init", wanted: Wanted = ENCODER_FILES) -> Path:
+    """The local folder of a dual encoder or of its tokenizer; see encoder_folder."""
     if Path(name).expanduser().is_file():
         raise DataError(f"{field} {name}: is a file; give the folder that holds it, and the tokenizer's files beside it")
-    return local_folder(name, field=field, patterns=["*.json", "*.txt", "*.safetensors", "open_clip_pytorch_model.bin"])
+    return encoder_folder(name, field=field, wanted=wanted)[0]
 
 
 def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any, Any, list[str]]:
@@ -133,7 +162,7 @@ def _open_folder(folder: Path, *, tokenizer_from: str | None) -> tuple[Any, Any,
         model, means = load_open_clip(folder)
     else:
         model, left_out = load_irra(irra)
-    tokens = locate(tokenizer_from, field="model.tokenizer") if tokenizer_from is not None else folder
+    tokens = locate(tokenizer_from, field="model.tokenizer", wanted=_TOKENIZER_FILES) if tokenizer_from is not None else folder
     pads_to_context = family_of(model).pads_to_context
     _require(tokens, _TOKENIZERS[:1] if pads_to_context else _TOKENIZERS, "a tokenizer (or set model.tokenizer)")
     height, width = image_size_of(model.config.vision_config)

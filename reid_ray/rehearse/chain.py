@@ -8,7 +8,6 @@ needs no line at all. Knows places and jobs; runs nothing.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,13 +22,13 @@ from reid_ray.config.reference import job_model, job_of_config
 from reid_ray.config.shipped import configs_folder, find_config, shipped_configs
 from reid_ray.data.formats.config import SourceConfig
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.model.hub_access import is_hub_name
 from reid_ray.rehearse.sizes import Change, changed, smaller
 from reid_ray.storage import parquet_files
 
 _MODELS = frozenset(
     {"model", "init", "base", "tokenizer", "encoder", "attribute_encoder", "processor"}
 )  # last part of a key that takes a hub's name
-_HUB_NAME = re.compile(r"[A-Za-z][\w-]*/[\w.-]+")
 _MADE_HERE = frozenset({("memory", "config"), ("serve", "access.tokens")})  # (job, key) of what the act makes or takes by itself
 _SHARED = "/shared/"  # storage of a cluster, on which its configurations keep what those for one machine keep where they stand
 _WRITTEN = frozenset({"output", "checkpoint_storage"})
@@ -219,7 +218,7 @@ class _Plan:
         missing = _missing(there)
         if missing is None:
             act.own.append((there, self.root / relative))
-        elif key.rpartition(".")[2] in _MODELS and _HUB_NAME.fullmatch(place):
+        elif key.rpartition(".")[2] in _MODELS and is_hub_name(place):
             act.models += [] if place in act.models else [place]
         else:
             raise ConfigError(

@@ -7,7 +7,6 @@ cannot be embedded has status failed, a reason and a null vector.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.records import CAPTIONS, EMBEDDINGS, IDENTITY_COLUMNS
+from reid_ray.retrieval.encoder_identity import located_encoder
 from reid_ray.storage import read_table
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def embed_images(
 
     Args:
         images: rows of the IMAGES schema with encoded bytes.
-        encoder_path: folder that load_encoder loads; every node must see it.
+        encoder_path: folder that load_encoder loads, which every node must see, or a hub name (fetch_encoder).
         pool: actors, what each asks for, rows per call, and the encoder's precision.
         max_pixels: an image whose header claims more is a failed row.
         thumbnail_height: if given, a column `thumbnail` holds a JPEG at most so many pixels high (and 4 times as wide).
@@ -200,8 +200,8 @@ class _TextActor:
 def _embed(dataset: ray.data.Dataset, actor: type, encoder_path: str, pool: EmbedPoolConfig, options: dict[str, Any]) -> ray.data.Dataset:
     from reid_ray.data.execution import actor_pool
 
-    # Relative to the driver's folder, which need not be an actor's.
-    arguments = {"encoder_path": os.path.abspath(encoder_path), "pool": pool, **options}
+    # A relative path is one of the driver's folder, which need not be an actor's.
+    arguments = {"encoder_path": located_encoder(encoder_path), "pool": pool, **options}
     return dataset.map_batches(actor, fn_constructor_kwargs=arguments, **actor_pool(pool))
 
 

@@ -1,23 +1,60 @@
-"""Fingerprint (content hash) and dimension of the encoder in a folder: from its manifest, else by loading it."""
+"""Which encoder a path names, before any actor loads it: the folder or the commit, there on each node; fingerprint and dimension.
+
+Fingerprint (content hash) and dimension come from the folder's manifest, else by loading it.
+"""
 
 from __future__ import annotations
 
+from reid_ray.config.common import PoolConfig
 from reid_ray.errors import DataError
-from reid_ray.model.pretrained import LATENT, VISUAL, split_encoder
+from reid_ray.model.hub_access import hub_commit, is_hub_name, parts_of_name
+from reid_ray.model.hub_models import fetch_on_nodes
+from reid_ray.model.pretrained import ENCODER_FILES, LATENT, VISUAL, encoder_folder, split_encoder
+from reid_ray.runtime import pool_need
 from reid_ray.storage import MANIFEST, read_manifest
 
 
-def require_encoder_folder(path: str) -> None:
-    """Refuse a path that holds no encoder before any actor starts.
+def pinned_encoder(path: str) -> str:
+    """A hub name with the commit that it stands for, NAME@COMMIT, which stays the same encoder; the path of a folder as it is.
 
     Raises:
-        DataError: there is no such folder, or it is a training run and not the model in it.
+        DataError: it is a hub name of which neither this machine's cache nor the hub knows a commit.
     """
-    folder, _ = split_encoder(path)
-    if not folder.is_dir():
-        raise DataError(f"encoder: {folder} is no folder; give the model/ folder that the train or tune job wrote")
+    folder, feature = split_encoder(path)
+    if folder.is_dir() or not is_hub_name(str(folder)):
+        return path
+    name, _ = parts_of_name(str(folder))
+    return f"{name}@{hub_commit(str(folder), field='encoder')}{f'#{feature}' if feature else ''}"
+
+
+def located_encoder(path: str) -> str:
+    """A path that holds for every process: of a folder the absolute one; a hub name as it is."""
+    folder, feature = split_encoder(path)
+    if not folder.is_dir() and is_hub_name(str(folder)):
+        return path
+    return f"{folder.resolve()}{f'#{feature}' if feature else ''}"
+
+
+def require_encoder(path: str) -> None:
+    """Refuse a path that holds no encoder before any actor starts; one of a hub is downloaded to this machine, if it is not there.
+
+    Raises:
+        DataError: there is no such folder, it is a training run and not the model in it, or the hub does not give it.
+    """
+    folder, _ = encoder_folder(path)
     if (folder / "model" / MANIFEST).is_file():
         raise DataError(f"encoder: {folder} is a training run; give the model in it, {folder / 'model'}")
+
+
+def fetch_encoder(path: str, pool: PoolConfig) -> None:
+    """Have the encoder of a hub on every node that can hold an actor of `pool`, once each; Ray must be running.
+
+    Raises:
+        DataError: the hub does not give it there.
+    """
+    folder, _ = split_encoder(path)
+    if not folder.is_dir() and is_hub_name(str(folder)):
+        fetch_on_nodes(str(folder), ENCODER_FILES, pool_need("embed", pool), field="encoder")
 
 
 def require_texts(path: str) -> None:
@@ -33,7 +70,7 @@ def require_texts(path: str) -> None:
 
 def texts_trained(path: str) -> bool:
     """Whether a loss brought texts to images in the encoder's space; a multimodal LLM that was tuned without objective.sdm has none."""
-    folder, _ = split_encoder(path)
+    folder, _ = encoder_folder(path)
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
     if manifest.get("kind") != "mllm":
         return True
@@ -43,13 +80,13 @@ def texts_trained(path: str) -> bool:
 
 
 def encoder_identity(path: str) -> tuple[int, str]:
-    """(dimension, fingerprint) of the encoder in a folder.
+    """(dimension, fingerprint) of the encoder in a folder or of a hub.
 
     Raises:
-        DataError: the folder holds no encoder.
+        DataError: there is no such folder, it holds no encoder, or the hub does not give it.
     """
-    require_encoder_folder(path)
-    folder, feature = split_encoder(path)
+    require_encoder(path)
+    folder, feature = encoder_folder(path)
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
         if manifest.get("kind") == "mllm":

@@ -25,6 +25,7 @@ from reid_ray.gallery.shards.ray_shard import start_shards
 from reid_ray.gallery.shards.sharded_view import ShardedView
 from reid_ray.gallery.shards.share import NOTHING, WHOLE, Share
 from reid_ray.model.encoder import Encoder
+from reid_ray.model.hub_access import is_hub_name
 from reid_ray.model.pretrained import split_encoder
 from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.retrieval.gallery_queries import reranked
@@ -230,7 +231,7 @@ def refuse_unfit(folder: str, *, dim: int, fingerprint: str, include_synthetic: 
 
 
 def encoder_of(folder: str, encoder: str | None) -> str:
-    """The encoder's folder: `encoder` if given, else the one that the index job noted beside the gallery.
+    """The encoder's folder or hub name: `encoder` if given, else the one that the index job noted beside the gallery.
 
     Raises:
         DataError: what was noted is not there (any more).
@@ -242,7 +243,7 @@ def encoder_of(folder: str, encoder: str | None) -> str:
     noted = read_manifest(folder)["facts"].get(ENCODER_PATH) if (Path(folder) / MANIFEST).is_file() else None
     if noted is None:
         raise ConfigError(f"encoder: the gallery {folder} keeps its encoder's fingerprint alone; give the encoder's folder")
-    if not split_encoder(noted)[0].is_dir():
+    if not split_encoder(noted)[0].is_dir() and not is_hub_name(str(split_encoder(noted)[0])):
         raise DataError(f"{folder}: was made by the encoder {noted}, which is not there; set encoder to its folder")
     return str(noted)
 

@@ -78,7 +78,7 @@ class ServeJob(Section):
     )
     encoder: PathOrName | None = Field(
         None,
-        description="folder of the encoder, as the index job takes it; null: the one that the index job noted beside the gallery",
+        description="folder or hub name of the encoder, as the index job takes it; null: what the index job noted beside the gallery",
     )
     include_synthetic: bool = Field(
         False, description="also answer with pictures that an editor made; false refuses a gallery that holds any (column synthetic)"

@@ -19,6 +19,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fake_hub import COMMIT, fake_hub, files_of, hub_environment
 from gallery_pair import DIM, table, unit
 from PIL import Image
 from ray import serve
@@ -42,13 +43,15 @@ from reid_ray.retrieval.embed_stream import embed_texts
 from reid_ray.retrieval.gallery_command import gallery_command
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
-from reid_ray.retrieval.query import Query
+from reid_ray.retrieval.query import Clue, Query
+from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.tokens.token_file import create_token
 from reid_ray.serve.config import ServeJob
 from reid_ray.serve.job import start_service
 from reid_ray.serve.on_ray.build import build
+from reid_ray.serve.operations.search_operations import refuse_what_cannot_work
 from reid_ray.storage import read_table
 
 pytestmark = pytest.mark.slow
@@ -100,6 +103,38 @@ def gallery(local_ray, encoder, crops, tmp_path_factory):
         "thumbnail_height": 48,
     }
     return folder, run_index(IndexJob.model_validate({**config, "output": {"path": str(folder)}}))
+
+
+def test_an_encoder_of_a_hub_makes_the_gallery_of_its_folder_and_a_search_finds_it_again(gallery, encoder, crops, tmp_path):
+    name, (_, made) = "people/finder", gallery
+    fetch = f"from reid_ray.retrieval.encoder_identity import require_encoder; require_encoder({name!r})"
+    with fake_hub(name, files_of(encoder)) as hub:
+        hub.card = {"license": "mit"}
+        environment = hub_environment(hub.endpoint, os.environ["HF_HOME"])
+        said = subprocess.run([sys.executable, "-c", fetch], env=environment, capture_output=True, text=True, check=True).stdout
+    assert f"encoder: {name} at {COMMIT[:12]}: " in said
+    assert "licence mit" in said
+    images = {"source": "folder", "path": str(crops)}
+    job = {
+        "images": images,
+        "encoder": name,
+        "embed": {"batch_size": 8},
+        "thumbnail_height": 48,
+        "output": {"path": str(tmp_path / "index")},
+    }
+    facts = run_index(IndexJob.model_validate(job))["facts"]  # the tests' Ray is offline: all actors take what is there
+    assert facts["encoder_path"] == f"{name}@{COMMIT}"
+    assert {name: facts[name] for name in ("dim", "items", "encoder_fingerprint")} == {
+        name: made["facts"][name] for name in ("dim", "items", "encoder_fingerprint")
+    }
+    fit = refuse_what_cannot_work(ServeJob.model_validate({"index": str(tmp_path / "index")}))
+    assert fit.encoder == f"{name}@{COMMIT}"
+    query = Query((Clue(text=TEXTS[0]),), 5)
+    found, expected = (
+        SearchEngine.load(str(index), None, threads=1, device="cpu", batch_size=4).answer([query])[0].hits
+        for index in (tmp_path / "index", gallery[0])
+    )
+    assert [(hit.item_id, hit.score) for hit in found] == [(hit.item_id, hit.score) for hit in expected]
 
 
 @pytest.fixture(scope="module")

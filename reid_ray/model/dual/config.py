@@ -42,8 +42,8 @@ class ModelConfig(Section):
 
     init: PathOrName | None = Field(
         None,
-        description="weights to start from: hub name (openai/clip-vit-base-patch16, google/siglip-base-patch16-224) or folder in "
-        "transformers' or open_clip's format, or with one .pth of IRRA's code and a tokenizer (see tokenizer); "
+        description="weights to start from: hub name (openai/clip-vit-base-patch16, google/siglip-base-patch16-224, NAME@REVISION) or "
+        "folder in transformers' or open_clip's format, or with one .pth of IRRA's code and a tokenizer (see tokenizer); "
         "null builds a model anew from `scratch`",
     )
     tokenizer: PathOrName | None = Field(

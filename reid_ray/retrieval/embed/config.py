@@ -17,7 +17,8 @@ class EmbedJob(Section):
     gives_way: ClassVar = {"images": ("captions", "caption_kinds", "split"), "captions": ("images", "thumbnail_height")}
 
     encoder: PathOrName = Field(
-        description="folder of a trained encoder (the model/ folder that the train job writes); every node must see it"
+        description="folder of a trained encoder (the model/ folder that the train job writes), which every node must see; or a hub name, "
+        "as the index job takes it"
     )
     images: ImagesConfig | None = Field(None, description="images to embed; or give captions")
     captions: PathOrAddress | None = Field(None, description="CAPTIONS table to embed; or give images")

@@ -14,7 +14,7 @@ from reid_ray.errors import DataError
 from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.retrieval.embed.config import EmbedJob
 from reid_ray.retrieval.embed_stream import TOKENS, TRUNCATED, add_truncation_counts, caption_rows, embed_images, embed_texts, read_captions
-from reid_ray.retrieval.encoder_identity import encoder_identity, require_encoder_folder, require_texts
+from reid_ray.retrieval.encoder_identity import encoder_identity, fetch_encoder, pinned_encoder, require_encoder, require_texts
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, parquet_files, read_manifest
 from reid_ray.terminal.own_lines import say
@@ -30,6 +30,7 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
         DataError: no encoder, no image or caption, or not a single one could be embedded.
         ResourceError: the cluster cannot hold the embedding actors.
     """
+    config = config.model_copy(update={"encoder": pinned_encoder(config.encoder)})
     origin = config.captions if config.images is None else config.images.path
     inputs = {"encoder": config.encoder, "rows": origin}
     listing = None if config.images is None else image_listing(config.images)
@@ -37,11 +38,12 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
     output = JobOutput("embed", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents=contents)
     if (earlier := output.kept()) is not None:
         return earlier
-    require_encoder_folder(config.encoder)
+    require_encoder(config.encoder)
     if config.images is None:
         require_texts(config.encoder)
     with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=600):
         require_resources([pool_need("embed", config.embed)])
+        fetch_encoder(config.encoder, config.embed)
         if config.images is not None:
             images = read_images(config.images, listing=listing)
             rows = embed_images(

@@ -39,9 +39,8 @@ class EvaluateJob(Section):
     )
     encoder: PathOrName | None = Field(
         None,
-        description="folder of a trained encoder, as the index job takes it (captions search by a tuned multimodal LLM's latent feature); "
-        "with embeddings optional: its folder tells what the weights "
-        "were selected on and have seen",
+        description="folder or hub name of an encoder, as the index job takes it (captions search by a tuned multimodal LLM's latent "
+        "feature); with embeddings optional: its folder tells what the weights were selected on and have seen",
     )
     images: PathOrAddress | None = Field(
         None,

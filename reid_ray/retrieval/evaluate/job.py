@@ -25,7 +25,14 @@ from reid_ray.progress import progress_bar
 from reid_ray.records import HITS
 from reid_ray.retrieval.embed.features import Features, collect_features, read_features
 from reid_ray.retrieval.embed_stream import caption_rows, embed_images, embed_texts, read_captions
-from reid_ray.retrieval.encoder_identity import encoder_identity, require_encoder_folder, require_texts, texts_trained
+from reid_ray.retrieval.encoder_identity import (
+    encoder_identity,
+    fetch_encoder,
+    pinned_encoder,
+    require_encoder,
+    require_texts,
+    texts_trained,
+)
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.exposure import exposure_sentence, unseen
 from reid_ray.retrieval.evaluate.page import write_report
@@ -64,12 +71,14 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
         DataError: an input is missing, holds no usable row, a row without a direction or a camera, or no query has a match.
         ResourceError: the cluster cannot hold the embedding actors.
     """
+    if config.encoder is not None:
+        config = config.model_copy(update={"encoder": pinned_encoder(config.encoder)})
     inputs = config.model_dump(include={"encoder", "images", "captions", "query_embeddings", "gallery_embeddings"})
     output = JobOutput("evaluate", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
     if (earlier := output.kept()) is not None:
         return earlier
     if config.encoder is not None:
-        require_encoder_folder(config.encoder)
+        require_encoder(config.encoder)
         if config.protocol == "text_to_image":
             require_texts(config.encoder)
     with output:
@@ -165,6 +174,7 @@ def _features(config: EvaluateJob) -> tuple[Features, Features]:
     query_split = config.query_split or config.split
     if config.embeds:
         require_resources([pool_need("embed", config.embed)])
+        fetch_encoder(str(config.encoder), config.embed)
     if config.embeds and kind == "image" and query_split == config.split:  # the gallery's images are the queries: embedded once
         gallery = _embedded_images(config, config.split, "images")
         return gallery.of_known_persons(), gallery

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from reid_ray.config.paths import expanded
 from reid_ray.data.seen_rows import seen_by, unknown_rows
-from reid_ray.model.pretrained import split_encoder
+from reid_ray.model.pretrained import encoder_folder
 from reid_ray.records import SEEN_FILE
 from reid_ray.retrieval.embed.features import Features
 from reid_ray.retrieval.evaluate.config import EvaluateJob
@@ -31,7 +31,7 @@ def selection_of(encoder: str | None) -> dict[str, Any]:
     known: dict[str, Any] = dict.fromkeys(("selected_on", "selection", "step", "marks", "training_seed", "trained_on"))
     if encoder is None:
         return known
-    folder, _ = split_encoder(encoder)
+    folder, _ = encoder_folder(encoder)
     if (folder / MANIFEST).is_file():
         facts = read_manifest(folder).get("facts", {})
         known.update({name: facts[name] for name in ("selected_on", "selection", "step") if name in facts})
@@ -47,7 +47,7 @@ def selection_of(encoder: str | None) -> dict[str, Any]:
 
 def exposure_of_score(config: EvaluateJob, queries: Features, gallery: Features) -> dict[str, Any]:
     """What the weights have seen of gallery and queries: `exposure` of what the evaluate job scored."""
-    folder = None if config.encoder is None else split_encoder(config.encoder)[0]
+    folder = None if config.encoder is None else encoder_folder(config.encoder)[0]
     recorded = folder is not None and (folder / SEEN_FILE).is_file()
     by_image = config.protocol == "image_to_image"
     shown = asked = None

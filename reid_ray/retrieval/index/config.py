@@ -27,7 +27,8 @@ class IndexJob(Section):
     )
     encoder: PathOrName | None = Field(
         None,
-        description="folder of an encoder (model/ of the train or tune job); of a tuned one FOLDER#visual or #latent (the default). "
+        description="folder of an encoder (model/ of the train or tune job; of a tuned one FOLDER#visual or #latent, the default), or hub "
+        "name of a CLIP, SigLIP or open_clip (openai/clip-vit-base-patch16), NAME@REVISION for a tag or commit. "
         "With embeddings it may be left out; given, it must be the one that made them, and a search then knows where it is",
     )
     embed: EmbedPoolConfig = EmbedPoolConfig(batch_size=32)

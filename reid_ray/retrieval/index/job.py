@@ -22,7 +22,7 @@ from reid_ray.gallery.bulk.sealed_piece import PIECES, SealedPiece, drop_pieces
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.records import EMBEDDINGS
 from reid_ray.retrieval.embed_stream import embed_images
-from reid_ray.retrieval.encoder_identity import encoder_identity, require_encoder_folder
+from reid_ray.retrieval.encoder_identity import encoder_identity, fetch_encoder, located_encoder, pinned_encoder, require_encoder
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.piece_sealing import READ, REPLACED, TAKEN, PieceTerms, left_out_file
 from reid_ray.retrieval.index.table_pieces import cut_tables, files_of, least_rows, made_by, sealed_by_tasks
@@ -43,6 +43,8 @@ def run_index(config: IndexJob) -> dict[str, Any]:
         DataError: no image, no encoder, or not a single image can be searched.
         ResourceError: the cluster cannot hold the embedding actors.
     """
+    if config.encoder is not None:
+        config = config.model_copy(update={"encoder": pinned_encoder(config.encoder)})
     listing = None if config.images is None else image_listing(config.images)
     rows = config.images.path if config.images is not None else config.embeddings
     output = JobOutput(
@@ -56,7 +58,7 @@ def run_index(config: IndexJob) -> dict[str, Any]:
     if (earlier := output.kept()) is not None:
         return earlier
     if config.encoder is not None:
-        require_encoder_folder(config.encoder)
+        require_encoder(config.encoder)
     with ray_session(config.ray), output:
         dim, fingerprint = _identity(config)
         pieces = _kept_pieces(output.path) if listing is None else output.folder / PIECES
@@ -71,7 +73,7 @@ def run_index(config: IndexJob) -> dict[str, Any]:
                 taken = writer.adopt(pieces, sealed)
                 _count_taken(output, taken, str(rows))
                 segments, generation = len(writer.view.manifest.segments), writer.view.generation
-        path = None if config.encoder is None else str(Path(config.encoder).resolve())
+        path = None if config.encoder is None else located_encoder(config.encoder)
         facts = {"dim": dim, "items": taken.living, "segments": segments, "generation": generation}
         output.facts.update({**facts, "encoder_fingerprint": fingerprint, "encoder_path": path})
     say(f"index: {output.counts} -> {config.output.path} (a gallery of {segments} segments, dimension {dim})")
@@ -107,6 +109,7 @@ def _from_images(config: IndexJob, listing: ImageListing, terms: PieceTerms) -> 
     assert config.images is not None
     assert config.encoder is not None
     require_resources([pool_need("embed", config.embed)])
+    fetch_encoder(config.encoder, config.embed)
     with ray_data_execution(no_progress_timeout_s=600):
         rows = embed_images(
             read_images(config.images, listing=listing),

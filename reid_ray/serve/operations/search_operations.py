@@ -20,7 +20,7 @@ from reid_ray.data.images import BadImageError
 from reid_ray.errors import ReidRayError, ResourceError
 from reid_ray.gallery.nearest.browsing import Listed
 from reid_ray.redaction import error_location
-from reid_ray.retrieval.encoder_identity import encoder_identity
+from reid_ray.retrieval.encoder_identity import encoder_identity, pinned_encoder
 from reid_ray.retrieval.explain.explained_item import explain_item
 from reid_ray.retrieval.explain.score_explanation import Explanation
 from reid_ray.retrieval.generation_turns import TurnKeeper
@@ -258,7 +258,7 @@ def refuse_what_cannot_work(config: ServeJob) -> ServeJob:
     Raises:
         DataError: gallery or encoder are missing, or do not belong together, or an editor made pictures of the gallery.
     """
-    encoder = encoder_of(config.index, config.encoder)
+    encoder = pinned_encoder(encoder_of(config.index, config.encoder))
     dim, fingerprint = encoder_identity(encoder)
     refuse_unfit(config.index, dim=dim, fingerprint=fingerprint, include_synthetic=config.include_synthetic)
     return with_absolute_places(config.model_copy(update={"encoder": encoder}))

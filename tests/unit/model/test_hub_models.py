@@ -1,38 +1,52 @@
-"""A hub's model is fetched with what an engine loads of it and nothing else, once for all processes of a machine."""
+"""A hub's model is fetched with what is loaded of it and nothing else, once for all processes of a machine; what fails is one sentence."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from fake_hub import COMMIT, fake_hub
+from fake_hub import COMMIT, TOKEN, fake_hub, hub_environment
+from refusals import refused
+
+from reid_ray.errors import DataError
+from reid_ray.model import hub_access
+from reid_ray.model.hub_access import Wanted, chosen_files, is_hub_name, parts_of_name
+from reid_ray.model.pretrained import ENCODER_FILES
 
 NAME = "people/describer"
-FETCH = (
-    "import sys; from reid_ray.model.hub_models import fetch_model; print(fetch_model(sys.argv[1], revision=None, field='rewriter.model'))"
-)
+FILES = {"config.json": b"{}", "model.safetensors": bytes(1 << 20)}
+# Names on the command line, one after the other; an error's last line is its sentence.
+FETCH = """
+import sys
+from reid_ray.errors import ReidRayError
+from reid_ray.model.hub_models import fetch_model
+for name in sys.argv[1:]:
+    try:
+        print(fetch_model(name, revision=None, field="rewriter.model"))
+    except ReidRayError as error:
+        print(f"{type(error).__name__}: {error}")
+"""
 
 
-def fetch(hub, home, *names):
-    """Start a process for each name that fetches it into the same cache; (exit code, what it said) of each."""
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
-    environment.pop("HF_HUB_OFFLINE", None)
-    started = [
-        subprocess.Popen([sys.executable, "-c", FETCH, name], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for name in names
-    ]
-    said = [process.communicate(timeout=120) for process in started]
-    return [(process.returncode, out.strip(), err) for process, (out, err) in zip(started, said, strict=True)]
+def fetch(endpoint, home, *names, **environment):
+    """The lines of one process that fetches these, one by one."""
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH, *names],
+        env=hub_environment(endpoint, home, **environment),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -46,16 +60,105 @@ def fetch(hub, home, *names):
 def test_two_processes_of_a_machine_fetch_each_file_that_an_engine_loads_once(tmp_path, weights, taken):
     files = {"config.json": b"{}", "tokenizer.json": b"[]", "README.md": b"hello", **{name: os.urandom(1 << 16) for name in weights}}
     with fake_hub(NAME, files) as hub:
-        (one, folder, err), (other, again, _) = fetch(hub, tmp_path, NAME, NAME)
-        assert (one, other) == (0, 0), err
+        command, environment = [sys.executable, "-c", FETCH, NAME], hub_environment(hub.endpoint, tmp_path)
+        both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        folder, again = (process.communicate(timeout=120)[0].splitlines()[-1] for process in both)
         assert folder == again
         assert folder.endswith(COMMIT)
         assert hub.downloads == Counter(["config.json", "tokenizer.json", *taken])
         assert {name: Path(folder, name).read_bytes() for name in taken} == {name: files[name] for name in taken}
 
 
-def test_a_model_that_the_hub_does_not_have_is_one_sentence_with_its_key(tmp_path):
-    with fake_hub(NAME, {}) as hub:
-        ((code, _, err),) = fetch(hub, tmp_path, "people/nobody")
-    assert code == 1
-    assert "DataError: rewriter.model people/nobody: " in err.splitlines()[-1]
+def test_size_and_licence_are_said_before_a_download_and_nothing_is_asked_once_it_is_there(tmp_path):
+    with fake_hub(NAME, FILES) as hub:
+        hub.card = {"license": "other", "license_name": "people-licence"}
+        said, folder = fetch(hub.endpoint, tmp_path, NAME)
+        assert said.startswith(f"rewriter.model: {NAME} at {COMMIT[:12]}: 1.0 MB to download")
+        assert "people-licence" in said
+        asked = hub.asked.total()
+        assert fetch(hub.endpoint, tmp_path, NAME, f"{NAME}@{COMMIT}") == [folder, folder]
+        assert hub.asked.total() == asked
+    assert fetch("http://127.0.0.1:9", tmp_path, NAME, HF_HUB_OFFLINE="1") == [folder]
+
+
+def test_whatever_keeps_a_model_away_is_one_sentence_with_key_name_and_remedy(tmp_path):
+    with fake_hub(NAME, FILES) as hub:
+        nobody, no_such_tag = fetch(hub.endpoint, tmp_path / "a", "people/nobody", f"{NAME}@v9")
+        hub.gated = True
+        _, gated = fetch(hub.endpoint, tmp_path / "b", NAME)
+        assert fetch(hub.endpoint, tmp_path / "b", NAME, HF_TOKEN=TOKEN)[-1].endswith(COMMIT), "a token that the hub knows opens it"
+        hub.ill = 503
+        (ill,) = fetch(hub.endpoint, tmp_path / "c", NAME)
+        (offline,) = fetch(hub.endpoint, tmp_path / "c", NAME, HF_HUB_OFFLINE="1")
+    (away,) = fetch("http://127.0.0.1:9", tmp_path / "c", NAME)
+    expected = {
+        nobody: ("people/nobody", "check the name", "token"),
+        no_such_tag: (NAME, "v9", "/commits"),
+        gated: (NAME, "licence", "HF_TOKEN", f"{hub.endpoint}/{NAME}"),
+        ill: (NAME, "503", "later"),
+        offline: (NAME, "HF_HUB_OFFLINE"),
+        away: (NAME, "http://127.0.0.1:9", "network"),
+    }
+    for sentence, parts in expected.items():
+        assert sentence.startswith("DataError: rewriter.model ")
+        assert all(part in sentence for part in parts), sentence
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path):
+    with fake_hub(NAME, FILES) as hub:
+        hub.breaks = {"model.safetensors": 1}
+        folder = Path(fetch(hub.endpoint, tmp_path, NAME)[-1])
+        assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_after_a_kill_what_is_whole_is_kept_and_what_is_not_is_no_model(tmp_path):
+    with fake_hub(NAME, FILES) as hub:
+        fetch(hub.endpoint, tmp_path / "first", NAME)
+        hub.downloads.clear()
+        hub.pauses = True
+        killed = subprocess.Popen(
+            [sys.executable, "-c", FETCH, NAME], env=hub_environment(hub.endpoint, tmp_path), stdout=subprocess.DEVNULL
+        )
+        assert hub.paused.wait(60)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        (half,) = fetch(hub.endpoint, tmp_path, NAME, HF_HUB_OFFLINE="1")
+        assert "whole" in half
+        hub.pauses = False
+        hub.downloads.clear()
+        _, folder = fetch(hub.endpoint, tmp_path, NAME)
+        assert hub.downloads["model.safetensors"] == 1
+        assert (Path(folder) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_a_disk_without_the_room_is_told_before_the_download(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=99_000_000))
+    with refused(DataError, "encoder", NAME, "3.1 GB", "99.0 MB", "HF_HOME"):
+        hub_access._refuse_full_disk(3_100_000_000, "encoder", NAME)
+
+
+def test_names_of_a_hub_are_told_from_paths_with_or_without_a_revision():
+    assert parts_of_name("google/siglip-base-patch16-224@refs/pr/4") == ("google/siglip-base-patch16-224", "refs/pr/4")
+    assert parts_of_name("google/siglip-base-patch16-224") == ("google/siglip-base-patch16-224", None)
+    for path in ("/srv/model", "./model", "../model", "~/model", "model", "a/b/c", "runs/", "a/b@", "s3://bucket/model"):
+        assert not is_hub_name(path), path
+
+
+@pytest.mark.parametrize(
+    ("files", "taken"),
+    [
+        # As openai/clip-vit-base-patch16, google/siglip-base-patch16-224 and laion/CLIP-ViT-B-32-laion2B-s34B-b79K have them.
+        (["config.json", "flax_model.msgpack", "model.safetensors", "pytorch_model.bin", "tf_model.h5", "vocab.json", "merges.txt"],
+         ["config.json", "model.safetensors", "vocab.json", "merges.txt"]),
+        (["config.json", "model.safetensors", "spiece.model", "tokenizer.json"], ["config.json", "model.safetensors", "tokenizer.json"]),
+        (["open_clip_config.json", "open_clip_pytorch_model.bin", "open_clip_model.safetensors", "tokenizer.json"],
+         ["open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json"]),
+        (["config.json", "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"],
+         ["config.json", "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"]),
+        (["manifest.json", "heads.safetensors", "adapter/adapter_model.safetensors", "seen.parquet"],
+         ["manifest.json", "heads.safetensors", "adapter/adapter_model.safetensors", "seen.parquet"]),
+    ],
+)  # fmt: skip
+def test_of_an_encoders_repository_one_form_of_weights_is_taken(files, taken):
+    assert chosen_files(files, ENCODER_FILES) == taken
+    assert chosen_files(files, Wanted(["*.json"])) == [file for file in taken if file.endswith(".json")]

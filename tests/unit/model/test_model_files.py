@@ -92,7 +92,7 @@ def test_a_digest_does_not_depend_on_the_place_but_on_every_part(tmp_path):
 
 def test_a_hub_model_that_cannot_be_had_is_refused_with_its_field(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with refused(DataError, "rewriter.model", "nobody/nothing", "hf download"):
+    with refused(DataError, "rewriter.model", "nobody/nothing", "HF_HUB_OFFLINE"):
         model_revision("nobody/nothing", field="rewriter.model")
 
 
