@@ -267,6 +267,7 @@ def test_killing_a_worker_once_does_not_change_a_bit_of_the_result(local_ray, pe
     assert not list((tmp_path / "storage").iterdir())
 
 
+@pytest.mark.soak("training")
 def test_a_driver_killed_on_the_way_goes_on_with_one_worker_of_another_stage(local_ray, root, people, tmp_path, expected, capsys):
     config = job(people, tmp_path / "out", "schedule.checkpoint_every=2", "schedule.log_every=1")
     (tmp_path / "train.yaml").write_text(json.dumps(config.model_dump(mode="json", exclude_unset=True)))
@@ -298,7 +299,7 @@ def test_a_driver_killed_on_the_way_goes_on_with_one_worker_of_another_stage(loc
     assert_same(trained(tmp_path / "out"), expected)
 
 
-@pytest.mark.soak("kills")
+@pytest.mark.soak("training")
 def test_losing_a_node_goes_on_with_the_workers_that_are_left(root, people, tmp_path, expected):
     command = [sys.executable, __file__, str(people), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root / "tests/shared"), os.environ.get("PYTHONPATH")]))}

@@ -48,7 +48,7 @@ def people(tmp_path_factory) -> Path:
     return write_people(tmp_path_factory.mktemp("people"))
 
 
-@pytest.mark.soak("kills")
+@pytest.mark.soak("training")
 def test_a_tune_killed_with_its_machine_ends_on_one_worker_that_offloads_as_plain_torch_does(local_ray, root, people, tmp_path):
     """Begun by two workers under ZeRO-3, killed with its machine, and ended by one under ZeRO-2 that offloads; adapters of the LLM only."""
     changes = ["engine.zero_stage=3", *LLM_ONLY, "schedule.max_steps=8", "schedule.checkpoint_every=1"]

@@ -36,7 +36,9 @@ def tables(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("job", ["synthesize", "ingest", "lint", "export"])
+@pytest.mark.parametrize(
+    "job", ["ingest", *(pytest.param(job, marks=pytest.mark.soak("job_kills")) for job in ("synthesize", "lint", "export"))]
+)
 @pytest.mark.slow
 def test_a_kill_before_any_call_of_a_jobs_commit_leaves_the_older_or_the_newer_result(job, tables, tmp_path, monkeypatch):
     monkeypatch.setenv("REID_KILL_TABLES", str(tables))

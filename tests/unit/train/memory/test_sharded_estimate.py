@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 BUCKET = DeepSpeedConfig().reduce_bucket  # on a CPU it is reserved, never touched
 
 
+@pytest.mark.soak("training")
 def test_two_sharded_workers_hold_what_was_predicted():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
