@@ -360,6 +360,20 @@ _JOBS = {
         examples=("path=runs/train", "path=runs/caption        (and the ledger beside it)"),
         more="What is of today's formats stays as it is; what a newer version wrote is refused. See reid_ray/versions.py for the formats.",
     ),
+    "search": Job(
+        purpose="Search your own crops: a folder becomes a page at an address, by one command in one process",
+        config="reid_ray.demo.first_search.config:SearchJob",
+        run="reid_ray.demo.first_search.job:run_search",
+        engines="search",
+        command="reid_ray.demo.first_search.command_line:main",
+        examples=(
+            "crops                            by picture, with the encoder that ships",
+            "crops --encoder openai/clip-vit-base-patch16",
+            "crops --out runs/mine serve.serve.port=8001",
+        ),
+        more="What index and serve do, without Ray while the pictures are few. The same command again keeps what it embedded, unless\n"
+        "pictures came, went or changed.",
+    ),
     "demo": Job(
         purpose="All of it in one command: people go in as pictures and come out as ranked search results",
         config="reid_ray.demo.config:DemoJob",
@@ -368,8 +382,7 @@ _JOBS = {
         command="reid_ray.demo.own_crops:main",
         examples=(
             "                                 synthetic people, about ten minutes on two cores",
-            "--images /path/to/crops          caption, index and search your own crops",
-            "--images /path/to/crops --keep-serving",
+            "--images /path/to/crops          search your own crops instead: what `reid-ray search` does",
         ),
         more="Writes report.json (every number it prints) and sheet.png (queries with their ranked results) into demo/. A stage that has\n"
         "finished before with the same configuration is kept. Nothing it started stays behind, unless --keep-serving asks for it.",

@@ -11,6 +11,7 @@ import os
 import queue
 import resource
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from reid_ray.config.common import PoolConfig, RayConfig
+from reid_ray.config.common import OptionalRayConfig, PoolConfig, RayConfig
 from reid_ray.errors import ReidRayError, ResourceError
 from reid_ray.exit_codes import kept_signals
 from reid_ray.scratch import scratch_folder
 
 T = TypeVar("T")
+
+IN_PROCESS_ROWS = 5_000  # at most, where a job may choose; 15 s of a tiny encoder on one core
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,15 @@ class Need:
     count: int
     num_cpus: float = 0.0
     num_gpus: float = 0.0
+
+
+def stays_in_process(config: OptionalRayConfig, rows: int, pool: PoolConfig) -> bool:
+    """Whether a job does its work in its own process, as `config.execution` says: starting Ray takes longer than embedding few rows."""
+    if config.execution != "auto":
+        return config.execution == "in_process"
+    ray = sys.modules.get("ray")
+    there = config.address or os.environ.get("RAY_ADDRESS") or (ray is not None and ray.is_initialized())
+    return rows <= IN_PROCESS_ROWS and not pool.num_gpus and not there
 
 
 def pool_need(field: str, pool: PoolConfig) -> Need:

@@ -118,6 +118,17 @@ class RayConfig(Section):
     object_store_mb: int = Field(512, ge=80, description="object store of a local Ray, MiB")
 
 
+class OptionalRayConfig(RayConfig):
+    """Of a job that needs no Ray for few rows."""
+
+    execution: Literal["auto", "ray", "in_process"] = Field(
+        "auto",
+        description="ray: tasks and actors; in_process: the same functions in the job's own process, which starts no Ray and uses no other "
+        "node; auto: in_process for at most 5000 images (or captions, where only these are embedded) on CPUs, if no cluster is named and "
+        "no Ray runs",
+    )
+
+
 class PoolConfig(Section):
     """A pool of Ray Data actors and what each asks for."""
 

@@ -19,6 +19,8 @@ from reid_ray.config.base import Section
 from reid_ray.config.typed import default_of
 from reid_ray.jobs import JOBS, named
 
+RUN_JOBS = frozenset({"demo", "search"})  # jobs whose sections are those of the jobs that they run
+
 
 def job_model(job: str) -> type[Section]:
     """The configuration model of a job, by its name."""
@@ -50,7 +52,7 @@ def render() -> str:
     for job in JOBS:
         model = job_model(job)
         parts += ["", f"## {job}", "", f"{JOBS[job].purpose}.", "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-        parts += _demo_rows(model) if job == "demo" else _rows(model, "")
+        parts += _own_rows(model) if job in RUN_JOBS else _rows(model, "")
     return "\n".join(parts) + "\n"
 
 
@@ -81,8 +83,8 @@ def _rows(model: type[Section], prefix: str, resolved: Section | None = None) ->
             yield from _rows(section, f"{key}.", default if type(default) is section else None)
 
 
-def _demo_rows(model: type[Section]) -> Iterator[str]:
-    """The demo's own fields; its sections are those of the jobs that it runs."""
+def _own_rows(model: type[Section]) -> Iterator[str]:
+    """The fields of a job that runs others; its sections are theirs."""
     for name, field in model.model_fields.items():
         if _section_of(field.annotation) is None:
             yield _row(name, _type_name(field), _shown(default_of(field), required=field.is_required()), field)

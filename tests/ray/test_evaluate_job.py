@@ -150,3 +150,41 @@ def test_vectors_that_the_embed_job_wrote_from_a_bucket_score_as_the_job_that_em
     assert results[0]["texts_cut"]["of"] >= results[0]["queries"]
     with pytest.raises(ValueError, match="give exactly one of them"):
         EmbedJob.model_validate({"encoder": "e", "output": {"path": "o"}})
+
+
+def test_in_this_process_the_same_rows_are_made_as_by_actors(world, local_ray):
+    """Vectors to the last bit, pictures, reasons, and scores: the jobs call the same classes with the same batches."""
+    from reid_ray.gallery.gallery_view import GalleryView
+    from reid_ray.retrieval.embed.config import EmbedJob
+    from reid_ray.retrieval.embed.job import run_embed
+    from reid_ray.retrieval.evaluate.job import run_evaluate
+    from reid_ray.retrieval.index.config import IndexJob
+    from reid_ray.retrieval.index.job import run_index
+
+    root = world["root"]
+    images = {"source": "parquet", "path": str(root / "images.parquet")}
+    common = {"encoder": str(root / "model"), "embed": {"batch_size": 10}}
+    found = {}
+    for execution in ("ray", "in_process"):
+        place, how = root / execution, {**common, "ray": {"execution": execution}}
+        index = run_index(IndexJob.model_validate({**how, "images": images, "output": {"path": str(place / "index")}}))
+        view = GalleryView(place / "index")
+        rows = run_embed(EmbedJob.model_validate({**how, "images": images, "rows_per_file": 20, "output": {"path": str(place / "images")}}))
+        texts = {**how, "captions": str(root / "captions.parquet"), "rows_per_file": 20, "output": {"path": str(place / "texts")}}
+        told = run_embed(EmbedJob.model_validate(texts))
+        sides = {"images": images["path"], "captions": texts["captions"], "sheet_queries": 0, "output": {"path": str(place / "scores")}}
+        run_evaluate(EvaluateJob.model_validate({**how, **sides}))
+        found[execution] = {
+            "ids": view.ids(),
+            "items": [{name: value for name, value in item.items() if name != "added_s"} for item in view.get(view.ids())],
+            "vectors": view.vectors(view.ids()).tolist(),
+            "thumbnails": [view.thumbnail(item) for item in view.ids()],
+            "left out": pq.read_table(place / "index" / "failed").to_pylist(),
+            "counts": [index["counts"], rows["counts"], told["counts"]],
+            "facts": [{**made["facts"], "encoder_path": None} for made in (index, rows, told)],
+            "tables": [pq.read_table(place / name / "embeddings").to_pylist() for name in ("images", "texts")],
+            "queries": pq.read_table(place / "scores" / "queries.parquet").to_pylist(),
+        }
+    assert sum(found["ray"]["counts"][0]["failed"].values()) == 1
+    for name, rows in found["ray"].items():
+        assert found["in_process"][name] == rows, name

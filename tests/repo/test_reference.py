@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reid_ray.config import Section, load_config
-from reid_ray.config.reference import job_model
+from reid_ray.config.reference import RUN_JOBS, job_model
 from reid_ray.jobs import JOBS
 
 REFERENCE = Path(__file__).resolve().parents[2] / "jobs" / "configs" / "REFERENCE.md"
@@ -86,7 +86,7 @@ def rows(job: str) -> dict[str, str]:
     return {row[1]: row[3].strip("`").replace("\\|", "|") for row in found if row}
 
 
-SHOWN = [job for job in JOBS if job != "demo"]  # of the demo, the sections are those of other jobs
+SHOWN = [job for job in JOBS if job not in RUN_JOBS]
 
 
 @cache

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from reid_ray.config.common import RayConfig
+from reid_ray.config.common import OptionalRayConfig, PoolConfig, RayConfig
 from reid_ray.errors import ResourceError
-from reid_ray.runtime import Need, _on_loopback, _shut_down, check_needs, object_store_bytes, ray_session
+from reid_ray.runtime import IN_PROCESS_ROWS, Need, _on_loopback, _shut_down, check_needs, object_store_bytes, ray_session, stays_in_process
 
 NODES = [{"CPU": 4.0}, {"CPU": 8.0, "GPU": 2.0}]
 
@@ -112,3 +112,18 @@ def test_a_local_ray_is_bound_to_the_loopback_and_its_token_is_this_users_alone(
         assert token.stat().st_mode & 0o777 == 0o600
         assert len(token.read_text()) == 64
         token.chmod(0o644)  # as Ray would have left it
+
+
+def test_few_images_need_no_ray_unless_one_is_named_or_there(monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    auto, here, cpus = OptionalRayConfig(), OptionalRayConfig(execution="in_process"), PoolConfig()
+    assert stays_in_process(auto, IN_PROCESS_ROWS, cpus)
+    assert not stays_in_process(auto, IN_PROCESS_ROWS + 1, cpus)
+    assert not stays_in_process(auto, 1, PoolConfig(num_gpus=1))
+    assert not stays_in_process(OptionalRayConfig(address="auto"), 1, cpus)
+    assert not stays_in_process(OptionalRayConfig(execution="ray"), 1, cpus)
+    assert stays_in_process(here, 10**9, PoolConfig(num_gpus=1))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert not stays_in_process(auto, 1, cpus)
+    assert stays_in_process(here, 1, cpus)

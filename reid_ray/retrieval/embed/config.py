@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.common import EmbedPoolConfig, ImagesConfig, OutputConfig, RayConfig
+from reid_ray.config.common import EmbedPoolConfig, ImagesConfig, OptionalRayConfig, OutputConfig
 from reid_ray.config.paths import PathOrAddress, PathOrName
 
 
@@ -34,7 +34,7 @@ class EmbedJob(Section):
     )
     rows_per_file: int = Field(50_000, ge=1, description="at least this many rows in each Parquet file but the last; bounds their number")
     output: OutputConfig
-    ray: RayConfig = RayConfig()
+    ray: OptionalRayConfig = OptionalRayConfig()
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.common import EmbedPoolConfig, OutputConfig, RayConfig
+from reid_ray.config.common import EmbedPoolConfig, OptionalRayConfig, OutputConfig
 from reid_ray.config.paths import PathOrAddress, PathOrName
 
 
@@ -79,7 +79,7 @@ class EvaluateJob(Section):
     top_k: int = Field(10, ge=1, le=1000, description="hits kept per query in hits/")
     sheet_queries: int = Field(8, ge=0, le=100, description="queries on sheet.png, spread evenly; 0 draws none. Needs images")
     output: OutputConfig
-    ray: RayConfig = RayConfig()
+    ray: OptionalRayConfig = OptionalRayConfig()
 
     @model_validator(mode="after")
     def _one_source_each(self) -> Self:

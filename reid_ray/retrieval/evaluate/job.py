@@ -6,6 +6,7 @@ embedding is in embed_stream.py, ranking in ranking/, definitions in metrics.py,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -19,18 +20,28 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reid_ray.config.common import ImagesConfig
-from reid_ray.data.sources import image_listing, read_images
+from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.sources import image_listing, iter_images, read_images
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import HITS
 from reid_ray.retrieval.embed.features import Features, collect_features, read_features
-from reid_ray.retrieval.embed_stream import caption_rows, embed_images, embed_texts, read_captions
+from reid_ray.retrieval.embed_stream import (
+    caption_blocks,
+    caption_rows,
+    embed_images,
+    embed_texts,
+    embedded_images,
+    embedded_texts,
+    read_captions,
+)
 from reid_ray.retrieval.encoder_identity import (
     encoder_identity,
     fetch_encoder,
     pinned_encoder,
     require_encoder,
     require_texts,
+    shipped_content,
     texts_trained,
 )
 from reid_ray.retrieval.evaluate.config import EvaluateJob
@@ -43,7 +54,7 @@ from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth
 from reid_ray.retrieval.ranking.blocks import Ranking
 from reid_ray.retrieval.ranking.exact import rank_blocks, rank_queries
 from reid_ray.retrieval.ranking.mean_sd import mean_similarity_distribution
-from reid_ray.runtime import pool_need, ray_session, require_resources
+from reid_ray.runtime import pool_need, ray_session, require_resources, stays_in_process
 from reid_ray.storage import Counts, JobOutput, TableWriter, environment, parquet_files, read_manifest, write_json
 from reid_ray.terminal.own_lines import say
 from reid_ray.versions import check_json, check_table, numbered, stamp
@@ -74,7 +85,9 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
     if config.encoder is not None:
         config = config.model_copy(update={"encoder": pinned_encoder(config.encoder)})
     inputs = config.model_dump(include={"encoder", "images", "captions", "query_embeddings", "gallery_embeddings"})
-    output = JobOutput("evaluate", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
+    output = JobOutput(
+        "evaluate", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents=shipped_content(config.encoder)
+    )
     if (earlier := output.kept()) is not None:
         return earlier
     if config.encoder is not None:
@@ -84,10 +97,11 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
     with output:
         clock = time.perf_counter()
         if config.embeds:
-            with ray_session(config.ray):
-                queries, gallery = _features(config)
+            here = stays_in_process(config.ray, _rows(config), config.embed)
+            with contextlib.nullcontext() if here else ray_session(config.ray):
+                queries, gallery = _features(config, here=here)
         else:
-            queries, gallery = _features(config)
+            queries, gallery = _features(config, here=True)
         output.timings["features_seconds"] = time.perf_counter() - clock
         clock = time.perf_counter()
         scored = RankedQueries(queries, gallery, _rank(config, queries, gallery))
@@ -168,15 +182,26 @@ def query_table(scored: RankedQueries) -> pa.Table:
     ).replace_schema_metadata(stamp("queries"))
 
 
-def _features(config: EvaluateJob) -> tuple[Features, Features]:
+def _rows(config: EvaluateJob) -> int:
+    """Images to embed; captions, where only these are."""
+    if config.images is not None:
+        return image_listing(_source(config, config.split)).count
+    return read_captions(str(config.captions), kinds=config.caption_kinds, split=config.query_split or config.split).num_rows
+
+
+def _source(config: EvaluateJob, split: str | None) -> ImagesConfig:
+    return ImagesConfig(source="parquet", path=config.images, split=split, max_pixels=config.max_pixels)
+
+
+def _features(config: EvaluateJob, *, here: bool) -> tuple[Features, Features]:
     """Both sides, read or embedded. Queries of unknown person are left out and counted: they have no right answer."""
     kind = "text" if config.protocol == "text_to_image" else "image"
     query_split = config.query_split or config.split
-    if config.embeds:
+    if config.embeds and not here:
         require_resources([pool_need("embed", config.embed)])
         fetch_encoder(str(config.encoder), config.embed)
     if config.embeds and kind == "image" and query_split == config.split:  # the gallery's images are the queries: embedded once
-        gallery = _embedded_images(config, config.split, "images")
+        gallery = _embedded_images(config, config.split, "images", here=here)
         return gallery.of_known_persons(), gallery
     if config.query_embeddings is not None:
         queries = read_features(
@@ -187,25 +212,28 @@ def _features(config: EvaluateJob) -> tuple[Features, Features]:
             include_synthetic=config.include_synthetic,
         )
     elif kind == "text":
-        queries = _embedded_captions(config, query_split)
+        queries = _embedded_captions(config, query_split, here=here)
     else:
-        queries = _embedded_images(config, query_split, "queries", drop_unknown_persons=True)
+        queries = _embedded_images(config, query_split, "queries", drop_unknown_persons=True, here=here)
     if config.gallery_embeddings is not None:
         gallery = read_features(config.gallery_embeddings, kind="image", split=config.split, include_synthetic=config.include_synthetic)
     else:
-        gallery = _embedded_images(config, config.split, "gallery")
+        gallery = _embedded_images(config, config.split, "gallery", here=here)
     _refuse_two_encoders(config, queries, gallery)
     return queries, gallery
 
 
-def _embedded_images(config: EvaluateJob, split: str | None, what: str, *, drop_unknown_persons: bool = False) -> Features:
-    from reid_ray.data.execution import ray_data_execution
-
-    source = ImagesConfig(source="parquet", path=config.images, split=split, max_pixels=config.max_pixels)
+def _embedded_images(config: EvaluateJob, split: str | None, what: str, *, here: bool, drop_unknown_persons: bool = False) -> Features:
+    source = _source(config, split)
     listing = image_listing(source)
-    with ray_data_execution(no_progress_timeout_s=600):
-        rows = embed_images(read_images(source, listing=listing), str(config.encoder), config.embed, max_pixels=config.max_pixels)
-        batches = rows.iter_batches(batch_size=None, batch_format="pyarrow")
+    with contextlib.ExitStack() as stack:
+        if here:
+            found = iter_images(source, listing=listing)
+            batches = embedded_images(found, str(config.encoder), config.embed, max_pixels=config.max_pixels)
+        else:
+            stack.enter_context(ray_data_execution(no_progress_timeout_s=600))
+            rows = embed_images(read_images(source, listing=listing), str(config.encoder), config.embed, max_pixels=config.max_pixels)
+            batches = rows.iter_batches(batch_size=None, batch_format="pyarrow")
         return collect_features(
             _watched(batches, what, listing.count),
             origin=str(config.images),
@@ -215,13 +243,15 @@ def _embedded_images(config: EvaluateJob, split: str | None, what: str, *, drop_
         )
 
 
-def _embedded_captions(config: EvaluateJob, split: str | None) -> Features:
-    from reid_ray.data.execution import ray_data_execution
-
+def _embedded_captions(config: EvaluateJob, split: str | None, *, here: bool) -> Features:
     captions = read_captions(str(config.captions), kinds=config.caption_kinds, split=split)
-    with ray_data_execution(no_progress_timeout_s=600):
-        rows = embed_texts(caption_rows(captions), str(config.encoder), config.embed)
-        batches = rows.iter_batches(batch_size=None, batch_format="pyarrow")
+    with contextlib.ExitStack() as stack:
+        if here:
+            batches = embedded_texts(caption_blocks(captions), str(config.encoder), config.embed)
+        else:
+            stack.enter_context(ray_data_execution(no_progress_timeout_s=600))
+            rows = embed_texts(caption_rows(captions), str(config.encoder), config.embed)
+            batches = rows.iter_batches(batch_size=None, batch_format="pyarrow")
         return collect_features(
             _watched(batches, "queries", captions.num_rows),
             origin=str(config.captions),

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.common import EmbedPoolConfig, ImagesConfig, OutputConfig, RayConfig
+from reid_ray.config.common import EmbedPoolConfig, ImagesConfig, OptionalRayConfig, OutputConfig
 from reid_ray.config.paths import PathOrAddress, PathOrName
 from reid_ray.gallery.config import GalleryConfig
 
@@ -38,7 +38,7 @@ class IndexJob(Section):
     )
     thumbnail_height: int = Field(256, ge=16, le=1024, description="height limit of the stored JPEG thumbnails, pixels; larger is shrunk")
     output: OutputConfig
-    ray: RayConfig = RayConfig()
+    ray: OptionalRayConfig = OptionalRayConfig()
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -5,21 +5,19 @@ Vectors and pictures never pass through the driver. Knows Ray Data; not what a r
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from ray.data.datasource import Datasink
 
 from reid_ray.gallery.bulk.sealed_piece import SealedPiece
 from reid_ray.progress import progress_bar
-from reid_ray.retrieval.index.piece_sealing import READ, PieceTerms, seal_rows
+from reid_ray.retrieval.index.blocks_in_memory import seal_blocks
+from reid_ray.retrieval.index.piece_sealing import READ, PieceTerms
 
 if TYPE_CHECKING:
     import ray.data
@@ -27,23 +25,6 @@ if TYPE_CHECKING:
     from ray.data.datasource.datasink import WriteResult
 
 _LOOK_EVERY_S = 1.0
-
-
-@dataclass(frozen=True)
-class BlockRows:
-    """Blocks of rows that are in memory, as a piece's rows."""
-
-    blocks: tuple[pa.Table, ...]
-    origin: str
-
-    def schemas(self) -> list[tuple[str, pa.Schema]]:
-        """As PieceRows."""
-        return [(self.origin, block.schema) for block in self.blocks]
-
-    def read(self, columns: Sequence[str] | None) -> Iterator[tuple[str, pa.Table]]:
-        """As PieceRows."""
-        for block in self.blocks:
-            yield self.origin, block if columns is None else block.select([name for name in columns if name in block.column_names])
 
 
 class SegmentSink(Datasink["SealedPiece | None"]):
@@ -64,11 +45,7 @@ class SegmentSink(Datasink["SealedPiece | None"]):
 
     def write(self, blocks: Iterable[Any], ctx: TaskContext) -> SealedPiece | None:
         """Seal the rows of a task."""
-        held = tuple(block for block in blocks if block.num_rows)
-        if not held:
-            return None
-        ids = hashlib.sha256(repr([block["item_id"].to_pylist() for block in held]).encode()).hexdigest()[:16]
-        return seal_rows(f"{ctx.task_idx:08d}-{ids}", BlockRows(held, self._origin), self._terms)
+        return seal_blocks(ctx.task_idx, blocks, self._terms, origin=self._origin)
 
     def on_write_complete(self, write_result: WriteResult[SealedPiece | None]) -> None:
         """Take what all tasks gave."""

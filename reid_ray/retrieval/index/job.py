@@ -1,6 +1,7 @@
 """The index job: images, or tables of the embed job, become a gallery, whose segments are sealed on all nodes.
 
-Knows the order of work and the counts; rows, vectors and pictures never pass through this process. Sealing is piece_sealing.py's, what a
+Knows the order of work and the counts; rows, vectors and pictures never pass through this process, unless they are so few that all of it
+is done here (ray.execution). Sealing is piece_sealing.py's, what a
 gallery is reid_ray.gallery's.
 """
 
@@ -8,25 +9,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from reid_ray.data.execution import ray_data_execution
-from reid_ray.data.sources import ImageListing, image_listing, read_images
+from reid_ray.data.sources import ImageListing, image_listing, iter_images, read_images
 from reid_ray.errors import DataError, ReidRayError
 from reid_ray.gallery.bulk.adoption import Adoption
 from reid_ray.gallery.bulk.sealed_piece import PIECES, SealedPiece, drop_pieces
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.records import EMBEDDINGS
-from reid_ray.retrieval.embed_stream import embed_images
-from reid_ray.retrieval.encoder_identity import encoder_identity, fetch_encoder, located_encoder, pinned_encoder, require_encoder
+from reid_ray.retrieval.embed_stream import embed_images, embedded_images
+from reid_ray.retrieval.encoder_identity import (
+    encoder_identity,
+    fetch_encoder,
+    located_encoder,
+    pinned_encoder,
+    require_encoder,
+    shipped_content,
+)
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.piece_sealing import READ, REPLACED, TAKEN, PieceTerms, left_out_file
 from reid_ray.retrieval.index.table_pieces import cut_tables, files_of, least_rows, made_by, sealed_by_tasks
-from reid_ray.runtime import pool_need, ray_session, require_resources
+from reid_ray.runtime import pool_need, ray_session, require_resources, stays_in_process
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
 from reid_ray.terminal.own_lines import say
 
@@ -53,20 +61,21 @@ def run_index(config: IndexJob) -> dict[str, Any]:
         config,
         if_exists=config.output.if_exists,
         inputs={"rows": rows, **({} if config.encoder is None else {"encoder": config.encoder})},
-        contents={} if listing is None else listing.contents(),
+        contents=({} if listing is None else listing.contents()) | shipped_content(config.encoder),
     )
     if (earlier := output.kept()) is not None:
         return earlier
     if config.encoder is not None:
         require_encoder(config.encoder)
-    with ray_session(config.ray), output:
+    here = listing is not None and stays_in_process(config.ray, listing.count, config.embed)
+    with nullcontext() if here else ray_session(config.ray), output:
         dim, fingerprint = _identity(config)
         pieces = _kept_pieces(output.path) if listing is None else output.folder / PIECES
         terms = PieceTerms(str(pieces), dim, fingerprint, config.gallery, config.include_synthetic)
         create_gallery(output.folder, dim=dim, encoder=fingerprint, config=config.gallery)
         started = time.perf_counter()
         with _dropped_if_refused(pieces):
-            sealed = _from_tables(config, terms) if listing is None else _from_images(config, listing, terms)
+            sealed = _from_tables(config, terms) if listing is None else _from_images(config, listing, terms, here=here)
             output.timings["seal_seconds"] = time.perf_counter() - started
             _count(output, pieces, sealed)
             with GalleryWriter(output.folder) as writer:
@@ -103,24 +112,27 @@ def _from_tables(config: IndexJob, terms: PieceTerms) -> list[SealedPiece]:
     return sealed_by_tasks(cut_tables(files_of(config.embeddings), config.gallery), terms)
 
 
-def _from_images(config: IndexJob, listing: ImageListing, terms: PieceTerms) -> list[SealedPiece]:
-    from reid_ray.retrieval.index.embedded_pieces import seal_embedded
+def _from_images(config: IndexJob, listing: ImageListing, terms: PieceTerms, *, here: bool) -> list[SealedPiece]:
+    from reid_ray.retrieval.index.blocks_in_memory import seal_here
 
     assert config.images is not None
     assert config.encoder is not None
+    options: dict[str, Any] = {
+        "max_pixels": config.images.max_pixels,
+        "thumbnail_height": config.thumbnail_height,
+        "include_synthetic": config.include_synthetic,
+    }
+    exact = config.gallery.nearest.kind == "flat"
+    piece_rows = min(_WRITE_ROWS, config.gallery.segment_rows) if exact else least_rows(config.gallery)
+    if here:
+        tables = embedded_images(iter_images(config.images, listing=listing), config.encoder, config.embed, **options)
+        return seal_here(tables, terms, piece_rows=piece_rows, total=listing.count, origin=listing.origin)
+    from reid_ray.retrieval.index.embedded_pieces import seal_embedded
+
     require_resources([pool_need("embed", config.embed)])
     fetch_encoder(config.encoder, config.embed)
     with ray_data_execution(no_progress_timeout_s=600):
-        rows = embed_images(
-            read_images(config.images, listing=listing),
-            config.encoder,
-            config.embed,
-            max_pixels=config.images.max_pixels,
-            thumbnail_height=config.thumbnail_height,
-            include_synthetic=config.include_synthetic,
-        )
-        exact = config.gallery.nearest.kind == "flat"
-        piece_rows = min(_WRITE_ROWS, config.gallery.segment_rows) if exact else least_rows(config.gallery)
+        rows = embed_images(read_images(config.images, listing=listing), config.encoder, config.embed, **options)
         return seal_embedded(rows, terms, piece_rows=piece_rows, total=listing.count, origin=listing.origin)
 
 

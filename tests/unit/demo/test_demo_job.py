@@ -1,14 +1,10 @@
-"""The demo: the next one replaces its own two files, not files of the same names of somebody else; any folder of crops can be named."""
+"""The demo: the next one replaces its own two files, not files of the same names of somebody else."""
 
 import json
 
 import pytest
 
-from reid_ray.config import load_config
-from reid_ray.config.shipped import find_config
-from reid_ray.demo.config import DemoJob
 from reid_ray.demo.job import refuse_foreign_report
-from reid_ray.demo.own_crops import search_own_crops
 from reid_ray.errors import DataError
 
 
@@ -30,9 +26,3 @@ def test_an_earlier_demos_report_and_an_empty_or_missing_folder_are_no_obstacle(
     (tmp_path / "report.json").write_text(json.dumps({"stages": [], "evaluation": {}, "service": {}, "environment": {}}))
     (tmp_path / "sheet.png").write_text("x")
     refuse_foreign_report(tmp_path)
-
-
-@pytest.mark.parametrize("folder", ["/data/crops #2", "/data/[2024], {a}: 'b' \"c\"", "0012", "null", "/data/é\\n"])
-def test_the_users_crops_are_the_folder_that_was_named(folder):
-    config = load_config(DemoJob, find_config("demo.yaml"), search_own_crops(folder))
-    assert config.own_caption.images.path == config.index.images.path == folder

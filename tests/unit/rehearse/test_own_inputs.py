@@ -10,7 +10,7 @@ from refusals import refused
 
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
-from reid_ray.demo.own_crops import search_own_crops
+from reid_ray.demo.first_search.command_line import changes_of
 from reid_ray.errors import ConfigError
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.rehearse.chain import Command, planned
@@ -98,12 +98,12 @@ def test_a_training_on_ones_own_tables_ends_in_the_score_of_a_benchmark(tmp_path
     assert [(str(place), str(to)) for place, to in acts[0].own] == [(str(home / n), str(root / n)) for n in ("images", "captions")]
 
 
-def test_the_demo_reads_the_users_pictures_and_what_its_own_stages_write(tmp_path, monkeypatch):
+def test_a_search_of_her_own_crops_reads_her_pictures_and_what_it_writes_itself(tmp_path, monkeypatch):
     (tmp_path / "pics").mkdir()
     root = tmp_path / "root"
     root.mkdir()
     monkeypatch.chdir(root)
-    (act,) = planned([Command("demo", "demo.yaml", tuple(search_own_crops("pics")))], root, home=tmp_path)
+    (act,) = planned([Command("search", "search.yaml", tuple(changes_of("pics", None, "runs/mine")))], root, home=tmp_path)
     assert set(act.own) == {(tmp_path / "pics", root / "pics")}
     assert act.before == act.models == act.data_sets == []
 

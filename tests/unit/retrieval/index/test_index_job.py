@@ -17,8 +17,8 @@ from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.records import EMBEDDINGS, table_of
 from reid_ray.retrieval.embed_stream import ENCODER, THUMBNAIL
+from reid_ray.retrieval.index.blocks_in_memory import BlockRows
 from reid_ray.retrieval.index.config import IndexJob
-from reid_ray.retrieval.index.embedded_pieces import BlockRows
 from reid_ray.retrieval.index.piece_sealing import PieceTerms, left_out_file, seal_rows
 from reid_ray.retrieval.index.table_adding import add_tables
 from reid_ray.retrieval.index.table_pieces import cut_tables, files_of, made_by

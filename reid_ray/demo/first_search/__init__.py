@@ -1,0 +1,1 @@
+"""A folder of crops, searched: embedded, indexed and served by one command in one process."""

@@ -1,0 +1,31 @@
+"""The tutorial on a user's own crops is run as it stands, from top to bottom, on a few drawn people, and says what it shows."""
+
+import pytest
+from tutorials import ROOT, PageRun, missing_line, steps_of
+
+from reid_ray.rehearse.published import write_crops
+
+pytestmark = pytest.mark.slow
+PAGE = (ROOT / "docs" / "own_crops.md").read_text()
+NEVER_HERE = ("hub", "GPU", "cluster")  # what a step may say that it needs and a test has not
+
+
+def test_every_command_of_the_tutorial_runs_in_order_and_says_what_the_page_shows(tmp_path):
+    write_crops(tmp_path / "crops", identities=8)
+    (tmp_path / "crop.jpg").write_bytes(next((tmp_path / "crops").rglob("*.jpg")).read_bytes())
+    (tmp_path / "jobs").symlink_to(ROOT / "jobs")
+    steps = [step for step in steps_of(PAGE) if not any(word in step.needs for word in NEVER_HERE)]
+    assert len(steps) >= 2
+    with PageRun(tmp_path) as run:
+        for step in steps:
+            run.run(step)
+
+
+def test_a_line_that_did_not_come_or_came_too_early_is_found():
+    page = "```sh\n# needs your data\nfirst one\nsecond 'two words'   # needs a hub\n```\n\n```text\na ... c\nd\n```\n"
+    first, second = steps_of(page)
+    assert (first.words, first.needs, first.shown) == (["first", "one"], "your data", ())
+    assert (second.words, second.needs, second.shown) == (["second", "two words"], "a hub", ("a ... c", "d"))
+    assert missing_line(second.shown, "x\na (b) c\ny\nd\n") is None
+    assert missing_line(second.shown, "d\na b c\n") == "d"
+    assert missing_line(second.shown, "a (b]\nd\n") == "a ... c"

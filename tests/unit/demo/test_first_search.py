@@ -1,0 +1,56 @@
+"""The search of a user's crops: what her command line means, and what she is told before and after."""
+
+import json
+
+import pytest
+from refusals import refused
+
+from reid_ray.config import load_config
+from reid_ray.config.shipped import find_config
+from reid_ray.demo.first_search import job
+from reid_ray.demo.first_search.command_line import changes_of, split_words
+from reid_ray.demo.first_search.config import SearchJob
+from reid_ray.errors import ConfigError
+from reid_ray.serve.process.http_thread import bound_socket
+
+TEXT_SCORES = ("R@1", "mAP", "chance")
+
+
+def configured(*overrides):
+    return load_config(SearchJob, find_config("search.yaml"), list(overrides))
+
+
+@pytest.mark.parametrize("folder", ["/data/crops #2", "/data/[2024], {a}: 'b' \"c\"", "0012", "null", "/data/\u00e9\\n"])
+def test_the_users_crops_are_the_folder_that_was_named(folder):
+    assert configured(*changes_of(folder, None, None)).index.images.path == folder
+
+
+def test_the_first_word_is_a_folder_unless_it_sets_a_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b").mkdir()
+    assert split_words(["crops", "serve.serve.port=0"]) == ("crops", ["serve.serve.port=0"])
+    assert split_words(["serve.serve.port=0"]) == (None, ["serve.serve.port=0"])
+    assert split_words(["a=b"]) == ("a=b", [])
+    assert split_words([]) == (None, [])
+
+
+def test_encoder_and_place_are_those_that_were_named_and_the_service_searches_that_place(tmp_path):
+    config = configured(*changes_of("crops", "runs/train/model", str(tmp_path / "g")))
+    assert (config.index.encoder, config.index.output.path, config.serve.index) == ("runs/train/model", *2 * [str(tmp_path / "g")])
+    with refused(ConfigError, "serve.index", "runs/search", "runs/another"):
+        configured("index.output.path=runs/another")
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_embedded(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "run_index", lambda _: pytest.fail("it was embedded first"))
+    with bound_socket("127.0.0.1", 0) as taken, refused(ConfigError, "serve.port", str(taken.getsockname()[1])):
+        job.run_search(configured(f"serve.serve.port={taken.getsockname()[1]}"))
+
+
+def test_she_is_told_of_pictures_first_and_of_what_words_are_good_for_and_no_score_of_drawn_people():
+    shipped = job.how_to_search(529, 530, 12.0, "builtin:tiny-encoder")
+    assert shipped.index("by picture") < shipped.index("by words")
+    assert "529 of 530" in shipped
+    assert "drawn people" in shipped
+    assert "drawn people" not in job.how_to_search(530, 530, 12.0, "openai/clip-vit-base-patch16")
+    assert not [score for score in TEXT_SCORES if score in shipped]
