@@ -102,6 +102,33 @@ def test_every_job_is_shown_by_a_command():
     assert set(JOBS) - {command.job for command in COMMANDS} == set()
 
 
+TASKS = {
+    "search your own crops": r"reid-ray search ",
+    "ingest": r"jobs/ingest\.py .*source\.path=",
+    "lint": r"jobs/lint\.py ",
+    "caption": r"jobs/caption\.py ",
+    "report": r"jobs/report\.py ",
+    "train": r"jobs/train\.py ",
+    "fine-tune": r"jobs/train\.py .*model\.init=runs/",
+    "noise": r"jobs/train\.py .*masking\.kind=nam",
+    "evaluate": r"jobs/evaluate\.py ",
+    "compare": r"jobs/compare\.py ",
+    "export": r"jobs/export\.py .*format=",
+    "index": r"jobs/index\.py ",
+    "serve": r"jobs/serve\.py ",
+    "ask a service": r"reid-ray service search ",
+    "add": r"reid-ray service add ",
+    "erase": r"reid-ray gallery erase .*--where",
+    "let colleagues in": r"reid-ray tokens create ",
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_page_of_commands_has_one_for_every_task(task):
+    shown = [" ".join(command.words) for command in COMMANDS if command.page.name == "commands.md"]
+    assert [line for line in shown if re.search(TASKS[task], line)] != []
+
+
 def test_the_methods_page_names_functions_that_exist():
     rows = re.findall(r"`([\w/]+\.py)`((?: `\w+`(?:, `\w+`)*)?)", (ROOT / "docs" / "methods.md").read_text())
     assert len(rows) > 30
