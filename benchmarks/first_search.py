@@ -19,14 +19,14 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import Report, run_benchmark
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.images import is_image_name
 from reid_ray.data.synthetic.people import SyntheticPeople
 
+ROOT = Path(__file__).resolve().parents[1]
 CROPS, QUICK_CROPS = 530, 60
 GOAL_S = 60.0
 # Stage -> what a line says that ends it.
