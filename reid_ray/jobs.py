@@ -50,6 +50,19 @@ _JOBS = {
         ),
         more="Every image read ends in images/ or, with its reason, in failures/. The other jobs read images/ (images.source=parquet).",
     ),
+    "crop": Job(
+        purpose="Cut people out of videos or frames: crops as a table, with camera, time, box and track",
+        config="reid_ray.crop.config:CropJob",
+        run="reid_ray.crop.job:run_crop",
+        engines="search",
+        examples=(
+            "--config data/crop.yaml footage.path=/data/videos output.path=runs/crops",
+            "--config data/crop_frames.yaml footage.path=/data/frames",
+            "--config data/crop_rtdetr.yaml footage.path=/data/videos",
+        ),
+        more="The output folder holds images/ (the best crops of each track), failures/ (videos and frames that cannot be used) and\n"
+        "manifest.json. A run that was cut off goes on where it stopped when the same command is given again.",
+    ),
     "lint": Job(
         purpose="Say what is wrong with a data set: bad or repeated images, captions that are none, identities",
         config="reid_ray.data.lint.config:LintJob",

@@ -85,6 +85,7 @@ _BENCHMARK = "runs/ingest/cuhk_pedes/images"  # that scores what was trained on 
 # Data sets that a configuration names without a format of the ingest job.
 FOLDERS_OF_CROPS = frozenset({"crops"})
 FOLDERS_OF_CLOTHES = frozenset({"data/clothes"})
+FOLDERS_OF_FOOTAGE = frozenset({"data/videos", "data/frames"})
 
 
 @dataclass
@@ -100,6 +101,7 @@ class Act:
         data_sets: published layouts that it reads, each with its folder.
         crops: plain folders of images that it reads.
         clothes: folders of pictures of clothes that it reads.
+        footage: folders of videos or of frames that it reads.
         own: places outside that are there, each with where its excerpt goes; of addresses tables alone, as texts.
     """
 
@@ -111,6 +113,7 @@ class Act:
     data_sets: list[tuple[SourceConfig, Path]] = field(default_factory=list)
     crops: list[Path] = field(default_factory=list)
     clothes: list[Path] = field(default_factory=list)
+    footage: list[Path] = field(default_factory=list)
     own: list[tuple[Path | str, Path]] = field(default_factory=list)
 
 
@@ -208,6 +211,8 @@ class _Plan:
             act.crops.append(self.root / relative)
         elif relative in FOLDERS_OF_CLOTHES:
             act.clothes.append(self.root / relative)
+        elif relative in FOLDERS_OF_FOOTAGE:
+            act.footage.append(self.root / relative)
         else:
             self._take(act, key, place, relative)
 

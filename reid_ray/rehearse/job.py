@@ -22,7 +22,7 @@ from reid_ray.errors import ConfigError, DataError, ReidRayError, reason_of
 from reid_ray.jobs import JOBS, named
 from reid_ray.rehearse.chain import Act, Command, planned_where_possible
 from reid_ray.rehearse.own_inputs import excerpts
-from reid_ray.rehearse.published import write_clothes, write_crops, write_published
+from reid_ray.rehearse.published import write_clothes, write_crops, write_footage, write_published
 from reid_ray.rehearse.questions import ask_service
 from reid_ray.rehearse.stand_ins import stand_in
 from reid_ray.rehearse.verdicts import FAILED, NOT_REACHED, OK, KeptVerdicts, Verdict, head, number_of, smaller_in_words
@@ -166,4 +166,8 @@ def _stand_ins(act: Act, root: Path) -> Iterator[str]:
         if not folder.exists():
             write_clothes(folder)
         yield f"{os.path.relpath(folder, root)} holds garments of synthetic people"
+    for folder in act.footage:
+        if not folder.exists():
+            write_footage(folder, frames=folder.name == "frames")
+        yield f"{os.path.relpath(folder, root)} holds synthetic people who walk past two cameras"
     yield from excerpts(act.own)

@@ -22,6 +22,7 @@ from reid_ray.data.formats.config import SourceConfig
 from reid_ray.data.image_records import Caption, ImageRecord, composed_caption
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.data.synthetic.sentences import SLOTS
+from reid_ray.data.synthetic.street_video import street_video, write_video
 from reid_ray.errors import ConfigError
 
 # Another crowd for each format, so that no two data sets share pictures unless one is made of the other.
@@ -74,6 +75,21 @@ def write_clothes(folder: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             layered = Image.fromarray(np.dstack([picture, mask * np.uint8(255)]))
             (layered.convert("RGB") if number == _DAMAGED else layered).save(file)
+
+
+def write_footage(folder: Path, *, frames: bool) -> None:
+    """Write some seconds of a street as two cameras see it: videos, and one that is none, or a folder of frames for each camera."""
+    folder.mkdir(parents=True)
+    for number, camera in enumerate(("gateA", "gateB")):
+        video = street_video(people=2, seconds=6, rate=5, seed=number)
+        if frames:
+            (folder / camera).mkdir()
+            for frame, picture in enumerate(video.picture_FHW3):
+                Image.fromarray(picture).save(folder / camera / f"{frame:06d}.jpg", quality=90)
+        else:
+            write_video(folder / f"{camera}_20260501_08000{number}.mp4", video)
+    if not frames:
+        (folder / "gateC_20260501_080002.mp4").write_bytes(b"cut off")
 
 
 def _rows(format_: str, identities: int = _IDENTITIES) -> Iterator[tuple[ImageRecord, bytes, list[Caption]]]:

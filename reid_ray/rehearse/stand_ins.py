@@ -80,6 +80,12 @@ def _sam(_: str, folder: Path) -> None:
     build_tiny_sam(folder)
 
 
+def _rtdetr(_: str, folder: Path) -> None:
+    from reid_ray.model.tiny.tiny_rtdetr import build_tiny_rtdetr
+
+    build_tiny_rtdetr(folder)
+
+
 def _stable_diffusion(_: str, folder: Path) -> None:
     from reid_ray.model.editor.fresh_parts import build_stable_diffusion
 
@@ -95,6 +101,7 @@ STAND_INS: dict[str, Builder] = {
     r"vicuna|llama|smollm|instruct": _built_in("smollm2-135m-instruct"),
     r"segformer|human-pars": _built_in("tiny-parser"),
     r"/sam[-_]": _sam,
+    r"rtdetr|d-?fine|/detr|yolos": _rtdetr,
     r"siglip": _siglip,
     r"stable-diffusion": _stable_diffusion,
     r"clip": _clip,
@@ -111,6 +118,7 @@ _OF_TYPE = {
     "qwen3_vl": "Qwen/Qwen3-VL-8B-Instruct",
     "segformer": "mattmdjaga/segformer_b2_clothes",
     "sam": "facebook/sam-vit-base",
+    "rt_detr": "PekingU/rtdetr_r18vd",
     "bert": "sentence-transformers/all-MiniLM-L6-v2",
     "llama": "lmsys/vicuna-7b-v1.5",
     "qwen2": "Qwen/Qwen2.5-7B-Instruct",

@@ -18,6 +18,7 @@ LEAVES = {
     "errors",
     "config",
     "records",
+    "own_columns",
     "storage",
     "runtime",
     "jobs",
@@ -35,6 +36,7 @@ LEAVES = {
 ALLOWED = {
     "setup": {"model"},
     "cli": {"setup"},
+    "crop": {"data", "model"},
     "data": set(),
     "gallery": set(),
     "model": {"data"},

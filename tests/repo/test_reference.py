@@ -23,6 +23,7 @@ LEAST: dict[str, list[list[str]]] = {
     "lint": [SOURCE],
     "export": [["tables=x", "format=market1501"]],
     "synthesize": [[]],
+    "crop": [["footage.path=x"], ["footage={path: x, kind: frames}"], ["footage.path=x", "detector={kind: transformers, model: a/b}"]],
     "caption": [
         [],
         ["captioners={other: {}}"],

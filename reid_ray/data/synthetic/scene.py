@@ -68,6 +68,10 @@ class Scene:
         self._grain(picture, shots)
         return np.clip(picture, 0, 255, out=picture).astype(np.uint8), part_NHW
 
+    def street(self, camera: int) -> np.ndarray:
+        """What a camera sees where nobody walks: uint8 [H, W, 3], four crops wide, before light, haze and grain."""
+        return self._cameras.street_CHW3[camera]
+
     def _paint(self, shots: Shots, people: People | None) -> tuple[np.ndarray, Pose]:
         config = self._config
         pose = strike_pose(config.seed, shots, draw_people(config.seed, shots.person_N) if people is None else people)

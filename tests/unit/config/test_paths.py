@@ -124,6 +124,7 @@ NO_PLACES = {
     *("regex", "grammar", "choice", "chat_template", "address", "overrides", "query", "host", "project", "mlflow_uri"),
     *("llm", "visual", "common", "specific", "LogConfig.run", "TransferCell.train", "TransferCell.test", "splits"),
     "ReferenceFolderConfig.values",
+    *("camera", "start", "time_format", "time_zone", "DetectorConfig.label"),
 }
 
 
