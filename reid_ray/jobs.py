@@ -58,10 +58,8 @@ _JOBS = {
         examples=(
             "--config data/crop.yaml footage.path=/data/videos output.path=runs/crops",
             "--config data/crop_frames.yaml footage.path=/data/frames",
-            "--config data/crop_rtdetr.yaml footage.path=/data/videos",
         ),
-        more="The output folder holds images/ (the best crops of each track), failures/ (videos and frames that cannot be used) and\n"
-        "manifest.json. A run that was cut off goes on where it stopped when the same command is given again.",
+        more="The output folder holds images/ (the best crops of each track) and failures/. A run that was cut off goes on.",
     ),
     "lint": Job(
         purpose="Say what is wrong with a data set: bad or repeated images, captions that are none, identities",
@@ -92,10 +90,7 @@ _JOBS = {
         config="reid_ray.data.synthetic.config:SynthesizeJob",
         run="reid_ray.data.synthetic.job:run_synthesize",
         engines="none",
-        examples=(
-            "--config data/synthesize.yaml",
-            "--config data/synthesize.yaml people.identities=100000 output.path=runs/crowd",
-        ),
+        examples=("--config data/synthesize.yaml", "--config data/synthesize.yaml people.identities=100000 output.path=runs/crowd"),
         more="The output folder holds images/, captions/ and manifest.json; every later job reads them.",
     ),
     "caption": Job(
@@ -217,10 +212,7 @@ _JOBS = {
         config="reid_ray.edit.bank.config:ReferencesJob",
         run="reid_ray.edit.bank.job:run_references",
         engines="none",
-        examples=(
-            "--config edit/references.yaml",
-            "--config edit/references_folder.yaml folders.clothes.path=/data/clothes",
-        ),
+        examples=("--config edit/references.yaml", "--config edit/references_folder.yaml folders.clothes.path=/data/clothes"),
         more="A crop of a val, test, query or gallery image is refused. The output folder holds references/ and manifest.json.",
     ),
     "train_parser": Job(
@@ -236,10 +228,7 @@ _JOBS = {
         config="reid_ray.edit.config:EditJob",
         run="reid_ray.edit.job:run_edit",
         engines="all",
-        examples=(
-            "--config edit/edit.yaml",
-            "--config edit/edit.yaml rewriter.share=1 output.path=runs/edit_described",
-        ),
+        examples=("--config edit/edit.yaml", "--config edit/edit.yaml rewriter.share=1 output.path=runs/edit_described"),
         more="The output folder holds images/, captions/ and edits/ (what was changed, and what the verifier reads), edits.html and\n"
         "manifest.json. Pictures and captions carry synthetic = true, and identities that no photograph has.",
     ),
@@ -355,10 +344,7 @@ _JOBS = {
         config="reid_ray.serve.config:ServeJob",
         run="reid_ray.serve.job:run_serve",
         engines="search",
-        examples=(
-            "--config serve/serve.yaml index=runs/index",
-            "--config serve/serve.yaml serve.host=0.0.0.0 access.tokens=tokens.json",
-        ),
+        examples=("--config serve/serve.yaml index=runs/index", "--config serve/serve.yaml serve.host=0.0.0.0 access.tokens=tokens.json"),
         more="Open the printed address in a browser, or ask it directly:\n\n"
         "    curl -s http://127.0.0.1:8000/v1/search -H 'Content-Type: application/json' \\\n"
         """        -d '{"text": "a woman in a red coat", "k": 5}'\n"""
