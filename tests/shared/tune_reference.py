@@ -63,6 +63,7 @@ def job(people: Path, out: Path, *overrides: str) -> TuneJob:
 def plain_torch_run(config: TuneJob, folder: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
     """One process: transformers' own forward and loss, torch's batch norm, no Ray, DeepSpeed, gathering or loss of the package."""
     torch.set_num_threads(1)
+    folder.mkdir(exist_ok=True)
     MllmRecipe(config).prepare(folder, Counts())
     opened = open_mllm(config.model, seed=config.batches.seed)
     model, family, image_token = opened.mllm.model, opened.mllm.family, opened.mllm.image_token
