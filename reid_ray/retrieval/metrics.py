@@ -4,8 +4,9 @@ Pure definitions on person ids, cameras and ranks; knows neither features nor mo
 reid_ray.retrieval.ranking.exact's business. All shares are floats in 0..1, ranks start at 1.
 
 Protocols: text_to_image keeps the whole gallery, a match is an image of the same person. image_to_image removes, for each query,
-the gallery images of the same person from the same camera (they are near copies of the query, or the query itself). A query
-without a match in what is left is skipped, counted, and enters no mean.
+the gallery images of the same person from the same camera (they are near copies of the query, or the query itself). leave_one_out
+asks with images of the gallery, and removes the query itself and the images of the same person and track. A query without a match in
+what is left is skipped, counted, and enters no mean.
 
 Ties: among equal scores the image that comes first in the gallery ranks first, as in a stable sort. The order is part of the
 data, so the result is the same on every machine and for every block size, and a model that gives one score to everything
@@ -15,14 +16,14 @@ scores near chance, neither best nor worst. Put the gallery in an order that say
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self
 
 import numpy as np
 
 from reid_ray.errors import DataError
 
-ProtocolName = Literal["text_to_image", "image_to_image"]
+ProtocolName = Literal["text_to_image", "image_to_image", "leave_one_out"]
 UNKNOWN = -(2**62)  # person id of a row whose identity nobody knows: in the gallery a distractor, as a query without a match
 
 
@@ -36,12 +37,16 @@ class RowNames(Protocol):
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Who is who in queries and gallery: which gallery rows are right for a query and which are removed before ranking."""
+    """Who is who in queries and gallery: which gallery rows are right for a query and which are removed before ranking.
+
+    What is removed are rows of the query's person and "camera", which in leave_one_out is a track, or the row itself.
+    """
 
     query_person_Q: np.ndarray
     gallery_person_G: np.ndarray
     query_camera_Q: np.ndarray | None = None
     gallery_camera_G: np.ndarray | None = None
+    protocol: ProtocolName = "text_to_image"
 
     @classmethod
     def text_to_image(cls, query_person_Q: Sequence[int] | np.ndarray, gallery_person_G: Sequence[int] | np.ndarray) -> Self:
@@ -67,12 +72,23 @@ class GroundTruth:
         for what, person, camera in (("queries", query_person_Q, query_camera_Q), ("gallery", gallery_person_G, gallery_camera_G)):
             if len(person) != len(camera):
                 raise DataError(f"{what}: {len(person)} person ids but {len(camera)} cameras; give one camera per row")
-        return cls(query_person_Q, gallery_person_G, query_camera_Q, gallery_camera_G)
+        return cls(query_person_Q, gallery_person_G, query_camera_Q, gallery_camera_G, "image_to_image")
 
-    @property
-    def protocol(self) -> ProtocolName:
-        """Which of the two protocols this truth follows."""
-        return "text_to_image" if self.query_camera_Q is None else "image_to_image"
+    @classmethod
+    def leave_one_out(cls, person_G: Sequence[int] | np.ndarray, *, apart_G: Sequence[int] | np.ndarray, query_Q: np.ndarray) -> Self:
+        """Rows of the gallery query the others.
+
+        Args:
+            person_G: of the gallery.
+            apart_G: equal for rows that are set apart from each other (one track); a row without a track has a number of its own.
+            query_Q: the rows that query, int64 or bool [G].
+
+        Raises:
+            DataError: as image_to_image.
+        """
+        person_G, apart_G = _ids(person_G), _ids(apart_G)
+        truth = cls.image_to_image(person_G[query_Q], person_G, query_camera_Q=apart_G[query_Q], gallery_camera_G=apart_G)
+        return replace(truth, protocol="leave_one_out")
 
     def masks(self, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
         """(match, removed) of the queries in `rows`, bool [B, G] each: the definition that the fast paths must agree with."""

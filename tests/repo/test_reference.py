@@ -69,6 +69,7 @@ LEAST: dict[str, list[list[str]]] = {
         ["query_embeddings=x", "gallery_embeddings=x"],
         ["encoder=x", "images=x", "captions=x"],
         ["protocol=image_to_image", "encoder=x", "images=x", "rerank={}"],
+        ["protocol=leave_one_out", "encoder=x", "images=x"],
     ],
     "compare": [["baseline=x", "candidate=x"]],
     "transfer": [["cells=[{train: a, test: b, run: c}]"]],

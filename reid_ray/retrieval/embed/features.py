@@ -58,28 +58,28 @@ class Features:
         Raises:
             DataError: nothing is left.
         """
-        known_N = self.items["person_id"].is_valid()
-        unknown = len(self) - pc.sum(known_N).as_py()
+        return self._where(self.items["person_id"].is_valid(), "unknown_person")
+
+    def _where(self, known_N: pa.ChunkedArray, reason: str) -> Features:
+        unknown = len(self) - (pc.sum(known_N).as_py() or 0)
         if not unknown:
             return self
-        failed = self.failed + Counter(unknown_person=unknown)
+        failed = self.failed + Counter({reason: unknown})
         if unknown == len(self):
             raise DataError(f"{self.origin}: holds no usable row (left out: {dict(failed)}); check the path and the split")
         return replace(self, vector_ND=self.vector_ND[known_N.to_numpy()], items=self.items.filter(known_N), failed=failed)
 
-    def require_cameras(self) -> None:
-        """Refuse rows of unknown camera: image_to_image cannot tell whether to remove them.
+    def of_known_cameras(self) -> Features:
+        """The rows whose camera is known: image_to_image cannot tell whether to remove the others, which are counted as unknown_camera.
 
         Raises:
-            DataError: names the first such row.
+            DataError: nothing is left.
         """
-        unknown_N = self.cameras() == NO_CAMERA
-        if unknown_N.any():
-            row = int(np.flatnonzero(unknown_N)[0])
-            raise DataError(
-                f"{self.origin}: row {row} ({self.items['item_id'][row]}) and {int(unknown_N.sum()) - 1} more have no camera_id, which "
-                "image_to_image needs; give cameras when the data set is ingested"
-            )
+        return self._where(self.items["camera_id"].is_valid(), "unknown_camera")
+
+    def taken(self, row_T: np.ndarray) -> Features:
+        """Some rows, int64 [T], in that order; the others are not counted."""
+        return replace(self, vector_ND=self.vector_ND[row_T], items=self.items.take(pa.array(row_T)))
 
 
 def collect_features(

@@ -1,4 +1,4 @@
-"""Configuration of the evaluate job: an encoder, or embeddings made before, scored by one of two protocols."""
+"""Configuration of the evaluate job: an encoder, or embeddings made before, scored by one of three protocols."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from reid_ray.config.base import Section
 from reid_ray.config.common import EmbedPoolConfig, OptionalRayConfig, OutputConfig
 from reid_ray.config.paths import PathOrAddress, PathOrName
+
+_NOT_LEFT_OUT = ("captions", "query_embeddings", "query_split")
 
 
 class RerankConfig(Section):
@@ -30,12 +32,15 @@ class EvaluateJob(Section):
         "query_embeddings": ("captions",),
         "protocol=text_to_image": ("rerank",),
         "protocol=image_to_image": ("captions", "msd"),
+        "protocol=leave_one_out": ("captions", "query_embeddings", "query_split", "msd", "rerank"),
     }
 
-    protocol: Literal["text_to_image", "image_to_image"] = Field(
+    protocol: Literal["text_to_image", "image_to_image", "leave_one_out"] = Field(
         "text_to_image",
-        description="text_to_image: captions are queries, all images of the split the gallery, nothing is removed; image_to_image: "
-        "gallery images of the query's person from the query's camera are removed",
+        description="text_to_image: captions are queries, all images of the split the gallery, nothing is removed; image_to_image, across "
+        "cameras as published: gallery images of the query's person from the query's camera are removed; leave_one_out, for one camera: "
+        "every image queries all others of its split, those of its own track set apart where the table has a column track. Scores of "
+        "different protocols are not comparable",
     )
     encoder: PathOrName | None = Field(
         None,
@@ -58,6 +63,12 @@ class EvaluateJob(Section):
     split: str | None = Field("test", description="gallery: images of this split; null takes all")
     query_split: str | None = Field(
         None, description="queries of this split; null: the same as split. Image benchmarks use split gallery and query_split query"
+    )
+    query_limit: int | None = Field(
+        None,
+        ge=1,
+        description="leave_one_out only: so many images query, drawn by their ids, the same each time; the gallery stays whole. null: all, "
+        "which of a million takes hours",
     )
     include_synthetic: bool = Field(
         False,
@@ -94,6 +105,12 @@ class EvaluateJob(Section):
                 raise ValueError(
                     "image_to_image takes queries and gallery from one source: give both query_ and gallery_embeddings, or neither"
                 )
+        if self.protocol == "leave_one_out" and (given := [name for name in _NOT_LEFT_OUT if getattr(self, name) is not None]):
+            raise ValueError(
+                f"{given[0]} is given, but in leave_one_out the gallery's own images query; drop {given[0]} or change protocol"
+            )
+        if self.protocol != "leave_one_out" and self.query_limit is not None:
+            raise ValueError(f"query_limit draws queries of leave_one_out, but protocol is {self.protocol}; drop it or change protocol")
         if self.embeds and self.encoder is None:
             raise ValueError("encoder is required to embed images or captions; give it, or both query_embeddings and gallery_embeddings")
         if self.rerank is not None and self.protocol != "image_to_image":
@@ -105,4 +122,6 @@ class EvaluateJob(Section):
     @property
     def embeds(self) -> bool:
         """Whether anything is left to embed."""
+        if self.protocol == "leave_one_out":
+            return self.gallery_embeddings is None
         return self.query_embeddings is None or self.gallery_embeddings is None

@@ -1,7 +1,7 @@
 """The evaluate job: queries and gallery -> exact ranking -> result.json, per-query results, hits, report and pictures.
 
 Knows the order of work and what a result must state: protocol, split, what the weights were selected on, seeds, versions. The
-embedding is in embed_stream.py, ranking in ranking/, definitions in metrics.py, words in page.py.
+features are in scored_sides.py, ranking in ranking/, definitions in metrics.py, words in page.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,42 +18,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reid_ray.config.common import ImagesConfig
-from reid_ray.data.execution import ray_data_execution
-from reid_ray.data.sources import image_listing, iter_images, read_images
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.progress import progress_bar
 from reid_ray.records import HITS
-from reid_ray.retrieval.embed.features import Features, collect_features, read_features
-from reid_ray.retrieval.embed_stream import (
-    caption_blocks,
-    caption_rows,
-    embed_images,
-    embed_texts,
-    embedded_images,
-    embedded_texts,
-    read_captions,
-)
-from reid_ray.retrieval.encoder_identity import (
-    encoder_identity,
-    fetch_encoder,
-    pinned_encoder,
-    require_encoder,
-    require_texts,
-    shipped_content,
-    texts_trained,
-)
+from reid_ray.retrieval.embed.features import Features
+from reid_ray.retrieval.encoder_identity import pinned_encoder, require_encoder, require_texts, shipped_content, texts_trained
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.exposure import exposure_sentence, unseen
 from reid_ray.retrieval.evaluate.page import write_report
+from reid_ray.retrieval.evaluate.scored_sides import features_of, leave_one_out_truth, rows_to_embed, track_facts
 from reid_ray.retrieval.evaluate.shown import gallery_digest
 from reid_ray.retrieval.evaluate.text_space import texts_untrained, untrained_sentence
+from reid_ray.retrieval.evaluate.unscorable import refuse_unscorable
 from reid_ray.retrieval.evaluate.weights_history import exposure_of_score, selected_elsewhere, selection_of
 from reid_ray.retrieval.metrics import UNKNOWN, GroundTruth
 from reid_ray.retrieval.ranking.blocks import Ranking
 from reid_ray.retrieval.ranking.exact import rank_blocks, rank_queries
 from reid_ray.retrieval.ranking.mean_sd import mean_similarity_distribution
-from reid_ray.runtime import pool_need, ray_session, require_resources, stays_in_process
+from reid_ray.runtime import ray_session, stays_in_process
 from reid_ray.storage import Counts, JobOutput, TableWriter, environment, parquet_files, read_manifest, write_json
 from reid_ray.terminal.own_lines import say
 from reid_ray.versions import check_json, check_table, numbered, stamp
@@ -79,7 +59,8 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
     (if there are pictures to show) and manifest.json.
 
     Raises:
-        DataError: an input is missing, holds no usable row, a row without a direction or a camera, or no query has a match.
+        DataError: an input is missing, holds no usable row, a row without a direction, or no query has a match: by the labels that is known
+            before anything is embedded.
         ResourceError: the cluster cannot hold the embedding actors.
     """
     if config.encoder is not None:
@@ -94,14 +75,15 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
         require_encoder(config.encoder)
         if config.protocol == "text_to_image":
             require_texts(config.encoder)
+    refuse_unscorable(config)
     with output:
         clock = time.perf_counter()
         if config.embeds:
-            here = stays_in_process(config.ray, _rows(config), config.embed)
+            here = stays_in_process(config.ray, rows_to_embed(config), config.embed)
             with contextlib.nullcontext() if here else ray_session(config.ray):
-                queries, gallery = _features(config, here=here)
+                queries, gallery = features_of(config, here=here)
         else:
-            queries, gallery = _features(config, here=True)
+            queries, gallery = features_of(config, here=True)
         output.timings["features_seconds"] = time.perf_counter() - clock
         clock = time.perf_counter()
         scored = RankedQueries(queries, gallery, _rank(config, queries, gallery))
@@ -134,6 +116,7 @@ def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
     return {
         "unit": "shares in 0..1",
         "protocol": config.protocol,
+        **({"tracks": track_facts(scored.gallery), "query_limit": config.query_limit} if config.protocol == "leave_one_out" else {}),
         "queries": int(results.counted.sum()),
         "gallery": len(scored.gallery),
         "gallery_digest": gallery_digest(scored.gallery.items),
@@ -182,98 +165,12 @@ def query_table(scored: RankedQueries) -> pa.Table:
     ).replace_schema_metadata(stamp("queries"))
 
 
-def _rows(config: EvaluateJob) -> int:
-    """Images to embed; captions, where only these are."""
-    if config.images is not None:
-        return image_listing(_source(config, config.split)).count
-    return read_captions(str(config.captions), kinds=config.caption_kinds, split=config.query_split or config.split).num_rows
-
-
-def _source(config: EvaluateJob, split: str | None) -> ImagesConfig:
-    return ImagesConfig(source="parquet", path=config.images, split=split, max_pixels=config.max_pixels)
-
-
-def _features(config: EvaluateJob, *, here: bool) -> tuple[Features, Features]:
-    """Both sides, read or embedded. Queries of unknown person are left out and counted: they have no right answer."""
-    kind = "text" if config.protocol == "text_to_image" else "image"
-    query_split = config.query_split or config.split
-    if config.embeds and not here:
-        require_resources([pool_need("embed", config.embed)])
-        fetch_encoder(str(config.encoder), config.embed)
-    if config.embeds and kind == "image" and query_split == config.split:  # the gallery's images are the queries: embedded once
-        gallery = _embedded_images(config, config.split, "images", here=here)
-        return gallery.of_known_persons(), gallery
-    if config.query_embeddings is not None:
-        queries = read_features(
-            config.query_embeddings,
-            kind=kind,
-            split=query_split,
-            drop_unknown_persons=True,
-            include_synthetic=config.include_synthetic,
-        )
-    elif kind == "text":
-        queries = _embedded_captions(config, query_split, here=here)
-    else:
-        queries = _embedded_images(config, query_split, "queries", drop_unknown_persons=True, here=here)
-    if config.gallery_embeddings is not None:
-        gallery = read_features(config.gallery_embeddings, kind="image", split=config.split, include_synthetic=config.include_synthetic)
-    else:
-        gallery = _embedded_images(config, config.split, "gallery", here=here)
-    _refuse_two_encoders(config, queries, gallery)
-    return queries, gallery
-
-
-def _embedded_images(config: EvaluateJob, split: str | None, what: str, *, here: bool, drop_unknown_persons: bool = False) -> Features:
-    source = _source(config, split)
-    listing = image_listing(source)
-    with contextlib.ExitStack() as stack:
-        if here:
-            found = iter_images(source, listing=listing)
-            batches = embedded_images(found, str(config.encoder), config.embed, max_pixels=config.max_pixels)
-        else:
-            stack.enter_context(ray_data_execution(no_progress_timeout_s=600))
-            rows = embed_images(read_images(source, listing=listing), str(config.encoder), config.embed, max_pixels=config.max_pixels)
-            batches = rows.iter_batches(batch_size=None, batch_format="pyarrow")
-        return collect_features(
-            _watched(batches, what, listing.count),
-            origin=str(config.images),
-            capacity=listing.count,
-            drop_unknown_persons=drop_unknown_persons,
-            include_synthetic=config.include_synthetic,
-        )
-
-
-def _embedded_captions(config: EvaluateJob, split: str | None, *, here: bool) -> Features:
-    captions = read_captions(str(config.captions), kinds=config.caption_kinds, split=split)
-    with contextlib.ExitStack() as stack:
-        if here:
-            batches = embedded_texts(caption_blocks(captions), str(config.encoder), config.embed)
-        else:
-            stack.enter_context(ray_data_execution(no_progress_timeout_s=600))
-            rows = embed_texts(caption_rows(captions), str(config.encoder), config.embed)
-            batches = rows.iter_batches(batch_size=None, batch_format="pyarrow")
-        return collect_features(
-            _watched(batches, "queries", captions.num_rows),
-            origin=str(config.captions),
-            capacity=captions.num_rows,
-            drop_unknown_persons=True,
-            include_synthetic=config.include_synthetic,
-        )
-
-
-def _watched(batches: Any, label: str, total: int) -> Iterator[pa.Table]:
-    with progress_bar(label, total, unit="row") as bar:
-        for batch in batches:
-            yield batch
-            bar.update(batch.num_rows)
-
-
 def _rank(config: EvaluateJob, queries: Features, gallery: Features) -> Ranking:
     if config.protocol == "text_to_image":
         truth = GroundTruth.text_to_image(queries.persons(), gallery.persons())
+    elif config.protocol == "leave_one_out":
+        truth = leave_one_out_truth(queries, gallery)
     else:
-        queries.require_cameras()
-        gallery.require_cameras()
         truth = GroundTruth.image_to_image(
             queries.persons(), gallery.persons(), query_camera_Q=queries.cameras(), gallery_camera_G=gallery.cameras()
         )
@@ -295,19 +192,6 @@ def _on_device(vector_ND: np.ndarray, device: str) -> Any:
         return torch.from_numpy(vector_ND).to(device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device: {device} cannot hold the features ({str(error).splitlines()[0]}); set device to cpu") from None
-
-
-def _refuse_two_encoders(config: EvaluateJob, queries: Features, gallery: Features) -> None:
-    if queries.vector_ND.shape[1] != gallery.vector_ND.shape[1]:
-        raise DataError(
-            f"{queries.origin} has {queries.vector_ND.shape[1]} dimensions, {gallery.origin} has {gallery.vector_ND.shape[1]}; "
-            "embed both with one encoder"
-        )
-    found = queries.encoder_fingerprints | gallery.encoder_fingerprints
-    if len(found) > 1:
-        raise DataError(f"{queries.origin} and {gallery.origin} were made by encoders {sorted(found)}; embed both with one")
-    if config.encoder is not None and found and not config.embeds and encoder_identity(config.encoder)[1] not in found:
-        raise DataError(f"encoder: {config.encoder} did not make these embeddings ({sorted(found)}); drop it or name the one that did")
 
 
 def _count(counts: Counts, scored: RankedQueries) -> None:

@@ -27,6 +27,8 @@ _PROTOCOLS = {
     "image of the same person. No camera filter; nothing is removed.",
     "image_to_image": "Per query, gallery images of the same person from the same camera are removed; a match is another image of the "
     "same person. A query left without a match is skipped and counted.",
+    "leave_one_out": "Every image of a known person queries all others, whatever their camera; its own track is set apart where tracks are "
+    "known. Not comparable with the cross-camera protocol: pictures of one camera are easier to find.",
 }
 
 
@@ -62,6 +64,7 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
         "## How",
         "",
         f"- Protocol: {_PROTOCOLS[result['protocol']]}",
+        *_left_out_said(result),
         f"- Ties: {result['ties']}.",
         f"- Split: queries {_said(result['split']['queries'])}, gallery {_said(result['split']['gallery'])}; "
         f"data sets: {', '.join(result['datasets']) or 'not named in the tables'}.",
@@ -91,7 +94,7 @@ def _draw_hits(folder: Path, config: EvaluateJob, *, title: str) -> bool:
     queries = pc.unique(hits["query_id"])
     chosen = queries.take(pa.array(np.unique(np.linspace(0, len(queries) - 1, config.sheet_queries).round().astype(np.int64))))
     hits = hits.filter(pc.is_in(hits["query_id"], chosen))
-    wanted = pa.concat_arrays([hits["image_id"].combine_chunks(), *([chosen] if config.protocol == "image_to_image" else [])])
+    wanted = pa.concat_arrays([hits["image_id"].combine_chunks(), *([chosen] if config.protocol != "text_to_image" else [])])
     pictures = _pictures(config.images, pc.unique(wanted))
     by_query: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen.to_pylist()}
     for row in hits.to_pylist():
@@ -99,7 +102,7 @@ def _draw_hits(folder: Path, config: EvaluateJob, *, title: str) -> bool:
     sheet = [
         SheetQuery(
             text=rows[0]["query_text"] if config.protocol == "text_to_image" else name,
-            picture=pictures.get(name) if config.protocol == "image_to_image" else None,
+            picture=pictures.get(name) if config.protocol != "text_to_image" else None,
             hits=[SheetHit(pictures.get(row["image_id"]), row["correct"], row["camera_id"], row["score"]) for row in rows],
         )
         for name, rows in by_query.items()
@@ -114,6 +117,15 @@ def _pictures(path: str, ids: pa.Array) -> dict[str, bytes | None]:
     for table in iter_images(ImagesConfig(source="parquet", path=path), only=ids):
         found.update(zip(table["image_id"].to_pylist(), table["image"].to_pylist(), strict=True))
     return found
+
+
+def _left_out_said(result: Mapping[str, Any]) -> list[str]:
+    """Of leave_one_out: what tracks were known, and how many pictures asked."""
+    if result["protocol"] != "leave_one_out":
+        return []
+    tracks, limit = result["tracks"], result["query_limit"]
+    known = f"{tracks['pictures']} pictures are of {tracks['tracks']} known tracks" if tracks["tracks"] else "no tracks are known"
+    return [f"- Set apart: {known}; {'every picture' if limit is None else f'{limit} pictures, drawn by their ids,'} queried."]
 
 
 def _cut(texts_cut: Mapping[str, int] | None) -> str:

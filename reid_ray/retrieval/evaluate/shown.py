@@ -20,6 +20,7 @@ from reid_ray.data.seen_rows import image_rows, text_rows, with_source
 from reid_ray.data.sources import image_listing, iter_images
 from reid_ray.progress import progress_bar
 from reid_ray.records import IMAGES, SEEN, text_hash64
+from reid_ray.retrieval.evaluate.own_tracks import APART
 from reid_ray.retrieval.evaluate.seen_lookup import hashes_of
 from reid_ray.retrieval.index.near_hashes import NearHashes
 from reid_ray.storage import iter_table, sha256_of
@@ -72,7 +73,8 @@ def pictures_of(items: pa.Table, pictures: Pictures) -> Pictures:
     rows, told = _named(items), pictures.rows.select(_TOLD).take(place_N)
     for name in _TOLD:
         rows = rows.set_column(rows.column_names.index(name), SEEN.field(name), told[name])
-    who = (pc.fill_null(items[name].cast(pa.int64()), -1).to_numpy() for name in ("person_id", "camera_id"))
+    apart = APART if APART in items.column_names else "camera_id"  # what the protocol removes by, beside the person
+    who = (pc.fill_null(items[name].cast(pa.int64()), -1).to_numpy() for name in ("person_id", apart))
     return Pictures(rows, items["item_id"], *who)
 
 
@@ -84,7 +86,8 @@ def item_rows(items: pa.Table) -> pa.Table:
 def copies_across(queries: Pictures, gallery: Pictures) -> dict[str, int]:
     """{"images", "near"}: queries whose picture, or only a near duplicate of it, the gallery has in a row that counts.
 
-    Rows of the query's person and camera do not count by the protocol image_to_image, the query's own row among them.
+    Rows of the query's person and camera do not count by the protocol image_to_image, by leave_one_out those of its person and track; the
+    query's own row among them.
     """
     same = _counting(queries, gallery, *_same_content(queries.rows["content"], gallery.rows["content"]))
     hash_MB, row_M = hashes_of(gallery.rows["near"])

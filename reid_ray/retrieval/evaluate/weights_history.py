@@ -49,7 +49,7 @@ def exposure_of_score(config: EvaluateJob, queries: Features, gallery: Features)
     """What the weights have seen of gallery and queries: `exposure` of what the evaluate job scored."""
     folder = None if config.encoder is None else encoder_folder(config.encoder)[0]
     recorded = folder is not None and (folder / SEEN_FILE).is_file()
-    by_image = config.protocol == "image_to_image"
+    by_image = config.protocol != "text_to_image"
     shown = asked = None
     if config.images is not None and (recorded or by_image):  # else nothing is to be compared with their pixels
         read: dict[str | None, Pictures | None] = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.data.dataset_overlap import known_overlap, same_dataset
+from reid_ray.errors import DataError
 from reid_ray.retrieval.evaluate.exposure import exposure_of, exposure_sentence, marks_in_words
 from reid_ray.retrieval.evaluate.job import read_result
 from reid_ray.retrieval.evaluate.text_space import texts_untrained, untrained_sentence
@@ -76,17 +77,28 @@ def _galleries(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[tup
     return {(test, protocol): [said.format(test)] for (test, protocol), tests in found.items() if len(tests) > 1}
 
 
+def _refuse_two_protocols(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
+    """A table is of one protocol: numbers of two would be read as better and worse models."""
+    first: dict[str, tuple[str, str]] = {}
+    for cell, result in results.items():
+        first.setdefault(result["protocol"], cell)
+    if len(first) > 1:
+        said = ", ".join(f"{protocol} ({train} -> {test})" for protocol, (train, test) in first.items())
+        raise DataError(f"cells: are scored by {len(first)} protocols, {said}; give a table to each")
+
+
 def run_transfer(config: TransferJob) -> dict[str, Any]:
     """Run the job; returns the manifest. The folder holds transfer.md and transfer.json.
 
     Raises:
-        DataError: a run is no finished evaluation.
+        DataError: a run is no finished evaluation, or they were scored by several protocols.
     """
     inputs = {f"{cell.train} -> {cell.test}": cell.run for cell in config.cells}
     output = JobOutput("transfer", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
     if (earlier := output.kept()) is not None:
         return earlier
     results = {(cell.train, cell.test): read_result(Path(cell.run)) for cell in config.cells}
+    _refuse_two_protocols(results)
     with output:
         output.counts.read = output.counts.written = len(results)
         cells = [

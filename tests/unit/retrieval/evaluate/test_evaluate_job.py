@@ -202,7 +202,7 @@ def test_rows_that_cannot_be_scored_are_refused_by_name(toy):
             evaluate(toy, f"out-{name}", gallery_embeddings=path)
         assert not (root / f"out-{name}").exists()
     cameras = write(root / "no-camera", gallery, parts=1)
-    with refused(DataError, "row 0", "image-0", "23", "camera_id"):
+    with refused(DataError, "24", "image-0", "camera_id", "leave_one_out"):
         evaluate(toy, "out-camera", protocol="image_to_image", query_embeddings=cameras, gallery_embeddings=cameras)
     with refused(ConfigError, "device", "cuda:77"):
         evaluate(toy, "out-device", device="cuda:77")
@@ -217,6 +217,8 @@ def test_rows_that_cannot_be_scored_are_refused_by_name(toy):
         ({"captions": "c"}, "exactly one"),
         ({"query_embeddings": None, "captions": "c"}, "encoder is required"),
         ({"protocol": "image_to_image", "captions": "c"}, "captions is given"),
+        ({"protocol": "leave_one_out"}, "query_embeddings is given"),
+        ({"query_limit": 5}, "query_limit"),
         ({"rerank": {}}, "rerank"),
         ({"topk": 3}, "topk: unknown key"),
     ],
