@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -20,10 +20,11 @@ import pyarrow as pa
 
 from reid_ray.data.failures import FAILURES, Failures
 from reid_ray.data.fetch import Loaded, load_all
-from reid_ray.data.formats.registry import Caption, ImageRecord, Skipped, read_source
+from reid_ray.data.formats.registry import Caption, ImageRecord, Records, Skipped, read_source
 from reid_ray.data.image_records import skipped
 from reid_ray.data.images import image_size, verify_image
 from reid_ray.data.ingest.config import IngestJob
+from reid_ray.data.ingest.identity_splits import drawn_splits, with_splits
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, IMAGES, table_of
@@ -50,7 +51,7 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
     check: Callable[..., Size] = verify_image if config.load.check == "decode" else image_size
     with out, progress_bar(f"ingest {source.format}", total=config.limit) as bar:
         rows = load_all(
-            admit(islice(read_source(source), config.limit)),
+            admit(_records(config)),
             partial(check, max_pixels=source.max_pixels),
             config.load,
             remote=is_remote(source.path),
@@ -73,8 +74,23 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
     mended = dict(out.facts.get("mended", {}))
     unknown = f"; camera unknown of {number}" if (number := mended.pop("camera_unknown", 0)) else ""
     right = f"; set right: {', '.join(f'{code} {count}' for code, count in mended.items())}" if mended else ""
-    say(f"ingest: images: {out.counts}; captions: {captions}{right}{unknown} -> {output.path}{failures}")
+    drawn = f"; {_splits_said(out.facts['splits'])}" if config.split_by_identity is not None else ""
+    say(f"ingest: images: {out.counts}; captions: {captions}{right}{unknown}{drawn} -> {output.path}{failures}")
     return read_manifest(output.path)
+
+
+def _records(config: IngestJob) -> Records:
+    """What the reader gives, with splits drawn by identity where they are asked for: then it is read twice, its pictures once."""
+    source, wanted = config.source, config.split_by_identity
+    records = islice(read_source(source), config.limit)
+    if wanted is None:
+        return records
+    splits = drawn_splits(islice(read_source(source), config.limit), wanted, origin=source.path)
+    return with_splits(records, splits, seed=wanted.seed)
+
+
+def _splits_said(splits: Mapping[str, Mapping[str, int]]) -> str:
+    return ", ".join(f"{name} {each['identities']} identities ({each['images']} images)" for name, each in splits.items() if name != "none")
 
 
 def admit(records: Iterable[ImageRecord | Skipped]) -> Iterator[ImageRecord | Skipped]:
