@@ -19,7 +19,7 @@ SOURCE = ["source.format=folder", "source.path=x"]
 STRUCTURE = "sampling.structure={regex: x}"
 # The least that each job asks for, in as many forms as it takes to have every key left out once and every section of the table there.
 LEAST: dict[str, list[list[str]]] = {
-    "ingest": [SOURCE],
+    "ingest": [SOURCE, [*SOURCE, "split_by_identity={}"]],
     "lint": [SOURCE],
     "export": [["tables=x", "format=market1501"]],
     "synthesize": [[]],
