@@ -6,7 +6,7 @@ Only a text or a picture loads a model. Knows galleries and encoders; not words 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -91,4 +91,4 @@ def reranked(view: Neighbours, query_D: np.ndarray, hits: Sequence[Found], *, k1
     if len(there) <= k1:
         return there
     distance_H = Reranker(query_D[None], vector_HD[is_there], k1=k1, k2=k2).distances()[0]
-    return [replace(there[at], score=float(1 - distance_H[at])) for at in np.argsort(distance_H, kind="stable")]
+    return [there[at]._replace(score=float(1 - distance_H[at])) for at in np.argsort(distance_H, kind="stable")]

@@ -20,9 +20,9 @@ def stays() -> bool:
     return False
 
 
-def say_presence(scope: MutableMapping[str, Any], is_gone: Callable[[], bool]) -> None:
-    """Have a request know whether its client has gone; from any thread."""
-    scope["state"][_KEY] = is_gone
+def say_presence(state: MutableMapping[str, Any], is_gone: Callable[[], bool]) -> None:
+    """Have a request, of that scope["state"], know whether its client has gone; asked from any thread."""
+    state[_KEY] = is_gone
 
 
 def gone_of(state: MutableMapping[str, Any]) -> Callable[[], bool]:

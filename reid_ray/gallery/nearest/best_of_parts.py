@@ -46,7 +46,7 @@ def best_of_parts(query_QD: np.ndarray, parts: Sequence[Searched], k: int, confi
             if row_C is None:
                 left.append(query)
             else:
-                score_C = scores(part.place.vectors, row_C, query_QD[query])
+                score_C = scores(part.place.vectors, row_C, query_QD, np.full(len(row_C), query))
                 found[query].append((score_C, np.full(len(row_C), number, np.int32), row_C))
         if left:
             exactly.setdefault(tuple(left), []).append(number)

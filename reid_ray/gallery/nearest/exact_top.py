@@ -64,7 +64,7 @@ def exact_top(query_QD: np.ndarray, places: Sequence[Place], k: int) -> tuple[np
         kept_QT = np.zeros((queries, place.twins.groups), np.int32)  # memory is touched where there are twins among the best
         for block in _blocks(place, count, queries):
             shortlists.add(query_QD @ block.vector_BD.T, block, int(start), place.twins.group_N, kept_QT)
-    return _ranked(query_QD, places, starts, shortlists.rows(), k)
+    return _ranked(query_QD, places, starts, *shortlists.candidates(), k=k)
 
 
 class _Shortlists:
@@ -82,30 +82,14 @@ class _Shortlists:
         most = int(self._held_Q.max()) + score_QB.shape[1]
         if most > self._score_QC.shape[1]:  # so many tie that thinning does not help
             self._score_QC, self._row_QC = (np.pad(each, ((0, 0), (0, most))) for each in (self._score_QC, self._row_QC))
-        held = self._floor_Q, self._held_Q, self._score_QC, self._row_QC
+        held = self._slack, self._thin_Q, self._floor_Q, self._held_Q, self._score_QC, self._row_QC
         _sift(score_QB, block.mask_B, block.first, start, block.row_B, group_N, kept_QT, self._k, *held)
-        for query in np.flatnonzero(self._held_Q >= self._thin_Q):
-            self._thin(query)
 
-    def rows(self) -> list[np.ndarray]:
-        """Candidates of each query, by row."""
-        found = []
-        for query in range(len(self._held_Q)):
-            self._thin(query)
-            found.append(np.sort(self._row_QC[query, : self._held_Q[query]]))
-        return found
-
-    def _thin(self, query: int) -> None:
-        held = int(self._held_Q[query])
-        if held > self._k:
-            score_C, row_C = self._score_QC[query, :held], self._row_QC[query, :held]
-            floor = np.float32(np.partition(score_C, held - self._k)[held - self._k] - self._slack)
-            kept = score_C >= floor
-            held = int(np.count_nonzero(kept))
-            score_C[:held], row_C[:held] = score_C[kept], row_C[kept]
-            self._floor_Q[query] = floor
-        self._held_Q[query] = held
-        self._thin_Q[query] = 2 * held + _SPARE
+    def candidates(self) -> tuple[np.ndarray, np.ndarray]:
+        """The candidates of all queries, by query: numbers of queries and rows."""
+        _thin_all(self._k, self._slack, self._held_Q, self._score_QC, self._row_QC)
+        row_QC = self._row_QC[:, : int(self._held_Q.max())]
+        return np.repeat(np.arange(len(row_QC)), self._held_Q), row_QC[np.arange(row_QC.shape[1]) < self._held_Q[:, None]]
 
 
 def _blocks(place: Place, count: int, queries: int) -> Iterator[_Block]:
@@ -132,31 +116,50 @@ def _blocks(place: Place, count: int, queries: int) -> Iterator[_Block]:
 
 
 def _ranked(
-    query_QD: np.ndarray, places: Sequence[Place], starts: np.ndarray, rows: Sequence[np.ndarray], k: int
+    query_QD: np.ndarray, places: Sequence[Place], starts: np.ndarray, query_M: np.ndarray, row_M: np.ndarray, *, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    queries = len(query_QD)
-    score_QK, place_QK, row_QK = np.empty((queries, k), np.float32), np.empty((queries, k), np.int32), np.empty((queries, k), np.int64)
-    for query, row_N in enumerate(rows):
-        place_N = np.searchsorted(starts, row_N, "right") - 1
-        score_N = np.empty(len(row_N), np.float32)
-        for number in np.unique(place_N):
-            among = place_N == number
-            score_N[among] = scores(places[number].vectors, row_N[among] - starts[number], query_QD[query])
-        order = np.argsort(-score_N, kind="stable")[:k]  # row_N ascends, so ties keep their places' order
-        score_QK[query], place_QK[query], row_QK[query] = score_N[order], place_N[order], row_N[order] - starts[place_N[order]]
-    return score_QK, place_QK, row_QK
+    """The best k of M candidates of all queries, at least k of each."""
+    place_M = np.searchsorted(starts, row_M, "right") - 1
+    own_M, score_M = row_M - starts[place_M], np.empty(len(row_M), np.float32)
+    for number in np.unique(place_M):
+        among = place_M == number
+        score_M[among] = scores(places[number].vectors, own_M[among], query_QD, query_M[among])
+    order_M = np.lexsort((row_M, -score_M, query_M))
+    best_QK = order_M[np.searchsorted(query_M[order_M], np.arange(len(query_QD)))[:, None] + np.arange(k)]
+    return score_M[best_QK], place_M[best_QK].astype(np.int32), own_M[best_QK]
 
 
-def scores(vectors: np.ndarray, row_N: np.ndarray, query_D: np.ndarray) -> np.ndarray:
-    """The scores of some rows with a query, float32 [N], each a sum in one order."""
+def scores(vectors: np.ndarray, row_N: np.ndarray, query_QD: np.ndarray, query_N: np.ndarray) -> np.ndarray:
+    """The scores of some rows, each with the query of that number, float32 [N], each a sum in one order."""
     found = np.empty(len(row_N), np.float32)
     if vectors.dtype == np.float32 and vectors.flags.c_contiguous:
-        _dots(np.asarray(vectors), row_N, query_D, found)
+        _dots(np.asarray(vectors), row_N, query_QD, query_N, found)
         return found
     for start in range(0, len(row_N), _ROWS_GATHERED):
-        row_B = row_N[start : start + _ROWS_GATHERED]
-        _dots(vectors[row_B].astype(np.float32), np.arange(len(row_B)), query_D, found[start : start + _ROWS_GATHERED])
+        block = slice(start, start + _ROWS_GATHERED)
+        gathered = vectors[row_N[block]].astype(np.float32)
+        _dots(gathered, np.arange(len(gathered)), query_QD, query_N[block], found[block])
     return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _thinned(score_C: np.ndarray, row_C: np.ndarray, held: int, k: int, slack: np.float32) -> tuple[int, np.float32]:
+    """Drop the candidates that cannot be among the best k any more: how many are left, and what a further one must reach."""
+    if held <= k:
+        return held, np.float32(-np.inf)
+    floor = np.float32(np.partition(score_C[:held], held - k)[held - k] - slack)
+    kept = 0
+    for at in range(held):
+        if score_C[at] >= floor:
+            score_C[kept], row_C[kept] = score_C[at], row_C[at]
+            kept += 1
+    return kept, floor
+
+
+@numba.njit(nogil=True, cache=True)
+def _thin_all(k: int, slack: np.float32, held_Q: np.ndarray, score_QC: np.ndarray, row_QC: np.ndarray) -> None:
+    for query in range(held_Q.shape[0]):
+        held_Q[query], _ = _thinned(score_QC[query], row_QC[query], held_Q[query], k, slack)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -169,12 +172,14 @@ def _sift(  # noqa: PLR0917
     group_N: np.ndarray,
     kept_QT: np.ndarray,
     k: int,
+    slack: np.float32,
+    thin_Q: np.ndarray,
     floor_Q: np.ndarray,
     held_Q: np.ndarray,
     score_QC: np.ndarray,
     row_QC: np.ndarray,
 ) -> None:
-    """Append the scores of a block that reach a query's floor, of twins the first k."""
+    """Append the scores of a block that reach a query's floor, of twins the first k; the floor rises on the way."""
     masked, listed, grouped = mask_B.shape[0] > 0, row_B.shape[0] > 0, group_N.shape[0] > 0
     for query in range(score_QB.shape[0]):
         floor, held = floor_Q[query], held_Q[query]
@@ -190,15 +195,22 @@ def _sift(  # noqa: PLR0917
                 score_QC[query, held] = score
                 row_QC[query, held] = start + row
                 held += 1
-        held_Q[query] = held
+                if held >= thin_Q[query]:
+                    held, floor = _thinned(score_QC[query], row_QC[query], held, k, slack)
+                    thin_Q[query] = 2 * held + _SPARE
+        held_Q[query], floor_Q[query] = held, floor
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def _dots(vector_ND: np.ndarray, row_B: np.ndarray, query_D: np.ndarray, found_B: np.ndarray) -> None:
+def _dots(vector_ND: np.ndarray, row_B: np.ndarray, query_QD: np.ndarray, query_B: np.ndarray, found_B: np.ndarray) -> None:
     """Sums in float64, in whatever order the compiler makes of it: the same for every row."""
-    wide_D = query_D.astype(np.float64)
+    wide_D, widened = np.zeros(query_QD.shape[1], np.float64), -1
     for at in range(row_B.shape[0]):
         row = vector_ND[row_B[at]]
+        if query_B[at] != widened:
+            widened = query_B[at]
+            for d in range(wide_D.shape[0]):
+                wide_D[d] = query_QD[widened, d]
         total = 0.0
         for d in range(wide_D.shape[0]):
             total += np.float64(row[d]) * wide_D[d]

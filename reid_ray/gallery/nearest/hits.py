@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,8 @@ from reid_ray.gallery.sealed.postings import Condition
 _GROWTH = 4
 
 
-@dataclass(frozen=True)
-class Found:
-    """One hit.
+class Found(NamedTuple):
+    """One hit. A tuple, as is RowHit: of these there are thousands a second.
 
     generation: in which it was found; with item_id it names the item for good.
     score: cosine, or what a re-ranking made of it.
@@ -45,8 +44,7 @@ class Wish:
     one_per: str | None = None
 
 
-@dataclass(frozen=True)
-class RowHit:
+class RowHit(NamedTuple):
     """A row, its score, and the item that it is."""
 
     score: float

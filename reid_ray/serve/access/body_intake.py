@@ -67,7 +67,7 @@ class IncomingBody:
         self.size, self.began = 0, time.monotonic()
         self.refusal: Refusal | None = None
         self._receive, self._rule, self._intake = receive, rule, intake
-        self._complete, self._held = False, 0
+        self._complete, self._held, self._is_slow = False, 0, False
         self._becomes_slow: asyncio.TimerHandle | None = None
         self._timeout: asyncio.Timeout | None = None
 
@@ -91,7 +91,7 @@ class IncomingBody:
         if self._complete:
             return await self._receive()  # tells of the client's leaving, which may come at any time
         if self._becomes_slow is None:  # who never asks for a body takes no place
-            self._becomes_slow = asyncio.get_running_loop().call_later(_QUICK_S, self._take_place)
+            self._becomes_slow = asyncio.get_running_loop().call_later(min(_QUICK_S, self._intake.limits.body_timeout_s), self._take_place)
         if self.refusal is not None:
             raise BodyRefusedError
         message = await self._next()
@@ -111,9 +111,12 @@ class IncomingBody:
         return message
 
     def _take_place(self) -> None:
+        self._is_slow = True
         refusal = self._intake.enter(self)
         if refusal is not None:
             self._stop(refusal)
+        elif self._timeout is not None:
+            self._timeout.reschedule(asyncio.get_running_loop().time() + self._left_s())
 
     def _leave(self) -> None:
         if self._becomes_slow is not None:
@@ -126,20 +129,25 @@ class IncomingBody:
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def _next(self) -> Message:
-        limits = self._intake.limits
-        allowed = limits.body_timeout_s + self.size / (limits.body_kb_per_s * 1024)
-        left = self.began + allowed - time.monotonic()
         try:
-            async with asyncio.timeout(max(left, 0.0)) as self._timeout:
+            # A quick body, as nearly all are, needs no timer of its own.
+            async with asyncio.timeout(self._left_s() if self._is_slow else None) as self._timeout:
                 return await self._receive()
         except TimeoutError:
             self.refusal = self.refusal or Refusal(
                 408,
-                f"the request's body came too slowly: {self.size} bytes in {allowed:.0f} s; send it faster, or less of it",
+                f"the request's body came too slowly: {self.size} bytes in {self._allowed_s():.0f} s; send it faster, or less of it",
             )
             raise BodyRefusedError from None
         finally:
             self._timeout = None
+
+    def _allowed_s(self) -> float:
+        limits = self._intake.limits
+        return limits.body_timeout_s + self.size / (limits.body_kb_per_s * 1024)
+
+    def _left_s(self) -> float:
+        return max(self.began + self._allowed_s() - time.monotonic(), 0.0)
 
 
 def too_large(limit: int) -> Refusal:

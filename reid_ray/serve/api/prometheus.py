@@ -51,6 +51,7 @@ class ServiceMetrics:
         self._items = Gauge(name + "gallery_items", "Items that are searched.", registry=known)
         self._generation = Gauge(name + "gallery_generation", "Generation of the gallery that is searched.", registry=known)
         self._ready = Gauge(name + "ready", "Whether model and gallery are loaded.", registry=known)
+        self._kinds: dict[tuple[str, str, int], tuple[Any, Any]] = {}
         operations.on_answer(self._answered)
 
     def text(self) -> bytes:
@@ -67,6 +68,13 @@ class ServiceMetrics:
         self._encode.observe(answer.encode_ms / 1e3)
         self._search.observe(answer.search_ms / 1e3)
         self._batch.observe(answer.batch)
+
+    def _of(self, route: str, method: str, status: int) -> tuple[Any, Any]:
+        """The counter and the histogram of a kind of request: looked up once, for that takes longer than to count."""
+        key = route, method, status
+        if key not in self._kinds:
+            self._kinds[key] = self._requests.labels(route, method, str(status)), self._seconds.labels(route)
+        return self._kinds[key]
 
     def middleware(self, app: Any) -> Any:
         """ASGI middleware that counts what `app` answers."""
@@ -93,7 +101,8 @@ class ServiceMetrics:
                 self._in_hand.dec()
                 route = getattr(scope.get("route"), "path", _NO_ROUTE)
                 method = scope["method"] if route != _NO_ROUTE else _NO_ROUTE
-                self._requests.labels(route, method, str(status)).inc()
-                self._seconds.labels(route).observe(time.perf_counter() - started)
+                requests, seconds = self._of(route, method, status)
+                requests.inc()
+                seconds.observe(time.perf_counter() - started)
 
         return counted

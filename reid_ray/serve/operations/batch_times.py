@@ -6,6 +6,7 @@ Knows sizes and seconds.
 
 from __future__ import annotations
 
+_CLASSES = 20
 _LEARNING = 0.2  # how much the last batch of a class counts in its moving average
 
 
@@ -14,12 +15,14 @@ class BatchTimes:
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
+        self._told = [0.0] * (_CLASSES + 1)  # by class: worked out once a batch, asked for twice a request
 
     def learn(self, size: int, seconds: float) -> None:
         """Take a batch into account."""
         of = _class_of(size)
         known = self._seconds.get(of)
         self._seconds[of] = seconds if known is None else known + _LEARNING * (seconds - known)
+        self._told = [self._of_class(each) for each in range(_CLASSES + 1)]
 
     def of(self, size: int) -> float:
         """Seconds, about; 0 before anything is known.
@@ -27,7 +30,9 @@ class BatchTimes:
         A class that was not seen yet is taken to last as long as the largest smaller one: nobody is refused on a guess. None lasts longer
         than a smaller one as many times over as it is larger, so that a class that was slow once, and is refused since, is tried again.
         """
-        of = _class_of(size)
+        return self._told[min(_class_of(size), _CLASSES)]
+
+    def _of_class(self, of: int) -> float:
         smaller = {each: seconds for each, seconds in self._seconds.items() if each < of}
         seen = self._seconds.get(of)
         if seen is None:

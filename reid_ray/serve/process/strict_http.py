@@ -38,7 +38,7 @@ class StrictHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Let the application have the request."""
         self._in_head = False
-        say_presence(self.scope, self.transport.is_closing)
+        say_presence(self.scope["state"], self.transport.is_closing)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

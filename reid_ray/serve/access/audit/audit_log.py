@@ -16,7 +16,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,11 +86,11 @@ class Digests:
         return hmac.new(self._key, kind + b"\0" + data, hashlib.sha256).hexdigest()[:_DIGEST_CHARS]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Waiting:
     fields: Mapping[str, Any]
     durable: bool
-    done: Callable[[BaseException | None], None]
+    written: Future[None] | asyncio.Future[None]
 
 
 class AuditLog:
@@ -109,7 +109,9 @@ class AuditLog:
         self.digests = Digests(secret_key(folder / KEY_FILE))
         self._sync_s = config.sync_s
         self._files = ChainFiles(folder, file_bytes=config.file_mb << 20)
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
+        self._gathered: list[_Waiting] = []
+        self._gathering: asyncio.AbstractEventLoop | None = None  # whose turn they are of
         self._thread = threading.Thread(target=self._write, name="audit-log", daemon=True)
         self._thread.start()
 
@@ -120,25 +122,27 @@ class AuditLog:
             AuditFailedError: it cannot be written.
         """
         written: Future[None] = Future()
-        self._queue.put(_Waiting(self._fields(act), act.durable, lambda error: _settle(written, error)))
+        self._queue.put([_Waiting(self._fields(act), act.durable, written)])
         written.result()
 
     async def recorded(self, act: AuditedAct) -> None:
         """As `record`, without holding the event loop up."""
         loop = asyncio.get_running_loop()
         written: asyncio.Future[None] = loop.create_future()
-
-        def done(error: BaseException | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-                loop.call_soon_threadsafe(_settle, written, error)
-
-        self._queue.put(_Waiting(self._fields(act), act.durable, done))
+        if not self._gathered or self._gathering is not loop:
+            self._gathering = loop
+            loop.call_soon(self._hand_over)  # what is recorded in the same turn of the loop wakes the thread once
+        self._gathered.append(_Waiting(self._fields(act), act.durable, written))
         await written
 
     def close(self) -> None:
         """Write what waits, bring it to the disk, and end."""
         self._queue.put(None)
         self._thread.join()
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        self._queue.put(gathered)
 
     def _fields(self, act: AuditedAct) -> dict[str, Any]:
         fields: dict[str, Any] = {"at": now_in_words(), "verb": act.verb, "outcome": act.outcome}
@@ -160,15 +164,12 @@ class AuditLog:
             if batch and error is None and unsynced_since is None:
                 unsynced_since = time.monotonic()
             later = [each for each in batch if each.durable and error is None]
-            for each in batch:
-                if each not in later:
-                    each.done(error)
+            _tell([each for each in batch if not each.durable or error is not None], error)
             due = unsynced_since is not None and time.monotonic() >= unsynced_since + self._sync_s
             if later or due or (ended and unsynced_since is not None):
                 error = self._synced()
                 unsynced_since = None
-                for each in later:
-                    each.done(error)
+                _tell(later, error)
             if ended:
                 self._files.close()
                 return
@@ -179,8 +180,8 @@ class AuditLog:
         try:
             waiting = self._queue.get(timeout=patience_s)
             while waiting is not None:
-                batch.append(waiting)
-                if len(batch) == _TOGETHER:
+                batch += waiting
+                if len(batch) >= _TOGETHER:
                     return batch, False
                 waiting = self._queue.get_nowait()
         except queue.Empty:
@@ -205,6 +206,24 @@ class AuditLog:
         _LOG.error("%s: the audit log cannot be written: %s", self.folder, error)
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
         return AuditFailedError(f"the audit log cannot be written ({reason}), and without it nothing is answered; see {self.folder}")
+
+
+def _tell(waiting: Sequence[_Waiting], error: BaseException | None) -> None:
+    """Have whoever waits know; an event loop is woken once for all of its own."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for each in waiting:
+        if isinstance(each.written, Future):
+            _settle(each.written, error)
+        else:
+            by_loop.setdefault(each.written.get_loop(), []).append(each.written)
+    for loop, futures in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            loop.call_soon_threadsafe(_settle_all, futures, error)
+
+
+def _settle_all(futures: Sequence[asyncio.Future[None]], error: BaseException | None) -> None:
+    for each in futures:
+        _settle(each, error)
 
 
 def _settle(future: Future[None] | asyncio.Future[None], error: BaseException | None) -> None:
