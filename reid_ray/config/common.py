@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from reid_ray.config.base import Section
+from reid_ray.config.folder_columns import FOLDER_ONLY, FolderColumnsConfig
 from reid_ray.config.paths import PathOrAddress, WrittenPath, WrittenPathOrAddress
 
 
@@ -30,10 +31,10 @@ class SyntheticConfig(Section):
         return self
 
 
-class ImagesConfig(Section):
-    """Where a job's images come from."""
+class ImagesConfig(FolderColumnsConfig):
+    """Where a job's images come from, and what is known of those of a folder."""
 
-    gives_way: ClassVar = {"source=synthetic": ("path",)}
+    gives_way: ClassVar = {"source=synthetic": ("path", *FOLDER_ONLY, "time_zone"), "source=parquet": (*FOLDER_ONLY, "time_zone")}
 
     source: Literal["synthetic", "folder", "parquet"] = Field("synthetic", description="kind of source")
     path: PathOrAddress | None = Field(
@@ -59,6 +60,12 @@ class ImagesConfig(Section):
             raise ValueError("path is given but source is synthetic; drop path or set source to folder or parquet")
         if self.source != "synthetic" and self.path is None:
             raise ValueError(f"source is {self.source}, so path is required")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_of_a_folder(self) -> Self:
+        if self.source != "folder" and (given := [name for name in (*FOLDER_ONLY, "time_zone") if name in self.model_fields_set]):
+            raise ValueError(f"{given[0]} belongs to source folder, but source is {self.source}; drop it")
         return self
 
 

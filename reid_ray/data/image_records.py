@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from reid_ray.storage.file_systems import Store
 
 # What readers set right in a row that can be used: ingest's manifest counts it by these codes, lint says it in these words.
@@ -22,6 +24,7 @@ MENDED = {
     "records_for_object": "images in a list of records where an object {path: captions} should be",
     "pictures_elsewhere": "images in another folder than the published one, or beside the annotations: read there",
     "camera_unknown": "images whose name does not say the camera, as their data set's names do: camera_id is null",
+    "further_fields": "images of a WebDataset whose .json says more than is read of it: left out",
     "path_of_elsewhere": "images whose path begins with folders of another machine: read from Part1, Part2, ... on",
 }
 
@@ -45,6 +48,7 @@ class ImageRecord:
     attributes: str | None = None
     captions: tuple[Caption, ...] = field(default=())
     mended: tuple[str, ...] = field(default=())  # codes of MENDED
+    own: Mapping[str, Any] = field(default_factory=dict)  # columns beside those of IMAGES
 
     @property
     def path(self) -> str | None:
@@ -68,6 +72,22 @@ class Skipped:
 
 
 Records = Iterator[ImageRecord | Skipped]
+
+
+class LabelledRecords(Iterator[ImageRecord | Skipped]):
+    """Records whose `own` is in a schema that is known before the first of them.
+
+    Args:
+        records: what is read.
+        own: the schema of their own columns.
+        told: how far a table beside the images is of the same ones, in counts; empty without one.
+    """
+
+    def __init__(self, records: Records, own: pa.Schema, told: Mapping[str, int]) -> None:
+        self._records, self.own, self.told = records, own, told
+
+    def __next__(self) -> ImageRecord | Skipped:
+        return next(self._records)
 
 
 def skipped(record: ImageRecord, reason: str, detail: str) -> Skipped:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -22,7 +22,10 @@ from reid_ray.data.config import LoadConfig
 from reid_ray.data.fetch import Loaded, load_all
 from reid_ray.data.image_records import ImageRecord, Skipped
 from reid_ray.data.images import BadImageError, image_size
+from reid_ray.data.labels.label_columns import LABELS
+from reid_ray.data.labels.labelled_record import labelled
 from reid_ray.errors import DataError
+from reid_ray.own_columns import NOTHING_OWN, own_of, with_own
 from reid_ray.records import IMAGES, conform, table_of
 from reid_ray.storage import sha256_of
 from reid_ray.storage.file_systems import State, Store, open_file_store
@@ -55,17 +58,19 @@ class FilePiece:
         max_pixels: see ImagesConfig.
         listed: (size, time of change) of each file by turns as they were when it was listed, -1 where that is not known; None if they
             were not asked for.
+        labels: what is known of each file (labels/path_and_table.py), LABELS and the own columns; None: nothing.
     """
 
     store: Store
     packed: bytes
     max_pixels: int
     listed: array[int] | None = None
+    labels: pa.Table | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The files, relative to the folder."""
-        return tuple(self.packed.decode("utf-8", "surrogateescape").split(_END)[:-1])
+        return tuple(unpack_names(self.packed))
 
     @property
     def rows(self) -> int:
@@ -76,7 +81,10 @@ class FilePiece:
         """See ImageListing.places."""
         names = self.names
         states = self.store.states(names) if self.listed is None else _unpacked(self.listed)
-        return [_place(self.store.locate(name), state, session) for name, state in zip(names, states, strict=True)]
+        places = [_place(self.store.locate(name), state, session) for name, state in zip(names, states, strict=True)]
+        if self.labels is None:
+            return places
+        return [f"{place} {tuple(told.values())}" for place, told in zip(places, self.labels.to_pylist(), strict=True)]
 
     def renewed(self) -> Self:
         """The piece with its files' states as they are now."""
@@ -86,10 +94,12 @@ class FilePiece:
         """Its images as small SOURCED tables; if `only` is given, those of these image_ids, and no other file is opened."""
         dataset = printable(self.store.root.rpartition("/")[2])
         wanted = None if only is None else frozenset(only.to_pylist())
-        names = (name for name in self.names if wanted is None or printable(name) in wanted)
-        records = (ImageRecord(printable(name), dataset, self.store, name) for name in names)
+        told = [None] * self.rows if self.labels is None else self.labels.to_pylist()
+        both = ((name, known) for name, known in zip(self.names, told, strict=True) if wanted is None or printable(name) in wanted)
+        records = (labelled(self.store, name, dataset, known) for name, known in both)
+        schema = SOURCED if self.labels is None else with_own(SOURCED, own_of(self.labels.schema, LABELS))
         for some in _small(_loaded(records, self.max_pixels, remote=not self.store.is_local)):
-            yield table_of(SOURCED, [_row(each) for each in some])
+            yield table_of(schema, [_row(each) for each in some])
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,8 @@ class TablePiece:
     split: str | None
     max_pixels: int
     inline: bool = True  # every row holds its bytes; else they lie in files of their own
+    own: pa.Schema = NOTHING_OWN  # columns beside those of IMAGES that are carried
+    cameras: Mapping[str, int] | None = None  # numbers of the cameras' names, where the table has no camera_id
 
     def places(self, session: str) -> list[str]:
         """See ImageListing.places."""
@@ -146,9 +158,10 @@ class TablePiece:
         """Its images as small SOURCED tables; if `only` is given, those of these image_ids, and no other's file is opened."""
         left = self.rows
         with self.file.open() as parquet:
-            present = [name for name in IMAGES.names if name in parquet.schema_arrow.names]
+            schema = with_own(IMAGES, self.own)
+            present = [name for name in schema.names if name in parquet.schema_arrow.names]
             for batch in parquet.iter_batches(batch_size=TABLE_ROWS, row_groups=[self.row_group], columns=present):
-                table = conform(pa.Table.from_batches([batch]), IMAGES, origin=str(self.file))
+                table = self._numbered(conform(pa.Table.from_batches([batch]), schema, origin=str(self.file)))
                 if self.split is not None:
                     table = table.filter(pc.equal(table["split"], self.split))
                 table = table.slice(0, left)
@@ -159,6 +172,13 @@ class TablePiece:
                 if not left:
                     return
 
+    def _numbered(self, table: pa.Table) -> pa.Table:
+        if self.cameras is None:
+            return table
+        numbers = [self.cameras.get(name) for name in table["camera"].to_pylist()]
+        at = table.column_names.index("camera_id")
+        return table.set_column(at, table.schema.field(at), pa.array(numbers, pa.int32()))
+
 
 Piece = FilePiece | SyntheticPiece | TablePiece
 
@@ -166,6 +186,11 @@ Piece = FilePiece | SyntheticPiece | TablePiece
 def pack_names(names: Iterable[str]) -> bytes:
     """File names one after the other, each with the byte at its end that no file's name can hold."""
     return "".join(f"{name}{_END}" for name in names).encode("utf-8", "surrogateescape")
+
+
+def unpack_names(packed: bytes | bytearray) -> list[str]:
+    """The other way round."""
+    return packed.decode("utf-8", "surrogateescape").split(_END)[:-1]
 
 
 def packed_states(states: Iterable[State | None]) -> array[int]:
@@ -185,7 +210,7 @@ def _place(location: str, state: State | None, session: str) -> str:
     return f"{session if recent else 'file'} {printable(location)} {size} {changed}"
 
 
-def _loaded(records: Iterable[ImageRecord], max_pixels: int, *, remote: bool) -> Iterator[Loaded[Size] | Skipped]:
+def _loaded(records: Iterable[ImageRecord | Skipped], max_pixels: int, *, remote: bool) -> Iterator[Loaded[Size] | Skipped]:
     return load_all(records, partial(_size, max_pixels=max_pixels), _LOAD, remote=remote, max_bytes=MAX_FILE_BYTES)
 
 
@@ -214,7 +239,8 @@ def _small(rows: Iterable[Loaded[Size] | Skipped]) -> Iterator[list[Loaded[Size]
 def _row(each: Loaded[Size] | Skipped) -> dict[str, Any]:
     record = each if isinstance(each, Skipped) else each.record
     who = {"image_id": record.image_id, "path": printable(record.path) if record.path else None, "dataset": record.dataset}
-    return who | _content(each)
+    known = {"split": record.split, "person_id": record.person_id, "camera_id": record.camera_id}
+    return {**who, **known, **(record.own if isinstance(record, ImageRecord) else {}), **_content(each)}
 
 
 def _content(each: Loaded[Size] | Skipped) -> dict[str, Any]:
@@ -242,7 +268,7 @@ def _with_bytes(table: pa.Table, file: TableFile, max_pixels: int) -> pa.Table:
     for row in rows:
         if row["image"] is not None and row["image_sha256"] is None:
             row["image_sha256"] = sha256_of(row["image"])
-    return _with_unread(table_of(IMAGES, rows), unread)
+    return _with_unread(table_of(table.schema, rows), unread)
 
 
 def _of_path(at: int, row: dict[str, Any], file: TableFile, unread: dict[int, str]) -> Sequence[ImageRecord]:
@@ -262,4 +288,4 @@ def _only(table: pa.Table, image_ids: pa.Array | None) -> pa.Table:
 
 
 def _with_unread(table: pa.Table, unread: dict[int, str]) -> pa.Table:
-    return table.append_column(UNREAD, pa.array([unread.get(row) for row in range(table.num_rows)], UNREAD.type))
+    return table.add_column(len(IMAGES), UNREAD, pa.array([unread.get(row) for row in range(table.num_rows)], UNREAD.type))

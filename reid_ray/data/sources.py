@@ -13,30 +13,38 @@ import pickle
 import time
 import uuid
 from array import array
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.images import IMAGE_SUFFIXES, is_image_name
-from reid_ray.data.pieces import SETTLED_S, TABLE_ROWS, FilePiece, Piece, SyntheticPiece, TablePiece, pack_names, packed_states
+from reid_ray.data.labels.path_and_table import labeller_of, labels_need_all
+from reid_ray.data.pieces import (
+    SETTLED_S,
+    TABLE_ROWS,
+    FilePiece,
+    Piece,
+    SyntheticPiece,
+    TablePiece,
+    pack_names,
+    packed_states,
+    unpack_names,
+)
+from reid_ray.data.table_listing import table_pieces
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.storage.file_systems import store_at
-from reid_ray.storage.table_files import TableFile, parquet_files
-from reid_ray.versions import check_table
+from reid_ray.storage.table_files import parquet_files
 
 if TYPE_CHECKING:
     import ray.data
 
 _MAX_PIECES = 20_000  # of a large source: more tasks than this cost the scheduler more than they give
-_FOOTERS = 16  # read at the same time
 _SAMPLE, _AT_ONCE_S = 16, 2e-5  # pieces that are asked first, and seconds a file
 _STATERS = 32  # pieces whose files are asked for their states at the same time: over a network that is waiting
 # A reading task gives 200 pictures a second where a file takes 5 ms, or 80 ms at a store, 16 at a time; an engine with a model
@@ -54,6 +62,8 @@ class ImageListing:
     pieces: tuple[Piece, ...]
     generated: bool = False  # made from numbers, so that configuration and package say all about it
     at_store: bool = False  # at an address, whose listing told the files' states
+    further: tuple[str, ...] = ()  # columns beside those of IMAGES
+    told: Mapping[str, int] = field(default_factory=dict)  # how far a table beside the folder is of its images
 
     def places(self, session: str) -> Iterator[list[str]]:
         """Per piece and row, where the image lies and in which state: the same words for the same bytes, known without reading them.
@@ -114,7 +124,7 @@ class ImageListing:
         return {"images.path": digest.hexdigest()[:16]}
 
 
-def image_listing(config: ImagesConfig, *, states: bool = False) -> ImageListing:
+def image_listing(config: ImagesConfig, *, states: bool = False, carry: bool = False) -> ImageListing:
     """List a source, without looking into an image.
 
     A folder is searched recursively, in the order of ingest; files with an image suffix (IMAGE_SUFFIXES, any case) count, names that
@@ -123,12 +133,17 @@ def image_listing(config: ImagesConfig, *, states: bool = False) -> ImageListing
     Args:
         config: the source.
         states: hold the files' sizes and times of change, too, which cost a local disk a call for each; a store's listing has them.
+        carry: of a table: the rows shall have the columns beside those of IMAGES, too. Of a folder they have what is known of each image.
 
     Raises:
-        DataError: the path is missing, holds no image, or no image of `config.split`; names the path and the remedy.
+        DataError: the path is missing, holds no image, or no image of `config.split`; or a column cannot be carried. Names the path and the
+            remedy.
         ConfigError: a split is asked of a folder, which has none.
     """
-    listing = {"synthetic": _list_synthetic, "folder": _list_folder, "parquet": _list_parquet}[config.source](config)
+    if config.source == "parquet":
+        listing = _list_parquet(config, carry=carry)
+    else:
+        listing = _list_folder(config) if config.source == "folder" else _list_synthetic(config)
     if not listing.count:
         wanted = f"no image of split {config.split!r}" if config.split else "no image"
         raise DataError(f"{listing.origin}: holds {wanted}; check images.path and images.split")
@@ -232,59 +247,34 @@ def _list_folder(config: ImagesConfig) -> ImageListing:
         ends.append(len(packed))
         if not store.is_local:
             listed.extend(packed_states([state]))
-        if len(ends) - 1 == config.limit:
+        if len(ends) - 1 == config.limit and not labels_need_all(config):
             break
-    count = len(ends) - 1
+    found = len(ends) - 1
+    count = min(found, config.limit or found)
     if not count:
         held = f"{others} files but none with an image extension ({', '.join(sorted(IMAGE_SUFFIXES))})" if others else "no file at all"
         raise DataError(f"{store}: holds {held}; set images.path to a folder of images")
+    names = (name for at in range(0, found, TABLE_ROWS) for name in unpack_names(packed[ends[at] : ends[min(at + TABLE_ROWS, found)]]))
+    labeller = labeller_of(config, store.root, names)
     rows = _piece_rows(count, at_store=not store.is_local)
     starts = range(0, count, rows)
     pieces = [
         FilePiece(store, bytes(packed[ends[at] : ends[stop]]), config.max_pixels, None if store.is_local else listed[2 * at : 2 * stop])
         for at, stop in zip(starts, [*starts[1:], count], strict=True)
     ]
-    return ImageListing(count, str(store), tuple(pieces), at_store=not store.is_local)
+    if labeller is None:
+        return ImageListing(count, str(store), tuple(pieces), at_store=not store.is_local)
+    pieces = [replace(piece, labels=labeller.labels(piece.names)) for piece in pieces]
+    further, told = tuple(labeller.own.names), labeller.facts()
+    return ImageListing(count, str(store), tuple(pieces), at_store=not store.is_local, further=further, told=told)
 
 
-def _list_parquet(config: ImagesConfig) -> ImageListing:
+def _list_parquet(config: ImagesConfig, *, carry: bool) -> ImageListing:
     location = str(config.path)
     files = parquet_files(_resolved(location))
-    pieces: list[TablePiece] = []
-    count = 0
-    with ThreadPoolExecutor(1 if files[0].store.is_local else _FOOTERS) as pool:
-        for file, (matching_R, inline) in zip(files, pool.map(lambda file: _footer(file, config.split), files), strict=True):
-            for row_group, matching in enumerate(matching_R):
-                rows = min(matching, config.limit - count) if config.limit else matching
-                if rows:
-                    pieces.append(TablePiece(file, row_group, rows, config.split, config.max_pixels, inline))
-                    count += rows
-    return ImageListing(count, location, tuple(pieces), at_store=not files[0].store.is_local)
-
-
-def _footer(file: TableFile, split: str | None) -> tuple[list[int], bool]:
-    """(rows of each row group that belong to `split`, whether no row lacks its image's bytes): the footer says it, and the split column."""
-    with file.open() as parquet:
-        check_table(parquet.schema_arrow.metadata, origin=file)
-        if "image_id" not in parquet.schema_arrow.names:
-            raise DataError(f"{file}: has no column image_id, so it is no IMAGES table; columns are {parquet.schema_arrow.names}")
-        inline = _holds_bytes(parquet.metadata)
-        groups = range(parquet.metadata.num_row_groups)
-        if split is None:
-            return [parquet.metadata.row_group(group).num_rows for group in groups], inline
-        if "split" not in parquet.schema_arrow.names:
-            return [0 for _ in groups], inline
-        columns = [parquet.read_row_group(group, columns=["split"])["split"].cast(pa.string()) for group in groups]
-        return [pc.sum(pc.equal(column, split)).as_py() or 0 for column in columns], inline
-
-
-def _holds_bytes(metadata: pq.FileMetaData) -> bool:
-    leaves = [metadata.schema.column(leaf).path for leaf in range(metadata.num_columns)]
-    column = next((leaf for leaf, path in enumerate(leaves) if path in ("image", "image.bytes")), None)
-    if column is None:
-        return False
-    found = [metadata.row_group(group).column(column) for group in range(metadata.num_row_groups)]
-    return all(chunk.statistics is not None and chunk.statistics.null_count == 0 for chunk in found)
+    pieces, further = table_pieces(files, config, carry=carry)
+    count = sum(piece.rows for piece in pieces)
+    return ImageListing(count, location, tuple(pieces), at_store=not files[0].store.is_local, further=further)
 
 
 def _resolved(location: str) -> str:

@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 
 from reid_ray.config.common import EmbedPoolConfig
 from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image, jpeg_thumbnail
-from reid_ray.data.pieces import UNREAD
+from reid_ray.data.pieces import SOURCED, UNREAD
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.plain_text import TruncationCounts
+from reid_ray.own_columns import own_of, with_own
 from reid_ray.records import CAPTIONS, EMBEDDINGS, IDENTITY_COLUMNS
 from reid_ray.retrieval.encoder_identity import located_encoder
 from reid_ray.storage import read_table
@@ -35,11 +36,13 @@ ENCODER = pa.field("encoder_fingerprint", pa.string())  # which encoder made the
 # Columns of texts: tokens before the cut, null where status is failed; and whether the model could not read the text to its end.
 TOKENS, TRUNCATED = pa.field("text_tokens", pa.int64()), pa.field("text_truncated", pa.bool_())
 
+# What a row to embed may have that is no column of her own.
+_SOURCE = pa.schema([*SOURCED, *(field for field in CAPTIONS if field.name not in SOURCED.names)])
 _CAPTION_COLUMNS = ["caption_id", "image_id", "kind", "text", "status", *IDENTITY_COLUMNS]
 
 
 class ImageEmbedder:
-    """IMAGES tables -> EMBEDDINGS tables of kind image, plus the columns encoder_fingerprint and, if asked for, thumbnail."""
+    """IMAGES tables -> EMBEDDINGS tables of kind image, plus the images' own columns, encoder_fingerprint and, if asked for, thumbnail."""
 
     def __init__(
         self,
@@ -307,5 +310,8 @@ def _embeddings(
         "text": texts if texts is not None else pa.nulls(len(rows), pa.string()),
         **{name: source[name] for name in IDENTITY_COLUMNS},
     }
-    table = pa.table([columns[field.name] for field in EMBEDDINGS], schema=EMBEDDINGS)
+    own = own_of(source.schema, _SOURCE)
+    columns |= {name: source[name] for name in own.names}
+    schema = with_own(EMBEDDINGS, own)
+    table = pa.table([columns[field.name] for field in schema], schema=schema)
     return table.append_column(ENCODER, pa.array([fingerprint] * len(rows), pa.string()))

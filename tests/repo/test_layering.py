@@ -24,6 +24,7 @@ LEAVES = {
     "jobs",
     "progress",
     "measure",
+    "own_columns",
     "pages",
     "redaction",
     "scratch",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pyarrow as pa
-import pytest
+from refusals import refused
 
 from reid_ray.errors import DataError
 from reid_ray.own_columns import MADE, SPOKEN_FOR, camera_numbers, merged_own, own_of, own_schema, with_own
@@ -52,19 +52,18 @@ def test_what_cannot_be_carried_is_refused_by_its_name_all_of_it_at_once() -> No
             ("a\nb", pa.string()),
         ]
     )
-    with pytest.raises(DataError) as refused:
+    with refused(DataError, "her.parquet", "tags", "when", "status", "frame", r"a\nb"):
         own_schema(found, origin="her.parquet")
-    assert all(name in str(refused.value) for name in ("her.parquet", "tags", "when", "status", "frame", r"a\nb"))
-    with pytest.raises(DataError, match="twice"):
+    with refused(DataError, "twice"):
         own_schema(pa.schema([("twice", pa.int8()), ("twice", pa.int8())]), origin="t")
-    with pytest.raises(DataError, match="zona"):
+    with refused(DataError, "zona"):
         own_schema(pa.schema([*IMAGES, ("zone", pa.string())]), origin="t", only=["zona"])
 
 
 def test_files_of_one_table_may_lack_a_column_but_not_hold_it_in_two_types() -> None:
     text, number = pa.schema([("zone", pa.string())]), pa.schema([("floor", pa.int64())])
     assert merged_own([("a", text), ("b", number), ("c", text)]) == pa.schema([*text, *number])
-    with pytest.raises(DataError, match=r"b\.parquet.*zone.*a\.parquet"):
+    with refused(DataError, "b.parquet", "zone", "a.parquet"):
         merged_own([("a.parquet", text), ("b.parquet", pa.schema([("zone", pa.int64())]))])
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from reid_ray.config.base import Section
+from reid_ray.config.folder_columns import FOLDER_ONLY, FolderColumnsConfig
 from reid_ray.config.paths import LocalPath, PathOrAddress
 
 # The formats, and of each the function that reads it, in a module beside or below this one: a new data set is one file and one line here.
@@ -47,7 +46,9 @@ _OWNERS: dict[str, frozenset[str]] = {
     "images": frozenset({"luperson_mllm", "ham_pedes", "mals"}),
     "boxes": frozenset({"cuhk03"}),
     "val_as": frozenset({"msmt17"}),
-    "pattern": frozenset({"folder"}),
+    **{option: frozenset({"folder"}) for option in FOLDER_ONLY},
+    "time_zone": frozenset({"folder", "parquet"}),
+    "own": frozenset({"folder", "parquet"}),
     "each_its_own": frozenset({"folder"}),
     "columns": frozenset({"parquet"}),
     "captions": frozenset({"parquet"}),
@@ -56,8 +57,8 @@ _OWNERS: dict[str, frozenset[str]] = {
 WITHOUT_FILES = frozenset({"webdataset", "parquet"})
 
 
-class SourceConfig(Section):
-    """A data set to read."""
+class SourceConfig(FolderColumnsConfig):
+    """A data set to read, and what is known of the images of a folder."""
 
     gives_way: ClassVar = {f"format={name}": [option for option, formats in _OWNERS.items() if name not in formats] for name in READERS}
 
@@ -81,12 +82,10 @@ class SourceConfig(Section):
         "val",
         description="msmt17 only: split of list_val.txt; train merges it as most published results do (32,621 images, 1,041 identities)",
     )
-    pattern: str | None = Field(
-        None,
-        description="folder only: regular expression, searched in the relative path, with groups person_id, camera_id, split (any of them)",
-    )
     each_its_own: bool = Field(False, description="folder only: every image is an identity of its own, numbered in order of the paths")
-    columns: dict[str, str] = Field({}, description="parquet only: IMAGES column -> name in the file, for tables of other origin")
+    columns: dict[str, str] = Field(
+        {}, description="parquet only: IMAGES column, or camera, time, track, frame -> name in the file, for tables of other origin"
+    )
     captions: PathOrAddress | None = Field(
         None, description="parquet only: address of a captions table that lies elsewhere; null takes captions/ beside images/, if any"
     )
@@ -101,16 +100,7 @@ class SourceConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _pattern_names_known_groups(self) -> Self:
-        if self.pattern is None:
-            return self
-        try:
-            groups = set(re.compile(self.pattern).groupindex)
-        except re.error as error:
-            raise ValueError(f"pattern is no regular expression: {error}") from None
-        known = {"person_id", "camera_id", "split"}
-        if not groups or groups - known:
-            raise ValueError(f"pattern must name groups among {sorted(known)}, as in (?P<person_id>\\d+); it names {sorted(groups)}")
-        if self.each_its_own and "person_id" in groups:
+    def _identities_come_from_one_place(self) -> Self:
+        if self.each_its_own and self.pattern is not None and "(?P<person_id>" in self.pattern:
             raise ValueError("each_its_own numbers the identities, and so does pattern's group person_id; drop one of them")
         return self

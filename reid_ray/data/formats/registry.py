@@ -8,11 +8,12 @@ from importlib import import_module
 from reid_ray.data.containers.image_names import restored
 from reid_ray.data.containers.picture_places import with_pictures
 from reid_ray.data.formats.config import READERS, Format, SourceConfig
-from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped
+from reid_ray.data.image_records import Caption, ImageRecord, LabelledRecords, Records, Skipped
+from reid_ray.own_columns import NOTHING_OWN
 from reid_ray.storage.file_systems import Store, open_store
 from reid_ray.storage.object_store.pointer import reading_place
 
-__all__ = ["Caption", "ImageRecord", "Records", "Skipped", "read_source", "reader_of"]
+__all__ = ["Caption", "ImageRecord", "Records", "Skipped", "open_source", "read_source", "reader_of"]
 
 
 def reader_of(format: Format) -> Callable[[Store, SourceConfig], Records]:
@@ -31,5 +32,12 @@ def read_source(source: SourceConfig) -> Records:
     Raises:
         DataError: the address or the layout cannot be used at all.
     """
+    yield from open_source(source)
+
+
+def open_source(source: SourceConfig) -> LabelledRecords:
+    """As read_source, with the schema of the columns beside those of IMAGES, which is known before the first record is read."""
     store = open_store(reading_place(source.path))
-    yield from restored(with_pictures(reader_of(source.format)(store, source), source.format), store)
+    records = reader_of(source.format)(store, source)
+    own, told = (records.own, records.told) if isinstance(records, LabelledRecords) else (NOTHING_OWN, {})
+    return LabelledRecords(restored(with_pictures(records, source.format), store), own, told)

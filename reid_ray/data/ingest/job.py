@@ -20,12 +20,14 @@ import pyarrow as pa
 
 from reid_ray.data.failures import FAILURES, Failures
 from reid_ray.data.fetch import Loaded, load_all
-from reid_ray.data.formats.registry import Caption, ImageRecord, Records, Skipped, read_source
+from reid_ray.data.formats.registry import Caption, ImageRecord, Records, Skipped, open_source, read_source
 from reid_ray.data.image_records import skipped
 from reid_ray.data.images import image_size, verify_image
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.identity_splits import drawn_splits, with_splits
+from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.errors import DataError
+from reid_ray.own_columns import NOTHING_OWN, with_own
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, IMAGES, table_of
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
@@ -50,18 +52,20 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
         return earlier
     check: Callable[..., Size] = verify_image if config.load.check == "decode" else image_size
     with out, progress_bar(f"ingest {source.format}", total=config.limit) as bar:
+        opened = open_source(source)
         rows = load_all(
-            admit(_records(config)),
+            admit(_records(config, opened)),
             partial(check, max_pixels=source.max_pixels),
             config.load,
             remote=is_remote(source.path),
             max_bytes=source.max_file_mb << 20,
         )
-        with Tables(out.folder, with_bytes=config.images == "bytes", part_bytes=config.part_mb << 20) as tables:
+        with Tables(out.folder, with_bytes=config.images == "bytes", part_bytes=config.part_mb << 20, own=opened.own) as tables:
             for row in rows:
                 tables.add(row)
                 bar.update(1)
         tables.report(out)
+        note_own(out, opened.own.names, opened.told)
         if source.format == "msmt17":
             out.facts["val"] = f"list_val.txt holds images of training persons; they are in split {source.val_as} (source.val_as)"
         if not out.counts.written:
@@ -75,14 +79,15 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
     unknown = f"; camera unknown of {number}" if (number := mended.pop("camera_unknown", 0)) else ""
     right = f"; set right: {', '.join(f'{code} {count}' for code, count in mended.items())}" if mended else ""
     drawn = f"; {_splits_said(out.facts['splits'])}" if config.split_by_identity is not None else ""
-    say(f"ingest: images: {out.counts}; captions: {captions}{right}{unknown}{drawn} -> {output.path}{failures}")
+    own = own_in_words(opened.own.names, opened.told)
+    say(f"ingest: images: {out.counts}; captions: {captions}{right}{unknown}{drawn}{own} -> {output.path}{failures}")
     return read_manifest(output.path)
 
 
-def _records(config: IngestJob) -> Records:
-    """What the reader gives, with splits drawn by identity where they are asked for: then it is read twice, its pictures once."""
+def _records(config: IngestJob, opened: Records) -> Records:
+    """What the reader gives, which is `opened`, with splits drawn by identity where they are asked for: then it is read twice, its pictures once."""
     source, wanted = config.source, config.split_by_identity
-    records = islice(read_source(source), config.limit)
+    records = islice(opened, config.limit)
     if wanted is None:
         return records
     splits = drawn_splits(islice(read_source(source), config.limit), wanted, origin=source.path)
@@ -123,7 +128,7 @@ def _fits(number: int | None, bits: int) -> bool:
 class Tables:
     """The three tables of an ingest, written as rows come; a context manager. Counts what it writes."""
 
-    def __init__(self, folder: Path, *, with_bytes: bool, part_bytes: int) -> None:
+    def __init__(self, folder: Path, *, with_bytes: bool, part_bytes: int, own: pa.Schema = NOTHING_OWN) -> None:
         self.images = 0
         self.failed = Failures()
         self.captions = 0
@@ -134,7 +139,8 @@ class Tables:
         self._with_bytes, self._part_bytes = with_bytes, part_bytes
         self._image_rows: list[dict[str, Any]] = []
         self._bytes_in_part = self._bytes_in_batch = 0
-        self._image_table = TableWriter(folder / "images", IMAGES)
+        self._image_schema = with_own(IMAGES, own)
+        self._image_table = TableWriter(folder / "images", self._image_schema)
         self._caption_table = _BatchedTable(folder / "captions", CAPTIONS)
         self._failure_table = _BatchedTable(folder / "failures", FAILURES)
 
@@ -184,6 +190,7 @@ class Tables:
                 "height": row.found[1],
                 "attributes": record.attributes,
                 **who,
+                **record.own,
             }
         )
         self.images += 1
@@ -226,7 +233,7 @@ class Tables:
     def _flush_batch(self) -> None:
         if not self._image_rows:
             return
-        self._image_table.append(table_of(IMAGES, self._image_rows))
+        self._image_table.append(table_of(self._image_schema, self._image_rows))
         self._bytes_in_part += self._bytes_in_batch
         self._image_rows, self._bytes_in_batch = [], 0
         if self._bytes_in_part >= self._part_bytes:

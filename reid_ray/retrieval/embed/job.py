@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.sources import ImageListing, image_listing, iter_images, read_images
 from reid_ray.errors import DataError
 from reid_ray.model.plain_text import TruncationCounts
@@ -57,7 +58,7 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
     config = config.model_copy(update={"encoder": pinned_encoder(config.encoder)})
     origin = config.captions if config.images is None else config.images.path
     inputs = {"encoder": config.encoder, "rows": origin}
-    listing = None if config.images is None else image_listing(config.images)
+    listing = None if config.images is None else image_listing(config.images, carry=True)
     contents = ({} if listing is None else listing.contents()) | shipped_content(config.encoder)
     output = JobOutput("embed", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents=contents)
     if (earlier := output.kept()) is not None:
@@ -74,11 +75,13 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
         cut = _count(output, str(folder))
         if not output.counts.written:
             raise DataError(f"{origin}: not one row can be embedded ({output.counts}); check images or captions")
+        further, told = ((), {}) if listing is None else (listing.further, listing.told)
+        note_own(output, further, told)
         dim, fingerprint = encoder_identity(config.encoder)
         output.facts.update({"kind": "text" if config.images is None else "image", "dim": dim, "encoder_fingerprint": fingerprint})
         if config.images is None:
             output.facts["texts_cut"] = cut.facts()
-    say(f"embed: {output.counts} -> {config.output.path}{cut.sentence()}")
+    say(f"embed: {output.counts} -> {config.output.path}{cut.sentence()}{own_in_words(further, told)}")
     return read_manifest(config.output.path)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.sources import ImageListing, image_listing, iter_images, read_images
 from reid_ray.errors import DataError, ReidRayError
 from reid_ray.gallery.bulk.adoption import Adoption
@@ -53,7 +54,7 @@ def run_index(config: IndexJob) -> dict[str, Any]:
     """
     if config.encoder is not None:
         config = config.model_copy(update={"encoder": pinned_encoder(config.encoder)})
-    listing = None if config.images is None else image_listing(config.images)
+    listing = None if config.images is None else image_listing(config.images, carry=True)
     rows = config.images.path if config.images is not None else config.embeddings
     output = JobOutput(
         "index",
@@ -83,9 +84,11 @@ def run_index(config: IndexJob) -> dict[str, Any]:
                 _count_taken(output, taken, str(rows))
                 segments, generation = len(writer.view.manifest.segments), writer.view.generation
         path = None if config.encoder is None else located_encoder(config.encoder)
+        further, told = ((), {}) if listing is None else (listing.further, listing.told)
+        note_own(output, further, told)
         facts = {"dim": dim, "items": taken.living, "segments": segments, "generation": generation}
         output.facts.update({**facts, "encoder_fingerprint": fingerprint, "encoder_path": path})
-    say(f"index: {output.counts} -> {config.output.path} (a gallery of {segments} segments, dimension {dim})")
+    say(f"index: {output.counts} -> {config.output.path} (a gallery of {segments} segments, dimension {dim}){own_in_words(further, told)}")
     return read_manifest(config.output.path)
 
 

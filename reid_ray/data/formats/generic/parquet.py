@@ -1,7 +1,8 @@
 """Parquet: the project's own folder {images/, captions/, failures/}, or any table that has an image column.
 
-Tables of other origin are renamed by source.columns (IMAGES column -> their name). Captions are matched to images on disk, so both
-tables may be of any size and order. Rows that an earlier ingest failed come again as skipped rows, with their reason.
+Tables of other origin are renamed by source.columns (IMAGES column -> their name), and their further columns are carried. Captions are
+matched to images on disk, so both tables may be of any size and order. Rows that an earlier ingest failed come again as skipped rows,
+with their reason.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from reid_ray.data.containers.caption_store import CaptionStore
 from reid_ray.data.containers.values import split_name, whole
 from reid_ray.data.failures import FAILURES
 from reid_ray.data.formats.config import SourceConfig
-from reid_ray.data.image_records import Caption, ImageRecord, Records, Skipped, caption_of
+from reid_ray.data.image_records import Caption, ImageRecord, LabelledRecords, Records, Skipped, caption_of
+from reid_ray.data.labels.carried_columns import CarriedColumns
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS, IDENTITY_COLUMNS, IMAGES, conform
 from reid_ray.storage.file_systems import Store, open_file_store, open_store
@@ -31,20 +33,25 @@ _BATCH_ROWS = 64  # rows hold whole images: a larger batch would not be bounded 
 _CAPTION_COLUMNS = [name for name in CAPTIONS.names if name not in ("image_sha256", *IDENTITY_COLUMNS)]
 
 
-def read_parquet(store: Store, source: SourceConfig) -> Records:
+def read_parquet(store: Store, source: SourceConfig) -> LabelledRecords:
     """One record per image row, with the rows of captions/ that belong to it.
 
     Raises:
-        DataError: there is no Parquet file, or a column has the wrong type.
+        DataError: there is no Parquet file, or a column has the wrong type or cannot be carried.
     """
-    dataset = source.name or place_name(store.root)
     images = store.child("images") if store.is_folder("images") else store
+    carried = CarriedColumns(_files(images), source)
+    return LabelledRecords(_records(store, images, source, carried), carried.own, {})
+
+
+def _records(store: Store, images: Store, source: SourceConfig, carried: CarriedColumns) -> Records:
+    dataset = source.name or place_name(store.root)
     with CaptionStore() as captions:
         if source.captions is not None:
             captions.add_all(_captions(_table_store(source.captions)))
         elif store.is_folder("captions"):
             captions.add_all(_captions(store.child("captions")))
-        for row in _rows(images, IMAGES, source.columns):
+        for row in _rows(images, IMAGES, source.columns, carried=carried):
             yield _record(row, captions.take(row["image_id"]), dataset if source.name else None, dataset)
         if store.is_folder("failures"):
             for row in _rows(store.child("failures"), FAILURES, {}):
@@ -63,6 +70,9 @@ def _table_store(location: str) -> Store:
 
 def _record(row: dict[str, Any], captions: tuple[Caption, ...], renamed: str | None, fallback: str) -> ImageRecord | Skipped:
     image_id, dataset, split, path = row["image_id"], renamed or row["dataset"] or fallback, split_name(row["split"]), row["path"]
+    if row["wrong"] is not None:
+        reason, _, detail = row["wrong"].partition(": ")
+        return Skipped(image_id, dataset, reason, detail, split, path=path, captions=captions)
     try:
         person_id, camera_id = (whole(row[name], name) for name in _IDS)
     except ValueError as error:
@@ -85,6 +95,7 @@ def _record(row: dict[str, Any], captions: tuple[Caption, ...], renamed: str | N
         synthetic=row["synthetic"],
         attributes=row["attributes"],
         captions=captions,
+        own=row["own"],
     )
 
 
@@ -95,34 +106,37 @@ def _captions(store: Store) -> Iterator[tuple[str, Caption]]:
         yield row.pop("image_id"), row
 
 
-def _rows(store: Store, schema: pa.Schema, renames: dict[str, str], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    files = [path for path in store.walk() if path.endswith(".parquet")]
+def _files(store: Store) -> list[TableFile]:
+    files = [TableFile(store, path) for path in store.walk() if path.endswith(".parquet")]
     if not files:
         raise DataError(f"{store}: holds no *.parquet file (source.path)")
+    return files
+
+
+def _rows(
+    store: Store, schema: pa.Schema, renames: dict[str, str], columns: list[str] | None = None, carried: CarriedColumns | None = None
+) -> Iterator[dict[str, Any]]:
     wanted = pa.schema([schema.field(name) for name in columns]) if columns else schema
-    unknown = set(renames) - set(wanted.names)
-    if unknown:
-        raise DataError(f"source.columns names {', '.join(sorted(unknown))}, which are no columns of the images table: {wanted.names}")
-    for path in files:
-        with TableFile(store, path).open() as file:
-            for row in _file_rows(file, wanted, renames, f"{store}/{path}"):
+    for table in _files(store):
+        with table.open() as file:
+            for row in _file_rows(file, wanted, renames, f"{store}/{table.name}", carried):
                 if row.get("path"):
-                    row["path"] = store.locate_beside(path, row["path"])
+                    row["path"] = store.locate_beside(table.name, row["path"])
                 yield row
 
 
-def _file_rows(file: pq.ParquetFile, schema: pa.Schema, renames: dict[str, str], origin: str) -> Iterator[dict[str, Any]]:
+def _file_rows(
+    file: pq.ParquetFile, schema: pa.Schema, renames: dict[str, str], origin: str, carried: CarriedColumns | None
+) -> Iterator[dict[str, Any]]:
     check_table(file.schema_arrow.metadata, origin=origin)
     there = set(file.schema_arrow.names)
     sources = {name: renames.get(name, name) for name in schema.names}
-    lacking = [sources[name] for name in renames if sources[name] not in there]
-    if lacking:
-        raise DataError(f"{origin}: has no column {', '.join(lacking)}, which source.columns names; it has {sorted(there)}")
     present = {name: source for name, source in sources.items() if source in there}
     if twice := [source for source in present.values() if file.schema_arrow.names.count(source) > 1]:
         raise DataError(f"{origin}: has the column {', '.join(twice)} more than once; keep one of each")
+    further = [] if carried is None else carried.columns_of(file.schema_arrow)
     rows = 0
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(present.values())):
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(dict.fromkeys([*present.values(), *further]))):
         table = pa.table({name: batch.column(source) for name, source in present.items()})
         if schema is IMAGES and "image_id" not in present:
             table = _with_ids(table, f"{origin.rpartition('/')[2]}#", rows)
@@ -130,8 +144,9 @@ def _file_rows(file: pq.ParquetFile, schema: pa.Schema, renames: dict[str, str],
         # ids are judged row by row, so that one that is no number costs its row alone
         ids = {name: table.column(name).to_pylist() for name in _IDS if name in present and schema is IMAGES}
         rest = table.select([name for name in table.column_names if name not in {*ids, *_LEARNT_AGAIN} or schema is not IMAGES])
+        own = [{}] * batch.num_rows if carried is None else carried.of(batch, origin)
         for position, row in enumerate(conform(rest, schema, origin=origin).to_pylist()):
-            yield row | {name: values[position] for name, values in ids.items()}
+            yield row | {name: values[position] for name, values in ids.items()} | own[position]
 
 
 def _with_ids(table: pa.Table, prefix: str, first: int) -> pa.Table:

@@ -334,10 +334,10 @@ def test_addresses_that_do_not_work_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"format": "folder", "boxes": "labeled"}, {"format": "folder", "pattern": "("}, {"format": "folder", "pattern": r"(?P<pid>\d)"}],
+    [{"format": "folder", "boxes": "labeled"}, {"format": "folder", "pattern": "("}, {"format": "folder", "pattern": r"(?P<image_id>\d)"}],
 )
 def test_options_that_contradict_the_format_are_refused(options):
-    with pytest.raises(ValueError, match=r"belongs to format|regular expression|must name groups"):
+    with pytest.raises(ValueError, match=r"belongs to format|regular expression|image_id"):
         SourceConfig(path="x", **options)
 
 
