@@ -65,7 +65,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a table of paths is known by the table's own state",
-        "reid_ray/data/sources.py",
+        "reid_ray/data/table_listing.py",
         "chunk.statistics is not None and chunk.statistics.null_count == 0 for",
         "chunk.statistics is not None for",
         _SOURCES,

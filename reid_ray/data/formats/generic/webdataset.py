@@ -27,6 +27,7 @@ from reid_ray.storage.object_store.pointer import place_name
 from reid_ray.storage.regular_files import raise_if_system
 
 IMAGE_ID = "reid_ray_image_id"  # in a .json that ShardWriter wrote: the id that the image came from, of which the key need not be a part
+_READ = frozenset({"caption", "captions", "person_id", "camera_id", "split", "synthetic", "attributes", "dataset", IMAGE_ID})
 _TEXTS = ("txt", "text", "caption")
 _SHARDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
@@ -175,6 +176,7 @@ class _Sample:
             synthetic=synthetic if isinstance(synthetic := fields.get("synthetic"), bool) else None,
             attributes=json.dumps(attributes) if isinstance(attributes, dict) else None,
             captions=captions,
+            mended=("further_fields",) if fields.keys() - _READ else (),
         )
 
     def _repeats(self, members: list[Member]) -> tuple[list[Member], list[Member], str | None]:
