@@ -29,7 +29,7 @@ from reid_ray.gallery.nearest.feedback import moved_query
 from reid_ray.gallery.nearest.hits import Found, PartSearch, Wish, checked_queries
 from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.id_lookup import id_hashes
-from reid_ray.gallery.sealed.postings import filterable, parsed_filter, value_counts
+from reid_ray.gallery.sealed.postings import add_counts, filterable, parsed_filter, value_counts
 from reid_ray.gallery.sealed.segment import Segment
 from reid_ray.gallery.shards.share import WHOLE, Position, Share
 
@@ -231,7 +231,7 @@ class GalleryView:
         return None
 
     def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None = None) -> dict[str, dict[Any, int]]:
-        """How many of the items that pass have each value of some columns."""
+        """How many of the items that pass have each value of some columns; of one of very many values {None: how many have one}."""
         counts: dict[str, dict[Any, int]] = {column: {} for column in columns}
         with self._lock:
             wanted = parsed_filter(where, self.schema)
@@ -239,8 +239,7 @@ class GalleryView:
                 passing, postings = part.passing(wanted), part.postings()
                 for column in columns:
                     if column in postings:
-                        for value, count in value_counts(postings[column], passing).items():
-                            counts[column][value] = counts[column].get(value, 0) + count
+                        add_counts(counts[column], value_counts(postings[column], passing))
         return counts
 
     def ids(self, where: Mapping[str, Any] | None = None) -> list[str]:

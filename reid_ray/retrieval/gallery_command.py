@@ -109,7 +109,8 @@ def _search(asked: argparse.Namespace) -> None:
 
 def _facets(asked: argparse.Namespace) -> None:
     for column, counts in GalleryView(asked.gallery).facets(asked.columns, where_of_words(asked.where)).items():
-        say(f"{column}: " + ", ".join(f"{value} {count:,}" for value, count in sorted(counts.items(), key=lambda each: -each[1])[:50]))
+        words = [f"{value} {count:,}" for value, count in sorted(counts.items(), key=lambda each: -each[1])[:50] if value is not None]
+        say(f"{column}: " + ", ".join([*words, *([f"{counts[None]:,} items of very many values; ask by value"] if None in counts else [])]))
 
 
 def _info(asked: argparse.Namespace) -> None:
@@ -163,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def which(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
         text = 'column=value, column=[values] or column={"from": low, "to": high}; may be repeated, all must hold'
-        made.add_argument("--where", action="append", default=[], metavar="FILTER", help=text)
+        made.add_argument("--where", "--filter", action="append", default=[], metavar="FILTER", help=text)
         return made
 
     add = verb("add", _create, "Add or replace items from the embed job's tables; the gallery is made if it is not there")

@@ -60,7 +60,7 @@ class _Words:
 
 def _where(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
     text = 'column=value, column=[values] or column={"from": low, "to": high}; may be repeated, all must hold'
-    made.add_argument("--where", action="append", default=[], metavar="FILTER", help=text)
+    made.add_argument("--where", "--filter", action="append", default=[], metavar="FILTER", help=text)
     return made
 
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from reid_ray.errors import ConfigError
 from reid_ray.gallery.items import is_filterable
 
+MOST_VALUES = 50_000  # of a column that are counted one by one: some megabytes, and a few hundredths of a second
 _MOST_SHOWN = 80  # characters of what was asked that a message repeats
 
 
@@ -128,11 +129,31 @@ def passing_rows(wanted: Filter, columns: Mapping[str, Postings], rows: int) -> 
 
 
 def value_counts(postings: Postings, counts_N: np.ndarray) -> dict[Any, int]:
-    """How many rows that count (bool [N]) have each value of a column; values without any are left out."""
-    if not len(postings.values):
+    """How many rows that count (bool [N]) have each value of a column; values without any are left out.
+
+    Of more than MOST_VALUES values it is {None: how many rows have one}: a column that nearly tells the items apart is asked for by value,
+    not chosen from, and a dictionary of millions is never made.
+    """
+    if not len(postings.values) or not len(postings.row_N):
         return {}
-    sums = np.add.reduceat(counts_N[postings.row_N].astype(np.int64), postings.start_V1[:-1]) if len(postings.row_N) else np.zeros(0)
-    return {value: int(count) for value, count in zip(postings.values.to_pylist(), sums, strict=True) if count}
+    sums = np.add.reduceat(counts_N[postings.row_N].astype(np.int64), postings.start_V1[:-1])
+    there = np.flatnonzero(sums)
+    if len(there) > MOST_VALUES:
+        return {None: int(sums.sum())}
+    return dict(zip(postings.values.take(pa.array(there)).to_pylist(), sums[there].tolist(), strict=True))
+
+
+def add_counts(total: dict[Any, int], counts: Mapping[Any, int]) -> None:
+    """Add what value_counts gave for another part; beyond MOST_VALUES only how many rows have a value is left, under None."""
+    if None not in total and None not in counts:
+        for value, count in counts.items():
+            total[value] = total.get(value, 0) + count
+        if len(total) <= MOST_VALUES:
+            return
+        counts = {}
+    rows = sum(total.values()) + sum(counts.values())
+    total.clear()
+    total[None] = rows
 
 
 def _typed(value: Any, kind: pa.DataType, column: str) -> Any:

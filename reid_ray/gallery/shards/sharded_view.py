@@ -19,6 +19,7 @@ import numpy as np
 from reid_ray.errors import DataError, ResourceError
 from reid_ray.gallery.gate import Gate
 from reid_ray.gallery.nearest.hits import Found
+from reid_ray.gallery.sealed.postings import add_counts
 from reid_ray.gallery.shards.one_share import Asked, ShardLostError, ShareReply
 from reid_ray.gallery.shards.share import Position
 
@@ -90,8 +91,7 @@ class ShardedView:
         counts: dict[str, dict[Any, int]] = {column: {} for column in columns}
         for part in found.value:
             for column, values in (part or {}).items():
-                for value, count in values.items():
-                    counts[column][value] = counts[column].get(value, 0) + count
+                add_counts(counts[column], values)
         return Answered(counts, found.missing)
 
     def count(self) -> Answered:

@@ -93,10 +93,10 @@ def item_answer(listed: Listed) -> dict[str, Any]:
 
 
 def facet_answer(counts: Mapping[Any, int], limit: int) -> dict[str, Any]:
-    """schema.FacetOut of the counts of a column."""
-    ordered = sorted(counts.items(), key=lambda each: (-each[1], str(each[0])))
+    """schema.FacetOut of the counts of a column; under None is what was not counted one by one."""
+    ordered = sorted(((value, count) for value, count in counts.items() if value is not None), key=lambda each: (-each[1], str(each[0])))
     values = [{"value": value, "count": count} for value, count in ordered[:limit]]
-    return {"values": values, "others": sum(count for _, count in ordered[limit:])}
+    return {"values": values, "others": sum(count for _, count in ordered[limit:]) + counts.get(None, 0)}
 
 
 def _plain(value: Any) -> Any:

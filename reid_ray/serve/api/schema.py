@@ -185,7 +185,7 @@ class FacetOut(BaseModel):
     """Values of a column, the most frequent first."""
 
     values: list[CountOut]
-    others: int = Field(description="items whose value is beyond the limit")
+    others: int = Field(description="items whose value is beyond the limit, or of a column of very many values, which are not told")
 
 
 class FacetsOut(BaseModel):

@@ -1,9 +1,10 @@
 /** The gallery's columns: which can be filtered how, and how their values read. Types are those of GET /v1/info. Times are in UTC. */
 
 const HIDDEN = new Set(["item_id", "caption"]);
-const IDS = new Set(["image_id", "path", "image_sha256"]); // nearly as many values as items: asked for, not chosen from
-const FIRST = ["person_id", "track_id", "camera_id"];
-const NAMES = { person_id: "person", track_id: "track", camera_id: "camera", added_s: "added" };
+const IDS = new Set(["image_id", "path", "image_sha256", "frame"]); // nearly as many values as items: asked for, not chosen from
+const FIRST = ["person_id", "track", "track_id", "zone", "camera", "camera_id"];
+const NAMES = { person_id: "person", track_id: "track", camera_id: "camera", camera: "camera name", added_s: "added" };
+const BOX = new Set(["left", "top", "right", "bottom"]); // of a crop in its frame: shown, hardly filtered by
 
 export const nameOf = (column) => NAMES[column] ?? column.replaceAll("_", " ");
 export const isWhole = ({ type }) => type === "whole number";
@@ -12,6 +13,7 @@ export const isTime = ({ type }) => type.startsWith("time");
 /** How a column is filtered: chosen from its values, an id, a range of numbers, of times or of seconds since 1970; null: not at all. */
 export function kindOf({ name, type }) {
   if (HIDDEN.has(name)) return null;
+  if (BOX.has(name)) return "number";
   if (name === "added_s") return "seconds";
   if (IDS.has(name)) return "id";
   if (isTime({ type })) return "time";
@@ -20,7 +22,7 @@ export function kindOf({ name, type }) {
 
 /** Columns that can be filtered, those that matter most first. */
 export function filterable(columns) {
-  const rank = ({ name }) => (FIRST.includes(name) ? FIRST.indexOf(name) : name === "added_s" ? 98 : IDS.has(name) ? 99 : 50);
+  const rank = ({ name }) => (FIRST.includes(name) ? FIRST.indexOf(name) : name === "time" ? 20 : BOX.has(name) || name === "added_s" ? 98 : IDS.has(name) ? 99 : 50);
   return columns.filter((column) => kindOf(column)).sort((a, b) => rank(a) - rank(b));
 }
 
@@ -61,8 +63,11 @@ export function typedValue(written, column) {
 
 /** Who, where and when of an item, in a few words. */
 export function summary(row, columns) {
-  const parts = FIRST.filter((name) => row[name] !== null && row[name] !== undefined).map((name) => `${nameOf(name)} ${row[name]}`);
-  const time = columns.find((column) => isTime(column) && row[column.name]);
+  const known = (name) => row[name] !== null && row[name] !== undefined;
+  const names = FIRST.filter((name) => known(name) && !(name === "camera_id" && known("camera"))); // a camera's own name says it
+  const parts = names.map((name) => `${nameOf(name === "camera" ? "camera_id" : name)} ${row[name]}`);
+  const times = columns.filter((column) => isTime(column) && row[column.name]);
+  const time = times.find(({ name }) => name === "time") ?? times[0];
   if (time) parts.push(valueWords(row[time.name], time).slice(0, 16)); // to the minute
   return parts.join(" · ");
 }

@@ -26,7 +26,7 @@ export function createDetails({ columns, selection, neighbours, onMore, onNot, o
     const reason = make("div");
     const told = make("div", { class: "told" }, verbs(hit), facts(hit), reason);
     if (sought.clues.length) reason.append(button("Why is this a hit?", () => explain(hit, figure, reason)));
-    const tracks = ["track_id", "person_id"].filter((name) => hit.item[name] !== null && hit.item[name] !== undefined).map((name) => others(hit, name));
+    const tracks = ["track", "track_id", "person_id"].filter((name) => hit.item[name] !== null && hit.item[name] !== undefined).map((name) => others(hit, name));
     openDialog(dialog, hit.rank ? `Hit ${hit.rank}` : "Picture", make("div", { class: "two" }, figure, told), ...tracks);
     dialog.scrollTop = 0;
   }
@@ -74,7 +74,7 @@ export function createDetails({ columns, selection, neighbours, onMore, onNot, o
         if (time) items.sort((a, b) => String(a.item[time.name]).localeCompare(String(b.item[time.name])));
         strip.replaceChildren(
           ...items.map((item) => {
-            const camera = item.item.camera_id ?? null;
+            const camera = item.item.camera ?? item.item.camera_id ?? null;
             const words = [camera !== null && `camera ${camera}`, time && item.item[time.name] && valueWords(item.item[time.name], time)];
             const label = words.filter(Boolean).join(", ") || item.item_id;
             const here = item.item_id === hit.item_id;

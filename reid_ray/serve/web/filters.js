@@ -118,9 +118,9 @@ function valuesPart(column, set, widen) {
     const focused = boxes.contains(document.activeElement) ? document.activeElement.id : null;
     boxes.replaceChildren(...[...missing, ...counted].map(box));
     if (focused) at(focused)?.focus();
-    more.hidden = !found?.others || counted.length > SHOWN;
+    more.hidden = !found?.others || !counted.length || counted.length > SHOWN; // of very many values none is told
     other.hidden = found !== undefined && !found.others;
-    node.hidden = found !== undefined && !counted.length && !missing.length;
+    node.hidden = found !== undefined && !counted.length && !missing.length && !found.others;
   }
   return { node, update };
 }
