@@ -24,7 +24,6 @@ LEAVES = {
     "jobs",
     "progress",
     "measure",
-    "own_columns",
     "pages",
     "redaction",
     "scratch",
