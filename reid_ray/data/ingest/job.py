@@ -85,7 +85,7 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
 
 
 def _records(config: IngestJob, opened: Records) -> Records:
-    """What the reader gives, which is `opened`, with splits drawn by identity where they are asked for: then it is read twice, its pictures once."""
+    """What `opened` gives, with splits drawn by identity where they are asked for: then it is read twice, its pictures once."""
     source, wanted = config.source, config.split_by_identity
     records = islice(opened, config.limit)
     if wanted is None:
