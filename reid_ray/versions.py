@@ -66,7 +66,7 @@ FORMATS = {
     "pointer": Format(
         "the pointer of an output at an object store", ("names the folder of the run whose result it is, and who writes now",)
     ),
-    "output": Format("a job's output", (_FIRST,)),
+    "output": Format("a job's output", (_FIRST, "counts tell what was left out from what failed; otherwise as 1")),
     "encoder": Format("a dual encoder", (_FIRST,)),
     "editor": Format("an editor of pictures", ("names mode, size, window and sampling",)),
     "mllm": Format("a tuned multimodal model", ("the adapter's folder has a manifest, too; otherwise as 0",)),
@@ -81,6 +81,7 @@ FORMATS = {
             "a file seen.parquet beside the others; otherwise as 1",
             "pictures.arrow is a folder of files, each picture with its row and perceptual hash; otherwise as 2",
             "samples also say whether an editor made the picture; otherwise as 3",
+            "counts tell what was left out from what failed; otherwise as 4",
         ),
     ),
     "ledger": Format(

@@ -120,9 +120,9 @@ def _publish(run: CaptionRun, output: JobOutput) -> None:
                 tally.add(table)
             output.counts.read += run.listing.count
             output.counts.written += tally.outcomes["ok"]
-            output.counts.failed.update({code: count for code, count in tally.outcomes.items() if code != "ok"})
+            output.counts.unused.update({code: count for code, count in tally.outcomes.items() if code != "ok"})
             if tally.images < run.listing.count:
-                output.counts.failed["listed_twice"] += run.listing.count - tally.images
+                output.counts.unused["listed_twice"] += run.listing.count - tally.images
     if output.counts.read and not output.counts.written:
         total = Tally()
         for tally in tallies.values():

@@ -24,7 +24,7 @@ from reid_ray.retrieval.index.job import run_index
 from reid_ray.runtime import ray_session
 from reid_ray.serve.client import SearchClient
 from reid_ray.serve.job import Service, run_until_stopped, start_service
-from reid_ray.storage import environment, run_of, write_json
+from reid_ray.storage import Counts, environment, run_of, write_json
 from reid_ray.terminal.own_lines import say
 from reid_ray.train.dual.job import run_train
 
@@ -92,15 +92,17 @@ class Stages:
         self._announce(name)
         earlier, clock = run_of(config.output.path), time.perf_counter()
         manifest = job(config)
-        counts = manifest["counts"]
+        counts = Counts.of(manifest["counts"])
         self.rows.append(
             {
                 "name": name,
                 "seconds": round(time.perf_counter() - clock, 1),
-                "read": counts["read"],
-                "written": counts["written"],
-                "failed": sum(counts["failed"].values()),
-                "failed_by_reason": counts["failed"],
+                "read": counts.read,
+                "written": counts.written,
+                "left_out": sum(counts.left_out.values()),
+                "left_out_by_reason": counts.left_out,
+                "failed": sum(counts.failed.values()),
+                "failed_by_reason": counts.failed,
                 "kept_from_earlier_run": manifest["run_id"] == earlier,
             }
         )
@@ -112,7 +114,8 @@ class Stages:
         clock = time.perf_counter()
         service = start_service(config.serve)
         seconds = round(time.perf_counter() - clock, 1)
-        self.rows.append({"name": "serve", "seconds": seconds, "read": 0, "written": 0, "failed": 0, "kept_from_earlier_run": False})
+        nothing = {"read": 0, "written": 0, "left_out": 0, "left_out_by_reason": {}, "failed": 0, "failed_by_reason": {}}
+        self.rows.append({"name": "serve", "seconds": seconds, **nothing, "kept_from_earlier_run": False})
         say(f"serve: {service.url}\n      {seconds:.0f} s")
         return service
 

@@ -81,10 +81,10 @@ def answered(query: SampleQuery, search: SearchClient, hits: int) -> SheetQuery:
 def print_report(report: dict[str, Any]) -> None:
     """What the demo found, in words. Every number is in report.json."""
     score, service = report["evaluation"], report["service"]
-    say("\nstage                  seconds    read  written  failed")
+    say("\nstage                  seconds    read  written  left out  failed")
     for row in report["stages"]:
         kept = "  kept from an earlier run" if row["kept_from_earlier_run"] else ""
-        say(f"{row['name']:<20} {row['seconds']:>9.1f} {row['read']:>7} {row['written']:>8} {row['failed']:>7}{kept}")
+        say(f"{row['name']:<20} {row['seconds']:>9.1f} {row['read']:>7} {row['written']:>8} {row['left_out']:>9} {row['failed']:>7}{kept}")
     say(
         f"\nheld-out synthetic people, {score['queries']} queries against {score['gallery']} images:\n"
         f"  R@1 {score['r1']:.1%}  R@5 {score['r5']:.1%}  R@10 {score['r10']:.1%}  mAP {score['map']:.1%}  mINP {score['minp']:.1%}"

@@ -114,10 +114,10 @@ def _publish(run: EditRun, planned: PlannedRun, listing: ImageListing, output: J
     counts = output.counts
     counts.read = listing.count * config.changes.per_image
     counts.written = tables.tally.with_status(EDIT, "ok")
-    counts.failed.update(_why_not(run, planned, listing, config, tables))
+    counts.unused.update(_why_not(run, planned, listing, config, tables))
     if not counts.written:
         raise DataError(
-            f"{listing.origin}: not one of {counts.read} edits stands, so nothing is written: {_commonest(counts.failed)}; mend that and "
+            f"{listing.origin}: not one of {counts.read} edits stands, so nothing is written: {_commonest(counts.unused)}; mend that and "
             "run the command again, which tries what failed once more"
         )
     if config.page_edits:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from reid_ray.reasons import told_apart
 from reid_ray.versions import FORMATS, TABLES
 
 JsonStep = Callable[[dict[str, Any]], dict[str, Any]]
@@ -25,6 +26,17 @@ def _same_table(table: pa.Table) -> pa.Table:
     return table
 
 
+def _told_apart(value: dict[str, Any]) -> dict[str, Any]:
+    """With counts in which what was left out is no longer among what failed; those of an ingest's captions, too."""
+    failed, left_out = told_apart(value["counts"]["failed"])
+    value = {**value, "counts": {**value["counts"], "failed": failed, "left_out": left_out}}
+    captions = value.get("facts", {}).get("captions", {}) if value.get("job") == "ingest" else {}
+    if not captions:
+        return value
+    failed, left_out = told_apart(captions["failed"])
+    return {**value, "facts": {**value["facts"], "captions": {**captions, "failed": failed, "left_out": left_out}}}
+
+
 REGENERATED = ("mark", "pointer", "service")  # never read to be changed
 # (kind, number before) -> step. Number 1 differs from 0 by saying so.
 JSON_STEPS: dict[tuple[str, int], JsonStep] = {
@@ -32,6 +44,8 @@ JSON_STEPS: dict[tuple[str, int], JsonStep] = {
     ("prepared", 1): _same_object,  # what images were seen cannot be told afterwards; readers do without
     ("prepared", 2): _same_object,  # one file of pictures is read as a folder of them is
     ("prepared", 3): _same_object,  # no older run asks for a share of edited pictures
+    ("prepared", 4): _told_apart,
+    ("output", 1): _told_apart,
     ("ledger", 1): _same_object,  # opening it removes the folder
     ("ledger", 2): _same_object,  # rows that lack a column have null there
     ("gallery", 1): _same_object,  # a segment that does not tell which vectors are equal is searched without

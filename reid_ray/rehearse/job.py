@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -30,6 +31,7 @@ from reid_ray.runtime import ray_session
 from reid_ray.scratch import scratch_folder
 from reid_ray.serve.config import ServeJob
 from reid_ray.setup.requirements import require_engines
+from reid_ray.storage import Counts
 from reid_ray.terminal.own_lines import say, standard_error
 
 _CROPS = 6  # identities in a folder of crops
@@ -102,14 +104,15 @@ def _verdict(act: Act, earlier: dict[Command, Verdict], root: Path) -> Verdict:
     except Exception as error:  # noqa: BLE001 - told in the table, so that the other configurations are rehearsed too
         traceback.print_exc(file=standard_error())
         return Verdict(**facts, verdict=FAILED, said=reason_of(error), seconds=time.perf_counter() - clock)
-    counts = manifest["counts"]
+    counts = Counts.of(manifest["counts"])
     return Verdict(
         **facts,
         verdict=OK,
         said=number_of(command.job, manifest),
-        read=counts["read"],
-        written=counts["written"],
-        failed=sum(counts["failed"].values()),
+        read=counts.read,
+        written=counts.written,
+        left_out=sum(counts.left_out.values()),
+        failed=sum(counts.failed.values()),
         seconds=time.perf_counter() - clock,
     )
 
@@ -137,14 +140,14 @@ def _ask(act: Act) -> dict[str, Any]:
 def _migrate(act: Act) -> dict[str, Any]:
     files = _run(act)
     migrated = sum(files["migrated"].values())
-    return {"counts": {"read": migrated + files["current"], "written": migrated, "failed": {}}}
+    return {"counts": {"read": migrated + files["current"], "written": migrated, "failed": {}, "left_out": {}}}
 
 
 def _demonstrate(act: Act) -> dict[str, Any]:
     report = _run(act)
     first, last = report["stages"][0], report["evaluation"]
-    failed = {str(stage["name"]): stage["failed"] for stage in report["stages"] if stage["failed"]}
-    return {"counts": {"read": first["read"], "written": first["written"], "failed": failed}, "facts": last}
+    unused = {name: sum((Counter(stage[f"{name}_by_reason"]) for stage in report["stages"]), Counter()) for name in ("failed", "left_out")}
+    return {"counts": {"read": first["read"], "written": first["written"], **unused}, "facts": last}
 
 
 # Jobs that do not return a manifest, do not end by themselves, or start an engine in their own process, as functions that fit here.

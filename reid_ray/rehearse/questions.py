@@ -33,7 +33,7 @@ def ask_service(config: ServeJob) -> dict[str, Any]:
         search.thumbnail(found[0]).save(picture, format="PNG")
         again = search.image(picture.getvalue(), k=5)["hits"]
         facts = {"text_hits": len(found), "image_hits": len(again), "gallery": search.info()["items"]}
-    return {"counts": {"read": 2, "written": len(found) + len(again), "failed": {}}, "facts": facts}
+    return {"counts": {"read": 2, "written": len(found) + len(again), "failed": {}, "left_out": {}}, "facts": facts}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from reid_ray.storage import environment, write_json
 
 OK, FAILED, NOT_REACHED = "ok", "failed", "not reached"
-_HEAD = f"{'configuration':<38} {'job':<10} {'read':>6} {'written':>7} {'failed':>6} {'seconds':>7}  verdict"
+_HEAD = f"{'configuration':<38} {'job':<10} {'read':>6} {'written':>7} {'left out':>8} {'failed':>6} {'seconds':>7}  verdict"
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Verdict:
         said: the number at the end, or what went wrong.
         read: rows.
         written: rows.
+        left_out: rows that what was asked for does not take, each with a reason in the output.
         failed: rows, each with a reason in the output.
         seconds: wall clock, data sets and models that had to be made included.
         changes: what was not as written.
@@ -40,6 +41,7 @@ class Verdict:
     said: str
     read: int = 0
     written: int = 0
+    left_out: int = 0
     failed: int = 0
     seconds: float = 0.0
     changes: tuple[str, ...] = ()
@@ -47,7 +49,7 @@ class Verdict:
 
     def line(self) -> str:
         """One line of the table."""
-        counts = f"{self.read:>6} {self.written:>7} {self.failed:>6} {self.seconds:>7.1f}"
+        counts = f"{self.read:>6} {self.written:>7} {self.left_out:>8} {self.failed:>6} {self.seconds:>7.1f}"
         return f"{self.configuration:<38} {self.job:<10} {counts}  {self.verdict}: {self.said}"
 
     def as_dict(self) -> dict[str, Any]:

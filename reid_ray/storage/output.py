@@ -20,6 +20,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from reid_ray.config.base import fingerprint
+from reid_ray.reasons import told_apart
 from reid_ray.redaction import redacted
 from reid_ray.storage.environment import environment
 from reid_ray.storage.files import write_json
@@ -33,26 +34,61 @@ from reid_ray.versions import numbered
 _SHOWN = 4  # names in a sentence
 
 
-def in_words(read: int, written: int, failed: Mapping[str, int]) -> str:
-    """As in: read 1000, written 992, undecodable 5, refused 3."""
-    return ", ".join([f"read {read}", f"written {written}", *(f"{reason} {n}" for reason, n in sorted(failed.items()))])
+def in_words(read: int, written: int, failed: Mapping[str, int], left_out: Mapping[str, int]) -> str:
+    """As in: read 1000, written 165, left out 832 (other_split 832), failed 3 (truncated 1, undecodable 2)."""
+    parts = [f"read {read}", f"written {written}"]
+    for name, reasons in (("left out", left_out), ("failed", failed)):
+        if reasons:
+            parts.append(f"{name} {sum(reasons.values())} ({', '.join(f'{reason} {n}' for reason, n in sorted(reasons.items()))})")
+    return ", ".join(parts)
 
 
 class Counts:
-    """Rows read, written and failed by reason. Every row read ends in exactly one of written and failed."""
+    """Rows read, written and not used. Every row read ends in exactly one of written, left out and failed.
+
+    `unused` counts the last two by reason; the reason says which of them it is (reid_ray.reasons).
+    """
 
     def __init__(self) -> None:
         self.read = 0
         self.written = 0
-        self.failed: Counter[str] = Counter()
+        self.unused: Counter[str] = Counter()
+
+    @classmethod
+    def of(cls, counts: Mapping[str, Any]) -> Self:
+        """What `as_dict` gave, today or in a version that called everything failed."""
+        made = cls()
+        made.take(counts)
+        return made
+
+    def take(self, counts: Mapping[str, Any]) -> None:
+        """Become what `of` makes of them."""
+        self.read, self.written = counts["read"], counts["written"]
+        self.unused = Counter(counts["failed"])
+        if "left_out" in counts:
+            self.unused.update(counts["left_out"])
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Rows of which something was to be made and could not be, by reason."""
+        return told_apart(self.unused)[0]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Rows that what was asked for does not take, by reason."""
+        return told_apart(self.unused)[1]
 
     def as_dict(self) -> dict[str, Any]:
-        """{"read": int, "written": int, "failed": {reason: int}}."""
-        return {"read": self.read, "written": self.written, "failed": dict(sorted(self.failed.items()))}
+        """{"read": int, "written": int, "failed": {reason: int}, "left_out": {reason: int}}."""
+        return {"read": self.read, "written": self.written, "failed": self.failed, "left_out": self.left_out}
 
     def __str__(self) -> str:
-        """As in: read 1000, written 992, undecodable 5, refused 3."""
-        return in_words(self.read, self.written, self.failed)
+        """As in: read 1000, written 165, left out 832 (other_split 832), failed 3 (truncated 1, undecodable 2)."""
+        return in_words(**self.as_dict())
+
+    def unused_in_words(self) -> str:
+        """The end of `__str__`: nothing, or a comma and what was left out and failed."""
+        return str(self).removeprefix(in_words(self.read, self.written, {}, {}))
 
 
 class JobOutput:
@@ -145,7 +181,7 @@ class JobOutput:
         if (why := why or stale(manifest)) is not None:
             say(f"{self._job}: {self.location} is made anew: {why}")
             return None
-        say(f"{self._job}: {self.location} is finished already, kept: {manifest['counts']}")
+        say(f"{self._job}: {self.location} is finished already, kept: {Counts.of(manifest['counts'])}")
         return manifest
 
     def _earlier(self) -> tuple[dict[str, Any] | None, str | None]:

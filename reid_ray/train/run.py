@@ -249,9 +249,7 @@ def captions_in_words(counts: Counts, facts: dict[str, Any]) -> str:
     used = [f"training {facts['samples']} of {facts['persons']} persons", f"validation {facts['validation_queries']}"]
     if rewrites := counts.written - facts["samples"] - facts["validation_queries"]:
         used.insert(1, f"rewrites {rewrites}")
-    words = {"other_split": "of other splits"}
-    left = [f"{words.get(reason, reason)} {number}" for reason, number in sorted(counts.failed.items())]
-    return f"captions: read {counts.read}, {', '.join([*used, *left])}"
+    return f"captions: read {counts.read}, {', '.join(used)}{counts.unused_in_words()}"
 
 
 def _sentence(facts: dict[str, Any], selection: Selection | None) -> str:

@@ -125,7 +125,7 @@ MUTATIONS = (
     Mutation(
         "captions drop out uncounted",
         "reid_ray/train/feed/join.py",
-        "        counts.failed.update(otherwise.filter(gone).to_pylist())\n",
+        "        counts.unused.update(otherwise.filter(gone).to_pylist())\n",
         "        pass\n",
         _PAIRS,
     ),

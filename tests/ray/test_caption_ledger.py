@@ -124,7 +124,7 @@ def test_a_run_from_and_to_a_bucket_gives_what_folders_do_and_what_changed_is_ma
         assert sorted(engine.asked()) == list(range(40))
         there = run_caption(job(address, out), engine=engine)
         assert sorted(engine.asked()) == list(range(40))
-        assert there["counts"] == here["counts"] == {"read": 41, "written": 40, "failed": {"not_an_image": 1}}
+        assert there["counts"] == here["counts"] == {"read": 41, "written": 40, "failed": {"not_an_image": 1}, "left_out": {}}
         assert read_table(captions, CAPTIONS).to_pylist() == rows_of(tmp_path / "here")
         assert run_caption(job(address, out), engine=engine)["run_id"] == read_manifest(out)["run_id"] == there["run_id"]
         crops(folder, [77])
@@ -175,7 +175,7 @@ def test_a_second_run_makes_what_is_new_or_failed_and_nothing_else(local_ray, tm
     unchanged = set(first) & set(again) - {"003.png", "204.png"}
     assert all(again[name] == first[name] for name in unchanged)
     assert again["003.png"]["image_sha256"] == again["030.png"]["image_sha256"] != first["003.png"]["image_sha256"]
-    assert manifest["counts"] == {"read": 22, "written": 21, "failed": {"not_an_image": 1}}
+    assert manifest["counts"] == {"read": 22, "written": 21, "failed": {"not_an_image": 1}, "left_out": {}}
     held = manifest["facts"]["resources"]
     assert 0 < held["stages"]["main"]["captioner"]["tokens"] <= 3 * 9
     assert held["cpu_hours"] > held["gpu_hours"] == 0
@@ -225,7 +225,7 @@ def test_pictures_that_kill_hang_or_break_an_engine_are_found_and_cost_nobody_el
     folder, engine = crops(tmp_path / "crops", [*range(30), DEADLY, HANGING, RAISING]), LoggedEngine(tmp_path / "log")
     manifest = run_caption(job(folder, tmp_path / "out", "ledger.batch_timeout_s=1.5", "captioners.main.pool.batch_size=33"), engine=engine)
     rows = {row["image_id"]: row for row in rows_of(tmp_path / "out")}
-    assert manifest["counts"] == {"read": 33, "written": 30, "failed": {"quarantined": 3}}
+    assert manifest["counts"] == {"read": 33, "written": 30, "failed": {"quarantined": 3}, "left_out": {}}
     assert "died without a word" in rows["201.png"]["reason"]
     assert "timed out after 1.5 s in File" in rows["202.png"]["reason"]
     assert "RuntimeError: the engine core is dead" in rows["203.png"]["reason"]
@@ -288,7 +288,7 @@ def test_a_killed_driver_loses_only_what_was_in_its_engines_hands(local_ray, tmp
     assert [row["image_id"] for row in captions] == [f"{n:03d}.png" for n in range(120)]
     assert rewrites == Counter(row["caption_id"] for row in captions if falls_in_share(row["caption_id"], 0.5))
     assert not list(tmp_path.glob(".out.*.partial"))
-    assert read_manifest(out)["counts"] == {"read": 120, "written": 120, "failed": {}}
+    assert read_manifest(out)["counts"] == {"read": 120, "written": 120, "failed": {}, "left_out": {}}
 
 
 class TextEngine(LoggedEngine):
@@ -347,7 +347,7 @@ def test_a_table_of_captions_is_rewritten_and_what_a_dead_run_finished_is_not_as
     assert after.keys() == expected.keys()
     assert all(expected[each] <= count <= 2 * expected[each] for each, count in after.items())
     assert after[DEADLY] == 2
-    assert manifest["counts"] == {"read": 15, "written": 14, "failed": {"earlier_rewrite": 1}}
+    assert manifest["counts"] == {"read": 15, "written": 14, "failed": {}, "left_out": {"earlier_rewrite": 1}}
     assert manifest["facts"]["captions"] == {"asked": 11, "not_asked": {"other_split": 3}}
     assert {name: manifest["facts"]["rewrites"][name] for name in ("asked", "accepted", "unfaithful", "failed")} == {
         "asked": 11, "accepted": 9, "unfaithful": 0, "failed": 2,

@@ -78,7 +78,7 @@ def test_every_image_of_a_folder_ends_in_a_caption_or_a_reason_and_rewrites_are_
     assert any(row["faithfulness"] is not None for row in rewrites)
 
     failed = Counter(outcome for outcome in expected.values() if outcome != "ok")
-    assert manifest["counts"] == {"read": 60, "written": 30, "failed": dict(sorted(failed.items()))}
+    assert manifest["counts"] == {"read": 60, "written": 30, "failed": dict(sorted(failed.items())), "left_out": {}}
     facts, status = manifest["facts"], Counter(row["status"] for row in rewrites)
     assert facts["captions"] == {
         "ok": {"static": 30, "dynamic": 0},

@@ -306,7 +306,7 @@ def test_two_shares_in_actors_answer_as_one_and_again_after_one_was_lost(local_r
 def test_the_index_job_counts_every_file_and_keeps_the_reason_of_each_failure(gallery):
     folder, manifest = gallery
     failed = {"empty": 1, "not_an_image": 1, "truncated": 1}
-    assert manifest["counts"] == {"read": GOOD + 3, "written": GOOD, "failed": failed}
+    assert manifest["counts"] == {"read": GOOD + 3, "written": GOOD, "failed": failed, "left_out": {}}
     rows = read_table(folder / "failed", EMBEDDINGS).to_pylist()
     assert {row["item_id"]: row["reason"].partition(":")[0] for row in rows} == {
         "a text.jpg": "not_an_image",

@@ -95,7 +95,7 @@ def test_a_run_stops_without_better_scores_and_reports_other_data_sets(local_ray
     photographs = [row for row in read_table(tmp_path / "own" / "captions", CAPTIONS).to_pylist() if row["split"] == "train"]
     assert each == len(photographs) // 6  # two of a batch's eight were made by an editor
     assert manifest["facts"]["edited_samples"] == edited > 2
-    assert manifest["counts"]["failed"]["source_held_out"] > 0  # those made of people of val or test
+    assert manifest["counts"]["left_out"]["source_held_out"] > 0  # those made of people of val or test
     assert (
         max(each for each in read_table(tmp_path / "out" / "model" / "seen.parquet", SEEN)["person_id"].to_pylist() if each) >= NEW_PERSON
     )

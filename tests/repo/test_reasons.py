@@ -6,8 +6,10 @@ from pathlib import Path
 
 from reid_ray.caption.filters.validation import RULES
 from reid_ray.data.image_records import MENDED
+from reid_ray.reasons import LEFT_OUT
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reasons.md"
 CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 # Which argument of a call is the code.
 POSITION = {
@@ -27,7 +29,7 @@ POSITION = {
     "refused_row": 1,
 }
 # Variables, attributes and mappings that hold reasons, or count by them.
-HOLDERS = re.compile(r"\b(?:reasons?|failed|captions_failed|unread|left_out|why|QUARANTINED)\b")
+HOLDERS = re.compile(r"\b(?:reasons?|unused|failed|captions_failed|unread|left_out|why|QUARANTINED)\b")
 
 
 def texts_of(node):
@@ -78,15 +80,21 @@ def test_the_page_has_every_code_and_no_other():
     folders = ("data", "crop", "caption", "edit", "train", "retrieval", "serve/adding")
     sources = [path.read_text() for folder in folders for path in sorted((ROOT / "reid_ray" / folder).rglob("*.py"))]
     codes = {*RULES, *MENDED, "failed", *template_codes()}.union(*map(codes_of, sources))
-    tables = (ROOT / "docs" / "reasons.md").read_text().partition("## An image")[2]
+    tables = PAGE.read_text().partition("## An image")[2]
     shown = {code for row in tables.splitlines() if row.startswith("| `") for code in re.findall(r"`(\w+)`", row.split(" | ")[0])}
     assert codes - shown == set(), "needs a row in docs/reasons.md"
     assert shown - codes == set(), "no row can have this reason"
+
+
+def test_left_out_is_what_the_page_says_nothing_is_to_be_done_about():
+    rows = [row.strip("| ").split(" | ") for row in PAGE.read_text().splitlines() if row.startswith("| `")]
+    nothing_to_do = {code for codes, *_, remedy in rows for code in re.findall(r"`(\w+)`", codes) if remedy.startswith("nothing")}
+    assert nothing_to_do == LEFT_OUT
 
 
 def test_a_new_code_is_seen():
     assert codes_of('yield Skipped(name, dataset, "no_feet", "has none")') == {"no_feet"}
     assert codes_of('raise BadImageError("upside_down", "")') == {"upside_down"}
     assert codes_of('row |= {"status": "failed", "reason": f"no_head: {row}"}') == {"no_head"}
-    assert codes_of('counts.failed["too_far"] += 1') == {"too_far"}
+    assert codes_of('counts.unused["too_far"] += 1') == {"too_far"}
     assert codes_of('reason = "a" if found else "b"') == {"a", "b"}

@@ -64,10 +64,10 @@ def run_calibrate(config: CalibrateJob) -> dict[str, Any]:
                     "another model, or set rewrites to 0"
                 )
             pairs += rewritten
-            output.counts.failed.update(failed)
+            output.counts.unused.update(failed)
         scorer = SentenceEncoder(encoder, revision=config.encoder.revision)
         result = calibrate(pairs, scorer, config)
-        output.counts.read = len(pairs) + output.counts.failed.total()
+        output.counts.read = len(pairs) + output.counts.unused.total()
         output.counts.written = len(pairs)
         output.facts.update({name: result[name] for name in ("pairs", "filters")})
         curves = result.pop("curves")

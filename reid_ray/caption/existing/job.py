@@ -87,7 +87,7 @@ def _publish(run: TablePass, output: JobOutput, config: RewriteJob) -> None:
     output.counts.read = run.count
     output.counts.written = writer.rows - tally.rewrites_asked
     if (left_out := run.outcomes["earlier_rewrite"]) > 0:
-        output.counts.failed["earlier_rewrite"] = left_out
+        output.counts.unused["earlier_rewrite"] = left_out
     rewrites = tally.rewrites()
     if not rewrites["accepted"] and not rewrites["unfaithful"]:
         raise DataError(

@@ -77,7 +77,7 @@ def run_mine(config: MineJob) -> dict[str, Any]:
         found, rejected = mine_patterns(captions)
         output.counts.read = len(captions)
         output.counts.written = sum(pattern.support for pattern in found)
-        output.counts.failed.update(rejected)
+        output.counts.unused.update(rejected)
         base = [pattern for pattern in found if pattern.support >= config.min_support]
         rng = random.Random(config.seed)
         by_rule = [variant for pattern in base for variant in vary(pattern, rng)]

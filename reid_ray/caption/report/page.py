@@ -17,6 +17,7 @@ from reid_ray.caption.streaming.stage_clock import CAUSES
 from reid_ray.config.base import flattened
 from reid_ray.data.images import BadImageError, decode_image, jpeg_thumbnail
 from reid_ray.pages import jpeg_url, render
+from reid_ray.storage import Counts
 
 _RATES = ("images_per_second", "rewrites_per_second")
 _COLOURS = {"ok": "#4c9f70", "unfaithful": "#c9534f", "failed": "#999"}
@@ -97,18 +98,19 @@ def render_report(
 
 
 def _tiles(statistics: RunStatistics, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    counts = manifest["counts"]
+    counts = Counts.of(manifest["counts"])
     seconds = manifest["timings"]["total_seconds"]
     fine = sum(count for (kind, status), count in statistics.outcomes.items() if status == "ok" and kind != "rewrite")
     rewrites = sum(count for (kind, _), count in statistics.outcomes.items() if kind == "rewrite")
     kept = statistics.outcomes["rewrite", "ok"]
     return [
-        (f"{counts['read']:,}", "images or rows read"),
-        (f"{sum(counts['failed'].values()):,}", "failed"),
+        (f"{counts.read:,}", "images or rows read"),
+        (f"{sum(counts.failed.values()):,}", "failed"),
+        (f"{sum(counts.left_out.values()):,}", "left out"),
         (f"{fine:,}", "captions"),
         (f"{kept:,} of {rewrites:,}", "rewrites kept"),
         (f"{seconds:,.0f} s", "wall clock"),
-        (f"{counts['read'] / seconds:,.1f}/s" if seconds else "", "read, start-up included"),
+        (f"{counts.read / seconds:,.1f}/s" if seconds else "", "read, start-up included"),
     ]
 
 

@@ -50,10 +50,10 @@ def run_export(config: ExportJob) -> dict[str, Any]:
             out.counts.read += 1
             bar.update(1)
             if isinstance(row, Skipped):
-                out.counts.failed[row.reason] += 1
+                out.counts.unused[row.reason] += 1
                 continue
             if row.record.synthetic and not (config.include_synthetic or writer.marks_synthetic):
-                out.counts.failed["synthetic"] += 1
+                out.counts.unused["synthetic"] += 1
                 continue
             captions = _wanted(row.record.captions, config.kinds, left_out, composed=writer.composed)
             if config.format == "luperson_mllm":
@@ -62,7 +62,7 @@ def run_export(config: ExportJob) -> dict[str, Any]:
                 writer.add(row.record, row.data, captions)
                 out.counts.written += 1
             except CannotExpressError as error:
-                out.counts.failed[error.reason] += 1
+                out.counts.unused[error.reason] += 1
         writer.finish()
         out.facts["captions"] = {"written": writer.captions, "left_out": {**left_out, **writer.left_out}}
         if not out.counts.written:

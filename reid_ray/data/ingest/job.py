@@ -30,7 +30,7 @@ from reid_ray.errors import DataError
 from reid_ray.own_columns import NOTHING_OWN, with_own
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, IMAGES, table_of
-from reid_ray.storage import JobOutput, TableWriter, read_manifest
+from reid_ray.storage import Counts, JobOutput, TableWriter, read_manifest
 from reid_ray.storage.file_systems import is_remote
 from reid_ray.storage.output import in_words
 from reid_ray.storage.regular_files import printable
@@ -74,7 +74,7 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
                 "or check source.format and source.path"
             )
     captions = in_words(**out.facts["captions"])
-    failures = f"; why some failed: {output.path}/failures" if out.counts.failed else ""
+    failures = f"; the rows that are not used: {output.path}/failures" if out.counts.unused else ""
     mended = dict(out.facts.get("mended", {}))
     unknown = f"; camera unknown of {number}" if (number := mended.pop("camera_unknown", 0)) else ""
     right = f"; set right: {', '.join(f'{code} {count}' for code, count in mended.items())}" if mended else ""
@@ -166,9 +166,11 @@ class Tables:
     def report(self, out: JobOutput) -> None:
         """Put the counts into a job's output. A failed caption is a failed row of captions/, or a text that lost its image."""
         out.counts.read, out.counts.written = self.images + self.failed.counts.total(), self.images
-        out.counts.failed.update(self.failed.counts)
-        failed = dict(sorted(self.captions_failed.items()))
-        out.facts["captions"] = {"read": self.captions + sum(failed.values()), "written": self.captions, "failed": failed}
+        out.counts.unused.update(self.failed.counts)
+        captions = Counts()
+        captions.read, captions.written = self.captions + self.captions_failed.total(), self.captions
+        captions.unused.update(self.captions_failed)
+        out.facts["captions"] = captions.as_dict()
         if self.mended:
             out.facts["mended"] = dict(sorted(self.mended.items()))
         out.facts["splits"] = {

@@ -52,7 +52,7 @@ def run_lint(config: LintJob) -> dict[str, Any]:
             rows.add(row)
             bar.update(1)
         out.counts.written = len(rows.image_ids)
-        out.counts.failed.update(rows.unusable.counts)
+        out.counts.unused.update(rows.unusable.counts)
         out.counts.read = out.counts.written + rows.unusable.counts.total()
         findings = check(rows, config.near_bits)
         report = as_json(printable(source.path), summary(rows), rows.unusable.counts, findings)

@@ -89,7 +89,7 @@ class _Bank:
             self._out.counts.written += 1
             self.kept[row["slot"]] = self.kept.get(row["slot"], 0) + 1
         else:
-            self._out.counts.failed[row["reason"].partition(":")[0]] += 1
+            self._out.counts.unused[row["reason"].partition(":")[0]] += 1
         self._rows.append(row)
         if len(self._rows) == _ROWS_PER_STEP:
             self.write()

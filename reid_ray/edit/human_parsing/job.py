@@ -154,4 +154,4 @@ def _count(output: JobOutput, rows: list[Row]) -> None:
         if row["status"] == "ok":
             output.counts.written += 1
         else:
-            output.counts.failed[(row["reason"] or "failed").partition(":")[0]] += 1
+            output.counts.unused[(row["reason"] or "failed").partition(":")[0]] += 1

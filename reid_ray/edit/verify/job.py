@@ -77,14 +77,14 @@ def read_labelled(config: TrainVerifierJob, listing: ImageListing, counts: Count
             counts.read += 1
             attributes = _attributes(row["attributes"])
             if row["synthetic"]:
-                counts.failed["synthetic"] += 1
+                counts.unused["synthetic"] += 1
             elif not attributes:
-                counts.failed["no_attributes"] += 1
+                counts.unused["no_attributes"] += 1
             else:
                 try:
                     picture = decode_image(row["image"], max_pixels=config.images.max_pixels, unread=row[UNREAD.name])
                 except BadImageError as error:
-                    counts.failed[error.reason] += 1
+                    counts.unused[error.reason] += 1
                     continue
                 pictures.append(at_size(picture, config.reader))
                 told.append(attributes)

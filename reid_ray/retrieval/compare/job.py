@@ -101,7 +101,7 @@ def run_compare(config: CompareJob) -> dict[str, Any]:
         output.counts.read = tables[0].num_rows
         output.counts.written = int(pc.sum(pc.greater(tables[0]["relevant"], 0)).as_py() or 0)
         if output.counts.read > output.counts.written:
-            output.counts.failed["no_match"] = output.counts.read - output.counts.written
+            output.counts.unused["no_match"] = output.counts.read - output.counts.written
         comparison = {
             name: {
                 "baseline": results["baseline"][name],

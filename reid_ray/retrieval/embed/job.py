@@ -126,5 +126,5 @@ def _count(output: JobOutput, folder: str) -> TruncationCounts:
             if status == "ok":
                 output.counts.written += 1
             else:
-                output.counts.failed[(reason or "failed").partition(":")[0]] += 1
+                output.counts.unused[(reason or "failed").partition(":")[0]] += 1
     return cut

@@ -198,10 +198,10 @@ def _count(counts: Counts, scored: RankedQueries) -> None:
     """Queries read end as written or failed; a query without a match is a failed row by reason no_match."""
     results = scored.ranking.results
     counts.written = int(results.counted.sum())
-    counts.failed.update(scored.queries.failed)
+    counts.unused.update(scored.queries.failed)
     if results.skipped:
-        counts.failed["no_match"] += results.skipped
-    counts.read = counts.written + sum(counts.failed.values())
+        counts.unused["no_match"] += results.skipped
+    counts.read = counts.written + sum(counts.unused.values())
 
 
 def _write_hits(folder: Path, scored: RankedQueries, top_k: int) -> None:

@@ -160,7 +160,7 @@ def _count(output: JobOutput, pieces: Path, sealed: Sequence[SealedPiece]) -> No
         for piece in sealed:
             reasons = {name: count for name, count in piece.counts.items() if name not in (READ, TAKEN)}
             output.counts.read += piece.counts[READ]
-            output.counts.failed.update(reasons)
+            output.counts.unused.update(reasons)
             if set(reasons) - {REPLACED}:
                 failed.append(pq.read_table(left_out_file(pieces, piece.name)))
 
@@ -168,6 +168,6 @@ def _count(output: JobOutput, pieces: Path, sealed: Sequence[SealedPiece]) -> No
 def _count_taken(output: JobOutput, taken: Adoption, origin: str) -> None:
     output.counts.written = taken.living
     if taken.replaced:
-        output.counts.failed["replaced"] += taken.replaced
+        output.counts.unused["replaced"] += taken.replaced
     if not taken.living:
         raise DataError(f"{origin}: none of its images can be searched ({output.counts}); check images or embeddings")

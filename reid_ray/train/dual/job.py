@@ -87,9 +87,7 @@ class DualEncoderRecipe:
             data.mkdir(exist_ok=True)
             prepare_pairs(self.config, data, counts)
         prepared = read_prepared(data)
-        counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
-        counts.failed.clear()
-        counts.failed.update(prepared["counts"]["failed"])
+        counts.take(prepared["counts"])
         prepare_transfer(self.config, folder)
         if not (start / MANIFEST).is_file():
             from reid_ray.model.dual.dual_encoder import build_dual_encoder, count_truncated

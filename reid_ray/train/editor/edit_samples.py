@@ -119,7 +119,7 @@ def prepare_samples(config: TrainEditorJob, folder: Path, counts: Counts, *, fit
     texts = {"train": RowFile(folder / SAMPLES)}
     write_seen(folder / SEEN_FILE, images, roles, hash_NB=pictures.hash_NB, used_N=used_N, texts=texts)
     counts.written = join.used
-    counts.failed = +counts.failed
+    counts.unused = +counts.unused
     if samples < config.batches.size:
         raise DataError(
             f"{config.data.segments}: {samples} images with a caption and a segment are usable, fewer than batches.size "
@@ -252,7 +252,7 @@ def _usable(join: _Join, table: pa.Table, counts: Counts) -> Iterator[dict[str, 
     for at, row in enumerate(table.to_pylist()):
         reason = why_unused(join, row, int(image_R[at]), int(text_R[at]))
         if reason is not None:
-            counts.failed[reason] += 1
+            counts.unused[reason] += 1
             continue
         found = {"text": texts[at], "picture": int(join.pictures.picture_N[image_R[at]])}
         yield {**row, **found, "thing": int(thing_R[at]), "own": int(own_R[at])}
@@ -277,17 +277,17 @@ def _readable(rows: list[dict[str, Any]], counts: Counts, fits: Fits) -> list[di
     """The things of a caption whose looks can be left out of it together, and whose nouns the model reads; the others are counted."""
     first = {row["noun_start"]: row for row in reversed(rows)}
     chosen = [first[start] for start in sorted(first)]
-    counts.failed["noun_taken"] += len(rows) - len(chosen)
+    counts.unused["noun_taken"] += len(rows) - len(chosen)
     bare = _bare(chosen)
     if bare is None:  # not all together: those that can be alone, and if that does not help, one
         able = [row for row in chosen if _bare([row]) is not None]
         able = able if _bare(able) is not None else able[:1]
-        counts.failed["noun_not_read"] += len(chosen) - len(able)
+        counts.unused["noun_not_read"] += len(chosen) - len(able)
         chosen, bare = able, _bare(able)
     if bare is None:
         return []
     read = [row for row, fit in zip(chosen, fits(bare.text, bare.nouns), strict=True) if fit]
-    counts.failed["too_long"] += len(chosen) - len(read)
+    counts.unused["too_long"] += len(chosen) - len(read)
     return read
 
 

@@ -75,9 +75,7 @@ class EditorRecipe:
             facts = prepare_samples(self.config, data, counts, fits=_reads(start))
             write_json(data / FACTS, {**numbered("prepared"), "facts": facts, "counts": counts.as_dict()})
         prepared = read_prepared(data)
-        counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
-        counts.failed.clear()
-        counts.failed.update(prepared["counts"]["failed"])
+        counts.take(prepared["counts"])
         return dict(prepared["facts"])
 
     def _prepare_start(self, data: Path, start: Path) -> None:
@@ -114,8 +112,8 @@ class EditorRecipe:
 
     def account(self, counts: Counts, facts: dict[str, Any]) -> str:
         """What became of the segments that were read."""
-        left = "".join(f", {reason} {number}" for reason, number in sorted(counts.failed.items()))
-        return f"segments: read {counts.read}, training {counts.written} in {facts['samples']} samples of {facts['persons']} persons{left}"
+        used = f"training {counts.written} in {facts['samples']} samples of {facts['persons']} persons"
+        return f"segments: read {counts.read}, {used}{counts.unused_in_words()}"
 
     def sentence(self, facts: dict[str, Any]) -> str:
         """How large the editor is."""

@@ -103,7 +103,7 @@ def accept_captions(paths: Sequence[str], accepting: Accepting, out: Path, count
         paths: CAPTIONS tables.
         accepting: which are usable.
         out: a folder of files of schema ACCEPTED.
-        counts: read, and failed by reason.
+        counts: read, and not used by reason.
         spread: who reads.
 
     Returns:
@@ -111,7 +111,7 @@ def accept_captions(paths: Sequence[str], accepting: Accepting, out: Path, count
     """
     for facts in spread.write(out, ACCEPTED, _accept, accepting, list(_stretches(paths))):
         counts.read += facts["read"]
-        counts.failed.update(facts["failed"])
+        counts.unused.update(facts["unused"])
     wanted_N = np.zeros(len(accepting.role_N), bool)
     wanted_N[RowFile(out).column("image_row")] = True
     return wanted_N
@@ -137,13 +137,13 @@ def _stretches(paths: Sequence[str]) -> Iterator[_Stretch]:
 
 
 def _accept(accepting: Accepting, stretch: _Stretch) -> Generator[pa.RecordBatch, None, dict[str, Any]]:
-    """The usable captions of a stretch; {"read": rows, "failed": {reason: rows}}."""
+    """The usable captions of a stretch; {"read": rows, "unused": {reason: rows}}."""
     counts = Counts()
     for file, row_group in stretch:
         for table in iter_file(file, CAPTIONS, columns=_COLUMNS, batch_rows=ROWS, row_group=row_group):
             counts.read += table.num_rows
             yield from _accepted(accepting, accepting.stand_ins.applied(table), counts).cast(ACCEPTED).combine_chunks().to_batches()
-    return {"read": counts.read, "failed": dict(counts.failed)}
+    return {"read": counts.read, "unused": dict(counts.unused)}
 
 
 def _accepted(accepting: Accepting, table: pa.Table, counts: Counts) -> pa.Table:
@@ -180,12 +180,12 @@ def join_rewrites(accepted: RowFile, reason_N: np.ndarray, reasons: Sequence[str
         accepted: the file that accept_captions wrote.
         reason_N: per image, the number of a reason why it cannot be read, or -1; int [N].
         reasons: the reasons by their numbers.
-        counts: failed, by those reasons, and parent_not_used: a rewrite whose original is no sample.
+        counts: not used, by those reasons, and parent_not_used: a rewrite whose original is no sample.
     """
     reason_A = reason_N[accepted.column("image_row")]
     original_A = accepted.column("original")
     for number, count in zip(*np.unique(reason_A[reason_A >= 0], return_counts=True), strict=True):
-        counts.failed[reasons[number]] += int(count)
+        counts.unused[reasons[number]] += int(count)
     sample_S, rewrite_R = np.flatnonzero(original_A & (reason_A < 0)), np.flatnonzero(~original_A & (reason_A < 0))
     of_R = np.full(len(rewrite_R), -1, np.int64)
     if len(rewrite_R):
@@ -193,7 +193,7 @@ def join_rewrites(accepted: RowFile, reason_N: np.ndarray, reasons: Sequence[str
         of_R = KeyIndex(key_A[sample_S]).find(key_A[rewrite_R])
     of_R[_strangers(accepted, rewrite_R, of_R, sample_S)] = -1
     if lost := int((of_R < 0).sum()):
-        counts.failed["parent_not_used"] += lost
+        counts.unused["parent_not_used"] += lost
     rewrite_R, of_R = rewrite_R[of_R >= 0], of_R[of_R >= 0]
     order = np.argsort(of_R, kind="stable")
     return Joined(sample_S, rewrite_R[order], np.concatenate([[0], np.cumsum(np.bincount(of_R, minlength=len(sample_S)))]))
@@ -270,11 +270,11 @@ def _strangers(accepted: RowFile, rewrite_R: np.ndarray, of_R: np.ndarray, sampl
 
 
 def _keep(table: pa.Table, keep: pa.Array | pa.ChunkedArray, otherwise: str | pa.ChunkedArray, counts: Counts) -> pa.Table:
-    """Rows of `table` where `keep` holds; each other row is counted as failed for the reason `otherwise`, or its row of `otherwise`."""
+    """Rows of `table` where `keep` holds; each other row is counted as not used for the reason `otherwise`, or its row of `otherwise`."""
     gone = pc.invert(keep)
     if isinstance(otherwise, str):
         if left_out := pc.sum(gone).as_py() or 0:
-            counts.failed[otherwise] += left_out
+            counts.unused[otherwise] += left_out
     else:
-        counts.failed.update(otherwise.filter(gone).to_pylist())
+        counts.unused.update(otherwise.filter(gone).to_pylist())
     return table.filter(keep)

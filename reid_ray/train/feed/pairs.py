@@ -187,7 +187,7 @@ def _keep_answered(folder: Path, answered: Callable[[RowFile], np.ndarray], coun
     keep_S = answered(RowFile(folder / SAMPLES))
     if keep_S.all():
         return
-    counts.failed["no_continuation"] += int((~keep_S).sum())
+    counts.unused["no_continuation"] += int((~keep_S).sum())
     for name, schema in ((SAMPLES, PAIRS), (IDS, NAMES)):
         file, left = RowFile(folder / name), folder / f".{name}"
         parts = np.split(keep_S, np.cumsum([batch.num_rows for batch in file.batches()])[:-1])

@@ -86,10 +86,10 @@ def _lines(
         real = real_tokens(ids[None], vocabulary)[0]
         known = ~np.isnan(noise_NT[n])
         if not known.any():
-            counts.failed["not_seen"] += 1
+            counts.unused["not_seen"] += 1
             continue
         if not np.array_equal(np.flatnonzero(known), np.flatnonzero(real)):
-            counts.failed["other_tokens"] += 1
+            counts.unused["other_tokens"] += 1
             continue
         noise = noise_NT[n][known].tolist()
         spans = [span for span, is_real in zip(tokenised["offset_mapping"][n], real, strict=True) if is_real]

@@ -99,9 +99,7 @@ class MllmRecipe:
                 answered=(lambda pairs: Continuations(pairs, captions.continuation).available()) if self.config.objective.answers else None,
             )
         prepared = read_prepared(data)
-        counts.read, counts.written = prepared["counts"]["read"], prepared["counts"]["written"]
-        counts.failed.clear()
-        counts.failed.update(prepared["counts"]["failed"])
+        counts.take(prepared["counts"])
         return dict(prepared["facts"])
 
     def exposures(self, folder: Path) -> dict[str, dict[str, Any] | None]:

@@ -125,7 +125,12 @@ def test_images_kept_by_path_are_addresses_that_stand_alone(trees, people, tmp_p
 def test_what_s3_does_not_hold_is_a_counted_row_or_a_refusal(trees, tmp_path, s3):
     address = s3.put(trees.cuhk_pedes(), "cuhk")
     s3.filesystem.delete_file("data/cuhk/imgs/cam_a/001_0.jpg")
-    assert ingest("cuhk_pedes", address, tmp_path / "out")["counts"] == {"read": 48, "written": 47, "failed": {"missing": 1}}
+    assert ingest("cuhk_pedes", address, tmp_path / "out")["counts"] == {
+        "read": 48,
+        "written": 47,
+        "failed": {"missing": 1},
+        "left_out": {},
+    }
     failures = read_table(tmp_path / "out" / "failures", FAILURES)
     assert Counter(failures["reason"].to_pylist()) == {"missing": 1}
     assert pc.list_value_length(failures["captions"]).to_pylist() == [3]

@@ -51,7 +51,7 @@ def test_a_tree_of_links_is_read_once_and_by_its_real_names(people, tmp_path):
     (crops / "b_link").symlink_to(tmp_path / "elsewhere")
     loops(crops / "z_real")
     assert list(open_store(crops).walk()) == ["z_real/a.jpg", "z_real/again", "z_real/broken.jpg", "b_link/b.jpg"]
-    assert ingest(crops, tmp_path / "out") == {"read": 4, "written": 2, "failed": {"missing": 1, "no_image_file": 1}}
+    assert ingest(crops, tmp_path / "out") == {"read": 4, "written": 2, "failed": {"missing": 1}, "left_out": {"no_image_file": 1}}
     assert read_table(tmp_path / "out" / "images", IMAGES)["image_id"].to_pylist() == ["z_real/a.jpg", "b_link/b.jpg"]
     assert image_listing(ImagesConfig(source="folder", path=str(crops))).count == 3
 
@@ -95,7 +95,7 @@ def test_what_is_no_regular_file_is_a_failed_row_and_hangs_nothing(people, tmp_p
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(crops / "s.jpg"))
         counts = ingest(crops, tmp_path / "out")
-    assert counts == {"read": 5, "written": 1, "failed": {"unreadable_file": 4}}
+    assert counts == {"read": 5, "written": 1, "failed": {"unreadable_file": 4}, "left_out": {}}
     details = dict(read_table(tmp_path / "out" / "failures", FAILURES).select(["image_id", "detail"]).to_pandas().values)
     assert "named pipe" in details["pipe.jpg"]
     assert "device" in details["zero.jpg"]
@@ -110,7 +110,7 @@ def test_a_name_that_is_no_utf_8_is_one_row_under_one_id_everywhere(people, tmp_
     ids = read_table(tmp_path / "out" / "images", IMAGES)["image_id"].to_pylist()
     listing = image_listing(ImagesConfig(source="folder", path=str(crops)))
     assert ids == [table["image_id"][row].as_py() for piece in listing.pieces for table in piece.tables() for row in range(2)]
-    assert ingest(crops, tmp_path / "paths", images="path") == {"read": 2, "written": 1, "failed": {"name_not_utf8": 1}}
+    assert ingest(crops, tmp_path / "paths", images="path") == {"read": 2, "written": 1, "failed": {"name_not_utf8": 1}, "left_out": {}}
 
 
 def test_a_folder_that_cannot_be_listed_is_one_sentence(tmp_path, monkeypatch):

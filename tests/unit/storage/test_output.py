@@ -30,11 +30,11 @@ def test_output_appears_whole_with_its_manifest(tmp_path):
             for start in range(0, 10, 2):
                 writer.append(_rows(start, start + 2))
         out.counts.read, out.counts.written = 11, 10
-        out.counts.failed["truncated"] += 1
+        out.counts.unused["truncated"] += 1
         assert not (tmp_path / "out").exists()
     assert read_table(tmp_path / "out" / "images", IMAGES).column("person_id").to_pylist() == list(range(10))
     manifest = read_manifest(tmp_path / "out")
-    assert manifest["counts"] == {"read": 11, "written": 10, "failed": {"truncated": 1}}
+    assert manifest["counts"] == {"read": 11, "written": 10, "failed": {"truncated": 1}, "left_out": {}}
     assert manifest["config"] == {"number": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

@@ -54,8 +54,8 @@ def test_images_and_captions_arrive_with_everything_known_of_them(trees, people,
     joined = captions.join(images.select(["image_id", "image_sha256", "split", "person_id"]), "image_id", right_suffix="_image")
     assert joined["image_sha256"].equals(joined["image_sha256_image"])
     assert joined["split"].equals(joined["split_image"])
-    assert manifest["counts"] == {"read": 48, "written": 48, "failed": {}}
-    assert manifest["facts"]["captions"] == {"read": 97, "written": 97, "failed": {}}
+    assert manifest["counts"] == {"read": 48, "written": 48, "failed": {}, "left_out": {}}
+    assert manifest["facts"]["captions"] == {"read": 97, "written": 97, "failed": {}, "left_out": {}}
     assert manifest["facts"]["splits"]["train"] == {"images": 32, "identities": 8}
 
 
@@ -66,7 +66,7 @@ def test_the_last_line_is_words_and_names_the_failures_if_there_are_any(trees, t
     next((folder / "imgs" / "cam_b").iterdir()).write_bytes(b"")
     ingest("cuhk_pedes", folder, out)
     said = capsys.readouterr().out.strip()
-    assert "images: read 48, written 47, empty 1; captions: read 97, written 95, image_failed 2" in said
+    assert "images: read 48, written 47, failed 1 (empty 1); captions: read 97, written 95, failed 2 (image_failed 2)" in said
     assert f"{out}/failures" in said
 
 
@@ -118,7 +118,7 @@ def test_every_unusable_image_is_a_counted_row_with_its_captions(trees, people, 
     manifest = ingest("cuhk_pedes", folder, tmp_path / "out")
     images, captions, failures = tables(tmp_path / "out")
     expected = dict.fromkeys(["missing", "empty", "not_an_image", "truncated", "too_many_pixels", "repeated_id"], 1)
-    assert manifest["counts"] == {"read": 49, "written": 43, "failed": expected}
+    assert manifest["counts"] == {"read": 49, "written": 43, "failed": expected, "left_out": {}}
     assert dict(Counter(failures["reason"].to_pylist())) == expected
     assert images.num_rows + failures.num_rows == 49
     lost = failures.filter(pc.equal(failures["reason"], "missing")).to_pylist()[0]
@@ -154,7 +154,7 @@ def test_numbers_that_no_column_holds_are_counted(people, tmp_path):
     for name in ("20240131235959999123_c1.jpg", "7_c99999999999.jpg", "7_c1.jpg"):
         (tmp_path / "crops" / name).write_bytes(people[0][0])
     manifest = ingest("folder", tmp_path / "crops", tmp_path / "out", source={"pattern": r"(?P<person_id>\d+)_c(?P<camera_id>\d+)"})
-    assert manifest["counts"] == {"read": 3, "written": 1, "failed": {"id_out_of_range": 2}}
+    assert manifest["counts"] == {"read": 3, "written": 1, "failed": {"id_out_of_range": 2}, "left_out": {}}
 
 
 def test_numbers_that_no_column_holds_do_not_hide_another_reason(people, tmp_path):
@@ -164,7 +164,7 @@ def test_numbers_that_no_column_holds_do_not_hide_another_reason(people, tmp_pat
     entries = [good, good | {"id": 2.0**63, "split": 7}, good | {"id": 2**63}]
     (tmp_path / "data_captions.json").write_text(json.dumps(entries))
     counts = ingest("rstpreid", tmp_path, tmp_path / "out")["counts"]
-    assert counts == {"read": 3, "written": 1, "failed": {"bad_annotation": 1, "repeated_id": 1}}
+    assert counts == {"read": 3, "written": 1, "failed": {"bad_annotation": 1, "repeated_id": 1}, "left_out": {}}
 
 
 def test_a_source_without_a_usable_image_is_refused_and_leaves_nothing(tmp_path):

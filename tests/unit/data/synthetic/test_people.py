@@ -233,7 +233,7 @@ def test_any_size_shows_the_same_people(size):
 def test_the_job_writes_what_it_counts(tmp_path):
     config = SynthesizeJob.model_validate({"people": SMALL, "output": {"path": str(tmp_path / "people")}, "rows_per_part": 50})
     manifest = run_synthesize(config)
-    assert manifest["counts"] == {"read": 120, "written": 120, "failed": {}}
+    assert manifest["counts"] == {"read": 120, "written": 120, "failed": {}, "left_out": {}}
     assert manifest["facts"] == {"identities": 30, "identities_like_another": 0, "captions": 240}
     assert read_table(tmp_path / "people" / "images", IMAGES).to_pylist() == SyntheticPeople(SMALL).image_table().to_pylist()
     assert read_table(tmp_path / "people" / "captions", CAPTIONS).num_rows == 240

@@ -63,7 +63,7 @@ def test_pictures_that_say_nothing_cannot_be_read_or_are_an_editors_are_counted(
     counts = Counts()
     config = job(path, tmp_path)
     data, vocabulary, held_N = read_labelled(config, image_listing(config.images), counts)
-    assert counts.failed == {"no_attributes": 2, "not_an_image": 1, "synthetic": 1}
+    assert counts.unused == {"no_attributes": 2, "not_an_image": 1, "synthetic": 1}
     assert counts.read == counts.written + 4 == PEOPLE.num_images
     assert "height" not in vocabulary
     assert data.codes["upper_color"][3] == UNKNOWN  # of row 7, which says nothing of it

@@ -34,11 +34,11 @@ def feed_of(prepared, config: TrainEditorJob, *, rank=0, world=1) -> EditFeed:
 def test_every_segment_is_learnt_from_or_counted(people, job_of, prepared):
     _, counts, facts = prepared
     table = read_table(people / "segments", SEGMENTS)
-    assert counts.read == table.num_rows == counts.written + sum(counts.failed.values())
+    assert counts.read == table.num_rows == counts.written + sum(counts.unused.values())
     splits = table["split"].to_pylist()
     usable = [status == "ok" and split == "train" for status, split in zip(table["status"].to_pylist(), splits, strict=True)]
-    assert counts.written == sum(usable) - counts.failed["noun_not_read"] - counts.failed["too_long"] - counts.failed["noun_taken"]
-    assert counts.failed["other_split"] == sum(split != "train" for split in splits)
+    assert counts.written == sum(usable) - counts.unused["noun_not_read"] - counts.unused["too_long"] - counts.unused["noun_taken"]
+    assert counts.unused["other_split"] == sum(split != "train" for split in splits)
     assert facts["segments"] == counts.written
     # A second call reads what the first one wrote.
     again = Counts()
@@ -56,10 +56,10 @@ def test_a_row_that_cannot_be_used_has_its_reason(people, job_of, tmp_path):
         writer.append(table_of(SEGMENTS, rows))
     counts = Counts()
     EditorRecipe(job_of(f"data.segments={tmp_path}/segments")).prepare(tmp_path, counts)
-    assert {reason: counts.failed[reason] for reason in ("image_unknown", "caption_unknown", "no_caption", "no_segment")} == {
+    assert {reason: counts.unused[reason] for reason in ("image_unknown", "caption_unknown", "no_caption", "no_segment")} == {
         "image_unknown": 1, "caption_unknown": 1, "no_caption": 1, "no_segment": 1,
     }  # fmt: skip
-    assert counts.failed["noun_not_read"] >= 1
+    assert counts.unused["noun_not_read"] >= 1
     other = tmp_path / "other"
     other.mkdir()
     with refused(DataError, "batches.size"):

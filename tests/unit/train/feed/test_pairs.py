@@ -106,16 +106,8 @@ def test_every_caption_is_used_or_counted(tables, tmp_path):
     assert counts.as_dict() == {
         "read": 17,
         "written": 8,
-        "failed": {
-            "failed": 1,
-            "image_unknown": 1,
-            "no_text": 1,
-            "other_kind": 1,
-            "other_split": 2,
-            "parent_not_used": 1,
-            "truncated": 1,
-            "unfaithful": 1,
-        },
+        "failed": {"failed": 1, "image_unknown": 1, "no_text": 1, "truncated": 1},
+        "left_out": {"other_kind": 1, "other_split": 2, "parent_not_used": 1, "unfaithful": 1},
     }
     assert facts == {
         "samples": 4,
@@ -168,15 +160,15 @@ def test_a_static_caption_stands_in_for_a_dynamic_one_that_failed(tables, tmp_pa
     assert sorted(texts_of(RowFile(tmp_path / SAMPLES))) == texts
     assert facts["stand_ins"] == (kinds != "[static]")
     assert counts.read == 5
-    assert counts.written + sum(counts.failed.values()) == counts.read
-    assert counts.failed["failed"] == (kinds != "[static]")
+    assert counts.written + sum(counts.unused.values()) == counts.read
+    assert counts.unused["failed"] == (kinds != "[static]")
 
 
 def test_a_share_of_zero_reads_no_rewrites(tables, tmp_path):
     counts = Counts()
     facts = prepare_pairs(tables(IMAGES_ROWS, CAPTIONS_ROWS, "captions.rewrite_share=0"), tmp_path, counts)
     assert facts["rewrites"] == 0
-    assert counts.failed["other_kind"] == 7
+    assert counts.unused["other_kind"] == 7
 
 
 def test_a_store_of_many_pieces_finds_every_row(tables, tmp_path):
@@ -243,7 +235,7 @@ def test_images_without_a_split_are_learnt_from_where_none_is_asked_for(tables, 
     captions = [caption(f"c{n}", f"i{n}", text=f"text {n}") for n in range(8)] + [caption("ct", "t")]
     counts = Counts()
     facts = prepare_pairs(tables(images, captions, "images.train_split=null", "images.val_split=null"), tmp_path, counts)
-    assert (facts["samples"], facts["validation_queries"], dict(counts.failed)) == (8, 0, {"other_split": 1})
+    assert (facts["samples"], facts["validation_queries"], dict(counts.unused)) == (8, 0, {"other_split": 1})
     with refused(DataError, "8 images", "images.train_split", "null"):
         prepare_pairs(tables(images, captions), tmp_path, Counts())
 
@@ -298,7 +290,7 @@ def test_images_are_found_by_their_names_and_not_by_a_hash_that_others_share(tab
     counts = Counts()
     prepare_pairs(tables(images, captions, "images.val_split=null", "captions.rewrite_share=0"), tmp_path, counts)
     samples, pictures = RowFile(tmp_path / SAMPLES), PictureStore(tmp_path / PICTURES)
-    assert counts.failed == {"image_unknown": 1}
+    assert counts.unused == {"image_unknown": 1}
     assert all(pictures[row["picture"]] == jpeg(int(row["text"])) for row in samples.take(np.arange(50)).to_pylist())
 
 

@@ -139,11 +139,11 @@ def test_edited_people_of_held_out_ones_are_left_out_counted_and_none_validates(
     edited = {name.split("-")[1] for name in image_ids if name.startswith("edited")}
     assert edited == photographed
     assert 0 < len(photographed) < 30
-    assert counts.failed["source_held_out"] == PICTURES * (30 - len(photographed))
+    assert counts.unused["source_held_out"] == PICTURES * (30 - len(photographed))
     assert facts["edited_samples"] == PICTURES * len(photographed)
     assert not RowFile(tmp_path / "run" / VALIDATION).column("synthetic").any()
     assert facts["validation_queries"] == PICTURES * (30 - len(photographed))
-    assert counts.read == counts.written + sum(counts.failed.values())
+    assert counts.read == counts.written + sum(counts.unused.values())
 
 
 def test_a_source_that_only_a_label_tells_of_is_found_by_it(tables, tmp_path):
@@ -173,7 +173,7 @@ def test_who_was_made_of_somebody_made_of_a_held_out_person_is_left_out_too(tabl
     _, counts, image_ids = held_out(tables, tmp_path / "run", *both, f"captions.paths=[{tmp_path}/captions.parquet]")
     people = {kind: {name.split("-")[-2] for name in image_ids if name.startswith(kind)} for kind in ("photographs", "edited", "twice")}
     assert people["twice"] == people["edited"] == people["photographs"]
-    assert counts.failed["source_held_out"] == 2 * PICTURES * (30 - len(people["photographs"]))
+    assert counts.unused["source_held_out"] == 2 * PICTURES * (30 - len(people["photographs"]))
 
 
 def test_held_out_people_and_edits_that_nobody_tells_of_are_refused(tables, tmp_path):

@@ -55,7 +55,7 @@ def test_each_caption_is_written_once_or_counted_over_two_workers(tokenizer, tmp
 def test_levels_of_other_tokens_are_counted_not_written(tokenizer, tmp_path):
     counts = write_noise(tmp_path, _store(tokenizer), lambda rows: ["a"] * len(rows), tokenizer, context=CONTEXT)
     assert counts.written == 0
-    assert counts.failed == {"not_seen": 1, "other_tokens": 3}
+    assert counts.unused == {"not_seen": 1, "other_tokens": 3}
 
 
 def test_a_words_level_is_the_mean_of_its_tokens():
