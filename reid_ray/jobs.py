@@ -128,6 +128,17 @@ _JOBS = {
         ),
         more="The output folder holds report.html (opens anywhere, loads nothing), statistics.json and manifest.json.",
     ),
+    "plausibility": Job(
+        purpose="Say whether captions can be true of a crowd and of their pictures, whoever made them",
+        config="reid_ray.caption.plausibility.config:PlausibilityJob",
+        run="reid_ray.caption.plausibility.job:run_plausibility",
+        engines="none",
+        examples=(
+            "--config caption/plausibility.yaml",
+            "--config caption/plausibility.yaml captions=runs/captions/captions images.source=folder images.path=/data/crops",
+        ),
+        more="The output folder holds manifest.json, whose facts are every number with its limit. The caption job ends with the same.",
+    ),
     "calibrate": Job(
         purpose="Choose the thresholds of the faithfulness filter for a sentence encoder, on labelled pairs",
         config="reid_ray.caption.calibrate.config:CalibrateJob",

@@ -24,6 +24,7 @@ LEAVES = {
     "jobs",
     "progress",
     "measure",
+    "reasons",
     "pages",
     "redaction",
     "scratch",

@@ -1,0 +1,87 @@
+"""Configuration of the plausibility check: what is sampled, and the limits beyond which captions are doubted, with their reasons.
+
+The limits were set on synthetic people and a street's crops before they were asked of anything else; benchmarks/caption_plausibility.py
+has the numbers of sets that must pass and of sets that must not.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from reid_ray.config.base import Section
+from reid_ray.config.common import ImagesConfig, OutputConfig
+from reid_ray.config.paths import PathOrAddress
+
+
+class PlausibilityConfig(Section):
+    """What is looked at of each captioner's captions, and the limits. A statement is doubted beyond chance only."""
+
+    captions: int = Field(
+        20_000, ge=100, description="captions of each captioner that are read for attributes, drawn by a digest of their ids"
+    )
+    pictures: int = Field(
+        1_000, ge=0, description="pictures that are decoded and compared with their captions, neighbours together; 0 looks at texts alone"
+    )
+    seed: int = Field(0, ge=0, description="of both samples")
+    least: int = Field(50, ge=10, description="captions, or pairs of pictures, below which a statement is not judged")
+    max_color_share: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="of the captions that say a colour of what is worn above, the most with one colour; a crowd in one wears a uniform: "
+        "raise it for that",
+    )
+    max_gender_share: float = Field(
+        0.97, gt=0, le=1, description="the most of one gender, of the captions that say it; raise it for a barracks"
+    )
+    max_same_text: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="how often two captions of different pictures may be the same text, word for word; where 20 attribute words vary it is "
+        "below 0.001",
+    )
+    min_picture_information: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="least share of what captions say that depends on the picture: mutual information with clusters of pictures by their "
+        "colours, less that of shuffled captions; 0 of captions that are another picture's",
+    )
+    min_color_agreement: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="least agreement of said colours with the pixels of that half of the picture, 0 where any other picture would agree as "
+        "well, 1 where all do; English captions",
+    )
+    near_bits: int = Field(
+        15,
+        ge=0,
+        le=40,
+        description="bits of 128 in which the perceptual hashes of near-duplicates differ at most; 16 or more: another picture",
+    )
+    max_contradictions: float = Field(
+        0.15,
+        gt=0,
+        le=1,
+        description="how often captions of near-duplicates may contradict each other, as a share of how often those of any two pictures do",
+    )
+    min_pair_score: float = Field(
+        0.6,
+        ge=0.5,
+        le=1,
+        description="with an encoder: least probability that a caption is nearer to its own picture than to another's; 0.5 is chance",
+    )
+    encoder: PathOrAddress | None = Field(
+        None, description="a dual encoder's folder that scores captions against pictures; null does without"
+    )
+
+
+class PlausibilityJob(Section):
+    """A table of captions in, whether they can be true out."""
+
+    captions: PathOrAddress = Field(description="CAPTIONS table: captions/ of a caption job, an ingest or synthesize")
+    images: ImagesConfig | None = Field(None, description="where their pictures are; null looks at texts alone")
+    limits: PlausibilityConfig = PlausibilityConfig()
+    output: OutputConfig

@@ -1,0 +1,103 @@
+"""The plausibility job: a table of captions and its pictures -> whether they can be true, in numbers.
+
+Knows where captions and pictures lie, and passes over them: the captions once, as they stream by, and a sample of the pictures. What is
+measured is evidence.py's, what it means judgement.py's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from reid_ray.caption.plausibility.config import PlausibilityConfig, PlausibilityJob
+from reid_ray.caption.plausibility.crop_looks import CropLooks, look_at
+from reid_ray.caption.plausibility.drawn_captions import COLUMNS, CaptionSamples
+from reid_ray.caption.plausibility.judgement import NOT_JUDGED, in_words, judge
+from reid_ray.caption.plausibility.scores import encoder_scores
+from reid_ray.config.common import ImagesConfig
+from reid_ray.data.sources import ImageListing, image_listing, iter_images
+from reid_ray.errors import DataError
+from reid_ray.records import CAPTIONS
+from reid_ray.storage import JobOutput, iter_table
+from reid_ray.terminal.own_lines import say
+
+
+def run_plausibility(config: PlausibilityJob) -> dict[str, Any]:
+    """Run the job; returns the manifest, whose facts are those of judgement.judge.
+
+    Raises:
+        DataError: the table is missing or holds no caption, or the images cannot be listed.
+    """
+    output = JobOutput("plausibility", config.output.path, config, if_exists=config.output.if_exists, inputs={"captions": config.captions})
+    if (earlier := output.kept()) is not None:
+        return earlier
+    with output:
+        listing = None if config.images is None else image_listing(config.images)
+        facts = check(_tables(config, output), config.limits, config.images, listing)
+        if facts["verdict"] == NOT_JUDGED and not facts["captioners"]:
+            raise DataError(f"{config.captions}: holds no caption that is ok and no rewrite; give the captions/ of a job")
+        output.facts.update(facts)
+        manifest = output.manifest()
+    say(f"plausibility: {output.counts.read} captions: {in_words(facts)} -> {config.output.path}")
+    return manifest
+
+
+def check(
+    tables: Iterable[pa.Table], limits: PlausibilityConfig, images: ImagesConfig | None, listing: ImageListing | None
+) -> dict[str, Any]:
+    """The facts of captions that come in tables with drawn_captions.COLUMNS.
+
+    Args:
+        tables: all captions.
+        limits: what is sampled and where doubt begins.
+        images: how their pictures are read; None looks at texts alone.
+        listing: of those pictures.
+    """
+    seen = PictureSample(limits, images, listing)
+    for table in tables:
+        seen.samples.add(table)
+    return seen.judged()
+
+
+class PictureSample:
+    """A sample of pictures, and the samples of captions that know which pictures it holds; for a job whose captions stream by.
+
+    Whole pieces of the listing are drawn: neighbours in it are often of one person, so near-duplicates are among them.
+    """
+
+    def __init__(self, limits: PlausibilityConfig, images: ImagesConfig | None, listing: ImageListing | None) -> None:
+        self._limits = limits
+        rows = [] if images is None or listing is None or not limits.pictures else list(_sampled(images, listing, limits))
+        self._bytes = dict(rows)
+        self.pictures: CropLooks = look_at(rows, max_pixels=1 if images is None else images.max_pixels)
+        self.samples = CaptionSamples(limits.captions, self.pictures.image_ids)
+
+    def judged(self) -> dict[str, Any]:
+        """The facts of the captions that the samples have seen."""
+        scores = None if self._limits.encoder is None else encoder_scores(self._limits.encoder, self._bytes)
+        return judge(self.samples, self.pictures, self._limits, scores=scores)
+
+
+def _tables(config: PlausibilityJob, output: JobOutput) -> Iterator[pa.Table]:
+    for table in iter_table(config.captions, CAPTIONS, columns=list(COLUMNS)):
+        output.counts.read += table.num_rows
+        output.counts.written += table.num_rows
+        yield table
+
+
+def _sampled(images: ImagesConfig, listing: ImageListing, limits: PlausibilityConfig) -> Iterator[tuple[str, bytes | None]]:
+    """Ids and bytes of at most limits.pictures images, from pieces of the listing in the order of a draw."""
+    pieces = list(listing.pieces)
+    random.Random(limits.seed).shuffle(pieces)
+    left = limits.pictures
+    for piece in pieces:
+        for table in iter_images(images, listing=replace(listing, pieces=(piece,))):
+            some = table.slice(0, left)
+            left -= some.num_rows
+            yield from zip(some["image_id"].to_pylist(), some["image"].to_pylist(), strict=True)
+            if not left:
+                return
