@@ -4,8 +4,8 @@
 
 Sets that must pass: people's captions of synthetic people, and the shipped captioner's, which has learnt such people; also where each
 picture is there twice, the second time moved, brighter and encoded again. Sets that must be flagged: the same captions given to other
-pictures, one caption for all, one coat for all. CROPS names a folder of crops of real people, whose captions by the shipped captioner must be
-flagged, too. What was captioned is kept in runs/caption_plausibility. --quick leaves the captioner out.
+pictures, one caption for all, one coat for all. CROPS names a folder of crops of real people, whose captions by the shipped captioner must
+be flagged, too. What was captioned is kept in runs/caption_plausibility. --quick leaves the captioner out.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ LEAST: dict[str, list[list[str]]] = {
         ["captions.path=x", "rewriter.sampling.structure={choice: [x]}"],
     ],
     "report": [["run=x"], ["run=x", "images={}"]],
-    "plausibility": [["captions=x", "images={}"]],
+    "plausibility": [["captions=x"], ["captions=x", "images={}"]],
     "calibrate": [[], [f"rewriter.{STRUCTURE}"], ["rewriter.sampling.structure={choice: [x]}"]],
     "refilter": [["run=x"]],
     "mine": [["captions=x"], ["captions=x", f"writer.{STRUCTURE}"], ["captions=x", "writer.sampling.structure={choice: [x]}"]],
