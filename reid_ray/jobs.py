@@ -133,10 +133,7 @@ _JOBS = {
         config="reid_ray.caption.plausibility.config:PlausibilityJob",
         run="reid_ray.caption.plausibility.job:run_plausibility",
         engines="none",
-        examples=(
-            "--config caption/plausibility.yaml",
-            "--config caption/plausibility.yaml captions=runs/captions/captions images.source=folder images.path=/data/crops",
-        ),
+        examples=("--config caption/plausibility.yaml captions=runs/captions/captions images.source=folder images.path=/data/crops",),
         more="The output folder holds manifest.json, whose facts are every number with its limit. The caption job ends with the same.",
     ),
     "calibrate": Job(
@@ -171,20 +168,15 @@ _JOBS = {
             "--config caption/mine.yaml captions=runs/synthetic/captions",
             "--config caption/mine.yaml captions=runs/caption/captions kinds=[static] writer.model=Qwen/Qwen2.5-7B-Instruct",
         ),
-        more="The output folder holds templates.yaml (id, text, origin, support), report.json (what was refused, by reason) and\n"
-        "manifest.json.",
+        more="The output folder holds templates.yaml (id, text, origin, support), report.json (what was refused), manifest.json.",
     ),
     "plan": Job(
         purpose="Plan a captioning run: caption a sample, print hours and GPU-hours for many images on many clusters",
         config="reid_ray.caption.plan.config:PlanJob",
         run="reid_ray.caption.plan.job:run_plan",
         engines="all",
-        examples=(
-            "--config caption/plan.yaml",
-            "--config caption/plan.yaml run=runs/caption planned_images=[4000000] replicas=[8,16,64]",
-        ),
-        more="The output folder holds plan.md, plan.json and manifest.json; with run=FOLDER the rates of that run are taken and no model\n"
-        "starts.",
+        examples=("--config caption/plan.yaml", "--config caption/plan.yaml run=runs/caption planned_images=[4000000] replicas=[8,16,64]"),
+        more="The output folder holds plan.md, plan.json and manifest.json; with run=FOLDER that run's rates are taken, without a model.",
     ),
     "captioner": Job(
         purpose="Make the tiny captioner that is built in: train it on synthetic people, measure it on others",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_OF_FILES = ("no_image_file", "listed_twice", "junk", "unexpected_key", "composed_query")
+_OF_FILES = ("no_image_file", "listed_twice", "junk", "unexpected_key", "composed_query", "no_video_stream")
 _OF_SEGMENTS = ("not_worn", "out_of_sight", "no_pixels", "not_named", "several_named", "too_many_slots", "noun_taken", "noun_not_read")
 _OF_REFERENCES = ("no_split", "made_by_editor", "not_drawn", "repeated_content", "too_little")
 _OF_EDITS = ("not_for_training", "edited_already", "no_slot", "look_unknown", "cannot_be_said")
