@@ -55,7 +55,7 @@ class CropTables:
             return
         self._told.add((name, reason))
         self._output.counts.read += 1
-        self._output.counts.failed[reason] += 1
+        self._output.counts.unused[reason] += 1
         row = {"image_id": name, "reason": reason, "detail": printable(detail), "dataset": self._dataset}
         self._failures.append(table_of(FAILURES, [row]))
 
