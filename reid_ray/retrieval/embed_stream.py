@@ -1,4 +1,4 @@
-"""Batch embedding of images or texts: a pool of Ray Data actors, each with one encoder, or the same class in this process, -> unit vectors.
+"""Batch embedding of images or texts: a pool of Ray Data actors, each with one encoder, -> unit vectors.
 
 Knows tables and the encoder interface; not what becomes of the vectors. The work is in plain classes (ImageEmbedder, TextEmbedder)
 that take and give Arrow tables; the actors only load an encoder and call them. Every input row gives one output row: one that
@@ -7,8 +7,7 @@ cannot be embedded has status failed, a reason and a null vector.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,31 +153,12 @@ def embed_images(
         include_synthetic: embed what an editor made, too; else those are failed rows.
     """
     options = {"max_pixels": max_pixels, "thumbnail_height": thumbnail_height, "include_synthetic": include_synthetic}
-    return _embed(images, _ImageActor, encoder_path, pool, options)
+    return _embed(images, ImageActor, encoder_path, pool, options)
 
 
 def embed_texts(captions: ray.data.Dataset, encoder_path: str, pool: EmbedPoolConfig) -> ray.data.Dataset:
     """A Ray Dataset of EMBEDDINGS rows, one for each row of `captions` (CAPTIONS). Call and run it inside ray_data_execution."""
-    return _embed(captions, _TextActor, encoder_path, pool, {})
-
-
-def embedded_images(
-    images: Iterable[pa.Table],
-    encoder_path: str,
-    pool: EmbedPoolConfig,
-    *,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    thumbnail_height: int | None = None,
-    include_synthetic: bool = True,
-) -> Iterator[pa.Table]:
-    """As embed_images, in this process: the rows of an actor that is given the same rows in the same batches."""
-    options = {"max_pixels": max_pixels, "thumbnail_height": thumbnail_height, "include_synthetic": include_synthetic}
-    return _embed_here(images, _ImageActor, encoder_path, pool, options)
-
-
-def embedded_texts(captions: Iterable[pa.Table], encoder_path: str, pool: EmbedPoolConfig) -> Iterator[pa.Table]:
-    """As embed_texts, in this process."""
-    return _embed_here(captions, _TextActor, encoder_path, pool, {})
+    return _embed(captions, TextActor, encoder_path, pool, {})
 
 
 def read_captions(path: str, *, kinds: Sequence[str], split: str | None) -> pa.Table:
@@ -209,19 +189,25 @@ def caption_blocks(captions: pa.Table) -> list[pa.Table]:
     return [captions.slice(start, 1024) for start in range(0, captions.num_rows, 1024)]
 
 
-class _ImageActor:
+class ImageActor:
+    """An ImageEmbedder with the encoder at a path."""
+
     def __init__(self, encoder_path: str, pool: EmbedPoolConfig, **options: Any) -> None:
         self._embedder = ImageEmbedder(_load(encoder_path, pool), **options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        """Embed a batch."""
         return self._embedder(batch)
 
 
-class _TextActor:
+class TextActor:
+    """A TextEmbedder with the encoder at a path."""
+
     def __init__(self, encoder_path: str, pool: EmbedPoolConfig) -> None:
         self._embedder = TextEmbedder(_load(encoder_path, pool))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        """Embed a batch."""
         return self._embedder(batch)
 
 
@@ -231,35 +217,6 @@ def _embed(dataset: ray.data.Dataset, actor: type, encoder_path: str, pool: Embe
     # A relative path is one of the driver's folder, which need not be an actor's.
     arguments = {"encoder_path": located_encoder(encoder_path), "pool": pool, **options}
     return dataset.map_batches(actor, fn_constructor_kwargs=arguments, **actor_pool(pool))
-
-
-def _embed_here(
-    tables: Iterable[pa.Table], actor: type, encoder_path: str, pool: EmbedPoolConfig, options: dict[str, Any]
-) -> Iterator[pa.Table]:
-    import torch
-
-    before = torch.get_num_threads()
-    embed = actor(encoder_path=located_encoder(encoder_path), pool=pool, **options)
-    torch.set_num_threads(min(max(1, int(pool.num_cpus * pool.replicas)), os.cpu_count() or 1))  # what the actors would have together
-    try:
-        for batch in _batches(tables, pool.batch_size):
-            yield embed(batch)
-    finally:
-        torch.set_num_threads(before)
-
-
-def _batches(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The rows in tables of `rows`, the last of what is left; some tables are held at a time."""
-    held: list[pa.Table] = []
-    for table in tables:
-        held.append(table)
-        if sum(each.num_rows for each in held) >= rows:
-            joined = pa.concat_tables(held)
-            whole = joined.num_rows // rows * rows
-            yield from (joined.slice(start, rows) for start in range(0, whole, rows))
-            held = [joined.slice(whole)]
-    if any(each.num_rows for each in held):
-        yield pa.concat_tables(held)
 
 
 def _load(encoder_path: str, pool: EmbedPoolConfig) -> Encoder:

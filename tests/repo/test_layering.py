@@ -48,7 +48,7 @@ ALLOWED = {
     "serve": {"data", "gallery", "model", "retrieval"},
     "migrate": {"caption"},
     "rehearse": {"cli", "data", "edit", "model", "serve", "setup"},
-    "demo": {"caption", "cli", "data", "edit", "model", "retrieval", "serve", "train"},
+    "demo": {"caption", "cli", "data", "edit", "gallery", "model", "retrieval", "serve", "train"},
     **{leaf: set() for leaf in LEAVES},
 }
 # An engine is known to one place of each part that needs it.

@@ -6,13 +6,19 @@ Knows order and words; what an index or a service is, their jobs know.
 from __future__ import annotations
 
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from reid_ray.demo.first_search.config import SearchJob
+from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.retrieval.encoder_identity import encoder_identity
+from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
 from reid_ray.serve.job import run_until_stopped, start_service
 from reid_ray.serve.opened_access import check_access
 from reid_ray.serve.process.http_thread import bound_socket
+from reid_ray.storage import MANIFEST, read_manifest
 from reid_ray.terminal.own_lines import say
 
 SHIPPED = "builtin:tiny-encoder"
@@ -28,9 +34,11 @@ def run_search(config: SearchJob) -> dict[str, Any]:
     started = time.perf_counter()
     check_access(config.serve)
     bound_socket(config.serve.serve.host, config.serve.serve.port).close()
-    manifest = run_index(config.index)
+    changed = changed_since(config.index)
+    manifest = run_index(config.index) if changed is None else changed
     with start_service(config.serve) as service:
-        say(how_to_search(manifest["counts"]["written"], manifest["counts"]["read"], time.perf_counter() - started, str(config.index.encoder)))
+        with closing(GalleryView(config.index.output.path)) as view:
+            say(how_to_search(len(view), time.perf_counter() - started, str(config.index.encoder)))
         if config.keep_serving:
             run_until_stopped(service)
         else:
@@ -38,7 +46,30 @@ def run_search(config: SearchJob) -> dict[str, Any]:
     return manifest
 
 
-def how_to_search(found: int, of: int, seconds: float, encoder: str) -> str:
+def changed_since(config: IndexJob) -> dict[str, Any] | None:
+    """The manifest of a gallery that the index job made with this encoder, and that a service or its owner changed since; else None.
+
+    Such a gallery is searched as it is: made anew, it would lack what was added and hold again what was erased.
+    """
+    folder = Path(config.output.path)
+    if config.output.if_exists != "reuse" or not (folder / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(folder)
+    facts = manifest.get("facts", {})
+    if manifest.get("job") != "index" or facts.get("encoder_fingerprint") != encoder_identity(str(config.encoder))[1]:
+        return None
+    with closing(GalleryView(folder)) as view:
+        now = (view.generation, len(view))
+    if now == (facts.get("generation"), facts.get("items")):
+        return None
+    say(
+        f"search: {folder} was added to, or something was deleted or erased, since it was made, so it is searched as it is; "
+        "new pictures: reid-ray service add FOLDER"
+    )
+    return manifest
+
+
+def how_to_search(found: int, seconds: float, encoder: str) -> str:
     """What a user is told of her gallery: by pictures first, and what words are good for."""
     words = (
         f"by words: the box is there, too, but {SHIPPED} has read nothing but captions of drawn people: expect colours at best.\n"
@@ -47,6 +78,6 @@ def how_to_search(found: int, of: int, seconds: float, encoder: str) -> str:
         else f"by words: as well as {encoder} reads them"
     )
     return (
-        f"search: {found} of {of} pictures can be searched, after {seconds:.0f} s\n"
+        f"search: {found} pictures can be searched, after {seconds:.0f} s\n"
         "by picture: drop one on the page, or press More like this on one that is there\n" + words
     )

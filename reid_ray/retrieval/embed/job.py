@@ -20,6 +20,7 @@ from reid_ray.data.sources import ImageListing, image_listing, iter_images, read
 from reid_ray.errors import DataError
 from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.retrieval.embed.config import EmbedJob
+from reid_ray.retrieval.embed_in_process import embedded_images, embedded_texts
 from reid_ray.retrieval.embed_stream import (
     TOKENS,
     TRUNCATED,
@@ -28,8 +29,6 @@ from reid_ray.retrieval.embed_stream import (
     caption_rows,
     embed_images,
     embed_texts,
-    embedded_images,
-    embedded_texts,
     read_captions,
 )
 from reid_ray.retrieval.encoder_identity import (

@@ -21,13 +21,12 @@ from reid_ray.data.sources import image_listing, iter_images, read_images
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.retrieval.embed.features import Features, collect_features, read_features
+from reid_ray.retrieval.embed_in_process import embedded_images, embedded_texts
 from reid_ray.retrieval.embed_stream import (
     caption_blocks,
     caption_rows,
     embed_images,
     embed_texts,
-    embedded_images,
-    embedded_texts,
     read_captions,
 )
 from reid_ray.retrieval.encoder_identity import encoder_identity, fetch_encoder

@@ -2,8 +2,12 @@
 
 import json
 
+import json
+
+import numpy as np
 import pytest
 from refusals import refused
+from small_galleries import make_gallery
 
 from reid_ray.config import load_config
 from reid_ray.config.shipped import find_config
@@ -11,6 +15,8 @@ from reid_ray.demo.first_search import job
 from reid_ray.demo.first_search.command_line import changes_of, split_words
 from reid_ray.demo.first_search.config import SearchJob
 from reid_ray.errors import ConfigError
+from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.gallery.gallery_writer import GalleryWriter
 from reid_ray.serve.process.http_thread import bound_socket
 
 TEXT_SCORES = ("R@1", "mAP", "chance")
@@ -48,9 +54,37 @@ def test_a_port_that_is_taken_is_told_before_anything_is_embedded(tmp_path, monk
 
 
 def test_she_is_told_of_pictures_first_and_of_what_words_are_good_for_and_no_score_of_drawn_people():
-    shipped = job.how_to_search(529, 530, 12.0, "builtin:tiny-encoder")
+    shipped = job.how_to_search(529, 12.0, "builtin:tiny-encoder")
     assert shipped.index("by picture") < shipped.index("by words")
-    assert "529 of 530" in shipped
+    assert "529 pictures" in shipped
     assert "drawn people" in shipped
-    assert "drawn people" not in job.how_to_search(530, 530, 12.0, "openai/clip-vit-base-patch16")
+    assert "drawn people" not in job.how_to_search(530, 12.0, "openai/clip-vit-base-patch16")
     assert not [score for score in TEXT_SCORES if score in shipped]
+
+
+def gallery_of_the_index_job(folder, **facts):
+    make_gallery(folder, np.eye(4, dtype=np.float32)[:3], [{"item_id": item} for item in "abc"])
+    made = {"job": "index", "facts": {"encoder_fingerprint": "e", "generation": GalleryView(folder).generation, "items": 3, **facts}}
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, **made}))
+    return configured(*changes_of("crops", None, str(folder))).index
+
+
+def test_a_gallery_that_was_changed_since_is_searched_as_it_is_and_not_made_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(job, "encoder_identity", lambda _: (4, "e"))
+    config = gallery_of_the_index_job(tmp_path / "g")
+    assert job.changed_since(config) is None
+    with GalleryWriter(tmp_path / "g") as writer:
+        writer.delete(["b"])
+    assert job.changed_since(config)["job"] == "index"
+    assert "as it is" in capsys.readouterr().out
+    monkeypatch.setattr(job, "encoder_identity", lambda _: (4, "another"))
+    assert job.changed_since(config) is None  # and the index job refuses to replace it
+
+
+def test_what_is_no_gallery_of_the_index_job_is_left_to_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "encoder_identity", lambda _: (4, "e"))
+    assert job.changed_since(configured(*changes_of("crops", None, str(tmp_path / "nothing"))).index) is None
+    changed = gallery_of_the_index_job(tmp_path / "g", items=4)
+    assert job.changed_since(changed) is not None
+    again = changed.model_copy(update={"output": changed.output.model_copy(update={"if_exists": "replace"})})
+    assert job.changed_since(again) is None
