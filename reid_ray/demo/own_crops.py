@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None, called: str) -> int:
     parser.add_argument("--config", metavar="FILE", help=f"YAML: {RULE}; default: {CONFIG}")
     parser.add_argument("--rehearse", action="store_true", help=REHEARSAL)
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="replaces a value of the file")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     rehearsal = ["--rehearse"] if arguments.rehearse else []
     if arguments.images:
         config = ["--config", arguments.config] if arguments.config else []

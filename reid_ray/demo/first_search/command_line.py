@@ -20,15 +20,7 @@ def main(argv: Sequence[str] | None, called: str) -> int:
     """Run the job by a command line; `called` is what was typed before it. Returns the exit code."""
     job = JOBS["search"]
     description = job.usage(called)
-    parser = argparse.ArgumentParser(
-        prog=called, description=description, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("words", nargs="*", metavar="FOLDER", help="a folder of pictures, searched recursively; then section.key=value ...")
-    parser.add_argument("--encoder", metavar="NAME", help="model/ folder of a training, a hub name, or builtin:tiny-encoder (the default)")
-    parser.add_argument("--out", metavar="DIR", help="folder of the gallery; default: runs/search")
-    parser.add_argument("--config", metavar="FILE", default=CONFIG, help=f"YAML: {RULE}; default: {CONFIG}")
-    parser.add_argument("--rehearse", action="store_true", help=REHEARSAL)
-    arguments = parser.parse_args(argv)
+    arguments = parsed(argv, description, called)
     folder, overrides = split_words(arguments.words)
     overrides = [*changes_of(folder, arguments.encoder, arguments.out), *overrides]
     return run_job(
@@ -38,6 +30,19 @@ def main(argv: Sequence[str] | None, called: str) -> int:
         ["--config", arguments.config, *overrides, *(["--rehearse"] if arguments.rehearse else [])],
         called=called,
     )
+
+
+def parsed(argv: Sequence[str] | None, description: str, called: str) -> argparse.Namespace:
+    """The parts of a command line, whose options and words come in any order."""
+    parser = argparse.ArgumentParser(
+        prog=called, description=description, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="FOLDER", help="a folder of pictures, searched recursively; then section.key=value ...")
+    parser.add_argument("--encoder", metavar="NAME", help="model/ folder of a training, a hub name, or builtin:tiny-encoder (the default)")
+    parser.add_argument("--out", metavar="DIR", help="folder of the gallery; default: runs/search")
+    parser.add_argument("--config", metavar="FILE", default=CONFIG, help=f"YAML: {RULE}; default: {CONFIG}")
+    parser.add_argument("--rehearse", action="store_true", help=REHEARSAL)
+    return parser.parse_intermixed_args(argv)
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -12,7 +12,7 @@ from small_galleries import make_gallery
 from reid_ray.config import load_config
 from reid_ray.config.shipped import find_config
 from reid_ray.demo.first_search import job
-from reid_ray.demo.first_search.command_line import changes_of, split_words
+from reid_ray.demo.first_search.command_line import changes_of, parsed, split_words
 from reid_ray.demo.first_search.config import SearchJob
 from reid_ray.errors import ConfigError
 from reid_ray.gallery.gallery_view import GalleryView
@@ -38,6 +38,12 @@ def test_the_first_word_is_a_folder_unless_it_sets_a_key(tmp_path, monkeypatch):
     assert split_words(["serve.serve.port=0"]) == (None, ["serve.serve.port=0"])
     assert split_words(["a=b"]) == ("a=b", [])
     assert split_words([]) == (None, [])
+
+
+def test_options_and_keys_come_in_any_order():
+    for line in ("crops --out g --encoder e a=1 b=2", "--encoder e crops a=1 --out g b=2", "crops a=1 b=2 --out g --encoder e"):
+        found = parsed(line.split(), "", "reid-ray search")
+        assert (found.words, found.out, found.encoder) == (["crops", "a=1", "b=2"], "g", "e")
 
 
 def test_encoder_and_place_are_those_that_were_named_and_the_service_searches_that_place(tmp_path):
