@@ -10,7 +10,7 @@ from reid_ray.config.base import Section
 from reid_ray.config.common import RayConfig
 from reid_ray.config.paths import PathOrAddress, PathOrName, WrittenPath
 from reid_ray.retrieval.divided_gallery import SharesConfig
-from reid_ray.serve.access.config import AccessConfig, AuditConfig, TlsConfig
+from reid_ray.serve.access.config import AccessConfig, AccessLogConfig, AuditConfig, TlsConfig
 from reid_ray.serve.access.own_machine import is_loopback
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.operations.config import WritingConfig
@@ -90,6 +90,7 @@ class ServeJob(Section):
     serve: ServeConfig = ServeConfig()
     access: AccessConfig = AccessConfig()
     audit: AuditConfig = AuditConfig()
+    access_log: AccessLogConfig = AccessLogConfig()
     tls: TlsConfig = TlsConfig()
     writing: WritingConfig = WritingConfig()
     adding: AddingConfig = AddingConfig()

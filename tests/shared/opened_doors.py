@@ -18,9 +18,9 @@ def own_machine(folder: Path, *, audit: bool = False, log: AuditLog | None = Non
     return opened if log is None else replace(opened, audit=log)
 
 
-def with_tokens(folder: Path, *, audit: bool = False, **limits: float) -> tuple[ServiceAccess, dict[str, str]]:
+def with_tokens(folder: Path, *, audit: bool = False, tls: bool = False, **limits: float) -> tuple[ServiceAccess, dict[str, str]]:
     """Of a service with tokens, and a token of each role, by its word."""
     file = folder / "tokens.json"
     tokens = {role.word: create_token(file, f"the-{role.word}", role, days=None) for role in AccessRole}
     config = AccessConfig.model_validate({"tokens": str(file), **limits})
-    return open_access(config, AuditConfig(enabled=audit), state=folder / "state", tls=False), tokens
+    return open_access(config, AuditConfig(enabled=audit), state=folder / "state", tls=tls), tokens

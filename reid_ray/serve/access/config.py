@@ -1,4 +1,4 @@
-"""Configuration of the service's access control: tokens, sessions, rates, request bodies, the audit log, TLS."""
+"""Configuration of the service's access control: tokens, sessions, rates, request bodies, the audit and the access log, TLS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.paths import LocalPath
+from reid_ray.config.paths import LocalPath, WrittenPath
 
 
 class AccessConfig(Section):
@@ -46,6 +46,17 @@ class AuditConfig(Section):
         description="searches are brought to the disk at most so much later, seconds; changes at once, before their answer",
     )
     file_mb: int = Field(64, ge=1, description="a file of the log is followed by a new one at this size, MiB; the chain goes on")
+
+
+class AccessLogConfig(Section):
+    """The access log: a line for each request. Beside the audit log, which is kept in any case, it tells of every route and of times."""
+
+    path: WrittenPath | None = Field(
+        None,
+        description="file to which a JSON object is appended for each request; replicas of one machine may share it, and one that is moved "
+        "away (logrotate) is begun anew; null: none is kept",
+    )
+    texts: bool = Field(False, description="also the texts that were searched for, which may say what somebody looks like")
 
 
 class TlsConfig(Section):

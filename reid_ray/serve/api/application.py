@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from fastapi import APIRouter, FastAPI, HTTPException, Response
 
 from reid_ray import __version__
+from reid_ray.serve.access.access_log import AccessLog
+from reid_ray.serve.access.config import AccessLogConfig
 from reid_ray.serve.access.gatekeeper import Gatekeeper
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule, RouteTable
@@ -34,13 +36,20 @@ _OPEN: Mapping[tuple[str, str], RouteRule] = {
 }
 
 
-def make_api(operations: SearchOperations, *, access: ServiceAccess, further: Sequence[RuledRoutes] = ()) -> FastAPI:
+def make_api(
+    operations: SearchOperations,
+    *,
+    access: ServiceAccess,
+    further: Sequence[RuledRoutes] = (),
+    access_log: AccessLogConfig | None = None,
+) -> FastAPI:
     """The application: searching, reading, health, OpenAPI, access and the page.
 
     Args:
         operations: answers.
         access: who may ask.
         further: routers that are added, each with the rules of its routes.
+        access_log: whether requests are logged, and whereto; None: they are not.
     """
     api = FastAPI(
         title="reid_ray search",
@@ -57,6 +66,8 @@ def make_api(operations: SearchOperations, *, access: ServiceAccess, further: Se
     api.add_middleware(LoadShedding, operations=operations)
     api.add_middleware(Gatekeeper, rules=RouteTable(rules), access=access)
     api.add_middleware(metrics.middleware)
+    if access_log is not None and access_log.path is not None:
+        api.add_middleware(AccessLog, config=access_log)
     add_handlers(api)
     for routes in (search_routes(operations), gallery_routes(operations), access_routes(access)):
         api.include_router(routes)

@@ -40,7 +40,7 @@ class Replica:
         several = config.shares.count == 1 and (config.searcher.replicas > 1 or (config.searcher.max_replicas or 1) > 1)
         turns = RayTurns(TURNS) if several else None
         self._operations = open_operations(config, turns=turns, replica=serve.get_replica_context().replica_id.unique_id)
-        self._access, self._writing = service_access(config), open_writing(config)
+        self._access, self._writing, self._access_log = service_access(config), open_writing(config), config.access_log
         self._operations.load()
         start_writing(self._writing, self._operations.engine, self._access.audit)
 
@@ -51,7 +51,7 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Any:
         """Ray Serve's hook: the application, made in the replica, where engine and gallery are."""
-        return make_api(self._operations, access=self._access, further=writing_routes(self._writing))
+        return make_api(self._operations, access=self._access, further=writing_routes(self._writing), access_log=self._access_log)
 
 
 def _deployment(config: SearcherConfig) -> serve.Deployment:

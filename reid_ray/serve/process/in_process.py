@@ -36,7 +36,7 @@ def process_service(config: ServeJob) -> Iterator[int]:
         writing = open_writing(config)
         stack.callback(writing.close)
         stack.callback(server.stop)  # before what it asks is closed
-        doorway.application = make_api(operations, access=access, further=writing_routes(writing))
+        doorway.application = make_api(operations, access=access, further=writing_routes(writing), access_log=config.access_log)
         operations.load()
         start_writing(writing, operations.engine, access.audit)
         yield int(listening.getsockname()[1])

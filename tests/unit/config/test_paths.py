@@ -61,7 +61,7 @@ WRITTEN = {
     "synthesize": {"output.path": []},
     "train": {"output.path": [], "schedule.checkpoint_storage": ["output.path=/shared/out"]},
     "migrate": {"path": []},
-    "serve": {"state": ["index=in/index"]},
+    "serve": {"state": ["index=in/index"], "access_log.path": ["index=in/index", "state=/shared/state"]},
 }
 
 
@@ -94,6 +94,7 @@ def test_a_service_names_every_place_to_its_replicas_in_full_and_what_is_no_plac
         "state": "s",
         "access": tokens,
         "tls": tls,
+        "access_log": {"path": "logs/a"},
         "adding": {"captioner": "caption/caption.yaml"},
     }
     config = ServeJob.model_validate(given)
@@ -105,6 +106,7 @@ def test_a_service_names_every_place_to_its_replicas_in_full_and_what_is_no_plac
         "access.tokens": f"{tmp_path}/../tokens",
         "tls.certificate": f"{tmp_path}/live/c.pem",
         "tls.key": "/etc/k.pem",
+        "access_log.path": f"{tmp_path}/logs/a",
         "adding.captioner": "caption/caption.yaml",
     }
     assert set(places) == set(named_places(config))
