@@ -125,7 +125,7 @@ NO_PLACES = {
     *("revision", "split", "query_split", "train_split", "val_split", "test_split", "name", "pattern", "columns", "script", "device"),
     *("regex", "grammar", "choice", "chat_template", "address", "overrides", "query", "host", "project", "mlflow_uri"),
     *("llm", "visual", "common", "specific", "LogConfig.run", "TransferCell.train", "TransferCell.test", "splits"),
-    *("ReferenceFolderConfig.values", "ImagesConfig.own", "table_encoding", "table_key"),
+    *("ReferenceFolderConfig.values", "ImagesConfig.own", "SourceConfig.own", "table_encoding", "table_key"),
     *("camera", "start", "time_format", "time_zone", "DetectorConfig.label"),
 }
 

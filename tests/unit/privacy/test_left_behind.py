@@ -270,7 +270,7 @@ def test_the_report_of_a_run_shows_pixels_alone(tmp_path):
         "job": "caption",
         "started": "now",
         "fingerprint": "f",
-        "counts": {"read": 1, "failed": {}},
+        "counts": {"read": 1, "written": 1, "failed": {}},
         "timings": {"total_seconds": 1.0},
         "facts": {},
         "inputs": {},
