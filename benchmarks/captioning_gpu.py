@@ -204,9 +204,7 @@ def _all_at_once(*, table: str, model: str, images: int, folder: str, graphs_onl
 
     from reid_ray.caption.prompts import STATIC
 
-    llm = LLM(
-        model=model, **engine_arguments(config.engine, 1) | cache_arguments(model, None, config.engine, config.pool) | config.engine.extra
-    )
+    llm = LLM(model=model, **engine_arguments(config.engine, 1) | cache_arguments(model, config.engine, config.pool) | config.engine.extra)
     sampling = SamplingParams(temperature=config.sampling.temperature, top_p=config.sampling.top_p, max_tokens=LONGEST)
     start = time.time()
     encoded = pq.read_table(table, columns=["image"])["image"].to_pylist()[:images]

@@ -26,7 +26,7 @@ from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
 from reid_ray.data.sources import image_listing
 from reid_ray.errors import DataError
-from reid_ray.model.hub_models import NamesModel, fetch_models
+from reid_ray.model.hub_models import NamesModel, fetch_models, pinned
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
@@ -48,6 +48,7 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | No
         ReidRayError: images, models or resources that the job cannot run with, before any actor starts; or another run of this
             output is alive.
     """
+    config = _pinned(config)
     models, planned = _check_models(config), _planned(config)
     templates = {name: load_templates(c.templates) for name, c in config.captioners.items() if c.templates is not None}
     listing = image_listing(config.images, states=True)
@@ -142,6 +143,16 @@ def _failed(manifest: dict[str, Any]) -> bool:
     """Whether a finished run holds failures that another run might mend."""
     captions, rewrites = manifest["facts"]["captions"], manifest["facts"]["rewrites"]
     return bool(rewrites["failed"]) or any(reason.split(": ")[-1] not in DAMAGE for reason in captions["failed"])
+
+
+def _pinned(config: CaptionJob) -> CaptionJob:
+    """With the commit of each hub model that is used."""
+    captioners = {name: pinned(captioner, field=f"captioners.{name}.model") for name, captioner in config.captioners.items()}
+    sections: dict[str, Any] = {"captioners": captioners}
+    if config.rewriter.share:
+        sections["rewriter"] = pinned(config.rewriter, field="rewriter.model")
+        sections["faithfulness"] = pinned(config.faithfulness, field="faithfulness.model")
+    return config.model_copy(update=sections)
 
 
 def _check_models(config: CaptionJob) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from reid_ray.edit.page import EditSheet
 from reid_ray.edit.picture_check import PictureVerifier
 from reid_ray.errors import DataError
 from reid_ray.model.editor.edit_request import PictureEditor
-from reid_ray.model.hub_models import fetch_models
+from reid_ray.model.hub_models import fetch_models, pinned
 from reid_ray.model.model_files import local_folder, model_revision, resolve_model
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput
@@ -60,6 +60,8 @@ def run_edit(
         ReidRayError: tables, models or resources that the job cannot run with, before any actor starts; or another run of this output is
             alive.
     """
+    if config.rewriter.share:
+        config = config.model_copy(update={"rewriter": pinned(config.rewriter, field="rewriter.model")})
     setting, recipe = _setting(config, editor, verifier)
     model = model_facts(config.rewriter, "rewriter.model") if config.rewriter.share else None
     captions = CaptionByModel(config.rewriter, revision=model["revision"]) if model is not None else None

@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 from reid_ray.config.common import PoolConfig
-from reid_ray.model.hub_access import Wanted, download_in_words, hub_folder
+from reid_ray.model.hub_access import Wanted, download_in_words, hub_commit, hub_folder
 from reid_ray.model.model_files import resolve_model
 from reid_ray.runtime import Need, on_each_node, pool_need
 from reid_ray.terminal.own_lines import say
@@ -26,6 +26,9 @@ MODEL_FILES = Wanted(
 )
 
 
+SectionT = TypeVar("SectionT", bound="NamesModel")
+
+
 class NamesModel(Protocol):
     """A section of a configuration that names a model."""
 
@@ -36,6 +39,22 @@ class NamesModel(Protocol):
     @property
     def revision(self) -> str | None:
         """Commit or tag of a hub model."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self:
+        """The same section but for these fields."""
+
+
+def pinned(section: SectionT, *, field: str) -> SectionT:
+    """A section whose hub model is named by its commit, so that every node and every later run loads the same; others as they are.
+
+    Raises:
+        ConfigError: there is no such folder or builtin.
+        DataError: neither this machine's cache nor the hub knows a commit of it.
+    """
+    name = resolve_model(section.model, field=field)
+    if Path(name).is_dir():
+        return section
+    return section.model_copy(update={"revision": hub_commit(name, field=field, revision=section.revision)})
 
 
 def fetch_models(sections: Mapping[str, tuple[NamesModel, PoolConfig]]) -> None:
@@ -81,9 +100,12 @@ def fetch_on_nodes(name: str, wanted: Wanted, need: Need, *, field: str, revisio
 
 
 def fetch_model(name: str, *, revision: str | None, field: str) -> Path:
-    """The snapshot of a hub model in this machine's cache, with the files that vLLM and transformers load; downloads what is not there.
+    """The folder of a resolved name: itself, or the snapshot of a hub model in this machine's cache, with the files that vLLM and
+    transformers load; downloads what is not there. Whatever loads a model by its name asks here, and none asks the hub itself.
 
     Raises:
         DataError: it is not there and the hub does not give it.
     """
+    if Path(name).is_dir():
+        return Path(name)
     return hub_folder(name, MODEL_FILES, field=field, revision=revision)

@@ -38,10 +38,10 @@ def load_pretrained(
 
     Args:
         model_class: of transformers; also one of its Auto classes.
-        model: a local folder in the transformers format, or a hub name.
+        model: a local folder in the transformers format.
         not_needed: beginnings of names that the file may lack, because nothing reads these weights.
         not_known: beginnings of names that the file may hold beside the model's, such as heads of another task.
-        options: of from_pretrained: dtype, revision, quantization_config ...
+        options: of from_pretrained: dtype, quantization_config ...
 
     Raises:
         DataError: weights are missing, unknown, of another shape or not finite, or a file cannot be read.

@@ -117,7 +117,7 @@ def test_a_black_picture_and_a_crop_get_different_captions_though_their_prompts_
 
 def test_the_cache_has_the_blocks_that_the_models_geometry_says(engines):
     engines.ask(SamplingConfig(max_tokens=4), [STATIC])
-    request = request_bytes(read_geometry(FOLDER, None, CONFIG), CONFIG)
+    request = request_bytes(read_geometry(FOLDER, CONFIG), CONFIG)
     assert engines.blocks() == (16 << 20) // (request // (1024 // 32 + 1))
 
 

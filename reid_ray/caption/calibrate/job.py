@@ -29,7 +29,7 @@ from reid_ray.caption.streaming.in_rounds import run_in_rounds
 from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import DataError
-from reid_ray.model.hub_models import fetch_models
+from reid_ray.model.hub_models import fetch_models, pinned
 from reid_ray.model.model_files import model_revision, resolve_model
 from reid_ray.records import conform
 from reid_ray.runtime import pool_need, ray_session, require_resources
@@ -47,6 +47,9 @@ def run_calibrate(config: CalibrateJob) -> dict[str, Any]:
     Raises:
         ReidRayError: models or pairs that the job cannot run with.
     """
+    config = config.model_copy(update={"encoder": pinned(config.encoder, field="encoder.model")})
+    if config.rewrites:
+        config = config.model_copy(update={"rewriter": pinned(config.rewriter, field="rewriter.model")})
     encoder = resolve_model(config.encoder.model, field="encoder.model")
     inputs = {"encoder": {"model": config.encoder.model, "revision": model_revision(encoder, revision=config.encoder.revision)}}
     if config.rewrites:
@@ -65,7 +68,7 @@ def run_calibrate(config: CalibrateJob) -> dict[str, Any]:
                 )
             pairs += rewritten
             output.counts.unused.update(failed)
-        scorer = SentenceEncoder(encoder, revision=config.encoder.revision)
+        scorer = SentenceEncoder(encoder, revision=config.encoder.revision, field="encoder.model")
         result = calibrate(pairs, scorer, config)
         output.counts.read = len(pairs) + output.counts.unused.total()
         output.counts.written = len(pairs)

@@ -20,12 +20,11 @@ _BYTES = {"float32": 4}  # of a number in the cache; auto never takes more than 
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of a container
 
 
-def cache_arguments(model: str, revision: str | None, engine: VllmConfig, pool: PoolConfig) -> dict[str, Any]:
+def cache_arguments(model: str, engine: VllmConfig, pool: PoolConfig) -> dict[str, Any]:
     """The size of the cache as an argument of vLLM; {} on GPUs where none is given, for there vLLM measures what is left.
 
     Args:
-        model: a resolved name: a local folder or a hub name.
-        revision: of a hub model.
+        model: its folder.
         engine: its kv_cache_mb is the size, if given.
         pool: whether the engine has a GPU.
     """
@@ -34,7 +33,7 @@ def cache_arguments(model: str, revision: str | None, engine: VllmConfig, pool: 
     if pool.num_gpus:
         return {}
     share = memory_bytes() // _SHARE
-    geometry = read_geometry(model, revision, engine)
+    geometry = read_geometry(model, engine)
     if geometry is None:
         return {"kv_cache_memory_bytes": share}
     one = request_bytes(geometry, engine)
@@ -54,7 +53,7 @@ def check_cache(engine: VllmConfig, model: str, *, field: str) -> None:
     """
     if engine.kv_cache_mb is None:
         return
-    geometry = read_geometry(model, None, engine)
+    geometry = read_geometry(model, engine)
     if geometry is None or not keeps_every_token(geometry):
         return
     needed = -(-request_bytes(geometry, engine) // (1 << 20))
@@ -65,12 +64,12 @@ def check_cache(engine: VllmConfig, model: str, *, field: str) -> None:
         )
 
 
-def read_geometry(model: str, revision: str | None, engine: VllmConfig) -> Any | None:
+def read_geometry(model: str, engine: VllmConfig) -> Any | None:
     """The configuration of a model's language part, as transformers has it; None for a model that transformers does not know."""
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=engine.trust_remote_code)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=engine.trust_remote_code)
     except (OSError, ValueError, LookupError, ImportError):  # vLLM knows it, or refuses it in its own words
         return None
     text = config.get_text_config()

@@ -25,6 +25,7 @@ from reid_ray.caption.engines.vllm_arguments import engine_arguments, seeded_arg
 from reid_ray.caption.ledger.content_keys import derived_seed
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError, reason_of
+from reid_ray.model.hub_models import fetch_model
 from reid_ray.model.model_files import model_revision, refuse_other_weights, resolve_model
 from reid_ray.model.plain_text import plain_text
 from reid_ray.redaction import without_texts
@@ -122,11 +123,11 @@ class Engine:
             **seeded_arguments(sampling, pool),
             **adapter_arguments(adapter),
         }
-        if Path(model).is_dir():
-            check_names(Path(model))
-        arguments |= cache_arguments(model, revision, config, pool)
+        folder = fetch_model(model, revision=revision, field=f"{field}.model")
+        check_names(folder)
+        arguments |= cache_arguments(str(folder), config, pool)
         try:
-            self._llm = LLM(model=model, revision=revision, **arguments | config.extra)
+            self._llm = LLM(model=str(folder), **arguments | config.extra)
         except Exception as error:  # noqa: BLE001
             # vLLM raises whatever the part that does not fit raises; all of it is about model, machine and configuration.
             raise ConfigError(f"{field}: vLLM cannot start an engine with {model} so ({reason_of(error)}); change {field}.engine") from None

@@ -21,7 +21,7 @@ from reid_ray.caption.plan.spent import resources, resources_in_words
 from reid_ray.caption.tally import Tally
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.errors import DataError
-from reid_ray.model.hub_models import fetch_models
+from reid_ray.model.hub_models import fetch_models, pinned
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, TableWriter, parquet_files
@@ -44,6 +44,11 @@ def run_rewrite(config: RewriteJob, *, engine: ChatEngine | StreamingEngine | No
             asked for, or no rewrite could be made; or another run of this output is alive.
     """
     parquet_files(config.captions.path)
+    sections = {
+        "rewriter": pinned(config.rewriter, field="rewriter.model"),
+        "faithfulness": pinned(config.faithfulness, field="faithfulness.model"),
+    }
+    config = config.model_copy(update=sections)
     models = {
         "rewriter": model_facts(config.rewriter, "rewriter.model"),
         "faithfulness": model_facts(config.faithfulness, "faithfulness.model"),

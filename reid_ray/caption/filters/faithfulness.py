@@ -27,18 +27,24 @@ class SentenceEncoder:
         revision: commit or tag of a hub model.
         batch_size: texts per forward pass.
         device: of torch.
+        field: the dotted configuration key, named in errors.
 
     Raises:
-        DataError: the weights are not those that its configuration needs. A pooler may lack, for nothing reads it.
+        DataError: the hub does not give it, or the weights are not those that its configuration needs. A pooler may lack, for nothing reads
+            it.
     """
 
-    def __init__(self, model: str, *, revision: str | None = None, batch_size: int = 64, device: str = "cpu") -> None:
+    def __init__(
+        self, model: str, *, revision: str | None = None, batch_size: int = 64, device: str = "cpu", field: str = "faithfulness.model"
+    ) -> None:
         from transformers import AutoModel, AutoTokenizer
 
+        from reid_ray.model.hub_models import fetch_model
         from reid_ray.model.strict_loading import load_pretrained
 
-        self._tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-        self._model = load_pretrained(AutoModel, model, revision=revision, not_needed=("pooler.",), not_known=("cls.", "lm_head."))
+        folder = fetch_model(model, revision=revision, field=field)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._model = load_pretrained(AutoModel, folder, not_needed=("pooler.",), not_known=("cls.", "lm_head."))
         self._model.to(device)
         self._device = device
         self._batch_size = batch_size

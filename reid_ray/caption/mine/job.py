@@ -22,7 +22,7 @@ from reid_ray.caption.mine.patterns import PERSON, Pattern, check_template, dist
 from reid_ray.caption.prompts import SLOT_PATTERN, TEMPLATES
 from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.errors import DataError
-from reid_ray.model.hub_models import fetch_models
+from reid_ray.model.hub_models import fetch_models, pinned
 from reid_ray.model.model_files import model_revision, resolve_model
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
@@ -64,6 +64,7 @@ def run_mine(config: MineJob) -> dict[str, Any]:
     """
     inputs: dict[str, Any] = {"captions": config.captions}
     if config.writer.variants:
+        config = config.model_copy(update={"writer": pinned(config.writer, field="writer.model")})
         model = resolve_model(config.writer.model, field="writer.model")
         revision = model_revision(model, revision=config.writer.revision, field="writer.model")
         inputs["writer"] = {"model": config.writer.model, "revision": revision}

@@ -23,6 +23,7 @@ from reid_ray.edit.human_parsing.config import HumanParserConfig, MaskRefinerCon
 from reid_ray.edit.human_parsing.found import SegmentActor
 from reid_ray.edit.human_parsing.linked import CaptionText, Row, images_of, linked_rows
 from reid_ray.errors import DataError
+from reid_ray.model.hub_models import fetch_models, pinned
 from reid_ray.model.model_files import model_revision, resolve_model
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, SEGMENTS, table_of
@@ -44,6 +45,8 @@ def run_segment(config: SegmentJob) -> dict[str, Any]:
         ResourceError: the cluster cannot hold the actors.
     """
     listing = None if config.images is None else image_listing(config.images)
+    if listing is not None:
+        config = config.model_copy(update={name: pinned(each, field=f"{name}.model") for name, each in _models(config).items()})
     output = JobOutput(
         "segment",
         config.output.path,
@@ -64,6 +67,7 @@ def run_segment(config: SegmentJob) -> dict[str, Any]:
         if listing is not None:
             stack.enter_context(ray_data_execution(no_progress_timeout_s=600))
             require_resources([pool_need("segment", config.pool)])
+            fetch_models({name: (each, config.pool) for name, each in _models(config).items()})
         rows = _there(str(config.segments)) if listing is None else _parsed(config, listing)
         images = _write(config, output, images_of(rows), captions, None if listing is None else listing.count)
         output.facts["images"] = images
@@ -82,13 +86,14 @@ def _inputs(config: SegmentJob, listing: ImageListing | None) -> dict[str, Any]:
     found: dict[str, Any] = {"captions": None if config.captions is None else config.captions.path}
     if listing is None:
         return {"segments": config.segments, **found}
-    models: dict[str, HumanParserConfig | MaskRefinerConfig] = {"parser": config.parser}
-    if config.refiner is not None:
-        models["refiner"] = config.refiner
-    for name, each in models.items():
+    for name, each in _models(config).items():
         resolved = resolve_model(each.model, field=f"{name}.model")
         found[name] = f"{each.model} {model_revision(resolved, revision=each.revision, field=f'{name}.model')}"
     return {"images": listing.origin, **found}
+
+
+def _models(config: SegmentJob) -> dict[str, HumanParserConfig | MaskRefinerConfig]:
+    return {"parser": config.parser, **({} if config.refiner is None else {"refiner": config.refiner})}
 
 
 def _parsed(config: SegmentJob, listing: ImageListing) -> Iterator[Row]:

@@ -17,6 +17,7 @@ from PIL import Image
 from reid_ray.data.bit_masks import box_of
 from reid_ray.edit.human_parsing.config import HumanParserConfig, MaskRefinerConfig
 from reid_ray.errors import ConfigError
+from reid_ray.model.hub_models import fetch_model
 from reid_ray.model.model_files import model_revision, resolve_model
 
 SLOT_OF_CLASS = {
@@ -69,7 +70,8 @@ class HumanParser:
 
         resolved = resolve_model(config.model, field="parser.model")
         revision = model_revision(resolved, revision=config.revision, field="parser.model")
-        shape = AutoConfig.from_pretrained(resolved, revision=config.revision)
+        folder = fetch_model(resolved, revision=config.revision, field="parser.model")
+        shape = AutoConfig.from_pretrained(folder)
         auto = next(
             (auto for auto in (AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation) if type(shape) in auto._model_mapping),
             None,
@@ -77,8 +79,8 @@ class HumanParser:
         if auto is None:
             raise ConfigError(f"parser.model: {config.model} is a {shape.model_type}, no model for semantic segmentation; give one that is")
         slot_of = slots_of_classes(shape.id2label, config.slots, model=config.model)
-        model = load_pretrained(auto, resolved, dtype=torch.float32, revision=config.revision).to(device)
-        processor = AutoImageProcessor.from_pretrained(resolved, revision=config.revision)
+        model = load_pretrained(auto, folder, dtype=torch.float32).to(device)
+        processor = AutoImageProcessor.from_pretrained(folder)
         return cls(model, processor, slot_of, name=config.model, revision=revision)
 
     def masks(self, pictures: Sequence[Image.Image]) -> list[dict[str, np.ndarray]]:
@@ -129,11 +131,12 @@ class MaskRefiner:
 
         resolved = resolve_model(config.model, field="refiner.model")
         revision = model_revision(resolved, revision=config.revision, field="refiner.model")
-        shape = AutoConfig.from_pretrained(resolved, revision=config.revision)
+        folder = fetch_model(resolved, revision=config.revision, field="refiner.model")
+        shape = AutoConfig.from_pretrained(folder)
         if type(shape) not in AutoModelForMaskGeneration._model_mapping:
             raise ConfigError(f"refiner.model: {config.model} is a {shape.model_type}, no model for mask generation; give one that is")
-        model = load_pretrained(AutoModelForMaskGeneration, resolved, dtype=torch.float32, revision=config.revision).to(device)
-        return cls(model, AutoProcessor.from_pretrained(resolved, revision=config.revision), name=config.model, revision=revision)
+        model = load_pretrained(AutoModelForMaskGeneration, folder, dtype=torch.float32).to(device)
+        return cls(model, AutoProcessor.from_pretrained(folder), name=config.model, revision=revision)
 
     def refined(self, picture: Image.Image, masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The slots of `masks` (bool [height, width]), each drawn anew; one that comes out empty is left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import signal
@@ -135,6 +136,24 @@ def test_a_disk_without_the_room_is_told_before_the_download(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=99_000_000))
     with refused(DataError, "encoder", NAME, "3.1 GB", "99.0 MB", "HF_HOME"):
         hub_access._refuse_full_disk(3_100_000_000, "encoder", NAME)
+
+
+def test_one_file_alone_asks_a_hub(root):
+    """Whatever else loads a model has its folder from there: one way to fail, and one line before a download."""
+    named = {
+        str(file.relative_to(root))
+        for file in (root / "reid_ray").rglob("*.py")
+        if "import huggingface_hub" in (text := file.read_text("utf-8")) or "from huggingface_hub" in text
+    }
+    assert named == {"reid_ray/model/hub_access.py"}
+    by_revision = [
+        f"{file.relative_to(root)}:{node.lineno}"
+        for file in (root / "reid_ray").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "from_pretrained"
+        if any(word.arg == "revision" for word in node.keywords)
+    ]
+    assert by_revision == [], "a folder has no revision: these would ask the hub themselves"
 
 
 def test_names_of_a_hub_are_told_from_paths_with_or_without_a_revision():

@@ -199,7 +199,7 @@ def test_a_cache_without_a_size_holds_what_is_asked_for_within_a_share_of_the_ma
 
     def size(memory: int, *, gpus: float = 0, **engine) -> int | None:
         monkeypatch.setattr(kv_cache, "memory_bytes", lambda: memory)
-        given = kv_cache.cache_arguments(folder, None, VllmConfig(dtype="bfloat16", **engine), PoolConfig(num_gpus=gpus))
+        given = kv_cache.cache_arguments(folder, VllmConfig(dtype="bfloat16", **engine), PoolConfig(num_gpus=gpus))
         return given.get("kv_cache_memory_bytes")
 
     one = (1024 + 32) * 36_864
