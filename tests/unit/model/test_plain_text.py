@@ -1,18 +1,19 @@
 """Text is text in every call of a tokenizer: real tokenizers, any marks, and no call that goes another way."""
 
 import ast
-import gzip
-import json
+import base64
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
+import tiktoken
 import torch
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from real_tokenizers import QWEN_WORDS, qwen_tokenizer, qwen_vocabulary, write_clip_tokenizer
 from small_galleries import make_gallery
 from transformers import AutoProcessor, AutoTokenizer, ByT5Tokenizer, CLIPTokenizer
 
@@ -44,14 +45,7 @@ MARKS = [
 def clip_folder(tmp_path_factory):
     """OpenAI's vocabulary, which open_clip carries, in the files of a published CLIP."""
     folder = tmp_path_factory.mktemp("clip")
-    vocabulary = open_clip.SimpleTokenizer().encoder
-    names = {49406: "<|startoftext|>", 49407: "<|endoftext|>"}
-    (folder / "vocab.json").write_text(json.dumps({names.get(number, entry): number for entry, number in vocabulary.items()}))
-    packed = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    merges = gzip.decompress(packed.read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
-    marks = {"bos_token": "<|startoftext|>", **dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")}
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **marks}))
+    write_clip_tokenizer(folder)
     return folder
 
 
@@ -66,10 +60,20 @@ def tokenizers(clip_folder):
         "tiny-mllm": AutoTokenizer.from_pretrained(resolve_model("builtin:tiny-mllm")),
         "minilm": AutoTokenizer.from_pretrained(resolve_model("builtin:minilm-l6-v2")),
         "smollm2": AutoTokenizer.from_pretrained(resolve_model("builtin:smollm2-135m-instruct")),
+        "qwen": qwen_tokenizer(),
     }
 
 
-NAMES = ["clip", "trained", "siglip", "tiny-mllm", "minilm", "smollm2"]
+NAMES = ["clip", "trained", "siglip", "tiny-mllm", "minilm", "smollm2", "qwen"]
+
+
+def test_qwens_vocabulary_is_read_as_tiktoken_reads_it(tokenizers):
+    ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, qwen_vocabulary().read_bytes().splitlines())}
+    reference = tiktoken.Encoding("qwen", pat_str=QWEN_WORDS, mergeable_ranks=ranks, special_tokens={})
+    texts = [*TEXTS, "身穿红色外套的女人 👜", "it's  12 bags\n"]
+    assert plain_tokens(tokenizers["qwen"], texts, add_special_tokens=False)["input_ids"] == [reference.encode(text) for text in texts]
+    chat = tokenizers["qwen"]("<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>hi<|im_end|>")["input_ids"]
+    assert chat == [151644, 872, 198, 151652, 151655, 151653, 6023, 151645]
 
 
 def marks_in(tokenizer, text):
