@@ -13,6 +13,7 @@ import numpy as np
 from reid_ray.crop.config import DetectorConfig
 from reid_ray.crop.spotted import Spotted, best_boxes
 from reid_ray.errors import ConfigError
+from reid_ray.model.hub_models import fetch_model
 from reid_ray.model.model_files import model_revision, resolve_model
 
 
@@ -40,12 +41,13 @@ class ModelDetector:
 
         resolved = resolve_model(str(config.model), field="detector.model")
         revision = model_revision(resolved, revision=config.revision, field="detector.model")
-        shape = AutoConfig.from_pretrained(resolved, revision=config.revision)
+        folder = fetch_model(resolved, revision=revision, field="detector.model")
+        shape = AutoConfig.from_pretrained(folder)
         if type(shape) not in AutoModelForObjectDetection._model_mapping:
             raise ConfigError(f"detector.model: {config.model} is a {shape.model_type}, no model for object detection; give one that is")
         label = label_of(shape.id2label, config.label, model=str(config.model))
-        model = load_pretrained(AutoModelForObjectDetection, resolved, dtype=torch.float32, revision=config.revision).to(device)
-        processor = AutoImageProcessor.from_pretrained(resolved, revision=config.revision)
+        model = load_pretrained(AutoModelForObjectDetection, folder, dtype=torch.float32).to(device)
+        processor = AutoImageProcessor.from_pretrained(folder)
         return cls(model, processor, config, label=label, revision=revision)
 
     def people(self, pictures: Sequence[np.ndarray]) -> list[Spotted]:
