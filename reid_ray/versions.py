@@ -63,6 +63,7 @@ TABLES = {
 FORMATS = {
     **TABLES,
     "mark": Format("the mark of an output", ("says which files of the folder are the job's",)),
+    "decisions": Format("a file of decisions about pictures", ("a line of JSON for each decision",)),
     "pointer": Format(
         "the pointer of an output at an object store", ("names the folder of the run whose result it is, and who writes now",)
     ),

@@ -33,6 +33,10 @@ _COMMANDS = {
         "Ask a retrieval service: search, add, delete, erase, snapshots, audit; service --help lists the verbs",
         "reid_ray.serve.service_command:service_command",
     ),
+    "label": (
+        "Label pictures that look alike into identities, in a page, and write tables with them; label --help lists the verbs",
+        "reid_ray.serve.same_person.label_command:label_command",
+    ),
     "setup": ("Prepare this environment once, after pip: torch's CPU build, torchvision's hook, model files", "setup_command"),
     "configs": ("List the configurations that ship with reid_ray; configs copy NAME [PLACE] copies one", "configs_command"),
     "rehearse": ("Run shipped configurations small, from the published layouts to a score: those named, or all", "rehearse_command"),

@@ -49,7 +49,7 @@ TOOLS = {
     "chmod",
     "mkdir",
 }
-OWN = {"setup", "configs", "constraints", "gallery", "rehearse", "service", "tokens", "audit"}  # of reid-ray beside its jobs
+OWN = {"setup", "configs", "constraints", "gallery", "rehearse", "service", "tokens", "audit", "label"}  # of reid-ray beside its jobs
 MODELS = {"model", "init", "base", "tokenizer"}  # fields that take a hub's name
 HUB_NAME = re.compile(r"(?!runs/|data/|jobs/|demo/)[A-Za-z][\w-]*/[\w.-]+")
 CLUSTER = ROOT / "cluster" / "README.md"

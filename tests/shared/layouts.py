@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 import tempfile
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
 from reid_ray.serve.api.schema import HitOut, InfoOut, ItemOut, LatencyOut, Question, SearchOut
 from reid_ray.serve.operations.remembered_answers import ChangeAnswer, RememberedAnswers
+from reid_ray.serve.same_person.decision_log import DecisionLog
 from reid_ray.storage import Counts, JobOutput
 from reid_ray.storage.listing import MARK, write_mark
 from reid_ray.storage.object_store.pointer import Pointer
@@ -88,6 +90,7 @@ def todays_layouts(folder: Path) -> dict[str, list[str]]:
     return {
         **{kind: _columns(schema) for kind, schema in schemas.items()},
         "mark": _mark(folder / "mark"),
+        "decisions": _decisions(folder / "decisions.jsonl"),
         "pointer": sorted(json.loads(Pointer(None, None, None, "").encoded())),
         "output": _output(folder / "output"),
         "encoder": _encoder(folder / "encoder"),
@@ -307,6 +310,13 @@ def _evaluation(folder: Path) -> Path:
     both = dict.fromkeys(("query_embeddings", "gallery_embeddings"), f"{folder}/embeddings.parquet")
     run_evaluate(EvaluateJob.model_validate({"protocol": "image_to_image", **both, "output": {"path": f"{folder}/out"}}))
     return folder / "out"
+
+
+def _decisions(file: Path) -> list[str]:
+    with closing(DecisionLog(file)) as log:
+        log.add("same", "a", "b", who="me")
+        log.add("undo", of=1, who="me")
+    return sorted({name for line in file.read_text().splitlines() for name in json.loads(line)})
 
 
 def _calibration() -> list[str]:

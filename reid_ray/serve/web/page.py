@@ -42,8 +42,13 @@ class PageFile:
 
 def page_files() -> dict[str, PageFile]:
     """All files of the page by name, read once; "index.html" is the page itself."""
+    return read_page_files(FOLDER)
+
+
+def read_page_files(folder: Path) -> dict[str, PageFile]:
+    """The files of a page's folder by name."""
     files = {}
-    for path in sorted(FOLDER.iterdir()):
+    for path in sorted(folder.iterdir()):
         if path.suffix in TYPES:
             data = path.read_bytes()
             files[path.name] = PageFile(data, TYPES[path.suffix], f'"{hashlib.sha256(data).hexdigest()[:32]}"')
