@@ -49,15 +49,20 @@ def write_random_mllm(folder: Path, size: str) -> None:
     config["text_config"]["rope_parameters"]["mrope_section"] = _SECTIONS[size]
     config["vision_config"] |= vision | {"out_hidden_size": text["hidden_size"]}
     _write(folder / "config.json", config)
-    tokenizer = json.loads((shipped / "tokenizer.json").read_text(encoding="utf-8"))
+    fill_tokenizer(shipped / "tokenizer.json", folder / "tokenizer.json", _TOKENS[size])
+
+
+def fill_tokenizer(source: Path, target: Path, tokens: int) -> None:
+    """A tokenizer with made-up words, so many that it has `tokens`: whatever a random model picks is a word."""
+    tokenizer = json.loads(source.read_text(encoding="utf-8"))
     vocabulary = tokenizer["model"]["vocab"]
     known = len(vocabulary) + sum(token["content"] not in vocabulary for token in tokenizer["added_tokens"])
     # Letters alone, as a text needs them; every third ends a sentence: an answer cut at its length loses what comes after the last one.
-    vocabulary.update({f"Ġ{_word(number)}{'' if number % 3 else '.'}": number for number in range(known, _TOKENS[size])})
+    vocabulary.update({f"Ġ{_word(number)}{'' if number % 3 else '.'}": number for number in range(known, tokens)})
     # Bytes are shown by their stand-ins: any row of them is then a text, which bytes drawn at random are not.
     shown = {"type": "Replace", "pattern": {"String": "Ġ"}, "content": " "}
     tokenizer["decoder"] = {"type": "Sequence", "decoders": [shown, {"type": "Fuse"}]}
-    _write(folder / "tokenizer.json", tokenizer)
+    _write(target, tokenizer)
 
 
 def _word(number: int) -> str:

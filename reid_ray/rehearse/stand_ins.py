@@ -61,11 +61,20 @@ def _words() -> list[str]:
     return [text for pair in people.captions() for text in pair]
 
 
+_SENTENCE = "The person has short black hair and wears a red coat, blue trousers with white shoes."
+
+
 def _llava(_: str, folder: Path) -> None:
     """Random weights answer nothing that the filters let pass, so it says one sentence to every picture."""
     from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 
-    build_tiny_llava(folder, says="The person has short black hair and wears a red coat, blue trousers with white shoes.")
+    build_tiny_llava(folder, says=_SENTENCE)
+
+
+def _smolvlm(_: str, folder: Path) -> None:
+    from reid_ray.model.tiny.tiny_smolvlm import build_tiny_smolvlm
+
+    build_tiny_smolvlm(folder, says=_SENTENCE)
 
 
 def _qwen3_vl(_: str, folder: Path) -> None:
@@ -95,6 +104,7 @@ def _stable_diffusion(_: str, folder: Path) -> None:
 # What a name says of the class, the first that fits. A hub's own config.json would say it, too, but a rehearsal needs no hub.
 STAND_INS: dict[str, Builder] = {
     r"llava": _llava,
+    r"smolvlm": _smolvlm,
     r"qwen2\.?5-?vl": _built_in("tiny-mllm"),
     r"qwen3-?vl": _qwen3_vl,
     r"minilm|sentence-transformers|bge-": _built_in("minilm-l6-v2"),
@@ -114,6 +124,7 @@ _OF_TYPE = {
     "clip": "openai/clip-vit-base-patch16",
     "siglip": "google/siglip-base-patch16-224",
     "llava": "llava-hf/llava-1.5-7b-hf",
+    "idefics3": "HuggingFaceTB/SmolVLM-500M-Instruct",
     "qwen2_5_vl": "Qwen/Qwen2.5-VL-7B-Instruct",
     "qwen3_vl": "Qwen/Qwen3-VL-8B-Instruct",
     "segformer": "mattmdjaga/segformer_b2_clothes",

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.model.mllm.published_names import restore_published_names
-from reid_ray.model.plain_text import plain_tokens
+from reid_ray.model.tiny.one_sentence import teach_sentence
 
 _SIDE, _PATCH = 56, 14
-_CERTAINTY = 8.0  # logits differ by about this times the square root of the width
 # The roles and marks of LLaVA-1.5's conversations (Vicuna v1): picture first, a blank before the answer, the end mark after it.
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}{% for part in message['content'] %}"
@@ -41,7 +40,8 @@ def build_tiny_llava(folder: str | Path, seed: int = 0, *, says: str | None = No
     model = LlavaForConditionalGeneration(_architecture(tokenizer))
     torch.random.set_rng_state(state)
     if says is not None:
-        _teach(model, tokenizer, says)
+        decoder = model.model.language_model
+        teach_sentence(decoder.layers, decoder.embed_tokens, model.lm_head, tokenizer, asked="ASSISTANT:", sentence=says)
     model.generation_config = GenerationConfig(
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
@@ -57,27 +57,6 @@ def build_tiny_llava(folder: str | Path, seed: int = 0, *, says: str | None = No
     )
     processor.save_pretrained(folder)
     return folder
-
-
-def _teach(model: Any, tokenizer: Any, sentence: str) -> None:
-    """Weights by hand: no layer adds to a token's embedding, and the head leads from each token of the answer to the next one.
-
-    Raises:
-        ValueError: a token stands in it twice, so what follows it cannot be told.
-    """
-    import torch
-
-    asked, said = plain_tokens(tokenizer, ["ASSISTANT:", f" {sentence}"], add_special_tokens=False)["input_ids"]
-    chain = [asked[-1], *said, tokenizer.eos_token_id]
-    if len(set(chain)) < len(chain):
-        raise ValueError(f"{sentence!r} has a token twice")
-    with torch.no_grad():
-        for layer in model.model.language_model.layers:
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
-        embedding_VW = torch.nn.functional.normalize(model.model.language_model.embed_tokens.weight, dim=-1)
-        model.lm_head.weight.zero_()
-        model.lm_head.weight[chain[1:]] = _CERTAINTY * embedding_VW[chain[:-1]]
 
 
 def _words() -> Any:
