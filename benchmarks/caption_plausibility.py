@@ -66,8 +66,8 @@ def _sets(quick: bool) -> Iterator[tuple[str, str, bool, pa.Table, ImagesConfig]
         yield f"synthetic {seed}", "people's captions", True, captions, images
         yield f"synthetic {seed}", "people's captions of other pictures", False, _with_texts(captions, others), images
         yield f"synthetic {seed}", "one caption for all", False, _with_texts(captions, others[:1] * len(others)), images
-        coats = [f"{text} The one in the picture wears a black coat." for text in captions["text"].to_pylist()]
-        yield f"synthetic {seed}", "a black coat for all", False, _with_texts(captions, [_black(text) for text in coats]), images
+        coats = [_in_black(text) for text in captions["text"].to_pylist()]
+        yield f"synthetic {seed}", "a black coat for all", False, _with_texts(captions, coats), images
     if quick:
         return
     for seed in _CAPTIONED:
@@ -85,13 +85,12 @@ def _with_texts(captions: pa.Table, texts: list[str]) -> pa.Table:
     return captions.set_column(captions.schema.get_field_index("text"), CAPTIONS.field("text"), pa.array(texts, pa.string()))
 
 
-def _black(text: str) -> str:
-    """The caption with a black coat in the place of whatever the person wears above."""
+def _in_black(text: str) -> str:
+    """The caption with a black coat in the place of whatever the person wears above; the colour that was said of that is left alone."""
     from reid_ray.attributes.lexicon import NOUNS
 
     upper = {word for word, noun in NOUNS.items() if noun.slot == "upper"}
-    words = [word for word in text.split() if word.strip(".,").lower() not in upper]
-    return " ".join(words)
+    return " ".join(word for word in text.split() if word.strip(".,").lower() not in upper) + " The coat is black."
 
 
 def _write_twice(images: Path, folder: Path) -> Path:

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from reid_ray.caption.filters.config import ValidationConfig
 from reid_ray.caption.ledger.config import LedgerConfig
+from reid_ray.caption.plausibility.config import PlausibilityConfig
 from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig, PoolConfig, RayConfig, StorableOutputConfig
 from reid_ray.config.paths import LocalPath, PathOrAddress, PathOrName
@@ -241,6 +242,7 @@ class CaptionJob(RewritingJob):
 
     images: ImagesConfig = ImagesConfig()
     captioners: Captioners = Field({"main": CaptionerConfig()}, min_length=1, description=CAPTIONERS_ARE)
+    plausibility: PlausibilityConfig = PlausibilityConfig()
     plan: PathOrAddress | None = Field(
         None, description="output folder of a plan job for these captioners: the run ends with its GPU-hours beside those that plan says"
     )

@@ -19,6 +19,10 @@ from reid_ray.caption.mine.patterns import load_templates
 from reid_ray.caption.passes import CaptionRun
 from reid_ray.caption.plan.hours import Passes
 from reid_ray.caption.plan.spent import Stages, planned_hours, planned_passes, resources, resources_in_words
+from reid_ray.caption.plausibility.guesses import GUESSES, GuessCount, guesses_in_words
+from reid_ray.caption.plausibility.job import PLAUSIBILITY, PlausibilityCheck
+from reid_ray.caption.plausibility.judgement import in_words
+from reid_ray.caption.plausibility.scores import refuse_absent_encoder
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.tally import Tally, run_facts
 from reid_ray.config.common import PoolConfig
@@ -50,6 +54,7 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | No
     """
     config = _pinned(config)
     models, planned = _check_models(config), _planned(config)
+    refuse_absent_encoder(config.plausibility, "plausibility")
     templates = {name: load_templates(c.templates) for name, c in config.captioners.items() if c.templates is not None}
     listing = image_listing(config.images, states=True)
     own = {name: digest(sorted(wordings.items())) for name, wordings in templates.items()}
@@ -70,7 +75,7 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | No
             clock = time.perf_counter()
             output.facts["ledger"] = run.make()
             output.timings["pipeline_seconds"] = time.perf_counter() - clock
-            _publish(run, output)
+            _publish(run, config, output)
             held = _held(run, config)
             output.facts["resources"] = resources(held, planned and planned_hours(*planned, run.made, _replicas(config)))
             manifest = output.manifest()
@@ -79,6 +84,9 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | No
     if held:
         say(f"caption: {resources_in_words(manifest['facts']['resources'], held)}")
     say(f"caption: images: {output.counts}; {_in_words(manifest['facts'])} -> {config.output.path}")
+    if guesses := manifest["facts"][GUESSES]:
+        say(f"caption: {guesses_in_words(guesses)}")
+    say(f"caption: {in_words(manifest['facts'][PLAUSIBILITY])}")
     return manifest
 
 
@@ -107,18 +115,21 @@ def _replicas(config: CaptionJob) -> dict[str, dict[str, int]]:
     }
 
 
-def _publish(run: CaptionRun, output: JobOutput) -> None:
+def _publish(run: CaptionRun, config: CaptionJob, output: JobOutput) -> None:
     """Write the rows of all passes; an image counts once for each captioner.
 
     Raises:
         DataError: no captioner captioned any image; the ledger keeps what was tried.
     """
     tallies = {name: Tally() for name in run.names}
+    check, guesses = PlausibilityCheck(config.plausibility, config.images, run.listing), GuessCount()
     with TableWriter(output.folder / CAPTIONS_FOLDER, CAPTIONS) as writer:
         for name, tally in tallies.items():
             for table in run.rows(name):
                 writer.append(table)
                 tally.add(table)
+                check.samples.add(table)
+                guesses.add(table)
             output.counts.read += run.listing.count
             output.counts.written += tally.outcomes["ok"]
             output.counts.unused.update({code: count for code, count in tally.outcomes.items() if code != "ok"})
@@ -133,6 +144,7 @@ def _publish(run: CaptionRun, output: JobOutput) -> None:
             "again, which tries what failed once more"
         )
     output.facts.update(run_facts(tallies, run.throughput))
+    output.facts.update({PLAUSIBILITY: check.judged(), GUESSES: guesses.facts()})
 
 
 def _due(manifest: dict[str, Any], config: CaptionJob) -> str | None:

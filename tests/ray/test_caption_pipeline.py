@@ -93,6 +93,9 @@ def test_every_image_of_a_folder_ends_in_a_caption_or_a_reason_and_rewrites_are_
         "mean_faithfulness": 0,
     }
     assert facts["passes"]["main"]["rewriter"]["tokens_per_second"] > 0
+    assert facts["guesses"] == {"main": 30 + status["ok"]}  # a folder's pictures may be of anybody
+    assert facts["plausibility"]["captioners"]["main static"]["captions"] == 30
+    assert facts["plausibility"]["verdict"] == "not judged"
     assert {"counts": returned["counts"], "facts": returned["facts"]} == {"counts": manifest["counts"], "facts": facts}
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig, OutputConfig
-from reid_ray.config.paths import PathOrAddress
+from reid_ray.config.paths import LocalPath, PathOrAddress
 
 
 class PlausibilityConfig(Section):
@@ -73,9 +73,7 @@ class PlausibilityConfig(Section):
         le=1,
         description="with an encoder: least probability that a caption is nearer to its own picture than to another's; 0.5 is chance",
     )
-    encoder: PathOrAddress | None = Field(
-        None, description="a dual encoder's folder that scores captions against pictures; null does without"
-    )
+    encoder: LocalPath | None = Field(None, description="a dual encoder's folder that scores captions against pictures; null does without")
 
 
 class PlausibilityJob(Section):

@@ -16,14 +16,18 @@ import pyarrow as pa
 from reid_ray.caption.plausibility.config import PlausibilityConfig, PlausibilityJob
 from reid_ray.caption.plausibility.crop_looks import CropLooks, look_at
 from reid_ray.caption.plausibility.drawn_captions import COLUMNS, CaptionSamples
+from reid_ray.caption.plausibility.guesses import COLUMNS as OF_GUESSES
+from reid_ray.caption.plausibility.guesses import GUESSES, GuessCount, guesses_in_words
 from reid_ray.caption.plausibility.judgement import NOT_JUDGED, in_words, judge
-from reid_ray.caption.plausibility.scores import encoder_scores
+from reid_ray.caption.plausibility.scores import encoder_scores, refuse_absent_encoder
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.sources import ImageListing, image_listing, iter_images
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import JobOutput, iter_table
 from reid_ray.terminal.own_lines import say
+
+PLAUSIBILITY = "plausibility"  # among the facts of a caption job's manifest
 
 
 def run_plausibility(config: PlausibilityJob) -> dict[str, Any]:
@@ -35,13 +39,17 @@ def run_plausibility(config: PlausibilityJob) -> dict[str, Any]:
     output = JobOutput("plausibility", config.output.path, config, if_exists=config.output.if_exists, inputs={"captions": config.captions})
     if (earlier := output.kept()) is not None:
         return earlier
+    refuse_absent_encoder(config.limits, "limits")
     with output:
         listing = None if config.images is None else image_listing(config.images)
-        facts = check(_tables(config, output), config.limits, config.images, listing)
+        guesses = GuessCount()
+        facts = check(_tables(config, output, guesses), config.limits, config.images, listing)
         if facts["verdict"] == NOT_JUDGED and not facts["captioners"]:
             raise DataError(f"{config.captions}: holds no caption that is ok and no rewrite; give the captions/ of a job")
-        output.facts.update(facts)
+        output.facts.update({**facts, GUESSES: guesses.facts()})
         manifest = output.manifest()
+    if guessed := guesses.facts():
+        say(f"plausibility: {guesses_in_words(guessed)}")
     say(f"plausibility: {output.counts.read} captions: {in_words(facts)} -> {config.output.path}")
     return manifest
 
@@ -57,13 +65,13 @@ def check(
         images: how their pictures are read; None looks at texts alone.
         listing: of those pictures.
     """
-    seen = PictureSample(limits, images, listing)
+    seen = PlausibilityCheck(limits, images, listing)
     for table in tables:
         seen.samples.add(table)
     return seen.judged()
 
 
-class PictureSample:
+class PlausibilityCheck:
     """A sample of pictures, and the samples of captions that know which pictures it holds; for a job whose captions stream by.
 
     Whole pieces of the listing are drawn: neighbours in it are often of one person, so near-duplicates are among them.
@@ -82,8 +90,9 @@ class PictureSample:
         return judge(self.samples, self.pictures, self._limits, scores=scores)
 
 
-def _tables(config: PlausibilityJob, output: JobOutput) -> Iterator[pa.Table]:
-    for table in iter_table(config.captions, CAPTIONS, columns=list(COLUMNS)):
+def _tables(config: PlausibilityJob, output: JobOutput, guesses: GuessCount) -> Iterator[pa.Table]:
+    for table in iter_table(config.captions, CAPTIONS, columns=sorted({*COLUMNS, *OF_GUESSES})):
+        guesses.add(table)
         output.counts.read += table.num_rows
         output.counts.written += table.num_rows
         yield table

@@ -6,13 +6,26 @@ Knows the encoder; not what its scores mean.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from reid_ray.caption.plausibility.config import PlausibilityConfig
 from reid_ray.caption.plausibility.judgement import PairScores
 from reid_ray.data.images import decode_image
+from reid_ray.errors import DataError
 
 _MOST, _BATCH = 512, 32
+
+
+def refuse_absent_encoder(limits: PlausibilityConfig, section: str) -> None:
+    """Ask before the captions are made.
+
+    Raises:
+        DataError: an encoder is named, and is no folder.
+    """
+    if limits.encoder is not None and not Path(limits.encoder).is_dir():
+        raise DataError(f"{section}.encoder: {limits.encoder} is no folder; give the model/ of a train job, or null")
 
 
 def encoder_scores(folder: str, images: Mapping[str, bytes | None]) -> PairScores:

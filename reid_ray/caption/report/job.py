@@ -45,7 +45,13 @@ def run_report(config: ReportJob) -> dict[str, Any]:
             raise DataError(f"{captions}: holds no row, so there is nothing to report; run the caption job on images that can be read")
         samples, note = _samples(config, run, captions)
         page = render_report(
-            title=f"Captions of {config.run}", statistics=statistics, manifest=run, samples=samples, alpha=_alpha(run), note=note
+            title=f"Captions of {config.run}",
+            statistics=statistics,
+            manifest=run,
+            samples=samples,
+            alpha=_alpha(run),
+            note=note,
+            origin=origin_of(run),
         )
         write_bytes(output.folder / PAGE, page.encode())
         write_json(output.folder / NUMBERS, statistics.as_dict())

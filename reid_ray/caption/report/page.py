@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reid_ray.caption.filters.diversity import Diversity
+from reid_ray.caption.plausibility.guesses import GUESSES, guesses_in_words
+from reid_ray.caption.plausibility.job import PLAUSIBILITY
+from reid_ray.caption.plausibility.judgement import DOUBTED, in_words
 from reid_ray.caption.report.charts import Chart, bar_chart
 from reid_ray.caption.report.statistics import SCORE_EDGES, RunStatistics
 from reid_ray.caption.streaming.pass_account import START
@@ -19,6 +22,7 @@ from reid_ray.data.images import BadImageError, decode_image, jpeg_thumbnail
 from reid_ray.pages import jpeg_url, render
 from reid_ray.storage import Counts
 
+_SHOWN_ABOVE = ("passes / ", "resources / ", f"{PLAUSIBILITY} / ", f"{GUESSES} / ")
 _RATES = ("images_per_second", "rewrites_per_second")
 _COLOURS = {"ok": "#4c9f70", "unfaithful": "#c9534f", "failed": "#999"}
 _TONES = {"ok": "good", "unfaithful": "bad", "failed": "bad"}
@@ -60,7 +64,14 @@ class Crop(NamedTuple):
 
 
 def render_report(
-    *, title: str, statistics: RunStatistics, manifest: Mapping[str, Any], samples: Sequence[Sample], alpha: float | None, note: str = ""
+    *,
+    title: str,
+    statistics: RunStatistics,
+    manifest: Mapping[str, Any],
+    samples: Sequence[Sample],
+    alpha: float | None,
+    note: str = "",
+    origin: Mapping[str, Any] | None = None,
 ) -> str:
     """The page as a string.
 
@@ -71,7 +82,9 @@ def render_report(
         samples: images to show.
         alpha: the faithfulness threshold, drawn into the histogram; None draws none.
         note: a remark for the reader above the images, such as why there are none.
+        origin: manifest of the caption job whose captions a refilter job read; None is `manifest`.
     """
+    made = (manifest if origin is None else origin)["facts"]
     engines, pace = _engines(manifest)
     return render(
         "report",
@@ -80,6 +93,8 @@ def render_report(
         started=manifest["started"],
         fingerprint=manifest["fingerprint"],
         tiles=_tiles(statistics, manifest),
+        warnings=_warnings(made),
+        plausibility=_plausibility(made),
         engines=engines,
         pace=[*pace, *_hours(manifest)],
         actors=_actors(manifest),
@@ -112,6 +127,20 @@ def _tiles(statistics: RunStatistics, manifest: Mapping[str, Any]) -> list[tuple
         (f"{seconds:,.0f} s", "wall clock"),
         (f"{counts.read / seconds:,.1f}/s" if seconds else "", "read, start-up included"),
     ]
+
+
+def _warnings(made: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before the numbers: captions that are guesses, or that can hardly be true."""
+    found = [guesses_in_words(made[GUESSES])] if made.get(GUESSES) else []
+    doubted = PLAUSIBILITY in made and made[PLAUSIBILITY]["verdict"] == DOUBTED
+    return [*found, *([in_words(made[PLAUSIBILITY])] if doubted else [])]
+
+
+def _plausibility(made: Mapping[str, Any]) -> Cells:
+    """Every statement of the check; none of an older run, or of captions that were given."""
+    makers = made[PLAUSIBILITY]["captioners"] if PLAUSIBILITY in made else {}
+    rows = [[maker, each["words"], each["verdict"], f"{each['of']:,}"] for maker, found in makers.items() for each in found["statements"]]
+    return Cells(["captioner", "what", "verdict", "seen on"], rows, [3])
 
 
 def _outcomes(statistics: RunStatistics) -> Cells:
@@ -238,7 +267,7 @@ def _facts(manifest: Mapping[str, Any]) -> list[list[str]]:
     rows += [
         [name.replace("_", " "), _short(value)]
         for name, value in flattened({**manifest["timings"], **manifest["facts"]}, between=" / ").items()
-        if name != "templates" and not name.startswith(("passes / ", "resources / "))
+        if name != "templates" and not name.startswith(_SHOWN_ABOVE)
     ]
     rows += [["machine", f"{environment['processor']}, {environment['cpu_count']} cores, {environment['memory_bytes'] / 2**30:.0f} GiB"]]
     rows += [["versions", ", ".join(f"{name} {version}" for name, version in environment["versions"].items())]]

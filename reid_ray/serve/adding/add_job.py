@@ -26,7 +26,7 @@ from reid_ray.retrieval.index.taken_rows import item_columns, last_of_each, refu
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.erased_since import ErasedSince
 from reid_ray.serve.adding.item_rows import ColumnTypes, bare_items, picture_columns, picture_rows
-from reid_ray.serve.adding.job_captions import captions_by_id
+from reid_ray.serve.adding.job_captions import PictureCaption, captions_by_id
 from reid_ray.serve.adding.job_folder import JobFolder, JobStatus
 from reid_ray.serve.operations.writer_turns import BusyError, WriterTurns
 
@@ -88,7 +88,7 @@ def _look(folder: JobFolder, tools: AddTools) -> None:
         raise JobStoppedError(is_cancelled=False)
 
 
-def _pictures(folder: JobFolder, status: JobStatus, tools: AddTools, captions: Mapping[str, str] | None) -> Iterator[_Batch]:
+def _pictures(folder: JobFolder, status: JobStatus, tools: AddTools, captions: Mapping[str, PictureCaption] | None) -> Iterator[_Batch]:
     embed = _embedder(tools)
     rows = folder.rows()
     tools.about.refresh()
@@ -111,7 +111,7 @@ def _pictures(folder: JobFolder, status: JobStatus, tools: AddTools, captions: M
             yield _Batch(_with_captions(embedded, captions), [row.file for row in some])
 
 
-def _table(folder: JobFolder, status: JobStatus, tools: AddTools, captions: Mapping[str, str] | None) -> Iterator[_Batch]:
+def _table(folder: JobFolder, status: JobStatus, tools: AddTools, captions: Mapping[str, PictureCaption] | None) -> Iterator[_Batch]:
     embed = _embedder(tools)
     with pq.ParquetFile(folder.upload) as parquet:
         is_embedded = "embedding" in parquet.schema_arrow.names
@@ -137,7 +137,7 @@ def _embedder(tools: AddTools) -> ImageEmbedder:
     return ImageEmbedder(tools.encoder, max_pixels=config.max_pixels, thumbnail_height=config.thumbnail_height)
 
 
-def _captions(folder: JobFolder, status: JobStatus, tools: AddTools) -> dict[str, str]:
+def _captions(folder: JobFolder, status: JobStatus, tools: AddTools) -> dict[str, PictureCaption]:
     """The caption of each picture that has one. Of a killed job the captions that are there are not made again."""
 
     def pictures() -> Iterator[pa.Table]:
@@ -157,12 +157,15 @@ def _captions(folder: JobFolder, status: JobStatus, tools: AddTools) -> dict[str
     return captions_by_id((picture_rows(table) for table in pictures()), folder.path, tools.config, look)
 
 
-def _with_captions(rows: pa.Table, captions: Mapping[str, str] | None) -> pa.Table:
+def _with_captions(rows: pa.Table, captions: Mapping[str, PictureCaption] | None) -> pa.Table:
     if captions is None:
         return rows
     said = [captions.get(each) for each in rows[ID].to_pylist()]
-    without = rows.drop_columns(["caption"]) if "caption" in rows.column_names else rows
-    return without.append_column("caption", pa.array(said, pa.string()))
+    columns = {"caption": [each and each.text for each in said], "caption_remark": [each and each.remark for each in said]}
+    without = rows.drop_columns([name for name in columns if name in rows.column_names])
+    for name, texts in columns.items():
+        without = without.append_column(name, pa.array(texts, pa.string()))
+    return without
 
 
 def _without_repeats(embedded: pa.Table, is_last_B: np.ndarray) -> pa.Table:

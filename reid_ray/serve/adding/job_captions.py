@@ -12,12 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reid_ray.data.synthetic.people import DATASET
 from reid_ray.errors import DataError
+from reid_ray.model.tiny.drawn_people import REMARK, knows_drawn_people_only
 from reid_ray.records import CAPTIONS, IMAGES
 from reid_ray.redaction import without_secrets
 from reid_ray.serve.adding.config import AddingConfig
@@ -37,9 +41,16 @@ _GRACE_S = 20.0
 _SHOWN_CHARS, _LOG_BYTES = 500, 65_536
 
 
+class PictureCaption(NamedTuple):
+    """What a picture's caption is, and what must be known of it; None: nothing."""
+
+    text: str
+    remark: str | None
+
+
 def captions_by_id(
     pictures: Iterator[pa.Table], folder: Path, config: AddingConfig, look: Callable[[], None], *, command: tuple[str, ...] = _COMMAND
-) -> dict[str, str]:
+) -> dict[str, PictureCaption]:
     """Caption pictures. What is there from an attempt that was killed is kept: the caption job goes on by itself.
 
     Args:
@@ -74,11 +85,13 @@ def captions_by_id(
             raise DataError(f"adding.captioner: the caption job ended with exit code {code}: {without_secrets(said)[:_SHOWN_CHARS]}")
         time.sleep(_AGAIN_S)
         look()
-    table = read_table(str(output / "captions"), CAPTIONS, columns=["image_id", "kind", "text", "status"])
-    found: dict[str, str] = {}
+    table = read_table(str(output / "captions"), CAPTIONS, columns=["image_id", "kind", "text", "status", "model", "revision", "dataset"])
+    found: dict[str, PictureCaption] = {}
+    drawn_only = lru_cache(knows_drawn_people_only)
     for row in table.to_pylist():
         if row["status"] == "ok" and row["text"] and row["kind"] in ("static", "dynamic"):
-            found.setdefault(row["image_id"], row["text"])
+            guess = row["dataset"] != DATASET and drawn_only(row["model"], row["revision"])
+            found.setdefault(row["image_id"], PictureCaption(row["text"], REMARK if guess else None))
     return found
 
 

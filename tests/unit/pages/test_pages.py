@@ -48,7 +48,7 @@ def _report() -> str:
         "started": ATTACK,
         "fingerprint": ATTACK,
         "inputs": {"images": ATTACK},
-        "counts": {"read": 1, "failed": {}},
+        "counts": {"read": 1, "written": 1, "failed": {}},
         "timings": {"total_seconds": 1.0},
         "facts": {"passes": {ATTACK: {"throughput": {"images_per_second": 1.0}, "captioner": speed, "rewriter": None}}, ATTACK: ATTACK},
         "environment": {

@@ -10,6 +10,7 @@ from reid_ray.caption.plausibility.crop_looks import COLORS, color_shares
 from reid_ray.caption.plausibility.drawn_captions import CaptionSamples
 from reid_ray.caption.plausibility.evidence import contradictions, pair_score, same_text
 from reid_ray.caption.plausibility.facets import facets_of
+from reid_ray.caption.plausibility.guesses import GuessCount
 from reid_ray.caption.plausibility.job import run_plausibility
 from reid_ray.caption.plausibility.judgement import DOUBTED, PLAUSIBLE
 from reid_ray.data.synthetic.config import SynthesizeJob
@@ -133,3 +134,28 @@ def test_a_facet_of_which_two_things_are_said_counts_for_neither():
 def test_limits_have_reasons():
     for name, field in PlausibilityConfig.model_fields.items():
         assert field.description, name
+
+
+def test_a_guess_is_by_a_model_of_drawn_people_of_a_picture_that_is_not_drawn(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "manifest.json").write_text('{"job": "captioner"}')
+    models = {
+        "tiny": ("builtin:tiny-mllm", "a1"),
+        "own": (str(tmp_path / "own"), "b2"),
+        "adapted": ("builtin:tiny-mllm", "a1+c3"),
+        "other": ("Qwen/Qwen2.5-VL-7B-Instruct", "d4"),
+        None: (None, None),
+    }
+    rows = [
+        {"captioner": captioner, "model": model, "revision": revision, "dataset": dataset, "status": status, "kind": kind}
+        for captioner, (model, revision) in models.items()
+        for dataset in ("synthetic", "street", None)
+        for status in ("ok", "failed")
+        for kind in ("static", "rewrite")
+    ]
+    for row in rows:
+        if row["kind"] == "rewrite":
+            row["model"], row["revision"] = "builtin:smollm2-135m-instruct", "e5"
+    guesses = GuessCount()
+    guesses.add(pa.Table.from_pylist(rows))
+    assert guesses.facts() == {"own": 4, "tiny": 4}

@@ -11,7 +11,7 @@ from plain_encoder import png_of
 from reid_ray.errors import DataError
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.item_rows import picture_rows
-from reid_ray.serve.adding.job_captions import _CHILD, captions_by_id
+from reid_ray.serve.adding.job_captions import _CHILD, PictureCaption, captions_by_id
 
 # Reads the command line as the caption job does, and captions each picture by its id.
 CAPTIONS = """
@@ -46,7 +46,7 @@ def captioned(folder, script, look=lambda: None):
 
 
 def test_each_picture_has_the_caption_that_the_caption_job_gave_it(tmp_path):
-    assert captioned(tmp_path, CAPTIONS) == {"a": f"picture of a, {len(png_of('a'))} bytes"}
+    assert captioned(tmp_path, CAPTIONS) == {"a": PictureCaption(f"picture of a, {len(png_of('a'))} bytes", None)}
 
 
 def test_a_caption_job_that_fails_is_told_in_its_words(tmp_path):
