@@ -64,7 +64,9 @@ class ImagesConfig(FolderColumnsConfig):
 
     @model_validator(mode="after")
     def _labels_are_of_a_folder(self) -> Self:
-        if self.source != "folder" and (given := [name for name in (*FOLDER_ONLY, "time_zone") if name in self.model_fields_set]):
+        fields = type(self).model_fields  # a manifest states every key, so what is as by default is not given
+        given = [name for name in (*FOLDER_ONLY, "time_zone") if getattr(self, name) != fields[name].default]
+        if self.source != "folder" and given:
             raise ValueError(f"{given[0]} belongs to source folder, but source is {self.source}; drop it")
         return self
 

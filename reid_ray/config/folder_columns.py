@@ -94,7 +94,9 @@ class FolderColumnsConfig(Section):
 
     @model_validator(mode="after")
     def _options_go_with_a_table(self) -> Self:
-        if self.table is None and (given := sorted({"table_key", "table_encoding"} & self.model_fields_set)):
+        fields = type(self).model_fields  # a manifest states every key, so what is as by default is not given
+        given = [name for name in ("table_encoding", "table_key") if getattr(self, name) != fields[name].default]
+        if self.table is None and given:
             raise ValueError(f"{given[0]} is given, but no table; drop it, or give the table")
         return self
 

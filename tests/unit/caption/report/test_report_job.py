@@ -317,3 +317,9 @@ def test_a_chart_draws_its_bars_to_scale_under_its_labels():
     assert [bar.label for bar in chart.bars] == ["a", None, "c"]
     assert chart.mark == chart.bars[1].x
     assert bar_chart([]).bars == ()
+
+
+@pytest.mark.parametrize("images", [{}, {"source": "folder", "path": "crops"}, {"source": "parquet", "path": "images"}])
+def test_the_images_that_a_manifest_states_are_read_again(images):
+    config = ImagesConfig.model_validate(images)
+    assert ImagesConfig.model_validate(config.model_dump(mode="json")) == config
