@@ -28,6 +28,7 @@ from reid_ray.caption.tally import Tally, run_facts
 from reid_ray.config.common import PoolConfig
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
+from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.sources import image_listing
 from reid_ray.errors import DataError
 from reid_ray.model.hub_models import NamesModel, fetch_models, pinned
@@ -78,12 +79,14 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | No
             _publish(run, config, output)
             held = _held(run, config)
             output.facts["resources"] = resources(held, planned and planned_hours(*planned, run.made, _replicas(config)))
+            note_own(output, listing.further, listing.told, carried=False)
             manifest = output.manifest()
         if not config.ledger.keep:
             delete_ledger(ledger)
     if held:
         say(f"caption: {resources_in_words(manifest['facts']['resources'], held)}")
-    say(f"caption: images: {output.counts}; {_in_words(manifest['facts'])} -> {config.output.path}")
+    left = own_in_words(listing.further, listing.told, carried=False)
+    say(f"caption: images: {output.counts}; {_in_words(manifest['facts'])}{left} -> {config.output.path}")
     if guesses := manifest["facts"][GUESSES]:
         say(f"caption: {guesses_in_words(guesses)}")
     say(f"caption: {in_words(manifest['facts'][PLAUSIBILITY])}")

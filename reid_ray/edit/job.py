@@ -18,6 +18,7 @@ from reid_ray.caption.ledger.content_keys import digest
 from reid_ray.caption.ledger.write_ahead_log import delete_ledger, open_ledger
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
+from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.sources import ImageListing, image_listing
 from reid_ray.edit.changes.edit_plans import PlannedRun, plan_edits
 from reid_ray.edit.config import EditJob, EditorConfig, VerifierConfig
@@ -95,10 +96,12 @@ def run_edit(
             output.facts["ledger"] = run.make()
             output.timings["pipeline_seconds"] = time.perf_counter() - clock
             _publish(run, planned, listing, output, config)
+            note_own(output, listing.further, listing.told, carried=False)
             manifest = output.manifest()
         if not config.ledger.keep:
             delete_ledger(ledger)
-    say(f"edit: edits: {output.counts}; captions: {_in_words(manifest['facts']['captions'])} -> {config.output.path}")
+    left = own_in_words(listing.further, listing.told, carried=False)
+    say(f"edit: edits: {output.counts}; captions: {_in_words(manifest['facts']['captions'])}{left} -> {config.output.path}")
     return manifest
 
 

@@ -16,10 +16,11 @@ from reid_ray.data.export.layouts import WRITERS
 from reid_ray.data.export.writer import CannotExpressError
 from reid_ray.data.fetch import load_all
 from reid_ray.data.formats.config import SourceConfig
-from reid_ray.data.formats.registry import Caption, Skipped, read_source
+from reid_ray.data.formats.registry import Caption, Skipped, open_source
 from reid_ray.data.image_records import is_composed
 from reid_ray.data.images import image_size
 from reid_ray.data.ingest.job import admit
+from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.storage import JobOutput, read_manifest
@@ -43,7 +44,8 @@ def run_export(config: ExportJob) -> dict[str, Any]:
     load = LoadConfig(processes=config.processes, check="header")
     inspect = partial(image_size, max_pixels=source.max_pixels)
     # ids are keys: a second row of one is counted, and no two images are asked to share a name
-    rows = load_all(admit(read_source(source)), inspect, load, remote=is_remote(source.path), max_bytes=source.max_file_mb << 20)
+    opened = open_source(source)
+    rows = load_all(admit(opened), inspect, load, remote=is_remote(source.path), max_bytes=source.max_file_mb << 20)
     left_out = {"kind": 0, "not_ok": 0}
     with out, WRITERS[config.format](out.folder, config) as writer, progress_bar(f"export {config.format}", total=None) as bar:
         for row in rows:
@@ -64,11 +66,13 @@ def run_export(config: ExportJob) -> dict[str, Any]:
             except CannotExpressError as error:
                 out.counts.unused[error.reason] += 1
         writer.finish()
+        note_own(out, opened.own.names, {}, carried=False)
         out.facts["captions"] = {"written": writer.captions, "left_out": {**left_out, **writer.left_out}}
         if not out.counts.written:
             raise DataError(f"{config.tables}: no row can be written as {config.format} ({out.counts})")
     left = "".join(f", {reason} {n}" for reason, n in out.facts["captions"]["left_out"].items() if n)
-    say(f"export: images: {out.counts}; captions: written {writer.captions}{left} -> {config.output.path}")
+    own = own_in_words(opened.own.names, {}, carried=False)
+    say(f"export: images: {out.counts}; captions: written {writer.captions}{left}{own} -> {config.output.path}")
     return read_manifest(config.output.path)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.sources import ImageListing, image_listing
 from reid_ray.edit.bank.config import ReferencesJob
 from reid_ray.edit.bank.cut_out import encode_reference, reference_id
@@ -49,10 +50,12 @@ def run_references(config: ReferencesJob) -> dict[str, Any]:
                 bank.add(*row)
                 bar.update(1)
             bank.write()
+        further, told = ((), {}) if listing is None else (listing.further, listing.told)
+        note_own(out, further, told, carried=False)
         out.facts["slots"] = dict(sorted(bank.kept.items()))
         if not out.counts.written:
             raise DataError(f"references: not one picture gives a reference ({out.counts}); check images.path, segments and folders")
-    say(f"references: {out.counts} -> {config.output.path}")
+    say(f"references: {out.counts}{own_in_words(further, told, carried=False)} -> {config.output.path}")
     return read_manifest(config.output.path)
 
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from reid_ray.data.containers.caption_store import CaptionStore
 from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.data.image_records import caption_of
+from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.sources import ImageListing, image_listing, read_images
 from reid_ray.edit.human_parsing.config import HumanParserConfig, MaskRefinerConfig, NounsConfig, SegmentJob
 from reid_ray.edit.human_parsing.found import SegmentActor
@@ -71,10 +72,12 @@ def run_segment(config: SegmentJob) -> dict[str, Any]:
         rows = _there(str(config.segments)) if listing is None else _parsed(config, listing)
         images = _write(config, output, images_of(rows), captions, None if listing is None else listing.count)
         output.facts["images"] = images
+        further, told = ((), {}) if listing is None else (listing.further, listing.told)
+        note_own(output, further, told, carried=False)
         output.facts["captions_without_an_image"] = sum(len(texts) for _, texts in captions.orphans())
         if not output.counts.written:
             raise DataError(f"{_origin(config)}: shows none of {', '.join(config.slots)} ({output.counts}); check parser and captions")
-    say(f"segment: {output.counts} of {output.facts['images']} images -> {config.output.path}")
+    say(f"segment: {output.counts} of {output.facts['images']} images{own_in_words(further, told, carried=False)} -> {config.output.path}")
     return read_manifest(config.output.path)
 
 

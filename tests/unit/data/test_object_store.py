@@ -111,7 +111,13 @@ def test_images_kept_by_path_are_addresses_that_stand_alone(trees, people, tmp_p
     (folder / "a b").mkdir(parents=True)
     for index, name in enumerate(["a b/50%.jpg", "a b/plain.jpg", "c+d.jpg"]):
         (folder / name).write_bytes(people[index][0])
-    ingest("folder", s3.put(folder, "odd names"), tmp_path / "paths", images="path")
+    (trees.root / "own.csv").write_text("image;camera\na b/50%.jpg;gateB\nplain.jpg;gateA\nc+d.jpg;gateB\n")
+    table = s3.put(trees.root, "beside").replace("?", "/own.csv?")
+    ingest("folder", s3.put(folder, "odd names"), tmp_path / "paths", images="path", table=table)
+    followed = ImagesConfig(source="parquet", path=str(tmp_path / "paths" / "images"))
+    rows = [row for piece in iter_images(followed, listing=image_listing(followed, carry=True)) for row in piece.to_pylist()]
+    assert {row["image_id"]: row["image"] for row in rows} == {row["image_id"]: (folder / row["image_id"]).read_bytes() for row in rows}
+    assert sorted((row["camera"], row["camera_id"]) for row in rows) == [("gateA", 1), ("gateB", 2), ("gateB", 2)]
     table = read_table(tmp_path / "paths" / "images", IMAGES)
     assert table["image"].null_count == 3
     assert all(path.startswith("s3://data/odd") and path.endswith(s3.options) for path in table["path"].to_pylist())
