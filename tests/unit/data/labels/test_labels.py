@@ -243,6 +243,7 @@ def test_what_pattern_and_table_both_say_is_refused_and_so_is_a_name_that_means_
         with pytest.raises(ValueError) as said:  # noqa: PT011 - pydantic's
             ImagesConfig(source="folder", path="x", **wrong)
         assert next(iter(wrong)) in str(said.value)
+    assert ImagesConfig.model_validate(ImagesConfig().model_dump()) == ImagesConfig()  # as a manifest has it
     with pytest.raises(ValueError):  # noqa: PT011 - pydantic's
         SourceConfig(format="rstpreid", path="x", pattern=PATTERN)
 
