@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator, model_validator
 
 from reid_ray.config.base import Section
-from reid_ray.config.common import OutputConfig, PoolConfig, RayConfig
+from reid_ray.config.common import OptionalRayConfig, OutputConfig, PoolConfig
 from reid_ray.config.paths import PathOrAddress, PathOrName
 
 _GROUPS = {"camera", "time"}
@@ -95,7 +95,12 @@ class DetectorConfig(Section):
         None,
         description="boxes below it are none: of hog a distance from its border (null takes 0.3), of a model a probability (null: 0.5)",
     )
-    max_overlap: float = Field(0.5, gt=0, le=1, description="of two boxes that share more (intersection over union) the better one counts")
+    max_overlap: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="of two boxes that share more (intersection over union) the better one counts; null takes 0.3 of hog, else 0.7",
+    )
 
     @model_validator(mode="after")
     def _model_goes_with_kind(self) -> Self:
@@ -104,6 +109,11 @@ class DetectorConfig(Section):
         if self.kind == "hog" and (self.label != PERSON or self.revision is not None):
             raise ValueError("label and revision are for kind transformers; drop them")
         return self
+
+    @property
+    def most_shared(self) -> float:
+        """The overlap that is borne."""
+        return self.max_overlap if self.max_overlap is not None else 0.3 if self.kind == "hog" else 0.7
 
     @property
     def threshold(self) -> float:
@@ -151,4 +161,4 @@ class CropJob(Section):
     )
     part_mb: int = Field(64, ge=1, le=1024, description="image bytes per Parquet part, MiB: bounds memory here and in every later reader")
     output: OutputConfig
-    ray: RayConfig = RayConfig()
+    ray: OptionalRayConfig = OptionalRayConfig()

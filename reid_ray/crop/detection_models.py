@@ -22,7 +22,7 @@ class ModelDetector:
 
     def __init__(self, model: Any, processor: Any, config: DetectorConfig, *, label: int, revision: str) -> None:
         self._model, self._processor, self._label = model, processor, label
-        self._threshold, self._max_overlap = config.threshold, config.max_overlap
+        self._threshold, self._max_overlap = config.threshold, config.most_shared
         self.name = str(config.model)
         self.revision: str | None = revision
 

@@ -33,10 +33,11 @@ from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.errors import DataError, ResourceError
 from reid_ray.model.model_files import model_revision, resolve_model
 from reid_ray.progress import progress_bar
-from reid_ray.runtime import pool_need, ray_session, require_resources
+from reid_ray.runtime import pool_need, ray_session, require_resources, stays_in_process
 from reid_ray.storage import JobOutput, read_manifest, write_durably
 from reid_ray.terminal.own_lines import say
 
+_LATER: dict[str, Any] = {"tracker": {"min_boxes"}}  # what counts when the stretches are through
 _LEAST_OVERLAP_S = 3.0  # that neighbouring stretches share: longer than a track waits for its person
 
 
@@ -64,9 +65,8 @@ def run_crop(config: CropJob) -> dict[str, Any]:
         with CropTables(output, config) as tables:
             for name, error in bad:
                 tables.fail(name, error.reason, error.detail)
-            for footage, numbers in groupby(enumerate(some), key=lambda each: each[1].footage.name):
-                del footage
-                mine = list(numbers)
+            for _, numbered in groupby(enumerate(some), key=lambda each: each[1].footage.name):
+                mine = list(numbered)
                 _publish(config, tables, mine[0][1].footage, [files[number] for number, _ in mine])
             tables.report()
         if not output.counts.written:
@@ -110,35 +110,57 @@ def _whole_steps(config: CropJob) -> float:
 def _key(config: CropJob, stretch: Stretch, detector: str) -> str:
     """32 hex digits of all that a stretch's crops depend on: the same for the same work, whoever asks."""
     footage = stretch.footage
-    asked = config.model_dump(mode="json", exclude={"output", "ray", "pool", "part_mb", "footage"})
+    asked = config.model_dump(mode="json", exclude={"output": True, "ray": True, "pool": True, "part_mb": True, "footage": True, **_LATER})
     states = footage.store.states([f"{footage.name}/{file}".lstrip("/") for file in footage.frames]) if footage.frames else footage.state
     about = (footage.place, footage.frames, states, stretch.start, stretch.stop, stretch.beyond, footage.rate, footage.start_us)
-    return sha256(repr((fingerprint(asked), config.footage.max_pixels, detector, about)).encode("utf-8", "surrogateescape")).hexdigest()[
-        :32
-    ]
+    digest = sha256(repr((fingerprint(asked), config.footage.max_pixels, detector, about)).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
 
 
 def _work(config: CropJob, missing: Sequence[tuple[Stretch, Path]], overlap: float) -> None:
-    """Let actors make the files of the stretches that are missing."""
+    """Make the files of the stretches that are missing: by actors, or here if the footage is short."""
     if not missing:
         return
-    import ray
-
     model = config.detector.model
     here = config.model_copy(update={"detector": config.detector.model_copy(update={"model": model and _absolute(model)})})
+    alone = config.pool.most == 1 and stays_in_process(config.ray, sum(_looks(config, stretch) for stretch, _ in missing), config.pool)
+    done = _by_itself(here, missing, overlap) if alone else _by_actors(here, missing, overlap)
+    frames = 0
+    with progress_bar("crop", len(missing), unit="stretch") as bar:
+        for count in done:
+            frames += count
+            bar.set_postfix_str(f"frames {frames}")
+            bar.update(1)
+
+
+def _looks(config: CropJob, stretch: Stretch) -> int:
+    """How many frames of a stretch are looked at, or so."""
+    if stretch.footage.frames:
+        return len(stretch.footage.frames)
+    stop = stretch.stop if stretch.stop is not None else stretch.footage.seconds
+    seconds = config.stretch_s if stop is None else stop - stretch.start
+    return round(seconds * (config.frames_per_second or stretch.footage.rate))
+
+
+def _by_itself(config: CropJob, missing: Sequence[tuple[Stretch, Path]], overlap: float) -> Iterator[int]:
+    """Frames of each stretch, worked on in this process."""
+    worker = StretchWorker(config, overlap)
+    return (worker.make(stretch, file) for stretch, file in missing)
+
+
+def _by_actors(config: CropJob, missing: Sequence[tuple[Stretch, Path]], overlap: float) -> Iterator[int]:
+    """Frames of each stretch, as actors are through with them."""
+    import ray
+
     pool = config.pool.model_copy(update={"batch_size": 1})
     with ray_session(config.ray), ray_data_execution(no_progress_timeout_s=7200, in_order=False):
         require_resources([pool_need("pool", config.pool)])
         items = [{"work": pickle.dumps((stretch, str(file)))} for stretch, file in missing]
         done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-            StretchActor, fn_constructor_args=(here, overlap), **actor_pool(pool)
+            StretchActor, fn_constructor_args=(config, overlap), **actor_pool(pool)
         )
-        frames = 0
-        with progress_bar("crop", len(missing), unit="stretch") as bar:
-            for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
-                frames += sum(batch["frames"].to_pylist())
-                bar.set_postfix_str(f"frames {frames}")
-                bar.update(batch.num_rows)
+        for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from batch["frames"].to_pylist()
 
 
 def _absolute(model: str) -> str:
@@ -146,8 +168,8 @@ def _absolute(model: str) -> str:
     return os.path.abspath(model) if os.path.isdir(model) else model
 
 
-class StretchActor:
-    """The Ray Data actor that works on stretches, one after the other: holds a detector, and writes each stretch's file."""
+class StretchWorker:
+    """Works on stretches, one after the other: holds a detector, and writes each stretch's file."""
 
     def __init__(self, config: CropJob, overlap: float) -> None:
         if config.detector.kind == "transformers":
@@ -158,15 +180,23 @@ class StretchActor:
         self._config, self._overlap = config, overlap
         self._detector = open_detector(config.detector, min_height=config.crops.min_height, device=device)
 
+    def make(self, stretch: Stretch, file: Path) -> int:
+        """Work on a stretch and write its file; returns how many of its frames were looked at."""
+        table = work_on(stretch, self._config, self._detector, overlap=self._overlap)
+        write_durably(file, partial(pq.write_table, table))
+        return StretchAccount.unpacked(table.schema.metadata[FOUND]).frames
+
+
+class StretchActor:
+    """The Ray Data actor round a StretchWorker."""
+
+    def __init__(self, config: CropJob, overlap: float) -> None:
+        self._worker = StretchWorker(config, overlap)
+
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Work on the stretches of a batch; returns how many frames each had."""
-        frames = []
-        for pickled in batch["work"].to_pylist():
-            stretch, file = pickle.loads(pickled)
-            table = work_on(stretch, self._config, self._detector, overlap=self._overlap)
-            write_durably(Path(file), partial(pq.write_table, table))
-            frames.append(StretchAccount.unpacked(table.schema.metadata[FOUND]).frames)
-        return pa.table({"frames": pa.array(frames, pa.int64())})
+        asked = [pickle.loads(pickled) for pickled in batch["work"].to_pylist()]
+        return pa.table({"frames": pa.array([self._worker.make(stretch, Path(file)) for stretch, file in asked], pa.int64())})
 
 
 def _publish(config: CropJob, tables: CropTables, footage: Footage, files: Iterable[Path]) -> None:

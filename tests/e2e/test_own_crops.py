@@ -3,7 +3,7 @@
 import pytest
 from tutorials import ROOT, PageRun, missing_line, steps_of
 
-from reid_ray.rehearse.published import write_crops
+from reid_ray.rehearse.published import write_crops, write_footage
 
 pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs" / "own_crops.md").read_text()
@@ -16,6 +16,7 @@ def test_every_command_of_the_tutorial_runs_in_order_and_says_what_the_page_show
     names = sorted(str(path.relative_to(tmp_path / "crops")) for path in (tmp_path / "crops").rglob("*.jpg"))
     rows = [f"{name},{'hall' if number % 4 < 2 else 'yard'},2026-03-01T08:{number:02d}:00" for number, name in enumerate(names)]
     (tmp_path / "own.csv").write_text("\n".join(["image,zone,time", *rows]) + "\n")
+    write_footage(tmp_path / "videos", frames=False)
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     steps = [step for step in steps_of(PAGE) if not any(word in step.needs for word in NEVER_HERE)]
     assert len(steps) >= 2

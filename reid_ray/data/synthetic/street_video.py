@@ -18,6 +18,7 @@ from reid_ray.data.synthetic.scene import OVERSAMPLE, Scene
 from reid_ray.data.synthetic.traits import draw_shots
 
 _BACKDROP = 256  # height of the crops whose street is the backdrop
+_SPEED = 70.0  # pixels a second that people walk: half of their height, or so
 _STEP_S = 2.5  # from one person's entry to the next one's
 
 
@@ -31,7 +32,7 @@ class StreetVideo:
 
 
 def street_video(*, people: int = 3, seconds: float = 8.0, rate: float = 5.0, seed: int = 0, first: int = 0) -> StreetVideo:
-    """`people` walk past, one after the other from the left and from the right, on three lanes, each in `seconds` / 2 or so.
+    """`people` walk past, one after the other from the left and from the right, on four lanes, some eight seconds each.
 
     Args:
         people: how many.
@@ -49,12 +50,12 @@ def street_video(*, people: int = 3, seconds: float = 8.0, rate: float = 5.0, se
     for number in range(round(seconds * rate)):
         picture = street_HW3.astype(np.float32)
         seen = []
-        for place in sorted(range(people), key=lambda place: place % 3):  # the nearest lane last
+        for place in sorted(range(people), key=lambda place: place % 4):  # the nearest lane last
             sprite_HW3, mask_HW = sprites[place]
             high, wide = mask_HW.shape
-            way = (number / rate - place * _STEP_S) / max(2.0, seconds / 2)  # 0: enters, 1: leaves
+            way = (number / rate - place * _STEP_S) * _SPEED / (width + wide)  # 0: enters, 1: leaves
             left = round(-wide + way * (width + wide)) if place % 2 == 0 else round(width - way * (width + wide))
-            top = min(height - high - 4, 40 + 45 * (place % 3))
+            top = min(height - high - 4, 20 + 40 * (place % 4))
             x0, x1 = max(0, left), min(width, left + wide)
             if not 0 <= way <= 1 or x1 <= x0:
                 continue

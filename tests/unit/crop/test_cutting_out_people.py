@@ -28,9 +28,9 @@ class TrueBoxes:
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
-    """Four people in half a minute of frames, lossless; where they are; the folder."""
+    """Four people in a quarter of a minute of frames, lossless; where they are; the folder."""
     folder = tmp_path_factory.mktemp("street")
-    video = street_video(people=4, seconds=24, rate=5)
+    video = street_video(people=4, seconds=17, rate=5)
     (folder / "gateA").mkdir()
     for number, picture in enumerate(video.picture_FHW3):
         Image.fromarray(picture).save(folder / "gateA" / f"{number}.png", compress_level=0)
@@ -69,7 +69,7 @@ def test_each_person_who_walks_past_is_one_track(street, kind):
     assert sorted(tuple(set(persons_of(track, video))) for track in tracks) == [(0,), (1,), (2,), (3,)]
 
 
-@pytest.mark.parametrize("seconds", [10, 6, 4])
+@pytest.mark.parametrize("seconds", [8, 4])
 def test_tracks_go_on_across_a_cut_and_keep_the_crops_that_an_uncut_video_keeps(street, seconds):
     folder, video = street
     _, whole = tracks_of(crop(folder), TrueBoxes(video), seconds=600)
@@ -102,7 +102,7 @@ def test_frames_are_taken_by_their_times(street):
     for rate, step in ((1.0, 5), (2.5, 2), (30.0, 1), (None, 1)):
         parts = stretches([footage], seconds=8, overlap=2)
         taken = [(still.number, each) for each in parts for still in FrameReader(each, rate=rate, max_pixels=10**6)]
-        assert [number for number, each in taken if each.stop is None or number / 5 < each.stop] == list(range(0, 120, step))
+        assert [number for number, each in taken if each.stop is None or number / 5 < each.stop] == list(range(0, 85, step))
 
 
 def test_a_video_gives_the_frames_that_were_written_into_it_whatever_stretch_asks(tmp_path):
