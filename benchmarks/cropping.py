@@ -8,8 +8,8 @@ right if it shares half with a true one (intersection over union), each true one
 HOGDescriptor.detectMultiScale on each frame: with all defaults; with each box trimmed as OpenCV's own sample peopledetect.py does; and
 on frames enlarged as the job enlarges them. The job's parameters were chosen on frames 60 to 170; the others are held out. A switch is a
 person whose track is another one than on the drawn frame before on which it was found. Speed: what an actor does with a stretch (decode,
-detect, follow, cut, encode) beside a plain loop with the same parameters and with the defaults, turn by turn, one thread each, by CPU time, which other programs on the machine disturb
-less than the clock.
+detect, follow, cut, encode) beside a plain loop with the same parameters and with the defaults, turn by turn, one thread each, by CPU
+time, which other programs on the machine disturb less than the clock.
 """
 
 from __future__ import annotations
