@@ -58,7 +58,7 @@ def run_crop(config: CropJob) -> dict[str, Any]:
     overlap = max(_LEAST_OVERLAP_S, config.tracker.patience_s + 1)
     folder = output.path.with_name(f".{output.path.name}.stretches")
     with output:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)  # crops of people: this user's alone
         some = list(stretches(found, seconds=_whole_steps(config), overlap=overlap))
         files = {number: folder / f"{_key(config, each, inputs['detector'])}.parquet" for number, each in enumerate(some)}
         _work(config, [(each, files[number]) for number, each in enumerate(some) if not files[number].exists()], overlap)

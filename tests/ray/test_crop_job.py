@@ -56,6 +56,7 @@ def test_videos_become_crops_with_camera_time_and_track_and_nothing_is_done_twic
     assert not (tmp_path / "out").exists()
     made = {file: file.stat().st_mtime_ns for file in done.iterdir()}
     assert len(made) == 2
+    assert done.stat().st_mode & 0o777 == 0o700
 
     next(iter(made)).unlink()
     left = dict(list(made.items())[1:])
