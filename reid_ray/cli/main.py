@@ -37,6 +37,10 @@ _COMMANDS = {
         "Label pictures that look alike into identities, in a page, and write tables with them; label --help lists the verbs",
         "reid_ray.serve.same_person.label_command:label_command",
     ),
+    "noise": (
+        "Write the page of a training's noise levels, each caption beside its picture; noise RUN PAGE",
+        "reid_ray.train.masking.noise_command:noise_command",
+    ),
     "setup": ("Prepare this environment once, after pip: torch's CPU build, torchvision's hook, model files", "setup_command"),
     "configs": ("List the configurations that ship with reid_ray; configs copy NAME [PLACE] copies one", "configs_command"),
     "rehearse": ("Run shipped configurations small, from the published layouts to a score: those named, or all", "rehearse_command"),

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from reid_ray.model.plain_text import TruncationCounts
 from reid_ray.model.pretrained import locate
@@ -19,7 +22,8 @@ from reid_ray.storage import MANIFEST, Counts, parquet_files, read_manifest
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.direct_transfer import prepare_transfer, transfer_exposures, transfer_results
 from reid_ray.train.feed.pairs import prepare_pairs
-from reid_ray.train.feed.prepared import FACTS, SAMPLES, VALIDATION, RowFile, read_prepared, texts_of
+from reid_ray.train.feed.pictures import PictureStore
+from reid_ray.train.feed.prepared import FACTS, PICTURES, SAMPLES, VALIDATION, RowFile, read_prepared, texts_of
 from reid_ray.train.feed.ray_decoders import decoder_needs
 from reid_ray.train.feed.seen import editors_of, publish_seen, validation_exposure
 from reid_ray.train.masking.page import write_noise_page
@@ -127,7 +131,7 @@ class DualEncoderRecipe:
         publish_seen(folder / DATA, out / "model", self._before())
         if (folder / NOISE).is_dir():
             shutil.copytree(folder / NOISE, out / NOISE)
-            write_noise_page(folder / NOISE, out / "noise.html")
+            write_noise_page(folder / NOISE, out / "noise.html", pictures=lambda rows: _pictures_of(folder / DATA, rows))
         facts = {"model": {name: model[name] for name in ("fingerprint", "dim", "parameters", "image_height", "image_width")}}
         trained_on = read_prepared(folder / DATA)["facts"]["datasets"]
         step, before = model["facts"]["step"], self._before()
@@ -148,3 +152,11 @@ class DualEncoderRecipe:
         cut = TruncationCounts(**facts["texts_cut"]).sentence() if facts["texts_cut"] else ""
         left = facts["weights_left_out"]
         return cut + (f"; {sum(left.values())} weights of {self.config.model.init} left out ({', '.join(sorted(left))})" if left else "")
+
+
+def _pictures_of(data: Path, rows: Sequence[dict[str, Any]]) -> dict[int, bytes]:
+    """The picture of each row of the noise store that is a sample's; rewrites, which come after them, are left without."""
+    samples, store = RowFile(data / SAMPLES), PictureStore(data / PICTURES)
+    own = [row["row"] for row in rows if row["row"] < len(samples)]
+    pictures = samples.take(np.array(own, np.int64))["picture"].to_pylist() if own else []
+    return {row: store[picture] for row, picture in zip(own, pictures, strict=True)}

@@ -72,7 +72,7 @@ def _lint() -> str:
 
 
 def _noise() -> str:
-    return noise_page([{"words": [ATTACK, ATTACK], "word_noise": [0.5, None]}])
+    return noise_page([{"row": 0, "words": [ATTACK, ATTACK], "word_noise": [0.5, None]}], {})
 
 
 def _edits() -> str:

@@ -5,14 +5,18 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from reid_ray.data.images import encode_jpeg
 from reid_ray.errors import DataError
 from reid_ray.model.dual.tokenizer import train_tokenizer
-from reid_ray.storage import read_table
+from reid_ray.records import CAPTIONS, IMAGES, table_of
+from reid_ray.storage import TableWriter, read_table
 from reid_ray.train.masking.noise_aware import real_tokens, vocabulary_of
+from reid_ray.train.masking.noise_command import noise_command, pictures_of
 from reid_ray.train.masking.noise_export import NOISE, words_with_noise, write_noise
 from reid_ray.train.masking.noise_store import NoiseStore, encode
-from reid_ray.train.masking.page import main, noise_page, write_noise_page
+from reid_ray.train.masking.page import noise_page, write_noise_page
 
 TEXTS = ["A man in a red coat.", "Woman, blue jeans; a very long text that goes on", "never seen", "<b>bold</b> & co"]
 CONTEXT = 20
@@ -67,8 +71,11 @@ def test_a_words_level_is_the_mean_of_its_tokens():
 
 def test_the_page_colours_the_noisiest_word_most_and_escapes_text(tokenizer, tmp_path):
     write_noise(tmp_path / "noise", _store(tokenizer), _texts, tokenizer, context=CONTEXT)
-    assert main([str(tmp_path / "noise"), str(tmp_path / "page.html")]) == 0
+    pictures = {0: encode_jpeg(Image.new("RGB", (32, 64), "red")), 1: b"no picture"}
+    shown = write_noise_page(tmp_path / "noise", tmp_path / "page.html", pictures=lambda rows: pictures)
     page = (tmp_path / "page.html").read_text()
+    assert shown == 3
+    assert page.count("data:image/jpeg;base64,") == 1  # of the other no picture is known, or it cannot be decoded
     assert "<b>" not in page
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
     styles = re.findall(r"background: rgba\((\d+), \d+, \d+, ([\d.]+)\)\">(\S+?)</span>", page.split("masked more often")[1])
@@ -78,11 +85,28 @@ def test_the_page_colours_the_noisiest_word_most_and_escapes_text(tokenizer, tmp
 
 
 def test_a_caption_of_unknown_words_alone_is_rendered():
-    assert "beyond" in noise_page([{"words": ["a"], "word_noise": [None]}])
+    assert "beyond" in noise_page([{"row": 0, "words": ["a"], "word_noise": [None]}], {})
 
 
 def test_an_empty_table_is_refused(tokenizer, tmp_path):
     write_noise(tmp_path / "noise", NoiseStore(1, CONTEXT), lambda rows: ["x"], tokenizer, context=CONTEXT)
     with pytest.raises(DataError, match="no caption"):
-        write_noise_page(tmp_path / "noise", tmp_path / "page.html")
-    assert main([str(tmp_path / "noise"), str(tmp_path / "page.html")]) == 2
+        write_noise_page(tmp_path / "noise", tmp_path / "page.html", pictures=lambda rows: {})
+
+
+def test_the_command_finds_each_captions_picture_in_the_tables_of_the_training(tmp_path):
+    pictures = {name: encode_jpeg(Image.new("RGB", (8, 16), name)) for name in ("red", "blue", "green")}
+    with TableWriter(tmp_path / "images", IMAGES) as writer:
+        writer.append(table_of(IMAGES, [{"image_id": name, "image": data} for name, data in pictures.items()]))
+    said = [("a", "red", "in red"), ("b", "blue", "in blue"), ("c", "green", "in red"), ("d", "gone", "of none"), ("e", "green", None)]
+    rows = [{"caption_id": id, "image_id": image, "kind": "human", "text": text, "status": "ok"} for id, image, text in said]
+    with TableWriter(tmp_path / "captions", CAPTIONS) as writer:
+        writer.append(table_of(CAPTIONS, rows))
+    shown = [{"row": 7, "text": "in blue"}, {"row": 2, "text": "in red"}, {"row": 3, "text": "of none"}, {"row": 4, "text": "unheard of"}]
+    found = pictures_of(shown, [str(tmp_path / "captions")], [str(tmp_path / "images")])
+    assert found == {7: pictures["blue"], 2: pictures["red"]}
+
+
+def test_the_command_says_what_it_needs(tmp_path, capsys):
+    assert noise_command([str(tmp_path), str(tmp_path / "page.html")]) == 2
+    assert "masking.kind" in capsys.readouterr().err
