@@ -70,9 +70,8 @@ def run(report: Report, quick: bool, video: str) -> None:
     )
     detector = Remembering(open_detector(config.detector, min_height=config.crops.min_height))
     for tracker in ("iou", "bytetrack"):
-        found = _job(
-            config.model_copy(update={"tracker": config.tracker.model_copy(update={"kind": tracker})}), detector, max(truth) / 10 + 0.1
-        )
+        followed = config.model_copy(update={"tracker": config.tracker.model_copy(update={"kind": tracker})})
+        found = _job(followed, detector, [each for each in _DRAWN if each[0] * 10 < max(truth)])
         scores[tracker] = _score(report, f"the job, {tracker}", found, truth)
     for what, mine in scores["iou"].items():
         for name in plain:
