@@ -5,16 +5,12 @@ Knows routes and answers; not models or galleries. Requests are made again where
 
 from __future__ import annotations
 
-import base64
 import io
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
-from urllib.parse import quote
 
 from PIL import Image
 
@@ -28,6 +24,7 @@ from reid_ray.serve.client_answers import (
     JobState,
     SearchFound,
 )
+from reid_ray.serve.client_requests import SentFile, asked, change_key, given, in_path
 from reid_ray.serve.patient_http import PatientHttp
 from reid_ray.versions import check_json
 
@@ -96,7 +93,7 @@ class SearchClient:
 
     def browse(self, *, k: int | None = None, where: Mapping[str, Any] | None = None, cursor: str | None = None) -> ItemsFound:
         """A page of the gallery, the newest items first."""
-        return cast(ItemsFound, self._post("/v1/browse", _given({"k": k, "where": where, "cursor": cursor})))
+        return cast(ItemsFound, self._post("/v1/browse", given({"k": k, "where": where, "cursor": cursor})))
 
     def items(self, *, where: Mapping[str, Any] | None = None, k: int | None = None) -> Iterator[ItemFound]:
         """All items that pass a filter, the newest first, fetched k at a time."""
@@ -108,7 +105,7 @@ class SearchClient:
 
     def facets(self, columns: Sequence[str], *, where: Mapping[str, Any] | None = None, limit: int | None = None) -> dict[str, Any]:
         """How many items that pass have each value of some columns: {column: {values, others}}."""
-        body = _given({"columns": list(columns), "where": where, "limit": limit})
+        body = given({"columns": list(columns), "where": where, "limit": limit})
         return dict(self._post("/v1/facets", body)["columns"])
 
     def item(self, item_id: str) -> ItemFound:
@@ -168,7 +165,7 @@ class SearchClient:
     def job(self, job_id: str, *, wait_s: float = 0.0) -> JobState:
         """How far a job is, once it has ended or some time is over."""
         timeout_s = wait_s + 60.0
-        return cast(JobState, self._http.ask("GET", f"/v1/jobs/{_in_path(job_id)}", params={"wait": wait_s}, timeout_s=timeout_s).json())
+        return cast(JobState, self._http.ask("GET", f"/v1/jobs/{in_path(job_id)}", params={"wait": wait_s}, timeout_s=timeout_s).json())
 
     def finished(
         self, job: JobState | str, *, progress: Callable[[JobState], object] = lambda job: None, every_s: float = _WAIT_S
@@ -183,13 +180,13 @@ class SearchClient:
 
     def cancel(self, job_id: str) -> JobState:
         """Have a job end after its batch; what it added stays."""
-        return cast(JobState, self._change("DELETE", f"/v1/jobs/{_in_path(job_id)}"))
+        return cast(JobState, self._change("DELETE", f"/v1/jobs/{in_path(job_id)}"))
 
     def delete(
         self, item_ids: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None, expect: int | None = None
     ) -> Deletion:
         """Hide items for good: some, or all that pass a filter; refused (409) if they are not as many as expected."""
-        body = _given({"item_ids": None if item_ids is None else list(item_ids), "where": where, "expect": expect})
+        body = given({"item_ids": None if item_ids is None else list(item_ids), "where": where, "expect": expect})
         return cast(Deletion, self._change("POST", "/v1/items/delete", body))
 
     def erase(
@@ -203,7 +200,7 @@ class SearchClient:
     ) -> ErasureReport:
         """Hide items, and have them gone from every file by the gallery's deadline, or before this returns (`now`)."""
         ids = None if item_ids is None else list(item_ids)
-        body = _given({"item_ids": ids, "where": where, "request": request, "now": now, "expect": expect})
+        body = given({"item_ids": ids, "where": where, "request": request, "now": now, "expect": expect})
         return cast(ErasureReport, self._change("POST", "/v1/items/erase", body))
 
     def erasures(self) -> list[ErasureReport]:
@@ -212,7 +209,7 @@ class SearchClient:
 
     def erasure(self, request: str) -> ErasureReport:
         """What became of one, with its receipt once it is carried out."""
-        return cast(ErasureReport, self._http.ask("GET", f"/v1/erasures/{_in_path(request)}").json())
+        return cast(ErasureReport, self._http.ask("GET", f"/v1/erasures/{in_path(request)}").json())
 
     def generations(self) -> dict[str, Any]:
         """The generation that counts: its segments, its log, and the snapshots."""
@@ -224,11 +221,11 @@ class SearchClient:
 
     def restore(self, name: str) -> GalleryState:
         """Go back to a snapshot; what was erased stays erased."""
-        return cast(GalleryState, self._change("POST", f"/v1/snapshots/{_in_path(name)}/restore"))
+        return cast(GalleryState, self._change("POST", f"/v1/snapshots/{in_path(name)}/restore"))
 
     def drop(self, name: str) -> GalleryState:
         """Forget a snapshot."""
-        return cast(GalleryState, self._change("DELETE", f"/v1/snapshots/{_in_path(name)}"))
+        return cast(GalleryState, self._change("DELETE", f"/v1/snapshots/{in_path(name)}"))
 
     def compact(self) -> JobState:
         """Carry out erasures and retention, drop what was deleted, merge small segments: a job."""
@@ -236,7 +233,7 @@ class SearchClient:
 
     def audit(self, *, before: int | None = None, limit: int | None = None) -> dict[str, Any]:
         """Records of the audit log, the latest first, before a number."""
-        return dict(self._http.ask("GET", "/v1/audit", params=_given({"before": before, "limit": limit})).json())
+        return dict(self._http.ask("GET", "/v1/audit", params=given({"before": before, "limit": limit})).json())
 
     def verify_audit(self) -> dict[str, Any]:
         """Whether the audit log is as it was written."""
@@ -267,72 +264,12 @@ class SearchClient:
 
     def _change(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         options: dict[str, Any] = {} if body is None else {"json": dict(body)}
-        return dict(self._http.ask(method, path, headers=_key(), timeout_s=600.0, **options).json())
+        return dict(self._http.ask(method, path, headers=change_key(), timeout_s=600.0, **options).json())
 
     def _add(self, files: Sequence[tuple[str, str, bytes | Path]], fields: Mapping[str, str], sent: Callable[[int], object]) -> JobState:
         def again() -> dict[str, Any]:
-            return {"files": [(field, (name, _File(data, sent))) for field, name, data in files]}
+            return {"files": [(field, (name, SentFile(data, sent))) for field, name, data in files]}
 
-        return cast(JobState, self._http.ask("POST", "/v1/jobs", again=again, data=dict(fields), headers=_key(), timeout_s=600.0).json())
-
-
-class _File(io.RawIOBase):
-    """A file that is open only while it is read: thousands may be sent at once."""
-
-    def __init__(self, data: bytes | Path, sent: Callable[[int], object]) -> None:
-        self._data, self._sent = data, sent
-        self._size = len(data) if isinstance(data, bytes) else data.stat().st_size
-        self._open: io.BufferedIOBase | None = None
-        self._at = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Some bytes; none at the end, which closes the file."""
-        if self._open is None:
-            self._open = io.BytesIO(self._data) if isinstance(self._data, bytes) else self._data.open("rb")
-            self._open.seek(self._at)
-        data = self._open.read(size)
-        self._at += len(data)
-        self._sent(len(data))
-        if self._at >= self._size or not data:
-            self._open.close()
-            self._open = None
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a place."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        if self._open is not None:
-            self._open.seek(self._at)
-        return self._at
-
-    def tell(self) -> int:
-        """The place."""
-        return self._at
-
-
-def asked(question: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A question as the service takes it: fields that are None are left out, pictures are base64."""
-    given = _given({**(question or {}), **fields})
-    if "clues" in given:
-        given["clues"] = [_clue(each) for each in given["clues"]]
-    return given
-
-
-def _clue(clue: Mapping[str, Any]) -> dict[str, Any]:
-    image = clue.get("image")
-    if isinstance(image, bytes | Path):
-        data = image.read_bytes() if isinstance(image, Path) else image
-        return {**clue, "image": base64.b64encode(data).decode("ascii")}
-    return dict(clue)
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _key() -> dict[str, str]:
-    return {"Idempotency-Key": uuid.uuid4().hex}
-
-
-def _in_path(name: str) -> str:
-    return quote(name, safe="")
+        return cast(
+            JobState, self._http.ask("POST", "/v1/jobs", again=again, data=dict(fields), headers=change_key(), timeout_s=600.0).json()
+        )

@@ -1,0 +1,33 @@
+"""A proxy of Ray Serve that died is replaced within seconds: by what a Ray that is started here reads, and what cluster/ sets."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reid_ray.serve.on_ray.serve_environment import PROXY_CHECKS, look_after_proxies
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+def test_what_is_set_already_stays():
+    environment = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "7"}
+    look_after_proxies(environment)
+    assert environment == {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "7"}
+
+
+@pytest.mark.slow
+def test_ray_serve_reads_them():
+    code = "from ray.serve._private.constants import PROXY_HEALTH_CHECK_PERIOD_S, PROXY_HEALTH_CHECK_UNHEALTHY_THRESHOLD as looks\n"
+    code += "print(PROXY_HEALTH_CHECK_PERIOD_S * looks)"
+    environment = dict(os.environ)
+    look_after_proxies(environment)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) <= 5
+
+
+def test_a_cluster_over_slurm_has_the_same():
+    script = (ROOT / "cluster" / "slurm" / "ray.sbatch").read_text()
+    assert all(f"{name}={value}" in script for name, value in PROXY_CHECKS.items())
