@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -261,7 +262,9 @@ def refuse_what_cannot_work(config: ServeJob) -> ServeJob:
     encoder = pinned_encoder(encoder_of(config.index, config.encoder))
     dim, fingerprint = encoder_identity(encoder)
     refuse_unfit(config.index, dim=dim, fingerprint=fingerprint, include_synthetic=config.include_synthetic)
-    return with_absolute_places(config.model_copy(update={"encoder": encoder}))
+    found = with_absolute_places(config.model_copy(update={"encoder": encoder}))
+    # A link that is set elsewhere later does not change what is searched.
+    return found if "://" in found.index else found.model_copy(update={"index": os.path.realpath(found.index)})
 
 
 def open_operations(config: ServeJob, *, turns: TurnKeeper | None = None, replica: str = "") -> SearchOperations:
