@@ -69,7 +69,7 @@ def run_job(
         help="replaces a value of the file; REFERENCE.md beside the shipped ones lists all keys",
     )
     parser.add_argument("--rehearse", action="store_true", help=REHEARSAL)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     loaded: list[ConfigT] = []
 
     def work() -> None:

@@ -11,14 +11,26 @@ NEVER_HERE = ("hub", "GPU", "cluster")  # what a step may say that it needs and 
 
 
 def test_every_command_of_the_tutorial_runs_in_order_and_says_what_the_page_shows(tmp_path):
+    follow_the_page(tmp_path, without=(*NEVER_HERE, "minutes"))
+
+
+@pytest.mark.soak("page_commands")
+def test_with_those_that_start_an_engine_it_does_too(tmp_path):
+    follow_the_page(tmp_path, without=NEVER_HERE)
+
+
+def follow_the_page(tmp_path, *, without):
     write_crops(tmp_path / "crops", identities=8)
     (tmp_path / "crop.jpg").write_bytes(next((tmp_path / "crops").rglob("*.jpg")).read_bytes())
     names = sorted(str(path.relative_to(tmp_path / "crops")) for path in (tmp_path / "crops").rglob("*.jpg"))
     rows = [f"{name},{'hall' if number % 4 < 2 else 'yard'},2026-03-01T08:{number:02d}:00" for number, name in enumerate(names)]
     (tmp_path / "own.csv").write_text("\n".join(["image,zone,time", *rows]) + "\n")
     write_footage(tmp_path / "videos", frames=False)
+    write_crops(tmp_path / "others", identities=1)
+    (tmp_path / "more").mkdir()
+    min((tmp_path / "others").rglob("*.jpg")).rename(tmp_path / "more" / "new.jpg")
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
-    steps = [step for step in steps_of(PAGE) if not any(word in step.needs for word in NEVER_HERE)]
+    steps = [step for step in steps_of(PAGE) if not any(word in step.needs for word in without)]
     assert len(steps) >= 2
     with PageRun(tmp_path) as run:
         for step in steps:

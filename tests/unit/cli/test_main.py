@@ -54,6 +54,12 @@ def test_help_of_a_job_shows_what_was_typed(capsys):
     assert "    reid-ray caption --config caption/caption.yaml" in capsys.readouterr().out
 
 
+def test_keys_may_stand_before_and_behind_the_options(capsys):
+    for line in ("people.cameras=0 --config synthesize.yaml output.path=x", "--config synthesize.yaml people.cameras=0 output.path=x"):
+        assert main(["synthesize", *line.split()]) == 2
+        assert "people.cameras" in capsys.readouterr().err
+
+
 def test_a_shipped_configuration_is_found_by_its_name_and_a_file_of_that_name_wins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shipped = configs_folder() / "caption" / "caption_folder.yaml"
