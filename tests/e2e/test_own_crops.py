@@ -28,7 +28,7 @@ def follow_the_page(tmp_path, *, without):
     write_footage(tmp_path / "videos", frames=False)
     write_crops(tmp_path / "others", identities=1)
     (tmp_path / "more").mkdir()
-    min((tmp_path / "others").rglob("*.jpg")).rename(tmp_path / "more" / "new.jpg")
+    max((tmp_path / "others").rglob("*.jpg")).rename(tmp_path / "more" / "new.jpg")
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     steps = [step for step in steps_of(PAGE) if not any(word in step.needs for word in without)]
     assert len(steps) >= 2
