@@ -56,6 +56,11 @@ def pool_need(field: str, pool: PoolConfig) -> Need:
     return Need(field=field, count=pool.replicas, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
 
 
+PROXY_CHECKS = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}
+"""Environment of a Ray that serves; its processes read it when they start. Ray Serve starts a proxy anew once three looks in a row found it
+dead: at ten seconds apart, its default, nobody is answered for 34. A cluster that is joined has its own; cluster/ sets the same."""
+
+
 @contextmanager
 def ray_session(config: RayConfig) -> Iterator[None]:
     """Join the cluster of `config` (or the one this process is in already), else start a local Ray; stop only what was started here."""
@@ -80,6 +85,8 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         finally:
             _shut_down()
     else:
+        for name, value in PROXY_CHECKS.items():
+            os.environ.setdefault(name, value)
         # What does not fit into the object store goes to the disk, pictures among it; Ray's own folder is open to everybody.
         with scratch_folder() as spilled:
             with kept_signals(), _on_loopback():

@@ -6,7 +6,6 @@ Everything that can be refused is refused before anything starts, and a service 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -62,9 +61,7 @@ def run_serve(config: ServeJob) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         if config.runs_on == "ray":
             from reid_ray.runtime import ray_session
-            from reid_ray.serve.on_ray.serve_environment import look_after_proxies
 
-            look_after_proxies(os.environ)
             stack.enter_context(ray_session(config.ray))
         service = stack.enter_context(start_service(config))
         run_until_stopped(service)
