@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from reid_ray.errors import DataError
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.terminal.own_lines import say
 
 _NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]*\w)(@(?P<revision>[\w./-]+))?")
@@ -37,6 +37,14 @@ def parts_of_name(name: str) -> tuple[str, str | None]:
     return (name, None) if found is None else (found["name"], found["revision"])
 
 
+def _asked(name: str, revision: str | None, field: str) -> tuple[str, str | None]:
+    """Name and revision apart; a commit, which a job sets where it has asked once, goes before what the name says."""
+    plain, own = parts_of_name(name)
+    if own is not None and revision not in (None, own) and not _COMMIT.fullmatch(str(revision)):
+        raise ConfigError(f"{field}: {name} names a revision, and so does the key revision ({revision}); name one")
+    return plain, revision or own
+
+
 def hub_commit(name: str, *, field: str, revision: str | None = None) -> str:
     """The commit that a name stands for: as this machine's cache has it, else as the hub says.
 
@@ -46,13 +54,13 @@ def hub_commit(name: str, *, field: str, revision: str | None = None) -> str:
         revision: commit, branch or tag, where the name brings none.
 
     Raises:
+        ConfigError: the name brings another revision.
         DataError: neither has it; says why.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionResolutionError
 
-    name, own = parts_of_name(name)
-    revision = own or revision
+    name, revision = _asked(name, revision, field)
     with _in_one_sentence(field, name, revision):
         try:
             return HfApi().resolve_revision(name, revision=revision, local_files_only=True).resolved
@@ -86,9 +94,9 @@ def hub_folder(name: str, wanted: Wanted, *, field: str, revision: str | None = 
     Raises:
         DataError: it cannot be had; says why.
     """
-    name, own = parts_of_name(name)
-    commit = hub_commit(name, field=field, revision=own or revision)
-    with _in_one_sentence(field, name, own or revision):
+    name, revision = _asked(name, revision, field)
+    commit = hub_commit(name, field=field, revision=revision)
+    with _in_one_sentence(field, name, revision):
         there = _cached(name, commit, wanted)
         return there or _downloaded(name, commit, wanted, field, quiet=quiet)
 
@@ -99,9 +107,9 @@ def download_in_words(name: str, wanted: Wanted, *, field: str, revision: str | 
     Raises:
         DataError: the hub does not say it; says why.
     """
-    name, own = parts_of_name(name)
-    commit = hub_commit(name, field=field, revision=own or revision)
-    with _in_one_sentence(field, name, own or revision):
+    name, revision = _asked(name, revision, field)
+    commit = hub_commit(name, field=field, revision=revision)
+    with _in_one_sentence(field, name, revision):
         return None if _cached(name, commit, wanted) else _missing(name, commit, wanted, field).said
 
 

@@ -16,7 +16,7 @@ import pytest
 from fake_hub import COMMIT, TOKEN, fake_hub, hub_environment
 from refusals import refused
 
-from reid_ray.errors import DataError
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.model import hub_access
 from reid_ray.model.hub_access import Wanted, chosen_files, is_hub_name, parts_of_name
 from reid_ray.model.pretrained import ENCODER_FILES
@@ -33,6 +33,16 @@ for name in sys.argv[1:]:
         print(fetch_model(name, revision=None, field="rewriter.model"))
     except ReidRayError as error:
         print(f"{type(error).__name__}: {error}")
+"""
+
+
+# Two nodes that are one machine.
+FETCH_ON_NODES = """
+import sys
+from reid_ray.model import hub_models
+hub_models.on_each_node = lambda work, need: [work(), work()]
+for name in sys.argv[1:]:
+    print(hub_models.fetch_on_nodes(name, hub_models.MODEL_FILES, None, field="rewriter.model"), "nodes")
 """
 
 
@@ -80,6 +90,15 @@ def test_size_and_licence_are_said_before_a_download_and_nothing_is_asked_once_i
         assert fetch(hub.endpoint, tmp_path, NAME, f"{NAME}@{COMMIT}") == [folder, folder]
         assert hub.asked.total() == asked
     assert fetch("http://127.0.0.1:9", tmp_path, NAME, HF_HUB_OFFLINE="1") == [folder]
+
+
+def test_of_several_nodes_one_line_says_what_they_download(tmp_path):
+    with fake_hub(NAME, FILES) as hub:
+        command, environment = [sys.executable, "-c", FETCH_ON_NODES, NAME, NAME], hub_environment(hub.endpoint, tmp_path)
+        lines = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert lines[1:] == ["2 nodes", "2 nodes"]
+        assert "1.0 MB" in lines[0]
+        assert hub.downloads == Counter(list(FILES))
 
 
 def test_whatever_keeps_a_model_away_is_one_sentence_with_key_name_and_remedy(tmp_path):
@@ -154,6 +173,13 @@ def test_one_file_alone_asks_a_hub(root):
         if any(word.arg == "revision" for word in node.keywords)
     ]
     assert by_revision == [], "a folder has no revision: these would ask the hub themselves"
+
+
+def test_a_revision_that_is_named_twice_is_refused_unless_it_is_the_same_or_a_commit():
+    with refused(ConfigError, "rewriter.model", NAME, "v1", "v2"):
+        hub_access.hub_commit(f"{NAME}@v1", field="rewriter.model", revision="v2")
+    assert hub_access.hub_commit(f"{NAME}@v1", field="rewriter.model", revision=COMMIT) == COMMIT
+    assert hub_access.hub_commit(f"{NAME}@{COMMIT}", field="rewriter.model") == COMMIT
 
 
 def test_names_of_a_hub_are_told_from_paths_with_or_without_a_revision():
