@@ -58,7 +58,7 @@ def pool_need(field: str, pool: PoolConfig) -> Need:
 
 PROXY_CHECKS = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}
 """Environment of a Ray that serves; its processes read it when they start. Ray Serve starts a proxy anew once three looks in a row found it
-dead: at ten seconds apart, its default, nobody is answered for 34. A cluster that is joined has its own; cluster/ sets the same."""
+dead, its default ten seconds apart. A cluster that is joined has its own; cluster/ sets the same."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A proxy of Ray Serve that died is replaced within seconds: by what a Ray that is started here reads, and what cluster/ sets."""
+"""A proxy of Ray Serve that died is noticed after three seconds instead of thirty: by what a Ray that is started here reads, and what cluster/ sets."""
 
 import os
 import subprocess
