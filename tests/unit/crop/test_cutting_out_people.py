@@ -13,6 +13,9 @@ from reid_ray.crop.stretch_work import work_on
 from reid_ray.data.synthetic.street_video import street_video, write_video
 
 
+pytestmark = pytest.mark.slow
+
+
 class TrueBoxes:
     """A detector that knows where everybody is: what is left to go wrong is time, tracks and crops."""
 

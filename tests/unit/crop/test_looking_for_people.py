@@ -11,6 +11,9 @@ from reid_ray.data.synthetic.street_video import street_video
 from reid_ray.errors import ConfigError
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def street():
     return street_video(people=2, seconds=8, rate=1, seed=3)
