@@ -12,7 +12,6 @@ from reid_ray.crop.stills import FrameReader
 from reid_ray.crop.stretch_work import work_on
 from reid_ray.data.synthetic.street_video import street_video, write_video
 
-
 pytestmark = pytest.mark.slow
 
 

@@ -10,7 +10,6 @@ from reid_ray.crop.spotted import best_boxes, overlaps
 from reid_ray.data.synthetic.street_video import street_video
 from reid_ray.errors import ConfigError
 
-
 pytestmark = pytest.mark.slow
 
 
