@@ -1,4 +1,4 @@
-"""A proxy of Ray Serve that died is noticed after three seconds instead of thirty: by what a Ray that is started here reads, and what cluster/ sets."""
+"""A dead proxy of Ray Serve is noticed after three seconds, not thirty: on a Ray that is started here, and on what cluster/ starts."""
 
 import os
 import subprocess
