@@ -97,7 +97,8 @@ def answers(operation, mode, number, of, *, known=False):
             case.query = {"id": "3"}
         reply = case.call()
         seen[reply.status_code] += 1
-        case.validate_response(reply, excluded_checks=UNKNOWABLE if not known else [*UNKNOWABLE, checks.negative_data_rejection])
+        any_bytes = case.media_type == "multipart/form-data"  # of a picture: what was drawn as a number comes as bytes like any others
+        case.validate_response(reply, excluded_checks=[*UNKNOWABLE, checks.negative_data_rejection] if known or any_bytes else UNKNOWABLE)
 
     try:
         ask()
