@@ -123,6 +123,7 @@ FORMATS = {
             "hits also say generation and item_id; otherwise as 2",
             "an answer also says which shares of the gallery it lacks; otherwise as 3",
             "routes lie under /v1; a question has clues, filters and pages, and a hit all columns of its item",
+            "/info also says whether the encoder knows drawn people only; otherwise as 5",
         ),
     ),
 }

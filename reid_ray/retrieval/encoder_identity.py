@@ -5,11 +5,16 @@ Fingerprint (content hash) and dimension come from the folder's manifest, else b
 
 from __future__ import annotations
 
+import pyarrow.compute as pc
+
 from reid_ray.config.common import PoolConfig
+from reid_ray.data.seen_rows import seen_by
+from reid_ray.data.synthetic.people import DATASET
 from reid_ray.errors import DataError
 from reid_ray.model.hub_access import hub_commit, is_hub_name, parts_of_name
 from reid_ray.model.hub_models import fetch_on_nodes
 from reid_ray.model.pretrained import ENCODER_FILES, LATENT, VISUAL, encoder_folder, split_encoder
+from reid_ray.records import SEEN_FILE
 from reid_ray.runtime import pool_need
 from reid_ray.storage import MANIFEST, read_manifest
 
@@ -82,6 +87,21 @@ def texts_trained(path: str) -> bool:
     from reid_ray.model.mllm.mllm_encoder import has_text_latents
 
     return has_text_latents(manifest)
+
+
+def knows_drawn_people_only(path: str) -> bool:
+    """Whether all pictures that the weights were trained on are known, and are of the data set of synthetic people."""
+    folder, _ = encoder_folder(path)
+    if not (folder / SEEN_FILE).is_file():
+        return False
+    pictures = 0
+    for rows in seen_by(folder):
+        of_pictures = rows.filter(pc.fill_null(pc.not_equal(rows["kind"], "text"), True))
+        drawn = pc.fill_null(pc.equal(of_pictures["dataset"], DATASET), False)
+        if of_pictures.num_rows and not pc.all(drawn).as_py():
+            return False
+        pictures += of_pictures.num_rows
+    return pictures > 0
 
 
 def encoder_identity(path: str) -> tuple[int, str]:

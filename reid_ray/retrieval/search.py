@@ -21,6 +21,7 @@ from reid_ray.model.encoder import Encoder
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.retrieval.clue_sum import summed_vector
 from reid_ray.retrieval.divided_gallery import SharesConfig
+from reid_ray.retrieval.encoder_identity import knows_drawn_people_only
 from reid_ray.retrieval.generation_turns import TurnKeeper
 from reid_ray.retrieval.query import Answer, Clue, Query
 from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, open_gallery
@@ -31,8 +32,8 @@ _NO_TEXTS = "no_texts: the encoder of this gallery knows pictures alone; search 
 class SearchEngine:
     """Answers queries over one gallery with the encoder that made it."""
 
-    def __init__(self, encoder: Encoder, gallery: SearchedGallery) -> None:
-        self.encoder, self.gallery = encoder, gallery
+    def __init__(self, encoder: Encoder, gallery: SearchedGallery, *, drawn_people_only: bool = False) -> None:
+        self.encoder, self.gallery, self._drawn_people_only = encoder, gallery, drawn_people_only
 
     @classmethod
     def load(
@@ -57,12 +58,15 @@ class SearchEngine:
 
         torch.set_num_threads(threads)
         threadpool_limits(threads, user_api="blas")  # or numpy's threads spin for a while after each search, beside the encoder
-        loaded = load_encoder(encoder_of(index, encoder), device=device, batch_size=batch_size)
-        return cls(loaded, open_gallery(index, loaded, shares or SharesConfig(), turns=turns, replica=replica))
+        place = encoder_of(index, encoder)
+        loaded = load_encoder(place, device=device, batch_size=batch_size)
+        gallery = open_gallery(index, loaded, shares or SharesConfig(), turns=turns, replica=replica)
+        return cls(loaded, gallery, drawn_people_only=knows_drawn_people_only(place))
 
     def describe(self) -> dict[str, Any]:
-        """What can be searched: number of items, generation, columns, dimension, kind, encoder."""
-        return {**self.gallery.describe(), "reads_texts": self.encoder.reads_texts}
+        """What can be searched: number of items, generation, columns, dimension, kind, encoder and what it knows."""
+        knows = {"reads_texts": self.encoder.reads_texts, "drawn_people_only": self._drawn_people_only}
+        return {**self.gallery.describe(), **knows}
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """One answer per query, in order; texts, and pictures, are each encoded in one batch."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from reid_ray.demo.first_search.config import SearchJob
 from reid_ray.gallery.gallery_view import GalleryView
-from reid_ray.retrieval.encoder_identity import encoder_identity
+from reid_ray.retrieval.encoder_identity import encoder_identity, knows_drawn_people_only
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
 from reid_ray.serve.job import run_until_stopped, start_service
@@ -21,7 +21,6 @@ from reid_ray.serve.process.http_thread import bound_socket
 from reid_ray.storage import MANIFEST, read_manifest
 from reid_ray.terminal.own_lines import say
 
-SHIPPED = "builtin:tiny-encoder"
 
 
 def run_search(config: SearchJob) -> dict[str, Any]:
@@ -38,7 +37,8 @@ def run_search(config: SearchJob) -> dict[str, Any]:
     manifest = run_index(config.index) if changed is None else changed
     with start_service(config.serve) as service:
         with closing(GalleryView(config.index.output.path)) as view:
-            say(how_to_search(len(view), time.perf_counter() - started, str(config.index.encoder)))
+            encoder, seconds = str(config.index.encoder), time.perf_counter() - started
+            say(how_to_search(len(view), seconds, encoder, drawn_people_only=knows_drawn_people_only(encoder)))
         if config.keep_serving:
             run_until_stopped(service)
         else:
@@ -69,12 +69,12 @@ def changed_since(config: IndexJob) -> dict[str, Any] | None:
     return manifest
 
 
-def how_to_search(found: int, seconds: float, encoder: str) -> str:
+def how_to_search(found: int, seconds: float, encoder: str, *, drawn_people_only: bool) -> str:
     """What a user is told of her gallery: by pictures first, and what words are good for."""
     words = (
-        f"by words: the box is there, too, but {SHIPPED} has read nothing but captions of drawn people: expect colours at best.\n"
+        f"by words: the box is there, too, but {encoder} has read nothing but captions of drawn people: expect colours at best.\n"
         "          An encoder that knows photographs: --encoder openai/clip-vit-base-patch16, or the model/ folder of a training"
-        if encoder == SHIPPED
+        if drawn_people_only
         else f"by words: as well as {encoder} reads them"
     )
     return (

@@ -231,6 +231,9 @@ class InfoOut(BaseModel):
     index_kind: str
     encoder_fingerprint: str
     reads_texts: bool
+    drawn_people_only: bool = Field(
+        description="the encoder was trained on drawn people alone: search by picture; words find colours at best"
+    )
     limits: LimitsOut
     me: MeOut
 

@@ -46,7 +46,7 @@ function read() {
   return found;
 }
 
-async function build({ columns, limits, me = LEAST }) {
+async function build({ columns, limits, me = LEAST, drawn_people_only: drawn = false }) {
   const mayWrite = me.role !== "search";
   const admin = mayWrite ? (await import("./admin.js")).createAdmin({ columns, role: me.role, filter: () => sought.where, selected: () => parts.selection.ids(), onChange: changed }) : null;
   const selection = createSelection({ onChange: () => parts.results?.mark(), onMore: (hits) => addItems(hits, 1), onDelete: admin && (() => admin.open("remove")) });
@@ -59,6 +59,7 @@ async function build({ columns, limits, me = LEAST }) {
   parts = { selection, results, filters, query, details };
   createPast({ onGo: (address) => go(soughtIn(address.slice(2)).sought) });
   createSettings({ me, onOut: () => location.reload() });
+  at("hint").hidden = !drawn;
   at("show-admin").hidden = !mayWrite;
   at("show-admin").onclick = () => admin.open();
   at("select-all").onclick = () => selection.add(results.hits);

@@ -3,8 +3,11 @@
 import json
 
 import json
+import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from refusals import refused
 from small_galleries import make_gallery
@@ -17,6 +20,9 @@ from reid_ray.demo.first_search.config import SearchJob
 from reid_ray.errors import ConfigError
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter
+from reid_ray.retrieval.encoder_identity import knows_drawn_people_only
+from reid_ray.model.pretrained import encoder_folder
+from reid_ray.records import SEEN_FILE
 from reid_ray.serve.process.http_thread import bound_socket
 
 TEXT_SCORES = ("R@1", "mAP", "chance")
@@ -60,12 +66,25 @@ def test_a_port_that_is_taken_is_told_before_anything_is_embedded(tmp_path, monk
 
 
 def test_she_is_told_of_pictures_first_and_of_what_words_are_good_for_and_no_score_of_drawn_people():
-    shipped = job.how_to_search(529, 12.0, "builtin:tiny-encoder")
+    shipped = job.how_to_search(529, 12.0, "builtin:tiny-encoder", drawn_people_only=knows_drawn_people_only("builtin:tiny-encoder"))
     assert shipped.index("by picture") < shipped.index("by words")
     assert "529 pictures" in shipped
     assert "drawn people" in shipped
-    assert "drawn people" not in job.how_to_search(530, 12.0, "openai/clip-vit-base-patch16")
+    assert "drawn people" not in job.how_to_search(530, 12.0, "openai/clip-vit-base-patch16", drawn_people_only=False)
     assert not [score for score in TEXT_SCORES if score in shipped]
+
+
+def test_an_encoder_is_said_to_know_drawn_people_only_where_its_record_of_all_it_saw_says_so(tmp_path):
+    shipped, _ = encoder_folder("builtin:tiny-encoder")
+    seen = pq.read_table(shipped / SEEN_FILE)
+    real = seen.slice(0, 1).set_column(seen.column_names.index("dataset"), "dataset", pa.array(["msmt17"]))
+    untold = seen.slice(0, 1).set_column(seen.column_names.index("dataset"), "dataset", pa.array([None], pa.string()))
+    for name, rows in {"drawn": seen, "real": pa.concat_tables([seen, real]), "untold": pa.concat_tables([seen, untold]), "none": None}.items():
+        folder = tmp_path / name
+        shutil.copytree(shipped, folder, ignore=shutil.ignore_patterns(SEEN_FILE))
+        if rows is not None:
+            pq.write_table(rows.cast(seen.schema), folder / SEEN_FILE)
+        assert knows_drawn_people_only(str(folder)) == (name == "drawn"), name
 
 
 def gallery_of_the_index_job(folder, **facts):
