@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reid_ray.errors import ConfigError
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.runtime import Need
 from reid_ray.storage import Counts, parquet_files
 from reid_ray.train.feed.pairs import prepare_pairs
-from reid_ray.train.feed.prepared import FACTS, read_prepared
+from reid_ray.train.feed.prepared import FACTS, VALIDATION, RowFile, read_prepared
 from reid_ray.train.feed.ray_decoders import decoder_needs
 from reid_ray.train.feed.seen import editors_of, publish_seen, validation_exposure
 from reid_ray.train.mllm.config import TuneJob
@@ -39,6 +39,34 @@ def with_absolute_models(config: TuneJob) -> TuneJob:
     names = {name: getattr(config.model, name) for name in ("base", "processor", "adapter")}
     found = {name: os.path.abspath(place) for name, place in names.items() if place is not None and os.path.exists(place)}
     return config.model_copy(update={"model": config.model.model_copy(update=found)})
+
+
+def refuse_lone_pictures(data: Path, *, images: str) -> None:
+    """See that pictures can choose the weights, before anything is trained: somebody who validates is on two cameras.
+
+    Args:
+        data: what prepare_pairs wrote.
+        images: their tables, for the message.
+
+    Raises:
+        DataError: no picture of the validation split has a match by the protocol that validates, so that every score would be 0.
+    """
+    import numpy as np
+
+    from reid_ray.train.mllm.validation import each_against_others
+
+    pairs = RowFile(data / VALIDATION)
+    _, first = np.unique(pairs.column("picture"), return_index=True)
+    person_G, camera_G = (pairs.column(name)[first] for name in ("person", "camera"))
+    others = each_against_others(person_G, camera_G)
+    assert others.gallery_camera_G is not None
+    seen = np.unique(np.stack([person_G, others.gallery_camera_G], axis=1), axis=0)
+    if (np.unique(seen[:, 0], return_counts=True)[1] < 2).all():
+        raise DataError(
+            f"{images}: of {len(first)} pictures that are to choose the weights none shows a person whom another camera shows, too, so the "
+            "mAP of images against images would be 0 whatever is learnt; set select to text (with objective.sdm), or images.val_split to "
+            "null and images.val_share to 0, or leave out camera_id, which then sets a picture apart from itself alone"
+        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +126,8 @@ class MllmRecipe:
                 fits=lambda text: len(plain_tokens(tokenizer, [text], add_special_tokens=False)["input_ids"][0]) <= captions.max_tokens,
                 answered=(lambda pairs: Continuations(pairs, captions.continuation).available()) if self.config.objective.answers else None,
             )
+        if self.selection is not None and self.config.select != "text":
+            refuse_lone_pictures(data, images=self.config.images.origin)
         prepared = read_prepared(data)
         counts.take(prepared["counts"])
         return dict(prepared["facts"])

@@ -10,15 +10,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageDraw
+from drawn_crops import PEOPLE, near_duplicate_crops
 from refusals import refused
 
-from reid_ray.data.images import encode_jpeg
 from reid_ray.errors import DataError
-from reid_ray.records import EMBEDDINGS, IMAGES, table_of
+from reid_ray.records import EMBEDDINGS, table_of
 from reid_ray.serve.process.http_thread import bound_socket, running_server
 from reid_ray.serve.same_person.config import LabelledTable
 from reid_ray.serve.same_person.decision_log import DecisionLog
@@ -29,33 +27,11 @@ from reid_ray.serve.same_person.labelled_table import write_labelled
 from reid_ray.serve.same_person.look_alikes import look_alikes
 from reid_ray.storage import read_manifest
 
-PEOPLE = 5
-
-
-def crop(person, quality):
-    """A drawn picture; of one person they differ in how they are encoded alone."""
-    picture = Image.new("RGB", (48, 96), (90, 90, 90))
-    draw = ImageDraw.Draw(picture)
-    rng = np.random.default_rng(person)
-    for _ in range(8):
-        left, top = rng.integers(0, 40), rng.integers(0, 80)
-        draw.rectangle((left, top, left + 20, top + 25), fill=tuple(int(c) for c in rng.integers(0, 255, 3)))
-    return encode_jpeg(picture, quality=quality)
-
 
 @pytest.fixture
 def crops(tmp_path):
-    """Two near duplicates of each of five people, the first two people's labelled, with a column of her own."""
-    rows = [
-        {"image_id": f"{person}{side}", "image": crop(person, quality), "dataset": "mine", "person_id": person if person < 2 else None}
-        for side, quality in (("a", 90), ("b", 60))
-        for person in range(PEOPLE)
-    ]
-    table = table_of(IMAGES, rows).append_column("zone", pa.array([f"zone {row['image_id']}" for row in rows]))
-    (tmp_path / "images").mkdir()
-    pq.write_table(table.slice(0, 4), tmp_path / "images" / "part-00000.parquet", row_group_size=3)
-    pq.write_table(table.slice(4), tmp_path / "images" / "part-00001.parquet")
-    return tmp_path, table
+    """near_duplicate_crops in a folder; (folder, the table)."""
+    return tmp_path, near_duplicate_crops(tmp_path / "images")
 
 
 def alike(root, **options):
