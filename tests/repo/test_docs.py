@@ -105,6 +105,8 @@ def test_every_job_is_shown_by_a_command():
 TASKS = {
     "search your own crops": r"reid-ray search ",
     "ingest": r"jobs/ingest\.py .*source\.path=",
+    "crop": r"jobs/crop\.py .*footage\.path=",
+    "label": r"reid-ray label ask ",
     "lint": r"jobs/lint\.py ",
     "caption": r"jobs/caption\.py ",
     "report": r"jobs/report\.py ",

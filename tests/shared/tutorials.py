@@ -1,7 +1,8 @@
 """Pages that are run from top to bottom: each command of a block of sh, and after it the lines that a block of text says come of it.
 
 In a block of text `...` stands for what varies; lines that are not shown may stand between those that are. `reid-ray search` and
-`reid-ray serve` go on while what follows asks them, until the next of them or the end. Port 8000 of the page is a free one here.
+`reid-ray serve` go on while what follows asks them, until the next of them or the end; `reid-ray label ask` is answered, and then
+stopped as by Ctrl-C. Ports 8000 and 8010 of the page are free ones here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NEEDS = re.compile(r"#\s*needs (.*)")
 _PORT = "8000"
+_LABELS_PORT = "8010"
 _SERVE = ("search", "serve")
 _PATIENCE_S = 240.0
 
@@ -71,13 +74,16 @@ def missing_line(shown: tuple[str, ...], said: str) -> str | None:
 
 
 class PageRun:
-    """Runs a page's steps in a folder; a context manager, at whose end whatever it started has ended."""
+    """Runs a page's steps in a folder; a context manager, at whose end whatever it started has ended.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._number = folder, 0
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = str(free.getsockname()[1])
+    Args:
+        folder: where the page's user is.
+        label: what the user does at the address of a labelling page, before stopping it.
+    """
+
+    def __init__(self, folder: Path, *, label: Callable[[str], None]) -> None:
+        self._folder, self._number, self._label = folder, 0, label
+        self._port, self._labels_port = _free_port(), _free_port()
         self._jobs, self._service = _Session(folder, self._port), _Session(folder, self._port)
 
     def run(self, step: PageStep) -> None:
@@ -88,6 +94,9 @@ class PageRun:
         words = [word.replace(_PORT, self._port) for word in step.words]
         if words[0] == "reid-ray" and words[1] in _SERVE:
             self._serve(step, words, said)
+            return
+        if words[:3] == ["reid-ray", "label", "ask"]:
+            self._ask(step, words, said)
             return
         if words[0] == "reid-ray":
             code = self._jobs.done(words[1:], said)
@@ -104,15 +113,28 @@ class PageRun:
         self._service = _Session(self._folder, self._port)
         port = "serve.serve.port" if words[1] == "search" else "serve.port"
         self._service.ask([*words[1:], f"{port}={self._port}"], said)
-        end = time.monotonic() + _PATIENCE_S
-        while "Ctrl-C stops it" not in said.read_text():
-            assert self._service.running, f"{step.line}: ended\n{said.read_text()}"
-            assert time.monotonic() < end, f"{step.line}: does not answer\n{said.read_text()}"
-            time.sleep(0.1)
+        self._until_it_serves(self._service, step, said)
         self._compare(step, said.read_text())
 
+    def _ask(self, step: PageStep, words: list[str], said: Path) -> None:
+        self._jobs.ask([*words[1:], "--port", self._labels_port], said)
+        self._until_it_serves(self._jobs, step, said)
+        self._label(f"http://127.0.0.1:{self._labels_port}")
+        self._jobs.interrupt()
+        code = self._jobs.code()
+        assert code == 0, f"{step.line}: ended with {code}\n{said.read_text()}"
+        self._compare(step, said.read_text())
+
+    def _until_it_serves(self, session: _Session, step: PageStep, said: Path) -> None:
+        end = time.monotonic() + _PATIENCE_S
+        while "Ctrl-C stops it" not in said.read_text():
+            assert session.running, f"{step.line}: ended\n{said.read_text()}"
+            assert time.monotonic() < end, f"{step.line}: does not answer\n{said.read_text()}"
+            time.sleep(0.1)
+
     def _compare(self, step: PageStep, text: str) -> None:
-        missing = missing_line(step.shown, text.replace(self._port, _PORT))
+        own = text.replace(f":{self._port}/", f":{_PORT}/").replace(f":{self._labels_port}/", f":{_LABELS_PORT}/")
+        missing = missing_line(step.shown, own)
         assert missing is None, f"{step.line}: the page shows\n    {missing}\nand it said\n{text}"
 
     def __enter__(self) -> PageRun:
@@ -121,6 +143,12 @@ class PageRun:
     def __exit__(self, *_: object) -> None:
         self._service.stop()
         self._jobs.stop()
+
+
+def _free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 class _Session:
@@ -152,6 +180,14 @@ class _Session:
     def done(self, words: list[str], said: Path) -> int:
         """The exit code of a command line."""
         self.ask(words, said)
+        return self.code()
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does to the command line that is running."""
+        self._process.send_signal(signal.SIGINT)
+
+    def code(self) -> int:
+        """The exit code of what was asked, once it has ended."""
         answer = self._process.stdout.readline()
         return int(answer) if answer.strip() else 1
 
