@@ -6,7 +6,7 @@ Knows no thresholds. Whatever depends on chance is compared with shuffled captio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -108,7 +108,7 @@ class Contradictions(NamedTuple):
 
 
 def contradictions(said: Sequence[Facets], bits_NB: np.ndarray, near_bits: int) -> Contradictions:
-    """Of one caption for each of N pictures.
+    """Of one caption for each of N pictures, each in one pair at most: of many pictures that are alike all pairs would say one thing often.
 
     Args:
         said: N captions.
@@ -117,14 +117,25 @@ def contradictions(said: Sequence[Facets], bits_NB: np.ndarray, near_bits: int) 
     """
     bits_NB = bits_NB.astype(np.float32)
     apart_NN = bits_NB @ (1 - bits_NB).T
-    first_P, second_P = np.nonzero(np.triu(apart_NN + apart_NN.T <= near_bits, k=1))
+    pairs = _apart(zip(*(at.tolist() for at in np.nonzero(np.triu(apart_NN + apart_NN.T <= near_bits, k=1))), strict=True))
     differ = {facet: 1 - _repeated([each[facet] for each in said if facet in each]) for facet in {facet for each in said for facet in each}}
     found, by_chance = 0, 0.0
-    for first, second in zip(first_P.tolist(), second_P.tolist(), strict=True):
+    for first, second in pairs:
         for facet in said[first].keys() & said[second].keys():
             found += said[first][facet] != said[second][facet]
             by_chance += differ[facet]
-    return Contradictions(found, by_chance, len(first_P))
+    return Contradictions(found, by_chance, len(pairs))
+
+
+def _apart(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Of pairs those that share nothing with an earlier one."""
+    taken: set[int] = set()
+    kept = []
+    for pair in pairs:
+        if taken.isdisjoint(pair):
+            taken.update(pair)
+            kept.append(pair)
+    return kept
 
 
 def pair_score(text_ND: np.ndarray, image_ND: np.ndarray) -> float:

@@ -187,7 +187,8 @@ def test_every_kind_that_is_read_again_is_refused_when_newer():
         "service",
         "pointer",
         "audit",
-    }  # which people and clients read, lies at a store, or is chained (test_audit_log.py)
+        "decisions",
+    }  # which people and clients read, lies at a store, is chained (test_audit_log.py), or has lines (test_asking_people.py)
 
 
 def test_each_kind_has_a_step_from_each_number_to_the_next():

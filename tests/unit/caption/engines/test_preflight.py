@@ -11,18 +11,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 from refusals import refused
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from reid_ray.caption.config import CaptionerConfig, RewriterConfig, SamplingConfig, VllmConfig
+from reid_ray.caption.config import CaptionerConfig, CaptionJob, RewriterConfig, SamplingConfig, VllmConfig
 from reid_ray.caption.engines import kv_cache, preflight
 from reid_ray.caption.engines import vllm_engine as engine
 from reid_ray.caption.engines.preflight import check_servable
 from reid_ray.caption.engines.vllm_arguments import seeded_arguments
 from reid_ray.caption.job import _publish
 from reid_ray.caption.rows import staged_table
-from reid_ray.config.common import OutputConfig, PoolConfig
+from reid_ray.config.common import PoolConfig
+from reid_ray.data.sources import image_listing
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.model_files import resolve_model
 from reid_ray.model.strict_loading import check_names
@@ -113,11 +115,14 @@ def rows_of(outcomes):
 
 
 def publish(path, outcomes):
-    listing = SimpleNamespace(count=len(outcomes), origin="crops")
-    run = SimpleNamespace(names=["a"], listing=listing, rows=lambda _: iter([rows_of(outcomes)]), throughput={})
-    config = SimpleNamespace(output=OutputConfig(path=str(path)))
-    with JobOutput("caption", path, OutputConfig(path=str(path)), if_exists=config.output.if_exists) as output:
-        _publish(run, output)
+    images = path.parent / "crops"
+    images.mkdir(exist_ok=True)
+    for number in range(len(outcomes)):
+        Image.new("RGB", (8, 16)).save(images / f"i{number}.jpg")
+    config = CaptionJob.model_validate({"images": {"source": "folder", "path": str(images)}, "output": {"path": str(path)}})
+    run = SimpleNamespace(names=["a"], listing=image_listing(config.images), rows=lambda _: iter([rows_of(outcomes)]), throughput={})
+    with JobOutput("caption", path, config, if_exists=config.output.if_exists) as output:
+        _publish(run, config, output)
 
 
 def test_a_run_that_captioned_nothing_publishes_nothing_and_says_the_commonest_reason(tmp_path):

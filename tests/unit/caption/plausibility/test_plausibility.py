@@ -102,6 +102,11 @@ def test_near_duplicates_that_are_told_differently_contradict_each_other():
     assert found.by_chance == pytest.approx(2 * (1 - (0.75**2 + 0.25**2)))
 
 
+def test_pictures_that_are_all_alike_count_in_one_pair_each():
+    said = [{"gender": gender} for gender in ["man", "woman"] * 8]
+    assert contradictions(said, np.zeros((16, 128), np.uint8), 5).pairs == 8
+
+
 def test_two_captions_are_the_same_as_often_as_two_drawn_ones_are():
     texts = ["a"] * 3 + ["b"] * 2 + ["c"]
     pairs = [(i, j) for i in range(6) for j in range(6) if i != j]

@@ -8,7 +8,7 @@ from gallery_to_kill import DIM, ids, living, remnants, table
 from refusals import refused
 
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.gallery import deadlines
+from reid_ray.gallery import deadlines, gallery_writer
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.erasure import read_receipt
 from reid_ray.gallery.gallery_view import GalleryView
@@ -115,6 +115,7 @@ def test_long_work_keeps_the_gallery_open_and_others_write_beside_it(folder):
 def soon(tmp_path, monkeypatch):
     """A gallery in which an erasure has twenty seconds, and is begun after one, so that a busy machine is in time."""
     monkeypatch.setattr(writer_turns, "READER_SHARE", 1 / 20)
+    monkeypatch.setattr(gallery_writer, "WRITER_SHARE", 1 / 20)
     monkeypatch.setattr(deadlines, "_LOOK_S", 0.1)
     create_gallery(tmp_path / "soon", dim=DIM, encoder="e", config=GalleryConfig(erase_within_hours=20 / 3600))
     with GalleryWriter(tmp_path / "soon") as writer:

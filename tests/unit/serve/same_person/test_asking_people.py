@@ -242,3 +242,9 @@ def test_the_page_loads_nothing_from_elsewhere_and_names_its_keys():
     assert "innerHTML" not in texts["label.js"]
     for key in "sdku":
         assert f'aria-keyshortcuts="{key}"' in texts["label.html"]
+
+
+def test_decisions_of_a_newer_version_are_refused_by_their_file(tmp_path):
+    (tmp_path / "decisions.jsonl").write_text(json.dumps({"format": 99}) + "\n")
+    with refused(DataError, str(tmp_path / "decisions.jsonl"), "99", "upgrade reid_ray"):
+        DecisionLog(tmp_path / "decisions.jsonl")
