@@ -169,7 +169,7 @@ def _of_near(said: Sequence[Facets], row_N: np.ndarray, pictures: CropLooks, lim
         round(ratio, 4),
         limits.max_contradictions,
         found.pairs,
-        _verdict(found.found > allowed + _SURE * np.sqrt(allowed), found.by_chance >= limits.least),
+        _verdict(found.found > allowed + _SURE * np.sqrt(allowed), found.pairs >= limits.least),
         f"near-duplicates are told differently {ratio:.2f} times as often as any two pictures (at most {limits.max_contradictions:.2f})",
     )
 
