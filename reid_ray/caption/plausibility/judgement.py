@@ -151,7 +151,8 @@ def _of_pictures(texts: Sequence[str], row_N: np.ndarray, pictures: CropLooks, l
             limits.min_color_agreement,
             agreement.of,
             _verdict(
-                agreement.value + _SURE / np.sqrt(max(agreement.of, 1)) / 2 < limits.min_color_agreement, agreement.of >= limits.least
+                agreement.value + _SURE / np.sqrt(max(agreement.of, 1)) / 2 < limits.min_color_agreement,
+                enough and agreement.of >= limits.least,
             ),
             f"colours agree with the pixels by {agreement.value:.2f} (at least {limits.min_color_agreement:.2f}; 0 is by chance)",
         ),
