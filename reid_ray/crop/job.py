@@ -69,6 +69,7 @@ def run_crop(config: CropJob) -> dict[str, Any]:
                 mine = list(numbered)
                 _publish(config, tables, mine[0][1].footage, [files[number] for number, _ in mine])
             tables.report()
+        output.facts["unknown"] = unknown_of(found)
         if not output.counts.written:
             raise DataError(
                 f"{config.footage.path}: nobody is found on {len(found)} videos or folders ({output.counts}; {output.facts['boxes']}); "
@@ -76,7 +77,18 @@ def run_crop(config: CropJob) -> dict[str, Any]:
             )
     shutil.rmtree(folder, ignore_errors=True)
     say(f"crop: {output.counts}; tracks {output.facts['tracks']['kept']} -> {config.output.path}/images")
+    if config.footage.pattern is not None and any(output.facts["unknown"].values()):
+        told = " and ".join(f"the {what} of {count}" for what, count in output.facts["unknown"].items() if count)
+        say(f"crop: of {len(found)} videos or folders {told} is not known, and no filter finds their crops by it (names, footage.pattern)")
     return read_manifest(config.output.path)
+
+
+def unknown_of(footage: Sequence[Footage]) -> dict[str, int]:
+    """How many videos or folders have no known camera, and no known time."""
+    return {
+        "camera": sum(each.camera is None for each in footage),
+        "time": sum(each.start_us is None and not each.frame_us for each in footage),
+    }
 
 
 def _require_packages(config: CropJob) -> None:

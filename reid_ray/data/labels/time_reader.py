@@ -21,7 +21,8 @@ class TimeReader:
     Args:
         how: a format of strptime, epoch_s or epoch_ms; None: ISO 8601, such as 2026-03-01T08:15:00+01:00, 20260301T081500Z or
             2026-03-01 08:15.
-        zone: of times that do not say theirs. Of the hour that comes twice in autumn the first one is meant.
+        zone: of times that do not say theirs. Of the hour that comes twice in autumn the first one is meant, and the hour
+            that is skipped in spring is no time.
     """
 
     def __init__(self, how: str | None, zone: str | None) -> None:
@@ -42,9 +43,13 @@ class TimeReader:
         if found.tzinfo is None and self._zone is None:
             raise NoZoneError(f"time {shown(text)} does not say its zone; set time_zone, such as Europe/Berlin or UTC")
         try:
-            return (found if found.tzinfo else found.replace(tzinfo=self._zone)).astimezone(UTC)
+            moment = (found if found.tzinfo else found.replace(tzinfo=self._zone)).astimezone(UTC)
+            skipped = found.tzinfo is None and moment.astimezone(self._zone).replace(tzinfo=None) != found
         except OverflowError:
             raise ValueError(f"time is {shown(text)}, which no calendar has in UTC") from None
+        if skipped:
+            raise ValueError(f"time is {shown(text)}, an hour that the clocks of {self._zone} skip; is it the camera's time_zone?")
+        return moment
 
     def _parsed(self, text: str) -> datetime:
         if self._how is None:

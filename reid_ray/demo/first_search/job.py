@@ -32,7 +32,7 @@ def run_search(config: SearchJob) -> dict[str, Any]:
     """
     started = time.perf_counter()
     check_access(config.serve)
-    bound_socket(config.serve.serve.host, config.serve.serve.port).close()
+    bound_socket(config.serve.serve.host, config.serve.serve.port, key="serve.serve.port").close()
     changed = changed_since(config.index)
     manifest = run_index(config.index) if changed is None else changed
     with start_service(config.serve) as service:

@@ -19,11 +19,11 @@ from reid_ray.serve.access.config import TlsConfig
 _STOP_S = 10.0  # that requests in hand are given at the end
 
 
-def bound_socket(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int, *, key: str = "serve.port") -> socket.socket:
     """A listening socket; port 0 takes a free one.
 
     Raises:
-        ConfigError: it cannot be bound.
+        ConfigError: it cannot be bound; `key` is what the user calls the port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
@@ -34,9 +34,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
         found.listen(2048)
     except OSError as error:
         found.close()
-        raise ConfigError(
-            f"serve.host {host}, serve.port {port}: cannot be bound ({error.strerror}); choose another port, or 0 for a free one"
-        ) from None
+        raise ConfigError(f"{key} {port}: cannot be bound at {host} ({error.strerror}); choose another port, or 0 for a free one") from None
     return found
 
 

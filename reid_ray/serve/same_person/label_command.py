@@ -33,7 +33,7 @@ def _ask(asked: argparse.Namespace) -> None:
 
     if asked.neighbours < 1 or asked.most < 1 or not -1 <= asked.least <= 1:
         raise ConfigError("--neighbours and --most must be at least 1, --least a cosine from -1 to 1")
-    with closing(DecisionLog(asked.decisions)) as log, bound_socket("127.0.0.1", asked.port) as listening:
+    with closing(DecisionLog(asked.decisions)) as log, bound_socket("127.0.0.1", asked.port, key="--port") as listening:
         alike = look_alikes(
             asked.images, embeddings=asked.embeddings, neighbours=asked.neighbours, least=asked.least, most=asked.most, tracks=asked.tracks
         )

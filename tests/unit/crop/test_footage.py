@@ -9,6 +9,7 @@ from refusals import refused
 
 from reid_ray.crop.config import CropJob, FootageConfig
 from reid_ray.crop.footage import list_footage, stretches
+from reid_ray.crop.job import unknown_of
 from reid_ray.crop.stills import FrameReader
 from reid_ray.data.synthetic.street_video import street_video, write_video
 from reid_ray.errors import ConfigError, DataError
@@ -50,6 +51,9 @@ def test_camera_and_time_come_from_the_name_and_the_clock_of_the_camera(videos):
     assert told["gateA_20260501_100000.avi"] == ("gateA", 1, microseconds(2026, 5, 1, 8))
     assert told["gateB_20260501_080000.mp4"] == ("gateB", 2, microseconds(2026, 5, 1, 6))
     assert told["half.avi"] == (None, None, None)
+    nameless = [label for label, (camera, _, start) in told.items() if camera is None]
+    assert unknown_of(found) == {"camera": len(nameless), "time": sum(start is None for _, _, start in told.values())}
+    assert 0 < len(nameless) < len(found)
 
 
 def test_without_a_pattern_the_container_tells_the_time_unless_it_is_not_believed(videos):
