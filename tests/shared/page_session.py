@@ -5,6 +5,7 @@ python page_session.py: reads lines of JSON, {"words": [...], "said": FILE}, and
 
 import json
 import os
+import signal
 import sys
 import traceback
 
@@ -12,6 +13,7 @@ import traceback
 def main():
     from reid_ray.cli.main import main as reid_ray
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background has it ignored
     asked, answered = os.fdopen(os.dup(0), "r"), os.fdopen(os.dup(1), "w")
     for line in asked:
         order = json.loads(line)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shlex
 import signal
 import socket
@@ -188,6 +189,8 @@ class _Session:
 
     def code(self) -> int:
         """The exit code of what was asked, once it has ended."""
+        if not select.select([self._process.stdout], [], [], _PATIENCE_S)[0]:
+            return 124
         answer = self._process.stdout.readline()
         return int(answer) if answer.strip() else 1
 
