@@ -9,6 +9,8 @@ operators load (GPU machines), the hook does nothing. `reid-ray setup` installs 
 
 from __future__ import annotations
 
+import importlib
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -57,9 +59,19 @@ sys.meta_path.insert(0, _ExtensionFinder())
 
 
 def install(site_packages: Path | None = None) -> Path:
-    """Write the hook and its .pth file into `site_packages` (default: this interpreter's); returns the hook's path."""
+    """Write the hook and its .pth file into `site_packages`; it is at work in this process, too, which started without it.
+
+    Args:
+        site_packages: default: this interpreter's.
+
+    Returns:
+        The hook's file.
+    """
     folder = site_packages or Path(sysconfig.get_paths()["purelib"])
     hook = folder / f"{HOOK_NAME}.py"
     hook.write_text(_HOOK, encoding="utf-8")
     (folder / f"{HOOK_NAME}.pth").write_text(f"import {HOOK_NAME}\n", encoding="utf-8")
+    importlib.invalidate_caches()  # the folder was listed before the file was there
+    if str(folder) in sys.path:
+        importlib.import_module(HOOK_NAME)
     return hook

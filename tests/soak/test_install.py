@@ -47,6 +47,7 @@ class Environment:
         command = [self._bin / str(words[0]), *map(str, words[1:])]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "RAY_ADDRESS"))}
         environment["REID_RAY_LOGS"] = str(self.work.parent / "logs")
+        environment["REID_RAY_CACHE"] = str(self.work.parent / "cache")  # what setup makes is made here, not found
         return subprocess.run(command, cwd=self.work, env=environment, capture_output=True, text=True, check=False, timeout=timeout_s)
 
     def done(self, *words: object, timeout_s: float = 300) -> str:

@@ -1,5 +1,9 @@
 """`reid-ray setup`: what pip cannot get is a sentence with pip's reason and a remedy; what is there is left as it is."""
 
+import subprocess
+import sys
+import sysconfig
+
 import pytest
 
 from reid_ray.errors import ResourceError
@@ -28,3 +32,20 @@ def test_pins_are_read_from_the_file_that_pip_gets():
     lines = constraints_file("cpu").read_text().splitlines()
     assert f"torch=={pin_of('torch', 'cpu')}" in lines
     assert all(line.count("==") == 1 for line in lines)
+
+
+def test_the_process_that_installs_the_hook_can_import_torchvision(root, tmp_path):
+    # -S: no .pth file is read, as in an environment that has none yet. `reid-ray setup` then loads models with transformers.
+    packages = sysconfig.get_paths()["purelib"]
+    code = f"""
+import sys
+from pathlib import Path
+sys.path += [{str(tmp_path)!r}, {packages!r}]
+sys.path.insert(0, {str(root)!r})
+from reid_ray.setup.torchvision_cpu import HOOK_NAME, install
+assert HOOK_NAME not in sys.modules
+install(Path({str(tmp_path)!r}))
+import torchvision
+"""
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
