@@ -44,6 +44,7 @@ class GalleryView:
         depot: where it lies, if that is open already.
         share: the part of it that is opened; what the log deletes is heeded in every part.
         removed: called with the ids of every delete and erasure that is read from the log.
+        device: a torch device, such as cuda:0, that holds the segments' vectors and compares them all; None: the CPU does, by `nearest`.
 
     Raises:
         DataError: no gallery is there, or a damaged one.
@@ -56,8 +57,9 @@ class GalleryView:
         depot: Depot | None = None,
         share: Share = WHOLE,
         removed: Callable[[list[str]], object] = lambda ids: None,
+        device: str | None = None,
     ) -> None:
-        self.folder, self._share, self._removed = folder, share, removed
+        self.folder, self._share, self._removed, self._device = folder, share, removed, device
         self.depot = depot or depot_of(folder, private=share != WHOLE)
         self._lock = threading.RLock()
         self._looking = threading.Lock()
@@ -147,7 +149,7 @@ class GalleryView:
             passing = [part.passing(wanted) for part in parts]
             for mask, row_N in zip(passing, self._rows_of(list(without)), strict=True):
                 mask[row_N[row_N >= 0]] = False
-        search = PartSearch(parts, passing, Wish(k, threshold, one_per), NearestConfig() if exact else nearest, self._items)
+        search = PartSearch(parts, passing, Wish(k, threshold, one_per), NearestConfig() if exact else nearest, self._items, self._device)
         hits = search.hits(query_QD)
         return [[Found(generation, hit.item[ID], hit.score, hit.item) for hit in found] for found in hits]
 

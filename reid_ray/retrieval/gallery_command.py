@@ -80,7 +80,7 @@ def _deadline(writer: GalleryWriter, request: str) -> str:
 
 
 def _search(asked: argparse.Namespace) -> None:
-    view = GalleryView(asked.gallery)
+    view = GalleryView(asked.gallery, device=asked.device)
     asked_for = ("text", "image", "like", "unlike", "unlike_weight", "encoder")
     query_D = query_vector(view, Sought(**{name: getattr(asked, name) for name in asked_for}))
     options = {
@@ -211,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--one-per", metavar="COLUMN", help="only the best item of each value, such as person_id")
     search.add_argument("--cursor", help="the next page: what the last line of the page before says")
     search.add_argument("--rerank", type=int, metavar="HEAD", help="rank the first HEAD hits anew by k-reciprocal neighbours")
+    search.add_argument("--device", metavar="DEVICE", help="cuda:0: that GPU holds the vectors and compares all of them, exactly")
     search.add_argument("--exact", action="store_true", help="compare every item that passes, whatever the gallery's kind")
     which(verb("facets", _facets, "How many items have each value of some columns")).add_argument("columns", nargs="+", metavar="COLUMN")
     verb("info", _info, "What a gallery holds")

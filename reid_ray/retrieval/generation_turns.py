@@ -13,8 +13,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -75,14 +76,16 @@ class FlippingView:
         folder: the gallery's folder or address.
         turns: whose turn it is; a failure of it is logged, and the newest generation taken.
         name: of this replica.
+        device: as GalleryView has it.
 
     Raises:
         DataError: the folder holds no gallery, or a damaged one.
     """
 
-    def __init__(self, folder: str | Path, turns: TurnKeeper, *, name: str) -> None:
-        self._folder, self._turns, self._name = folder, turns, name
-        self._view = GalleryView(folder)
+    def __init__(self, folder: str | Path, turns: TurnKeeper, *, name: str, device: str | None = None) -> None:
+        self._turns, self._name = turns, name
+        self._open = partial(GalleryView, folder, device=device)
+        self._folder, self._view = folder, self._open()
         self._coming: _Coming | None = None
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="next-generation")
         self._holders: dict[int, int] = {}  # searches by the view that they hold
@@ -121,7 +124,7 @@ class FlippingView:
             if self._view.follow():
                 self._report(self._view.generation)
                 return
-            self._coming = _Coming(self._folder, self._view, self._opener)
+            self._coming = _Coming(self._folder, self._view, self._opener.submit(self._open))
         coming = self._coming
         try:
             coming.hide_removed()
@@ -167,13 +170,13 @@ class _Coming:
         has_gaps: a generation in between was not read, and what it erased for good is named nowhere any more: nobody is to be waited for.
     """
 
-    def __init__(self, folder: str | Path, served: GalleryView, opener: ThreadPoolExecutor) -> None:
+    def __init__(self, folder: str | Path, served: GalleryView, opening: Future[GalleryView]) -> None:
         self._served = served
         self._log = GalleryView(folder, share=NOTHING, removed=served.hide)
         self._generation = self._log.generation
         self.has_gaps = self._generation > served.generation + 1
         self._heeded = {each.request for each in served.erasures}
-        self._opening = opener.submit(GalleryView, folder)
+        self._opening = opening
         self._is_opened = False
 
     def hide_removed(self) -> None:

@@ -47,8 +47,10 @@ class SearchEngine:
         shares: SharesConfig | None = None,
         turns: TurnKeeper | None = None,
         replica: str = "",
+        gallery_device: str | None = None,
     ) -> Self:
-        """Load both from folders; `encoder` None takes the one that the index job noted; `turns` as SearchedGallery has it.
+        """Load both from folders; `encoder` None takes the one that the index job noted; `turns` as SearchedGallery has it, and
+        `gallery_device` its device.
 
         Raises:
             DataError: a folder is missing, or gallery and encoder do not belong together.
@@ -60,7 +62,7 @@ class SearchEngine:
         threadpool_limits(threads, user_api="blas")  # or numpy's threads spin for a while after each search, beside the encoder
         place = encoder_of(index, encoder)
         loaded = load_encoder(place, device=device, batch_size=batch_size)
-        gallery = open_gallery(index, loaded, shares or SharesConfig(), turns=turns, replica=replica)
+        gallery = open_gallery(index, loaded, shares or SharesConfig(), turns=turns, replica=replica, device=gallery_device)
         return cls(loaded, gallery, drawn_people_only=knows_drawn_people_only(place))
 
     def describe(self) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class SearchedGallery:
         shards: its shares, where no reader holds all of it.
         turns: who says when replicas go over to a newer generation together; None: this reader does at once.
         replica: this reader's name there.
+        device: as GalleryView has it; not of shares.
 
     Attributes:
         dim: of its vectors.
@@ -56,10 +57,16 @@ class SearchedGallery:
     """
 
     def __init__(
-        self, folder: str | Path, shards: ShardedView | None = None, *, turns: TurnKeeper | None = None, replica: str = ""
+        self,
+        folder: str | Path,
+        shards: ShardedView | None = None,
+        *,
+        turns: TurnKeeper | None = None,
+        replica: str = "",
+        device: str | None = None,
     ) -> None:
-        self._flips = FlippingView(folder, turns, name=replica) if turns is not None else None
-        self._one = None if turns is not None else _opened(folder) if shards is None else JoinedView(str(folder), shards)
+        self._flips = FlippingView(folder, turns, name=replica, device=device) if turns is not None else None
+        self._one = None if turns is not None else _opened(folder, device=device) if shards is None else JoinedView(str(folder), shards)
         with self._held() as view:
             self.dim = view.manifest.dim
         self._looked = time.monotonic()
@@ -183,16 +190,22 @@ def _page(view: GalleryView | JoinedView, query_D: np.ndarray, query: Query, opt
 
 
 def open_gallery(
-    folder: str, encoder: Encoder, shares: SharesConfig, *, turns: TurnKeeper | None = None, replica: str = ""
+    folder: str,
+    encoder: Encoder,
+    shares: SharesConfig,
+    *,
+    turns: TurnKeeper | None = None,
+    replica: str = "",
+    device: str | None = None,
 ) -> SearchedGallery:
-    """Open a gallery for searching with an encoder, whole or in actors that hold a share each; `turns` as SearchedGallery has it.
+    """Open a gallery for searching with an encoder, whole or in actors that hold a share each; `turns` and `device` as SearchedGallery.
 
     Raises:
         DataError: the folder holds none, or another encoder made its vectors.
     """
     if shares.count == 1:
         refuse_unfit(folder, dim=encoder.dim, fingerprint=encoder.fingerprint)
-        return SearchedGallery(folder, turns=turns, replica=replica)
+        return SearchedGallery(folder, turns=turns, replica=replica, device=device)
     actors = start_shards(folder, shares.count, num_cpus=shares.num_cpus, timeout_s=shares.timeout_s)
     return SearchedGallery(folder, ShardedView(actors, lost=shares.lost))
 
@@ -248,9 +261,9 @@ def encoder_of(folder: str, encoder: str | None) -> str:
     return str(noted)
 
 
-def _opened(folder: str | Path, share: Share = WHOLE) -> GalleryView:
+def _opened(folder: str | Path, share: Share = WHOLE, *, device: str | None = None) -> GalleryView:
     _refuse_other_folders(folder)
-    return GalleryView(folder, share=share)
+    return GalleryView(folder, share=share, device=device)
 
 
 def _refuse_other_folders(folder: str | Path) -> None:

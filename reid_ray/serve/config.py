@@ -43,6 +43,11 @@ class SearcherConfig(Section):
     target_ongoing_requests: float = Field(16.0, gt=0, description="autoscaling: requests a replica should have in hand")
     num_cpus: float = Field(1.0, gt=0, description="CPUs of each: its threads for encoding and search; on Ray logical CPUs, too")
     num_gpus: float = Field(0.0, ge=0, description="GPUs per replica")
+    gallery_on_gpu: bool = Field(
+        False,
+        description="the GPU holds the gallery's vectors, too, as many bytes as they have on the disk, and compares a query with all of "
+        "them, whatever the gallery's kind: exact, with the scores of the CPU to the last bit; the CPU searches what does not fit",
+    )
     max_batch_size: int = Field(32, ge=1, description="most queries encoded and searched together; 1 switches batching off")
     max_queued_requests: int = Field(256, ge=1, description="searches that wait for a batch in each; beyond it 503 is answered at once")
     max_wait_s: float = Field(
@@ -56,6 +61,8 @@ class SearcherConfig(Section):
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:
+        if self.gallery_on_gpu and not self.num_gpus:
+            raise ValueError("gallery_on_gpu is true, but num_gpus is 0; give each searcher a GPU")
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"max_replicas {self.max_replicas} is below replicas {self.replicas}")
         if self.max_queued_requests + self.max_batch_size >= self.max_ongoing_requests:
@@ -111,6 +118,12 @@ class ServeJob(Section):
                 f"access.bodies_in_hand {self.access.bodies_in_hand} must be below searcher.max_ongoing_requests "
                 f"{self.searcher.max_ongoing_requests}, or slow bodies keep searches out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_have_no_gpu(self) -> Self:
+        if self.searcher.gallery_on_gpu and self.shares.count > 1:
+            raise ValueError(f"searcher.gallery_on_gpu is true, but shares.count is {self.shares.count}: shares search by CPU; drop one")
         return self
 
     @model_validator(mode="after")

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from reid_ray.gallery.approximate.accelerator import Accelerator
 from reid_ray.gallery.config import NearestConfig
 from reid_ray.gallery.nearest.exact_top import Place, exact_top, scores
 
 _Hits = tuple[np.ndarray, np.ndarray, np.ndarray]  # scores, places, rows
+
+
+class CandidateSource(Protocol):
+    """Interface (protocol) of what names rows of a part among which the best are: an index of it, or a GPU that compares them all."""
+
+    def candidates(
+        self, query_QD: np.ndarray, wanted: int, passing_N: np.ndarray | None, config: NearestConfig, /
+    ) -> list[np.ndarray | None]:
+        """Rows for each query, ascending, at least `wanted` or all that pass; None where the exact search is to look itself."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,7 @@ class Searched:
     """A part: its vectors, and what names candidates among them, if anything does."""
 
     place: Place
-    accelerator: Accelerator | None = None
+    accelerator: CandidateSource | None = None
 
 
 def best_of_parts(query_QD: np.ndarray, parts: Sequence[Searched], k: int, config: NearestConfig) -> _Hits:

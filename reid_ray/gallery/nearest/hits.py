@@ -71,6 +71,7 @@ class PartSearch:
     wish: what is wanted.
     nearest: how to search; of kind flat exactly.
     items_of: the columns of some rows.
+    device: a torch device that compares the vectors of segments; None: the CPU does.
     """
 
     parts: Sequence[LivePart]
@@ -78,6 +79,7 @@ class PartSearch:
     wish: Wish
     nearest: NearestConfig
     items_of: Callable[[LivePart, Sequence[int]], list[dict[str, Any]]]
+    device: str | None = None
 
     def hits(self, query_QD: np.ndarray) -> list[list[RowHit]]:
         """The hits of each unit vector, best first, equal scores in the order of part and row."""
@@ -103,7 +105,7 @@ class PartSearch:
         return [[RowHit(score, number, row, items[number, row]) for score, number, row in found] for found in hits]
 
     def _best(self, query_QD: np.ndarray, passing: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        searched = [part.searched(mask, self.nearest.kind) for part, mask in zip(self.parts, passing, strict=True)]
+        searched = [part.searched(mask, self.nearest.kind, self.device) for part, mask in zip(self.parts, passing, strict=True)]
         return best_of_parts(query_QD, searched, k, self.nearest)
 
     def _take(self, taken: _Taken, found: Sequence[np.ndarray], fetched: int) -> None:

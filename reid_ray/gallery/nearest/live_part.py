@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from reid_ray.gallery.buffer import Buffer
 from reid_ray.gallery.items import ID
-from reid_ray.gallery.nearest.best_of_parts import Searched
+from reid_ray.gallery.nearest.best_of_parts import CandidateSource, Searched
 from reid_ray.gallery.nearest.exact_top import Place
 from reid_ray.gallery.sealed.postings import Filter, Postings, passing_rows
 from reid_ray.gallery.sealed.segment import Segment
@@ -61,12 +61,21 @@ class LivePart:
         found: list[str] = self.rows()[ID].take(pa.array(row_N)).to_pylist()
         return found
 
-    def searched(self, passing: np.ndarray, kind: str) -> Searched:
+    def searched(self, passing: np.ndarray, kind: str, device: str | None = None) -> Searched:
         """What a search looks through: exactly where `kind` is flat, or that of an index that the segment lacks.
 
         What was added to a buffer after `passing` was asked for is not in it.
+
+        Args:
+            passing: which rows count.
+            kind: of index.
+            device: a torch device that compares every vector of a segment, in place of an index; None: none does.
         """
-        accelerator = self.source.accelerator(kind) if kind != "flat" and isinstance(self.source, Segment) else None
+        accelerator: CandidateSource | None = None
+        if isinstance(self.source, Segment):
+            accelerator = self.source.on_device(device) if device is not None else None
+            if accelerator is None and kind != "flat":
+                accelerator = self.source.accelerator(kind)
         return Searched(Place(self.source.vectors[: len(passing)], passing, self.source.twins), accelerator)
 
     def postings(self) -> dict[str, Postings]:

@@ -25,10 +25,12 @@ from reid_ray.gallery.approximate.accelerator import Accelerator, accelerator_na
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.items import ID, Items, in_schema, is_filterable
 from reid_ray.gallery.sealed.arrays import mapped_array
+from reid_ray.gallery.sealed.device_vectors import DeviceVectors
 from reid_ray.gallery.sealed.id_lookup import rows_of, sorted_lookup
 from reid_ray.gallery.sealed.postings import Postings
 from reid_ray.gallery.sealed.twins import NO_TWINS, Twins, twin_groups
 from reid_ray.storage.files import sync
+from reid_ray.terminal.own_lines import say
 
 VECTORS, TWINS, ITEMS, IDS, PICTURES, OFFSETS, VALUES, ROWS = (
     "vectors.npy",
@@ -116,6 +118,7 @@ class Segment:
     _starts: np.ndarray = field(repr=False)
     _pictures: int = field(repr=False)
     _accelerators: dict[str, Accelerator | None] = field(default_factory=dict, repr=False)
+    _on_devices: dict[str, DeviceVectors | None] = field(default_factory=dict, repr=False)
     _reading: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -177,6 +180,19 @@ class Segment:
                     with suppress(FileNotFoundError):  # a newer generation has the items elsewhere; until it is opened: exactly
                         self._accelerators[kind] = Accelerator(self.folder / accelerator_name(kind), len(self), self.twins)
             return self._accelerators[kind]
+
+    def on_device(self, device: str) -> DeviceVectors | None:
+        """Its vectors on a torch device, brought there when they are first asked for; None where they do not fit, which is said once."""
+        import torch
+
+        with self._reading:
+            if device not in self._on_devices:
+                self._on_devices[device] = None
+                try:
+                    self._on_devices[device] = DeviceVectors(self.vectors, device)
+                except torch.OutOfMemoryError:
+                    say(f"gallery: the {len(self):,} vectors of {self.folder} do not fit on {device}; the CPU searches them")
+            return self._on_devices[device]
 
     def rows_of(self, ids: list[str], hash_N: np.ndarray) -> np.ndarray:
         """Row of each id, -1 where there is none."""

@@ -282,6 +282,7 @@ def open_operations(config: ServeJob, *, turns: TurnKeeper | None = None, replic
             shares=config.shares,
             turns=turns,
             replica=replica,
+            gallery_device="cuda:0" if searcher.gallery_on_gpu else None,
         )
         engine.answer([_probe_of(engine)])  # the first search takes far longer than others: pages of files, a model's first pass
         return engine
