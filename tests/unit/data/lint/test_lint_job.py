@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from refusals import refused
 
+from reid_ray.data.formats.config import READERS
 from reid_ray.data.lint.caption_text import RULES, caption_fault, least_tokens
 from reid_ray.data.lint.config import LintJob
 from reid_ray.data.lint.job import run_lint
@@ -116,6 +117,22 @@ def test_each_unusable_image_fires_its_rule(rstp, people, tmp_path, rule, conten
     findings, report = lint(rstp[0], tmp_path / "out")
     assert set(findings) == {rule}
     assert sum(report["unusable"].values()) == 1
+
+
+# Those whose images are no files, or that have several layouts, are linted by the same rows; tests/unit/data/formats reads them.
+OTHERWISE_KEPT = {"cuhk03", "luperson", "luperson_mllm", "folder", "webdataset", "parquet"}
+
+
+@pytest.mark.parametrize("format", sorted(READERS.keys() - OTHERWISE_KEPT))
+def test_every_published_layout_is_linted_and_its_one_damaged_image_is_found(trees, tmp_path, format):
+    folder = getattr(trees, format)()
+    before, whole = lint(folder, tmp_path / "before", format=format)
+    assert "image_truncated" not in before
+    last = sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))[-1]
+    last.write_bytes(last.read_bytes()[:-300])
+    findings, report = lint(folder, tmp_path / "after", format=format)
+    assert findings["image_truncated"]["count"] == 1
+    assert sum(report["unusable"].values()) == sum(whole["unusable"].values()) + 1  # Market-1501 has junk
 
 
 def test_gaps_in_ids_are_counted(rstp, tmp_path):

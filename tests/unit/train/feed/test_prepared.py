@@ -77,6 +77,21 @@ def test_a_file_without_rows_has_none(tmp_path):
     assert (len(none), none.take(np.zeros(0, np.int64)).num_rows, none.column("number").tolist()) == (0, 0, [])
 
 
+def test_rows_of_more_than_two_gigabytes_of_text_are_taken_by_their_numbers(tmp_path):
+    """One array of texts cannot hold as much: of no column is one made. 36 names of one file of 64 MB."""
+    folder, texts, files = tmp_path / "t", 64, 36
+    folder.mkdir()
+    held = pa.table([[f"{n:02}" + "x" * (1 << 20) for n in range(texts)], [[]] * texts, list(range(texts)), [True] * texts], schema=SCHEMA)
+    write_rows(folder / "00.arrow", SCHEMA, [held])
+    for number in range(1, files):
+        (folder / f"{number:02}.arrow").hardlink_to(folder / "00.arrow")
+    rows = RowFile(folder)
+    assert len(rows) * (1 << 20) > 1 << 31
+    wanted = np.array([texts * files - 1, 5, texts * 17 + 9])
+    assert [text[:2] for text in rows.take(wanted)["text"].to_pylist()] == ["63", "05", "09"]
+    assert rows.column("number").sum() == files * sum(range(texts))
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux alone says how a file is mapped")
 def test_a_file_larger_than_memory_is_not_read_ahead_and_has_the_same_rows(file, table, monkeypatch):
     def flags():
