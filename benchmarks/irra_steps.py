@@ -12,14 +12,19 @@ largest weight. Of learnt: the largest difference by the largest change since th
 first, for a step moves a weight by 1e-5 at most. Of each weight: every element by its own size, or 1e-6, the strictest; those near zero
 have few digits in float32. Beside them the same where one part of the recipe is left out of the plain script.
 
-It is no measurement of time. --quick takes small towers; else they are those of ViT-B/16 with random weights.
+It is no measurement of time. --quick takes small towers; else they are those of ViT-B/16 with random weights. Each side runs in a process
+of its own, one after the other, and leaves its weights in a file, of which one tensor at a time is compared: 200 M weights with gradients
+and two moments are enough for one process.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,10 +33,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.harness import Report, run_benchmark
+from benchmarks.harness import Report, in_own_process, run_benchmark
 from benchmarks.irra.plain_irra import LEFT_OUT, Batch, PlainIrra, Recipe, Shape, adam, set_epoch
 from reid_ray.config.base import load_config
 from reid_ray.model.dual.clip import CLIP
@@ -236,40 +243,84 @@ class Difference:
     tensor: str
 
 
-def difference(ours: Weights, plain: Weights, start: Weights) -> Difference:
-    """See this module's first lines."""
+def difference(ours: Mapping[str, torch.Tensor], plain: Mapping[str, torch.Tensor], start: Mapping[str, torch.Tensor]) -> Difference:
+    """See this module's first lines. Takes a tensor of each side at a time."""
     if ours.keys() != plain.keys():
         raise ValueError(f"weights of one side alone: {sorted(ours.keys() ^ plain.keys())[:5]}")
-    gap = {name: (ours[name].double() - plain[name].double()).abs() for name in plain}
-    of_weights = {name: float(gap[name].max() / plain[name].abs().max()) for name in plain}
-    learnt = {name: float((plain[name].double() - start[name].double()).abs().max()) for name in plain}
-    # A key's bias has no gradient but rounding: softmax does not see it.
-    moved = [name for name in plain if learnt[name] > SPACINGS * torch.finfo(torch.float32).eps * float(plain[name].abs().max())]
-    return Difference(
-        max(of_weights.values()),
-        max(float(gap[name].max()) / learnt[name] for name in moved),
-        max(float((gap[name] / plain[name].double().abs().clamp_min(NEAR_ZERO)).max()) for name in plain),
-        max(of_weights, key=lambda name: of_weights[name]),
-    )
+    of_weights, of_learnt, of_each_weight = dict[str, float](), [], []
+    for name in plain:
+        found = plain[name].double()
+        gap, size = (ours[name].double() - found).abs(), float(found.abs().max())
+        learnt = float((found - start[name].double()).abs().max())
+        of_weights[name] = float(gap.max()) / size
+        of_each_weight.append(float((gap / found.abs().clamp_min(NEAR_ZERO)).max()))
+        # A key's bias has no gradient but rounding: softmax does not see it.
+        if learnt > SPACINGS * torch.finfo(torch.float32).eps * size:
+            of_learnt.append(float(gap.max()) / learnt)
+    worst = max(of_weights, key=lambda name: of_weights[name])
+    return Difference(of_weights[worst], max(of_learnt), max(of_each_weight), worst)
+
+
+class WeightsFile(Mapping[str, torch.Tensor]):
+    """The weights in a file of safetensors, each read when it is asked for."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = safe_open(file, "pt")
+        self._names = list(self._file.keys())
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def trial_of(quick: bool) -> Trial:
+    """The trial of the first row."""
+    return Trial(SMALL, epochs=10, batch=16) if quick else Trial(REAL, epochs=10, batch=4)
+
+
+def write_side(side: str, file: Path, quick: bool) -> dict[str, float]:
+    """Run one side, ours, plain or the start of both, and write its weights; returns what it took."""
+    trial = trial_of(quick)
+    if side == "ours":
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
+        dist.init_process_group("gloo", init_method=f"file://{file}.store", rank=0, world_size=1)
+        try:
+            weights = our_weights(trial, zero=True)
+        finally:
+            dist.destroy_process_group()
+    elif side == "plain":
+        weights = plain_weights(trial, recipe_of(shipped(trial)))
+    else:
+        weights = our_names(trial.start().state_dict())
+    save_file({name: weight.contiguous() for name, weight in weights.items()}, file)
+    return {"peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)}
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--side"]:
+        print(json.dumps(write_side(sys.argv[2], Path(sys.argv[3]), sys.argv[4] == "quick")))
+        return 0
+    return run_benchmark(__doc__ or "", run)
 
 
 def run(report: Report, quick: bool) -> None:
-    trial = Trial(SMALL, epochs=10, batch=16) if quick else Trial(REAL, epochs=10, batch=4)
-    recipe, start = recipe_of(shipped(trial)), our_names(trial.start().state_dict())
-    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
-    with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-        try:
-            ours = our_weights(trial, zero=True)
-        finally:
-            dist.destroy_process_group()
-    plain = plain_weights(trial, recipe)
-    whole = difference(ours, plain, start)
-    towers = "small" if quick else "ViT-B/16"
-    report.row(recipe="whole", towers=towers, steps=trial.steps, batch=trial.batch, **_columns(whole))
+    trial, towers = trial_of(quick), "small" if quick else "ViT-B/16"
+    with tempfile.TemporaryDirectory(prefix="irra_steps_") as scratch:
+        files = {side: Path(scratch) / f"{side}.safetensors" for side in ("start", "ours", "plain")}
+        size = "quick" if quick else "whole"
+        peaks = {side: in_own_process(__file__, "--side", side, str(file), size)["peak_gb"] for side, file in files.items()}
+        whole = difference(*(WeightsFile(files[side]) for side in ("ours", "plain", "start")))
+    report.row(recipe="whole", towers=towers, steps=trial.steps, batch=trial.batch, **_columns(whole), peak_gb=max(peaks.values()))
     report.claim("largest difference by the tensor's largest weight", whole.of_weights, "<=", GOAL)
     small = Trial(SMALL, epochs=10, batch=16)
-    begun, near = our_names(small.start().state_dict()), ours if quick else our_weights(small, zero=False)
+    recipe = recipe_of(shipped(small))
+    begun, near = our_names(small.start().state_dict()), our_weights(small, zero=False)
     found = difference(near, plain_weights(small, recipe), begun).of_learnt
     without = {part: difference(near, plain_weights(small, recipe.without(part)), begun) for part in LEFT_OUT}
     for part, other in without.items():
@@ -292,4 +343,4 @@ def _columns(found: Difference) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_benchmark(__doc__ or "", run))
+    sys.exit(main())
