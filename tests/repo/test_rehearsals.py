@@ -2,6 +2,7 @@
 
 import pytest
 
+from reid_ray.cli.main import main
 from reid_ray.config.base import flattened, load_config
 from reid_ray.config.reference import job_model
 from reid_ray.config.shipped import find_config, shipped_configs
@@ -62,6 +63,17 @@ def test_the_rehearsal_of_a_training_ends_in_a_score_of_its_weights(plans, root)
         assert last.command.job == "evaluate"
         written = load_config(job_model("train"), find_config(name)).output.path
         assert (root / last.config.encoder).parts[-2:] == (written.rpartition("/")[2], "model")
+
+
+def test_a_rehearsal_without_names_is_of_every_shipped_configuration(root, plans, monkeypatch):
+    """And what it plans for all at once has each of them, once."""
+    wanted = []
+    monkeypatch.setattr("reid_ray.rehearse.job.rehearse", lambda commands, report: wanted.extend(commands))
+    assert main(["rehearse"]) == 0
+    assert [each.config for each in wanted] == shipped_configs() == list(plans)
+    done = [act.command for act in planned(wanted, root)]
+    assert len(set(done)) == len(done)
+    assert {command_of(name) for name in shipped_configs()} <= set(done)
 
 
 def test_a_rehearsal_leaves_the_recipe_as_it_is_written(plans):
