@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.caption_engines.answer_lengths import LONGEST, MEAN
-from benchmarks.caption_engines.own_process import ROOT, run_worker, serve_worker
+from benchmarks.caption_engines.own_process import ROOT, complaint, run_worker, serve_worker
 from benchmarks.caption_engines.random_mllm import SIZES, write_random_mllm
 from benchmarks.caption_engines.recording import ASYNC_SCHEDULER, record_engines
 from benchmarks.caption_engines.step_log import EngineLog, read_logs, running_a_step
@@ -250,6 +250,16 @@ def _job(*, table: str, model: str, images: int, folder: str, graphs_only: bool,
     }
 
 
+# The subcommand of `vllm bench throughput`; vLLM's CPU build does not start its own command line.
+_THROUGHPUT = """
+from vllm.benchmarks.throughput import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
+
+
 def _bench(*, table: str, model: str, images: int, folder: str, graphs_only: bool) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
@@ -259,6 +269,7 @@ def _bench(*, table: str, model: str, images: int, folder: str, graphs_only: boo
     del table  # it draws pictures of noise, as large as the crops
     config = _captioner(model, folder, graphs_only=graphs_only)
     result = Path(folder) / "bench.json"
+    record_engines(os.environ, logs=Path(folder) / "logs", core=None, as_asked=True)
     options: dict[str, Any] = engine_arguments(config.engine, 1) | config.engine.extra
     words = len(AutoTokenizer.from_pretrained(model).encode(STATIC))
     asked = {
@@ -272,16 +283,16 @@ def _bench(*, table: str, model: str, images: int, folder: str, graphs_only: boo
         "random-mm-bucket-config": "{(256, 128, 1): 1.0}",
         "output-json": result,
     }
-    command = ["vllm", "bench", "throughput", "--model", model]
+    command = [sys.executable, "-c", _THROUGHPUT, "--model", model]
     for name, value in (options | asked).items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             command.append(flag if value else f"--no-{flag[2:]}")
         else:
             command += [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
-    done = subprocess.run([sys.executable, "-m", "vllm.entrypoints.cli.main", *command[1:]], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"vllm bench throughput: {done.stderr[-1500:]}")
+        raise RuntimeError(f"vllm bench throughput: {complaint(done.stderr)}")
     found = json.loads(result.read_text(encoding="utf-8"))
     return {
         "seconds": found["elapsed_time"],

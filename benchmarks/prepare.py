@@ -1,13 +1,16 @@
 """Prepare a training set of up to a million images with four captions each, and read random batches of it: seconds, memory, growth.
 
     pip install -e '.[bench]'
-    python benchmarks/prepare.py --out benchmarks/results/prepare-DATE.json [--quick] [--only sizes|loaders]
+    python benchmarks/prepare.py --out benchmarks/results/prepare-DATE.json [--quick] [--only sizes|loaders|random]
 
 The tables are synthetic (synthetic_rows.py): distinct ids and captions, pictures of 128 x 64 pixels, some kilobytes each. Each size is
 prepared in a process of its own, `repeats` times; its peak memory is that process's own, without the pages of mapped files. The slope is
 that of log seconds over log images by least squares, with the upper end of its 95 % interval (Student's t); 4.2 M images, LUPerson's
 number, are extrapolated by it.
-A random batch is 512 rows: captions, rewrites and encoded pictures, not decoded.
+A random batch is 512 rows: captions, rewrites and encoded pictures, not decoded. Whether its price grows with the set is told by turns:
+the smallest and the largest set are opened anew, read for 40 batches with all their pages in memory, and closed, one after the other, so
+that neither has pages mapped that the other lacks; then once more with the pages dropped (cold: each row then waits for the disk).
+`--sets FOLDER` keeps the prepared sets there, or takes those that it finds.
 
 Of the sets of 0.1 and 0.3 M, training's batches of 64 pictures of 384 x 128 and their texts are then read by the feed and by torch's
 DataLoader over WebDataset and over Hugging Face datasets (data_loaders.py), turn by turn in one process: the first turn with the files'
@@ -70,9 +73,71 @@ def main() -> int:
         print(json.dumps(_compare(Path(sys.argv[2]), Path(sys.argv[3]), images=int(sys.argv[4]), turns=int(sys.argv[5]))))
         return 0
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--only", choices=["sizes", "loaders"])
+    parser.add_argument("--only", choices=["sizes", "loaders", "random"])
+    parser.add_argument("--sets", type=Path, metavar="FOLDER", help="of --only random: where prepared sets are kept")
     own, rest = parser.parse_known_args()
+    if own.only == "random":
+        return run_benchmark(__doc__ or "", partial(_random_reads, kept=own.sets), rest)
     return run_benchmark(__doc__ or "", partial(_run, only=own.only), rest)
+
+
+def _random_reads(report: Report, quick: bool, *, kept: Path | None) -> None:
+    """Rows and the claim of random batches of a small and a large set, turn by turn."""
+    sizes = (2_000, 20_000) if quick else (100_000, 1_000_000)
+    with tempfile.TemporaryDirectory(prefix="prepare_bench_") as scratch:
+        sets = {images: _kept(kept or Path(scratch), images) for images in sizes}
+        _compare_random(report, sets, turns=3 if quick else 15)
+
+
+def _kept(folder: Path, images: int) -> Path:
+    """A prepared set of so many images in `folder`, made if it is not there."""
+    out = folder / f"{images}"
+    if not (folder / f"{images}.done").exists():
+        write_tables(folder / f"{images}.tables", images, **_SHAPE)
+        _prepared("--prepare", folder / f"{images}.tables", out)
+        (folder / f"{images}.done").touch()
+    return out
+
+
+def _compare_random(report: Report, sets: dict[int, Path], *, turns: int) -> None:
+    warm: dict[int, list[float]] = {images: [] for images in sets}
+    cold: dict[int, list[float]] = {images: [] for images in sets}
+    for folder in sets.values():
+        for file in folder.rglob("*"):
+            if file.is_file():
+                file.read_bytes()
+    for turn in range(turns):
+        for images, folder in sets.items():
+            warm[images].append(_random_rate(folder, seed=turn, batches=40))
+    for turn in range(3):
+        for images, folder in sets.items():
+            drop_pages(folder)
+            cold[images].append(_random_rate(folder, seed=100 + turn, batches=4))
+    small, large = min(sets), max(sets)
+    for images, folder in sets.items():
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        rates = {
+            "batches_per_s": [round(rate, 1) for rate in warm[images]],
+            "cold_batches_per_s": [round(rate, 2) for rate in cold[images]],
+        }
+        report.row(images=images, what="random batches of 512 rows", mb=round(size / 1e6), **rates)
+    log_ratios = np.log(np.array(warm[large]) / np.array(warm[small]))
+    half = float(stats.t.ppf(0.975, len(log_ratios) - 1) * stats.sem(log_ratios))
+    middle = float(log_ratios.mean())
+    report.row(what=f"{large:,} over {small:,} images", ratios_95=[round(math.exp(middle + way * half), 3) for way in (-1, 0, 1)])
+    if turns > 3:
+        report.claim("random batches a second, largest set over smallest", round(math.exp(middle), 3), ">=", 0.8)
+
+
+def _random_rate(folder: Path, *, seed: int, batches: int) -> float:
+    """Batches a second of a set that is opened anew."""
+    samples, pictures = RowFile(folder / SAMPLES), PictureStore(folder / PICTURES)
+    draw = np.random.default_rng(seed)
+    chosen = [draw.integers(0, len(samples), _TAKEN) for _ in range(batches)]
+    began = time.perf_counter()
+    for rows in chosen:
+        _read(samples, pictures, rows)
+    return batches / (time.perf_counter() - began)
 
 
 def _run(report: Report, quick: bool, *, only: str | None) -> None:
@@ -87,14 +152,14 @@ def _run(report: Report, quick: bool, *, only: str | None) -> None:
     # One turn of the largest: it takes half of the time.
     repeats = {2_000: 2, 6_000: 2, 20_000: 2} if quick else {100_000: 3, 300_000: 2, 1_000_000: 1}
     points: list[tuple[int, float]] = []
-    rates, peaks = {}, {}
+    peaks = {}
     for images, times in repeats.items():
         with tempfile.TemporaryDirectory(prefix="prepare_bench_") as scratch:
             tables = Path(scratch) / "tables"
             write_tables(tables, images, **_SHAPE)
             found = [_prepared("--prepare", tables, Path(scratch) / f"out{number}") for number in range(times)]
             points += [(images, each["seconds"]) for each in found]
-            rates[images], peaks[images] = max(each["batches_per_s"] for each in found), max(each["peak_bytes"] for each in found)
+            peaks[images] = max(each["peak_bytes"] for each in found)
             report.row(
                 images=images,
                 captions=images * CAPTIONS_EACH,
@@ -102,7 +167,6 @@ def _run(report: Report, quick: bool, *, only: str | None) -> None:
                 seconds=[round(each["seconds"], 1) for each in found],
                 cpu_seconds=[round(each["cpu_seconds"], 1) for each in found],
                 peak_mb=round(peaks[images] / 1e6),
-                batches_per_s=[round(each["batches_per_s"], 1) for each in found],
             )
             if images == min(repeats):
                 tasks = _prepared("--tasks", tables, Path(scratch) / "tasks")
@@ -115,7 +179,6 @@ def _run(report: Report, quick: bool, *, only: str | None) -> None:
     report.claim("slope of log seconds over log images, upper end of its 95 % interval", round(upper, 3), "<=", 1.1)
     if quick:  # too small for memory and caches to tell anything
         return
-    report.claim("random batches a second, largest set over smallest", round(rates[max(rates)] / rates[min(rates)], 2), ">=", 0.8)
     grown = (peaks[max(peaks)] - peaks[min(peaks)]) / (max(peaks) - min(peaks)) / CAPTIONS_EACH
     report.claim("bytes of memory a caption more takes", round(grown), "<=", 250)
 
@@ -178,29 +241,19 @@ def bench_job(tables: Path, out: Path, *changes: str) -> TrainJob:
 
 
 def _prepare(tables: Path, out: Path) -> dict[str, Any]:
-    """One preparation and some hundred random batches of it."""
+    """One preparation."""
     job = bench_job(tables, out)
     wall, cpu = time.perf_counter(), time.process_time()
     counts = Counts()
     with _peak_bytes() as peak:
         facts = prepare_pairs(job, out, counts)
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-    samples, pictures = RowFile(out / SAMPLES), PictureStore(out / PICTURES)
-    draw = np.random.default_rng(1)
-    batches = [draw.integers(0, len(samples), _TAKEN) for _ in range(120)]
-    for rows in batches[:20]:
-        _read(samples, pictures, rows)
-    wall = time.perf_counter()
-    for rows in batches[20:]:
-        _read(samples, pictures, rows)
-    rate = 100 / (time.perf_counter() - wall)
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
         "peak_bytes": peak[0],
         "samples": facts["samples"],
         "expected": counts.read - facts["rewrites"],
-        "batches_per_s": rate,
     }
 
 

@@ -28,7 +28,7 @@ def run_worker(script: str, name: str, *, timeout_s: float = 3600, **arguments: 
     except subprocess.TimeoutExpired:
         return {"error": f"not done after {timeout_s:g} s"}
     if done.returncode:
-        return {"error": _complaint(done.stderr)}
+        return {"error": complaint(done.stderr)}
     # Ray's processes may write to the same stream after the worker's own last line.
     last = next((line for line in reversed(done.stdout.splitlines()) if line.startswith("{")), None)
     return {"error": f"no result in {done.stdout[-300:]!r}"} if last is None else dict(json.loads(last))
@@ -44,8 +44,8 @@ def serve_worker(workers: Mapping[str, Worker]) -> bool:
     return True
 
 
-def _complaint(log: str) -> str:
-    """The line of a traceback that names the first exception, and the last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+def complaint(log: str) -> str:
+    """The line of a traceback that names the first exception, and the last line but warnings."""
+    lines = [line.strip() for line in log.splitlines() if line.strip() and "warn" not in line]
     named = [line for line in lines if "Error: " in line and not line.startswith("(")]
     return " | ".join(dict.fromkeys([*named[:1], *lines[-1:]]))[:600]
