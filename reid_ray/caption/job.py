@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from reid_ray.caption.actors import CaptionActor, RewriteActor
+from reid_ray.caption.actors.caption_actor import CaptionActor
+from reid_ray.caption.actors.rewrite_actor import RewriteActor
 from reid_ray.caption.config import CaptionJob
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
 from reid_ray.caption.engines.vllm_engine import model_facts

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from reid_ray.caption.actors import CaptionActor, PassPlace, RewriteActor, calls_at_once
+from reid_ray.caption.actors.caption_actor import CaptionActor
+from reid_ray.caption.actors.configured_engine import calls_at_once
+from reid_ray.caption.actors.engine_actor import PassPlace
+from reid_ray.caption.actors.rewrite_actor import RewriteActor
 from reid_ray.caption.config import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.drain import drained
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from reid_ray.caption.actors import EngineActor, PassPlace, RowTask, start_engine
+from reid_ray.caption.actors.configured_engine import start_engine
+from reid_ray.caption.actors.engine_actor import EngineActor, PassPlace, RowTask
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine, streaming
 from reid_ray.data.images import BadImageError, load_pixels, open_checked
 from reid_ray.edit.config import EditorConfig, EditRewriterConfig

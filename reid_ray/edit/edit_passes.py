@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.actors import PassPlace
+from reid_ray.caption.actors.engine_actor import PassPlace
 from reid_ray.caption.drain import drained
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
 from reid_ray.caption.engines.vllm_engine import engine_environment

@@ -19,7 +19,8 @@ NOT_LISTED = {*LEAVES, "setup", "model", "gallery"}
 # of actors, where a scripted engine answers
 # which a scripted engine is called through, and vLLM is not
 DOUBLES = {"caption/engines/protocol.py"}
-ENGINES = {f"caption/engines/{name}.py" for name in ("vllm_engine", "vllm_arguments", "adapters", "kv_cache")}
+VLLM = {f"caption/engines/{name}.py" for name in ("vllm_engine", "vllm_arguments", "adapters", "kv_cache")}
+ENGINES = {"caption/actors/configured_engine.py", *VLLM}
 
 
 def listed(job):

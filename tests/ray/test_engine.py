@@ -201,7 +201,9 @@ def test_the_numbers_of_an_actor_stand_on_rays_prometheus_endpoint(local_ray, tm
 
     import ray
 
-    from reid_ray.caption.actors import CaptionActor, PassPlace, RewriteActor
+    from reid_ray.caption.actors.caption_actor import CaptionActor
+    from reid_ray.caption.actors.engine_actor import PassPlace
+    from reid_ray.caption.actors.rewrite_actor import RewriteActor
     from reid_ray.caption.config import FaithfulnessConfig, RewriterConfig
     from reid_ray.caption.engines.protocol import Reply
     from reid_ray.caption.ledger.attempt_board import AttemptBoard

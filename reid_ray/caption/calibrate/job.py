@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from reid_ray.caption.actors import start_engine
+from reid_ray.caption.actors.configured_engine import start_engine
 from reid_ray.caption.calibrate.config import CalibrateJob
 from reid_ray.caption.calibrate.labelled_pairs import CHANGED, LOSSY, SAME, LabelledPair, halves, human_pairs, judge_rewrite, read_pairs
 from reid_ray.caption.calibrate.results import draw, render_markdown

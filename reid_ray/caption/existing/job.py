@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from reid_ray.caption.actors import RewriteActor
+from reid_ray.caption.actors.rewrite_actor import RewriteActor
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
 from reid_ray.caption.engines.vllm_engine import model_facts
 from reid_ray.caption.existing.asked import ASKED

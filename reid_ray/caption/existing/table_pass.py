@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.actors import PassPlace, RewriteActor
+from reid_ray.caption.actors.engine_actor import PassPlace
+from reid_ray.caption.actors.rewrite_actor import RewriteActor
 from reid_ray.caption.drain import drained
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine
 from reid_ray.caption.existing.asked import ASKED, AskedCaptions, parent_keys

@@ -9,7 +9,7 @@ from refusals import refused
 
 from benchmarks.edit_engines.scripted_parts import FillingEditor, LotVerifier, RuleWriter
 from benchmarks.edit_engines.small_world import edit_config, write_world
-from reid_ray.caption.actors import PassPlace
+from reid_ray.caption.actors.engine_actor import PassPlace
 from reid_ray.caption.ledger.attempt_board import AttemptBoard
 from reid_ray.caption.ledger.write_ahead_log import as_keys, open_ledger, read_index
 from reid_ray.data.sources import image_listing

@@ -27,8 +27,10 @@ from opened_doors import own_machine
 from PIL import Image
 from small_services import Reading, red_jpeg, sent, small_gallery, small_operations
 
-from reid_ray.caption import actors
-from reid_ray.caption.actors import CaptionActor, PassPlace, RewriteActor
+from reid_ray.caption.actors import engine_actor
+from reid_ray.caption.actors.caption_actor import CaptionActor
+from reid_ray.caption.actors.engine_actor import PassPlace
+from reid_ray.caption.actors.rewrite_actor import RewriteActor
 from reid_ray.caption.config import CaptionerConfig, CaptionJob, FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.engines.protocol import Reply
 from reid_ray.caption.ledger.attempt_board import AttemptBoard
@@ -125,7 +127,7 @@ BoardElsewhere.register("AttemptBoard", AttemptBoard)
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Where actors of one name, in processes that follow one another, put their rows."""
-    monkeypatch.setattr(actors, "_actor_id", lambda: "actor")
+    monkeypatch.setattr(engine_actor, "_actor_id", lambda: "actor")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(tempfile, "tempdir", None)
     (tmp_path / "tmp").mkdir()

@@ -1,7 +1,7 @@
-"""Ray Data actors of a caption run, CaptionActor and RewriteActor: rows in, the rows that they lacked out, durable in the ledger.
+"""Engine actor: what the Ray Data actors share that hold an engine. Tasks of rows in, the rows that they lacked out, durable in the ledger.
 
-Ray Data calls an actor from several threads; all calls feed one engine (streaming/). Knows rows, asks and the ledger; what is asked of an
-engine is the captioner's and the rewriter's.
+Ray Data calls an actor from several threads; all calls feed one engine (streaming/). Knows rows and the ledger; neither what is asked of
+an engine nor which engine that is.
 """
 
 from __future__ import annotations
@@ -20,19 +20,13 @@ from typing import Any, ClassVar, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, RewriterConfig
-from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine, streaming
-from reid_ray.caption.engines.vllm_engine import Engine
-from reid_ray.caption.filters.faithfulness import FaithfulnessScorer, SentenceEncoder
-from reid_ray.caption.image_captions import Captioner
+from reid_ray.caption.engines.protocol import StreamingEngine
+from reid_ray.caption.filters.faithfulness import FaithfulnessScorer
 from reid_ray.caption.ledger.attempt_board import AttemptBoard, Rest, Suspicion
 from reid_ray.caption.ledger.config import LedgerConfig
-from reid_ray.caption.ledger.missing import ASK
-from reid_ray.caption.ledger.row_keys import ImageAsk, RewriteRecipe
-from reid_ray.caption.ledger.write_ahead_log import LEDGER, QUARANTINED, Ledger
-from reid_ray.caption.live_metrics import LoadMetrics, LoadReporter, StageMetrics
+from reid_ray.caption.ledger.write_ahead_log import QUARANTINED, Ledger
+from reid_ray.caption.live_metrics import LoadMetrics, LoadReporter
 from reid_ray.caption.remote_board import RemoteBoard, this_device
-from reid_ray.caption.rewrites import Rewriter
 from reid_ray.caption.streaming.admission import FREE, Admission
 from reid_ray.caption.streaming.engine_loop import EngineLoop, how_it_hung
 from reid_ray.caption.streaming.group_commit import GroupCommit
@@ -41,9 +35,7 @@ from reid_ray.caption.streaming.scoring_loop import ScoringLoop
 from reid_ray.caption.streaming.stage_clock import STORAGE
 from reid_ray.caption.streaming.work_stream import Rows, Work, WorkStream
 from reid_ray.errors import ReidRayError
-from reid_ray.model.model_files import resolve_model
 
-_MOST_CALLS = 32
 _RECORDS_KEPT_S = 7 * 86400.0
 _LOOK_AGAIN_S = 0.5  # a broken actor, whether others work
 _AHEAD = 1.5  # rows that are let in, per request that the engine decodes together: the rest is prepared while those run
@@ -197,109 +189,6 @@ class EngineActor:
         self._place.board.explain(self._actor, reason)
 
 
-class CaptionActor(EngineActor):
-    """SOURCED rows with the column ASK -> LEDGER rows of the captions that were asked for.
-
-    Args:
-        captioner: arguments of Captioner.
-        config: the captioner's section.
-        place: of this pass.
-        engine: used instead of a vLLM engine of `config`.
-    """
-
-    stage = "captioner"
-
-    def __init__(
-        self, captioner: dict[str, Any], config: CaptionerConfig, *, place: PassPlace, engine: ChatEngine | StreamingEngine | None = None
-    ) -> None:
-        self._captioner = Captioner(config=config, **captioner)
-
-        def start() -> tuple[StreamingEngine, None]:
-            if engine is not None:
-                return streaming(engine, capacity=config.engine.max_num_seqs), None
-            return start_engine(config, images=1, field=f"captioners.{captioner['name']}"), None
-
-        super().__init__(
-            place, StageMetrics(self.stage), start=start, requests=len(config.instructions), most_bytes=config.engine.prepared_mb << 20
-        )
-
-    def __call__(self, images: pa.Table) -> pa.Table:
-        """The captions of a batch of images."""
-        if self._broken is not None:
-            self._hand_back()
-            return LEDGER.empty_table()
-        rows = images.drop_columns(["image"]).to_pylist()
-        encoded = images["image"]  # stays in Ray's object store until its row is let in
-        return self._run([self._task(row, data, ImageAsk.from_column(row.pop(ASK.name))) for row, data in zip(rows, encoded, strict=True)])
-
-    def _task(self, image: dict[str, Any], data: pa.Scalar, ask: ImageAsk) -> RowTask:
-        asked = [*ask.requests, *([] if ask.stand_in is None else [ask.stand_in])]
-        return RowTask(
-            ids=[request.caption_id for request in asked],
-            converse=lambda: self._captioner.work(image | {"image": data.as_py()}, ask),
-            give_up=lambda why: self._captioner.given_up(image, ask, why),
-        )
-
-
-class RewriteActor(EngineActor):
-    """LEDGER rows of captions -> the same rows and their rewrites.
-
-    Args:
-        config: the language model.
-        faithfulness: the filter.
-        recipe: of both.
-        revision: what identifies the language model's weights.
-        place: of this pass.
-        engine: used instead of a vLLM engine of `config`.
-        scorer: used instead of the sentence encoder of `faithfulness`.
-    """
-
-    stage = "rewriter"
-
-    def __init__(
-        self,
-        config: RewriterConfig,
-        faithfulness: FaithfulnessConfig,
-        *,
-        recipe: RewriteRecipe,
-        revision: str,
-        place: PassPlace,
-        engine: ChatEngine | StreamingEngine | None = None,
-        scorer: FaithfulnessScorer | None = None,
-    ) -> None:
-        self._recipe, self._rewriter = recipe, Rewriter(config, faithfulness, recipe=recipe, revision=revision)
-
-        def start() -> tuple[StreamingEngine, FaithfulnessScorer]:
-            model = (
-                streaming(engine, capacity=config.engine.max_num_seqs)
-                if engine is not None
-                else start_engine(config, images=0, field="rewriter")
-            )
-            if scorer is not None:
-                return model, scorer
-            encoder = resolve_model(faithfulness.model, field="faithfulness.model")
-            return model, SentenceEncoder(encoder, revision=faithfulness.revision, device=faithfulness.device)
-
-        super().__init__(place, StageMetrics(self.stage), start=start, requests=config.count, most_bytes=config.engine.prepared_mb << 20)
-
-    def __call__(self, captions: pa.Table) -> pa.Table:
-        """A batch of captions and their rewrites."""
-        if self._broken is not None:
-            self._hand_back()
-            return captions
-        tasks = [self._task(row) for row in captions.filter(pc.equal(captions["status"], "ok")).to_pylist()]
-        return pa.concat_tables([captions, self._run([task for task in tasks if task.ids])])
-
-    def _task(self, caption: dict[str, Any]) -> RowTask:
-        wanted = bool(self._recipe.keys(caption["caption_id"], caption["key"]))
-        return RowTask(
-            ids=list(self._recipe.keys_by_id(caption["caption_id"], caption["key"])) if wanted else [],
-            converse=lambda: self._rewriter.work(caption),
-            give_up=lambda why: self._rewriter.given_up(caption, why),
-            texts=[caption["text"]],
-        )
-
-
 def _records() -> Path:
     """Folder of this node's in-flight records and tracebacks; those that nobody wrote for a week go."""
     folder = Path(tempfile.gettempdir()) / f"reid-ray-in-flight-{os.getuid()}"
@@ -316,29 +205,3 @@ def _actor_id() -> str:
     import ray
 
     return (ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None) or f"process-{os.getpid()}"
-
-
-def calls_at_once(config: CaptionerConfig | RewriterConfig) -> int:
-    """Calls of an actor that keep its engine fed: thrice the requests that it decodes together, in batches; threads, so not too many.
-
-    A call lasts as long as its slowest answer.
-    """
-    if isinstance(config, CaptionerConfig):
-        requests = config.pool.batch_size * len(config.instructions)
-    else:
-        requests = max(1, int(config.pool.batch_size * config.share * config.count))
-    return min(_MOST_CALLS, 1 + -(-3 * config.engine.max_num_seqs // requests))
-
-
-def start_engine(config: CaptionerConfig | RewriterConfig, *, images: int, field: str) -> Engine:
-    """The vLLM engine of a section, in this process; `images` and `field` as of Engine."""
-    return Engine(
-        resolve_model(config.model, field=f"{field}.model"),
-        revision=config.revision,
-        config=config.engine,
-        sampling=config.sampling,
-        images=images,
-        pool=config.pool,
-        adapter=config.adapter,
-        field=field,
-    )
