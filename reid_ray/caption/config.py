@@ -147,6 +147,12 @@ class CaptionerConfig(Section):
     )
     limits: ValidationConfig = ValidationConfig()
     max_side: int = Field(1024, ge=28, description="a larger image is shrunk to this longest side before the model sees it, pixels")
+    shrink: Literal["reference", "fast"] = Field(
+        "reference",
+        description="how it is shrunk. reference: decoded whole, then Pillow's bicubic filter. fast: a JPEG of twice the size or more is "
+        "decoded at a half, a quarter or an eighth of its size, and torch's bicubic filter does the rest: two to four times quicker, but "
+        "pixels differ a little (a grey level on average), so captions may, and have keys of their own",
+    )
     engine: VllmConfig = VllmConfig()
     sampling: SamplingConfig = SamplingConfig()
     pool: PoolConfig = PoolConfig(batch_size=32)

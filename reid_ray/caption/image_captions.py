@@ -14,6 +14,7 @@ from PIL import Image
 
 from reid_ray.caption.config import CaptionerConfig
 from reid_ray.caption.engines.protocol import Conversation, Reply
+from reid_ray.caption.fast_shrinking import decode_at_most
 from reid_ray.caption.filters.cleaning import BadAnswerError, clean_answer
 from reid_ray.caption.ledger.content_keys import prompt_fingerprint
 from reid_ray.caption.ledger.row_keys import CaptionRequest, ImageAsk
@@ -99,13 +100,20 @@ class Captioner:
     def _drafts(self, image: Row, ask: ImageAsk) -> list[_Draft]:
         data = image.pop("image")
         try:
-            picture = decode_image(data, max_pixels=self._max_pixels, unread=image.pop(UNREAD.name, None))
+            picture = self._decoded(data, image.pop(UNREAD.name, None))
         except BadImageError as error:
             reason = f"{error} ({image['path']})" if data is None and image["path"] else str(error)
             return [self._draft(request, None, reason=reason) for request in ask.requests]
-        # The model sees a few hundred pixels at most; full-size photographs that wait would only take memory.
-        picture.thumbnail((self._config.max_side, self._config.max_side))
         return [self._draft(request, picture) for request in ask.requests]
+
+    def _decoded(self, data: bytes | None, unread: str | None) -> Image.Image:
+        """The picture as it is handed on: the model sees a few hundred pixels, full-size photographs that wait would only take memory."""
+        longest = self._config.max_side
+        if self._config.shrink == "fast":
+            return decode_at_most(data, max_side=longest, max_pixels=self._max_pixels, unread=unread)
+        picture = decode_image(data, max_pixels=self._max_pixels, unread=unread)
+        picture.thumbnail((longest, longest))
+        return picture
 
     def _draft(self, request: CaptionRequest, picture: Image.Image | None, *, reason: str | None = None) -> _Draft:
         return _Draft(request, instruction_of(request.instruction_ids[0], self._templates), picture, reason=reason)

@@ -52,7 +52,9 @@ def is_image_name(name: str) -> bool:
     return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def decode_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS, unread: str | None = None) -> Image.Image:
+def decode_image(
+    data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS, unread: str | None = None, enough_side: int | None = None
+) -> Image.Image:
     """Decode a JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF file into an upright 8-bit RGB picture.
 
     EXIF rotation is applied, 16-bit grey and floats from 0 to 1 are scaled (not clipped), CMYK and palettes are converted, transparency is
@@ -62,6 +64,8 @@ def decode_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS, un
         data: the file's bytes.
         max_pixels: an image whose header claims more is not decoded.
         unread: why there are no bytes, as "reason: detail", where whoever tried to read them knows.
+        enough_side: pixels that the longer side needs; a JPEG of twice, four or eight times as many is decoded at half, a quarter or an
+            eighth of its size, from fewer coefficients of its cosine transform. None decodes it whole.
 
     Raises:
         BadImageError: reason is that of `unread`, missing (no bytes, and nobody says why), empty, not_an_image, too_many_pixels,
@@ -72,6 +76,8 @@ def decode_image(data: bytes | None, *, max_pixels: int = DEFAULT_MAX_PIXELS, un
         raise BadImageError(reason, detail)
     picture = open_checked(data, max_pixels=max_pixels)
     turn = _TURNS.get(_orientation(picture))
+    if enough_side is not None and max(picture.size) > enough_side:
+        picture.draft(None, side_at_most(picture.size, enough_side))
     load_pixels(picture)
     try:
         return _to_rgb(picture if turn is None else picture.transpose(turn))
@@ -166,6 +172,12 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
     """(width, height) of an opened picture once EXIF rotation is applied. Ask before a draft changes the size."""
     width, height = picture.size
     return (height, width) if _orientation(picture) in _SIDEWAYS else (width, height)
+
+
+def side_at_most(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(width, height) in pixels, scaled to that longer side."""
+    scale = longest / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def load_pixels(picture: Image.Image) -> None:

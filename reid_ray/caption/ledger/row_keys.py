@@ -41,6 +41,9 @@ NOT_IN_KEY: dict[str, Any] = {
     "sampling": True,
     "pool": True,
 }
+# Options that came when there were ledgers already. At these values all is done as before, and they are no part of a key: captions that
+# were made before are found again.
+AS_BEFORE: dict[str, Any] = {"shrink": "reference"}
 
 
 def key_of(*parts: object) -> bytes:
@@ -109,7 +112,8 @@ class CaptionRecipe:
 
     def __init__(self, config: CaptionerConfig, *, revision: str, templates: Mapping[str, str] | None, max_pixels: int) -> None:
         self._config, self._revision, self._templates = config, revision, templates
-        excluded = {**NOT_IN_KEY, "instructions": True, "templates": True, "template_tries": True}
+        as_before = {name: True for name, value in AS_BEFORE.items() if getattr(config, name) == value}
+        excluded = {**NOT_IN_KEY, **as_before, "instructions": True, "templates": True, "template_tries": True}
         self.digest = digest("captioner", RULES_VERSION, config.model_dump(mode="json", exclude=excluded), max_pixels)
         self.stage = digest(self.digest, config.model, revision, config.sampling.model_dump(mode="json"))  # one engine's work
         self._prompts: dict[str, str] = {}  # instruction id -> prompt fingerprint; computing it anew would cost most of the time

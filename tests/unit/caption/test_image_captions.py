@@ -155,6 +155,15 @@ def test_ids_are_stable_and_large_pictures_are_shrunk_before_the_model():
     assert first[0]["caption_id"] == again[0]["caption_id"] != other[0]["caption_id"]
 
 
+def test_a_picture_that_is_shrunk_fast_has_the_same_size_and_other_keys():
+    images = _images(_png(90, 100))
+    slow, _ = _run(lambda text, picture: Reply(GOOD), images, max_side=50)
+    fast, engine = _run(lambda text, picture: Reply(GOOD), images, max_side=50, shrink="fast")
+    assert engine.asked[0][1] == (45, 50)
+    assert fast[0]["caption_id"] == slow[0]["caption_id"]
+    assert fast[0]["key"] != slow[0]["key"]
+
+
 def test_no_rows_give_no_rows():
     rows, engine = _run(lambda text, picture: pytest.fail("asked"), IMAGES.empty_table())
     assert rows == []

@@ -42,6 +42,7 @@ def caption_key(recipe: CaptionRecipe) -> tuple[bytes, ...]:
         {"config": {"adapter": "a"}, "revision": "r+a"},
         {"config": {"sampling": {"seed": 1}}},
         {"config": {"instruction_first": True}},
+        {"config": {"shrink": "fast"}},
         {"config": {"limits": {"max_words": 9}}},
         {"config": {"engine": {"chat_template": "x"}}},
         {"config": {"engine": {"extra": {"quantization": "x"}}}},
@@ -73,6 +74,12 @@ def test_where_an_answer_is_computed_is_no_part_of_a_key():
     elsewhere = {"engine": {"prepared_mb": 1, "max_num_seqs": 3}, "pool": {"replicas": 9}}
     assert caption_key(captions()) == caption_key(captions(elsewhere))
     assert rewrites().keys("c", b"p") == rewrites(elsewhere, {"device": "cuda:0"}).keys("c", b"p")
+
+
+def test_an_option_that_came_later_leaves_the_keys_that_were_there(monkeypatch):
+    said = [captions().digest, captions({"shrink": "reference"}).digest]
+    monkeypatch.setattr(row_keys, "AS_BEFORE", {})
+    assert said[0] == said[1] != captions().digest
 
 
 @pytest.mark.parametrize("recipe", [lambda: captions().digest, lambda: rewrites().digest], ids=["captions", "rewrites"])
