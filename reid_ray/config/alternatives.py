@@ -6,13 +6,13 @@ is not touched: the section refuses it. Knows trees of raw texts and field names
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from reid_ray.config.flow import unquoted
+from reid_ray.config.typed import kinds_of
 from reid_ray.config.yaml_tree import RawScalar, Tree
 
 _OFF = frozenset({"null", "0", "0.0", "false", "no", "off"})
@@ -50,19 +50,11 @@ def _follow(model: Any, tree: dict[str, Tree], parts: list[str], text: str, give
                         if to_null:
                             node[other] = RawScalar("null", null=True)
                 if key in kind.model_fields:
-                    inner += _kinds(kind.model_fields[key].annotation)
+                    inner += kinds_of(kind.model_fields[key].annotation)
             elif get_origin(kind) is dict:
-                inner += _kinds(get_args(kind)[1])
+                inner += kinds_of(get_args(kind)[1])
         kinds, node = inner, node.get(key, {})
 
 
 def _is_given(dotted: str, given: Iterable[str]) -> bool:
     return any(each == dotted or each.startswith(f"{dotted}.") for each in given)
-
-
-def _kinds(annotation: Any) -> list[Any]:
-    if get_origin(annotation) is Annotated:
-        return _kinds(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [kind for member in get_args(annotation) for kind in _kinds(member)]
-    return [annotation]

@@ -62,7 +62,7 @@ class TypedReader:
 
     def value(self, annotation: Any, tree: Tree, where: str, default: Any = None) -> Any:
         """One value as its annotation asks; `default` stands where it is a section and leaves keys out."""
-        kinds = _kinds(annotation)
+        kinds = kinds_of(annotation)
         if isinstance(tree, RawScalar) and tree.whole:
             tree = self._parsed_flow(kinds, tree, where)
         if isinstance(tree, dict):
@@ -138,10 +138,10 @@ def union_at(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[tuple[in
     """Where pydantic's place of an error goes into a union of values: the place of the union, and what it takes in words; else None."""
     annotation: Any = model
     for depth, part in enumerate(loc):
-        kinds = [kind for kind in _kinds(annotation) if kind is not type(None)]
+        kinds = [kind for kind in kinds_of(annotation) if kind is not type(None)]
         section = kinds[0] if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel) else None
         if len(kinds) > 1:
-            return None if section is not None else (tuple(loc[:depth]), _expected(_kinds(annotation)))
+            return None if section is not None else (tuple(loc[:depth]), _expected(kinds_of(annotation)))
         if section is not None:
             if part not in section.model_fields:
                 return None
@@ -160,12 +160,12 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _kinds(annotation: Any) -> list[Any]:
+def kinds_of(annotation: Any) -> list[Any]:
     """The members of a union, or the one kind that an annotation is, without what Annotated adds."""
     if get_origin(annotation) is Annotated:
-        return _kinds(get_args(annotation)[0])
+        return kinds_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [kind for member in get_args(annotation) for kind in _kinds(member)]
+        return [kind for member in get_args(annotation) for kind in kinds_of(member)]
     return [annotation]
 
 
