@@ -23,3 +23,9 @@ def told_apart(unused: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int
     """Rows by reason as (what failed, what was left out), each by reason, sorted; reasons without a row are in neither."""
     counted = sorted((reason, count) for reason, count in unused.items() if count)
     return {reason: n for reason, n in counted if reason not in LEFT_OUT}, {reason: n for reason, n in counted if reason in LEFT_OUT}
+
+
+def both_told_apart(unused: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, dict[str, int]]]:
+    """Of several sides of one thing, such as queries and gallery: {"failed": side -> counts, "left_out": side -> counts}."""
+    apart = {side: told_apart(counts) for side, counts in unused.items()}
+    return {name: {side: counts[place] for side, counts in apart.items()} for place, name in enumerate(("failed", "left_out"))}

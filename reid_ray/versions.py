@@ -109,6 +109,7 @@ FORMATS = {
             _FIRST,
             "says what the weights have seen of the gallery; otherwise as 1",
             "exposure says it of near duplicates, queries and texts, too, and what is not known; a digest of the gallery; otherwise as 2",
+            "failed tells failures alone, and left_out what was not asked for; otherwise as 3",
         ),
     ),
     "calibration": Format("the result of a calibration", (_FIRST,)),

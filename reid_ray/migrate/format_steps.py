@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from reid_ray.reasons import told_apart
+from reid_ray.reasons import both_told_apart, told_apart
 from reid_ray.versions import FORMATS, TABLES
 
 JsonStep = Callable[[dict[str, Any]], dict[str, Any]]
@@ -37,6 +37,11 @@ def _told_apart(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "facts": {**value["facts"], "captions": {**captions, "failed": failed, "left_out": left_out}}}
 
 
+def _sides_told_apart(value: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation's result whose queries and gallery tell what was left out from what failed."""
+    return {**value, **both_told_apart(value["failed"])}
+
+
 REGENERATED = ("mark", "pointer", "service")  # never read to be changed
 # (kind, number before) -> step. Number 1 differs from 0 by saying so.
 JSON_STEPS: dict[tuple[str, int], JsonStep] = {
@@ -51,6 +56,7 @@ JSON_STEPS: dict[tuple[str, int], JsonStep] = {
     ("gallery", 1): _same_object,  # a segment that does not tell which vectors are equal is searched without
     ("evaluation", 1): _same_object,
     ("evaluation", 2): _same_object,  # readers fill in what an older result does not tell
+    ("evaluation", 3): _sides_told_apart,
 }
 TABLE_STEPS: dict[tuple[str, int], TableStep] = {
     **{(kind, 0): _same_table for kind in TABLES},

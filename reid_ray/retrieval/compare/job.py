@@ -130,7 +130,7 @@ def differing(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     first, second = results["baseline"], results["candidate"]
     said = [
         f"{name}: baseline {first[name] or 'none'}, candidate {second[name] or 'none'}"
-        for name in ("rerank", "failed")
+        for name in ("rerank", "failed", "left_out")
         if name in first and name in second and first[name] != second[name]
     ]
     if texts_untrained(first) != texts_untrained(second):

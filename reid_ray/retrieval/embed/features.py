@@ -31,7 +31,7 @@ class Features:
     origin: str
     vector_ND: np.ndarray
     items: pa.Table  # columns item_id, image_id, text, dataset, split, person_id, camera_id
-    failed: Counter[str]  # rows left out, by reason
+    unused: Counter[str]  # rows left out or failed, by reason
     encoder_fingerprints: frozenset[str]  # of the encoders that made them, where the table says
     texts_cut: TruncationCounts | None = None  # of texts, where the table says
 
@@ -64,10 +64,10 @@ class Features:
         unknown = len(self) - (pc.sum(known_N).as_py() or 0)
         if not unknown:
             return self
-        failed = self.failed + Counter({reason: unknown})
+        unused = self.unused + Counter({reason: unknown})
         if unknown == len(self):
-            raise DataError(f"{self.origin}: holds no usable row (left out: {dict(failed)}); check the path and the split")
-        return replace(self, vector_ND=self.vector_ND[known_N.to_numpy()], items=self.items.filter(known_N), failed=failed)
+            raise DataError(f"{self.origin}: holds no usable row (left out: {dict(unused)}); check the path and the split")
+        return replace(self, vector_ND=self.vector_ND[known_N.to_numpy()], items=self.items.filter(known_N), unused=unused)
 
     def of_known_cameras(self) -> Features:
         """The rows whose camera is known: image_to_image cannot tell whether to remove the others, which are counted as unknown_camera.
@@ -106,20 +106,20 @@ def collect_features(
     """
     vector_ND: np.ndarray | None = None
     items: list[pa.Table] = []
-    failed: Counter[str] = Counter()
+    unused: Counter[str] = Counter()
     fingerprints: set[str] = set()
     cut: TruncationCounts | None = None
     rows = 0
     for table in tables:
         kept = table if split is None else table.filter(pc.fill_null(pc.equal(table["split"], split), False))
         good_N = pc.equal(kept["status"], "ok")
-        failed.update((reason or "failed").partition(":")[0] for reason in kept.filter(pc.invert(good_N))["reason"].to_pylist())
+        unused.update((reason or "failed").partition(":")[0] for reason in kept.filter(pc.invert(good_N))["reason"].to_pylist())
         kept = kept.filter(good_N)
         if not include_synthetic and (edited := pc.sum(kept["synthetic"]).as_py()):
-            failed["synthetic"] += edited
+            unused["synthetic"] += edited
             kept = kept.filter(pc.invert(pc.fill_null(kept["synthetic"], False)))
         if drop_unknown_persons and kept["person_id"].null_count:
-            failed["unknown_person"] += kept["person_id"].null_count
+            unused["unknown_person"] += kept["person_id"].null_count
             kept = kept.filter(pc.is_valid(kept["person_id"]))
         if not kept.num_rows:
             continue
@@ -137,11 +137,11 @@ def collect_features(
             add_truncation_counts(cut := cut or TruncationCounts(), kept)
     if vector_ND is None:
         wanted = f"of split {split!r} " if split is not None else ""
-        raise DataError(f"{origin}: holds no usable row {wanted}(left out: {dict(failed) or 'none'}); check the path and the split")
+        raise DataError(f"{origin}: holds no usable row {wanted}(left out: {dict(unused) or 'none'}); check the path and the split")
     table = pa.concat_tables(items)
     _refuse_repeats(table["item_id"], origin)
     unit_ND = unit_rows(vector_ND[:rows], what=origin, names=_Names(table["item_id"]))
-    return Features(origin, unit_ND, table, failed, frozenset(fingerprints), cut)
+    return Features(origin, unit_ND, table, unused, frozenset(fingerprints), cut)
 
 
 def read_features(

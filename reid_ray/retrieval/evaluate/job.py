@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.reasons import both_told_apart
 from reid_ray.records import HITS
 from reid_ray.retrieval.embed.features import Features
 from reid_ray.retrieval.encoder_identity import pinned_encoder, require_encoder, require_texts, shipped_content, texts_trained
@@ -125,7 +126,7 @@ def result_of(config: EvaluateJob, scored: RankedQueries) -> dict[str, Any]:
         **({"msd": _msd(scored)} if config.msd else {}),
         "persons": len(np.unique(scored.queries.persons()[results.counted])),
         "distractors": int((scored.gallery.persons() == UNKNOWN).sum()),
-        "failed": {"queries": dict(scored.queries.failed), "gallery": dict(scored.gallery.failed)},
+        **both_told_apart({"queries": scored.queries.unused, "gallery": scored.gallery.unused}),
         "texts_cut": scored.queries.texts_cut.facts() if scored.queries.texts_cut is not None else None,
         "rerank": config.rerank.model_dump() if config.rerank is not None else None,
         "datasets": sorted(set(scored.gallery.items["dataset"].drop_null().to_pylist())),
@@ -195,10 +196,10 @@ def _on_device(vector_ND: np.ndarray, device: str) -> Any:
 
 
 def _count(counts: Counts, scored: RankedQueries) -> None:
-    """Queries read end as written or failed; a query without a match is a failed row by reason no_match."""
+    """Queries read end as written, left out or failed; one without a match is left out by reason no_match."""
     results = scored.ranking.results
     counts.written = int(results.counted.sum())
-    counts.unused.update(scored.queries.failed)
+    counts.unused.update(scored.queries.unused)
     if results.skipped:
         counts.unused["no_match"] += results.skipped
     counts.read = counts.written + sum(counts.unused.values())
@@ -239,7 +240,7 @@ def _write_hits(folder: Path, scored: RankedQueries, top_k: int) -> None:
 
 
 def read_result(folder: str | Path) -> dict[str, Any]:
-    """result.json of an evaluate job's output folder.
+    """result.json of an evaluate job's output folder; an older one tells what was left out from what failed, too.
 
     Raises:
         DataError: the folder is no finished evaluation.
@@ -251,7 +252,7 @@ def read_result(folder: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{Path(folder) / RESULT}: cannot be read as JSON ({error}); evaluate again") from None
     check_json("evaluation", result, origin=Path(folder) / RESULT)
-    return result
+    return result if "left_out" in result else {**result, **both_told_apart(result["failed"])}
 
 
 def evaluated_queries(folder: str | Path) -> pa.Table:

@@ -68,7 +68,10 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
         f"- Ties: {result['ties']}.",
         f"- Split: queries {_said(result['split']['queries'])}, gallery {_said(result['split']['gallery'])}; "
         f"data sets: {', '.join(result['datasets']) or 'not named in the tables'}.",
-        f"- Left out: queries {_counted(result['failed']['queries'])}; gallery {_counted(result['failed']['gallery'])}.",
+        *(
+            f"- {words}: queries {_counted(result[name]['queries'])}; gallery {_counted(result[name]['gallery'])}."
+            for name, words in (("left_out", "Left out"), ("failed", "Failed"))
+        ),
         f"- Texts: {_cut(result['texts_cut'])}.",
         f"- Re-ranking: {_reranking(result['rerank'])}.",
         f"- Weights: {result['encoder']['path'] or 'embeddings given'}, dimension {result['encoder']['dim']}, "
@@ -138,8 +141,8 @@ def _said(split: str | None) -> str:
     return "all" if split is None else split
 
 
-def _counted(failed: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in sorted(failed.items())) or "none"
+def _counted(rows: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(rows.items())) or "none"
 
 
 def _reranking(rerank: Mapping[str, Any] | None) -> str:

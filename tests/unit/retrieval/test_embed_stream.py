@@ -132,7 +132,7 @@ def test_images_that_are_embedded_once_are_the_queries_they_would_be_by_themselv
     queries, alone = gallery.of_known_persons(), collect_features([table], origin="t", capacity=4, drop_unknown_persons=True)
     assert gallery.ids == ["a", "b", "c"]
     assert queries.ids == alone.ids == ["a", "c"]
-    assert queries.failed == alone.failed
+    assert queries.unused == alone.unused
     assert np.array_equal(queries.vector_ND, alone.vector_ND)
     nobody = collect_features([table.slice(1, 1)], origin="t", capacity=1)
     with refused(DataError, "t: holds no usable row", "unknown_person"):

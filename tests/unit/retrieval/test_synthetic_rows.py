@@ -80,7 +80,7 @@ def test_a_score_leaves_edited_people_out_counted_and_keeps_them_if_asked(images
             read_features(str(tmp_path / "embeddings.parquet"), kind=kind, split=None, include_synthetic=included),
         ):
             assert features.ids == ids
-            assert features.failed["synthetic"] == len(MARKS) - len(ids)
+            assert features.unused["synthetic"] == len(MARKS) - len(ids)
 
 
 def test_vectors_of_an_older_version_are_all_of_photographs(images, tmp_path):

@@ -106,6 +106,7 @@ def test_text_to_image_from_parquet_to_report(toy):
     assert result["selected_elsewhere"] is None
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["counts"] == {"read": 15, "written": 12, "failed": {"empty_text": 1}, "left_out": {"no_match": 1, "unknown_person": 1}}
+    assert (result["failed"]["queries"], result["left_out"]["queries"]) == ({"empty_text": 1}, {"unknown_person": 1})
     hits = read_table(output / "hits", HITS)
     assert hits.num_rows == 13 * 5
     own = hits.filter(pa.compute.equal(hits["query_id"], "text-3")).to_pylist()

@@ -75,7 +75,8 @@ def test_each_picture_queries_all_others_but_those_of_its_own_track(camera, tabl
     queries = pq.read_table(root / table / "queries.parquet")
     assert sorted(queries.filter(pc.greater(queries["relevant"], 0))["candidates"].to_pylist()) == sorted(candidates)
     assert result["tracks"] == ({"pictures": 35, "tracks": 3} if table == "tracked" else {"pictures": 0, "tracks": 0})
-    assert result["failed"]["queries"] == {"unknown_person": PERSON.count(None)}
+    assert result["left_out"]["queries"] == {"unknown_person": PERSON.count(None)}
+    assert result["failed"] == {"queries": {}, "gallery": {}}
     assert "track" in (root / table / "report.md").read_text()
 
 
