@@ -29,6 +29,7 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 _SECTIONS = {"7b": [16, 24, 24], "3b": [16, 24, 24], "small": [4, 6, 6]}  # of a head's dimensions: time, height, width
+_TIED = ("3b",)  # whose output layer is the embeddings of its tokens once more
 _TOKENS = {"7b": 152_064, "3b": 151_936, "small": 1_024}
 
 
@@ -47,6 +48,7 @@ def write_random_mllm(folder: Path, size: str) -> None:
     text, vision = SIZES[size]
     config["text_config"] |= text | {"vocab_size": _TOKENS[size], "layer_types": ["full_attention"] * text["num_hidden_layers"]}
     config["text_config"]["rope_parameters"]["mrope_section"] = _SECTIONS[size]
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = size in _TIED
     config["vision_config"] |= vision | {"out_hidden_size": text["hidden_size"]}
     _write(folder / "config.json", config)
     fill_tokenizer(shipped / "tokenizer.json", folder / "tokenizer.json", _TOKENS[size])
