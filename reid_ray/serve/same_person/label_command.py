@@ -13,6 +13,7 @@ from contextlib import closing
 
 from reid_ray.errors import ConfigError
 from reid_ray.exit_codes import exit_code_of
+from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
 
@@ -29,7 +30,7 @@ def _ask(asked: argparse.Namespace) -> None:
     from reid_ray.serve.same_person.decision_log import DecisionLog
     from reid_ray.serve.same_person.label_desk import LabelDesk
     from reid_ray.serve.same_person.label_routes import label_application
-    from reid_ray.serve.same_person.look_alikes import look_alikes
+    from reid_ray.serve.same_person.look_alikes import look_alikes, passed_over_in_words
 
     if asked.neighbours < 1 or asked.most < 1 or not -1 <= asked.least <= 1:
         raise ConfigError("--neighbours and --most must be at least 1, --least a cosine from -1 to 1")
@@ -40,12 +41,15 @@ def _ask(asked: argparse.Namespace) -> None:
         desk = LabelDesk(alike, log)
         found = desk.question("start")
         with running_server(label_application(desk), listening):
-            say(f"label: {len(alike.images)} pictures in {len(alike.pair_P2)} pairs, {found['open']} of them open -> {asked.decisions}")
+            asked_about = f"{counted(len(alike.images), 'picture')} in {counted(len(alike.pair_P2), 'pair')}"
+            say(f"label: {asked_about}, {found['open']} of them open -> {asked.decisions}")
+            if alike.passed_over:
+                say(f"label: {passed_over_in_words(alike.passed_over)}")
             say(f"label: open http://127.0.0.1:{listening.getsockname()[1]}/ in a browser; Ctrl-C stops it, and it goes on where it was")
             try:
                 threading.Event().wait()
             except KeyboardInterrupt:
-                say(f"label: {len(log.decisions)} decisions in {asked.decisions}; reid-ray label write makes a table of them")
+                say(f"label: {counted(len(log.decisions), 'decision')} in {asked.decisions}; reid-ray label write makes a table of them")
 
 
 def _write(asked: argparse.Namespace) -> None:

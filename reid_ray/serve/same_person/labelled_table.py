@@ -21,6 +21,7 @@ from reid_ray.serve.same_person.decision_log import DecisionLog
 from reid_ray.serve.same_person.identity_groups import IdentityGroups, KnownImage
 from reid_ray.serve.same_person.look_alikes import known_images
 from reid_ray.storage import JobOutput, iter_table, parquet_files, read_manifest
+from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 
 _PERSON = IMAGES.field("person_id")
@@ -59,7 +60,7 @@ def write_labelled(config: LabelledTable) -> dict[str, Any]:
         output.counts.written = output.counts.read
         output.facts.update({name: labels.changes[name] for name in CHANGES}, identities=labels.identities, decisions=len(decisions))
     changes = ", ".join(f"{name.replace('_', ' ')} {labels.changes[name]}" for name in CHANGES if labels.changes[name])
-    said = f"{changes or 'nothing changed'}; {labels.identities} identities are decided about"
+    said = f"{changes or 'nothing changed'}; {counted(labels.identities, 'identity', 'identities')} decided about"
     say(f"label: images: {output.counts}; {said} -> {config.output.path}")
     return read_manifest(config.output.path)
 

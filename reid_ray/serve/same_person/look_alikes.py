@@ -1,31 +1,38 @@
 """Pairs of pictures that may be one person, best first, and the pictures to show of them.
 
 By perceptual hashes of the pictures, which finds near duplicates and needs no model; or by vectors that the embed job wrote, which finds
-people. Thumbnails lie in a nameless file on disk while the page is open. Knows tables and pictures; not decisions.
+people. Of all pictures only columns, vectors or hashes are held, of those that are asked about (at most two a pair) more. Thumbnails lie in
+a nameless file on disk while the page is open. Knows tables and pictures; not decisions.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.images import DEFAULT_MAX_PIXELS, BadImageError, decode_image, jpeg_thumbnail
-from reid_ray.data.perceptual_hash import BITS, NEAR_BITS, picture_hash
-from reid_ray.data.sources import image_listing, iter_images
+from reid_ray.data.perceptual_hash import BITS, NEAR_BITS
+from reid_ray.data.pieces import UNREAD
+from reid_ray.data.sources import iter_images
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
 from reid_ray.records import IMAGES
 from reid_ray.retrieval.embed.features import read_features
 from reid_ray.retrieval.evaluate.own_tracks import read_tracks, tracks_of
-from reid_ray.retrieval.index.near_hashes import NearHashes
+from reid_ray.retrieval.index.near_hashes import best_near_pairs
 from reid_ray.retrieval.index.near_vectors import neighbour_pairs
+from reid_ray.serve.same_person.hashed_pictures import hashed_pictures
 from reid_ray.serve.same_person.identity_groups import KnownImage
 from reid_ray.storage import read_table
+from reid_ray.terminal.counted import counted
 
 _THUMBNAIL = (160, 240)  # width and height at most, pixels
 
@@ -59,16 +66,18 @@ class LookAlikes:
         pair_P2: int64, rows of `images`, best first.
         score_P: how alike, in [0, 1] of hashes (share of equal bits), or a cosine.
         pictures: their thumbnails.
+        passed_over: how many others could not be compared, or cannot be shown, by reason.
     """
 
     images: list[KnownImage]
     pair_P2: np.ndarray
     score_P: np.ndarray
     pictures: ThumbnailFile
+    passed_over: Mapping[str, int]
 
 
-def known_images(path: str, *, tracks: bool, only: set[str] | None = None) -> list[KnownImage]:
-    """What a table of images says of each, or of those `only`.
+def known_images(path: str, *, tracks: bool, only: set[str]) -> list[KnownImage]:
+    """What a table of images says of some.
 
     Args:
         path: IMAGES table.
@@ -78,10 +87,9 @@ def known_images(path: str, *, tracks: bool, only: set[str] | None = None) -> li
     Raises:
         DataError: it cannot be read.
     """
-    table = read_table(path, IMAGES, columns=["image_id", "dataset", "person_id"])
-    found = read_tracks(path, "image_id") if tracks else None
-    columns = [table[name].to_pylist() for name in table.column_names] + [tracks_of(table["image_id"], found).to_pylist()]
-    return [KnownImage(*row) for row in zip(*columns, strict=True) if only is None or row[0] in only or row[3] is not None]
+    told = _told(path, tracks=tracks)
+    named = pc.is_in(told["image_id"], pa.array(sorted(only), pa.string()))
+    return _known(told.filter(pc.or_(named, told["track"].is_valid())))
 
 
 def look_alikes(path: str, *, embeddings: str | None, neighbours: int, least: float, most: int, tracks: bool) -> LookAlikes:
@@ -98,62 +106,68 @@ def look_alikes(path: str, *, embeddings: str | None, neighbours: int, least: fl
     Raises:
         DataError: nothing can be compared, or nothing looks alike.
     """
-    images = known_images(path, tracks=tracks)
-    row_of = {image.image_id: row for row, image in enumerate(images)}
+    told = _told(path, tracks=tracks)
     if embeddings is not None:
         features = read_features(embeddings, kind="image", split=None)
+        ids, unused = features.items["item_id"], Counter(features.unused)
         pair_P2, score_P = neighbour_pairs(features.vector_ND, neighbours=neighbours, least=least)
-        own_N = np.array([row_of.get(name, -1) for name in features.ids], np.int64)
-        pair_P2 = own_N[pair_P2]
-        kept_P = (pair_P2 >= 0).all(axis=1)
-        pair_P2, score_P = pair_P2[kept_P], score_P[kept_P]
     else:
-        pair_P2, score_P = _near_duplicates(path, row_of)
-    pair_P2, score_P = pair_P2[:most], score_P[:most]
+        hashed = hashed_pictures(path)
+        ids, unused = hashed.ids, hashed.failed
+        pair_P2, bits_P = best_near_pairs(hashed.hash_NB, most=most)
+        score_P = (1 - bits_P / BITS).astype(np.float32)
+    row_N = pc.fill_null(pc.index_in(ids, value_set=told["image_id"].combine_chunks()), -1).to_numpy()
+    if lacking := told.num_rows - int(np.count_nonzero(row_N >= 0)) - unused.total():
+        unused["no_vector"] += max(0, lacking)
+    pair_P2 = row_N[pair_P2]
+    kept_P = (pair_P2 >= 0).all(axis=1)
+    pair_P2, score_P = pair_P2[kept_P][:most], score_P[kept_P][:most]
     if not len(pair_P2):
         how = (
             f"a cosine of {least} or more in {embeddings}" if embeddings is not None else f"{NEAR_BITS} of {BITS} bits of a perceptual hash"
         )
         remedy = "lower --least" if embeddings is not None else "give --embeddings, which find people and not copies"
-        raise DataError(f"{path}: no two of {len(images)} pictures look alike by {how}; {remedy}")
+        raise DataError(f"{path}: no two of {told.num_rows} pictures look alike by {how}{_in_words(unused)}; {remedy}")
     row_U, place = np.unique(pair_P2, return_inverse=True)
-    asked = [images[row] for row in row_U.tolist()]
-    return LookAlikes(asked, place.reshape(pair_P2.shape), score_P, _thumbnails(path, asked))
+    asked = _known(told.take(pa.array(row_U)))
+    pictures = _thumbnails(path, asked, unused)
+    return LookAlikes(asked, place.reshape(pair_P2.shape), score_P, pictures, +unused)
 
 
-def _near_duplicates(path: str, row_of: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    source = ImagesConfig(source="parquet", path=path)
-    listing = image_listing(source)
-    rows, hashes = [], []
-    with progress_bar("look", listing.count, unit="image") as bar:
-        for piece in iter_images(source, listing=listing):
-            for image_id, data in zip(piece["image_id"].to_pylist(), piece["image"].to_pylist(), strict=True):
-                try:
-                    hashes.append(picture_hash(decode_image(data, max_pixels=DEFAULT_MAX_PIXELS)))
-                    rows.append(row_of[image_id])
-                except BadImageError:
-                    continue  # shows nothing that could be compared
-            bar.update(piece.num_rows)
-    hash_NB = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, BITS // 8)
-    first_P, second_P = NearHashes(hash_NB).pairs(hash_NB)
-    kept_P = first_P < second_P
-    first_P, second_P = first_P[kept_P], second_P[kept_P]
-    bits_P = np.unpackbits(hash_NB[first_P] ^ hash_NB[second_P], axis=1).sum(axis=1)
-    order = np.lexsort((second_P, first_P, bits_P))
-    row_N = np.array(rows, np.int64)
-    return np.stack([row_N[first_P], row_N[second_P]], axis=1)[order], (1 - bits_P[order] / BITS).astype(np.float32)
+def passed_over_in_words(passed_over: Mapping[str, int]) -> str:
+    """As in: 3 pictures could not be compared (truncated 2, missing 1)."""
+    reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(passed_over.items()))
+    return f"{counted(sum(passed_over.values()), 'picture')} could not be compared ({reasons})"
 
 
-def _thumbnails(path: str, images: list[KnownImage]) -> ThumbnailFile:
+def _in_words(passed_over: Counter[str]) -> str:
+    return f" ({passed_over_in_words(+passed_over)})" if +passed_over else ""
+
+
+def _told(path: str, *, tracks: bool) -> pa.Table:
+    """Columns image_id, dataset, person_id and track of a table of images: what KnownImage takes, a row an image."""
+    table = read_table(path, IMAGES, columns=["image_id", "dataset", "person_id"])
+    found = read_tracks(path, "image_id") if tracks else None
+    return table.append_column("track", tracks_of(table["image_id"], found))
+
+
+def _known(told: pa.Table) -> list[KnownImage]:
+    return [KnownImage(*row) for row in zip(*(told[name].to_pylist() for name in told.column_names), strict=True)]
+
+
+def _thumbnails(path: str, images: list[KnownImage], unused: Counter[str]) -> ThumbnailFile:
+    """Small pictures of `images`; those that cannot be decoded are counted in `unused`."""
     row_of = {image.image_id: row for row, image in enumerate(images)}
     kept = ThumbnailFile()
     source = ImagesConfig(source="parquet", path=path)
     with progress_bar("pictures", len(images), unit="image") as bar:
         for piece in iter_images(source, only=pa.array(row_of)):
-            for image_id, data in zip(piece["image_id"].to_pylist(), piece["image"].to_pylist(), strict=True):
+            columns = (piece[name].to_pylist() for name in ("image_id", "image", UNREAD.name))
+            for image_id, data, unread in zip(*columns, strict=True):
                 try:
-                    picture = decode_image(data, max_pixels=DEFAULT_MAX_PIXELS)
-                except BadImageError:
+                    picture = decode_image(data, max_pixels=DEFAULT_MAX_PIXELS, unread=unread)
+                except BadImageError as error:
+                    unused[error.reason] += 1
                     continue
                 kept.add(row_of[image_id], jpeg_thumbnail(picture, width=_THUMBNAIL[0], height=_THUMBNAIL[1]))
             bar.update(piece.num_rows)
