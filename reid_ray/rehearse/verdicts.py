@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.storage import environment, write_json
+from reid_ray.terminal.counted import counted
 
 OK, FAILED, NOT_REACHED = "ok", "failed", "not reached"
 _HEAD = f"{'configuration':<38} {'job':<10} {'read':>6} {'written':>7} {'left out':>8} {'failed':>6} {'seconds':>7}  verdict"
@@ -107,7 +108,7 @@ def number_of(job: str, manifest: Mapping[str, Any]) -> str:
 
 
 def _rows(manifest: Mapping[str, Any]) -> str:
-    return f"{manifest['counts']['written']} rows"
+    return counted(manifest["counts"]["written"], "row")
 
 
 def _captions(manifest: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from reid_ray.gallery.manifest import RECEIPTS
 from reid_ray.gallery.verification import faults_of
 from reid_ray.retrieval.gallery_queries import Sought, query_vector, reranked
 from reid_ray.retrieval.index.table_adding import add_tables, counts_in_words
+from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
 
@@ -50,13 +51,13 @@ def _create(asked: argparse.Namespace) -> None:
         wait_s=_WAIT_S,
     )
     view = GalleryView(asked.gallery)
-    say(f"gallery: {counts_in_words(counts)}; {len(view):,} items, generation {view.generation} -> {asked.gallery}")
+    say(f"gallery: {counts_in_words(counts)}; {counted(len(view), 'item')}, generation {view.generation} -> {asked.gallery}")
 
 
 def _delete(asked: argparse.Namespace) -> None:
     with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
         ids = _ids(asked, writer.view)
-        say(f"gallery: {writer.delete(ids):,} of {len(ids):,} items deleted, {len(writer.view):,} left -> {asked.gallery}")
+        say(f"gallery: {writer.delete(ids):,} of {counted(len(ids), 'item')} deleted, {len(writer.view):,} left -> {asked.gallery}")
 
 
 def _erase(asked: argparse.Namespace) -> None:
@@ -71,7 +72,7 @@ def _erase(asked: argparse.Namespace) -> None:
             if receipt
             else f"hidden; gone from every file by {_deadline(writer, request)} if a writer or service has the gallery then"
         )
-        say(f"gallery: {len(ids):,} items erased: {done}; request {request} -> {asked.gallery} ({RECEIPTS})")
+        say(f"gallery: {counted(len(ids), 'item')} erased: {done}; request {request} -> {asked.gallery} ({RECEIPTS})")
 
 
 def _deadline(writer: GalleryWriter, request: str) -> str:
@@ -116,11 +117,12 @@ def _facets(asked: argparse.Namespace) -> None:
 def _info(asked: argparse.Namespace) -> None:
     view = GalleryView(asked.gallery)
     manifest = view.manifest
-    say(f"items {len(view):,} in {len(manifest.segments)} segments and the log; generation {manifest.number}; dimension {manifest.dim}")
+    segments = counted(len(manifest.segments), "segment")
+    say(f"items {len(view):,} in {segments} and the log; generation {manifest.number}; dimension {manifest.dim}")
     config = manifest.config
     say(f"encoder {manifest.encoder}; {config.dtype}, {config.nearest.kind}; columns {', '.join(view.schema.names)}")
     for erasure in view.erasures:
-        say(f"erasure {erasure.request}: {len(erasure.ids):,} items, not carried out yet")
+        say(f"erasure {erasure.request}: {counted(len(erasure.ids), 'item')}, not carried out yet")
 
 
 def _verify(asked: argparse.Namespace) -> None:
@@ -132,15 +134,16 @@ def _verify(asked: argparse.Namespace) -> None:
 def _keep(asked: argparse.Namespace) -> None:
     with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
         {"snapshot": writer.snapshot, "restore": writer.restore, "drop": writer.drop_snapshot}[asked.verb](asked.name)
-        say(f"gallery: {asked.verb} {asked.name}, {len(writer.view):,} items, generation {writer.view.generation} -> {asked.gallery}")
+        items = counted(len(writer.view), "item")
+        say(f"gallery: {asked.verb} {asked.name}, {items}, generation {writer.view.generation} -> {asked.gallery}")
 
 
 def _compact(asked: argparse.Namespace) -> None:
     with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
         writer.compact()
         writer.seal()
-        segments = len(writer.view.manifest.segments)
-        say(f"gallery: {len(writer.view):,} items in {segments} segments, generation {writer.view.generation} -> {asked.gallery}")
+        items, segments = counted(len(writer.view), "item"), counted(len(writer.view.manifest.segments), "segment")
+        say(f"gallery: {items} in {segments}, generation {writer.view.generation} -> {asked.gallery}")
 
 
 def _ids(asked: argparse.Namespace, view: GalleryView) -> list[str]:

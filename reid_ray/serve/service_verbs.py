@@ -17,6 +17,7 @@ from reid_ray.errors import ConfigError, DataError
 from reid_ray.progress import progress_bar
 from reid_ray.serve.client import SearchClient
 from reid_ray.serve.client_answers import JobState
+from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 
 _PORTION, _PORTION_BYTES = 1_000, 256 << 20  # pictures of one job
@@ -193,7 +194,7 @@ def _tell(jobs: Sequence[JobState], asked: argparse.Namespace) -> None:
         say("service: " + ", ".join(f"job {each['job_id']}" for each in jobs) + " -> `reid-ray service job ID` says how far it is")
     else:
         added, refused = (sum(each["counts"][name] for each in jobs) for name in ("added", "refused"))
-        say(f"service: {added:,} items added, {refused:,} refused -> {asked.url}")
+        say(f"service: {counted(added, 'item')} added, {refused:,} refused -> {asked.url}")
         for each in [row for job in jobs for row in job["refused"]][:_SHOWN]:
             say(f"  {each['file']}: {each['reason']}")
     for job in jobs:
@@ -241,7 +242,7 @@ def _job_in_words(job: JobState) -> str:
 def delete_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`delete`."""
     done = client.delete(asked.id, where=where_of_words(asked.where) or None, expect=asked.expect)
-    say(f"service: {done['deleted']:,} items deleted, {done['items']:,} left; generation {done['generation']} -> {asked.url}")
+    say(f"service: {counted(done['deleted'], 'item')} deleted, {done['items']:,} left; generation {done['generation']} -> {asked.url}")
 
 
 def erase_verb(asked: argparse.Namespace, client: SearchClient) -> None:
@@ -249,7 +250,7 @@ def erase_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     where = where_of_words(asked.where) or None
     done = client.erase(asked.id, where=where, request=asked.request, now=asked.now, expect=asked.expect)
     state = "gone from every file" if done["done"] else f"hidden; gone from every file by {done['deadline']}"
-    say(f"service: {done['items']:,} items erased: {state}; request {done['request']} -> {asked.url}")
+    say(f"service: {counted(done['items'], 'item')} erased: {state}; request {done['request']} -> {asked.url}")
 
 
 def erasures_verb(asked: argparse.Namespace, client: SearchClient) -> None:
@@ -259,7 +260,7 @@ def erasures_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         return _json(found if asked.request is None else found[0])
     for each in found:
         state = f"done {each['receipt']['carried_out']}" if each["receipt"] else f"by {each['deadline']}"
-        say(f"{each['request']}  {each['items']:,} items, asked {each['asked']}, {state}")
+        say(f"{each['request']}  {counted(each['items'], 'item')}, asked {each['asked']}, {state}")
     if not found:
         say("no erasures")
 
@@ -271,16 +272,16 @@ def generations_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         return _json(found)
     items = sum(each["items"] for each in found["segments"])
     log = found["log"]
-    segments = f"{items:,} items in {len(found['segments'])} segments"
-    say(f"generation {found['generation']}: {segments}, {log['items']:,} in a log of {log['writes']:,} writes")
+    segments = f"{counted(items, 'item')} in {counted(len(found['segments']), 'segment')}"
+    say(f"generation {found['generation']}: {segments}, {log['items']:,} in a log of {counted(log['writes'], 'write')}")
     for each in found["snapshots"]:
-        say(f"snapshot {each['name']}: generation {each['generation']}, {each['rows']:,} rows")
+        say(f"snapshot {each['name']}: generation {each['generation']}, {counted(each['rows'], 'row')}")
 
 
 def keep_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`keep`."""
     done = {"snapshot": client.snapshot, "restore": client.restore, "drop": client.drop}[asked.verb](asked.name)
-    say(f"service: {asked.verb} {asked.name}, {done['items']:,} items, generation {done['generation']} -> {asked.url}")
+    say(f"service: {asked.verb} {asked.name}, {counted(done['items'], 'item')}, generation {done['generation']} -> {asked.url}")
 
 
 def compact_verb(asked: argparse.Namespace, client: SearchClient) -> None:

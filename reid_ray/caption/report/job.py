@@ -19,6 +19,7 @@ from reid_ray.records import CAPTIONS
 from reid_ray.storage import JobOutput, iter_table, write_bytes, write_json
 from reid_ray.storage.file_systems import locate_in
 from reid_ray.storage.object_store.pointer import reading_place
+from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 
 PAGE, NUMBERS = "report.html", "statistics.json"
@@ -57,7 +58,7 @@ def run_report(config: ReportJob) -> dict[str, Any]:
         write_json(output.folder / NUMBERS, statistics.as_dict())
         output.counts.read = output.counts.written = statistics.rows
         manifest = output.manifest()
-    say(f"report: {statistics.rows} rows, {len(samples)} images -> {Path(config.output.path) / PAGE}")
+    say(f"report: {counted(statistics.rows, 'row')}, {counted(len(samples), 'image')} -> {Path(config.output.path) / PAGE}")
     return manifest
 
 

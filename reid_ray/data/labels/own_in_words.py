@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from reid_ray.storage import JobOutput
+from reid_ray.terminal.counted import counted
 
-_TOLD = {"images_without_row": "images without a row of the table", "rows_without_image": "rows without an image"}
+_TOLD = {  # of one, of several
+    "images_without_row": ("image without a row of the table", "images without a row of the table"),
+    "rows_without_image": ("row without an image", "rows without an image"),
+    "rows_not_whole": ("row of the table that is not as wide as its header", "rows of the table that are not as wide as its header"),
+}
 _SHOWN = 8
 
 
@@ -29,5 +34,5 @@ def own_in_words(names: Sequence[str], told: Mapping[str, int], *, carried: bool
     """As in: "; columns zone, time carried; 3 images without a row of the table". Empty where there is nothing to say."""
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     words = [f"columns {shown} {'carried' if carried else 'stay with the images'}"] if names else []
-    words += [f"{told[name]:,} {said}" for name, said in _TOLD.items() if told.get(name)]
+    words += [counted(told[name], *said) for name, said in _TOLD.items() if told.get(name)]
     return "".join(f"; {each}" for each in words)

@@ -19,6 +19,7 @@ from reid_ray.serve.job import run_until_stopped, start_service
 from reid_ray.serve.opened_access import check_access
 from reid_ray.serve.process.http_thread import bound_socket
 from reid_ray.storage import MANIFEST, read_manifest
+from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 
 
@@ -78,6 +79,6 @@ def how_to_search(found: int, seconds: float, encoder: str, *, drawn_people_only
         else f"by words: as well as {encoder} reads them"
     )
     return (
-        f"search: {found} pictures can be searched, after {seconds:.0f} s\n"
+        f"search: {counted(found, 'picture')} can be searched, after {seconds:.0f} s\n"
         "by picture: drop one on the page, or press More like this on one that is there\n" + words
     )

@@ -38,6 +38,7 @@ from reid_ray.retrieval.index.piece_sealing import READ, REPLACED, TAKEN, PieceT
 from reid_ray.retrieval.index.table_pieces import cut_tables, files_of, least_rows, made_by, sealed_by_tasks
 from reid_ray.runtime import pool_need, ray_session, require_resources, stays_in_process
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
+from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 
 FAILED_FOLDER = "failed"
@@ -89,7 +90,8 @@ def run_index(config: IndexJob) -> dict[str, Any]:
         note_own(output, further, told)
         facts = {"dim": dim, "items": taken.living, "segments": segments, "generation": generation}
         output.facts.update({**facts, "encoder_fingerprint": fingerprint, "encoder_path": path})
-    say(f"index: {output.counts} -> {config.output.path} (a gallery of {segments} segments, dimension {dim}){own_in_words(further, told)}")
+    gallery = f"a gallery of {counted(segments, 'segment')}, dimension {dim}"
+    say(f"index: {output.counts} -> {config.output.path} ({gallery}){own_in_words(further, told)}")
     return read_manifest(config.output.path)
 
 

@@ -20,6 +20,7 @@ from reid_ray.errors import DataError
 from reid_ray.exit_codes import exit_code_of
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import iter_table, read_manifest
+from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
 from reid_ray.train.masking.page import write_noise_page
@@ -43,7 +44,7 @@ def _write(asked: argparse.Namespace) -> None:
     config = read_manifest(asked.run)["config"]
     images, captions = [config["images"]["path"], *config["images"]["further"]], config["captions"]["paths"]
     count = write_noise_page(table, asked.page, pictures=lambda rows: pictures_of(rows, captions, images), captions=asked.captions)
-    say(f"noise: {count} captions -> {asked.page}")
+    say(f"noise: {counted(count, 'caption')} -> {asked.page}")
 
 
 def pictures_of(rows: Sequence[dict[str, Any]], captions: Sequence[str], images: Sequence[str]) -> dict[int, bytes]:
