@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,20 @@ _BOOLEAN = r"^(true|True|TRUE|false|False|FALSE)$"
 _MOMENT = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[-+]\d\d:?\d\d)?$"
 
 
+class _BrokenRow(NamedTuple):
+    """A row of a CSV file with another number of columns than its header: nothing of it is taken but whose it is.
+
+    Attributes:
+        number: of the row, the header being 1; blank lines do not count.
+        cells: its texts, by the header's names as far as these go.
+        said: what is wrong with it.
+    """
+
+    number: int
+    cells: dict[str, str]
+    said: str
+
+
 class TableBeside:
     """What a table says of images.
 
@@ -49,16 +64,20 @@ class TableBeside:
 
     def __init__(self, config: FolderColumnsConfig, root: str) -> None:
         self.origin = str(config.table)
-        found = _read(self.origin, config.table_encoding or "utf-8")
+        found, broken = _read(self.origin, config.table_encoding or "utf-8")
         key = _key_column(found.column_names, config.table_key, self.origin)
+        found = _with_broken(found, broken, key)
         self._first_key = str(found[key][0]) if found.num_rows else "none"
         hash_R = _hashes([None if each is None else slashes(str(each)).removeprefix(f"{root}/") for each in found[key].to_pylist()])
         self.rows = _typed(found.drop_columns([key]), config, self.origin)
+        self._broken = len(broken)
         self._order_R = np.argsort(hash_R, kind="stable")
         self._hash_R = hash_R[self._order_R]
         self._images_R = np.zeros(len(hash_R), np.int32)  # how many images each row is of
         self.images = self.without_row = 0
         self._refuse_rows(self._repeated(), "bad_annotation: the table has several rows for it, which differ")
+        for row, each in enumerate(broken, found.num_rows - len(broken)):
+            self._refuse_rows(np.array([row]), f"bad_annotation: row {each.number} of the table {each.said}")
 
     def look(self, names: Sequence[str]) -> None:
         """Take note of some of the folder's images; of all, before the first `labels`."""
@@ -83,8 +102,9 @@ class TableBeside:
         )
 
     def facts(self) -> dict[str, int]:
-        """How many images have no row, and how many rows no image."""
-        return {"images_without_row": self.without_row, "rows_without_image": int(np.count_nonzero(self._images_R == 0))}
+        """How many images have no row, and how many rows no image; and how many rows have too few or too many columns, if any."""
+        facts = {"images_without_row": self.without_row, "rows_without_image": int(np.count_nonzero(self._images_R == 0))}
+        return facts | ({"rows_not_whole": self._broken} if self._broken else {})
 
     def labels(self, names: Sequence[str]) -> pa.Table:
         """The rows of some images; nulls for one without a row."""
@@ -137,13 +157,15 @@ def _key_column(names: Sequence[str], asked: str | None, origin: str) -> str:
     return key
 
 
-def _read(location: str, encoding: str) -> pa.Table:
+def _read(location: str, encoding: str) -> tuple[pa.Table, list[_BrokenRow]]:
+    """The rows that can be read, and those that cannot."""
     store, name = open_file_store(location)
     if not store.is_file(name):
         raise DataError(f"{location}: is no file; set table to a CSV, TSV or Parquet file")
     if name.endswith(".parquet"):
         with TableFile(store, name).open() as parquet:
-            return _without_repeated_names(parquet.read(), location)
+            return _without_repeated_names(parquet.read(), location), []
+    broken: list[_BrokenRow] = []
     try:
         data = store.read_bytes(name)
         header = io.StringIO(data[: 1 << 16].decode(encoding, "ignore").removeprefix("\ufeff"), newline="")
@@ -154,8 +176,10 @@ def _read(location: str, encoding: str) -> pa.Table:
             raise DataError(f"{location}: has the column {', '.join(twice)} more than once; keep one of each")
         table = pacsv.read_csv(
             io.BytesIO(data),
-            read_options=pacsv.ReadOptions(encoding=encoding),
-            parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            read_options=pacsv.ReadOptions(encoding=encoding, use_threads=False),  # several do not know a row's number
+            parse_options=pacsv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=_keep_broken(broken, names, delimiter)
+            ),
             convert_options=pacsv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
             ),
@@ -165,8 +189,31 @@ def _read(location: str, encoding: str) -> pa.Table:
         said = " ".join(str(error).split())
         remedy = "set table_encoding, such as latin-1 or utf-16" if "UTF" in said.upper() or "codec" in said else "mend it"
         raise DataError(f"{location}: cannot be read as a CSV file in {encoding} ({said}); {remedy}") from None
+    if broken and not table.num_rows:
+        said = f"row {broken[0].number} {broken[0].said}, and no row is as the header says"
+        raise DataError(f"{location}: cannot be read as a CSV file with {delimiter!r} between its columns: {said}; mend it")
     # the first column without a name is the row numbers that pandas keeps
-    return table.drop_columns([""]) if table.column_names[0] == "" else table
+    return (table.drop_columns([""]) if table.column_names[0] == "" else table), broken
+
+
+def _keep_broken(broken: list[_BrokenRow], names: Sequence[str], delimiter: str) -> Callable[[Any], str]:
+    """What pyarrow calls for a row that is not as wide as its header."""
+
+    def keep(row: Any) -> str:
+        cells = dict(zip(names, next(csv.reader(io.StringIO(row.text, newline=""), delimiter=delimiter), []), strict=False))
+        broken.append(_BrokenRow(row.number, cells, f"has {row.actual_columns} columns, but its header has {row.expected_columns}"))
+        return "skip"
+
+    return keep
+
+
+def _with_broken(table: pa.Table, broken: Sequence[_BrokenRow], key: str) -> pa.Table:
+    """The table with broken rows at its end: their images' names, and nulls."""
+    if not broken:
+        return table
+    names = pa.array([each.cells.get(key) or None for each in broken], table.schema.field(key).type)
+    columns = [names if field.name == key else pa.nulls(len(broken), field.type) for field in table.schema]
+    return pa.concat_tables([table, pa.table(columns, schema=table.schema)])
 
 
 def _without_repeated_names(table: pa.Table, origin: str) -> pa.Table:

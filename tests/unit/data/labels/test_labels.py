@@ -165,14 +165,30 @@ def test_a_csv_beside_the_folder_is_read_whatever_its_delimiter_and_encoding(tmp
     assert listing.told == {"images_without_row": 0, "rows_without_image": 0}
 
 
-def test_a_csv_in_another_encoding_than_said_or_with_a_broken_row_is_refused_with_the_remedy(tmp_path):
+def test_a_row_that_is_not_as_wide_as_its_header_costs_its_own_image_and_is_counted_with_its_number(tmp_path, capsys):
+    names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    folder = pictures(tmp_path / "crops", names)
+    (tmp_path / "own.csv").write_text('zone,image,floor\n"a\nhall",a.jpg,1\nyard,b.jpg\n\nhall,c.jpg,2,3\nyard,d.jpg,4\nyard')
+    rows, listing = by_index(folder, table=str(tmp_path / "own.csv"))
+    assert told(rows, "image_id", "zone", "floor", "unread") == [
+        ("a.jpg", "a\nhall", 1, None),
+        ("b.jpg", None, None, "bad_annotation: row 3 of the table has 2 columns, but its header has 3"),
+        ("c.jpg", None, None, "bad_annotation: row 4 of the table has 4 columns, but its header has 3"),
+        ("d.jpg", "yard", 4, None),
+    ]
+    assert listing.told == {"images_without_row": 0, "rows_without_image": 1, "rows_not_whole": 3}
+    by_ingest(folder, tmp_path / "out", table=str(tmp_path / "own.csv"))
+    assert "3 rows of the table that are not as wide as its header" in capsys.readouterr().out
+
+
+def test_a_csv_in_another_encoding_than_said_or_whose_every_row_is_broken_is_refused_with_the_remedy(tmp_path):
     folder = pictures(tmp_path / "crops", NAMES)
     table = tmp_path / "own.csv"
     table.write_bytes(CSV.encode("latin-1"))
     with refused(DataError, str(table), "table_encoding"):
         by_index(folder, table=str(table))
-    table.write_text(CSV + "\na,b\n")
-    with refused(DataError, str(table), "7 columns"):
+    table.write_text("image,zone,time\na,b\nc,d\n")
+    with refused(DataError, str(table), "row 2 has 2 columns", "its header has 3"):
         by_index(folder, table=str(table))
     table.write_text("zone\nhall\n")
     with refused(DataError, str(table), "table_key", "zone"):
