@@ -51,7 +51,7 @@ def exit_code_of(
             standard_output().flush()
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, StoppedError) else signal.SIGINT
-        _say(f"stopped by {_NAMES[signal.Signals(number)]}; an older result at the output stays as it was")
+        _say(f"stopped by {_NAMES[signal.Signals(number)]}; results that were finished stay as they are")
         return 128 + number
     except Exception as error:
         sentence = sentence_of(error, place=place(), user_paths=user_paths())

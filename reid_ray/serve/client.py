@@ -43,6 +43,7 @@ class SearchClient:
         timeout_s: a try without a sign of life ends then, seconds.
         patience_s: how long a request is tried again while the service is busy or restarts, seconds.
         plain: send the token to another machine without encryption.
+        told: is told in a sentence, once, that a request is being tried again, and why.
     """
 
     def __init__(
@@ -55,10 +56,19 @@ class SearchClient:
         timeout_s: float = 60.0,
         patience_s: float = 60.0,
         plain: bool = False,
+        told: Callable[[str], None] | None = None,
         transport: Any = None,
     ) -> None:
         self._http = PatientHttp(
-            url, token=token, ca=ca, purpose=purpose, timeout_s=timeout_s, patience_s=patience_s, plain=plain, transport=transport
+            url,
+            token=token,
+            ca=ca,
+            purpose=purpose,
+            timeout_s=timeout_s,
+            patience_s=patience_s,
+            plain=plain,
+            told=told,
+            transport=transport,
         )
 
     def search(self, question: Mapping[str, Any] | None = None, **fields: Any) -> SearchFound:

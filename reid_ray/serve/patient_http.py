@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _AGAIN = frozenset({429, 502, 503})
 _FIRST_S, _LONGEST_S = 0.2, 30.0
 _SHOWN = 500
+_SILENT_S = 2.0  # that a busy service is waited for before anybody is told; of one that is not there they are told at once
 _OURS = "application/json"  # of whatever the application itself answers
 
 
@@ -45,6 +46,7 @@ class PatientHttp:
         timeout_s: without a sign of life, one try ends.
         patience_s: how long a request is tried again.
         plain: send the token over a network that is not encrypted.
+        told: is told in a sentence, once, that a request is being tried again, and why.
 
     Raises:
         ConfigError: what is no URL, or would send the token in the clear.
@@ -60,6 +62,7 @@ class PatientHttp:
         timeout_s: float,
         patience_s: float,
         plain: bool,
+        told: Callable[[str], None] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         import httpx
@@ -75,7 +78,7 @@ class PatientHttp:
         # Never through a proxy of the environment: it would see the token.
         verify = True if ca is None else ssl.create_default_context(cafile=str(ca))
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=verify, transport=transport)
-        self.url, self._patience_s = url, patience_s
+        self.url, self._patience_s, self._told = url, patience_s, told
 
     def close(self) -> None:
         """Close connections."""
@@ -99,7 +102,8 @@ class PatientHttp:
         """
         import httpx
 
-        end, pause = time.monotonic() + self._patience_s, _FIRST_S
+        start, pause = time.monotonic(), _FIRST_S
+        end = start + self._patience_s
         if timeout_s is not None:
             options["timeout"] = timeout_s
         while True:
@@ -111,6 +115,7 @@ class PatientHttp:
             except httpx.TransportError as error:
                 if time.monotonic() + wait_s > end:
                     raise ReidRayError(f"{self.url}: does not answer ({_reason(error)}); start the service, or check the address") from None
+                self._tell(f"does not answer ({_reason(error)})", end)
             else:
                 if reply.is_success:
                     return reply
@@ -118,8 +123,15 @@ class PatientHttp:
                 wait_s = max(wait_s, _retry_after(reply))
                 if not _is_for_now(reply) or time.monotonic() + wait_s > end:
                     raise refused
+                if time.monotonic() - start > _SILENT_S:
+                    self._tell(f"is busy or restarts ({reply.status_code})", end)
             time.sleep(wait_s)
             pause = min(2 * pause, _LONGEST_S)
+
+    def _tell(self, why: str, end: float) -> None:
+        told, self._told = self._told, None
+        if told is not None:
+            told(f"{self.url}: {why}; it is asked again for up to {max(0.0, end - time.monotonic()):.0f} s")
 
 
 def _is_for_now(reply: httpx.Response) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from reid_ray.exit_codes import exit_code_of
 from reid_ray.serve import service_verbs as verbs
 from reid_ray.serve.client import SearchClient
+from reid_ray.terminal.own_lines import standard_error
 from reid_ray.terminal.quiet import quiet_terminal
 
 TOKEN, URL = "REID_RAY_TOKEN", "REID_RAY_URL"
@@ -27,11 +28,16 @@ def service_command(argv: Sequence[str]) -> int:
     def work() -> None:
         token = os.environ.get(TOKEN, "").strip() or None
         options = {name: getattr(asked, name) for name in ("ca", "purpose", "plain")}
-        with SearchClient(asked.url, token=token, patience_s=asked.patience, **options) as client:
+        with SearchClient(asked.url, token=token, patience_s=asked.patience, told=_tell, **options) as client:
             asked.do(asked, client)
 
     with quiet_terminal("service"):
         return exit_code_of(work)
+
+
+def _tell(sentence: str) -> None:
+    """On standard error: what a verb answers, as JSON perhaps, is on standard output."""
+    print(f"service: {sentence} (--patience)", file=standard_error(), flush=True)
 
 
 class _Words:
@@ -51,7 +57,13 @@ class _Words:
         made.add_argument("--url", default=os.environ.get(URL, _LOCAL), help=f"of the service ({URL}, else {_LOCAL})")
         made.add_argument("--ca", metavar="FILE", type=Path, help="certificates to trust, of a service with one of its own")
         made.add_argument("--purpose", metavar="WORDS", help="what this is for; the service's audit log has it")
-        made.add_argument("--patience", metavar="SECONDS", type=float, default=60.0, help="try again for so long while it is busy (60)")
+        made.add_argument(
+            "--patience",
+            metavar="SECONDS",
+            type=float,
+            default=60.0,
+            help="try again for so long while it is busy or does not answer; 0 gives up at once (60)",
+        )
         made.add_argument("--plain", action="store_true", help="send the token to another machine without encryption")
         if json:
             made.add_argument("--json", action="store_true", help="say the answer as JSON")

@@ -168,6 +168,34 @@ def test_patience_ends():
         assert len(transport.requests) <= 4
 
 
+def test_whoever_waits_is_told_once_why_and_for_how_long(monkeypatch):
+    told = []
+    client, _ = moody(httpx.ConnectError("refused"), httpx.ConnectError("refused"), 200, patience_s=30.0, told=told.append)
+    client.text("a")
+    client.close()
+    assert len(told) == 1
+    assert "http://localhost: does not answer (refused); it is asked again for up to" in told[0]
+    client, _ = moody(503, 200, told=told.append)  # busy for a moment
+    client.text("a")
+    client.close()
+    assert len(told) == 1
+    monkeypatch.setattr("reid_ray.serve.patient_http._SILENT_S", 0.0)
+    client, _ = moody(503, 503, 200, told=told.append)
+    client.text("a")
+    client.close()
+    assert len(told) == 2
+    assert "busy or restarts (503)" in told[1]
+
+
+def test_the_command_line_does_not_wait_in_silence(said):
+    code, out, problem = said("info", "--url", "http://127.0.0.1:1", "--patience", "0.5", "--json")
+    assert (code, out) == (2, "")
+    first, last = problem.strip().splitlines()
+    assert first.startswith("service: http://127.0.0.1:1: does not answer")
+    assert "--patience" in first
+    assert last.startswith("error: http://127.0.0.1:1: does not answer")
+
+
 def test_retry_after_is_heeded():
     waits = []
 
@@ -248,7 +276,7 @@ def test_the_command_line_adds_with_a_bar(client, said, tmp_path):
 
 
 def test_the_command_line_changes(client, said):
-    assert "1 items deleted, 2 left" in said("delete", "--where", "camera_id=0", "--expect", 1)[1]
+    assert "1 item deleted, 2 left" in said("delete", "--where", "camera_id=0", "--expect", 1)[1]
     assert "gone from every file by" in said("erase", "--id", "b", "--request", "cli-1")[1]
     assert "gone from every file; " in said("erase", "--id", "c", "--request", "cli-2", "--now")[1]
     assert "cli-1" in said("erasures")[1]
@@ -277,7 +305,7 @@ def test_the_command_line_changes(client, said):
         (["cancel", "nothing"], "404"),
         (["job", "../x"], "404"),
         (["info", "--url", "nothing"], "url"),
-        (["info", "--url", "http://127.0.0.1:1", "--patience", "0.1"], "does not answer"),
+        (["info", "--url", "http://127.0.0.1:1", "--patience", "0"], "does not answer"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(said, words, named):
