@@ -1,7 +1,8 @@
 """Columns of a user's own (zone, time, a camera's name): which may stand beside a table's schema, in which types, and which are refused.
 
 A table of images may hold further columns after those of IMAGES. They are carried by name, as Arrow columns, into EMBEDDINGS and a
-gallery, or refused by name: none is dropped in silence. CAPTIONS, SEGMENTS and the like do not repeat them; image_id leads back to them.
+gallery, or refused by name: none is dropped in silence. The caption job carries them into CAPTIONS, too; SEGMENTS and the like do not
+repeat them, and image_id leads back to them.
 Knows schemas; not where a column comes from, or who filters by it.
 """
 

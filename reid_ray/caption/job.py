@@ -20,19 +20,21 @@ from reid_ray.caption.mine.patterns import load_templates
 from reid_ray.caption.passes import CaptionRun
 from reid_ray.caption.plan.hours import Passes
 from reid_ray.caption.plan.spent import Stages, planned_hours, planned_passes, resources, resources_in_words
-from reid_ray.caption.plausibility.guesses import GUESSES, GuessCount, guesses_in_words
-from reid_ray.caption.plausibility.job import PLAUSIBILITY, PlausibilityCheck
-from reid_ray.caption.plausibility.judgement import in_words
+from reid_ray.caption.plausibility.guesses import GUESSES, GuessCount
+from reid_ray.caption.plausibility.job import PLAUSIBILITY, PlausibilityCheck, said_of
 from reid_ray.caption.plausibility.scores import refuse_absent_encoder
 from reid_ray.caption.prompts import TEMPLATES
+from reid_ray.caption.rows import STAGED
 from reid_ray.caption.tally import Tally, run_facts
 from reid_ray.config.common import PoolConfig
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
+from reid_ray.data.labels.own_rows import OwnByPlace, own_by_place
 from reid_ray.data.sources import image_listing
 from reid_ray.errors import DataError
 from reid_ray.model.hub_models import NamesModel, fetch_models, pinned
+from reid_ray.own_columns import with_own
 from reid_ray.records import CAPTIONS
 from reid_ray.runtime import pool_need, ray_session, require_resources
 from reid_ray.storage import JobOutput, TableWriter, read_manifest
@@ -59,9 +61,10 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | No
     refuse_absent_encoder(config.plausibility, "plausibility")
     templates = {name: load_templates(c.templates) for name, c in config.captioners.items() if c.templates is not None}
     listing = image_listing(config.images, states=True)
-    own = {name: digest(sorted(wordings.items())) for name, wordings in templates.items()}
+    own_templates = {name: digest(sorted(wordings.items())) for name, wordings in templates.items()}
+    own = own_by_place(config.images, listing, beside=STAGED) if listing.further else None
     images = listing.digest()
-    inputs = {"images": listing.origin, "images_digest": images, **models} | ({"templates": own} if own else {})
+    inputs = {"images": listing.origin, "images_digest": images, **models} | ({"templates": own_templates} if own_templates else {})
     output = JobOutput(
         "caption", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents={"images.path": images}
     )
@@ -77,20 +80,21 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | No
             clock = time.perf_counter()
             output.facts["ledger"] = run.make()
             output.timings["pipeline_seconds"] = time.perf_counter() - clock
-            _publish(run, config, output)
+            _publish(run, config, output, own)
             held = _held(run, config)
             output.facts["resources"] = resources(held, planned and planned_hours(*planned, run.made, _replicas(config)))
-            note_own(output, listing.further, listing.told, carried=False)
+            carried = () if own is None else tuple(own.own.names)
+            note_own(output, carried, listing.told)
+            note_own(output, left := [name for name in listing.further if name not in carried], {}, carried=False)
             manifest = output.manifest()
         if not config.ledger.keep:
             delete_ledger(ledger)
     if held:
         say(f"caption: {resources_in_words(manifest['facts']['resources'], held)}")
-    left = own_in_words(listing.further, listing.told, carried=False)
-    say(f"caption: images: {output.counts}; {_in_words(manifest['facts'])}{left} -> {config.output.path}")
-    if guesses := manifest["facts"][GUESSES]:
-        say(f"caption: {guesses_in_words(guesses)}")
-    say(f"caption: {in_words(manifest['facts'][PLAUSIBILITY])}")
+    columns = own_in_words(carried, listing.told) + own_in_words(left, {}, carried=False)
+    say(f"caption: images: {output.counts}; {_in_words(manifest['facts'])}{columns} -> {config.output.path}")
+    for each in said_of(manifest["facts"]):
+        say(f"caption: {each}")
     return manifest
 
 
@@ -119,7 +123,7 @@ def _replicas(config: CaptionJob) -> dict[str, dict[str, int]]:
     }
 
 
-def _publish(run: CaptionRun, config: CaptionJob, output: JobOutput) -> None:
+def _publish(run: CaptionRun, config: CaptionJob, output: JobOutput, own: OwnByPlace | None) -> None:
     """Write the rows of all passes; an image counts once for each captioner.
 
     Raises:
@@ -127,9 +131,9 @@ def _publish(run: CaptionRun, config: CaptionJob, output: JobOutput) -> None:
     """
     tallies = {name: Tally() for name in run.names}
     check, guesses = PlausibilityCheck(config.plausibility, config.images, run.listing), GuessCount()
-    with TableWriter(output.folder / CAPTIONS_FOLDER, CAPTIONS) as writer:
+    with TableWriter(output.folder / CAPTIONS_FOLDER, CAPTIONS if own is None else with_own(CAPTIONS, own.own)) as writer:
         for name, tally in tallies.items():
-            for table in run.rows(name):
+            for table in run.rows(name, own):
                 writer.append(table)
                 tally.add(table)
                 check.samples.add(table)

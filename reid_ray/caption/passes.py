@@ -37,6 +37,7 @@ from reid_ray.caption.remote_board import Broken, RemoteBoard, remote_board
 from reid_ray.caption.streaming.pass_account import PassFacts
 from reid_ray.caption.tally import Tally
 from reid_ray.data.execution import actor_pool
+from reid_ray.data.labels.own_rows import OwnByPlace
 from reid_ray.data.sources import ImageListing, read_images
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.model.model_files import resolve_model
@@ -132,12 +133,12 @@ class CaptionRun:
         self._ledger.compact()
         return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made, "broken_actors": self._broken.reasons}
 
-    def rows(self, name: str) -> Iterator[pa.Table]:
-        """The result of one captioner's pass as STAGED tables, in the images' order; call after make()."""
+    def rows(self, name: str, own: OwnByPlace | None = None) -> Iterator[pa.Table]:
+        """The result of one captioner's pass as STAGED tables, in the images' order, with their own columns if given; call after make()."""
         view = look_up_listing(self.listing, self._ledger)
         plan = plan_pass(view, self._recipes[name], self._rewrites, self._index())
         stride = orders_per_image(self._rewrites)
-        return published_rows(self._ledger, view, plan, stride=stride, captioner=name)
+        return published_rows(self._ledger, view, plan, stride=stride, captioner=name, own=own)
 
     def _index(self) -> Index:
         return read_index(self._ledger, retry_failed=self._config.ledger.retry_failed)

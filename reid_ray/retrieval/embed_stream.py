@@ -20,7 +20,7 @@ from reid_ray.data.pieces import SOURCED, UNREAD
 from reid_ray.errors import DataError
 from reid_ray.model.encoder import Encoder
 from reid_ray.model.plain_text import TruncationCounts
-from reid_ray.own_columns import own_of, with_own
+from reid_ray.own_columns import NOTHING_OWN, own_of, with_own
 from reid_ray.records import CAPTIONS, EMBEDDINGS, IDENTITY_COLUMNS
 from reid_ray.retrieval.encoder_identity import located_encoder
 from reid_ray.storage import read_table
@@ -161,13 +161,19 @@ def embed_texts(captions: ray.data.Dataset, encoder_path: str, pool: EmbedPoolCo
     return _embed(captions, TextActor, encoder_path, pool, {})
 
 
-def read_captions(path: str, *, kinds: Sequence[str], split: str | None) -> pa.Table:
+def read_captions(path: str, *, kinds: Sequence[str], split: str | None, own: pa.Schema = NOTHING_OWN) -> pa.Table:
     """The captions of a CAPTIONS table that are of these kinds and, unless it is None, of this split; with what embed_texts needs.
+
+    Args:
+        path: CAPTIONS table.
+        kinds: of captions.
+        split: of their images.
+        own: columns of a user's own that go along.
 
     Raises:
         DataError: there is none.
     """
-    captions = read_table(path, CAPTIONS, columns=_CAPTION_COLUMNS)
+    captions = read_table(path, with_own(CAPTIONS, own), columns=[*_CAPTION_COLUMNS, *own.names])
     wanted = pc.is_in(captions["kind"], pa.array(kinds))
     if split is not None:
         wanted = pc.and_(wanted, pc.fill_null(pc.equal(captions["split"], split), False))

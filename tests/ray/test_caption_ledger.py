@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import ray.cloudpickle
 from bucket import s3_server
@@ -31,6 +32,7 @@ from reid_ray.caption.existing.config import RewriteJob
 from reid_ray.caption.existing.job import run_rewrite
 from reid_ray.caption.job import run_caption
 from reid_ray.caption.ledger.content_keys import falls_in_share
+from reid_ray.caption.plausibility.judgement import NOT_JUDGED
 from reid_ray.caption.refilter.config import RefilterJob
 from reid_ray.caption.refilter.job import run_refilter
 from reid_ray.caption.report.config import ReportJob
@@ -39,6 +41,8 @@ from reid_ray.config.base import load_config
 from reid_ray.config.common import OutputConfig
 from reid_ray.errors import DataError, EngineDownError
 from reid_ray.records import CAPTIONS, table_of
+from reid_ray.retrieval.embed.config import EmbedJob
+from reid_ray.retrieval.embed.job import run_embed
 from reid_ray.storage import TableWriter, read_manifest, read_table
 
 pytestmark = pytest.mark.slow
@@ -139,10 +143,28 @@ def test_a_run_from_and_to_a_bucket_gives_what_folders_do_and_what_changed_is_ma
         read_from_there(captions, bucket.address("runs/rewritten"), tmp_path, engine)
 
 
+def test_columns_of_her_own_stand_beside_the_captions_and_go_on_with_them(local_ray, tmp_path, capsys):
+    folder, engine, out = crops(tmp_path / "crops", range(30)), LoggedEngine(tmp_path / "log"), tmp_path / "out"
+    pattern = r"images.pattern=0(?P<zone>\d)(?P<seed>\d)\.png"
+    facts = run_caption(job(folder, out, pattern, "rewriter.share=1", "faithfulness.alpha=-1"), engine=engine)["facts"]
+    assert (facts["own_columns"], facts["own_columns_left"]) == (["zone"], ["seed"])
+    assert "columns zone carried; columns seed stay with the images" in capsys.readouterr().out
+    run_refilter(RefilterJob(run=str(out), alpha=0.99, output=OutputConfig(path=f"{tmp_path}/again")))
+    embed = {"captions": str(tmp_path / "again" / "captions"), "caption_kinds": ["static", "dynamic"], "encoder": "builtin:tiny-encoder"}
+    run_embed(EmbedJob.model_validate({**embed, "output": {"path": str(tmp_path / "vectors")}}))
+    for table in (out / "captions", tmp_path / "again" / "captions", tmp_path / "vectors" / "embeddings"):
+        rows = pq.read_table(table).to_pylist()
+        assert len(rows) >= 30
+        assert {row["zone"] for row in rows} == {"0", "1", "2"}
+        assert [row["zone"] for row in rows] == [row["image_id"][1] for row in rows]
+
+
 def read_from_there(captions: str, out: str, folder: Path, engine: LoggedEngine) -> None:
     """Jobs that read captions, from an output at an address; the first to another one there."""
     values = [f"captions.path={captions}", "captions.splits=[null]", f"output.path={out}", "faithfulness.alpha=-1"]
-    assert run_rewrite(load_config(RewriteJob, None, values), engine=engine)["facts"]["rewrites"]["accepted"] == 39
+    rewritten = run_rewrite(load_config(RewriteJob, None, values), engine=engine)["facts"]
+    assert (rewritten["rewrites"]["accepted"], rewritten["plausibility"]["verdict"]) == (39, NOT_JUDGED)
+    assert set(rewritten["guesses"]) == {"main"}  # whose name the table bears knows drawn people alone
     refiltered = run_refilter(RefilterJob(run=out, alpha=0.99, output=OutputConfig(path=f"{folder}/refiltered")))
     assert refiltered["counts"]["read"] == 40 + 39
     page = run_report(ReportJob(run=out, sample_images=0, output=OutputConfig(path=f"{folder}/report")))

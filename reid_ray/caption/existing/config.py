@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reid_ray.caption.config import RewriterConfig, RewritingJob
+from reid_ray.caption.plausibility.config import TextLimits
 from reid_ray.config.base import Section
 from reid_ray.config.paths import PathOrAddress
 
@@ -34,6 +35,7 @@ class RewriteJob(RewritingJob):
 
     captions: ExistingCaptions
     rewriter: RewriterConfig = RewriterConfig(share=1.0)
+    plausibility: TextLimits = TextLimits()
 
     @model_validator(mode="after")
     def _something_to_rewrite(self) -> Self:

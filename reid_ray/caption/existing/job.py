@@ -18,8 +18,11 @@ from reid_ray.caption.existing.config import RewriteJob
 from reid_ray.caption.existing.table_pass import TablePass
 from reid_ray.caption.ledger.write_ahead_log import delete_ledger, open_ledger
 from reid_ray.caption.plan.spent import resources, resources_in_words
+from reid_ray.caption.plausibility.job import TextCheck, said_of
 from reid_ray.caption.tally import Tally
 from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.labels.own_in_words import note_own, own_in_words
+from reid_ray.data.labels.own_of_files import names_beside
 from reid_ray.errors import DataError
 from reid_ray.model.hub_models import fetch_models, pinned
 from reid_ray.records import CAPTIONS
@@ -69,12 +72,16 @@ def run_rewrite(config: RewriteJob, *, engine: ChatEngine | StreamingEngine | No
             _publish(run, output, config)
             held = {"rewrite": {RewriteActor.stage: (run.spent, config.rewriter.pool)}} if run.spent.actor_seconds else {}
             output.facts["resources"] = resources(held, None)
+            own = names_beside(config.captions.path, CAPTIONS)
+            note_own(output, own, {}, carried=False)
             manifest = output.manifest()
         if not config.ledger.keep:
             delete_ledger(ledger)
     if held:
         say(f"rewrite: {resources_in_words(manifest['facts']['resources'], held)}")
-    say(f"rewrite: captions: {output.counts}; {_in_words(manifest['facts'])} -> {config.output.path}")
+    say(f"rewrite: captions: {output.counts}; {_in_words(manifest['facts'])}{own_in_words(own, {}, carried=False)} -> {config.output.path}")
+    for each in said_of(manifest["facts"]):
+        say(f"rewrite: {each}")
     return manifest
 
 
@@ -84,11 +91,12 @@ def _publish(run: TablePass, output: JobOutput, config: RewriteJob) -> None:
     Raises:
         DataError: not one rewrite has a text; the ledger keeps what was tried.
     """
-    tally = Tally()
+    tally, check = Tally(), TextCheck(config.plausibility)
     with TableWriter(output.folder / CAPTIONS_FOLDER, CAPTIONS) as writer:
         for table in run.rows():
             writer.append(table)
             tally.add_rewrites(table)
+            check.add(table)
     output.counts.read = run.count
     output.counts.written = writer.rows - tally.rewrites_asked
     if (left_out := run.outcomes["earlier_rewrite"]) > 0:
@@ -101,6 +109,7 @@ def _publish(run: TablePass, output: JobOutput, config: RewriteJob) -> None:
         )
     not_asked = {code: count for code, count in sorted(run.outcomes.items()) if code not in (ASKED, "earlier_rewrite")}
     output.facts.update(
+        check.facts(),
         captions={"asked": run.outcomes[ASKED], "not_asked": not_asked},
         rewrites=rewrites,
         passes={"rewrite": {"captioner": None, "rewriter": tally.pass_facts()["rewriter"], "throughput": None}},

@@ -19,15 +19,19 @@ from reid_ray.caption.ledger.ledger_files import read_ledger_file
 from reid_ray.caption.ledger.missing import CachedListing, PassPlan
 from reid_ray.caption.ledger.write_ahead_log import Ledger, as_keys, find
 from reid_ray.caption.rows import STAGED
+from reid_ray.data.labels.own_rows import OwnByPlace
 from reid_ray.errors import DataError
+from reid_ray.own_columns import with_own
 from reid_ray.records import IDENTITY_COLUMNS
 
 _BUCKET_ROWS = 200_000
 ORDER = pa.field("order", pa.int64())
 
 
-def published_rows(ledger: Ledger, view: CachedListing, wanted: PassPlan, *, stride: int, captioner: str) -> Iterator[pa.Table]:
-    """A captioner's pass as STAGED tables in order.
+def published_rows(
+    ledger: Ledger, view: CachedListing, wanted: PassPlan, *, stride: int, captioner: str, own: OwnByPlace | None = None
+) -> Iterator[pa.Table]:
+    """A captioner's pass as STAGED tables in order, with the images' own columns after them, if they are carried.
 
     The identity columns are taken from the images as they are listed now, and `image_outcome` from the rows of the result.
 
@@ -37,13 +41,14 @@ def published_rows(ledger: Ledger, view: CachedListing, wanted: PassPlan, *, str
         wanted: the pass, done.
         stride: order numbers per image.
         captioner: its name in the configuration now.
+        own: columns of a user's own of the same listing.
 
     Raises:
         DataError: a wanted row is not there.
     """
     rows = ordered_rows(ledger, wanted.result_key, wanted.result_order, groups=len(view.row_N), stride=stride)
     for table in rows:
-        yield _described(table, view, stride, captioner)
+        yield _described(table, view, stride, captioner, own)
 
 
 def ordered_rows(
@@ -105,14 +110,17 @@ def _in_order(file: Path, expected: int, *, origin: str) -> pa.Table:
     return table
 
 
-def _described(table: pa.Table, view: CachedListing, stride: int, captioner: str) -> pa.Table:
+def _described(table: pa.Table, view: CachedListing, stride: int, captioner: str, own: OwnByPlace | None) -> pa.Table:
     """A captioner's rows with what their images are called now, and each image's outcome."""
     image = table["order"].to_numpy() // stride
     who = view.cache.table.take(pa.array(view.row_N[image]))
     columns = {name: table[name] for name in STAGED.names} | {name: who[name] for name in IDENTITY_COLUMNS}
     columns["captioner"] = pa.array([captioner] * table.num_rows, pa.string())
     columns["image_outcome"] = pa.array(_outcomes(image, table), pa.string())
-    return pa.table([columns[name] for name in STAGED.names], schema=STAGED)
+    if own is None:
+        return pa.table([columns[name] for name in STAGED.names], schema=STAGED)
+    told, schema = own.take(image), with_own(STAGED, own.own)
+    return pa.table([columns[name] if name in columns else told[name] for name in schema.names], schema=schema)
 
 
 def _outcomes(image: np.ndarray, table: pa.Table) -> list[str | None]:

@@ -13,16 +13,13 @@ from reid_ray.config.common import ImagesConfig, OutputConfig
 from reid_ray.config.paths import LocalPath, PathOrAddress
 
 
-class PlausibilityConfig(Section):
-    """What is looked at of each captioner's captions, and the limits. A statement is doubted beyond chance only."""
+class TextLimits(Section):
+    """What is read of each captioner's captions, and the limits of what is told by their texts alone; doubted is beyond chance only."""
 
     captions: int = Field(
         20_000, ge=100, description="captions of each captioner that are read for attributes, drawn by a digest of their ids"
     )
-    pictures: int = Field(
-        1_000, ge=0, description="pictures that are decoded and compared with their captions, neighbours together; 0 looks at texts alone"
-    )
-    seed: int = Field(0, ge=0, description="of both samples")
+    seed: int = Field(0, ge=0, description="of the samples")
     least: int = Field(50, ge=10, description="captions, or pairs of pictures, below which a statement is not judged")
     max_color_share: float = Field(
         0.8,
@@ -40,6 +37,14 @@ class PlausibilityConfig(Section):
         le=1,
         description="how often two captions of different pictures may be the same text, word for word; where 20 attribute words vary it is "
         "below 0.001",
+    )
+
+
+class PlausibilityConfig(TextLimits):
+    """What is looked at of captions and of their pictures, and the limits."""
+
+    pictures: int = Field(
+        1_000, ge=0, description="pictures that are decoded and compared with their captions, neighbours together; 0 looks at texts alone"
     )
     min_picture_information: float = Field(
         0.02,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from reid_ray.caption.plausibility.config import PlausibilityConfig, PlausibilityJob
+from reid_ray.caption.plausibility.config import PlausibilityConfig, PlausibilityJob, TextLimits
 from reid_ray.caption.plausibility.crop_looks import CropLooks, look_at
 from reid_ray.caption.plausibility.drawn_captions import COLUMNS, CaptionSamples
 from reid_ray.caption.plausibility.guesses import COLUMNS as OF_GUESSES
@@ -25,6 +25,7 @@ from reid_ray.data.sources import ImageListing, image_listing, iter_images
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import JobOutput, iter_table
+from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 
 PLAUSIBILITY = "plausibility"  # among the facts of a caption job's manifest
@@ -50,7 +51,7 @@ def run_plausibility(config: PlausibilityJob) -> dict[str, Any]:
         manifest = output.manifest()
     if guessed := guesses.facts():
         say(f"plausibility: {guesses_in_words(guessed)}")
-    say(f"plausibility: {output.counts.read} captions: {in_words(facts)} -> {config.output.path}")
+    say(f"plausibility: {counted(output.counts.read, 'caption')}: {in_words(facts)} -> {config.output.path}")
     return manifest
 
 
@@ -88,6 +89,28 @@ class PlausibilityCheck:
         """The facts of the captions that the samples have seen."""
         scores = None if self._limits.encoder is None else encoder_scores(self._limits.encoder, self._bytes)
         return judge(self.samples, self.pictures, self._limits, scores=scores)
+
+
+class TextCheck:
+    """Of a job that reads no picture: whether its captions can be true by their texts, and which of them are guesses."""
+
+    def __init__(self, limits: TextLimits) -> None:
+        self._check = PlausibilityCheck(PlausibilityConfig(**limits.model_dump(), pictures=0), None, None)
+        self._guesses = GuessCount()
+
+    def add(self, table: pa.Table) -> None:
+        """See a piece of the captions."""
+        self._check.samples.add(table)
+        self._guesses.add(table)
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest of the job."""
+        return {PLAUSIBILITY: self._check.judged(), GUESSES: self._guesses.facts()}
+
+
+def said_of(facts: dict[str, Any]) -> list[str]:
+    """What a job says of the facts of its captions."""
+    return [*([guesses_in_words(facts[GUESSES])] if facts[GUESSES] else []), in_words(facts[PLAUSIBILITY])]
 
 
 def _tables(config: PlausibilityJob, output: JobOutput, guesses: GuessCount) -> Iterator[pa.Table]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from reid_ray.caption.plausibility.config import TextLimits
 from reid_ray.config.base import Section
 from reid_ray.config.common import StorableOutputConfig
 from reid_ray.config.paths import PathOrAddress
@@ -20,4 +21,5 @@ class RefilterJob(Section):
         le=1,
         description="least attribute agreement of rewrite and original (1: all attributes kept, 0: one contradicted); null asks for none",
     )
+    plausibility: TextLimits = TextLimits()
     output: StorableOutputConfig

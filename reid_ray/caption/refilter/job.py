@@ -13,8 +13,12 @@ import pyarrow as pa
 
 from reid_ray.caption.filters.agreement import compare_attributes, why_unfaithful
 from reid_ray.caption.origin import captioning_manifest
+from reid_ray.caption.plausibility.job import TextCheck, said_of
 from reid_ray.caption.refilter.config import RefilterJob
+from reid_ray.data.labels.own_in_words import note_own, own_in_words
+from reid_ray.data.labels.own_of_files import own_of_captions
 from reid_ray.errors import DataError
+from reid_ray.own_columns import with_own
 from reid_ray.progress import progress_bar
 from reid_ray.records import CAPTIONS, table_of
 from reid_ray.storage import JobOutput, TableWriter, iter_table
@@ -43,13 +47,17 @@ def run_refilter(config: RefilterJob) -> dict[str, Any]:
     if (earlier := output.kept()) is not None:
         return earlier
     with output:
-        originals = _Originals(captions)
-        with TableWriter(output.folder / _CAPTIONS_FOLDER, CAPTIONS) as writer, progress_bar("refilter", None, unit="row") as bar:
-            for table in iter_table(captions, CAPTIONS):
+        check = TextCheck(config.plausibility)
+        originals, own = _Originals(captions), own_of_captions(captions)
+        schema = with_own(CAPTIONS, own)
+        with TableWriter(output.folder / _CAPTIONS_FOLDER, schema) as writer, progress_bar("refilter", None, unit="row") as bar:
+            for table in iter_table(captions, schema):
                 originals.remember(table)
                 rows = table.to_pylist()
                 texts = originals.texts(_parents(rows))
-                writer.append(table_of(CAPTIONS, [refiltered(row, config, texts, changes) for row in rows]))
+                again = table_of(schema, [refiltered(row, config, texts, changes) for row in rows])
+                writer.append(again)
+                check.add(again)
                 bar.update(table.num_rows)
         output.counts.read = output.counts.written = writer.rows
         if changes.total() == changes[_WITHOUT_SCORE]:
@@ -57,9 +65,13 @@ def run_refilter(config: RefilterJob) -> dict[str, Any]:
                 f"{captions}: none of its {writer.rows} rows is a rewrite with a score, so there is nothing to filter again; give the "
                 "output of a caption job with rewriter.share above 0"
             )
-        output.facts.update(changes={name: changes[name] for name in sorted(changes)})
+        note_own(output, own.names, {})
+        output.facts.update(check.facts(), changes={name: changes[name] for name in sorted(changes)})
         manifest = output.manifest()
-    say(f"refilter: {output.counts}; {', '.join(f'{n} {name}' for name, n in sorted(changes.items()))} -> {config.output.path}")
+    words = ", ".join(f"{n} {name}" for name, n in sorted(changes.items())) + own_in_words(own.names, {})
+    say(f"refilter: {output.counts}; {words} -> {config.output.path}")
+    for each in said_of(manifest["facts"]):
+        say(f"refilter: {each}")
     return manifest
 
 

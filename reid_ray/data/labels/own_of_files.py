@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.own_columns import camera_numbers, merged_own, own_schema
-from reid_ray.storage.table_files import TableFile
+from reid_ray.records import CAPTIONS
+from reid_ray.storage.table_files import TableFile, parquet_files
 
 _BATCH_ROWS = 65_536
 
@@ -32,6 +33,28 @@ def own_of_files(files: Sequence[TableFile], schemas: Sequence[pa.Schema], only:
         wanted = None if only is None else [name for name in only if name in schema.names or (number == 0 and name not in there)]
         found.append((str(file), own_schema(schema, origin=str(file), only=wanted)))
     return merged_own(found)
+
+
+def own_of_captions(location: str) -> pa.Schema:
+    """The own columns of a table of captions: those of its images that the caption job carried, or anybody's.
+
+    Raises:
+        DataError: a column cannot be carried, or is of two types.
+    """
+    found = []
+    for file in parquet_files(location):
+        with file.open() as parquet:
+            found.append((str(file), own_schema(parquet.schema_arrow, origin=str(file), base=CAPTIONS)))
+    return merged_own(found)
+
+
+def names_beside(location: str, base: pa.Schema) -> list[str]:
+    """The names of the columns of a table that `base` has not: of a job that does not hand them on, whatever they are."""
+    found: dict[str, None] = {}
+    for file in parquet_files(location):
+        with file.open() as parquet:
+            found |= dict.fromkeys(name for name in parquet.schema_arrow.names if name not in base.names)
+    return list(found)
 
 
 def cameras_of_files(

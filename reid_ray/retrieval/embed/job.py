@@ -16,9 +16,11 @@ import pyarrow as pa
 
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
+from reid_ray.data.labels.own_of_files import own_of_captions
 from reid_ray.data.sources import ImageListing, image_listing, iter_images, read_images
 from reid_ray.errors import DataError
 from reid_ray.model.plain_text import TruncationCounts
+from reid_ray.own_columns import NOTHING_OWN
 from reid_ray.retrieval.embed.config import EmbedJob
 from reid_ray.retrieval.embed_in_process import embedded_images, embedded_texts
 from reid_ray.retrieval.embed_stream import (
@@ -65,7 +67,8 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
     require_encoder(config.encoder)
     if config.images is None:
         require_texts(config.encoder)
-    captions = None if listing is not None else read_captions(str(config.captions), kinds=config.caption_kinds, split=config.split)
+    own = NOTHING_OWN if listing is not None else own_of_captions(str(config.captions))
+    captions = None if listing is not None else read_captions(str(config.captions), kinds=config.caption_kinds, split=config.split, own=own)
     rows = listing.count if listing is not None else 0 if captions is None else captions.num_rows
     here = stays_in_process(config.ray, rows, config.embed)
     with nullcontext() if here else ray_session(config.ray), output:
@@ -74,7 +77,7 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
         cut = _count(output, str(folder))
         if not output.counts.written:
             raise DataError(f"{origin}: not one row can be embedded ({output.counts}); check images or captions")
-        further, told = ((), {}) if listing is None else (listing.further, listing.told)
+        further, told = (tuple(own.names), {}) if listing is None else (listing.further, listing.told)
         note_own(output, further, told)
         dim, fingerprint = encoder_identity(config.encoder)
         output.facts.update({"kind": "text" if config.images is None else "image", "dim": dim, "encoder_fingerprint": fingerprint})

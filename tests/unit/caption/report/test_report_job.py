@@ -141,6 +141,7 @@ def test_refiltering_changes_statuses_only(run, tmp_path, alpha, min_agreement, 
     assert statuses["rewrite", "ok"] == kept
     assert statuses["dynamic", "ok"] == 16
     assert manifest["facts"]["changes"] == changes
+    assert set(manifest["facts"]["plausibility"]["captioners"]) == {"dynamic"}
     assert all((row["reason"] is None) == (row["status"] == "ok") for row in after.to_pylist() if row["kind"] == "rewrite")
 
 
