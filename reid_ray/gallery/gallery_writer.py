@@ -42,7 +42,18 @@ _FRAME_ROWS = 8_192
 _RETAIN_EVERY_S = 3_600.0
 
 
-def create_gallery(folder: str | Path, *, dim: int, encoder: str, config: GalleryConfig | None = None) -> None:
+def newest_generation(folder: str | Path) -> int:
+    """The number of the generation that counts at a place; 0 where no gallery is, or one that cannot be read."""
+    depot = depot_of(folder, private=False)
+    try:
+        return depot.manifest(depot.current()).number if depot.exists() else 0
+    except DataError:
+        return 0
+    finally:
+        depot.close()
+
+
+def create_gallery(folder: str | Path, *, dim: int, encoder: str, config: GalleryConfig | None = None, after: int = 0) -> None:
     """Make an empty gallery.
 
     Args:
@@ -50,6 +61,7 @@ def create_gallery(folder: str | Path, *, dim: int, encoder: str, config: Galler
         dim: of the vectors.
         encoder: fingerprint of what makes them; others' vectors are refused.
         config: what is fixed for good.
+        after: generation of the gallery whose place it will take: whoever reads that one sees that a newer one is there.
 
     Raises:
         DataError: something is there already.
@@ -60,7 +72,7 @@ def create_gallery(folder: str | Path, *, dim: int, encoder: str, config: Galler
         if depot.exists():
             raise DataError(f"{folder}: holds a gallery already; add to it, or choose another place")
         depot.lay_out()
-        depot.swap(Manifest(1, dim, encoder, config or GalleryConfig(), BASE, (), depot.new_log(), ()), {})
+        depot.swap(Manifest(after + 1, dim, encoder, config or GalleryConfig(), BASE, (), depot.new_log(), ()), {})
     finally:
         depot.release()
         depot.close()

@@ -21,7 +21,7 @@ from reid_ray.data.sources import ImageListing, image_listing, iter_images, read
 from reid_ray.errors import DataError, ReidRayError
 from reid_ray.gallery.bulk.adoption import Adoption
 from reid_ray.gallery.bulk.sealed_piece import PIECES, SealedPiece, drop_pieces
-from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery, newest_generation
 from reid_ray.records import EMBEDDINGS
 from reid_ray.retrieval.embed_in_process import embedded_images
 from reid_ray.retrieval.embed_stream import embed_images
@@ -75,7 +75,8 @@ def run_index(config: IndexJob) -> dict[str, Any]:
         dim, fingerprint = _identity(config)
         pieces = _kept_pieces(output.path) if listing is None else output.folder / PIECES
         terms = PieceTerms(str(pieces), dim, fingerprint, config.gallery, config.include_synthetic)
-        create_gallery(output.folder, dim=dim, encoder=fingerprint, config=config.gallery)
+        after = newest_generation(output.path)  # a service may have it open
+        create_gallery(output.folder, dim=dim, encoder=fingerprint, config=config.gallery, after=after)
         started = time.perf_counter()
         with _dropped_if_refused(pieces):
             sealed = _from_tables(config, terms) if listing is None else _from_images(config, listing, terms, here=here)
