@@ -42,17 +42,6 @@ _FRAME_ROWS = 8_192
 _RETAIN_EVERY_S = 3_600.0
 
 
-def newest_generation(folder: str | Path) -> int:
-    """The number of the generation that counts at a place; 0 where no gallery is, or one that cannot be read."""
-    depot = depot_of(folder, private=False)
-    try:
-        return depot.manifest(depot.current()).number if depot.exists() else 0
-    except DataError:
-        return 0
-    finally:
-        depot.close()
-
-
 def create_gallery(folder: str | Path, *, dim: int, encoder: str, config: GalleryConfig | None = None, after: int = 0) -> None:
     """Make an empty gallery.
 

@@ -8,18 +8,30 @@ is next opened for writing. Where that lies is depot/'s; who may write is galler
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from reid_ray.errors import DataError
-from reid_ray.gallery.depot.interface import Depot
+from reid_ray.gallery.depot.interface import Depot, depot_of
 from reid_ray.gallery.items import Items
 from reid_ray.gallery.manifest import Manifest
 from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.segment import Segment, SegmentFacts, write_segment
 
 _BATCH_ROWS = 8_192
+
+
+def newest_generation(folder: str | Path) -> int:
+    """The number of the generation that counts at a place; 0 where no gallery is, or one that cannot be read."""
+    depot = depot_of(folder, private=False)
+    try:
+        return depot.manifest(depot.current()).number if depot.exists() else 0
+    except DataError:
+        return 0
+    finally:
+        depot.close()
 
 
 def new_segment(depot: Depot, batches: Iterable[Items], rows: int, manifest: Manifest, schema: pa.Schema) -> SegmentFacts | None:

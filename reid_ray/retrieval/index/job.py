@@ -21,7 +21,8 @@ from reid_ray.data.sources import ImageListing, image_listing, iter_images, read
 from reid_ray.errors import DataError, ReidRayError
 from reid_ray.gallery.bulk.adoption import Adoption
 from reid_ray.gallery.bulk.sealed_piece import PIECES, SealedPiece, drop_pieces
-from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery, newest_generation
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.generations import newest_generation
 from reid_ray.records import EMBEDDINGS
 from reid_ray.retrieval.embed_in_process import embedded_images
 from reid_ray.retrieval.embed_stream import embed_images

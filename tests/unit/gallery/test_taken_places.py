@@ -3,7 +3,8 @@
 import shutil
 
 from reid_ray.gallery.gallery_view import GalleryView
-from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery, newest_generation
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.generations import newest_generation
 
 
 def test_a_reader_follows_from_one_gallery_to_the_one_that_took_its_place(tmp_path):
