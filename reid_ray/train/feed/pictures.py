@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,15 +28,57 @@ _THREADS = 4
 _STRETCH_ROWS = 16_384  # images after which a stretch ends, at the end of a row group
 
 
+@dataclass(frozen=True)
+class _Encoded:
+    """Where the encoded images of a record batch lie: image n at data[n] to data[n + 1] of an open file, from `first` on."""
+
+    descriptor: int
+    first: int
+    ends_N: np.ndarray
+
+
 class PictureStore(RowFile):
-    """The encoded images of PICTURES by row number."""
+    """The encoded images of PICTURES by row number.
+
+    They are read, not mapped: a mapped page costs a fault when it is first touched, which of a large set is each row's for a whole epoch,
+    and a small set's for its first moments.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._opened = [file.open("rb") for file in self._files]
+        if not self._ahead and hasattr(os, "posix_fadvise"):
+            for opened in self._opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        self._encoded: dict[int, _Encoded] = {}
 
     def __getitem__(self, row: int) -> bytes:
         if not 0 <= row < len(self):
             raise IndexError(row)
         number = int(np.searchsorted(self._ends, row, side="right"))
-        start = int(self._ends[number - 1]) if number else 0
-        return self._batch(number).column("image")[row - start].as_py()
+        place = row - (int(self._ends[number - 1]) if number else 0)
+        encoded = self._encoded.get(number) or self._encoded_of(number)
+        start, end = encoded.ends_N[place : place + 2].tolist()
+        data = os.pread(encoded.descriptor, end - start, encoded.first + start)
+        if len(data) != end - start:
+            raise DataError(f"{self._files[self._places[number][0]]}: ends within row {row}; it was cut since it was opened")
+        return data
+
+    def _encoded_of(self, number: int) -> _Encoded:
+        file, image = self._places[number][0], self._batch(number).column("image")
+        _, ends, data = image.buffers()
+        ends_N = np.frombuffer(ends, np.int32, len(image) + 1, image.offset * 4)
+        first = data.address - _address(self._maps[file]) if data is not None else 0
+        found = self._encoded[number] = _Encoded(self._opened[file].fileno(), first, ends_N)
+        return found
+
+
+def _address(mapped: pa.NativeFile | pa.Buffer) -> int:
+    """Where the first byte of a mapped file lies in memory."""
+    if isinstance(mapped, pa.Buffer):
+        return int(mapped.address)
+    mapped.seek(0)
+    return int(mapped.read_buffer(1).address)
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,10 @@ class RowFile:
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
         files = sorted(path.glob("*.arrow")) if path.is_dir() else [path]
-        ahead = sum(file.stat().st_size for file in files) <= _MEMORY_SHARE * _memory_bytes()
-        self._readers = [pa.ipc.open_file(_mapped(file, ahead=ahead)) for file in files]
-        self._places = [(reader, index) for reader in self._readers for index in range(reader.num_record_batches)]
+        self._ahead = sum(file.stat().st_size for file in files) <= _MEMORY_SHARE * _memory_bytes()
+        self._files, self._maps = files, [_mapped(file, ahead=self._ahead) for file in files]
+        self._readers = [pa.ipc.open_file(mapped) for mapped in self._maps]
+        self._places = [(file, index) for file, reader in enumerate(self._readers) for index in range(reader.num_record_batches)]
         self._batches: dict[int, pa.RecordBatch] = {}
         self._ends = np.cumsum([self._read(number).num_rows for number in range(len(self._places))], dtype=np.int64)
 
@@ -109,8 +110,8 @@ class RowFile:
         return batch
 
     def _read(self, number: int) -> pa.RecordBatch:
-        reader, index = self._places[number]
-        return reader.get_batch(index)
+        file, index = self._places[number]
+        return self._readers[file].get_batch(index)
 
 
 def _mapped(file: Path, *, ahead: bool) -> pa.NativeFile | pa.Buffer:

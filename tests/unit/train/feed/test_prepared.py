@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from refusals import refused
 
+from reid_ray.errors import DataError
 from reid_ray.train.feed import prepared
+from reid_ray.train.feed.pictures import PictureStore
 from reid_ray.train.feed.prepared import RowFile, texts_of, write_rows
 
 SCHEMA = pa.schema([("text", pa.string()), ("rewrites", pa.list_(pa.string())), ("number", pa.int64()), ("flag", pa.bool_())])
@@ -105,3 +108,21 @@ def test_a_file_larger_than_memory_is_not_read_ahead_and_has_the_same_rows(file,
     assert any("rr" in each for each in flags())
     rows = np.random.default_rng(0).integers(0, 700, 50)
     assert large.take(rows).to_pylist() == table.take(pa.array(rows)).to_pylist()
+
+
+def test_pictures_are_read_as_they_were_packed_and_one_that_is_cut_off_since_is_named(tmp_path, monkeypatch):
+    """Of any length, in several files and record batches; read ahead or not."""
+    draw = np.random.default_rng(0)
+    packed = [[draw.bytes(int(size)) for size in draw.integers(0, 5000, 100)] for _ in range(3)]
+    (tmp_path / "pictures").mkdir()
+    for number, images in enumerate(packed):
+        table = pa.table({"image": pa.array(images, pa.binary()), "image_row": pa.array(range(100))})
+        with pa.ipc.new_file(str(tmp_path / "pictures" / f"{number}.arrow"), table.schema) as file:
+            file.write_table(table, max_chunksize=30)
+    for memory in (prepared._memory_bytes(), 0):
+        monkeypatch.setattr(prepared, "_memory_bytes", lambda size=memory: size)
+        store = PictureStore(tmp_path / "pictures")
+        assert [store[row] for row in range(300)] == [image for images in packed for image in images]
+    monkeypatch.setattr("os.pread", lambda descriptor, size, place: b"")
+    with refused(DataError, "1.arrow", "row 150"):
+        store[150]
