@@ -61,7 +61,8 @@ ray.init(address="local", num_cpus=6, num_gpus=2, include_dashboard=False, objec
 sections = "{{one: %s, two: %s}}" % (("{{sampling: {{seed: 1}}, pool: {{replicas: 2, num_gpus: 1, batch_size: 4}}}}",) * 2)
 sections = sections.replace("seed: 1", "seed: 2", 1)
 manifest = run_caption(job(Path({folder!r}), Path({out!r}), "captioners=" + sections), engine=OneBroken(Path({log!r}), pause_s=0.1))
-print("rows by", manifest["counts"], len(manifest["facts"]["ledger"]["broken_actors"]))
+counts = {{name: manifest["counts"][name] for name in ("read", "written", "failed")}}
+print("rows by", counts, len(manifest["facts"]["ledger"]["broken_actors"]))
 """
 
 
