@@ -40,8 +40,8 @@ def rewritten_without(depot: Depot, view: GalleryView, ids: set[str]) -> tuple[l
     snapshots = depot.snapshots()
     current = {part.source.facts.name: part for part in view.parts()[:-1] if isinstance(part.source, Segment)}
     renewed: dict[str, tuple[SegmentFacts | None, np.ndarray]] = {}  # by old name: the new segment, and which old rows it has
-    for facts in {
-        entry.facts.name: entry.facts for manifest in [view.manifest, *snapshots.values()] for entry in manifest.segments
+    for facts, manifest in {
+        entry.facts.name: (entry.facts, each) for each in [view.manifest, *snapshots.values()] for entry in each.segments
     }.values():
         part = current.get(facts.name)
         segment = part.source if part is not None else Segment.open(depot.segment(facts), facts)
@@ -53,7 +53,8 @@ def rewritten_without(depot: Depot, view: GalleryView, ids: set[str]) -> tuple[l
         if len(row_N):
             kept = np.setdiff1d(np.arange(facts.rows), row_N)
             batches = living_batches([LivePart(segment, np.ones(facts.rows, np.bool_))], [kept])
-            renewed[facts.name] = new_segment(depot, batches, len(kept), view.manifest, view.schema), kept
+            # A snapshot may be of another encoder, and so of another dimension.
+            renewed[facts.name] = new_segment(depot, batches, len(kept), manifest, view.schema), kept
     alive = {name: part.alive for name, part in current.items()}
     entries = _renewed(depot, view.manifest, renewed, alive)
     changed: dict[str, Manifest | None] = {}

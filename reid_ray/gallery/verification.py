@@ -27,6 +27,9 @@ def faults_of(folder: str | Path) -> list[str]:
                 if entry.facts.name not in looked_at:
                     segment = Segment.open(depot.segment(entry.facts), entry.facts)
                     found += segment.faults()
+                    dim = segment.vectors.shape[1]
+                    if dim != manifest.dim:
+                        found.append(f"{segment.folder}: has vectors of dimension {dim}, not {manifest.dim}; restore it from a copy")
                     segment.close()
             except (DataError, FileNotFoundError) as error:
                 found.append(str(error) if isinstance(error, DataError) else f"{error}: is missing; restore it from a copy")

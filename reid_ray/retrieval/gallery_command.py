@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Protocol, get_args
 
 from reid_ray.config.filter_words import where_of_words
 from reid_ray.errors import ConfigError, DataError
@@ -22,6 +22,8 @@ from reid_ray.gallery.manifest import RECEIPTS
 from reid_ray.gallery.verification import faults_of
 from reid_ray.retrieval.gallery_queries import Sought, query_vector, reranked
 from reid_ray.retrieval.index.table_adding import add_tables, counts_in_words
+from reid_ray.retrieval.index.table_reencoding import reencode_by_tables
+from reid_ray.retrieval.searched_folder import about_gallery
 from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
@@ -52,6 +54,18 @@ def _create(asked: argparse.Namespace) -> None:
     )
     view = GalleryView(asked.gallery)
     say(f"gallery: {counts_in_words(counts)}; {counted(len(view), 'item')}, generation {view.generation} -> {asked.gallery}")
+
+
+def _reencode(asked: argparse.Namespace) -> None:
+    done = reencode_by_tables(
+        asked.gallery, asked.tables, by_tasks=asked.by_tasks, pieces=asked.pieces, drop_missing=asked.drop_missing, wait_s=_WAIT_S
+    )
+    manifest = about_gallery(asked.gallery).manifest
+    living, unused = counted(done.living, "item"), counted(done.unused, "vector")
+    say(
+        f"gallery: {living} with a vector of encoder {manifest.encoder} (dimension {manifest.dim}), {done.dropped:,} without one dropped, "
+        f"{unused} of no item, generation {manifest.number} -> {asked.gallery}"
+    )
 
 
 def _delete(asked: argparse.Namespace) -> None:
@@ -155,31 +169,54 @@ def _ids(asked: argparse.Namespace, view: GalleryView) -> list[str]:
     return view.ids(where)
 
 
+class _Verb(Protocol):
+    """Interface (protocol) of what makes a verb's parser."""
+
+    def __call__(self, name: str, do: Callable[[argparse.Namespace], None], purpose: str) -> argparse.ArgumentParser:
+        """The parser of a verb of a gallery."""
+        ...
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reid-ray gallery", description="A gallery: a store of people's vectors, pictures and metadata.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def verb(name: str, do: Any, purpose: str) -> argparse.ArgumentParser:
+    def verb(name: str, do: Callable[[argparse.Namespace], None], purpose: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=purpose, description=purpose)
         made.add_argument("gallery", metavar="GALLERY", help="folder of the gallery, or its address (s3://, gs://, az://)")
         made.set_defaults(do=do)
         return made
 
-    def which(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        text = 'column=value, column=[values] or column={"from": low, "to": high}; may be repeated, all must hold'
-        made.add_argument("--where", "--filter", action="append", default=[], metavar="FILTER", help=text)
-        return made
+    _filling(verb)
+    _removing(verb)
+    _searching(verb)
+    _upkeep(verb)
+    return parser
 
+
+def _filtered(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    text = 'column=value, column=[values] or column={"from": low, "to": high}; may be repeated, all must hold'
+    made.add_argument("--where", "--filter", action="append", default=[], metavar="FILTER", help=text)
+    return made
+
+
+def _filling(verb: _Verb) -> None:
     add = verb("add", _create, "Add or replace items from the embed job's tables; the gallery is made if it is not there")
     add.add_argument("tables", metavar="TABLE", nargs="+", help="embeddings/ of an embed run")
-    add.add_argument(
-        "--by-tasks", action="store_true", help="by Ray tasks on all nodes of the cluster (RAY_ADDRESS, else here); for millions of items"
-    )
-    add.add_argument(
-        "--pieces",
-        metavar="FOLDER",
-        help="with --by-tasks, of a gallery at an address: a folder that all nodes see, for segments on their way",
-    )
+    reencode = verb("reencode", _reencode, "Go over to another encoder: every item keeps its id, columns and picture, and has a new vector")
+    reencode.add_argument("tables", metavar="TABLE", nargs="+", help="embeddings/ of an embed run with it, of the gallery's items")
+    reencode.add_argument("--drop-missing", action="store_true", help="delete items of which the tables have no vector")
+    for made in (add, reencode):
+        made.add_argument(
+            "--by-tasks",
+            action="store_true",
+            help="by Ray tasks on all nodes of the cluster (RAY_ADDRESS, else here); for millions",
+        )
+        made.add_argument(
+            "--pieces",
+            metavar="FOLDER",
+            help="with --by-tasks, of a gallery at an address: a folder that all nodes see, for segments on their way",
+        )
     add.add_argument("--include-synthetic", action="store_true", help="also pictures that an editor made")
     default = GalleryConfig()
     add.add_argument("--dtype", choices=["float32", "float16"], default=default.dtype, help="of a new gallery's vectors")
@@ -193,15 +230,19 @@ def _parser() -> argparse.ArgumentParser:
         "--erase-within-hours", type=float, default=default.erase_within_hours, help="of a new gallery: deadline of an erasure"
     )
     add.add_argument("--retention-days", type=float, default=None, help="of a new gallery: how long an item may stay")
-    for name, do, purpose in (
-        ("delete", _delete, "Hide items for good; their bytes go when the gallery is compacted"),
-        ("erase", _erase, "Hide items at once; by a deadline they are gone from every file, with a receipt"),
-    ):
-        which(verb(name, do, purpose)).add_argument("--id", action="append", metavar="ITEM", help="an item; may be repeated")
-    erase = verbs.choices["erase"]
+
+
+def _removing(verb: _Verb) -> None:
+    delete = verb("delete", _delete, "Hide items for good; their bytes go when the gallery is compacted")
+    erase = verb("erase", _erase, "Hide items at once; by a deadline they are gone from every file, with a receipt")
+    for made in (delete, erase):
+        _filtered(made).add_argument("--id", action="append", metavar="ITEM", help="an item; may be repeated")
     erase.add_argument("--now", action="store_true", help="have them gone from every file before this ends")
     erase.add_argument("--request", metavar="NAME", help="name of the request, which its receipt bears; a random one if left out")
-    search = which(verb("search", _search, "The best items for a text, a picture, or items of the gallery"))
+
+
+def _searching(verb: _Verb) -> None:
+    search = _filtered(verb("search", _search, "The best items for a text, a picture, or items of the gallery"))
     query = search.add_mutually_exclusive_group()
     query.add_argument("--text", help="a description")
     query.add_argument("--image", metavar="FILE", help="a picture")
@@ -216,7 +257,11 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--rerank", type=int, metavar="HEAD", help="rank the first HEAD hits anew by k-reciprocal neighbours")
     search.add_argument("--device", metavar="DEVICE", help="cuda:0: that GPU holds the vectors and compares all of them, exactly")
     search.add_argument("--exact", action="store_true", help="compare every item that passes, whatever the gallery's kind")
-    which(verb("facets", _facets, "How many items have each value of some columns")).add_argument("columns", nargs="+", metavar="COLUMN")
+
+
+def _upkeep(verb: _Verb) -> None:
+    facets = _filtered(verb("facets", _facets, "How many items have each value of some columns"))
+    facets.add_argument("columns", nargs="+", metavar="COLUMN")
     verb("info", _info, "What a gallery holds")
     verb("verify", _verify, "Read every byte and compare it with what was sealed")
     verb("compact", _compact, "Carry out erasures and retention, drop deleted items, merge small segments")
@@ -226,4 +271,3 @@ def _parser() -> argparse.ArgumentParser:
         ("drop", "Forget a snapshot"),
     ):
         verb(name, _keep, purpose).add_argument("name", metavar="NAME")
-    return parser

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reid_ray.errors import ReidRayError
+from reid_ray.gallery.gallery_reader import OtherEncoderError
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.shards.share import NOTHING
 
@@ -76,16 +77,17 @@ class FlippingView:
         folder: the gallery's folder or address.
         turns: whose turn it is; a failure of it is logged, and the newest generation taken.
         name: of this replica.
-        device: as GalleryView has it.
+        encoder, device: as GalleryView has them.
 
     Raises:
         DataError: the folder holds no gallery, or a damaged one.
     """
 
-    def __init__(self, folder: str | Path, turns: TurnKeeper, *, name: str, device: str | None = None) -> None:
+    def __init__(self, folder: str | Path, turns: TurnKeeper, *, name: str, encoder: str | None = None, device: str | None = None) -> None:
         self._turns, self._name = turns, name
-        self._open = partial(GalleryView, folder, device=device)
+        self._open = partial(GalleryView, folder, encoder=encoder, device=device)
         self._folder, self._view = folder, self._open()
+        self._refused: OtherEncoderError | None = None
         self._coming: _Coming | None = None
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="next-generation")
         self._holders: dict[int, int] = {}  # searches by the view that they hold
@@ -98,6 +100,8 @@ class FlippingView:
     @contextlib.contextmanager
     def held(self) -> Iterator[GalleryView]:
         """What is served now, which stays open until the end of the block."""
+        if self._refused is not None:
+            raise OtherEncoderError(str(self._refused))
         with self._lock:
             view = self._view
             self._holders[id(view)] = self._holders.get(id(view), 0) + 1
@@ -129,10 +133,13 @@ class FlippingView:
         try:
             coming.hide_removed()
             prepared = coming.opened(_LOOK_EVERY_S)
-        except BaseException:
+        except BaseException as error:
+            self._refused = error if isinstance(error, OtherEncoderError) else self._refused
             self._coming = None  # tried anew at the next look
             coming.close()
             raise
+        if prepared is not None:
+            self._refused = None
         if prepared is None:
             self._report(self._view.generation)
             return

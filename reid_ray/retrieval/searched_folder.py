@@ -47,7 +47,7 @@ class SearchedGallery:
         shards: its shares, where no reader holds all of it.
         turns: who says when replicas go over to a newer generation together; None: this reader does at once.
         replica: this reader's name there.
-        device: as GalleryView has it; not of shares.
+        encoder, device: as GalleryView has them; not of shares.
 
     Attributes:
         dim: of its vectors.
@@ -63,10 +63,13 @@ class SearchedGallery:
         *,
         turns: TurnKeeper | None = None,
         replica: str = "",
+        encoder: str | None = None,
         device: str | None = None,
     ) -> None:
-        self._flips = FlippingView(folder, turns, name=replica, device=device) if turns is not None else None
-        self._one = None if turns is not None else _opened(folder, device=device) if shards is None else JoinedView(str(folder), shards)
+        self._flips = FlippingView(folder, turns, name=replica, encoder=encoder, device=device) if turns is not None else None
+        self._one: GalleryView | JoinedView | None = None
+        if turns is None:
+            self._one = _opened(folder, encoder=encoder, device=device) if shards is None else JoinedView(str(folder), shards)
         with self._held() as view:
             self.dim = view.manifest.dim
         self._looked = time.monotonic()
@@ -205,8 +208,9 @@ def open_gallery(
     """
     if shares.count == 1:
         refuse_unfit(folder, dim=encoder.dim, fingerprint=encoder.fingerprint)
-        return SearchedGallery(folder, turns=turns, replica=replica, device=device)
-    actors = start_shards(folder, shares.count, num_cpus=shares.num_cpus, timeout_s=shares.timeout_s)
+        return SearchedGallery(folder, turns=turns, replica=replica, encoder=encoder.fingerprint, device=device)
+    limits = {"num_cpus": shares.num_cpus, "timeout_s": shares.timeout_s}
+    actors = start_shards(folder, shares.count, encoder=encoder.fingerprint, **limits)
     return SearchedGallery(folder, ShardedView(actors, lost=shares.lost))
 
 
@@ -253,7 +257,10 @@ def encoder_of(folder: str, encoder: str | None) -> str:
     if encoder is not None:
         return encoder
     _refuse_other_folders(folder)
-    noted = read_manifest(folder)["facts"].get(ENCODER_PATH) if (Path(folder) / MANIFEST).is_file() else None
+    facts = read_manifest(folder)["facts"] if (Path(folder) / MANIFEST).is_file() else {}
+    noted = facts.get(ENCODER_PATH)
+    if noted is not None and facts.get("encoder_fingerprint") != (now := about_gallery(folder).manifest.encoder):
+        raise ConfigError(f"encoder: the gallery {folder} went over to encoder {now} since the index job noted {noted}; give its folder")
     if noted is None:
         raise ConfigError(f"encoder: the gallery {folder} keeps its encoder's fingerprint alone; give the encoder's folder")
     if not split_encoder(noted)[0].is_dir() and not is_hub_name(str(split_encoder(noted)[0])):
@@ -261,9 +268,9 @@ def encoder_of(folder: str, encoder: str | None) -> str:
     return str(noted)
 
 
-def _opened(folder: str | Path, share: Share = WHOLE, *, device: str | None = None) -> GalleryView:
+def _opened(folder: str | Path, share: Share = WHOLE, *, encoder: str | None = None, device: str | None = None) -> GalleryView:
     _refuse_other_folders(folder)
-    return GalleryView(folder, share=share, device=device)
+    return GalleryView(folder, share=share, encoder=encoder, device=device)
 
 
 def _refuse_other_folders(folder: str | Path) -> None:

@@ -36,7 +36,7 @@ def adopt(folder):
             there = read_piece(pieces, name)
             made = {"dim": DIM, "config": GalleryConfig(), "schema": batch.rows.schema, "counts": {}}
             sealed.append(there or seal_piece(pieces, name, [batch], len(batch), **made))
-        writer.adopt(pieces, sealed)
+        writer.adopt(pieces, sealed, encoder="e")
 
 
 def after(folder):

@@ -73,11 +73,12 @@ class Pair:
         self.writer.close()
         self.writer = GalleryWriter(self.folder)
 
+    def query(self):
+        return unit(np.random.default_rng(1) if self.rng.random() < 0.3 else self.rng, 1)
+
     def check(self, view):
         assert len(view) == len(self.model)
-        query = unit(self.rng, 1)
-        if self.rng.random() < 0.3:
-            query = unit(np.random.default_rng(1), 1)
+        query = self.query()
         k = int(self.rng.integers(1, 20))
         camera, zone = int(self.rng.integers(4)), "gate"
         filters = [

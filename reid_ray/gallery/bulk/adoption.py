@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from reid_ray.errors import DataError
-from reid_ray.gallery.bulk.sealed_piece import SealedPiece
+from reid_ray.gallery.bulk.erased_since import ErasedSince
+from reid_ray.gallery.bulk.sealed_piece import PiecesGoneError, SealedPiece
 from reid_ray.gallery.depot.dead_rows import entry_of
 from reid_ray.gallery.depot.interface import Depot
 from reid_ray.gallery.gallery_view import GalleryView
@@ -25,6 +25,7 @@ from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.id_lookup import first_place
 from reid_ray.gallery.sealed.segment import Segment
 
+_IDS_READ = 65_536
 _IDS_AT_ONCE = 1 << 20  # hashes that are compared at a time: 40 MB
 
 
@@ -37,6 +38,7 @@ class Adoption:
     living: items of the pieces that live.
     replaced: rows of the pieces in whose place a later one of the same id lives.
     replaced_before: items that the gallery had, and has another of the same id in the place of.
+    erased: ids of the pieces that do not live, since they were erased while the pieces were made.
     """
 
     entries: tuple[SegmentEntry, ...]
@@ -44,9 +46,10 @@ class Adoption:
     living: int
     replaced: int
     replaced_before: int
+    erased: tuple[str, ...] = ()
 
 
-def adopted(depot: Depot, view: GalleryView, pieces: Path, sealed: Sequence[SealedPiece]) -> Adoption:
+def adopted(depot: Depot, view: GalleryView, pieces: Path, sealed: Sequence[SealedPiece], erased: ErasedSince | None = None) -> Adoption:
     """Move the segments of pieces into the gallery at `depot`, and say what its next generation is. Its log holds nothing.
 
     Args:
@@ -54,9 +57,11 @@ def adopted(depot: Depot, view: GalleryView, pieces: Path, sealed: Sequence[Seal
         view: of its present generation.
         pieces: folder of the pieces; from another file system than the gallery's they are copied.
         sealed: the pieces, the oldest first.
+        erased: who was erased since they were begun, and is not to live again.
 
     Raises:
         DataError: a column has another type than in the gallery, or a segment is damaged; nothing has changed then.
+        PiecesGoneError: a segment is not there any more.
     """
     schema = view.schema
     for piece in sealed:
@@ -66,7 +71,8 @@ def adopted(depot: Depot, view: GalleryView, pieces: Path, sealed: Sequence[Seal
     try:
         new = [LivePart(Segment.open(pieces / facts.name, facts), np.ones(facts.rows, np.bool_)) for facts in taken]
     except FileNotFoundError as error:
-        raise DataError(f"{error}: is gone, since an erasure was carried out meanwhile or somebody removed it; run again") from None
+        raise PiecesGoneError(f"{error}: is gone, since an erasure was carried out meanwhile or somebody removed it; run again") from None
+    gone = [each for part in new for each in _kill_erased(part, erased, view)] if erased is not None and erased.is_anybody(view) else []
     parts = [*there, *new]
     dead = [0] * len(parts)
     for at, row_N in replaced_rows(parts):
@@ -82,7 +88,20 @@ def adopted(depot: Depot, view: GalleryView, pieces: Path, sealed: Sequence[Seal
         assert isinstance(part.source, Segment)
         entries.append(entry_of(depot, part.source.facts, part.alive))
     replaced = sum(dead[len(there) :])
-    return Adoption(tuple(entries), schema, sum(facts.rows for facts in taken) - replaced, replaced, sum(dead[: len(there)]))
+    living = sum(len(part) for part in new)
+    return Adoption(tuple(entries), schema, living, replaced, sum(dead[: len(there)]), tuple(gone))
+
+
+def _kill_erased(part: LivePart, erased: ErasedSince, view: GalleryView) -> list[str]:
+    """Have the rows dead that were erased since; their ids."""
+    found: list[str] = []
+    for start in range(0, len(part.source), _IDS_READ):
+        assert isinstance(part.source, Segment)
+        ids = part.source.rows[ID].slice(start, _IDS_READ).to_pylist()
+        if gone := erased.among(view, ids):
+            part.kill(start + np.flatnonzero([each in gone for each in ids]))
+            found += sorted(gone)
+    return found
 
 
 def replaced_rows(parts: Sequence[LivePart]) -> list[tuple[int, np.ndarray]]:

@@ -21,6 +21,11 @@ from reid_ray.gallery.items import Items, json_of_schema, schema_of_json
 from reid_ray.gallery.sealed.segment import Segment, SegmentFacts, write_segment
 from reid_ray.storage.files import read_object, sync, write_durably, write_json
 
+
+class PiecesGoneError(DataError):
+    """Pieces were removed while they were made or before they were taken: an erasure was carried out. They can be made again."""
+
+
 PIECES = "pieces"  # in a gallery: what is to be taken in; it goes with the generation that takes it, and with every erasure
 
 
@@ -110,8 +115,16 @@ def seal_piece(
     return SealedPiece(name, facts, schema, dict(counts))
 
 
-def drop_pieces(folder: Path) -> None:
-    """Remove a folder of pieces, if there is one."""
+def drop_pieces(folder: Path, aside: Path | None = None) -> None:
+    """Remove a folder of pieces, if there is one.
+
+    Args:
+        folder: of pieces.
+        aside: a name that it gets first, so that tasks which still write there make nothing in it any more; None where there are none.
+    """
     if folder.is_dir():
-        shutil.rmtree(folder)
-        sync(folder.parent)
+        if aside is not None:
+            folder.rename(aside)
+            sync(folder.parent)
+        shutil.rmtree(aside or folder)
+        sync((aside or folder).parent)

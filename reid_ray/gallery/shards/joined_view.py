@@ -21,7 +21,7 @@ class JoinedView:
         shards: its shares.
 
     Attributes:
-        manifest: of the generation at the start: dimension and encoder never change.
+        manifest: of the generation at the start: shares refuse one of another encoder.
         missing: numbers of the shares that the last search lacked.
 
     Raises:

@@ -45,10 +45,11 @@ class Shard:
     Args:
         folder: the gallery's folder or address.
         share: which part of it.
+        encoder: as GalleryReader has it.
     """
 
-    def __init__(self, folder: str | Path, share: Share) -> None:
-        self._view = GalleryView(folder, share=share)
+    def __init__(self, folder: str | Path, share: Share, encoder: str | None = None) -> None:
+        self._view = GalleryView(folder, share=share, encoder=encoder)
 
     def look(self) -> Position:
         """As Asked."""

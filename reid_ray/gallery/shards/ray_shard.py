@@ -9,19 +9,20 @@ from reid_ray.gallery.shards.one_share import Shard, ShardLostError, ShareReply
 from reid_ray.gallery.shards.share import Position, Share
 
 
-def start_shards(folder: str, of: int, *, num_cpus: float = 1.0, timeout_s: float = 30.0) -> list[RayShard]:
+def start_shards(folder: str, of: int, *, encoder: str | None = None, num_cpus: float = 1.0, timeout_s: float = 30.0) -> list[RayShard]:
     """Start the shares of a gallery in actors, spread over the nodes, which all see the gallery's folder or address.
 
     Args:
         folder: the gallery.
         of: how many shares.
+        encoder: as GalleryReader has it.
         num_cpus: that each is given.
         timeout_s: a share that does not answer for so long is lost.
     """
     import ray
 
     actor = ray.remote(num_cpus=num_cpus, scheduling_strategy="SPREAD", max_restarts=-1, max_concurrency=16)(Shard)
-    return [RayShard(actor.remote(folder, Share(number, of)), timeout_s) for number in range(of)]
+    return [RayShard(actor.remote(folder, Share(number, of), encoder), timeout_s) for number in range(of)]
 
 
 class RayShard:

@@ -84,7 +84,7 @@ def run_index(config: IndexJob) -> dict[str, Any]:
             output.timings["seal_seconds"] = time.perf_counter() - started
             _count(output, pieces, sealed)
             with GalleryWriter(output.folder) as writer:
-                taken = writer.adopt(pieces, sealed)
+                taken = writer.adopt(pieces, sealed, encoder=fingerprint)
                 _count_taken(output, taken, str(rows))
                 segments, generation = len(writer.view.manifest.segments), writer.view.generation
         path = None if config.encoder is None else located_encoder(config.encoder)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reid_ray.gallery.bulk.sealed_piece import SealedPiece, read_piece, seal_piece
+from reid_ray.gallery.bulk.sealed_piece import PiecesGoneError, SealedPiece, read_piece, seal_piece
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.items import BASE, ID, Items, merged_schema
 from reid_ray.records import EMBEDDINGS, conform
@@ -95,10 +95,20 @@ def seal_rows(name: str, source: PieceRows, terms: PieceTerms) -> SealedPiece:
 
     Raises:
         DataError: a column is missing or cannot be stored, or the vectors are another encoder's.
+        PiecesGoneError: the folder of pieces was removed meanwhile.
     """
     folder = Path(terms.pieces)
     if (there := read_piece(folder, name)) is not None:
         return there
+    try:
+        return _sealed(folder, name, source, terms)
+    except FileNotFoundError as error:
+        if str(folder) not in str(error):
+            raise
+        raise PiecesGoneError(f"{error}: is gone, since an erasure was carried out meanwhile or somebody removed it; run again") from None
+
+
+def _sealed(folder: Path, name: str, source: PieceRows, terms: PieceTerms) -> SealedPiece:
     choice = _chosen(source, terms)
     if choice.left_out:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +18,27 @@ import pyarrow as pa
 
 from reid_ray.config.common import RayConfig
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.gallery.bulk.sealed_piece import PIECES
+from reid_ray.gallery.bulk.adoption import Adoption
+from reid_ray.gallery.bulk.erased_since import ErasedSince
+from reid_ray.gallery.bulk.sealed_piece import PIECES, PiecesGoneError, SealedPiece
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.depot.interface import depot_of
+from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.items import ID
+from reid_ray.gallery.shards.share import NOTHING
 from reid_ray.progress import progress_bar
 from reid_ray.retrieval.index.piece_sealing import READ, REPLACED, TAKEN, PieceTerms
 from reid_ray.retrieval.index.table_pieces import cut_tables, files_of, made_by, sealed_by_tasks
 from reid_ray.retrieval.index.taken_rows import item_columns, last_of_each, refuse_another_encoder, refuse_other_tables, why_left_out
 from reid_ray.runtime import ray_session
+from reid_ray.storage.lock import OutputLock
 from reid_ray.storage.object_store.object_client import is_store_address
 from reid_ray.storage.table_files import TableFile
 
 ADDED = "added"
+ERASED = "erased meanwhile"
+PIECES_TRIES = 5  # pieces that an erasure removed are made again so often
 _BATCH_ROWS = 8_192
 
 
@@ -56,7 +65,8 @@ def add_tables(
 
     Raises:
         ConfigError: by tasks, the gallery is at an address and `pieces` is not given.
-        DataError: no row can be added, or vectors of another encoder; or, by tasks, an erasure was carried out meanwhile.
+        DataError: no row can be added, or vectors of another encoder; or, by tasks, another run adds so, or erasures were carried out
+            again and again meanwhile.
     """
     if by_tasks and pieces is None and is_store_address(str(folder)):
         raise ConfigError(f"--pieces is missing: {folder} is no folder; give one that all nodes see, for segments until they are there")
@@ -64,14 +74,18 @@ def add_tables(
     dim, encoder = made_by(files)
     if not _is_there(folder):
         create_gallery(folder, dim=dim, encoder=encoder, config=config)
-    with GalleryWriter(folder, wait_s=wait_s) as writer:
-        made = writer.view.manifest
-        if (made.dim, made.encoder) != (dim, encoder):
-            raise DataError(
-                f"{tables[0]}: has vectors of encoder {encoder}, but the gallery {folder} is of {made.encoder}; embed with that one"
-            )
-        terms = PieceTerms(_pieces(folder, pieces), dim, encoder, made.config, include_synthetic)
-        counts = (_add_by_tasks if by_tasks else _add_through_log)(writer, files, terms)
+    with closing(GalleryView(folder, share=NOTHING)) as about:
+        made, erased = about.manifest, ErasedSince(str(folder), time.time(), about.generation)
+    if (made.dim, made.encoder) != (dim, encoder):
+        raise DataError(
+            f"{tables[0]}: has vectors of encoder {encoder}, but the gallery {folder} is of {made.encoder}; embed with that one"
+        )
+    terms = PieceTerms(pieces_folder(folder, pieces), dim, encoder, made.config, include_synthetic)
+    if by_tasks:
+        counts = _add_by_tasks(folder, files, terms, erased, wait_s)
+    else:
+        with GalleryWriter(folder, wait_s=wait_s) as writer:
+            counts = _add_through_log(writer, files, terms)
     if not counts[ADDED]:
         raise DataError(f"{', '.join(tables)}: no row can be added ({counts_in_words(counts)}); give images that the embed job embedded")
     return counts
@@ -85,7 +99,7 @@ def _is_there(folder: str | Path) -> bool:
         depot.close()
 
 
-def _pieces(folder: str | Path, asked: str | None) -> str:
+def pieces_folder(folder: str | Path, asked: str | None) -> str:
     """Where the segments of this gallery lie until it has them: absolute, for the tasks."""
     if asked is not None:  # several galleries may name one folder
         return os.path.join(os.path.realpath(asked), f".{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.{PIECES}")
@@ -118,13 +132,36 @@ def _add_through_log(writer: GalleryWriter, files: Sequence[TableFile], terms: P
     return dict(counts)
 
 
-def _add_by_tasks(writer: GalleryWriter, files: Sequence[TableFile], terms: PieceTerms) -> dict[str, int]:
-    with ray_session(RayConfig()):
-        sealed = sealed_by_tasks(cut_tables(files, writer.view.manifest.config), terms)
-    taken = writer.adopt(Path(terms.pieces), sealed)
+def _add_by_tasks(folder: str | Path, files: Sequence[TableFile], terms: PieceTerms, erased: ErasedSince, wait_s: float) -> dict[str, int]:
+    """Tasks seal beside everybody else's writes and searches; the gallery is opened for writing to take the segments alone."""
+    lock = OutputLock(Path(terms.pieces), "gallery add --by-tasks")
+    Path(terms.pieces).parent.mkdir(parents=True, exist_ok=True)
+    lock.acquire()
+    try:
+        sealed, taken = _sealed_and_taken(folder, files, terms, erased, wait_s)
+    finally:
+        lock.release()
     counts = Counter({ADDED: taken.living})
     for piece in sealed:
         counts.update({name: count for name, count in piece.counts.items() if name not in (READ, TAKEN)})
     if taken.replaced:
         counts[REPLACED] += taken.replaced
+    if taken.erased:
+        counts[ERASED] = len(taken.erased)
     return dict(counts)
+
+
+def _sealed_and_taken(
+    folder: str | Path, files: Sequence[TableFile], terms: PieceTerms, erased: ErasedSince, wait_s: float
+) -> tuple[list[SealedPiece], Adoption]:
+    """The pieces, and what became of them. Those that an erasure removes meanwhile are made again."""
+    with ray_session(RayConfig()):
+        for left in reversed(range(PIECES_TRIES)):
+            try:
+                sealed = sealed_by_tasks(cut_tables(files, terms.config), terms)
+                with GalleryWriter(folder, wait_s=wait_s) as writer:
+                    return sealed, writer.adopt(Path(terms.pieces), sealed, encoder=terms.encoder, erased=erased)
+            except PiecesGoneError:
+                if not left:
+                    raise
+    raise AssertionError

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reid_ray.errors import DataError
+from reid_ray.gallery.bulk.erased_since import ErasedSince
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter
 from reid_ray.gallery.items import ID
@@ -24,7 +25,6 @@ from reid_ray.model.encoder import Encoder
 from reid_ray.retrieval.embed_stream import ImageEmbedder
 from reid_ray.retrieval.index.taken_rows import item_columns, last_of_each, refuse_another_encoder, why_left_out
 from reid_ray.serve.adding.config import AddingConfig
-from reid_ray.serve.adding.erased_since import ErasedSince
 from reid_ray.serve.adding.item_rows import ColumnTypes, bare_items, picture_columns, picture_rows
 from reid_ray.serve.adding.job_captions import PictureCaption, captions_by_id
 from reid_ray.serve.adding.job_folder import JobFolder, JobStatus

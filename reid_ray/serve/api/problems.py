@@ -55,7 +55,11 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _OF_OPERATIONS: dict[type[Exception], tuple[int, str, dict[str, str]]] = {
     StartingError: (503, "the service is starting; try again in a moment", {"Retry-After": "1"}),
     OverloadedError: (503, "too many queries are waiting; try again later", {"Retry-After": "1"}),
-    IncompleteError: (503, "a share of the gallery is lost for now; try again later", {"Retry-After": "5"}),
+    IncompleteError: (
+        503,
+        "a share of the gallery is lost for now, or it is of another encoder by now; try again later",
+        {"Retry-After": "5"},
+    ),
     LateError: (504, "no answer in time; try again later", {}),
     QueryFailedError: (500, "the query failed inside the service; its log says where", {}),
 }

@@ -70,7 +70,7 @@ def test_a_gallery_that_adopts_pieces_is_the_one_that_adds_their_rows(seed, at_o
     pieces = folders[1] / PIECES
     sealed = [seal(pieces, f"piece{at}", each) for at, each in enumerate(tables[3:])]
     generation = two.view.generation
-    taken = two.adopt(pieces, sealed)
+    taken = two.adopt(pieces, sealed, encoder="e")
     queries = unit(rng, 4)
     assert everything(two.view, queries) == everything(one.view, queries)
     assert len(two.view) == len(one.view) == living_before - taken.replaced_before + taken.living
@@ -108,7 +108,7 @@ def test_a_column_of_another_type_than_the_gallerys_is_refused_and_nothing_is_ta
         pieces = tmp_path / "gallery" / PIECES
         sealed = [seal(pieces, "text", table(["b"], unit(np.random.default_rng(0), 1), camera_id=["first"]))]
         with refused(DataError, "camera_id"):
-            writer.adopt(pieces, sealed)
+            writer.adopt(pieces, sealed, encoder="e")
         assert writer.view.ids() == ["a"]
         assert read_piece(pieces, "text") == sealed[0]
 

@@ -146,3 +146,31 @@ def test_vectors_of_another_encoder_are_refused_and_so_is_a_second_writer(said, 
     with GalleryWriter(said.gallery):
         code, _, problem = said("delete", "--id", "crop-1")
     assert (code, "another run writes" in problem) == (2, True)
+
+
+def test_a_gallery_goes_over_to_another_encoder_by_its_tables_and_keeps_what_it_knows_of_everybody(said, tmp_path):
+    table = pq.read_table(tmp_path / "embedded" / "part.parquet")
+    turned = [None if vector is None else [*vector[1:], vector[0]] for vector in table["embedding"].to_pylist()]
+    place = table.schema.get_field_index("embedding")
+    table = table.set_column(place, table.schema.field(place), pa.array(turned, table.schema.field(place).type))
+    table = table.set_column(table.schema.get_field_index("encoder_fingerprint"), "encoder_fingerprint", pa.array(["better"] * len(table)))
+    table = table.set_column(table.schema.get_field_index("person_id"), "person_id", pa.array([99] * len(table)))
+    (tmp_path / "again").mkdir()
+    pq.write_table(table, tmp_path / "again" / "part.parquet")
+    _, before, _ = said("search", "--like", "crop-3", "-k", "12")
+    assert said("delete", "--id", "crop-0")[0] == 0
+    assert said("snapshot", "older")[0] == 0
+    code, lines, _ = said("reencode", str(tmp_path / "again"))
+    assert (code, "11 items with a vector of encoder better" in lines[-1], "2 vectors of no item" in lines[-1]) == (0, True, True)
+    _, after, _ = said("search", "--like", "crop-3", "-k", "12")
+    hits = [[line.split(maxsplit=1)[1] for line in lines if line.split()[0].isdigit()] for lines in (before, after)]
+    assert len(hits[1]) == 10
+    assert hits[1] == [hit for hit in hits[0] if "crop-0 " not in hit]  # scores, person and time of adding
+    assert said("verify")[0] == 0
+    code, _, error = said("reencode", str(tmp_path / "again"))
+    assert (code, "already" in error) == (2, True)
+    code, _, error = said("add", str(tmp_path / "embedded"))
+    assert (code, "encoder e" in error) == (2, True)
+    assert said("restore", "older")[0] == 0
+    _, lines, _ = said("info")
+    assert any("encoder e;" in line for line in lines)

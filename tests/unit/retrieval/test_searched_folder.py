@@ -1,17 +1,23 @@
 """What a service searches: it answers as brute force does, shows what was written to it, and hides what was erased."""
 
+import time
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from encoders_pair import seal_vectors
 from lost_shares import Losable
 from refusals import refused
 
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.bulk.sealed_piece import PIECES
 from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.gallery_reader import OtherEncoderError
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.shards.sharded_view import ShardedView
 from reid_ray.gallery.shards.share import Share
+from reid_ray.retrieval.generation_turns import GenerationTurns
 from reid_ray.retrieval.query import Query
 from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, refuse_unfit
 
@@ -139,3 +145,37 @@ def test_what_does_not_fit_is_refused_before_a_replica_starts(gallery):
         writer.add(rows(0, 1).append_column("synthetic", [[True]]), encoder="e")
     with refused(DataError, "include_synthetic"):
         refuse_unfit(str(gallery), dim=DIM, fingerprint="e", include_synthetic=False)
+
+
+@pytest.mark.parametrize("replica", [False, True], ids=["alone", "with turns"])
+def test_a_service_whose_gallery_goes_over_to_another_encoder_refuses_until_it_has_that_one(gallery, monkeypatch, replica):
+    monkeypatch.setattr("reid_ray.retrieval.searched_folder._LOOK_EVERY_S", 0.0)
+    turns = GenerationTurns() if replica else None
+    searched = SearchedGallery(gallery, encoder="e", turns=turns, replica="a")
+    assert len(asked(searched, VECTORS[:1], 5)[0]) == 5
+    with GalleryWriter(gallery) as writer:
+        sealed = [seal_vectors(gallery / PIECES, "new", writer.view.ids(), VECTORS[::-1])]
+        writer.reencode(gallery / PIECES, sealed, encoder="another", dim=DIM)  # of the same dimension: only the name tells
+    if replica:
+        end = time.monotonic() + 30
+        while searched._flips._refused is None and time.monotonic() < end:
+            time.sleep(0.02)
+    for _ in range(2):
+        with refused(OtherEncoderError, "encoder another", "encoded by e"):
+            asked(searched, VECTORS[:1], 5)
+    again = SearchedGallery(gallery, encoder="another")
+    assert [hits[0].item_id for hits in asked(again, VECTORS[:3], 1)] == [f"a/{COUNT - 1 - n}.jpg" for n in range(3)]
+    if replica:
+        searched._flips.close()
+
+
+def test_an_encoder_that_index_noted_is_taken_only_while_the_gallery_is_of_it(tmp_path, gallery, monkeypatch):
+    facts = {"encoder_path": str(tmp_path), "encoder_fingerprint": "e"}
+    (gallery / "manifest.json").touch()
+    monkeypatch.setattr("reid_ray.retrieval.searched_folder.read_manifest", lambda _: {"facts": facts})
+    assert encoder_of(str(gallery), None) == str(tmp_path)
+    with GalleryWriter(gallery) as writer:
+        sealed = [seal_vectors(gallery / PIECES, "new", writer.view.ids(), VECTORS)]
+        writer.reencode(gallery / PIECES, sealed, encoder="another", dim=DIM)
+    with refused(ConfigError, "another", "give its folder"):
+        encoder_of(str(gallery), None)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from refusals import refused
 
 from reid_ray.errors import DataError
+from reid_ray.gallery.bulk.sealed_piece import PIECES
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
@@ -23,6 +24,7 @@ from reid_ray.retrieval.index.piece_sealing import PieceTerms, left_out_file, se
 from reid_ray.retrieval.index.table_adding import add_tables
 from reid_ray.retrieval.index.table_pieces import cut_tables, files_of, made_by
 from reid_ray.storage import JobOutput
+from reid_ray.storage.lock import OutputLock
 
 DIM = 8
 IMAGES = {"source": "folder", "path": "c"}
@@ -58,7 +60,7 @@ def build(folder, *pieces):
     create_gallery(folder, dim=DIM, encoder="e")
     sealed = [seal_rows(f"{at}", BlockRows(tuple(blocks), "t"), terms(folder / "pieces")) for at, blocks in enumerate(pieces)]
     with GalleryWriter(folder) as writer:
-        writer.adopt(folder / "pieces", sealed)
+        writer.adopt(folder / "pieces", sealed, encoder="e")
     return sealed
 
 
@@ -78,7 +80,7 @@ def test_every_row_is_an_item_with_its_own_vector_and_picture_or_a_reason_that_i
     assert set(left_out["status"].to_pylist()) == {"failed"}
     create_gallery(tmp_path / "gallery", dim=DIM, encoder="e")
     with GalleryWriter(tmp_path / "gallery") as writer:
-        writer.adopt(tmp_path / "pieces", [sealed])
+        writer.adopt(tmp_path / "pieces", [sealed], encoder="e")
         assert writer.view.ids() == ["1", "2", "3", "4"]
         for n in (1, 2, 3, 4):
             (hit,) = writer.view.search(vector_of(n)[None], 1)[0]
@@ -104,7 +106,7 @@ def test_after_an_update_in_another_order_every_hit_shows_its_own_person(tmp_pat
     update = tmp_path / "g" / "pieces"
     sealed = [seal_rows("new", BlockRows((batch(shuffled),), "t"), terms(update))]
     with GalleryWriter(tmp_path / "g") as writer:
-        writer.adopt(update, sealed)
+        writer.adopt(update, sealed, encoder="e")
     reader.refresh()
     assert reader.ids() == [f"{n}" for n in shuffled]
     for n, before in zip(numbers, hits, strict=True):
@@ -160,7 +162,12 @@ def test_two_cannot_add_to_one_gallery_and_the_second_is_told_who_does(tmp_path)
     tables(tmp_path / "t")
     create_gallery(tmp_path / "g", dim=DIM, encoder="e")
     with GalleryWriter(tmp_path / "g"), refused(DataError, str(tmp_path / "g"), "another run"):
+        add_tables(tmp_path / "g", [str(tmp_path / "t")], GalleryConfig())
+    other = OutputLock(tmp_path / "g" / PIECES, "gallery add --by-tasks")
+    other.acquire()
+    with refused(DataError, str(tmp_path / "g"), "another run"):
         add_tables(tmp_path / "g", [str(tmp_path / "t")], GalleryConfig(), by_tasks=True)
+    other.release()
     create_gallery(tmp_path / "other", dim=DIM, encoder="another")
     with refused(DataError, "another", "encoder e"):
         add_tables(tmp_path / "other", [str(tmp_path / "t")], GalleryConfig())

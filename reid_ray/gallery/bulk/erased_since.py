@@ -1,4 +1,4 @@
-"""Who was erased after an upload came: an item that waits in a job must not come back, whoever asked for its erasure, and where.
+"""Who was erased since a moment: an item that is on its way into a gallery must not come back, whoever asked for its erasure, and where.
 
 Knows a gallery's erasures, those that wait and the receipts of those that are done; not jobs.
 """
@@ -30,14 +30,22 @@ class ErasedSince:
 
     def among(self, view: GalleryView, ids: Sequence[str]) -> set[str]:
         """Which of some items were. `view` is up to date: nobody erases while this looks."""
+        self._look(view)
         waiting = {each for erasure in view.erasures if erasure.asked >= self._since for each in erasure.ids}
-        if view.generation != self._generation:  # an erasure that is carried out makes a generation
-            self._read_receipts()
-            self._generation = view.generation
-        found = waiting & set(ids)
+        found = waiting & set(ids) if waiting else set()
         if self._digests:
             found |= {each for digest, each in digests_of(self._gallery, ids).items() if digest in self._digests}
         return found
+
+    def is_anybody(self, view: GalleryView) -> bool:
+        """Whether anything was erased at all."""
+        self._look(view)
+        return bool(self._digests) or any(erasure.asked >= self._since for erasure in view.erasures)
+
+    def _look(self, view: GalleryView) -> None:
+        if view.generation != self._generation:  # an erasure that is carried out makes a generation
+            self._read_receipts()
+            self._generation = view.generation
 
     def _read_receipts(self) -> None:
         for name in receipt_names(self._gallery):

@@ -1,0 +1,68 @@
+"""Compaction: small neighbouring segments become one, and what is dead in a segment goes, beside searches and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from reid_ray.gallery.depot.dead_rows import entry_of
+from reid_ray.gallery.generations import living_batches, new_segment
+from reid_ray.gallery.manifest import SegmentEntry
+from reid_ray.gallery.nearest.live_part import LivePart
+from reid_ray.gallery.renewal.generation_writer import GenerationWriter
+from reid_ray.gallery.sealed.segment import Segment, SegmentFacts
+
+
+def merge_segments(at: GenerationWriter) -> None:
+    """Make one segment of those that are small neighbours or have dead rows, a generation each. Maintenance is held."""
+    with at.gate.exclusive():
+        if at.has_log:
+            at.swap(at.entries())  # what the log holds is merged with its neighbours, too
+    for group in _groups(at.segments(), at.view.manifest.config.merge_rows):
+        _merge(at, group)
+
+
+def _groups(parts: Sequence[LivePart], most: int) -> list[list[LivePart]]:
+    """Neighbouring segments that become one: small ones together, those with dead rows alone."""
+    groups: list[list[LivePart]] = []
+    rows = 0
+    for part in parts:
+        living = int(np.count_nonzero(part.alive))
+        if groups and rows + living <= most:
+            groups[-1].append(part)
+            rows += living
+        else:
+            groups.append([part])
+            rows = living
+    return [group for group in groups if len(group) > 1 or not group[0].alive.all()]
+
+
+def _merge(at: GenerationWriter, group: Sequence[LivePart]) -> None:
+    """One generation in which the segments of a group are one. It is written while others write; they wait for the swap alone."""
+    names = {_facts(part).name for part in group}
+    rows = [np.flatnonzero(part.alive) for part in group]
+    facts = new_segment(at.depot, living_batches(group, rows), sum(map(len, rows)), at.view.manifest, at.view.schema)
+    with at.gate.exclusive():
+        entries: list[SegmentEntry] = []
+        placed = False
+        for part in at.segments():
+            if _facts(part).name not in names:
+                entries.append(at.entry(part))
+            elif not placed:
+                placed = True
+                alive = alive_now(at, group, rows)
+                if facts is not None:
+                    entries.append(entry_of(at.depot, facts, np.concatenate(alive)))
+        at.swap(entries)
+
+
+def alive_now(at: GenerationWriter, parts: Sequence[LivePart], rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Which of some rows of segments live still, for each segment: bool. Nobody writes meanwhile."""
+    now = {_facts(part).name: part.alive for part in at.segments()}
+    return [now[_facts(part).name][row_N] for part, row_N in zip(parts, rows, strict=True)]
+
+
+def _facts(part: LivePart) -> SegmentFacts:
+    assert isinstance(part.source, Segment)
+    return part.source.facts
