@@ -29,7 +29,7 @@ _STRETCH_ROWS = 16_384  # images after which a stretch ends, at the end of a row
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class _EncodedPictures:
     """Where the encoded images of a record batch lie: image n at data[n] to data[n + 1] of an open file, from `first` on."""
 
     descriptor: int
@@ -50,7 +50,7 @@ class PictureStore(RowFile):
         if not self._ahead and hasattr(os, "posix_fadvise"):
             for opened in self._opened:
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        self._encoded: dict[int, _Encoded] = {}
+        self._encoded: dict[int, _EncodedPictures] = {}
 
     def __getitem__(self, row: int) -> bytes:
         if not 0 <= row < len(self):
@@ -64,12 +64,12 @@ class PictureStore(RowFile):
             raise DataError(f"{self._files[self._places[number][0]]}: ends within row {row}; it was cut since it was opened")
         return data
 
-    def _encoded_of(self, number: int) -> _Encoded:
+    def _encoded_of(self, number: int) -> _EncodedPictures:
         file, image = self._places[number][0], self._batch(number).column("image")
         _, ends, data = image.buffers()
         ends_N = np.frombuffer(ends, np.int32, len(image) + 1, image.offset * 4)
         first = data.address - _address(self._maps[file]) if data is not None else 0
-        found = self._encoded[number] = _Encoded(self._opened[file].fileno(), first, ends_N)
+        found = self._encoded[number] = _EncodedPictures(self._opened[file].fileno(), first, ends_N)
         return found
 
 

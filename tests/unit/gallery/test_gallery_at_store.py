@@ -94,7 +94,7 @@ def test_a_second_writer_is_refused_and_one_that_was_taken_over_acknowledges_and
         with refused(DataError, "two", "another run"):
             GalleryWriter(address)
         late.add(table(1), encoder="e")
-        late._depot._lease.change(owner={**late._depot._lease.read()[1].owner, "started": "1"})  # as if its process were gone
+        late._at.depot._lease.change(owner={**late._at.depot._lease.read()[1].owner, "started": "1"})  # as if its process were gone
         with GalleryWriter(address) as writer:
             assert 1 in living(writer.view)
             with pytest.raises(DataError):
