@@ -64,7 +64,7 @@ def tables(tmp_path):
 
 
 def test_tasks_build_the_gallery_that_adding_makes_and_a_killed_build_goes_on(local_ray, tables, monkeypatch):
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
