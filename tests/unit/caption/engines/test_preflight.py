@@ -120,9 +120,9 @@ def publish(path, outcomes):
     for number in range(len(outcomes)):
         Image.new("RGB", (8, 16)).save(images / f"i{number}.jpg")
     config = CaptionJob.model_validate({"images": {"source": "folder", "path": str(images)}, "output": {"path": str(path)}})
-    run = SimpleNamespace(names=["a"], listing=image_listing(config.images), rows=lambda _: iter([rows_of(outcomes)]), throughput={})
+    run = SimpleNamespace(names=["a"], listing=image_listing(config.images), rows=lambda _, own: iter([rows_of(outcomes)]), throughput={})
     with JobOutput("caption", path, config, if_exists=config.output.if_exists) as output:
-        _publish(run, config, output)
+        _publish(run, config, output, None)
 
 
 def test_a_run_that_captioned_nothing_publishes_nothing_and_says_the_commonest_reason(tmp_path):
