@@ -102,7 +102,9 @@ FORMATS = {
     ),
     "receipt": Format("the receipt of an erasure", ("says when it was asked for and carried out, and keyed digests of the ids",)),
     "service_answer": Format("an answer that a service remembers", ("says what a change was answered with",)),
-    "service_job": Format("an add job of a service", ("says how far it is",)),
+    "service_job": Format(
+        "an add job of a service", ("says how far it is", "also names the erasures that waited when it was asked for; otherwise as 1")
+    ),
     "evaluation": Format(
         "the result of an evaluation",
         (

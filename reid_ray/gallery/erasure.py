@@ -94,6 +94,11 @@ def write_receipts(depot: Depot, erasures: Sequence[Erasure], *, generation: int
         depot.write(f"{RECEIPTS}/{erasure.request}.json", (json.dumps(receipt, indent=2) + "\n").encode())
 
 
+def erasure_name(request: str, asked: float | str) -> str:
+    """What tells an erasure from another of the same name, while it waits (`asked` in seconds) and in its receipt (as that says it)."""
+    return f"{asked if isinstance(asked, str) else _when(asked)} {request}"
+
+
 def keyed_digest(key: bytes, item_id: str) -> str:
     """HMAC-SHA-256 of an id: who has the key can tell that an item was meant, nobody can tell the id from it."""
     return hmac.new(key, item_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

@@ -116,6 +116,11 @@ class GalleryReader:
         """Segments, oldest first, then the buffer."""
         return [*self._segments, self._buffer]
 
+    def standing(self) -> tuple[int, list[Erasure]]:
+        """The generation that is open and the erasures that wait in it, both of one moment."""
+        with self._lock:
+            return self.manifest.number, list(self.erasures)
+
     def located(self, ids: Sequence[str]) -> list[tuple[LivePart, int, int]]:
         """(part, place in `ids`, row) of each living item."""
         with self._lock:

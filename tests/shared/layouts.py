@@ -36,6 +36,7 @@ from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.edit.verify.attribute_reader import AttributeReader
 from reid_ray.edit.verify.config import ReaderConfig
 from reid_ray.edit.verify.verifier import save_reader
+from reid_ray.gallery.bulk.erased_since import ErasuresBefore
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.manifest import Erasure
@@ -274,7 +275,7 @@ def _service_job(folder: Path) -> list[str]:
     board = JobBoard(folder, AddingConfig())
     upload = board.receive()
     upload.begin_file("a.png")
-    status = upload.finish_pictures(board.new_status("pictures", by="", generation=1), None, pa.schema([]))
+    status = upload.finish_pictures(board.new_status("pictures", by="", before=ErasuresBefore(1, ())), None, pa.schema([]))
     place = folder / "jobs" / status.job_id
     rows = json.loads((place / "rows.json").read_text(encoding="utf-8"))["rows"]
     return [*_keys(place / "status.json"), *_files(place), *(f"rows.{key}" for key in sorted(rows[0]))]

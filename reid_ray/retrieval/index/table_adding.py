@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,7 +18,7 @@ import pyarrow as pa
 from reid_ray.config.common import RayConfig
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.bulk.adoption import Adoption
-from reid_ray.gallery.bulk.erased_since import ErasedSince
+from reid_ray.gallery.bulk.erased_since import ErasedSince, ErasuresBefore
 from reid_ray.gallery.bulk.sealed_piece import PIECES, PiecesGoneError, SealedPiece
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.depot.interface import depot_of
@@ -75,7 +74,7 @@ def add_tables(
     if not _is_there(folder):
         create_gallery(folder, dim=dim, encoder=encoder, config=config)
     with closing(GalleryView(folder, share=NOTHING)) as about:
-        made, erased = about.manifest, ErasedSince(str(folder), time.time(), about.generation)
+        made, erased = about.manifest, ErasedSince(str(folder), ErasuresBefore.of(about))
     if (made.dim, made.encoder) != (dim, encoder):
         raise DataError(
             f"{tables[0]}: has vectors of encoder {encoder}, but the gallery {folder} is of {made.encoder}; embed with that one"

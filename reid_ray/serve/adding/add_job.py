@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reid_ray.errors import DataError
-from reid_ray.gallery.bulk.erased_since import ErasedSince
+from reid_ray.gallery.bulk.erased_since import ErasedSince, ErasuresBefore
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter
 from reid_ray.gallery.items import ID
@@ -73,7 +73,7 @@ def work(folder: JobFolder, status: JobStatus, tools: AddTools) -> None:
         JobStoppedError: it was cancelled, or the service is stopping.
         ReidRayError, OSError: why it cannot go on.
     """
-    erased = ErasedSince(str(tools.about.folder), status.created, status.begun_at)
+    erased = ErasedSince(str(tools.about.folder), ErasuresBefore(status.begun_at, tuple(status.waiting_erasures)))
     captions = _captions(folder, status, tools) if status.captioned else None
     batches = _pictures(folder, status, tools, captions) if status.kind == "pictures" else _table(folder, status, tools, captions)
     for batch in batches:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reid_ray.errors import ConfigError, DataError, ReidRayError
+from reid_ray.gallery.bulk.erased_since import ErasuresBefore
 from reid_ray.redaction import error_location
 from reid_ray.serve.adding.add_job import AddTools, JobStoppedError, blanked, work
 from reid_ray.serve.adding.config import AddingConfig
@@ -82,17 +83,17 @@ class JobBoard:
             raise BusyError(f"{self.config.most_unfinished} jobs wait or run already; try again when one is done", retry_after_s=10)
         return Upload(self._jobs, self.config)
 
-    def new_status(self, kind: JobKind, *, by: str, generation: int, key: str | None = None) -> JobStatus:
+    def new_status(self, kind: JobKind, *, by: str, before: ErasuresBefore, key: str | None = None) -> JobStatus:
         """The status of a job that is about to be; asked for before its upload is read, so that an erasure meanwhile counts.
 
         Args:
             kind: what it does.
             by: who asks.
-            generation: the gallery's, now.
+            before: what is known of the gallery, now.
             key: names the request; the same one of the same caller makes no second job.
         """
         job_id = uuid.uuid4().hex if key is None else hashlib.sha256(f"{by}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return JobStatus(job_id, kind, by, time.time(), generation)
+        return JobStatus(job_id, kind, by, time.time(), before.generation, waiting_erasures=list(before.waiting))
 
     def with_captions(self, status: JobStatus) -> JobStatus:
         """The same job, whose pictures are captioned first.
@@ -108,9 +109,9 @@ class JobBoard:
         """A job was made; the thread looks at once."""
         self._asked.set()
 
-    def add_compaction(self, *, by: str, generation: int, key: str | None = None) -> JobStatus:
+    def add_compaction(self, *, by: str, before: ErasuresBefore, key: str | None = None) -> JobStatus:
         """A job that compacts the gallery."""
-        status = self.new_status("compact", by=by, generation=generation, key=key)
+        status = self.new_status("compact", by=by, before=before, key=key)
         hidden = JobFolder(self._jobs / f"{NEW}{uuid.uuid4().hex}")
         hidden.path.mkdir(mode=0o700)
         hidden.write_status(status)

@@ -37,7 +37,8 @@ class JobStatus:
 
     total: rows or pictures that were given, None until a table was opened; done: of those, worked through.
     refused: the first thousand of those that are no items: file, item_id and reason; refused_count has all.
-    begun_at: the gallery's generation when it was asked for.
+    begun_at, waiting_erasures: the gallery's generation and its erasures when it was asked for, as ErasuresBefore has them; what is
+        erased later is not added. Statuses of number 1 know of none: what waited then counts as later.
     attempts: how often it was begun; more than once where the service was killed.
     """
 
@@ -59,6 +60,7 @@ class JobStatus:
     generation: int | None = None
     detail: str | None = None
     attempts: int = 0
+    waiting_erasures: list[str] = field(default_factory=list)
 
     @property
     def is_finished(self) -> bool:

@@ -1,6 +1,9 @@
 """Segments that are sealed elsewhere and adopted: the gallery is the one that `add` makes of the same rows, and a kill costs nothing."""
 
+import time
 from collections import Counter
+from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +12,15 @@ from kill_points import outcomes
 from refusals import refused
 
 from reid_ray.errors import DataError
+from reid_ray.gallery import gallery_writer
 from reid_ray.gallery.bulk import adoption
+from reid_ray.gallery.bulk.erased_since import ErasedSince, ErasuresBefore
 from reid_ray.gallery.bulk.sealed_piece import PIECES, read_piece, seal_piece
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.items import checked_items
+from reid_ray.gallery.shards.share import NOTHING
 from reid_ray.gallery.verification import faults_of
 
 DIM = 16
@@ -121,6 +127,27 @@ def test_an_erasure_that_is_carried_out_leaves_no_piece_of_a_build_that_was_kill
         writer.erase(["a"])
         writer.carry_out_erasures()
     assert not [path for path in (tmp_path / "gallery").rglob("*") if path.is_file() and b"picture of a" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("behind_s", [3600, -3600])
+@pytest.mark.parametrize("is_carried_out", [False, True])
+def test_who_is_erased_while_pieces_are_made_stays_dead_whatever_the_erasers_clock_says(behind_s, is_carried_out, tmp_path, monkeypatch):
+    folder, rng = tmp_path / "gallery", np.random.default_rng(0)
+    create_gallery(folder, dim=DIM, encoder="e")
+    with GalleryWriter(folder) as writer:
+        writer.add(table(["before", "since", "kept"], unit(rng, 3)), encoder="e")
+        writer.erase(["before"], request="before")
+    with closing(GalleryView(folder, share=NOTHING)) as about:
+        erased = ErasedSince(str(folder), ErasuresBefore.of(about))
+    sealed = [seal(tmp_path / PIECES, "piece", table(["before", "since", "new"], unit(rng, 3)))]
+    with monkeypatch.context() as patch, GalleryWriter(folder) as eraser:  # on a machine with another clock
+        patch.setattr(gallery_writer, "time", SimpleNamespace(time=lambda: time.time() - behind_s, monotonic=time.monotonic))
+        eraser.erase(["since"], request="since")
+        if is_carried_out:
+            eraser.carry_out_erasures()
+    with GalleryWriter(folder) as writer:
+        taken = writer.adopt(tmp_path / PIECES, sealed, encoder="e", erased=erased)
+        assert (taken.erased, {*writer.view.ids()}) == (("since",), {"before", "kept", "new"})
 
 
 def test_a_kill_before_any_call_of_an_adoption_leaves_the_older_gallery_or_the_newer_and_it_can_be_run_again(tmp_path):

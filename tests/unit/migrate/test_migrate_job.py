@@ -36,6 +36,7 @@ from reid_ray.edit.verify.attribute_reader import AttributeReader
 from reid_ray.edit.verify.config import ReaderConfig
 from reid_ray.edit.verify.verifier import load_reader, save_reader
 from reid_ray.errors import DataError
+from reid_ray.gallery.bulk.erased_since import ErasuresBefore
 from reid_ray.gallery.erasure import read_receipt
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
@@ -87,7 +88,7 @@ def outputs(tmp_path) -> Path:
         writer.erase(["nobody"], request="letter")
         writer.carry_out_erasures()
     board = JobBoard(tmp_path / "outputs" / "service", AddingConfig())
-    board.add_compaction(by="me", generation=1, key="once")
+    board.add_compaction(by="me", before=ErasuresBefore(1, ()), key="once")
     asyncio.run(answered(tmp_path / "outputs"))
     create_token(tmp_path / "outputs" / "tokens.json", "anna", AccessRole.SEARCH, days=1)
     for name, schema in LATER.items():

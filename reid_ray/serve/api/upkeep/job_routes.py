@@ -11,6 +11,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from reid_ray.errors import ConfigError, ReidRayError
+from reid_ray.gallery.bulk.erased_since import ErasuresBefore
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule
 from reid_ray.serve.adding.config import AddingConfig
@@ -111,7 +112,7 @@ async def _received(request: Request, writing: WriteOperations) -> tuple[JobStat
     """
     board, key, by = writing.board, key_of(request), caller_of(request).name
     about = await writing.about()
-    begun = board.new_status("pictures", by=by, generation=about.generation, key=key)
+    begun = board.new_status("pictures", by=by, before=ErasuresBefore.of(about), key=key)
     upload = await asyncio.to_thread(board.receive)
     try:
         limits = {"items": _ITEMS_BYTES, "caption": 5}

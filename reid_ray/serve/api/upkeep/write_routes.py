@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
+from reid_ray.gallery.bulk.erased_since import ErasuresBefore
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule
 from reid_ray.serve.adding.write_operations import WriteOperations
@@ -124,7 +125,7 @@ def _add_generations(router: APIRouter, writing: WriteOperations, doer: ChangeDo
         about = await writing.about()
 
         async def change() -> Done:
-            status = await asyncio.to_thread(writing.board.add_compaction, by=by, generation=about.generation, key=key)
+            status = await asyncio.to_thread(writing.board.add_compaction, by=by, before=ErasuresBefore.of(about), key=key)
             return Done(job_out(status, now=time.time()).model_dump(), what={"job": status.job_id}, status=202)
 
         return await doer.do(request, "compact", {}, change)

@@ -18,9 +18,11 @@ import pytest
 from plain_encoder import DIM, PlainEncoder, picture_of, png_of, vector_of
 from refusals import refused
 
+from reid_ray import versions
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.gallery.bulk.erased_since import ErasuresBefore
 from reid_ray.gallery.gallery_view import GalleryView
-from reid_ray.gallery.gallery_writer import create_gallery
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.shards.share import NOTHING
 from reid_ray.serve.adding import job_board, uploads
 from reid_ray.serve.adding.add_job import AddTools
@@ -57,7 +59,7 @@ class Service:
         self.turns.close()
 
     def send(self, files, items=None, **options):
-        status = self.board.new_status("pictures", by="me", generation=self.view.generation, **options)
+        status = self.board.new_status("pictures", by="me", before=ErasuresBefore.of(self.view), **options)
         upload = self.board.receive()
         try:
             for name, data in files.items():
@@ -72,7 +74,7 @@ class Service:
         return status
 
     def send_table(self, table, **options):
-        status = self.board.new_status("table", by="me", generation=self.view.generation, **options)
+        status = self.board.new_status("table", by="me", before=ErasuresBefore.of(self.view), **options)
         file = io.BytesIO()
         pq.write_table(table, file)
         upload = self.board.receive()
@@ -322,8 +324,6 @@ def test_who_is_erased_while_a_job_waits_does_not_come_back(service, now):
 
 
 def test_who_is_erased_elsewhere_while_a_job_waits_does_not_come_back(service):
-    from reid_ray.gallery.gallery_writer import GalleryWriter
-
     job = service.send(files(*"ab"), [{"file": f"{name}.png", "item_id": name} for name in "ab"])
     with GalleryWriter(service.gallery, wait_s=5) as other:
         other.erase(["a"], request="letter")
@@ -339,6 +339,18 @@ def test_who_was_erased_before_may_be_added_again(service):
     service.changes.erase(Which(item_ids=("a",)), request="letter", now=True).result()
     service.finished(service.send(files("a"), [{"file": "a.png", "item_id": "a"}]))
     assert service.items() == {"a"}
+
+
+def test_who_was_erased_before_and_is_gone_from_the_files_meanwhile_may_be_added_again(service):
+    with GalleryWriter(service.gallery, wait_s=5) as other:
+        other.add(embedded("a").select(["item_id", "embedding"]), encoder="plain")
+        other.erase(["a"], request="letter")
+    service.view.refresh()
+    job = service.send(files("a"), [{"file": "a.png", "item_id": "a"}])
+    with GalleryWriter(service.gallery, wait_s=5) as other:
+        other.carry_out_erasures()
+    service.start()
+    assert (service.finished(job).state, service.items()) == ("done", {"a"})
 
 
 def test_the_same_request_makes_one_job(service):
@@ -373,12 +385,12 @@ def test_an_upload_that_its_process_left_behind_is_removed_and_one_on_its_way_is
 
 def test_captions_are_asked_for_only_where_something_captions(service):
     with refused(ConfigError, "captioner"):
-        service.board.with_captions(service.board.new_status("pictures", by="me", generation=1))
+        service.board.with_captions(service.board.new_status("pictures", by="me", before=ErasuresBefore(1, ())))
 
 
 def test_compacting_is_a_job(service):
     service.start()
-    job = service.board.add_compaction(by="me", generation=service.view.generation)
+    job = service.board.add_compaction(by="me", before=ErasuresBefore.of(service.view))
     service.board.announce()
     assert service.finished(job).state == "done"
 
@@ -396,5 +408,7 @@ def test_a_damaged_job_does_not_keep_others_from_being_done(service):
 def test_the_status_on_the_disk_says_its_format_and_the_vectors_are_those_of_the_pictures(service):
     service.start()
     done = service.finished(service.send(files("a"), [{"file": "a.png", "item_id": "a"}]))
-    assert json.loads((service.state / "jobs" / done.job_id / "status.json").read_text())["format"] == 1
+    assert (
+        json.loads((service.state / "jobs" / done.job_id / "status.json").read_text())["format"] == versions.FORMATS["service_job"].current
+    )
     np.testing.assert_allclose(service.view.vectors(["a"])[0], PlainEncoder().encode_images([picture_of("a")])[0], atol=1e-6)
