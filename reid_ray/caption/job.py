@@ -21,7 +21,8 @@ from reid_ray.caption.passes import CaptionRun
 from reid_ray.caption.plan.hours import Passes
 from reid_ray.caption.plan.spent import Stages, planned_hours, planned_passes, resources, resources_in_words
 from reid_ray.caption.plausibility.guesses import GUESSES, GuessCount
-from reid_ray.caption.plausibility.job import PLAUSIBILITY, PlausibilityCheck, said_of
+from reid_ray.caption.plausibility.job import PLAUSIBILITY, PlausibilityCheck, said_of, score_trusted
+from reid_ray.caption.plausibility.judgement import TrustedScore
 from reid_ray.caption.plausibility.scores import refuse_absent_encoder
 from reid_ray.caption.prompts import TEMPLATES
 from reid_ray.caption.rows import STAGED
@@ -75,12 +76,13 @@ def run_caption(config: CaptionJob, *, engine: ChatEngine | StreamingEngine | No
             _check_resources(config)
             if engine is None:
                 _fetch_models(config)
+            trusted = score_trusted(config.plausibility)
             run = CaptionRun(config, listing, ledger, models=models, templates=templates, engine=engine)
             output.facts["templates"] = sorted({id for name in config.captioners for id in templates.get(name, TEMPLATES)})
             clock = time.perf_counter()
             output.facts["ledger"] = run.make()
             output.timings["pipeline_seconds"] = time.perf_counter() - clock
-            _publish(run, config, output, own)
+            _publish(run, config, output, own, trusted)
             held = _held(run, config)
             output.facts["resources"] = resources(held, planned and planned_hours(*planned, run.made, _replicas(config)))
             carried = () if own is None else tuple(own.own.names)
@@ -123,14 +125,14 @@ def _replicas(config: CaptionJob) -> dict[str, dict[str, int]]:
     }
 
 
-def _publish(run: CaptionRun, config: CaptionJob, output: JobOutput, own: OwnByPlace | None) -> None:
+def _publish(run: CaptionRun, config: CaptionJob, output: JobOutput, own: OwnByPlace | None, trusted: TrustedScore | None) -> None:
     """Write the rows of all passes; an image counts once for each captioner.
 
     Raises:
         DataError: no captioner captioned any image; the ledger keeps what was tried.
     """
     tallies = {name: Tally() for name in run.names}
-    check, guesses = PlausibilityCheck(config.plausibility, config.images, run.listing), GuessCount()
+    check, guesses = PlausibilityCheck(config.plausibility, config.images, run.listing, trusted), GuessCount()
     with TableWriter(output.folder / CAPTIONS_FOLDER, CAPTIONS if own is None else with_own(CAPTIONS, own.own)) as writer:
         for name, tally in tallies.items():
             for table in run.rows(name, own):

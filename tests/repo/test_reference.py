@@ -17,6 +17,7 @@ REFERENCE = Path(__file__).resolve().parents[2] / "jobs" / "configs" / "REFERENC
 ROW = re.compile(r"\| `([^`]+)` \| (.+?) \| (required|null|`.*`|) \| .* \|")
 SOURCE = ["source.format=folder", "source.path=x"]
 STRUCTURE = "sampling.structure={regex: x}"
+TRUSTED = "{encoder: x, trusted: {captions: x, images: {}}}"
 # The least that each job asks for, in as many forms as it takes to have every key left out once and every section of the table there.
 LEAST: dict[str, list[list[str]]] = {
     "ingest": [SOURCE, [*SOURCE, "split_by_identity={}"]],
@@ -26,6 +27,7 @@ LEAST: dict[str, list[list[str]]] = {
     "crop": [["footage.path=x"], ["footage={path: x, kind: frames}"], ["footage.path=x", "detector={kind: transformers, model: a/b}"]],
     "caption": [
         [],
+        [f"plausibility={TRUSTED}"],
         ["captioners={other: {}}"],
         [f"captioners.main.{STRUCTURE}", f"rewriter.{STRUCTURE}"],
         ["rewriter.sampling.structure={choice: [x]}", "captioners.main.sampling.structure={choice: [x]}"],
@@ -36,7 +38,7 @@ LEAST: dict[str, list[list[str]]] = {
         ["captions.path=x", "rewriter.sampling.structure={choice: [x]}"],
     ],
     "report": [["run=x"], ["run=x", "images={}"]],
-    "plausibility": [["captions=x"], ["captions=x", "images={}"]],
+    "plausibility": [["captions=x"], ["captions=x", "images={}"], ["captions=x", f"limits={TRUSTED}"]],
     "calibrate": [[], [f"rewriter.{STRUCTURE}"], ["rewriter.sampling.structure={choice: [x]}"]],
     "refilter": [["run=x"]],
     "mine": [["captions=x"], ["captions=x", f"writer.{STRUCTURE}"], ["captions=x", "writer.sampling.structure={choice: [x]}"]],

@@ -6,7 +6,9 @@ has the numbers of sets that must pass and of sets that must not.
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from reid_ray.config.base import Section
 from reid_ray.config.common import ImagesConfig, OutputConfig
@@ -37,6 +39,16 @@ class TextLimits(Section):
         le=1,
         description="how often two captions of different pictures may be the same text, word for word; where 20 attribute words vary it is "
         "below 0.001",
+    )
+
+
+class TrustedCaptions(Section):
+    """Captions that are true, such as people's, and their pictures: how an encoder scores them is what others are held against."""
+
+    captions: PathOrAddress = Field(description="CAPTIONS table: captions/ of an ingest, say; rewrites and failures do not count")
+    images: ImagesConfig = Field(description="where their pictures are, best of the kind that is captioned")
+    share: float = Field(
+        0.5, gt=0, le=1, description="least part of what these captions score above chance that others must reach; 1 is as good as these"
     )
 
 
@@ -76,9 +88,19 @@ class PlausibilityConfig(TextLimits):
         0.6,
         ge=0.5,
         le=1,
-        description="with an encoder: least probability that a caption is nearer to its own picture than to another's; 0.5 is chance",
+        description="with an encoder: least probability that a caption is nearer to its own picture than to another's; 0.5 is chance. "
+        "Encoders differ: `trusted` sets it by true captions",
+    )
+    trusted: TrustedCaptions | None = Field(
+        None, description="true captions that calibrate min_pair_score for this encoder; null takes it as it is"
     )
     encoder: LocalPath | None = Field(None, description="a dual encoder's folder that scores captions against pictures; null does without")
+
+    @model_validator(mode="after")
+    def _trusted_needs_an_encoder(self) -> Self:
+        if self.trusted is not None and self.encoder is None:
+            raise ValueError("trusted: says how an encoder scores true captions, and encoder is null; name one, or leave trusted out")
+        return self
 
 
 class PlausibilityJob(Section):

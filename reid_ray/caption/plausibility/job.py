@@ -18,8 +18,8 @@ from reid_ray.caption.plausibility.crop_looks import CropLooks, look_at
 from reid_ray.caption.plausibility.drawn_captions import COLUMNS, CaptionSamples
 from reid_ray.caption.plausibility.guesses import COLUMNS as OF_GUESSES
 from reid_ray.caption.plausibility.guesses import GUESSES, GuessCount, guesses_in_words
-from reid_ray.caption.plausibility.judgement import NOT_JUDGED, in_words, judge
-from reid_ray.caption.plausibility.scores import encoder_scores, refuse_absent_encoder
+from reid_ray.caption.plausibility.judgement import NOT_JUDGED, TrustedScore, in_words, judge, trusted_score
+from reid_ray.caption.plausibility.scores import PairEncoder, refuse_absent_encoder
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.sources import ImageListing, image_listing, iter_images
 from reid_ray.errors import DataError
@@ -66,7 +66,7 @@ def check(
         images: how their pictures are read; None looks at texts alone.
         listing: of those pictures.
     """
-    seen = PlausibilityCheck(limits, images, listing)
+    seen = PlausibilityCheck(limits, images, listing, score_trusted(limits))
     for table in tables:
         seen.samples.add(table)
     return seen.judged()
@@ -76,19 +76,27 @@ class PlausibilityCheck:
     """A sample of pictures, and the samples of captions that know which pictures it holds; for a job whose captions stream by.
 
     Whole pieces of the listing are drawn: neighbours in it are often of one person, so near-duplicates are among them.
+
+    Args:
+        limits: what is sampled and where doubt begins.
+        images: how the captions' pictures are read; None looks at texts alone.
+        listing: of those pictures.
+        trusted: what score_trusted found, where limits.trusted asks for it.
     """
 
-    def __init__(self, limits: PlausibilityConfig, images: ImagesConfig | None, listing: ImageListing | None) -> None:
-        self._limits = limits
+    def __init__(
+        self, limits: PlausibilityConfig, images: ImagesConfig | None, listing: ImageListing | None, trusted: TrustedScore | None = None
+    ) -> None:
+        self._limits, self._trusted = limits, trusted
         rows = [] if images is None or listing is None or not limits.pictures else list(_sampled(images, listing, limits))
-        self._bytes = dict(rows)
+        self.pictures_read = dict(rows)
         self.pictures: CropLooks = look_at(rows, max_pixels=1 if images is None else images.max_pixels)
         self.samples = CaptionSamples(limits.captions, self.pictures.image_ids)
 
     def judged(self) -> dict[str, Any]:
         """The facts of the captions that the samples have seen."""
-        scores = None if self._limits.encoder is None else encoder_scores(self._limits.encoder, self._bytes)
-        return judge(self.samples, self.pictures, self._limits, scores=scores)
+        scores = None if self._limits.encoder is None else PairEncoder(self._limits.encoder).scores(self.pictures_read)
+        return judge(self.samples, self.pictures, self._limits, scores=scores, trusted=self._trusted)
 
 
 class TextCheck:
@@ -106,6 +114,32 @@ class TextCheck:
     def facts(self) -> dict[str, Any]:
         """For the manifest of the job."""
         return {PLAUSIBILITY: self._check.judged(), GUESSES: self._guesses.facts()}
+
+
+def score_trusted(limits: PlausibilityConfig) -> TrustedScore | None:
+    """How limits.encoder scores limits.trusted, None where none are named. A job asks before it makes captions, which may take days.
+
+    Raises:
+        DataError: they are missing or too few, or the encoder scores them no better than chance.
+    """
+    trusted, encoder = limits.trusted, limits.encoder
+    if trusted is None or encoder is None:
+        return None
+    seen = PlausibilityCheck(limits, trusted.images, image_listing(trusted.images))
+    for table in iter_table(trusted.captions, CAPTIONS, columns=sorted(COLUMNS)):
+        seen.samples.add(table)
+    found = trusted_score(seen.samples, seen.pictures, PairEncoder(encoder).scores(seen.pictures_read))
+    if found.of < limits.least:
+        raise DataError(
+            f"trusted.captions: {trusted.captions} has captions of {counted(found.of, 'picture')} of {trusted.images.path}, and the level "
+            f"asks for {limits.least} (limits.least); give both of one set, or raise limits.pictures"
+        )
+    if not found.is_above_chance:
+        raise DataError(
+            f"trusted.captions: the encoder {encoder} finds them nearer to their own pictures {found.value:.0%} of the time, and 50% is "
+            "chance: it cannot judge captions; give another encoder, or captions that are true"
+        )
+    return found
 
 
 def said_of(facts: dict[str, Any]) -> list[str]:

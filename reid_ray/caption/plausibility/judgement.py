@@ -55,7 +55,43 @@ class Statement:
     words: str
 
 
-def judge(samples: CaptionSamples, pictures: CropLooks, limits: PlausibilityConfig, *, scores: PairScores | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TrustedScore:
+    """The pair score of captions that are true.
+
+    Args:
+        value: 0.5 is chance.
+        of: how many captions it was seen on.
+    """
+
+    value: float
+    of: int
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether the encoder tells their pictures from others at all."""
+        return self.value - _deviation(self.of) > 0.5
+
+    def level(self, share: float) -> float:
+        """What others must reach."""
+        return 0.5 + share * (self.value - 0.5)
+
+
+def trusted_score(samples: CaptionSamples, pictures: CropLooks, scores: PairScores) -> TrustedScore:
+    """Of the captions of pictures that the samples kept, one a picture, whoever made them."""
+    rows = {image_id: row for row, image_id in enumerate(pictures.image_ids)}
+    pictured = [(rows[image_id], text) for maker in samples.makers for image_id, text in _pairs(samples, maker) if image_id in rows]
+    return TrustedScore(*_scored(pictured, pictures, scores)) if pictured else TrustedScore(0.5, 0)
+
+
+def judge(
+    samples: CaptionSamples,
+    pictures: CropLooks,
+    limits: PlausibilityConfig,
+    *,
+    scores: PairScores | None = None,
+    trusted: TrustedScore | None = None,
+) -> dict[str, Any]:
     """The manifest's facts: {"verdict", "limits", "captioners": {who: {"captions", "read", "pictured", "verdict", "statements"}}}.
 
     Args:
@@ -63,8 +99,9 @@ def judge(samples: CaptionSamples, pictures: CropLooks, limits: PlausibilityConf
         pictures: those whose captions the samples kept.
         limits: of the configuration.
         scores: of an encoder, if there is one.
+        trusted: of the same encoder, what sets its limit in the place of limits.min_pair_score.
     """
-    makers = {maker: _judge_one(samples, maker, pictures, limits, scores) for maker in samples.makers}
+    makers = {maker: _judge_one(samples, maker, pictures, limits, (scores, trusted)) for maker in samples.makers}
     return {
         "verdict": _worst([each["verdict"] for each in makers.values()]),
         "limits": limits.model_dump(mode="json"),
@@ -89,7 +126,11 @@ def _worst(verdicts: Sequence[str]) -> str:
 
 
 def _judge_one(
-    samples: CaptionSamples, maker: str, pictures: CropLooks, limits: PlausibilityConfig, scores: PairScores | None
+    samples: CaptionSamples,
+    maker: str,
+    pictures: CropLooks,
+    limits: PlausibilityConfig,
+    scored: tuple[PairScores | None, TrustedScore | None],
 ) -> dict[str, Any]:
     texts = samples.drawn(maker)["text"].to_pylist()
     statements = _of_texts(texts, limits)
@@ -97,8 +138,9 @@ def _judge_one(
     pictured = [(row, text) for image_id, text in _pairs(samples, maker) if (row := rows.get(image_id)) is not None]
     if pictured:
         statements += _of_pictures([text for _, text in pictured], np.array([row for row, _ in pictured]), pictures, limits)
+        scores, trusted = scored
         if scores is not None:
-            statements.append(_of_scores(pictured, pictures, limits, scores))
+            statements.append(_of_scores(pictured, pictures, limits, scores, trusted))
     verdict = _worst([each.verdict for each in statements])
     return {
         "captions": samples.seen[maker],
@@ -175,15 +217,29 @@ def _of_near(said: Sequence[Facets], row_N: np.ndarray, pictures: CropLooks, lim
     )
 
 
-def _of_scores(pictured: Sequence[tuple[int, str]], pictures: CropLooks, limits: PlausibilityConfig, scores: PairScores) -> Statement:
+def _of_scores(
+    pictured: Sequence[tuple[int, str]], pictures: CropLooks, limits: PlausibilityConfig, scores: PairScores, trusted: TrustedScore | None
+) -> Statement:
+    value, of = _scored(pictured, pictures, scores)
+    level, why = limits.min_pair_score, "50% is chance"
+    if trusted is not None and limits.trusted is not None:
+        level, why = trusted.level(limits.trusted.share), f"50% is chance, trusted captions reach {trusted.value:.0%}"
+    words = f"a caption is nearer to its own picture {value:.0%} of the time (at least {level:.0%}; {why})"
+    return Statement(
+        "pair score", round(value, 4), round(level, 4), of, _verdict(value + _deviation(of) < level, of >= limits.least), words
+    )
+
+
+def _scored(pictured: Sequence[tuple[int, str]], pictures: CropLooks, scores: PairScores) -> tuple[float, int]:
+    """Pair score of the first caption of each picture, and of how many."""
     first = dict(reversed(pictured))
     text_ND, image_ND = scores(list(first.values()), [pictures.image_ids[row] for row in first])
-    value = pair_score(text_ND, image_ND)
-    doubted = value + _SURE / np.sqrt(12 * len(text_ND)) < limits.min_pair_score  # a rank that is anywhere varies by 1/12
-    words = f"a caption is nearer to its own picture {value:.0%} of the time (at least {limits.min_pair_score:.0%}; 50% is chance)"
-    return Statement(
-        "pair score", round(value, 4), limits.min_pair_score, len(text_ND), _verdict(doubted, len(text_ND) >= limits.least), words
-    )
+    return pair_score(text_ND, image_ND), len(text_ND)
+
+
+def _deviation(of: int) -> float:
+    """Of a mean rank among `of`, surely more than chance moves it: a rank that is anywhere varies by 1/12."""
+    return float(_SURE / np.sqrt(12 * max(of, 1)))
 
 
 def _share(what: str, share: CommonestValue, limit: float, least: int) -> Statement:

@@ -28,22 +28,26 @@ def refuse_absent_encoder(limits: PlausibilityConfig, section: str) -> None:
         raise DataError(f"{section}.encoder: {limits.encoder} is no folder; give the model/ of a train job, or null")
 
 
-def encoder_scores(folder: str, images: Mapping[str, bytes | None]) -> PairScores:
-    """Vectors by the dual encoder in `folder`, of at most 512 pairs.
+class PairEncoder:
+    """A dual encoder that scores captions against pictures, at most 512 pairs.
 
     Args:
         folder: its folder.
-        images: encoded pictures by id; those that are asked for can be decoded.
     """
-    from reid_ray.model.pretrained import load_encoder
 
-    encoder = load_encoder(folder)
+    def __init__(self, folder: str) -> None:
+        from reid_ray.model.pretrained import load_encoder
 
-    def vectors(texts: Sequence[str], image_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        starts = range(0, min(_MOST, len(texts)), _BATCH)
-        ends = [min(start + _BATCH, _MOST, len(texts)) for start in starts]
-        text_ND = [encoder.encode_texts(texts[start:end]) for start, end in zip(starts, ends, strict=True)]
-        pictures = ([decode_image(images[each]) for each in image_ids[start:end]] for start, end in zip(starts, ends, strict=True))
-        return np.concatenate(text_ND), np.concatenate([encoder.encode_images(batch) for batch in pictures])
+        self._encoder = load_encoder(folder)
 
-    return vectors
+    def scores(self, images: Mapping[str, bytes | None]) -> PairScores:
+        """Vectors of texts and of those pictures: encoded, by id; those that are asked for can be decoded."""
+
+        def vectors(texts: Sequence[str], image_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+            starts = range(0, min(_MOST, len(texts)), _BATCH)
+            ends = [min(start + _BATCH, _MOST, len(texts)) for start in starts]
+            text_ND = [self._encoder.encode_texts(texts[start:end]) for start, end in zip(starts, ends, strict=True)]
+            pictures = ([decode_image(images[each]) for each in image_ids[start:end]] for start, end in zip(starts, ends, strict=True))
+            return np.concatenate(text_ND), np.concatenate([self._encoder.encode_images(batch) for batch in pictures])
+
+        return vectors

@@ -4,9 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from refusals import refused
 
+from reid_ray.caption.plausibility import job
 from reid_ray.caption.plausibility.config import PlausibilityConfig, PlausibilityJob
-from reid_ray.caption.plausibility.crop_looks import COLORS, color_shares
+from reid_ray.caption.plausibility.crop_looks import COLORS, color_shares, look_at
 from reid_ray.caption.plausibility.drawn_captions import CaptionSamples
 from reid_ray.caption.plausibility.evidence import contradictions, pair_score, same_text
 from reid_ray.caption.plausibility.facets import facets_of
@@ -15,6 +17,7 @@ from reid_ray.caption.plausibility.job import run_plausibility
 from reid_ray.caption.plausibility.judgement import DOUBTED, PLAUSIBLE
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.data.synthetic.job import run_synthesize
+from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import TableWriter, read_table
 
@@ -81,6 +84,65 @@ def test_the_samples_are_the_same_in_whatever_order_captions_come():
         drawn.append(samples.drawn("main static")["caption_id"].to_pylist())
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) == 100
+
+
+class ColorEncoder:
+    """Of a caption the colour that it says of what is worn above, of a picture the shares of colours there; `blind` sees nothing."""
+
+    def __init__(self, folder):
+        self.is_blind = folder.endswith("blind")
+
+    def scores(self, images):
+        looks = look_at(images.items(), max_pixels=1_000_000)
+        shares = dict(zip(looks.image_ids, looks.colors["upper color"], strict=True))
+
+        def vectors(texts, image_ids):
+            said = [[float(facets_of(text).get("upper color") == color) for color in COLORS] for text in texts]
+            return np.array(said), np.stack([shares[each] * (not self.is_blind) for each in image_ids])
+
+        return vectors
+
+
+def scored(people, captions, out, encoder="clear", **trusted):
+    (out / encoder).mkdir(parents=True)
+    with TableWriter(out / "captions", CAPTIONS) as writer:
+        writer.append(captions)
+    images = {"source": "parquet", "path": str(people / "images")}
+    trusted = {"captions": str(people / "captions"), "images": images, **trusted} if trusted else None
+    limits = {"encoder": str(out / encoder), "trusted": trusted}
+    config = {"captions": str(out / "captions"), "images": images, "limits": limits, "output": {"path": str(out / "plausibility")}}
+    (found,) = run_plausibility(PlausibilityJob.model_validate(config))["facts"]["captioners"].values()
+    (statement,) = [each for each in found["statements"] if each["what"] == "pair score"]
+    return statement
+
+
+def test_true_captions_set_the_level_that_an_encoder_asks_of_others(people, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "PairEncoder", ColorEncoder)
+    captions = read_table(people / "captions", CAPTIONS)
+    true = scored(people, captions, tmp_path / "true", share=1)
+    assert (true["verdict"], true["value"]) == (PLAUSIBLE, true["limit"])
+    assert true["value"] > 0.7
+    texts, some = captions["text"].to_pylist(), np.random.default_rng(0).permutation(captions.num_rows)[: captions.num_rows * 2 // 3]
+    for to, of in zip(some, np.roll(some, 1), strict=True):
+        texts[to] = captions["text"][int(of)].as_py()
+    bad = scored(people, with_texts(captions, texts), tmp_path / "bad", share=0.8)
+    assert (bad["verdict"], bad["limit"]) == (DOUBTED, pytest.approx(0.5 + 0.8 * (true["value"] - 0.5), abs=1e-3))
+    assert scored(people, with_texts(captions, texts), tmp_path / "plain")["verdict"] == PLAUSIBLE  # 0.6 is too low for this encoder
+
+
+def test_a_level_that_means_nothing_is_refused(people, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "PairEncoder", ColorEncoder)
+    captions = read_table(people / "captions", CAPTIONS)
+    with refused(DataError, "trusted.captions", "50% is chance"):
+        scored(people, captions, tmp_path / "out", encoder="blind", share=1)
+    with refused(DataError, "trusted.captions", "limits.least"):
+        elsewhere = tmp_path / "crops"
+        elsewhere.mkdir()
+        Image.new("RGB", (4, 8)).save(elsewhere / "a.png")
+        scored(people, captions, tmp_path / "few", share=1, images={"source": "folder", "path": str(elsewhere)})
+    trusted = {"captions": "c", "images": {"source": "folder", "path": "i"}}
+    with pytest.raises(ValueError, match="encoder is null"):
+        PlausibilityConfig.model_validate({"trusted": trusted})
 
 
 def test_rewrites_failures_and_other_peoples_blanks_are_passed_over():
