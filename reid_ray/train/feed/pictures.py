@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
+import weakref
+from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,16 +28,8 @@ from reid_ray.train.feed.spread import Spread
 _SCHEMA = pa.schema([pa.field("image", pa.binary()), pa.field("image_row", pa.int64()), pa.field("near_hash", pa.binary(BITS // 8))])
 _BATCH_BYTES = 8 << 20  # of one record batch: large enough that 4 M crops are some thousand batches, small beside a worker's memory
 _THREADS = 4
+_OFFSETS = struct.Struct("<2i")  # of a value and of the next one
 _STRETCH_ROWS = 16_384  # images after which a stretch ends, at the end of a row group
-
-
-@dataclass(frozen=True)
-class _EncodedPictures:
-    """Where the encoded images of a record batch lie: image n at data[n] to data[n + 1] of an open file, from `first` on."""
-
-    descriptor: int
-    first: int
-    ends_N: np.ndarray
 
 
 class PictureStore(RowFile):
@@ -46,39 +41,30 @@ class PictureStore(RowFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._opened = [file.open("rb") for file in self._files]
+        self._opened = [os.open(file, os.O_RDONLY) for file in self._files]
+        weakref.finalize(self, _close, self._opened)
         if not self._ahead and hasattr(os, "posix_fadvise"):
-            for opened in self._opened:
-                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        self._encoded: dict[int, _EncodedPictures] = {}
+            for descriptor in self._opened:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        # Of each record batch its first row, and where its images' offsets and bytes begin in which file.
+        at = zip(self._starts.tolist(), self._file_B.tolist(), self._at["image"].T.tolist(), strict=True) if self._at else ()
+        self._images = [(start, file, offsets, max(0, data)) for start, file, (_, offsets, data) in at]
+        self._batch_ends, self._bytes = self._ends.tolist(), [memoryview(memory) for memory in self._memory]
 
     def __getitem__(self, row: int) -> bytes:
         if not 0 <= row < len(self):
             raise IndexError(row)
-        number = int(np.searchsorted(self._ends, row, side="right"))
-        place = row - (int(self._ends[number - 1]) if number else 0)
-        encoded = self._encoded.get(number) or self._encoded_of(number)
-        start, end = encoded.ends_N[place : place + 2].tolist()
-        data = os.pread(encoded.descriptor, end - start, encoded.first + start)
-        if len(data) != end - start:
-            raise DataError(f"{self._files[self._places[number][0]]}: ends within row {row}; it was cut since it was opened")
-        return data
-
-    def _encoded_of(self, number: int) -> _EncodedPictures:
-        file, image = self._places[number][0], self._batch(number).column("image")
-        _, ends, data = image.buffers()
-        ends_N = np.frombuffer(ends, np.int32, len(image) + 1, image.offset * 4)
-        first = data.address - _address(self._maps[file]) if data is not None else 0
-        found = self._encoded[number] = _EncodedPictures(self._opened[file].fileno(), first, ends_N)
-        return found
+        first_row, file, offsets, data = self._images[bisect_right(self._batch_ends, row)]
+        start, end = _OFFSETS.unpack_from(self._bytes[file], offsets + _OFFSETS.size // 2 * (row - first_row))
+        image = os.pread(self._opened[file], end - start, data + start)
+        if len(image) != end - start:
+            raise DataError(f"{self._files[file]}: ends within row {row}; it was cut since it was opened")
+        return image
 
 
-def _address(mapped: pa.NativeFile | pa.Buffer) -> int:
-    """Where the first byte of a mapped file lies in memory."""
-    if isinstance(mapped, pa.Buffer):
-        return int(mapped.address)
-    mapped.seek(0)
-    return int(mapped.read_buffer(1).address)
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)
