@@ -219,6 +219,7 @@ def test_pictures_that_nobody_reads_any_more_are_closed(tmp_path):
 
     write_rows(tmp_path / "p.arrow", pa.schema([("image", pa.binary())]), [pa.table({"image": [b"1", b"22"]})])
     store = PictureStore(tmp_path / "p.arrow")
-    assert store[1] == b"22" and opened()
+    assert store[1] == b"22"
+    assert opened()
     del store
     assert opened() == []
