@@ -1,5 +1,8 @@
 """Every shipped configuration can be rehearsed: what it reads is what others write, and a rehearsal changes its size and nothing else."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from reid_ray.cli.main import main
@@ -22,6 +25,7 @@ RECIPE = (
     "instruction.",
     "rerank",
 )
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 SIZE_OF_IMAGES = {
     "images.limit",
     "images.val_share",
@@ -74,6 +78,13 @@ def test_a_rehearsal_without_names_is_of_every_shipped_configuration(root, plans
     done = [act.command for act in planned(wanted, root)]
     assert len(set(done)) == len(done)
     assert {command_of(name) for name in shipped_configs()} <= set(done)
+
+
+def test_the_newest_recorded_rehearsal_is_of_every_shipped_configuration_and_all_went_through():
+    """A configuration that is added or renamed asks for a new record: reid-ray rehearse --report FILE."""
+    rows = json.loads(max(RESULTS.glob("rehearsal_whole-*.json")).read_text())["rows"]
+    assert {row["configuration"] for row in rows} >= set(shipped_configs())
+    assert [row for row in rows if row["verdict"] != "ok"] == []
 
 
 def test_a_rehearsal_leaves_the_recipe_as_it_is_written(plans):
