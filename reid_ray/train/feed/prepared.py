@@ -181,9 +181,7 @@ class _Gather:
             )
         if pa.types.is_string(kind) or pa.types.is_binary(kind):
             start_R, ends, size_R = self._spans(next(at)[batch_R], row_R)
-            start_R = start_R + next(at)[batch_R]
-            parts = [self._memory[start:end] for start, end in zip(start_R.tolist(), (start_R + size_R).tolist(), strict=True)]
-            return pa.Array.from_buffers(kind, count, [valid, ends, pa.py_buffer(b"".join(parts))])
+            return pa.Array.from_buffers(kind, count, [valid, ends, self._joined(start_R + next(at)[batch_R], size_R)])
         first_R = next(at)[batch_R]
         if pa.types.is_boolean(kind):
             return pa.Array.from_buffers(kind, count, [valid, _packed(self._bits(first_R, row_R))])
@@ -191,6 +189,14 @@ class _Gather:
             raise TypeError(f"rows of columns of {kind} are not read")
         width = kind.bit_width // 8
         return pa.Array.from_buffers(kind, count, [valid, pa.py_buffer(self._fixed(first_R + row_R * width, width))])
+
+    def _joined(self, start_R: np.ndarray, size_R: np.ndarray) -> pa.Buffer:
+        """`size_R` bytes from each `start_R` on; of rows that lie side by side, as when a file is gone through, at once."""
+        end_R = start_R + size_R
+        breaks = np.flatnonzero(start_R[1:] != end_R[:-1])
+        starts, ends = start_R[np.append(0, breaks + 1)] if len(start_R) else start_R, np.append(end_R[breaks], end_R[-1:])
+        parts = [self._memory[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return pa.py_buffer(b"".join(parts))
 
     def _fixed(self, first_R: np.ndarray, width: int) -> np.ndarray:
         """`width` bytes from each place on, uint8 [R, width]."""
