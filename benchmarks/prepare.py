@@ -7,10 +7,7 @@ The tables are synthetic (synthetic_rows.py): distinct ids and captions, picture
 prepared in a process of its own, `repeats` times; its peak memory is that process's own, without the pages of mapped files. The slope is
 that of log seconds over log images by least squares, with the upper end of its 95 % interval (Student's t); 4.2 M images, LUPerson's
 number, are extrapolated by it.
-A random batch is 512 rows: captions, rewrites and encoded pictures, not decoded. Whether its price grows with the set is told by turns of
-40 batches of the smallest and of the largest set, all files in the system's memory: in two readers that have gone through all rows once,
-as a training's have after its first epoch, and in readers opened for the turn, whose every new page the system maps on the way (of a
-small set few are left to map after some batches). Then readers opened anew with the pages dropped (cold: each row waits for the disk).
+Whether a random batch's price grows with the set is told by turns of the smallest and of the largest set (random_rows.py).
 `--sets FOLDER` keeps the prepared sets there, or takes those that it finds.
 
 Of the sets of 0.1 and 0.3 M, training's batches of 64 pictures of 384 x 128 and their texts are then read by the feed and by torch's
@@ -22,7 +19,6 @@ disturb them less than the rates.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import importlib.util
 import json
@@ -44,6 +40,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import Report, drop_pages, in_own_process, run_benchmark
+from benchmarks.random_rows import compare_random, cpu_seconds
 from benchmarks.synthetic_rows import CAPTIONS_EACH, iter_rows, write_tables
 from reid_ray.config.base import load_config
 from reid_ray.config.common import RayConfig
@@ -51,10 +48,8 @@ from reid_ray.runtime import ray_session
 from reid_ray.storage import Counts
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.feed.pairs import prepare_pairs
-from reid_ray.train.feed.pictures import PictureStore
-from reid_ray.train.feed.prepared import PICTURES, SAMPLES, RowFile
+from reid_ray.train.feed.prepared import SAMPLES, RowFile
 
-_TAKEN = 512
 _BATCH, _THREADS = 64, 2  # of the loaders
 _AHEAD, _STEPS = 8, 30  # batches of a turn: those prepared before it began, and those timed
 _SHAPE = {"height": 128, "width": 64}
@@ -87,7 +82,8 @@ def _random_reads(report: Report, quick: bool, *, kept: Path | None) -> None:
     sizes = (2_000, 20_000) if quick else (100_000, 1_000_000)
     with tempfile.TemporaryDirectory(prefix="prepare_bench_") as scratch:
         sets = {images: _kept(kept or Path(scratch), images) for images in sizes}
-        _compare_random(report, sets, turns=3 if quick else 15)
+        jobs = {images: bench_job((kept or Path(scratch)) / f"{images}.tables", out) for images, out in sets.items()}
+        compare_random(report, sets, jobs, turns=3 if quick else 15, size=(_TRAINED["height"], _TRAINED["width"]))
 
 
 def _kept(folder: Path, images: int) -> Path:
@@ -98,68 +94,6 @@ def _kept(folder: Path, images: int) -> Path:
         _prepared("--prepare", folder / f"{images}.tables", out)
         (folder / f"{images}.done").touch()
     return out
-
-
-def _compare_random(report: Report, sets: dict[int, Path], *, turns: int) -> None:
-    steady: dict[int, list[float]] = {images: [] for images in sets}
-    opened: dict[int, list[float]] = {images: [] for images in sets}
-    cold: dict[int, list[float]] = {images: [] for images in sets}
-    for folder in sets.values():
-        for file in folder.rglob("*"):
-            if file.is_file():
-                file.read_bytes()
-    readers = {images: _Rows(folder) for images, folder in sets.items()}
-    for reader in readers.values():
-        reader.walk()
-    for turn in range(turns):
-        for images, folder in sets.items():
-            steady[images].append(readers[images].rate(seed=turn, batches=40))
-            opened[images].append(_Rows(folder).rate(seed=turn, batches=40))
-    readers.clear()
-    for turn in range(3):
-        for images, folder in sets.items():
-            drop_pages(folder)
-            cold[images].append(_Rows(folder).rate(seed=100 + turn, batches=4))
-    for images, folder in sets.items():
-        report.row(
-            images=images,
-            what="random batches of 512 rows",
-            mb=round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6),
-            batches_per_s=[round(rate, 1) for rate in steady[images]],
-            just_opened_batches_per_s=[round(rate, 1) for rate in opened[images]],
-            cold_batches_per_s=[round(rate, 2) for rate in cold[images]],
-        )
-    small, large = min(sets), max(sets)
-    for what, rates in (("after a first epoch", steady), ("just opened", opened)):
-        log_ratios = np.log(np.array(rates[large]) / np.array(rates[small]))
-        half = float(stats.t.ppf(0.975, len(log_ratios) - 1) * stats.sem(log_ratios))
-        middle = float(log_ratios.mean())
-        report.row(
-            what=f"{large:,} over {small:,} images, {what}", ratios_95=[round(math.exp(middle + way * half), 3) for way in (-1, 0, 1)]
-        )
-        if turns > 3:
-            report.claim(f"random batches a second, largest set over smallest, {what}", round(math.exp(middle), 3), ">=", 0.8)
-
-
-class _Rows:
-    """A prepared set, opened."""
-
-    def __init__(self, folder: Path) -> None:
-        self._samples, self._pictures = RowFile(folder / SAMPLES), PictureStore(folder / PICTURES)
-
-    def walk(self) -> None:
-        """Read every row once, in order."""
-        for start in range(0, len(self._samples), 8 * _TAKEN):
-            _read(self._samples, self._pictures, np.arange(start, min(start + 8 * _TAKEN, len(self._samples))))
-
-    def rate(self, *, seed: int, batches: int) -> float:
-        """Random batches a second."""
-        draw = np.random.default_rng(seed)
-        chosen = [draw.integers(0, len(self._samples), _TAKEN) for _ in range(batches)]
-        began = time.perf_counter()
-        for rows in chosen:
-            _read(self._samples, self._pictures, rows)
-        return batches / (time.perf_counter() - began)
 
 
 def _run(report: Report, quick: bool, *, only: str | None) -> None:
@@ -300,11 +234,11 @@ def _compare(tables: Path, prepared: Path, *, images: int, turns: int) -> dict[s
         for name, batches in running.items():
             for _ in range(_AHEAD):
                 next(batches)
-            clock, busy = time.perf_counter(), _cpu_seconds()
+            clock, busy = time.perf_counter(), cpu_seconds()
             for _ in range(_STEPS):
                 next(batches)
             rates[name].append(_STEPS / (time.perf_counter() - clock))
-            cpu[name].append((_cpu_seconds() - busy) / _STEPS * 1e3)
+            cpu[name].append((cpu_seconds() - busy) / _STEPS * 1e3)
     return {
         name: {
             "batches_per_s": [round(rate, 2) for rate in rates[name][1:]],
@@ -313,22 +247,6 @@ def _compare(tables: Path, prepared: Path, *, images: int, turns: int) -> dict[s
         }
         for name in loaders
     }
-
-
-def _cpu_seconds() -> float:
-    """Of this process and its children alive."""
-    import psutil
-
-    here, used = psutil.Process(), 0.0
-    for each in (here, *here.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended between the listing and the look
-            used += sum(each.cpu_times()[:2])
-    return used
-
-
-def _read(samples: RowFile, pictures: PictureStore, rows: np.ndarray) -> None:
-    found = samples.take(rows)
-    assert len(found["text"].to_pylist()) == len([pictures[row] for row in found["picture"].to_pylist()]) == len(rows)
 
 
 @contextmanager
