@@ -91,7 +91,7 @@ class RowFile:
         for chosen in np.split(order, np.flatnonzero(np.diff(self._file_B[batch_R[order]])) + 1):
             batch_C = batch_R[chosen]
             file, row_C = self._file_B[batch_C[0]], rows[chosen] - self._starts[batch_C]
-            gather, schema = _Gather(self._memory[file]), self._readers[file].schema
+            gather, schema = _MappedColumns(self._memory[file]), self._readers[file].schema
             columns = [gather.rows(field.type, iter(self._at[field.name]), batch_C, row_C) for field in schema]
             found.append(pa.record_batch(columns, schema=schema))
         table = pa.Table.from_batches(found)
@@ -145,7 +145,7 @@ class RowFile:
         return {name: [place(buffer) for buffer in batch.column(name).buffers()] for name in batch.schema.names}
 
 
-class _Gather:
+class _MappedColumns:
     """Rows of columns of one file, from whichever of its record batches; what `take` gives, whose price grows with their number.
 
     Args:
