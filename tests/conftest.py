@@ -31,6 +31,8 @@ if AT_START.name not in os.environ.get("PYTHONPATH", ""):
 PROPERTIES = "properties"
 # Files whose tests ask for `engines`.
 SHARE_ENGINES = ("tests/ray/test_engine.py", "tests/ray/test_tiny_mllm.py", "tests/ray/test_tune.py")
+# What every worker of Ray Data imports.
+TABLES = ["pandas", "pyarrow.dataset", "pyarrow.parquet", "jsonschema", "click"]
 # What Ray's workers have imported when they begin, by what they are, and the variables that our code sets before an import of vLLM.
 IMPORTS = {
     "worker": [
@@ -41,6 +43,7 @@ IMPORTS = {
         "peft",
         "diffusers.models.unets.unet_2d_condition",
         "numba",
+        *TABLES,
     ],
     "engine": [
         "torchvision",
@@ -48,6 +51,7 @@ IMPORTS = {
         "vllm.v1.worker.gpu_model_runner",
         "vllm.model_executor.model_loader",
         "timm.data",
+        *TABLES,
     ],
 }
 BEFORE_IMPORTS = {"worker": {}, "engine": {"VLLM_LOGGING_CONFIG_PATH": str(ROOT / "reid_ray" / "assets" / "vllm_logging.json")}}

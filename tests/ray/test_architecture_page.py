@@ -46,11 +46,7 @@ def traced(file):
 def run(folder, *options):
     """The jobs' trace; one run for all tests, by whichever asks first."""
     trace = folder / "trace"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "shared" / "at_start"), str(ROOT)]),
-        "REID_RAY_CALL_TRACE": str(trace),
-    }
+    environment = {**os.environ, "REID_RAY_CALL_TRACE": str(trace)}  # whose PYTHONPATH begins with at_start/
     command = [sys.executable, str(ROOT / "tests" / "shared" / "traced_jobs.py"), str(folder), *options]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -72,6 +72,31 @@ def test_a_worker_that_is_forked_finds_what_one_finds_that_is_started(root, tmp_
     assert parent == os.getpid() != forks[0][2] == forks[1][2]
 
 
+ENDS = """
+import atexit, sys, threading, time
+atexit.register(print, "asked to be called")
+threading.Thread(target=lambda: (time.sleep(0.2), print("a thread's last word"))).start()
+print("begins")
+"""
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(None)", "sys.exit('a sentence')", "sys.exit(300)", "raise ValueError('no')"])
+def test_a_fork_ends_as_a_process_does(root, tmp_path, end):
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"owner": os.getpid(), "imports": {"worker": []}, "variables": {"worker": {}}}))
+    script = tmp_path / "ray" / "_private" / "workers" / "default_worker.py"
+    script.parent.mkdir(parents=True)
+    script.write_text(ENDS + end)
+
+    def ended(settings):
+        environment = {**os.environ, "PYTHONPATH": str(root / AT_START), "REID_RAY_WARM_WORKERS": settings}
+        done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr.splitlines()[-1:]
+
+    assert ended(str(settings)) == ended("")
+    assert len(list(tmp_path.glob("*.lock"))) == 1  # a fork it was
+
+
 DRAW = """
 import threading
 from ray._raylet import ObjectRef

@@ -14,8 +14,9 @@ import sys
 from array import array
 
 VARIABLE = "REID_RAY_WARM_WORKERS"
+TRACE = "REID_RAY_CALL_TRACE"  # concerns reid_ray alone (call_trace.py), of which nothing is imported before a fork
 # Variables that tell one process from another, and which no package reads as it is imported.
-OF_ONE_PROCESS = ("PYTEST_", "RAY_RAYLET_PID", "RAY_JOB_ID", "RAY_TRAIN_", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC")
+OF_ONE_PROCESS = ("PYTEST_", "RAY_RAYLET_PID", "RAY_JOB_ID", "RAY_TRAIN_", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", TRACE)
 PATIENCE_S = 50.0  # Ray gives a worker a minute
 
 
@@ -69,7 +70,8 @@ def _connect(connection, place: str, command: list[str], variables: dict[str, st
                 else:
                     with open(f"{place}.log", "ab") as log:  # the lock stays with the process that is started
                         options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
-                        started = subprocess.Popen(command, env=variables, pass_fds=[lock.fileno()], **options)
+                        untraced = {name: value for name, value in variables.items() if name != TRACE}
+                        started = subprocess.Popen(command, env=untraced, pass_fds=[lock.fileno()], **options)
             time.sleep(0.02)
     return False
 
@@ -156,8 +158,7 @@ def _fork(connection, others) -> int | None:
         return process
     for each in (connection, *others):
         each.close()
-    _work(streams, **json.loads(asked))
-    sys.exit()
+    _to_the_end(_work, streams, **json.loads(asked))
 
 
 def _work(streams: list[int], *, command: list[str], variables: dict[str, str], folder: str, path: list[str]) -> None:
@@ -175,7 +176,33 @@ def _work(streams: list[int], *, command: list[str], variables: dict[str, str], 
     sys.path[:] = [os.path.dirname(command[1]), *path]
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()
+    if variables.get(TRACE):
+        import call_trace  # noqa: F401 - it lies beside this file
     runpy.run_path(command[1], run_name="__main__")
+
+
+def _to_the_end(work, *values, **named) -> None:
+    """Work, then end as a Python process does, but for taking down its modules: a second of CPU where vLLM is among them."""
+    import atexit
+    import threading
+    import traceback
+
+    code = None
+    try:
+        work(*values, **named)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:  # noqa: BLE001 - which would else go on in the process of imports' loop
+        traceback.print_exc()
+        code = 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 if __name__ == "__main__":
