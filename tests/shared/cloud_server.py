@@ -85,6 +85,7 @@ class Cloud:
 class _Handler(BaseHTTPRequestHandler):
     cloud: Cloud
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer's body would wait 40 ms for the client to acknowledge its head
 
     def do_PUT(self) -> None:
         key, _ = self.asked()
