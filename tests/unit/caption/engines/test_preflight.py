@@ -122,7 +122,7 @@ def publish(path, outcomes):
     config = CaptionJob.model_validate({"images": {"source": "folder", "path": str(images)}, "output": {"path": str(path)}})
     run = SimpleNamespace(names=["a"], listing=image_listing(config.images), rows=lambda _, own: iter([rows_of(outcomes)]), throughput={})
     with JobOutput("caption", path, config, if_exists=config.output.if_exists) as output:
-        _publish(run, config, output, None)
+        _publish(run, config, output, None, None)
 
 
 def test_a_run_that_captioned_nothing_publishes_nothing_and_says_the_commonest_reason(tmp_path):
