@@ -33,7 +33,7 @@ from reid_ray.caption.ledger.publish import published_rows
 from reid_ray.caption.ledger.row_keys import CaptionRecipe, RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import Index, Ledger, read_index
 from reid_ray.caption.live_metrics import pass_line
-from reid_ray.caption.remote_board import Broken, RemoteBoard, remote_board
+from reid_ray.caption.remote_board import RemoteBoard, RunBoards
 from reid_ray.caption.streaming.pass_account import PassFacts
 from reid_ray.caption.tally import Tally
 from reid_ray.data.execution import actor_pool
@@ -75,7 +75,7 @@ class CaptionRun:
         self._config, self.listing, self._ledger = config, listing, ledger
         self._models, self._templates, self._engine = models, templates, engine
         self._boards: dict[str, RemoteBoard] = {}  # stage -> account of the pass that runs
-        self._broken = Broken("caption")
+        self._run_boards = RunBoards("caption")
         self.spent: dict[str, dict[str, PassFacts]] = {name: {} for name in config.captioners}  # captioner -> stage -> of all its passes
         self.made: Counter[str] = Counter()  # captioner -> images that this run captioned
         self.throughput: dict[str, dict[str, Any]] = {}  # captioner -> what its last pass did a second; see Tally.throughput
@@ -114,24 +114,26 @@ class CaptionRun:
         self._ledger.compact()
         before, made = self._index(), 0
         changes = 0  # rounds that became due though no actor handed rows back: the source changed
-        while True:
-            left, handed_back = 0, False
-            for name in self.names:
-                view, index = look_up_listing(self.listing, self._ledger), self._index()
-                plan = plan_pass(view, self._recipes[name], self._rewrites, index)
-                if plan.done:
-                    continue
-                if changes == _MAX_ROUNDS:
-                    raise DataError(f"{self.listing.origin}: changes while it is being read; run the command again when it has settled")
-                left += 1
-                made += self._execute(name, plan, index, record=bool(view.unknown))
-                handed_back |= self._broken.seen(list(self._boards.values()))
-            if not left:
-                break
-            changes += not handed_back
-            self.listing = renewed(self.listing, self._ledger)
+        with self._run_boards:
+            while True:
+                left, handed_back = 0, False
+                for name in self.names:
+                    view, index = look_up_listing(self.listing, self._ledger), self._index()
+                    plan = plan_pass(view, self._recipes[name], self._rewrites, index)
+                    if plan.done:
+                        continue
+                    if changes == _MAX_ROUNDS:
+                        raise DataError(f"{self.listing.origin}: changes while it is being read; run the command again when it has settled")
+                    left += 1
+                    made += self._execute(name, plan, index, record=bool(view.unknown))
+                    handed_back |= self._run_boards.end_round()
+                if not left:
+                    break
+                changes += not handed_back
+                self.listing = renewed(self.listing, self._ledger)
         self._ledger.compact()
-        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made, "broken_actors": self._broken.reasons}
+        earlier = int(len(before.ok) + len(before.failed))
+        return {"rows_of_earlier_runs": earlier, "rows_made": made, "broken_actors": self._run_boards.reasons}
 
     def rows(self, name: str, own: OwnByPlace | None = None) -> Iterator[pa.Table]:
         """The result of one captioner's pass as STAGED tables, in the images' order, with their own columns if given; call after make()."""
@@ -192,7 +194,7 @@ class CaptionRun:
         )
 
     def _place(self, stage: str, name: str, index: Index, *, parts: int | None = None) -> PassPlace:
-        self._boards[stage] = remote_board(index, past=self._broken.lessons, parts=parts)
+        self._boards[stage] = self._run_boards.open(index, parts=parts)
         return PassPlace(self._ledger, self._boards[stage], self._config.ledger, name)
 
     def _rewritten(self, name: str, captions: ray.data.Dataset | None, pending: np.ndarray, index: Index) -> ray.data.Dataset:

@@ -1,11 +1,11 @@
-"""The attempt board of a pass in a Ray actor on the driver's node, as caption actors see it, and what a run makes of broken actors.
+"""Attempt boards in Ray actors on the driver's node: as the actors of a pass see theirs, and as the run opens, reads and ends them.
 
 Knows Ray handles; what a death means is the board's (ledger/attempt_board.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from reid_ray.caption.ledger.attempt_board import AttemptBoard, Lessons, Rest, Start, Suspicion, all_of
@@ -18,7 +18,7 @@ _MAX_BROKEN = 64  # actors of a run
 
 
 class RemoteBoard:
-    """An AttemptBoard in a Ray actor; it ends when nobody holds this any more.
+    """An AttemptBoard in a Ray actor. end() ends it: an actor that a pickled closure refers to is kept by Ray as long as its driver lives.
 
     Args:
         handle: of the Ray actor.
@@ -71,6 +71,13 @@ class RemoteBoard:
         """See AttemptBoard."""
         return self._ask("lessons")
 
+    def end(self) -> None:
+        """End the actor; it must not be asked any more."""
+        import ray
+
+        if ray.is_initialized():  # a Ray that is gone took its actors along
+            ray.kill(self._handle)
+
     def _ask(self, method: str, *arguments: Any) -> Any:
         import ray
         from ray.exceptions import RayTaskError
@@ -79,22 +86,6 @@ class RemoteBoard:
             return ray.get(getattr(self._handle, method).remote(*arguments))
         except RayTaskError as error:
             raise error.cause from None
-
-
-def remote_board(index: Index, *, past: Lessons | None = None, parts: int | None = None) -> RemoteBoard:
-    """A board for one pass, in a Ray actor on this node.
-
-    Args:
-        index: tells which rows earlier runs gave up.
-        past: what earlier rounds of this run found; see Broken.
-        parts: of the source, if they will be told of; see AttemptBoard.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(AttemptBoard).options(num_cpus=0, scheduling_strategy=here)
-    return RemoteBoard(board.remote(index.quarantined, past=past, parts=parts))
 
 
 def this_device() -> str | None:
@@ -108,8 +99,10 @@ def this_device() -> str | None:
     return f"{context.get_node_id()}: {','.join(gpus)}" if gpus else None
 
 
-class Broken:
-    """Actors that were broken in a run, told to the user; their rows are missing after the round and made in the next.
+class RunBoards:
+    """The boards of a run's passes, and what they told of broken actors, whose rows are made in the next round.
+
+    A context: no board outlives it.
 
     Args:
         job: its name, for the lines.
@@ -117,21 +110,48 @@ class Broken:
 
     def __init__(self, job: str) -> None:
         self._job = job
+        self._open: list[RemoteBoard] = []  # of the round that runs
+        self._lessons = Lessons()  # of all rounds so far
         self.reasons: list[str] = []
-        self.lessons = Lessons()  # of all rounds so far
 
-    def seen(self, boards: Sequence[RemoteBoard]) -> bool:
-        """Look at the boards of a round: whether actors handed rows back.
+    def __enter__(self) -> RunBoards:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def open(self, index: Index, *, parts: int | None = None) -> RemoteBoard:
+        """A board for one pass, in a Ray actor on this node, which knows what earlier rounds found.
+
+        Args:
+            index: tells which rows earlier runs gave up.
+            parts: of the source, if they will be told of; see AttemptBoard.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(AttemptBoard).options(num_cpus=0, scheduling_strategy=here)
+        self._open.append(RemoteBoard(actor.remote(index.quarantined, past=self._lessons, parts=parts)))
+        return self._open[-1]
+
+    def end_round(self) -> bool:
+        """Learn from the boards of this round and end them: whether actors handed rows back.
 
         Raises:
             EngineDownError: that happened too often.
         """
-        told = [board.lessons() for board in boards]
+        told = [board.lessons() for board in self._open]
+        self._end()
         found = [reason for lessons in told for reason in lessons.broken.values()]
         for reason in found:
             say(f"{self._job}: an actor is broken, its rows go to others: {reason}")
         self.reasons += found
         if len(self.reasons) > _MAX_BROKEN:
             raise EngineDownError(f"{len(self.reasons)} actors were broken; the last one: {self.reasons[-1]}")
-        self.lessons = all_of(self.lessons, told)
+        self._lessons = all_of(self._lessons, told)
         return bool(found)
+
+    def _end(self) -> None:
+        while self._open:
+            self._open.pop().end()

@@ -20,7 +20,7 @@ from reid_ray.caption.engines.vllm_engine import engine_environment
 from reid_ray.caption.ledger.ledger_files import read_ledger_file
 from reid_ray.caption.ledger.publish import ordered_rows
 from reid_ray.caption.ledger.write_ahead_log import KEYS, Index, Ledger, as_keys, find, read_index
-from reid_ray.caption.remote_board import Broken, RemoteBoard, remote_board
+from reid_ray.caption.remote_board import RemoteBoard, RunBoards
 from reid_ray.data.execution import actor_pool
 from reid_ray.data.pieces import FilePiece, Piece, TablePiece
 from reid_ray.data.sources import ImageListing, read_images
@@ -78,12 +78,13 @@ class EditRun:
     def make(self) -> dict[str, Any]:
         """Make what the ledger lacks; returns what was taken over from earlier runs and what was made."""
         self._ledger.compact()
-        before, broken = self._index(), Broken("edit")
-        made = self._until_done(self._keys, self._draw, broken)
-        self.absent = _lacking(self._keys, self._index())
-        if self._captions is not None:
-            made += self._until_done(as_keys([key for key in self.caption_keys() if key is not None]), self._describe, broken)
-        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made, "broken_actors": broken.reasons}
+        before = self._index()
+        with RunBoards("edit") as boards:
+            made = self._until_done(self._keys, self._draw, boards)
+            self.absent = _lacking(self._keys, self._index())
+            if self._captions is not None:
+                made += self._until_done(as_keys([key for key in self.caption_keys() if key is not None]), self._describe, boards)
+        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made, "broken_actors": boards.reasons}
 
     def rows(self) -> Iterator[pa.Table]:
         """The result in the plan's order, each edit followed by its caption if a language model wrote one; call after make()."""
@@ -104,7 +105,7 @@ class EditRun:
         stands = find(self._keys, _standing(self._ledger)) >= 0
         return [key if ok else None for key, ok in zip(self._planned.table["caption_key"].to_pylist(), stands.tolist(), strict=True)]
 
-    def _until_done(self, keys: np.ndarray, execute: Callable[[np.ndarray, RemoteBoard], int], broken: Broken) -> int:
+    def _until_done(self, keys: np.ndarray, execute: Callable[[np.ndarray, RemoteBoard], int], boards: RunBoards) -> int:
         """Run passes until every key is there; what actors handed back is made in the next, what nobody could is left."""
         made = 0
         while True:
@@ -112,10 +113,9 @@ class EditRun:
             lacking = _lacking(keys, index)
             if not lacking.any():
                 return made
-            board = remote_board(index, past=broken.lessons)
-            made += execute(np.unique(keys[lacking]), board)
+            made += execute(np.unique(keys[lacking]), boards.open(index))
             self._ledger.compact()
-            if not broken.seen([board]):
+            if not boards.end_round():
                 return made
 
     def _draw(self, keys: np.ndarray, board: RemoteBoard) -> int:

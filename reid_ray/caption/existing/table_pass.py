@@ -29,7 +29,7 @@ from reid_ray.caption.ledger.row_keys import RewriteRecipe
 from reid_ray.caption.ledger.write_ahead_log import LEDGER, Index, Ledger, as_keys, find, ledger_table, read_index
 from reid_ray.caption.live_metrics import pass_line
 from reid_ray.caption.passes import rewritten
-from reid_ray.caption.remote_board import Broken, RemoteBoard, remote_board
+from reid_ray.caption.remote_board import RemoteBoard, RunBoards
 from reid_ray.caption.rows import STAGED
 from reid_ray.caption.streaming.pass_account import PassFacts
 from reid_ray.caption.tally import Tally
@@ -71,16 +71,17 @@ class TablePass:
     def make(self) -> dict[str, Any]:
         """Make what the ledger lacks; returns what was taken over from earlier runs and what was made."""
         self._ledger.compact()
-        before, made, broken = self._index(), 0, Broken("rewrite")
+        before, made = self._index(), 0
         index = before
-        while (lacking := (find(self._keys, index.ok) < 0) & (find(self._keys, index.failed) < 0)).any():
-            board = remote_board(index, past=broken.lessons)
-            made += self._execute(np.unique(self._keys[lacking]), np.unique(self._orders[lacking] // self._recipe.count), board)
-            self._ledger.compact()
-            if not broken.seen([board]):
-                break
-            index = self._index()
-        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made, "broken_actors": broken.reasons}
+        with RunBoards("rewrite") as boards:
+            while (lacking := (find(self._keys, index.ok) < 0) & (find(self._keys, index.failed) < 0)).any():
+                rows = np.unique(self._orders[lacking] // self._recipe.count)
+                made += self._execute(np.unique(self._keys[lacking]), rows, boards.open(index))
+                self._ledger.compact()
+                if not boards.end_round():
+                    break
+                index = self._index()
+        return {"rows_of_earlier_runs": int(len(before.ok) + len(before.failed)), "rows_made": made, "broken_actors": boards.reasons}
 
     def _index(self) -> Index:
         return read_index(self._ledger, retry_failed=self._config.ledger.retry_failed)
