@@ -20,7 +20,7 @@ from reid_ray.train.dual.job import run_train
 from reid_ray.train.log.run_log import read_metrics
 from reid_ray.train.mllm.job import run_tune
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 SHAPE = {"vision_width": 64, "vision_layers": 2, "text_width": 64, "text_layers": 2, "embed_dim": 32, "vocab_size": 400, "context": 32}
 ON = {"cpu": ["workers.num_gpus=0"], "cuda": ["workers.num_gpus=1"]}
 ONE_WORKER = ["workers.count=1", "workers.num_cpus=1", "ray.address=local"]
