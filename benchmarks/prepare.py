@@ -4,9 +4,9 @@
     python benchmarks/prepare.py --out benchmarks/results/prepare-DATE.json [--quick] [--only sizes|loaders|random]
 
 The tables are synthetic (synthetic_rows.py): distinct ids and captions, pictures of 128 x 64 pixels, some kilobytes each. Each size is
-prepared in a process of its own, `repeats` times; its peak memory is that process's own, without the pages of mapped files. The slope is
-that of log seconds over log images by least squares, with the upper end of its 95 % interval (Student's t); 4.2 M images, LUPerson's
-number, are extrapolated by it.
+prepared in a process of its own; its peak memory is that process's own, without the pages of mapped files. The smallest is prepared alone
+first, then beside each of the larger ones, which tells the slope of log seconds over log images (preparing_growth.py); 4.2 M images,
+LUPerson's number, are extrapolated by it.
 Whether a random batch's price grows with the set is told by turns of the smallest and of the largest set (random_rows.py).
 `--sets FOLDER` keeps the prepared sets there, or takes those that it finds.
 
@@ -40,6 +40,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import Report, drop_pages, in_own_process, run_benchmark
+from benchmarks.preparing_growth import Prepared, mean_seconds, prepare_again, side_by_side, slope_of
 from benchmarks.random_rows import compare_random, cpu_seconds
 from benchmarks.synthetic_rows import CAPTIONS_EACH, iter_rows, write_tables
 from reid_ray.config.base import load_config
@@ -60,6 +61,10 @@ _LUPERSON = 4_200_000
 def main() -> int:
     if sys.argv[1:2] == ["--prepare"]:
         print(json.dumps(_prepare(Path(sys.argv[2]), Path(sys.argv[3]))))
+        return 0
+    if sys.argv[1:2] == ["--again"]:
+        tables, scratch, over = (Path(word) for word in sys.argv[2:5])
+        print(json.dumps({"found": prepare_again(partial(_prepare, tables), scratch, over)}))
         return 0
     if sys.argv[1:2] == ["--tasks"]:
         with ray_session(RayConfig(address="local", local_cpus=2)):
@@ -105,33 +110,23 @@ def _run(report: Report, quick: bool, *, only: str | None) -> None:
                 _prepared("--prepare", Path(scratch) / "tables", Path(scratch) / "out0")
                 _compared(report, Path(scratch) / "tables", Path(scratch) / "out0", images=images, turns=3 if quick else 7)
         return
-    # One turn of the largest: it takes half of the time.
-    repeats = {2_000: 2, 6_000: 2, 20_000: 2} if quick else {100_000: 3, 300_000: 2, 1_000_000: 1}
-    points: list[tuple[int, float]] = []
-    peaks = {}
-    for images, times in repeats.items():
-        with tempfile.TemporaryDirectory(prefix="prepare_bench_") as scratch:
-            tables = Path(scratch) / "tables"
-            write_tables(tables, images, **_SHAPE)
-            found = [_prepared("--prepare", tables, Path(scratch) / f"out{number}") for number in range(times)]
-            points += [(images, each["seconds"]) for each in found]
-            peaks[images] = max(each["peak_bytes"] for each in found)
-            report.row(
-                images=images,
-                captions=images * CAPTIONS_EACH,
-                repeats=len(found),
-                seconds=[round(each["seconds"], 1) for each in found],
-                cpu_seconds=[round(each["cpu_seconds"], 1) for each in found],
-                peak_mb=round(peaks[images] / 1e6),
-            )
-            if images == min(repeats):
-                tasks = _prepared("--tasks", tables, Path(scratch) / "tasks")
-                same = _digest(Path(scratch) / "tasks") == _digest(Path(scratch) / "out0")
-                report.row(images=images, what="by Ray tasks on two CPUs", seconds=[round(tasks["seconds"], 1)], same_bytes=same)
-            if images in compared:
-                _compared(report, tables, Path(scratch) / "out0", images=images, turns=3 if quick else 7)
-    slope, upper, at_luperson = growth(points)
-    report.row(what="4.2 M images x 4, extrapolated", hours=round(at_luperson / 3600, 2), slope=round(slope, 3))
+    small, larger = (2_000, {6_000: 2, 20_000: 2}) if quick else (100_000, {300_000: 3, 1_000_000: 1})
+    pairs: list[tuple[float, float]] = []
+    with tempfile.TemporaryDirectory(prefix="prepare_bench_") as scratch:
+        tables = Path(scratch) / "tables"
+        write_tables(tables, small, **_SHAPE)
+        alone = [_prepared("--prepare", tables, Path(scratch) / f"out{number}") for number in range(2 if quick else 3)]
+        peaks = {small: _size_row(report, small, alone)}
+        tasks = _prepared("--tasks", tables, Path(scratch) / "tasks")
+        same = _digest(Path(scratch) / "tasks") == _digest(Path(scratch) / "out0")
+        report.row(images=small, what="by Ray tasks on two CPUs", seconds=[round(tasks["seconds"], 1)], same_bytes=same)
+        if small in compared:
+            _compared(report, tables, Path(scratch) / "out0", images=small, turns=3 if quick else 7)
+        for images, times in larger.items():
+            peaks[images] = _beside(report, pairs, tables, small=small, images=images, times=times, compare=images in compared)
+    slope, upper = slope_of(pairs)
+    hours = mean_seconds(alone) * (_LUPERSON / small) ** slope / 3600
+    report.row(what="4.2 M images x 4, extrapolated", hours=round(hours, 2), slope=round(slope, 3))
     report.claim("slope of log seconds over log images, upper end of its 95 % interval", round(upper, 3), "<=", 1.1)
     if quick:  # too small for memory and caches to tell anything
         return
@@ -139,7 +134,32 @@ def _run(report: Report, quick: bool, *, only: str | None) -> None:
     report.claim("bytes of memory a caption more takes", round(grown), "<=", 250)
 
 
-def _prepared(how: str, tables: Path, out: Path) -> dict[str, Any]:
+def _size_row(report: Report, images: int, found: list[Prepared], **more: Any) -> int:
+    """A row on preparations of one size; the most memory that one of them had, in bytes."""
+    peak = max(each["peak_bytes"] for each in found)
+    numbers = {name: [round(each[name], 1) for each in found] for name in ("seconds", "cpu_seconds")}
+    report.row(images=images, captions=images * CAPTIONS_EACH, repeats=len(found), **numbers, peak_mb=round(peak / 1e6), **more)
+    return int(peak)
+
+
+def _beside(report: Report, pairs: list[tuple[float, float]], tables: Path, *, small: int, images: int, times: int, compare: bool) -> int:
+    """Prepare a larger set `times` times, each time beside the smallest in `tables`; adds to `pairs`, returns the most memory in bytes."""
+    with tempfile.TemporaryDirectory(prefix="prepare_bench_") as scratch:
+        large = Path(scratch) / "tables"
+        write_tables(large, images, **_SHAPE)
+        found: list[Prepared] = []
+        for number in range(times):
+            beside, took = side_by_side(__file__, tables, partial(_prepared, "--prepare", large, Path(scratch) / f"out{number}"))
+            pairs.append((images / small, took["seconds"] / mean_seconds(beside)))
+            report.row(images=small, beside=images, repeats=len(beside), seconds=[round(each["seconds"], 1) for each in beside])
+            found.append(took)
+        peak = _size_row(report, images, found, slopes=[round(math.log(b) / math.log(a), 3) for a, b in pairs[-times:]])
+        if compare:
+            _compared(report, large, Path(scratch) / "out0", images=images, turns=7)
+    return peak
+
+
+def _prepared(how: str, tables: Path, out: Path) -> Prepared:
     out.mkdir()
     found = in_own_process(__file__, how, str(tables), str(out))
     assert found["samples"] == found["expected"], found
@@ -159,14 +179,6 @@ def _compared(report: Report, tables: Path, out: Path, *, images: int, turns: in
         interval = [round(math.exp(mean + side * margin), 3) for side in (-1, 0, 1)]
         report.row(images=images, what=f"feed over {name}", ratios_95=interval, cpu_ratio=round(cpu, 3))
         report.claim(f"batches a second of the feed over {name}, {images:,} images, median", float(np.median(ratios)), ">=", 1.0)
-
-
-def growth(points: list[tuple[int, float]]) -> tuple[float, float, float]:
-    """(slope, upper end of its 95 % interval, seconds at LUPerson's size) of log seconds over log images."""
-    size, seconds = (np.log([point[axis] for point in points]) for axis in (0, 1))
-    fit = stats.linregress(size, seconds)
-    margin = stats.t.ppf(0.975, len(points) - 2) * fit.stderr
-    return float(fit.slope), float(fit.slope + margin), math.exp(fit.intercept + fit.slope * math.log(_LUPERSON))
 
 
 def _can_compare(quick: bool) -> bool:
