@@ -9,7 +9,8 @@ filled up with made-up words to the published number of tokens, so that whatever
 
 The arms run turn by turn, each in a process of its own. Each clock starts when the engine is there: vLLM's own before the file is opened,
 the job's at its first request; it ends when the last caption is clean and where the arm puts it, or, of vLLM's benchmark, where that stops
-its own. `busy` is the mean of what NVML calls utilisation (the share of time in which a kernel ran) between the first step and the last.
+its own. Answers of vLLM's benchmark are as long as one another, so its requests come and go together, or between 0.4 and 1.6 of that
+(uneven). `busy` is the mean of what NVML calls utilisation (the share of time in which a kernel ran) between the first step and the last.
 """
 
 from __future__ import annotations
@@ -33,16 +34,22 @@ from benchmarks.caption_engines.answer_lengths import LONGEST, MEAN
 from benchmarks.caption_engines.own_process import ROOT, complaint, run_worker, serve_worker
 from benchmarks.caption_engines.random_mllm import SIZES, write_random_mllm
 from benchmarks.caption_engines.recording import ASYNC_SCHEDULER, record_engines
-from benchmarks.caption_engines.step_log import EngineLog, read_logs, running_a_step
+from benchmarks.caption_engines.step_log import EngineLog, joined_and_not, read_logs, running_a_step
 from benchmarks.captioning import LastCommit, cleaned, ratio_interval, write_people
 from benchmarks.harness import Report, run_benchmark
 
-ALL_AT_ONCE, JOB, JOB_APART, BENCH = (
+ALL_AT_ONCE, JOB, JOB_TOGETHER, JOB_GRAPHS, JOB_BOTH, JOB_APART, BENCH, BENCH_UNEVEN = (
     "vLLM, all at once",
     "caption job",
+    "caption job, 32 join together",
+    "caption job, encoder in CUDA graphs",
+    "caption job, 32 join together, encoder in CUDA graphs",
     "caption job, engine in a process of its own",
     "vllm bench throughput",
+    "vllm bench throughput, uneven answers",
 )
+TOGETHER = 32
+ENCODER_GRAPHS = {"cudagraph_mm_encoder": True}  # vLLM's option: the picture's encoder is launched as one graph, not kernel by kernel
 CONFIGURATION = ROOT / "jobs/configs/caption/caption_qwen25vl_7b.yaml"
 LIMITS = {"min_words": 1, "max_words": 1000, "script": None, "max_repeats": 1000}  # a random model says anything, any number of times
 
@@ -78,7 +85,7 @@ def _run(report: Report, quick: bool, *, own: argparse.Namespace) -> None:
         if pairs:
             ratio, low, high = ratio_interval(pairs)
             report.row(what=f"{name} against {ALL_AT_ONCE}: crops a second", ratio=ratio, low_95=low, high_95=high)
-    for rival in (ALL_AT_ONCE, BENCH):
+    for rival in (ALL_AT_ONCE, BENCH, BENCH_UNEVEN):
         pairs = [(a, b) for a, b in zip(turns.get(JOB, []), turns.get(rival, []), strict=False) if "error" not in a | b]
         if pairs:
             ratio = ratio_interval([(a["crops_per_s"], b["crops_per_s"]) for a, b in pairs])[0]
@@ -119,6 +126,7 @@ def _turn(name: str, images: int, own: argparse.Namespace, places: dict[str, str
         "prompt_per_s": result["prompt"] / seconds,
         "steps": sum(len(log.steps) for log in engines),
         "running_a_step": running_a_step(engines),
+        **joined_and_not(engines),
         "busy": statistics.fmean(busy) if busy else 0.0,
         "cpu_s_of_the_engine": _engine_cpu_s(engines),
         "seconds": seconds,
@@ -164,7 +172,7 @@ class _Utilisation:
 # --- each of the following runs in a process of its own, with the engine in it or in one that it starts
 
 
-def _captioner(model: str, folder: str, *, graphs_only: bool, apart: bool = False) -> Any:
+def _captioner(model: str, folder: str, *, graphs_only: bool, apart: bool = False, together: int = 1, encoder_graphs: bool = False) -> Any:
     """The captioner's section of the shipped configuration with these weights; engines of what this process starts will log."""
     import yaml
 
@@ -175,7 +183,9 @@ def _captioner(model: str, folder: str, *, graphs_only: bool, apart: bool = Fals
     extra = section["engine"].pop("extra") | {"load_format": "dummy", "scheduler_cls": ASYNC_SCHEDULER}
     if graphs_only:
         extra["compilation_config"] = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
-    section["engine"] |= {"extra": extra, "own_process": apart}
+    if encoder_graphs:
+        extra["compilation_config"] = extra.get("compilation_config", {}) | ENCODER_GRAPHS
+    section["engine"] |= {"extra": extra, "own_process": apart, "admit_together": together}
     section |= {"model": model, "instructions": ["static"], "limits": LIMITS}
     section["sampling"]["max_tokens"] = LONGEST
     section["pool"] |= {"replicas": 1, "max_replicas": None}
@@ -221,7 +231,7 @@ def _all_at_once(*, table: str, model: str, images: int, folder: str, graphs_onl
     }
 
 
-def _job(*, table: str, model: str, images: int, folder: str, graphs_only: bool, apart: bool = False) -> dict[str, Any]:
+def _job(*, table: str, model: str, images: int, folder: str, graphs_only: bool, **how: Any) -> dict[str, Any]:
     from reid_ray.caption.config import CaptionJob
     from reid_ray.caption.job import run_caption
     from reid_ray.records import CAPTIONS
@@ -231,7 +241,7 @@ def _job(*, table: str, model: str, images: int, folder: str, graphs_only: bool,
     job = CaptionJob.model_validate(
         {
             "images": {"source": "parquet", "path": table, "limit": images},
-            "captioners": {"main": _captioner(model, folder, graphs_only=graphs_only, apart=apart)},
+            "captioners": {"main": _captioner(model, folder, graphs_only=graphs_only, **how)},
             "rewriter": {"share": 0},
             "output": {"path": str(out)},
             "ray": {"local_cpus": max(4, os.cpu_count() or 4)},
@@ -260,7 +270,7 @@ main(parser.parse_args())
 """
 
 
-def _bench(*, table: str, model: str, images: int, folder: str, graphs_only: bool) -> dict[str, Any]:
+def _bench(*, table: str, model: str, images: int, folder: str, graphs_only: bool, uneven: bool = False) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from reid_ray.caption.engines.vllm_arguments import engine_arguments
@@ -283,6 +293,8 @@ def _bench(*, table: str, model: str, images: int, folder: str, graphs_only: boo
         "random-mm-bucket-config": "{(256, 128, 1): 1.0}",
         "output-json": result,
     }
+    if uneven:
+        asked["random-range-ratio"] = {"input": 0.0, "output": 0.6}  # evenly between 28 and 114 tokens
     command = [sys.executable, "-c", _THROUGHPUT, "--model", model]
     for name, value in (options | asked).items():
         flag = f"--{name.replace('_', '-')}"
@@ -305,8 +317,12 @@ def _bench(*, table: str, model: str, images: int, folder: str, graphs_only: boo
 ARMS: dict[str, Callable[..., dict[str, Any]]] = {
     ALL_AT_ONCE: _all_at_once,
     JOB: _job,
+    JOB_TOGETHER: functools.partial(_job, together=TOGETHER),
+    JOB_GRAPHS: functools.partial(_job, encoder_graphs=True),
+    JOB_BOTH: functools.partial(_job, together=TOGETHER, encoder_graphs=True),
     JOB_APART: functools.partial(_job, apart=True),
     BENCH: _bench,
+    BENCH_UNEVEN: functools.partial(_bench, uneven=True),
 }
 
 

@@ -48,7 +48,7 @@ class RecordedScheduler(Scheduler):
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         if scheduler_output.total_num_scheduled_tokens:
             running = len(scheduler_output.num_scheduled_tokens)
-            self._log.step(self._started, running=running, waiting=len(self.waiting))
+            self._log.step(self._started, running=running, waiting=len(self.waiting), joined=len(scheduler_output.scheduled_new_reqs))
         return outputs
 
 
@@ -70,7 +70,8 @@ class RecordedAsyncScheduler(AsyncScheduler):
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         if scheduler_output.total_num_scheduled_tokens:
             now = time.time()
-            self._log.step(self._ended or now, running=len(scheduler_output.num_scheduled_tokens), waiting=len(self.waiting))
+            running, joined = len(scheduler_output.num_scheduled_tokens), len(scheduler_output.scheduled_new_reqs)
+            self._log.step(self._ended or now, running=running, waiting=len(self.waiting), joined=joined)
             self._ended = now
         return outputs
 

@@ -6,6 +6,7 @@ Knows times and counts; not engines. Times are seconds since the epoch, so that 
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ class Step:
     running: int  # requests that the step worked on
     waiting: int  # requests in the engine that it did not
     cpu_s: float  # of the engine's process, so far
+    joined: int = 0  # of those that the step worked on, the new ones
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class StepLog:
         """A request has come; its name holds no space."""
         os.write(self._file, f"request {time.time()!r} {name}\n".encode())
 
-    def step(self, start: float, *, running: int, waiting: int) -> None:
+    def step(self, start: float, *, running: int, waiting: int, joined: int = 0) -> None:
         """A step ends now."""
-        os.write(self._file, f"step {start!r} {time.time()!r} {running} {waiting} {time.process_time()!r}\n".encode())
+        os.write(self._file, f"step {start!r} {time.time()!r} {running} {waiting} {time.process_time()!r} {joined}\n".encode())
 
 
 def read_logs(folder: Path) -> list[EngineLog]:
@@ -77,12 +79,21 @@ def running_a_step(logs: Sequence[EngineLog]) -> float:
     return sum(sizes) / len(sizes)
 
 
+def joined_and_not(logs: Sequence[EngineLog]) -> dict[str, float]:
+    """How many steps somebody joined, and the median milliseconds of those and of the others (0 where there is none)."""
+    joined, others = (
+        [step.end - step.start for log in logs for step in log.steps if bool(step.joined) == is_one] for is_one in (True, False)
+    )
+    ms = {name: statistics.median(seconds) * 1e3 if seconds else 0.0 for name, seconds in (("joined", joined), ("other", others))}
+    return {"joined_steps": len(joined), "ms_of_a_joined_step": ms["joined"], "ms_of_another": ms["other"]}
+
+
 def _read(path: Path) -> EngineLog:
     requests, steps = [], []
     for line in path.read_text(encoding="ascii").splitlines():
         match line.split():
             case ["request", when, name]:
                 requests.append((float(when), name))
-            case ["step", start, end, running, waiting, cpu]:
-                steps.append(Step(float(start), float(end), int(running), int(waiting), float(cpu)))
+            case ["step", start, end, running, waiting, cpu, joined]:
+                steps.append(Step(float(start), float(end), int(running), int(waiting), float(cpu), int(joined)))
     return EngineLog(requests, steps)

@@ -23,6 +23,12 @@ class VllmConfig(Section):
     )
     max_model_len: int = Field(1024, ge=64, description="longest prompt (image tokens included) plus answer, tokens")
     max_num_seqs: int = Field(64, ge=1, description="requests decoded together")
+    admit_together: int = Field(
+        1,
+        ge=1,
+        description="requests that join those that are decoded in one step, at most max_num_seqs; more leaves room unused, but fewer steps "
+        "read prompts and pictures beside decoding, which a GPU's CUDA graphs do not cover",
+    )
     kv_cache_mb: int | None = Field(
         None,
         ge=1,
@@ -54,6 +60,12 @@ class VllmConfig(Section):
     trust_remote_code: bool = Field(False, description="run code that a hub model brings along; only for models you trust")
     chat_template: str | None = Field(None, description="Jinja chat template, for models whose tokenizer has none (Vicuna)")
     extra: dict[str, Any] = Field({}, description="any further argument of vLLM's engine, by its own name, e.g. mm_processor_kwargs")
+
+    @model_validator(mode="after")
+    def _all_can_join(self) -> Self:
+        if self.admit_together > self.max_num_seqs:
+            raise ValueError(f"admit_together: {self.admit_together} never find room among max_num_seqs: {self.max_num_seqs}")
+        return self
 
     @model_validator(mode="after")
     def _extra_states_nothing_twice(self) -> Self:

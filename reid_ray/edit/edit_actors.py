@@ -94,7 +94,7 @@ class DescribeActor(EngineActor):
                 return streaming(engine, capacity=config.engine.max_num_seqs), None
             return start_engine(config, images=0, field="rewriter"), None
 
-        super().__init__(place, EditMetrics(self.stage), start=start, requests=1)
+        super().__init__(place, EditMetrics(self.stage), start=start, requests=1, together=config.engine.admit_together)
 
     def __call__(self, edits: pa.Table) -> pa.Table:
         """The captions of a batch of edits."""

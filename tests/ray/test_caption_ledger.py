@@ -124,7 +124,7 @@ def test_a_run_from_and_to_a_bucket_gives_what_folders_do_and_what_changed_is_ma
     with s3_server() as bucket:
         address, out = bucket.put(folder, "crops"), bucket.address("runs/out")
         captions = bucket.address("runs/out/captions")
-        here = run_caption(job(folder, tmp_path / "here"), engine=engine)
+        here = run_caption(job(folder, tmp_path / "here", "captioners.main.engine.admit_together=8"), engine=engine)
         assert sorted(engine.asked()) == list(range(40))
         there = run_caption(job(address, out), engine=engine)
         assert sorted(engine.asked()) == list(range(40))

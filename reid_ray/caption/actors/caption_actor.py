@@ -39,9 +39,9 @@ class CaptionActor(EngineActor):
                 return streaming(engine, capacity=config.engine.max_num_seqs), None
             return start_engine(config, images=1, field=f"captioners.{captioner['name']}"), None
 
-        super().__init__(
-            place, StageMetrics(self.stage), start=start, requests=len(config.instructions), most_bytes=config.engine.prepared_mb << 20
-        )
+        requests, vllm = len(config.instructions), config.engine
+        together, most_bytes = vllm.admit_together, vllm.prepared_mb << 20
+        super().__init__(place, StageMetrics(self.stage), start=start, requests=requests, together=together, most_bytes=most_bytes)
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """The captions of a batch of images."""

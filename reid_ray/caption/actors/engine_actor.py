@@ -97,6 +97,7 @@ class EngineActor:
         *,
         start: Callable[[], tuple[StreamingEngine, FaithfulnessScorer | None]],
         requests: int,
+        together: int = 1,
         most_bytes: int | None = None,
     ) -> None:
         clock = time.perf_counter()
@@ -112,7 +113,13 @@ class EngineActor:
         engine, scorer = start()
         place.board.started(self._actor)
         self._earlier = place.ledger.blocks_of(self._actor) if begun.again else place.ledger.form.schema.empty_table()
-        self._loop = EngineLoop(engine, timeout_s=place.config.batch_timeout_s, traceback=traceback, explain=self._explain)
+        self._loop = EngineLoop(
+            engine,
+            together=together,
+            timeout_s=place.config.batch_timeout_s,
+            traceback=traceback,
+            explain=self._explain,
+        )
         gate = Admission(max(1, int(_AHEAD * engine.capacity / requests)), -(-engine.capacity // requests), most_bytes)
         scoring = None if scorer is None else ScoringLoop(scorer, die=self._die)
         self._numbers = itertools.count()

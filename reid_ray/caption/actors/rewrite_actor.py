@@ -57,7 +57,8 @@ class RewriteActor(EngineActor):
             encoder = resolve_model(faithfulness.model, field="faithfulness.model")
             return model, SentenceEncoder(encoder, revision=faithfulness.revision, device=faithfulness.device)
 
-        super().__init__(place, StageMetrics(self.stage), start=start, requests=config.count, most_bytes=config.engine.prepared_mb << 20)
+        together, most_bytes = config.engine.admit_together, config.engine.prepared_mb << 20
+        super().__init__(place, StageMetrics(self.stage), start=start, requests=config.count, together=together, most_bytes=most_bytes)
 
     def __call__(self, captions: pa.Table) -> pa.Table:
         """A batch of captions and their rewrites."""

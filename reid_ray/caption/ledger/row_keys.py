@@ -31,6 +31,7 @@ NOT_IN_KEY: dict[str, Any] = {
         "enforce_eager",
         "enable_prefix_caching",
         "block_size",
+        "admit_together",
         "prepared_mb",
         "own_process",
     },

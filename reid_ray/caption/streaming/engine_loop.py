@@ -14,7 +14,7 @@ import queue
 import re
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +53,17 @@ class EngineLoop:
 
     Args:
         engine: driven by this loop's thread alone, but for `prepare`.
+        together: requests that join those that run in one step, once there is room for so many. 1 hands each on as it comes.
         timeout_s: seconds from adding a request after which it is aborted, and that one step may take.
         traceback: file that a hung step's traceback is written to; empty while none hangs.
         explain: told the reason before this process ends itself.
     """
 
-    def __init__(self, engine: StreamingEngine, *, timeout_s: float, traceback: Path, explain: Callable[[str], None]) -> None:
-        self._engine, self._timeout_s, self._explain = engine, timeout_s, explain
+    def __init__(
+        self, engine: StreamingEngine, *, together: int = 1, timeout_s: float, traceback: Path, explain: Callable[[str], None]
+    ) -> None:
+        self._engine, self._together, self._timeout_s, self._explain = engine, together, timeout_s, explain
+        self._held: deque[tuple[Any, _Open]] = deque()  # they have come and wait for others to join with
         self._coming: queue.SimpleQueue[tuple[Any, _Open] | None] = queue.SimpleQueue()  # None: look at _error
         self._open: dict[str, _Open] = {}
         self._count, self._busy, self.steps = 0, 0.0, 0
@@ -113,13 +117,13 @@ class EngineLoop:
         if told is None:
             running = min(len(self._open), self._engine.capacity)
             told = EngineLoad(running, len(self._open) - running, None)
-        return told._replace(waiting=told.waiting + self._coming.qsize() + self._preparing)
+        return told._replace(waiting=told.waiting + len(self._held) + self._coming.qsize() + self._preparing)
 
     def _run(self) -> None:
         full_s = 0.0  # what a step with much to do took lately: the first ones of a run are quick, for there is little in them yet
         try:
             while True:
-                self._add(wait=not self._open)
+                self._add(wait=not self._open and not self._held)
                 if not self._open:
                     continue
                 self._fill(full_s)
@@ -150,11 +154,28 @@ class EngineLoop:
             step_s: of a full step. That long at most while nothing runs, less the more requests are held up.
         """
         until = time.perf_counter() + step_s * (1 - len(self._open) / self._engine.capacity)
-        while self._preparing and len(self._open) < self._engine.capacity and (left := until - time.perf_counter()) > 0:
+        while self._preparing and self._room >= self._together and (left := until - time.perf_counter()) > 0:
             self._add(wait=True, seconds=left)
 
+    @property
+    def _room(self) -> int:
+        return self._engine.capacity - len(self._open)
+
     def _add(self, *, wait: bool, seconds: float | None = None) -> None:
-        """Hand on what has come; wait for the first, or so many seconds."""
+        """Hand on what has come, as far as it may join; wait for the first, or so many seconds."""
+        self._take(wait=wait, seconds=seconds)
+        for _ in range(self._joining()):
+            self._hand_on(*self._held.popleft())
+
+    def _joining(self) -> int:
+        """How many of those that have come may join now. A group waits for room, and for the rest of it while others are prepared."""
+        if self._together == 1:
+            return len(self._held)
+        if self._open and (self._room < self._together or (len(self._held) < self._together and self._preparing)):
+            return 0
+        return min(self._room, len(self._held))
+
+    def _take(self, *, wait: bool, seconds: float | None) -> None:
         while True:
             try:
                 coming = self._coming.get(block=wait, timeout=seconds)
@@ -162,22 +183,23 @@ class EngineLoop:
                 return
             if self._error is not None:
                 raise self._error
-            if coming is None:
-                continue
-            prepared, opened = coming
-            wait = False
-            name = str(self._count)
-            self._count += 1
-            self._arm()
-            refused = self._engine.add(name, prepared)
-            if refused is not None:
-                self._reply(opened, refused)
-                if not self._open:
-                    self._disarm()
-                continue
-            opened.since = time.monotonic()
-            self._open[name] = opened
-            self._rejected = None
+            if coming is not None:
+                self._held.append(coming)
+                wait = False
+
+    def _hand_on(self, prepared: Any, opened: _Open) -> None:
+        name = str(self._count)
+        self._count += 1
+        self._arm()
+        refused = self._engine.add(name, prepared)
+        if refused is not None:
+            self._reply(opened, refused)
+            if not self._open:
+                self._disarm()
+            return
+        opened.since = time.monotonic()
+        self._open[name] = opened
+        self._rejected = None
 
     def _reply(self, opened: _Open, reply: Reply) -> None:
         if self._rejected is not None:
@@ -209,9 +231,10 @@ class EngineLoop:
 
     def _end(self, error: ReidRayError) -> None:
         """The engine takes no more; all who wait, and all who come, are told why."""
-        for opened in self._open.values():
+        for opened in [*self._open.values(), *(opened for _, opened in self._held)]:
             opened.answer(error)
         self._open = {}
+        self._held.clear()
         while True:
             coming = self._coming.get()
             if coming is not None:

@@ -67,8 +67,8 @@ class Pairs:
 
 @pytest.fixture
 def stream_of(tmp_path):
-    def make(engine, *, size=6, always=1, most_bytes=None, timeout_s=60.0, scorer=None, explain=pytest.fail):
-        loop = EngineLoop(engine, timeout_s=timeout_s, traceback=tmp_path / "traceback", explain=explain)
+    def make(engine, *, size=6, always=1, most_bytes=None, together=1, timeout_s=60.0, scorer=None, explain=pytest.fail):
+        loop = EngineLoop(engine, together=together, timeout_s=timeout_s, traceback=tmp_path / "traceback", explain=explain)
         scoring = None if scorer is None else ScoringLoop(scorer, die=lambda error, texts: pytest.fail(str(error)))
         gate = Admission(size, always, most_bytes)
         stream = WorkStream(loop, scoring, gate=gate, record=InFlightRecord(tmp_path / "rows"), flush=lambda: None, explain=explain)
@@ -127,6 +127,33 @@ def test_a_step_waits_for_what_is_being_prepared_while_there_is_room_for_it(stre
     stream, _, _ = stream_of(engine, size=32)
     finished(stream, [asks(str(number), 30) for number in range(16)])
     assert len(engine.history) <= 30 + 6  # the first steps see what was prepared during the one before, and the last one's thirty are full
+
+
+@pytest.mark.parametrize("together", [1, 4, 16])
+def test_requests_join_together_where_that_is_asked_for_and_all_are_answered(stream_of, together):
+    engine = SteppingEngine(capacity=16, step_s=0.002)
+    stream, _, loop = stream_of(engine, size=32, together=together)
+    lengths = [3 + number * 7 % 11 for number in range(160)]
+    done = finished(stream, [asks(str(number), length) for number, length in enumerate(lengths)])
+    assert sorted(int(work.name) for work, _ in done) == list(range(160))
+    joining = [len(set(now) - set(before)) for before, now in zip([[], *engine.history], engine.history, strict=False)]
+    with_joining = sum(count > 0 for count in joining)
+    assert sum(joining) == 160
+    assert max(len(running) for running in engine.history) <= 16
+    if together > 1:
+        assert with_joining <= 160 / together + 3  # the first and the last ones have nobody to join with
+    assert loop.load().waiting == 0
+
+
+def test_those_who_wait_to_join_are_told_that_the_engine_is_lost(stream_of):
+    class Down(SteppingEngine):
+        def step(self):
+            time.sleep(0.2)
+            raise EngineDownError("no more")
+
+    stream, _, _ = stream_of(Down(capacity=4), size=8, together=4)
+    with refused(EngineDownError, "no more"):
+        finished(stream, [asks(str(number), 5) for number in range(8)])
 
 
 def test_a_work_asks_again_and_gets_the_answers_to_what_it_asked(stream_of):
