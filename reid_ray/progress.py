@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import io
-from typing import Any, TextIO, cast
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TextIO, cast
 
 from reid_ray.terminal.own_lines import standard_error
 
 _LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 _LINE_EVERY_S = 5.0
+
+
+class ProgressBar(Protocol):
+    """Interface (protocol) of what a long step tells how far it is."""
+
+    def update(self, n: float, /) -> Any:
+        """So much more is done."""
+        ...
+
+
+Progress = Callable[[str, int], AbstractContextManager[ProgressBar]]  # of a step's name and how much it has to do
+
+
+class _Unseen:
+    def update(self, n: float, /) -> None:
+        """Nobody looks."""
+
+
+def unseen(label: str, total: int) -> AbstractContextManager[ProgressBar]:
+    """A Progress that shows nothing."""
+    del label, total
+    return nullcontext(_Unseen())
 
 
 def progress_bar(label: str, total: int | None, *, unit: str = "img", initial: int = 0) -> Any:

@@ -27,10 +27,13 @@ from reid_ray.gallery.manifest import RECEIPTS, Erasure, Manifest, SegmentEntry
 from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.id_lookup import id_hashes
 from reid_ray.gallery.sealed.segment import Segment, SegmentFacts
+from reid_ray.progress import Progress, unseen
 from reid_ray.versions import check_json, numbered
 
 
-def rewritten_without(depot: Depot, view: GalleryView, ids: set[str]) -> tuple[list[SegmentEntry], dict[str, Manifest | None]]:
+def rewritten_without(
+    depot: Depot, view: GalleryView, ids: set[str], progress: Progress = unseen
+) -> tuple[list[SegmentEntry], dict[str, Manifest | None]]:
     """Segments of the current generation, and by name the manifest of each snapshot that changes, without those items.
 
     A row that lives in the current generation stays: somebody added the item again after it was erased.
@@ -40,21 +43,22 @@ def rewritten_without(depot: Depot, view: GalleryView, ids: set[str]) -> tuple[l
     snapshots = depot.snapshots()
     current = {part.source.facts.name: part for part in view.parts()[:-1] if isinstance(part.source, Segment)}
     renewed: dict[str, tuple[SegmentFacts | None, np.ndarray]] = {}  # by old name: the new segment, and which old rows it has
-    for facts, manifest in {
-        entry.facts.name: (entry.facts, each) for each in [view.manifest, *snapshots.values()] for entry in each.segments
-    }.values():
-        part = current.get(facts.name)
-        segment = part.source if part is not None else Segment.open(depot.segment(facts), facts)
-        assert isinstance(segment, Segment)
-        row_N = segment.rows_of(wanted, hash_N)
-        row_N = row_N[row_N >= 0]
-        if part is not None:
-            row_N = row_N[~part.alive[row_N]]
-        if len(row_N):
-            kept = np.setdiff1d(np.arange(facts.rows), row_N)
-            batches = living_batches([LivePart(segment, np.ones(facts.rows, np.bool_))], [kept])
-            # A snapshot may be of another encoder, and so of another dimension.
-            renewed[facts.name] = new_segment(depot, batches, len(kept), manifest, view.schema), kept
+    looked_at = {entry.facts.name: (entry.facts, each) for each in [view.manifest, *snapshots.values()] for entry in each.segments}
+    with progress("erase", sum(facts.rows for facts, _ in looked_at.values())) as bar:
+        for facts, manifest in looked_at.values():
+            part = current.get(facts.name)
+            segment = part.source if part is not None else Segment.open(depot.segment(facts), facts)
+            assert isinstance(segment, Segment)
+            row_N = segment.rows_of(wanted, hash_N)
+            row_N = row_N[row_N >= 0]
+            if part is not None:
+                row_N = row_N[~part.alive[row_N]]
+            if len(row_N):
+                kept = np.setdiff1d(np.arange(facts.rows), row_N)
+                batches = living_batches([LivePart(segment, np.ones(facts.rows, np.bool_))], [kept])
+                # A snapshot may be of another encoder, and so of another dimension.
+                renewed[facts.name] = new_segment(depot, batches, len(kept), manifest, view.schema), kept
+            bar.update(facts.rows)
     alive = {name: part.alive for name, part in current.items()}
     entries = _renewed(depot, view.manifest, renewed, alive)
     changed: dict[str, Manifest | None] = {}

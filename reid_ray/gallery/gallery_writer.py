@@ -32,6 +32,7 @@ from reid_ray.gallery.manifest import SEGMENTS, Erasure, Manifest
 from reid_ray.gallery.renewal.compaction import merge_segments
 from reid_ray.gallery.renewal.generation_writer import GenerationWriter
 from reid_ray.gallery.renewal.reencoding import Reencoding, reencode_segments
+from reid_ray.progress import Progress, unseen
 
 _RETAIN_EVERY_S = 3_600.0
 
@@ -67,13 +68,14 @@ class GalleryWriter:
     Args:
         folder: the gallery's folder or address.
         wait_s: how long to wait for a writer that has it, seconds.
+        progress: shown how far compactions and erasures are.
 
     Raises:
         DataError: the folder holds no gallery, or a damaged one; HeldByAnotherError: another writer has it.
     """
 
-    def __init__(self, folder: str | Path, *, wait_s: float = 0.0) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, *, wait_s: float = 0.0, progress: Progress = unseen) -> None:
+        self.folder, self._progress = folder, progress
         self._at = GenerationWriter(folder, wait_s=wait_s)
         self._retained = time.monotonic()
         self._timer = ErasureTimer(self._waiting, self._carry_out_due, share=WRITER_SHARE, gallery=self.folder)
@@ -197,7 +199,7 @@ class GalleryWriter:
         self._retain()
         self.carry_out_erasures()
         with self._at.maintenance:
-            merge_segments(self._at)
+            merge_segments(self._at, self._progress)
 
     def carry_out_erasures(self, *, due_only: bool = False) -> None:
         """Rewrite every segment, of the gallery and its snapshots, in which an erased item lies; then write the receipts.
@@ -210,7 +212,9 @@ class GalleryWriter:
             if not due:
                 return
             self._at.swap(self._at.entries())  # the log goes, and with it what was erased before it was ever sealed
-            entries, snapshots = rewritten_without(self._at.depot, self.view, {each for erasure in due for each in erasure.ids})
+            entries, snapshots = rewritten_without(
+                self._at.depot, self.view, {each for erasure in due for each in erasure.ids}, self._progress
+            )
             self._at.swap(entries, snapshots=snapshots)
             drop_pieces(self._at.depot.folder / PIECES, self._at.depot.folder / SEGMENTS / uuid.uuid4().hex[:16])
             write_receipts(self._at.depot, due, generation=self.view.generation)

@@ -19,6 +19,7 @@ from reid_ray.gallery.items import Items
 from reid_ray.gallery.manifest import Manifest
 from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.segment import Segment, SegmentFacts, write_segment
+from reid_ray.progress import ProgressBar
 
 _BATCH_ROWS = 8_192
 
@@ -52,8 +53,11 @@ def new_segment(depot: Depot, batches: Iterable[Items], rows: int, manifest: Man
     return facts
 
 
-def living_batches(parts: Sequence[LivePart], rows: Sequence[np.ndarray]) -> Iterator[Items]:
-    """Items of parts, those rows of each, in batches."""
+def living_batches(parts: Sequence[LivePart], rows: Sequence[np.ndarray], bar: ProgressBar | None = None) -> Iterator[Items]:
+    """Items of parts, those rows of each, in batches; told to `bar` once whoever takes them asks for the next."""
     for part, row_N in zip(parts, rows, strict=True):
         for start in range(0, len(row_N), _BATCH_ROWS):
-            yield part.source.items(row_N[start : start + _BATCH_ROWS])
+            taken_N = row_N[start : start + _BATCH_ROWS]
+            yield part.source.items(taken_N)
+            if bar is not None:
+                bar.update(len(taken_N))

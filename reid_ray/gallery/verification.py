@@ -8,10 +8,15 @@ from reid_ray.errors import DataError
 from reid_ray.gallery.depot.dead_rows import alive_rows
 from reid_ray.gallery.depot.interface import depot_of
 from reid_ray.gallery.sealed.segment import Segment
+from reid_ray.progress import Progress, unseen
 
 
-def faults_of(folder: str | Path) -> list[str]:
+def faults_of(folder: str | Path, *, progress: Progress = unseen) -> list[str]:
     """What is wrong with a gallery, a sentence each; none if it is whole. Reads every byte.
+
+    Args:
+        folder: the gallery's folder or address.
+        progress: shown how many items were looked at.
 
     Raises:
         DataError: no gallery is there.
@@ -20,8 +25,10 @@ def faults_of(folder: str | Path) -> list[str]:
     current = depot.manifest(depot.current())
     found: list[str] = []
     looked_at: set[str] = set()
-    for manifest in [current, *depot.snapshots().values()]:
-        for entry in manifest.segments:
+    manifests = [current, *depot.snapshots().values()]
+    named = [(manifest, entry) for manifest in manifests for entry in manifest.segments]
+    with progress("verify", sum({entry.facts.name: entry.facts.rows for _, entry in named}.values())) as bar:
+        for manifest, entry in named:
             try:
                 alive_rows(depot, entry.dead, entry.facts.rows)
                 if entry.facts.name not in looked_at:
@@ -33,6 +40,8 @@ def faults_of(folder: str | Path) -> list[str]:
                     segment.close()
             except (DataError, FileNotFoundError) as error:
                 found.append(str(error) if isinstance(error, DataError) else f"{error}: is missing; restore it from a copy")
+            if entry.facts.name not in looked_at:
+                bar.update(entry.facts.rows)
             looked_at.add(entry.facts.name)
     depot.close()
     return found

@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, get_args
 
 from reid_ray.config.filter_words import where_of_words
@@ -20,6 +21,7 @@ from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter
 from reid_ray.gallery.manifest import RECEIPTS
 from reid_ray.gallery.verification import faults_of
+from reid_ray.progress import progress_bar
 from reid_ray.retrieval.gallery_queries import Sought, query_vector, reranked
 from reid_ray.retrieval.index.table_adding import add_tables, counts_in_words
 from reid_ray.retrieval.index.table_reencoding import reencode_by_tables
@@ -29,6 +31,7 @@ from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
 
 _WAIT_S = 10.0  # a service that has the gallery open for writing gives it back in a moment
+_BARS = partial(progress_bar, unit="item")
 
 
 def gallery_command(argv: Sequence[str]) -> int:
@@ -69,13 +72,13 @@ def _reencode(asked: argparse.Namespace) -> None:
 
 
 def _delete(asked: argparse.Namespace) -> None:
-    with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
+    with GalleryWriter(asked.gallery, wait_s=_WAIT_S, progress=_BARS) as writer:
         ids = _ids(asked, writer.view)
         say(f"gallery: {writer.delete(ids):,} of {counted(len(ids), 'item')} deleted, {len(writer.view):,} left -> {asked.gallery}")
 
 
 def _erase(asked: argparse.Namespace) -> None:
-    with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
+    with GalleryWriter(asked.gallery, wait_s=_WAIT_S, progress=_BARS) as writer:
         ids = _ids(asked, writer.view)
         request = writer.erase(ids, request=asked.request)
         if asked.now:
@@ -140,20 +143,20 @@ def _info(asked: argparse.Namespace) -> None:
 
 
 def _verify(asked: argparse.Namespace) -> None:
-    if faults := faults_of(asked.gallery):
+    if faults := faults_of(asked.gallery, progress=_BARS):
         raise DataError(f"{faults[0]}" + (f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""))
     say(f"gallery: every file is as it was sealed, every vector of unit length -> {asked.gallery}")
 
 
 def _keep(asked: argparse.Namespace) -> None:
-    with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
+    with GalleryWriter(asked.gallery, wait_s=_WAIT_S, progress=_BARS) as writer:
         {"snapshot": writer.snapshot, "restore": writer.restore, "drop": writer.drop_snapshot}[asked.verb](asked.name)
         items = counted(len(writer.view), "item")
         say(f"gallery: {asked.verb} {asked.name}, {items}, generation {writer.view.generation} -> {asked.gallery}")
 
 
 def _compact(asked: argparse.Namespace) -> None:
-    with GalleryWriter(asked.gallery, wait_s=_WAIT_S) as writer:
+    with GalleryWriter(asked.gallery, wait_s=_WAIT_S, progress=_BARS) as writer:
         writer.compact()
         writer.seal()
         items, segments = counted(len(writer.view), "item"), counted(len(writer.view.manifest.segments), "segment")

@@ -12,15 +12,20 @@ from reid_ray.gallery.manifest import SegmentEntry
 from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.renewal.generation_writer import GenerationWriter
 from reid_ray.gallery.sealed.segment import Segment, SegmentFacts
+from reid_ray.progress import Progress, ProgressBar, unseen
 
 
-def merge_segments(at: GenerationWriter) -> None:
+def merge_segments(at: GenerationWriter, progress: Progress = unseen) -> None:
     """Make one segment of those that are small neighbours or have dead rows, a generation each. Maintenance is held."""
     with at.gate.exclusive():
         if at.has_log:
             at.swap(at.entries())  # what the log holds is merged with its neighbours, too
-    for group in _groups(at.segments(), at.view.manifest.config.merge_rows):
-        _merge(at, group)
+    groups = _groups(at.segments(), at.view.manifest.config.merge_rows)
+    if not groups:
+        return
+    with progress("compact", sum(int(np.count_nonzero(part.alive)) for group in groups for part in group)) as bar:
+        for group in groups:
+            _merge(at, group, bar)
 
 
 def _groups(parts: Sequence[LivePart], most: int) -> list[list[LivePart]]:
@@ -38,11 +43,11 @@ def _groups(parts: Sequence[LivePart], most: int) -> list[list[LivePart]]:
     return [group for group in groups if len(group) > 1 or not group[0].alive.all()]
 
 
-def _merge(at: GenerationWriter, group: Sequence[LivePart]) -> None:
+def _merge(at: GenerationWriter, group: Sequence[LivePart], bar: ProgressBar) -> None:
     """One generation in which the segments of a group are one. It is written while others write; they wait for the swap alone."""
     names = {_facts(part).name for part in group}
     rows = [np.flatnonzero(part.alive) for part in group]
-    facts = new_segment(at.depot, living_batches(group, rows), sum(map(len, rows)), at.view.manifest, at.view.schema)
+    facts = new_segment(at.depot, living_batches(group, rows, bar), sum(map(len, rows)), at.view.manifest, at.view.schema)
     with at.gate.exclusive():
         entries: list[SegmentEntry] = []
         placed = False

@@ -1,6 +1,7 @@
 """`reid-ray gallery`: from the embed job's tables to a search, an erasure and its receipt, by words alone."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -174,3 +175,16 @@ def test_a_gallery_goes_over_to_another_encoder_by_its_tables_and_keeps_what_it_
     assert said("restore", "older")[0] == 0
     _, lines, _ = said("info")
     assert any("encoder e;" in line for line in lines)
+
+
+def test_what_may_take_long_shows_how_far_it_is_and_ends_where_it_said(said):
+    said("snapshot", "before")
+    for words in (["erase", "--id", "crop-1", "--now"], ["delete", "--id", "crop-2"], ["compact"], ["verify"]):
+        code, _, problem = said(*words)
+        assert code == 0, problem
+        bars = re.findall(rf"^{words[0]}: (\d+)/(\d+) \[", problem, re.MULTILINE)
+        if words[0] == "delete":
+            assert not bars
+        else:
+            assert bars
+            assert bars[-1][0] == bars[-1][1] != "0"
