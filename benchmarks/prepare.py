@@ -110,7 +110,7 @@ def _run(report: Report, quick: bool, *, only: str | None) -> None:
                 _prepared("--prepare", Path(scratch) / "tables", Path(scratch) / "out0")
                 _compared(report, Path(scratch) / "tables", Path(scratch) / "out0", images=images, turns=3 if quick else 7)
         return
-    small, larger = (2_000, {6_000: 2, 20_000: 2}) if quick else (100_000, {300_000: 3, 1_000_000: 1})
+    small, larger = (2_000, {6_000: 2, 20_000: 2}) if quick else (100_000, {300_000: 4, 1_000_000: 2})
     pairs: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(prefix="prepare_bench_") as scratch:
         tables = Path(scratch) / "tables"

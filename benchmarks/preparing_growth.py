@@ -8,9 +8,11 @@ the slope is that of the line through the origin, with its 95 % interval (Studen
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,9 +28,11 @@ Prepared = dict[str, Any]  # seconds, cpu_seconds, peak_bytes of one preparation
 def side_by_side(script: str, small: Path, large: Callable[[], Prepared]) -> tuple[list[Prepared], Prepared]:
     """Prepare the large set once and the small one for as long as that takes.
 
+    The large one begins when the small one was prepared once and what was written until then is on the disk: the first preparation reads
+    its tables from the disk and starts its process's threads, and counts for nothing.
+
     Args:
-        script: run with --again, `small`, a folder and a file, it prepares these tables again and again until that file is there, and
-            prints {"found": [Prepared]}.
+        script: run with --again, `small`, a folder and a file, it calls `prepare_again` with them and prints {"found": what that returned}.
         small: tables of the small set.
         large: prepares the large set, in a process of its own.
 
@@ -39,6 +43,9 @@ def side_by_side(script: str, small: Path, large: Callable[[], Prepared]) -> tup
         over = Path(scratch) / "over"
         again = pool.submit(in_own_process, script, "--again", str(small), scratch, str(over))
         try:
+            while not (_warm(over).exists() or again.done()):
+                time.sleep(0.05)
+            os.sync()
             took = large()
         finally:
             over.touch()
@@ -47,14 +54,23 @@ def side_by_side(script: str, small: Path, large: Callable[[], Prepared]) -> tup
 
 
 def prepare_again(prepare: Callable[[Path], Prepared], scratch: Path, over: Path) -> list[Prepared]:
-    """What each of the preparations took that were begun before the file `over` was there, one after the other."""
+    """What each preparation took that was begun after a first one and before the file `over` was there, one after the other."""
     found: list[Prepared] = []
     while not over.exists():
         out = scratch / "out"
         out.mkdir()
-        found.append(prepare(out))
+        took = prepare(out)
         shutil.rmtree(out)
+        if _warm(over).exists():
+            found.append(took)
+        else:
+            _warm(over).touch()
     return found
+
+
+def _warm(over: Path) -> Path:
+    """The file that tells that the small set was prepared once."""
+    return over.with_name("warm")
 
 
 def slope_of(pairs: list[tuple[float, float]]) -> tuple[float, float]:
