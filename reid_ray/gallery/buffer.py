@@ -88,11 +88,12 @@ class Buffer:
             return self._rows[0]
 
     def postings(self) -> dict[str, Postings]:
-        """Posting lists of the columns that can be filtered."""
+        """Posting lists of the columns that can be filtered, but of the ids."""
         count, known = self._postings
         if count != self._count:
             rows = self.rows()
-            known = {each.name: Postings.of(rows[each.name].combine_chunks()) for each in rows.schema if is_filterable(each)}
+            columns = [each.name for each in rows.schema if is_filterable(each) and each.name != ID]
+            known = {name: Postings.of(rows[name].combine_chunks()) for name in columns}
             self._postings = (rows.num_rows, known)
         return known
 

@@ -175,8 +175,8 @@ class GalleryReader:
 
     def _rows_of(self, ids: list[str]) -> list[np.ndarray]:
         """For each part, the row of each id, -1 where there is none."""
-        hash_N = id_hashes(ids) if ids else np.zeros(0, np.uint64)
-        return [part.source.rows_of(ids) if isinstance(part.source, Buffer) else part.source.rows_of(ids, hash_N) for part in self.parts()]
+        hash_N = id_hashes(ids)
+        return [part.rows_of(ids, hash_N) for part in self.parts()]
 
     def _open_newest(self, until: Position | None = None) -> None:
         for _ in range(_TRIES):

@@ -162,6 +162,16 @@ class GalleryView(GalleryReader):
             items = [self._items(parts[number], [row])[0] for number, row in page.places]
             return [Listed(self.generation, item[ID], item) for item in items], page.found
 
+    def newest_of_share(self, k: int, *, where: Mapping[str, Any] | None = None, after: str) -> tuple[list[Listed], list[Listed] | None]:
+        """The newest k items that pass, and those after the item `after`; None if it is not known here.
+
+        Of an item that was replaced several shares know a row, living or dead; who merges them takes the second list of the last such
+        share, and the first one of those before it.
+        """
+        with self._lock:
+            following, is_known = self.newest(k, where=where, after=after)
+            return (self.newest(k, where=where)[0], following) if is_known else (following, None)
+
     def thumbnail(self, item_id: str) -> bytes | None:
         """The encoded picture of an item: empty if it has none, None if the gallery lacks the item."""
         for part, _, row in self.located([item_id]):
@@ -169,14 +179,16 @@ class GalleryView(GalleryReader):
         return None
 
     def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None = None) -> dict[str, dict[Any, int]]:
-        """How many of the items that pass have each value of some columns; of one of very many values {None: how many have one}."""
+        """How many of the items that pass have each value of some columns; of very many values, as of ids, {None: how many have one}."""
         counts: dict[str, dict[Any, int]] = {column: {} for column in columns}
         with self._lock:
             wanted = parsed_filter(where, self.schema)
             for part in self.parts():
                 passing, postings = part.passing(wanted), part.postings()
                 for column in columns:
-                    if column in postings:
+                    if column == ID and passing.any():
+                        add_counts(counts[ID], {None: int(np.count_nonzero(passing))})
+                    elif column in postings:
                         add_counts(counts[column], value_counts(postings[column], passing))
         return counts
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.depot.interface import depot_of
+from reid_ray.gallery.gallery_interface import SearchableGallery
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.nearest.browsing import Listed
 from reid_ray.gallery.nearest.cursors import Page, page_after, search_digest
@@ -67,7 +68,7 @@ class SearchedGallery:
         device: str | None = None,
     ) -> None:
         self._flips = FlippingView(folder, turns, name=replica, encoder=encoder, device=device) if turns is not None else None
-        self._one: GalleryView | JoinedView | None = None
+        self._one: SearchableGallery | None = None
         if turns is None:
             self._one = _opened(folder, encoder=encoder, device=device) if shards is None else JoinedView(str(folder), shards)
         with self._held() as view:
@@ -163,7 +164,7 @@ class SearchedGallery:
                 self._looked = time.monotonic()
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[GalleryView | JoinedView]:
+    def _held(self) -> Iterator[SearchableGallery]:
         if self._flips is not None:
             with self._flips.held() as view:
                 yield view
@@ -172,7 +173,7 @@ class SearchedGallery:
             yield self._one
 
     @contextlib.contextmanager
-    def _looked_at(self) -> Iterator[GalleryView | JoinedView]:
+    def _looked_at(self) -> Iterator[SearchableGallery]:
         """What is searched, after a look at what was written if the last one was a while ago; where replicas flip, a thread looks."""
         if self._one is not None and time.monotonic() - self._looked > _LOOK_EVERY_S and self._looking.acquire(blocking=False):
             try:
@@ -184,7 +185,7 @@ class SearchedGallery:
             yield view
 
 
-def _page(view: GalleryView | JoinedView, query_D: np.ndarray, query: Query, options: dict[str, Any], first: list[Found] | None) -> Page:
+def _page(view: SearchableGallery, query_D: np.ndarray, query: Query, options: dict[str, Any], first: list[Found] | None) -> Page:
     """A page, or the first one of what was found already."""
     digest = search_digest(query_D, options)
     if first is not None:

@@ -11,6 +11,7 @@ from reid_ray.gallery.buffer import Buffer
 from reid_ray.gallery.items import ID
 from reid_ray.gallery.nearest.best_of_parts import CandidateSource, Searched
 from reid_ray.gallery.nearest.exact_top import Place
+from reid_ray.gallery.sealed.id_lookup import id_hashes
 from reid_ray.gallery.sealed.postings import Filter, Postings, passing_rows
 from reid_ray.gallery.sealed.segment import Segment
 
@@ -48,10 +49,21 @@ class LivePart:
 
     def passing(self, wanted: Filter) -> np.ndarray:
         """Which rows live and pass: bool [N]."""
-        alive = self.alive[: len(self.source)]
-        if not wanted:
-            return alive.copy()
-        return alive & passing_rows(wanted, self.postings(), len(self.source))
+        passing = self.alive[: len(self.source)].copy()
+        if by_column := tuple(condition for condition in wanted if condition.column != ID):
+            passing &= passing_rows(by_column, self.postings(), len(passing))
+        for condition in wanted:
+            if condition.column == ID:
+                named, row_N = np.zeros(len(passing), np.bool_), self.rows_of(list(condition.values or ()))
+                named[row_N[(row_N >= 0) & (row_N < len(named))]] = True
+                passing &= named
+        return passing
+
+    def rows_of(self, ids: list[str], hash_N: np.ndarray | None = None) -> np.ndarray:
+        """Row of each id, the newest of several, -1 where there is none; living or dead. `hash_N`: their id_hashes, if known."""
+        if isinstance(self.source, Buffer):
+            return self.source.rows_of(ids)
+        return self.source.rows_of(ids, id_hashes(ids) if hash_N is None else hash_N)
 
     def passing_ids(self, wanted: Filter) -> list[str]:
         """Ids of the rows that live and pass; other rows' columns are not read."""

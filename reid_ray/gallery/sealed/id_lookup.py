@@ -17,6 +17,8 @@ _LOOKUP = np.dtype([("hash", "<u8"), ("row", "<u4")])
 
 def id_hashes(ids: Sequence[str]) -> np.ndarray:
     """64 bits of BLAKE2b of each id, uint64 [N]."""
+    if not ids:
+        return np.zeros(0, np.uint64)
     return np.frombuffer(b"".join(hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8).digest() for each in ids), "<u8")
 
 

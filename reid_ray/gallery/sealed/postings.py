@@ -1,7 +1,7 @@
 """Filters over columns of metadata, and the posting lists that answer them: which rows pass, known without reading the rows.
 
 A posting list of a column holds its values in order and, for each, the rows that have it: a set of values and a range are slices. Nulls
-pass no condition. Knows columns and rows; not vectors or files' places.
+pass no condition. Ids have none: each is looked up (id_lookup.py). Knows columns and rows; not vectors or files' places.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.errors import ConfigError
-from reid_ray.gallery.items import is_filterable
+from reid_ray.gallery.items import ID, is_filterable
 
 MOST_VALUES = 50_000  # of a column that are counted one by one: some megabytes, and a few hundredths of a second
 _MOST_SHOWN = 80  # characters of what was asked that a message repeats
@@ -50,6 +50,8 @@ def parsed_filter(asked: Mapping[str, Any] | None, schema: pa.Schema) -> Filter:
             raise ConfigError(f"filter {_shown(column)}: is no column that can be filtered; there are {', '.join(known)}")
         kind = schema.field(column).type
         if isinstance(wanted, Mapping):
+            if column == ID:
+                raise ConfigError(f"filter {ID}: takes an id or a list of them, not a range: ids have no order that means anything")
             if not wanted or (unknown := sorted(set(wanted) - {"from", "to"})):
                 raise ConfigError(f"filter {column}: a range has the keys from and to, not {', '.join(unknown) if wanted else 'none'}")
             bounds = {end: _typed(value, kind, column) for end, value in wanted.items()}

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.shards.share import Position, Share
 
-_QUESTIONS = frozenset({"search", "facets", "get", "thumbnail", "columns", "typed_columns", "newest", "vectors_there", "__len__"})
+_QUESTIONS = frozenset(
+    {"search", "facets", "get", "thumbnail", "columns", "typed_columns", "newest", "newest_of_share", "vectors_there", "__len__"}
+)
 
 
 class ShardLostError(Exception):

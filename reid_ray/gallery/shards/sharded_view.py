@@ -18,6 +18,7 @@ import numpy as np
 
 from reid_ray.errors import DataError, ResourceError
 from reid_ray.gallery.gate import Gate
+from reid_ray.gallery.nearest.browsing import Listed
 from reid_ray.gallery.nearest.hits import Found
 from reid_ray.gallery.sealed.postings import add_counts
 from reid_ray.gallery.shards.one_share import Asked, ShardLostError, ShareReply
@@ -123,11 +124,17 @@ class ShardedView:
 
     def newest(self, k: int, *, where: Mapping[str, Any] | None = None, after: str | None = None) -> Answered:
         """As GalleryView.newest: the last share has the newest items."""
-        found = self._asked("newest", k, where=where, after=after)
-        parts = [part if part is not None else ([], False) for part in found.value]
-        holder = next((number for number, (_, is_there) in reversed(list(enumerate(parts))) if is_there), None)
-        items = [item for listed, _ in reversed(parts[: None if holder is None else holder + 1]) for item in listed]
-        return Answered((items[:k], holder is not None), found.missing)
+        if after is None:
+            found = self._asked("newest", k, where=where)
+            lists = [part[0] for part in found.value if part is not None]
+            return Answered(([item for listed in reversed(lists) for item in listed][:k], False), found.missing)
+        found = self._asked("newest_of_share", k, where=where, after=after)
+        parts: list[tuple[list[Listed], list[Listed] | None]] = [part if part is not None else ([], None) for part in found.value]
+        holder = next((number for number, (_, following) in reversed(list(enumerate(parts))) if following is not None), None)
+        lists = [newest for newest, _ in parts[:holder]]  # of all where none knows it
+        if holder is not None:
+            lists.append(parts[holder][1] or [])
+        return Answered(([item for listed in reversed(lists) for item in listed][:k], holder is not None), found.missing)
 
     def thumbnail(self, item_id: str) -> Answered:
         """As GalleryView.thumbnail."""

@@ -15,6 +15,7 @@ COLUMNS = {
     "place": pa.int16(),
     "score": pa.float64(),
     "name": pa.string(),
+    "item_id": pa.string(),
     "seen": pa.timestamp("ns", tz="UTC"),
     "synthetic": pa.bool_(),
 }
@@ -33,6 +34,7 @@ HALF = "\ud83d"  # of a surrogate pair
         *[("score", value) for value in ("1", False, None, float("nan"), 10**400)],
         *[("name", value) for value in (HALF, 5, None, [HALF], {"from": HALF})],
         *[("seen", value) for value in ("yesterday", 5, "0001-01-01", "9999-12-31", None)],
+        *[("item_id", value) for value in (5, None, {"from": "a"}, {"from": "a", "to": "b"}, {})],
         *[("synthetic", value) for value in (1, "true", None)],
         *[(column, 1) for column in ("nothing", HALF, "x" * 10_000, "")],
     ],
