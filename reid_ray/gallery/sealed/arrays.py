@@ -25,7 +25,7 @@ def mapped_array(path: Path) -> np.ndarray:
     """
     with _parsing:
         array: np.ndarray = np.load(path, mmap_mode="r") if os.path.getsize(path) > _EMPTY else np.load(path)
-    return array
+    return np.asarray(array)  # elements of np.memmap take five times as long to read
 
 
 def array_of_bytes(data: bytes) -> np.ndarray:
