@@ -32,9 +32,9 @@ DIM, FILE_ROWS, PICTURE = 512, 50_000, 4_000
 ARMS = {"two tasks": True, "one writer's log": False}
 
 
-def write_tables(folder: Path, rows: int) -> None:
-    """Random unit vectors and pictures of random bytes, in files below `folder`."""
-    rng = np.random.default_rng(0)
+def write_tables(folder: Path, rows: int, *, encoder: str = "e", picture: int = PICTURE) -> None:
+    """Random unit vectors and pictures of so many random bytes, in files below `folder`; another encoder's vectors are others."""
+    rng = np.random.default_rng(list(encoder.encode()))
     folder.mkdir()
     for start in range(0, rows, FILE_ROWS):
         count = min(FILE_ROWS, rows - start)
@@ -51,8 +51,8 @@ def write_tables(folder: Path, rows: int) -> None:
             "camera_id": rng.integers(8, size=count).astype(np.int32),
         }
         table = conform(pa.table(columns), EMBEDDINGS, origin="rows")
-        table = table.append_column("encoder_fingerprint", pa.array(["e"] * count))
-        table = table.append_column("thumbnail", pa.array([rng.bytes(PICTURE) for _ in range(count)], pa.binary()))
+        table = table.append_column("encoder_fingerprint", pa.array([encoder] * count))
+        table = table.append_column("thumbnail", pa.array([rng.bytes(picture) for _ in range(count)], pa.binary()))
         pq.write_table(table, folder / f"{start:09d}.parquet", compression="zstd", row_group_size=25_000)
 
 

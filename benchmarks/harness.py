@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -117,6 +118,24 @@ def peak_extra_bytes(run: Callable[[], Any]) -> int:
         return _sampled_peak(run) - before
     run()
     return max(0, _status("VmHWM") - before)
+
+
+@contextmanager
+def peak_own_bytes() -> Iterator[list[int]]:
+    """[The most memory of its own that this process has while the block runs], without pages of mapped files; looked at every 10 ms."""
+    peak, over = [_status("RssAnon")], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            peak[0] = max(peak[0], _status("RssAnon"))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -26,10 +26,7 @@ import math
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +36,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.harness import Report, drop_pages, in_own_process, run_benchmark
+from benchmarks.harness import Report, drop_pages, in_own_process, peak_own_bytes, run_benchmark
 from benchmarks.preparing_growth import Prepared, mean_seconds, prepare_again, side_by_side, slope_of
 from benchmarks.random_rows import compare_random, cpu_seconds
 from benchmarks.synthetic_rows import CAPTIONS_EACH, iter_rows, write_tables
@@ -213,7 +210,7 @@ def _prepare(tables: Path, out: Path) -> dict[str, Any]:
     job = bench_job(tables, out)
     wall, cpu = time.perf_counter(), time.process_time()
     counts = Counts()
-    with _peak_bytes() as peak:
+    with peak_own_bytes() as peak:
         facts = prepare_pairs(job, out, counts)
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
     return {
@@ -259,25 +256,6 @@ def _compare(tables: Path, prepared: Path, *, images: int, turns: int) -> dict[s
         }
         for name in loaders
     }
-
-
-@contextmanager
-def _peak_bytes() -> Iterator[list[int]]:
-    """The most memory of its own that this process has while the block runs, looked at every 10 ms."""
-    peak, over = [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-            peak[0] = max(peak[0], int(next(line for line in status.splitlines() if line.startswith("RssAnon:")).split()[1]) << 10)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        thread.join()
 
 
 if __name__ == "__main__":
