@@ -154,14 +154,15 @@ def are_unit(vector_ND: np.ndarray) -> np.ndarray:
 
 
 def _storable(column: pa.Array, where: str) -> pa.Array:
-    """Metadata in one of few types, so that the same column of two sources is of one type."""
+    """Metadata in one of few types, so that the same column of two sources is of one type; what is no number (NaN) is no value."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _storable(column.dictionary_decode(), where)
     if pa.types.is_integer(kind):
         return column.cast(pa.int64())
     if pa.types.is_floating(kind):
-        return column.cast(pa.float64())
+        number_N = pc.add(column.cast(pa.float64()), 0.0)  # of the two zeros, which are equal, the one without a sign
+        return pc.if_else(pc.is_nan(number_N), pa.scalar(None, pa.float64()), number_N)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return column.cast(pa.string())
     if pa.types.is_timestamp(kind):

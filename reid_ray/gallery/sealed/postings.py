@@ -186,7 +186,7 @@ def _in_python(value: Any, kind: pa.DataType, wrong: ConfigError) -> Any:
         or (pa.types.is_integer(kind) and value != int(value))
     ):
         raise wrong
-    return int(value) if pa.types.is_integer(kind) else float(value)
+    return int(value) if pa.types.is_integer(kind) else float(value) + 0.0  # of the two zeros the one that is stored
 
 
 def _shown(text: str) -> str:
