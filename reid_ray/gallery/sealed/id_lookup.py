@@ -40,7 +40,9 @@ def _first_places(hashes: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
     if len(hash_N) <= _ONE_BY_ONE:
         return np.array([bisect_left(hashes, each) for each in hash_N], np.int64)
     if len(hash_N) * _FAR_APART > len(hashes):  # copies all hashes, for they do not lie side by side
-        return np.searchsorted(hashes, hash_N)
+        order_N, found_N = np.argsort(hash_N), np.empty(len(hash_N), np.int64)
+        found_N[order_N] = np.searchsorted(hashes, hash_N[order_N])  # in order they are found five times as quickly
+        return found_N
     first_N, size = np.zeros(len(hash_N), np.int64), len(hashes)
     while size > 1:  # binary search of all at once: each is among the `size` places from first_N on, or after them
         half = size // 2
