@@ -6,6 +6,7 @@ pass no condition. Ids have none: each is looked up (id_lookup.py). Knows column
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,9 @@ def add_counts(total: dict[Any, int], counts: Mapping[Any, int]) -> None:
 
 
 def _typed(value: Any, kind: pa.DataType, column: str) -> Any:
-    wrong = ConfigError(f"filter {column}: {_shown(repr(value))} is no {_words(kind)}, which the column holds")
+    quoted = f'"{_shown(json.dumps(value))}"' if isinstance(value, bool | int | float) and pa.types.is_string(kind) else None
+    remedy = "" if quoted is None else f"; as a text it is {quoted}, in a shell '{_shown(column)}={quoted}'"
+    wrong = ConfigError(f"filter {column}: {_shown(repr(value))} is no {_words(kind)}, which the column holds{remedy}")
     try:
         found = _in_python(value, kind, wrong)
         pa.scalar(found, kind)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reid_ray.config.filter_words import where_of_words
 from reid_ray.errors import ConfigError
 from reid_ray.gallery.sealed.postings import Condition, parsed_filter
 
@@ -46,6 +47,14 @@ def test_a_value_that_a_column_cannot_hold_is_refused_by_column(column, value):
     said.encode()
     assert said.startswith(f"filter {column[:10].encode('ascii', 'backslashreplace').decode()}")
     assert len(said) < 400
+
+
+def test_a_number_for_a_column_of_texts_is_told_how_it_is_a_text():
+    with pytest.raises(ConfigError) as error:
+        parsed_filter({"name": [12]}, SCHEMA)
+    assert str(error.value).endswith("""; as a text it is "12", in a shell 'name="12"'""")
+    (condition,) = parsed_filter(where_of_words(['name="12"']), SCHEMA)
+    assert condition.values == ("12",)
 
 
 @given(
