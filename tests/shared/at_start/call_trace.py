@@ -3,7 +3,8 @@
 sitecustomize.py imports this module when Python starts, so that Ray's worker processes, which inherit both variables, are traced too. Every
 function of reid_ray is given one statement more as its module is loaded; what runs while a module is being imported is not counted.
 Compiled kernels (numba) are left as they are. A line of the trace is a JSON list: nanoseconds of the machine's monotonic clock, driver,
-task or actor, the id of the latter two, the file within reid_ray, the function.
+task or actor, the id of the latter two, the thread, the file within reid_ray, the function. The clock tells in which order one thread
+made its calls, and nothing of two threads or processes.
 """
 
 import ast
@@ -26,22 +27,22 @@ def called(file, function):
     if getattr(_local, "importing", 0):
         return
     where = _where()
-    if (where, file) not in _seen:
+    if where is not None and (where, file) not in _seen:
         _seen.add((where, file))
-        _write([time.monotonic_ns(), *where, file, function])
+        _write([time.monotonic_ns(), *where, threading.get_ident(), file, function])
 
 
 def begin(job):
     """A driver's next job: what it calls into is noted anew."""
     _seen.clear()
-    _write([time.monotonic_ns(), "begin", None, job, None])
+    _write([time.monotonic_ns(), "begin", None, None, job, None])
 
 
 def _where():
-    """("driver" | "task" | "actor", which of them)."""
+    """("driver" | "task" | "actor", which of them); None in a worker before it joins its Ray, or after, when threads may go on."""
     ray = sys.modules.get("ray._private.worker")
     if ray is None or ray.global_worker.mode != ray.WORKER_MODE:
-        return "driver", None
+        return None if any(word.endswith("/default_worker.py") for word in sys.orig_argv) else ("driver", None)
     actor = ray.global_worker.actor_id
     return ("task", ray.global_worker.current_task_id.hex()) if actor.is_nil() else ("actor", actor.hex())
 
