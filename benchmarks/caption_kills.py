@@ -45,6 +45,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.caption_engines.kill_loop import EVENTS, GaveUpError, KillLoop, append, read_events
 from benchmarks.caption_engines.kill_places import Places, S3Server
 from benchmarks.caption_engines.logged_engine import EngineToBe, Setting
 from benchmarks.harness import Report, run_benchmark
@@ -128,10 +129,6 @@ def node_arguments() -> dict[str, int]:
     return {"object_store_memory": 150 << 20, **dict(zip(names, ports, strict=True))}
 
 
-class GaveUpError(Exception):
-    """A job does not come to its end, however often it is started."""
-
-
 class Life:
     """One job from its first start to its end, over as many drivers as it takes."""
 
@@ -156,7 +153,7 @@ class Life:
         code = self._running.poll()
         if code not in (None, 0):
             said = (self._state / f"{self.name}.log").read_text(errors="replace").strip().splitlines()[-1:]
-            append(self._state / "events.jsonl", event="driver failed", job=self.name, code=code, said=said)
+            append(self._state / EVENTS, event="driver failed", job=self.name, code=code, said=said)
             self._failures.append(self.committed())
             if self._failures[-MOST_FAILURES:] == [self._failures[-1]] * MOST_FAILURES:
                 raise GaveUpError(f"{self.name}: {MOST_FAILURES} drivers failed, the last one: {' '.join(said)}")
@@ -192,6 +189,10 @@ class Life:
         if self._driver is not None and self._driver.poll() is None:
             os.killpg(self._driver.pid, signal.SIGKILL)
             self._driver.wait()
+
+    def remove(self) -> None:
+        """Remove output and ledger of the job."""
+        self._places.remove(self.name)
 
     @property
     def _running(self) -> subprocess.Popen[bytes]:
@@ -232,9 +233,9 @@ def run_kills(
     every_s: float,
     for_s: float = math.inf,
     weights: Sequence[float] | None = None,
-    kinds: Sequence[str] | None = None,
+    in_turn: bool = False,
 ) -> None:
-    """Kill until the state folder tells of `kills` kills, and see the last job to its end.
+    """Kill until the state folder tells of `kills` kills, and see the last job to its end; see KillLoop.
 
     Args:
         state: where everything is kept.
@@ -244,52 +245,21 @@ def run_kills(
         every_s: a kill comes at a random moment of so many seconds after the last.
         for_s: stops after so many seconds.
         weights: of KINDS, where they are drawn.
-        kinds: what is killed, in turn, each time when something new is on disk; None draws at random, whatever has been done.
+        in_turn: one of KINDS after the other; else drawn at random.
     """
-    events = state / "events.jsonl"
-    stop = time.time() + for_s
+    loop = KillLoop(state, kills, KINDS, every_s, time.time() + for_s, weights, in_turn)
     places = Places(state, setting.endpoint)
     places.give_credentials()
     nodes = TwoNodes()
-    life: Life | None = None
-    blocks = 0
+
+    def compare(name: str) -> dict[str, Any]:
+        needed = json.loads((state / "undisturbed.json").read_text())["asked"]
+        return {"needed": needed, **compared(places, name)}
+
     try:
         prepare(places, images, nodes, setting)
-        name = unfinished(events) or f"{setting.engine}-{time.time_ns()}"
-        while True:
-            done = sum(event["event"] == "kill" for event in read_events(events))
-            over = done >= kills or (state / "enough").exists()
-            if life is None:
-                if over and name != unfinished(events):
-                    return
-                life = Life(places, name, nodes)
-                life.start()
-            until = time.time() + random.uniform(0, every_s)
-            while (
-                not life.finished()
-                and time.time() < stop
-                and (time.time() < until or (kinds is not None and not over and life.committed() <= blocks))
-            ):
-                time.sleep(0.05)
-            if life.finished():
-                outcome = compared(places, life.name)
-                needed = json.loads((state / "undisturbed.json").read_text())["asked"]
-                append(events, event="end", job=life.name, asked=life.asked(), needed=needed, **outcome)
-                places.remove(life.name)
-                life, blocks, name = None, 0, f"{setting.engine}-{time.time_ns()}"
-            elif time.time() > stop:
-                return
-            elif not over:
-                nodes.mend()
-                kind = random.choices(KINDS, weights)[0] if kinds is None else kinds[done % len(kinds)]
-                asked, blocks = life.asked(), life.committed()
-                if life.kill(kind):
-                    append(events, event="kill", job=life.name, kind=kind, asked=asked, blocks=blocks)
-    except GaveUpError as error:
-        append(events, event="gave up", job="", said=str(error))
+        loop.run(setting.engine, begin=lambda name: Life(places, name, nodes), mend=nodes.mend, compare=compare)
     finally:
-        if life is not None:
-            life.stop()
         nodes.close()
 
 
@@ -314,26 +284,9 @@ def prepare(places: Places, images: int, nodes: TwoNodes, setting: Setting) -> N
     (state / "undisturbed.json").write_text(json.dumps({"asked": life.asked(), "seconds": time.time() - clock}))
 
 
-def append(events: Path, **event: Any) -> None:
-    event["time"] = time.strftime("%H:%M:%S")
-    print(json.dumps(event), flush=True)
-    with events.open("a") as file:
-        file.write(json.dumps(event) + "\n")
-
-
-def read_events(events: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in events.read_text().splitlines()] if events.exists() else []
-
-
-def unfinished(events: Path) -> str | None:
-    """The job that was killed last, if it has not come to its end."""
-    told = [event for event in read_events(events) if event["event"] in ("kill", "end")]
-    return str(told[-1]["job"]) if told and told[-1]["event"] != "end" else None
-
-
 def tell(report: Report, states: Sequence[Path]) -> None:
     """Rows and claims of what the state folders tell. A job that was never seen to its end counts nowhere."""
-    events = [event for state in states for event in read_events(state / "events.jsonl")]
+    events = [event for state in states for event in read_events(state / EVENTS)]
     ends = [event for event in events if event["event"] == "end"]
     ended = {event["job"] for event in ends}
     kills = [event for event in events if event["event"] == "kill" and event["job"] in ended]
@@ -383,7 +336,7 @@ def main() -> int:
             endpoint = mine.s3 or (None if mine.s3 is None else stack.enter_context(S3Server()).endpoint)
             setting = Setting(mine.engine, mine.actors, mine.broken, endpoint)
             if quick:
-                run_kills(states[0], len(KINDS), 320, setting=setting, every_s=2, kinds=KINDS)
+                run_kills(states[0], len(KINDS), 320, setting=setting, every_s=2, in_turn=True)
             elif mine.kills:
                 every = {"every_s": mine.every, "for_s": mine.for_s, "weights": mine.weights}
                 run_kills(states[0], mine.kills, mine.images, setting=setting, **every)

@@ -32,8 +32,9 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.caption_engines.kill_loop import EVENTS, KillLoop, read_events
 from benchmarks.caption_engines.kill_places import Places
-from benchmarks.caption_kills import GaveUpError, Life, TwoNodes, append, read_events, title, unfinished
+from benchmarks.caption_kills import Life, TwoNodes, title
 from benchmarks.edit_engines.scripted_parts import LotVerifier, RuleWriter, logged_editor
 from benchmarks.edit_engines.small_world import edit_config, write_world
 from benchmarks.harness import Report, run_benchmark
@@ -137,7 +138,7 @@ def _differs(row: dict[str, Any], expected: dict[str, Any], columns: Sequence[st
 
 
 def run_kills(state: Path, kills: int, people: int, *, every_s: float, editor: str, for_s: float = math.inf, in_turn: bool = False) -> None:
-    """Kill until the state folder tells of `kills` kills, and see the last job to its end.
+    """Kill until the state folder tells of `kills` kills, and see the last job to its end; see KillLoop.
 
     Args:
         state: where everything is kept.
@@ -148,47 +149,17 @@ def run_kills(state: Path, kills: int, people: int, *, every_s: float, editor: s
         for_s: stops after so many seconds.
         in_turn: one kind after the other, each time when something new is on disk; else drawn at random.
     """
-    events, stop = state / "events.jsonl", time.time() + for_s
+    loop = KillLoop(state, kills, KINDS, every_s, time.time() + for_s, in_turn=in_turn)
     nodes, places = TwoNodes(), Places(state, None)
-    life: EditLife | None = None
-    blocks = 0
+
+    def compare(name: str) -> dict[str, Any]:
+        needed = json.loads((state / "undisturbed.json").read_text())["asked"]
+        return {"needed": needed, **compared(state / UNDISTURBED, state / name, exact=editor == "scripted")}
+
     try:
         _prepare(places, people, nodes, editor)
-        name = unfinished(events) or f"{editor}-{time.time_ns()}"
-        while True:
-            done = sum(event["event"] == "kill" for event in read_events(events))
-            over = done >= kills or (state / "enough").exists()
-            if life is None:
-                if over and name != unfinished(events):
-                    return
-                life = EditLife(places, name, nodes)
-                life.start()
-            until = time.time() + random.uniform(0, every_s)
-            while (
-                not life.finished()
-                and time.time() < stop
-                and (time.time() < until or (in_turn and not over and life.committed() <= blocks))
-            ):
-                time.sleep(0.05)
-            if life.finished():
-                needed = json.loads((state / "undisturbed.json").read_text())["asked"]
-                outcome = compared(state / UNDISTURBED, state / life.name, exact=editor == "scripted")
-                append(events, event="end", job=life.name, asked=life.asked(), needed=needed, **outcome)
-                places.remove(life.name)
-                life, blocks, name = None, 0, f"{editor}-{time.time_ns()}"
-            elif time.time() > stop:
-                return
-            elif not over:
-                nodes.mend()
-                kind = KINDS[done % len(KINDS)] if in_turn else random.choice(KINDS)
-                asked, blocks = life.asked(), life.committed()
-                if life.kill(kind):
-                    append(events, event="kill", job=life.name, kind=kind, asked=asked, blocks=blocks)
-    except GaveUpError as error:
-        append(events, event="gave up", job="", said=str(error))
+        loop.run(editor, begin=lambda name: EditLife(places, name, nodes), mend=nodes.mend, compare=compare)
     finally:
-        if life is not None:
-            life.stop()
         nodes.close()
 
 
@@ -218,7 +189,7 @@ def _drive(state: Path, name: str, address: str) -> None:
 
 def tell(report: Report, state: Path) -> None:
     """Rows and claims of what the state folder tells. A job that was never seen to its end counts nowhere."""
-    events = read_events(state / "events.jsonl")
+    events = read_events(state / EVENTS)
     ends = [event for event in events if event["event"] == "end"]
     ended = {event["job"] for event in ends}
     kills = [event for event in events if event["event"] == "kill" and event["job"] in ended]

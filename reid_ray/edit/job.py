@@ -68,15 +68,7 @@ def run_edit(
     captions = CaptionByModel(config.rewriter, revision=model["revision"]) if model is not None else None
     listing = image_listing(config.images, states=True)
     images = listing.digest()
-    inputs: dict[str, Any] = {
-        "images": listing.origin,
-        "images_digest": images,
-        "captions": config.captions,
-        "segments": config.segments,
-        "references": config.references,
-        "editor": {"model": _name_of(config.editor), "revision": recipe.editor},
-    }
-    inputs |= {} if model is None else {"rewriter": model}
+    inputs = _inputs(config, listing, images, recipe) | ({} if model is None else {"rewriter": model})
     output = JobOutput(
         "edit", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs, contents={"images.path": images}
     )
@@ -85,11 +77,7 @@ def run_edit(
             return finished
         planned = plan_edits(config, recipe, captions, listed_keys(listing))
         with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s, in_order=False):
-            require_resources([pool_need("editor.pool", config.editor.pool)])
-            if captions is not None:
-                require_resources([pool_need("rewriter.pool", config.rewriter.pool)])
-                if engine is None:
-                    fetch_models({"rewriter": (config.rewriter, config.rewriter.pool)})
+            _require(config, rewrites=captions is not None, fetches=engine is None)
             revision = "" if model is None else model["revision"]
             run = EditRun(config, listing, planned, ledger, setting=setting, captions=captions, revision=revision, engine=engine)
             clock = time.perf_counter()
@@ -103,6 +91,31 @@ def run_edit(
     left = own_in_words(listing.further, listing.told, carried=False)
     say(f"edit: edits: {output.counts}; captions: {_in_words(manifest['facts']['captions'])}{left} -> {config.output.path}")
     return manifest
+
+
+def _inputs(config: EditJob, listing: ImageListing, images_digest: str, recipe: EditRecipe) -> dict[str, Any]:
+    """What the edits are made of, for the manifest."""
+    return {
+        "images": listing.origin,
+        "images_digest": images_digest,
+        "captions": config.captions,
+        "segments": config.segments,
+        "references": config.references,
+        "editor": {"model": _name_of(config.editor), "revision": recipe.editor},
+    }
+
+
+def _require(config: EditJob, *, rewrites: bool, fetches: bool) -> None:
+    """Refuse what the cluster has no room for; have the rewriter's weights where its actors will start.
+
+    Raises:
+        ReidRayError: a pool that does not fit, or weights that cannot be had.
+    """
+    require_resources([pool_need("editor.pool", config.editor.pool)])
+    if rewrites:
+        require_resources([pool_need("rewriter.pool", config.rewriter.pool)])
+        if fetches:
+            fetch_models({"rewriter": (config.rewriter, config.rewriter.pool)})
 
 
 def _publish(run: EditRun, planned: PlannedRun, listing: ImageListing, output: JobOutput, config: EditJob) -> None:

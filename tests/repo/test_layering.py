@@ -212,3 +212,12 @@ def test_light_modules_import_no_engine(module):
 def test_no_source_file_becomes_the_place_where_everything_goes():
     long = {str(path.relative_to(ROOT)): n for path in FILES if (n := len(path.read_text().splitlines())) > 400}
     assert not long
+
+
+def test_no_function_is_longer_than_a_page():
+    long = {}
+    for path in [*FILES, *(ROOT / "benchmarks").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (lines := node.end_lineno - node.lineno + 1) > 60:
+                long[f"{path.relative_to(ROOT)}: {node.name}"] = lines
+    assert not long

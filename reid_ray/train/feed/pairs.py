@@ -31,7 +31,7 @@ from reid_ray.train.feed.join import NAMES, Accepting, ImageRows, accept_caption
 from reid_ray.train.feed.pictures import pack_pictures
 from reid_ray.train.feed.prepared import FACTS, IDS, PAIRS, PICTURES, SAMPLES, VALIDATION, RowFile, write_rows
 from reid_ray.train.feed.seen import write_seen
-from reid_ray.train.feed.splits import roles_of
+from reid_ray.train.feed.splits import Roles, roles_of
 from reid_ray.train.feed.spread import begin_anew, forget, over_the_cluster
 from reid_ray.versions import numbered
 
@@ -68,14 +68,7 @@ def prepare_pairs(
     _begin(config, folder)
     images = pa.concat_tables([read_with_source(path, _IMAGE_COLUMNS) for path in config.images.paths])
     roles = roles_of(images, config.images, _edits(config.images.edits))
-    accepting = Accepting(
-        ImageRows(images["image_id"], origin=config.images.origin),
-        roles.train_N | roles.val_N,
-        roles.held_back_N,
-        (*config.captions.kinds, *(["rewrite"] if config.captions.reads_rewrites else [])),
-        fits,
-        find_stand_ins(config.captions.paths, kinds=config.captions.kinds),
-    )
+    accepting = _accepting(config, images, roles, fits)
     spread = over_the_cluster()
     wanted_N = accept_captions(config.captions.paths, accepting, folder / _ACCEPTED, counts, spread=spread)
     accepted = RowFile(folder / _ACCEPTED)
@@ -102,6 +95,18 @@ def prepare_pairs(
     _refuse_empty(config, images, train, val, counts)
     counts.written = len(train) + len(val) + len(joined.rewrite_R)
     return _finish(config, folder, train, val, counts, learnt_from=images["dataset"].filter(pa.array(roles.train_N)))
+
+
+def _accepting(config: PairTrainingJob, images: pa.Table, roles: Roles, fits: Callable[[str], bool] | None) -> Accepting:
+    """Which captions count."""
+    return Accepting(
+        ImageRows(images["image_id"], origin=config.images.origin),
+        roles.train_N | roles.val_N,
+        roles.held_back_N,
+        (*config.captions.kinds, *(["rewrite"] if config.captions.reads_rewrites else [])),
+        fits,
+        find_stand_ins(config.captions.paths, kinds=config.captions.kinds),
+    )
 
 
 def _finish(
