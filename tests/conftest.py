@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
+import resource
 import shutil
 import sys
 import tempfile
@@ -21,6 +23,9 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
 os.environ.setdefault("REID_RAY_LOGS", "show")  # what a job that fails here said is in the test's report
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # Of pytest's workers each has its share of the cores: threads of torch that wait for a core that another has spin meanwhile.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // int(workers))))
 
 ROOT = Path(__file__).resolve().parents[1]
 # What every process that the tests start does first: pytest's own workers, Ray's, and the commands that are tried.
@@ -31,6 +36,10 @@ if AT_START.name not in os.environ.get("PYTHONPATH", ""):
 PROPERTIES = "properties"
 # Files whose tests ask for `engines`.
 SHARE_ENGINES = ("tests/ray/test_engine.py", "tests/ray/test_tiny_mllm.py", "tests/ray/test_tune.py")
+# `make test-fast` runs what this expression chooses. Of its tests each takes a tenth of a second of CPU on the machine on which the slow
+# ones were marked, and fails where it takes ten times as much.
+QUICK, QUICK_CPU_S = "not slow", 1.0
+WHOLLY_SLOW = re.compile(r"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
 # What every worker of Ray Data imports.
 TABLES = ["pandas", "pyarrow.dataset", "pyarrow.parquet", "jsonschema", "click"]
 # What Ray's workers have imported when they begin, by what they are, and the variables that our code sets before an import of vLLM.
@@ -67,6 +76,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--soak") == PROPERTIES:
         os.environ["TEST_EXAMPLES_TIMES"] = "20"
+    elif config.option.markexpr == QUICK:
+        os.environ.setdefault("TEST_EXAMPLES_TIMES", "0.2")
     if config.getoption("--soak") is None and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     if "HF_HOME" not in os.environ:  # no test reads the user's models, nor leaves any there
@@ -88,6 +99,13 @@ def _start_ray_workers_warm(config):
     settings.write_text(json.dumps({"owner": os.getpid(), "imports": IMPORTS, "variables": BEFORE_IMPORTS}))
     os.environ["REID_RAY_WARM_WORKERS"] = str(settings)
     config.add_cleanup(lambda: shutil.rmtree(folder))
+
+
+def pytest_ignore_collect(collection_path, config):
+    """The quick tier does not import a file whose tests are all slow, nor what that imports."""
+    if config.option.markexpr == QUICK and collection_path.match("test_*.py") and WHOLLY_SLOW.search(collection_path.read_text()):
+        return True
+    return None
 
 
 @pytest.hookimpl(trylast=True)
@@ -145,6 +163,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 _running: list[pytest.Item] = []
+_began: list[float] = []  # seconds of CPU, and the number of modules, when the call of the test that runs began
 _ray = ExitStack()
 
 
@@ -166,6 +185,30 @@ def pytest_runtest_protocol(item):
         return (yield)
     finally:
         _running.clear()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item):
+    _began[:] = _cpu_s(), len(sys.modules)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test of the quick tier fails if it takes too long, what it shares and what it is the first to import apart."""
+    report = yield
+    if item.config.option.markexpr == QUICK and report.when == "call" and report.passed:
+        (before, modules), taken = _began, _cpu_s()
+        if taken - before > QUICK_CPU_S and len(sys.modules) == modules:
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} took {taken - before:.1f} s of CPU: make it quicker, or mark it slow (pytest.mark.slow)"
+    return report
+
+
+def _cpu_s() -> float:
+    """Seconds of CPU of this process and of those that it has started and seen to their end."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 @pytest.fixture(scope="session")

@@ -123,6 +123,7 @@ def sbatch(environment, *command):
     )
 
 
+@pytest.mark.slow
 def test_the_slurm_script_starts_the_head_then_the_nodes_with_one_token_and_runs_the_command_on_them(allocation, tmp_path):
     done = sbatch(allocation, "bash", "-c", 'echo "$RAY_ADDRESS $RAY_AUTH_MODE $RAY_AUTH_TOKEN $0 $1"; exit 7', "a b", "c")
     address, mode, token, *arguments = done.stdout.split()

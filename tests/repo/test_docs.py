@@ -131,6 +131,7 @@ def test_the_page_of_commands_has_one_for_every_task(task):
     assert [line for line in shown if re.search(TASKS[task], line)] != []
 
 
+@pytest.mark.slow
 def test_the_methods_page_names_functions_that_exist():
     rows = re.findall(r"`([\w/]+\.py)`((?: `\w+`(?:, `\w+`)*)?)", (ROOT / "docs" / "methods.md").read_text())
     assert len(rows) > 30
@@ -238,6 +239,7 @@ def test_commands_stand_in_the_order_in_which_the_page_of_commands_is_run(page):
     assert shown == sorted(shown, key=order.__getitem__)
 
 
+@pytest.mark.slow
 def test_a_few_commands_of_the_page_run(tmp_path):
     """Those that start no engine, on fewer people."""
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")

@@ -9,6 +9,8 @@ from test_layering import MODULES, _imports
 from reid_ray.jobs import JOBS
 from reid_ray.setup.requirements import ALL, SEARCH
 
+pytestmark = pytest.mark.slow
+
 BLOCKED = """
 import importlib, sys
 

@@ -82,12 +82,14 @@ def strays(text, words, files):
     return found + [word for word in WORD.findall(text) if word not in words and not FOREIGN.fullmatch(word)]
 
 
+@pytest.mark.slow
 def test_whatever_a_docstring_or_a_comment_names_is_there(package):
     said, words = package
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert {str(path.relative_to(ROOT)): found for path, text in said.items() if (found := strays(text, words, files))} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from reid_ray.caption.filters.validation import RULES
 from reid_ray.data.image_records import MENDED
 from reid_ray.reasons import LEFT_OUT
@@ -76,6 +78,7 @@ def template_codes():
     return {row.elts[0].value for row in ast.walk(rules) if isinstance(row, ast.Tuple) and isinstance(row.elts[0], ast.Constant)}
 
 
+@pytest.mark.slow
 def test_the_page_has_every_code_and_no_other():
     folders = ("data", "crop", "caption", "edit", "train", "retrieval", "serve/adding", "serve/same_person")
     sources = [path.read_text() for folder in folders for path in sorted((ROOT / "reid_ray" / folder).rglob("*.py"))]

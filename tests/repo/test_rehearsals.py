@@ -51,6 +51,7 @@ def plans(root):
     return {name: planned([command_of(name)], root) for name in shipped_configs()}
 
 
+@pytest.mark.slow
 def test_what_a_shipped_configuration_reads_is_written_before_it(plans):
     for name, acts in plans.items():
         done = set()
@@ -60,6 +61,7 @@ def test_what_a_shipped_configuration_reads_is_written_before_it(plans):
         assert command_of(name) in done
 
 
+@pytest.mark.slow
 def test_the_rehearsal_of_a_training_ends_in_a_score_of_its_weights(plans, root):
     trained = {name: acts for name, acts in plans.items() if name.startswith("train/train")}
     assert len(trained) > 4
@@ -69,6 +71,7 @@ def test_the_rehearsal_of_a_training_ends_in_a_score_of_its_weights(plans, root)
         assert (root / last.config.encoder).parts[-2:] == (written.rpartition("/")[2], "model")
 
 
+@pytest.mark.slow
 def test_a_rehearsal_without_names_is_of_every_shipped_configuration(root, plans, monkeypatch):
     """And what it plans for all at once has each of them, once."""
     wanted = []
@@ -87,6 +90,7 @@ def test_the_newest_recorded_rehearsal_is_of_every_shipped_configuration_and_all
     assert [row for row in rows if row["verdict"] != "ok"] == []
 
 
+@pytest.mark.slow
 def test_a_rehearsal_leaves_the_recipe_as_it_is_written(plans):
     seen = set()
     for acts in plans.values():

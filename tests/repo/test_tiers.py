@@ -51,6 +51,38 @@ def test_a_quick_test_that_starts_ray_fails_and_a_slow_one_may(suite):
     suite.inline_run("tests/unit/test_a.py", "--import-mode=importlib").assertoutcome(passed=1, failed=1)
 
 
+def quick(suite, text):
+    """What the quick tier makes of one more file of tests."""
+    (suite.path / "tests" / "unit" / "test_more.py").write_text(text)
+    return suite.inline_run("tests/unit/test_more.py", "tests/unit", "-m", "not slow", "--import-mode=importlib")
+
+
+def test_the_quick_tier_imports_no_file_whose_tests_are_all_slow(suite):
+    outcomes = quick(suite, "import pytest, no_such_module\npytestmark = pytest.mark.slow\ndef test_a(): pass\n").listoutcomes()
+    assert [{report.nodeid.split("::")[1] for report in reports} for reports in outcomes] == [{"test_quick", "test_drawn"}, set(), set()]
+
+
+BUSY = "import time\ndef test_busy():\n {first}\n end = time.process_time() + 1.1\n while time.process_time() < end: pass\n"
+
+
+def test_a_quick_test_that_takes_long_fails_and_one_that_imports_or_is_slow_may(suite):
+    text = BUSY.format(first="pass")
+    _, _, failed = quick(suite, text).listoutcomes()
+    assert [report.nodeid for report in failed] == ["tests/unit/test_more.py::test_busy"]
+    assert "mark it slow" in failed[0].longrepr
+    (suite.path / "first_time.py").write_text("")
+    suite.syspathinsert()
+    quick(suite, BUSY.format(first="import first_time")).assertoutcome(passed=3)
+    suite.inline_run("tests/unit/test_more.py", "--import-mode=importlib").assertoutcome(passed=1)
+
+
+def test_the_quick_tier_tries_a_fifth_of_a_propertys_examples(suite, root, monkeypatch):
+    monkeypatch.delenv("TEST_EXAMPLES_TIMES")
+    monkeypatch.syspath_prepend(str(root / "tests" / "shared"))
+    text = "from examples import examples\ndef test_few(): assert (examples(300), examples(2)) == (60, 1)\n"
+    quick(suite, text).assertoutcome(passed=3)
+
+
 def test_the_soak_run_writes_what_each_test_of_a_part_came_to(suite, root):
     (suite.path / "tests" / "soak" / "run.py").write_text((root / "tests" / "soak" / "run.py").read_text())
     (suite.path / "tests" / "soak" / "test_wheel.py").write_text("def test_good(): pass\ndef test_bad(): assert False\n")

@@ -32,6 +32,7 @@ def test_a_quarter_of_the_attributes_makes_a_quarter_of_their_words_wrong(captio
     assert not wrong[~attribute].any()
 
 
+@pytest.mark.slow
 def test_the_parser_of_attributes_finds_wrong_claims_in_just_the_captions_with_wrong_words(captions):
     truth = [attributes for attributes in PEOPLE.attributes() for _ in range(2)]
     agree = [bool(score_caption(c.text, person).wrong) == bool(c.wrong_W.any()) for c, person in zip(captions[0.25], truth, strict=True)]

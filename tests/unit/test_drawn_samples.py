@@ -34,6 +34,7 @@ def drawn(people, tokenizer):
     return draw_samples(people, 40, 100, shape=SHAPE, tokenizer=tokenizer, seed=0)
 
 
+@pytest.mark.slow
 def test_a_prompt_says_nothing_of_the_looks_of_what_is_redrawn(drawn, tokenizer):
     for token_T, thing_K in zip(drawn.token, drawn.thing, strict=True):
         slots = {
@@ -66,6 +67,7 @@ def test_what_is_redrawn_is_hidden(drawn):
     assert (drawn.segment.any(axis=(2, 3)) == (drawn.thing >= 0)).all()
 
 
+@pytest.mark.slow
 def test_batches_take_references_that_look_as_the_things_do(people, tokenizer, drawn):
     store = SampleStore("cpu")
     for each in (drawn, draw_samples(people, 200, 260, shape=SHAPE, tokenizer=tokenizer, seed=0)):

@@ -123,6 +123,7 @@ def test_an_error_that_names_its_remedy_is_said_as_it_is(capsys):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_a_job_that_cleans_up_for_too_long(tmp_path):
     body = "try:\n            time.sleep(60)\n        finally:\n            (part / 'cleaning').touch(); time.sleep(60)"
     job = _start(tmp_path, body)
@@ -134,6 +135,7 @@ def test_a_second_signal_ends_a_job_that_cleans_up_for_too_long(tmp_path):
     assert job.returncode == -signal.SIGTERM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_service_that_is_told_to_stop_is_done(number):
     code = """
@@ -149,6 +151,7 @@ sys.exit(exit_code_of(lambda: run_until_stopped(Service("http://127.0.0.1:1", co
     assert job.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_service_that_is_stopped_before_it_answers_has_not_served():
     code = """
 import sys, time

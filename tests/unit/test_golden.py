@@ -133,6 +133,7 @@ def test_an_index_is_searched_no_more_and_says_what_to_do(golden):
             refuse(golden / "index")
 
 
+@pytest.mark.slow
 def test_an_encoder_gives_the_vectors_that_it_gave(golden):
     from reid_ray.model.pretrained import load_encoder
     from reid_ray.retrieval.encoder_identity import encoder_identity

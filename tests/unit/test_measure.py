@@ -2,9 +2,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from reid_ray.measure import PeakMemory
 
 
+@pytest.mark.slow
 def test_peak_sees_memory_of_a_child_that_is_gone_at_the_end():
     with PeakMemory(interval_s=0.05) as peak:
         before = peak.bytes

@@ -47,6 +47,7 @@ def test_a_caption_that_would_still_say_something_else_is_refused(text):
         substitute(text, {text.find("coat"): {"color": "blue"}})
 
 
+@pytest.mark.slow
 def test_in_any_caption_of_a_person_only_what_was_changed_reads_otherwise():
     texts = SyntheticPeople(SyntheticConfig(identities=60, images_per_identity=2)).caption_table(0, 120)["text"].to_pylist()
     rng, changed, refused = random.Random(0), 0, 0

@@ -39,6 +39,7 @@ def slow(data: bytes, max_side: int) -> Image.Image:
     return picture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "max_side", "mean", "most"), [("JPEG", 700, 0.05, 2), ("JPEG", 500, 1.5, 30), ("PNG", 200, 0.6, 12)])
 def test_pixels_are_nearly_those_of_pillows_filter(kind, max_side, mean, most):
     data = encoded(photograph(1000, 600), kind)

@@ -72,6 +72,7 @@ def test_every_template_names_the_person_and_clothing_and_only_known_slots():
         assert "[" not in SLOT_PATTERN.sub("", template), template_id
 
 
+@pytest.mark.slow
 def test_drawing_is_repeatable_and_reaches_every_template_about_equally():
     drawn = Counter(dynamic_instruction(str(key)).id for key in range(10_000))
     assert drawn == Counter(dynamic_instruction(str(key)).id for key in range(10_000))

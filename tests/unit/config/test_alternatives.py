@@ -30,6 +30,7 @@ def _overrides(tree, prefix=""):
             yield f"{prefix}{key}={json.dumps(text) if isinstance(value, RawScalar) and value.quoted else text}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_what_one_shipped_configuration_says_can_be_typed_beside_any_other_of_its_job(job):
     names = [name for name in shipped_configs() if job_of_config(configs_folder() / name) == job]

@@ -236,6 +236,7 @@ def test_what_no_member_of_a_union_takes_is_one_sentence(value):
 LINES = st.one_of(st.text(max_size=30), st.text("[]{},:'\"&*!#-~0123456789.enull \\\n", max_size=30))
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from(sorted(Box.model_fields)), st.sampled_from(["", ".a", ".lives", ".main.lives"]), LINES)
 def test_no_override_raises_anything_but_a_config_error(field, rest, text):

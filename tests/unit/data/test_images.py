@@ -57,6 +57,7 @@ def test_what_is_no_picture_gets_its_reason():
     )  # Pillow would run Ghostscript
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_no_damage_to_a_file_escapes_as_another_exception(kind):
     exif = Image.Exif()
@@ -180,6 +181,7 @@ def test_encode_jpeg_is_read_back():
     assert np.abs(np.asarray(decode_image(encode_jpeg(picture)), int) - (10, 200, 90)).max() < 8
 
 
+@pytest.mark.slow
 def test_the_size_of_a_png_costs_no_decoding():
     """Pillow's own getexif of a PNG decodes it."""
     data = _encode(Image.new("RGB", (4000, 4000)), "PNG")

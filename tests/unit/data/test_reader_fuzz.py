@@ -222,6 +222,7 @@ def test_any_caption_file(tmp_path, captions):
     lints_well("luperson_mllm", tmp_path / "set")
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.binary(max_size=200), st.text(max_size=100))
 def test_any_list_file(trees, tmp_path, junk, text):

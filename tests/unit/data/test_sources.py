@@ -165,6 +165,7 @@ def test_a_table_in_folders_is_read_and_what_is_no_file_is_refused_and_never_wai
         (tmp_path / "x.parquet").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [None, "train", "test"])
 @pytest.mark.parametrize("limit", [None, 37])
 def test_synthetic_people_come_as_the_generator_makes_them(split, limit):
@@ -175,6 +176,7 @@ def test_synthetic_people_come_as_the_generator_makes_them(split, limit):
     assert image_listing(config).count == len(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["synthetic", "folder", "parquet"])
 def test_rows_of_some_images_are_theirs_of_the_whole_source(tmp_path, source):
     if source == "parquet":
@@ -208,6 +210,7 @@ def test_a_reader_that_is_itself_in_trouble_does_not_blame_the_file(tmp_path, mo
         fail(code)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_far_too_large_is_a_row_without_bytes(tmp_path):
     _write_jpeg(tmp_path / "a.jpg")
     with (tmp_path / "b.jpg").open("wb") as huge:

@@ -56,6 +56,7 @@ def test_a_tree_of_links_is_read_once_and_by_its_real_names(people, tmp_path):
     assert image_listing(ImagesConfig(source="folder", path=str(crops))).count == 3
 
 
+@pytest.mark.slow
 def test_a_tree_may_be_as_deep_as_the_system_lets_it(tmp_path):
     folder = str(tmp_path / "set")
     os.mkdir(folder)

@@ -94,6 +94,7 @@ def gallery_of_the_index_job(folder, **facts):
     return configured(*changes_of("crops", None, str(folder))).index
 
 
+@pytest.mark.slow
 def test_a_gallery_that_was_changed_since_is_searched_as_it_is_and_not_made_anew(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(job, "encoder_identity", lambda _: (4, "e"))
     config = gallery_of_the_index_job(tmp_path / "g")

@@ -79,6 +79,7 @@ def made(tmp_path_factory):
     return out, planned.table, world, tables
 
 
+@pytest.mark.slow
 def test_every_plan_has_one_row_in_the_plans_order(made):
     out, plans, _, _ = made
     edits = read_table(out / "edits", EDITS)

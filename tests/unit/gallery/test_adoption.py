@@ -50,6 +50,7 @@ def everything(view, queries):
     return [[(hit.item_id, hit.score, {**hit.item, "added_s": None}) for hit in hits] for hits in view.search(queries, 500)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "at_once"), [(0, 1 << 20), (1, 1 << 20), (2, 7)])
 def test_a_gallery_that_adopts_pieces_is_the_one_that_adds_their_rows(seed, at_once, tmp_path, monkeypatch):
     monkeypatch.setattr(adoption, "_IDS_AT_ONCE", at_once)
@@ -150,6 +151,7 @@ def test_who_is_erased_while_pieces_are_made_stays_dead_whatever_the_erasers_clo
         assert (taken.erased, {*writer.view.ids()}) == (("since",), {"before", "kept", "new"})
 
 
+@pytest.mark.slow
 def test_a_kill_before_any_call_of_an_adoption_leaves_the_older_gallery_or_the_newer_and_it_can_be_run_again(tmp_path):
     found = outcomes("adoption_to_kill", "adopt", tmp_path, every=9)
     assert [each["died"] for each in found] == [True] * (len(found) - 1) + [False]

@@ -6,6 +6,7 @@ from gallery_pair import Pair
 from reid_ray.gallery.gallery_view import GalleryView
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_gallery_finds_what_brute_force_finds_after_any_writes_and_so_does_a_reader_beside_it(tmp_path, seed):
     pair = Pair(tmp_path / "gallery", seed, segment_rows=25, merge_rows=60)

@@ -17,6 +17,7 @@ from reid_ray.gallery.items import checked_items
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
+@pytest.mark.slow
 def test_writers_and_searches_beside_each_other_see_whole_writes_and_nobody_erased(tmp_path):
     folder = tmp_path / "gallery"
     create_gallery(folder, dim=DIM, encoder="e", config=GalleryConfig(segment_rows=40, merge_rows=120))

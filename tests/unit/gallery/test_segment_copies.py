@@ -62,6 +62,7 @@ def test_what_a_killed_reader_left_the_next_reader_of_any_gallery_removes(tmp_pa
     assert homes(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_readers_that_come_and_go_at_once_never_lose_the_folder_that_they_are_in(tmp_path, monkeypatch):
     here(monkeypatch, tmp_path)
     faults = []

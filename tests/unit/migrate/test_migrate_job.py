@@ -168,6 +168,7 @@ NEWER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NEWER)
 def test_what_a_newer_version_wrote_is_refused_by_its_file_with_exit_code_2(outputs, kind, capsys):
     name, read = NEWER[kind]

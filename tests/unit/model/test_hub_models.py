@@ -60,6 +60,7 @@ def fetch(endpoint, home, *names, **environment):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "taken"),
     [
@@ -80,6 +81,7 @@ def test_two_processes_of_a_machine_fetch_each_file_that_an_engine_loads_once(tm
         assert {name: Path(folder, name).read_bytes() for name in taken} == {name: files[name] for name in taken}
 
 
+@pytest.mark.slow
 def test_size_and_licence_are_said_before_a_download_and_nothing_is_asked_once_it_is_there(tmp_path):
     with fake_hub(NAME, FILES) as hub:
         hub.card = {"license": "other", "license_name": "people-licence"}
@@ -92,6 +94,7 @@ def test_size_and_licence_are_said_before_a_download_and_nothing_is_asked_once_i
     assert fetch("http://127.0.0.1:9", tmp_path, NAME, HF_HUB_OFFLINE="1") == [folder]
 
 
+@pytest.mark.slow
 def test_of_several_nodes_one_line_says_what_they_download(tmp_path):
     with fake_hub(NAME, FILES) as hub:
         command, environment = [sys.executable, "-c", FETCH_ON_NODES, NAME, NAME], hub_environment(hub.endpoint, tmp_path)
@@ -101,6 +104,7 @@ def test_of_several_nodes_one_line_says_what_they_download(tmp_path):
         assert hub.downloads == Counter(list(FILES))
 
 
+@pytest.mark.slow
 def test_whatever_keeps_a_model_away_is_one_sentence_with_key_name_and_remedy(tmp_path):
     with fake_hub(NAME, FILES) as hub:
         nobody, no_such_tag = fetch(hub.endpoint, tmp_path / "a", "people/nobody", f"{NAME}@v9")
@@ -124,6 +128,7 @@ def test_whatever_keeps_a_model_away_is_one_sentence_with_key_name_and_remedy(tm
         assert all(part in sentence for part in parts), sentence
 
 
+@pytest.mark.slow
 def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path):
     with fake_hub(NAME, FILES) as hub:
         hub.breaks = {"model.safetensors": 1}
@@ -131,6 +136,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path):
         assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_after_a_kill_what_is_whole_is_kept_and_what_is_not_is_no_model(tmp_path):
     with fake_hub(NAME, FILES) as hub:
         fetch(hub.endpoint, tmp_path / "first", NAME)
@@ -157,6 +163,7 @@ def test_a_disk_without_the_room_is_told_before_the_download(monkeypatch):
         hub_access._refuse_full_disk(3_100_000_000, "encoder", NAME)
 
 
+@pytest.mark.slow
 def test_one_file_alone_asks_a_hub(root):
     """Whatever else loads a model has its folder from there: one way to fail, and one line before a download."""
     named = {

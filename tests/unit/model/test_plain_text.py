@@ -29,6 +29,8 @@ from reid_ray.retrieval.query import text_query
 from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import SearchedGallery
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).resolve().parents[3] / "reid_ray"
 TEXTS = [
     "A man in a red coat.",
@@ -85,7 +87,6 @@ def marks_in(tokenizer, text):
 @pytest.mark.parametrize("name", NAMES)
 @given(parts=st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=5)), max_size=8))
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@pytest.mark.slow
 def test_no_text_holds_a_mark(tokenizers, name, parts):
     text = "".join(parts)
     assert not marks_in(tokenizers[name], text)
@@ -117,7 +118,6 @@ def test_the_rest_of_a_query_behind_a_mark_is_read(tokenizers):
 
 
 @pytest.mark.parametrize("words", [72, 75, 76, 77, 120, 400])
-@pytest.mark.slow
 def test_a_text_is_measured_before_it_is_cut_and_keeps_its_end_mark(tokenizers, clip_folder, words):
     text = " ".join(["red"] * words)
     siglip = open_tokenizer(clip_folder, pads_to_context=False)
@@ -198,7 +198,6 @@ def calls(path):
             yield node.lineno, name, {keyword.arg for keyword in node.keywords}
 
 
-@pytest.mark.slow
 def test_tokenizers_are_called_in_one_file_alone():
     other_ways = {"tokenize", "encode_plus", "batch_encode_plus", "_encode_plus", "_tokenizer", "tokenizer", "encode_batch"}
     found = [

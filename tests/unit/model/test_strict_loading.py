@@ -103,6 +103,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "said"), BROKEN.values(), ids=BROKEN)
 def test_weights_that_are_not_the_models_are_refused_by_name(good, tmp_path, change, said):
     copy = changed(good[0], tmp_path / "copy", change)
@@ -160,6 +161,7 @@ def test_a_name_that_is_there_twice_once_unwrapped_is_refused(good, tmp_path):
             load_encoder(copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["weights", "preprocessing"])
 def test_an_own_folder_changed_since_it_was_written_is_refused(good, tmp_path, part):
     def other(state):
@@ -253,6 +255,7 @@ def test_open_clip_weights_that_do_not_fit_are_refused_by_name(open_clip_folder,
 BASE = Path(resolve_model("builtin:tiny-mllm"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -270,6 +273,7 @@ def test_the_base_of_a_tune_is_refused_where_it_lacks_a_weight(tmp_path, change,
             check_mllm(config)
 
 
+@pytest.mark.slow
 def test_the_base_of_a_tune_is_read_under_wrapped_names(tmp_path):
     wrapped = changed(BASE, tmp_path / "base", renamed(WRAPPINGS["both"]))
     check_mllm(MllmConfig(base=str(wrapped)))
@@ -349,6 +353,7 @@ def calls(path):
             yield node, node.func.attr, ast.unparse(node.func.value)
 
 
+@pytest.mark.slow
 def test_only_one_file_loads_models():
     harmless = ("Tokenizer", "Processor", "Config", "config_class")
     for path in PACKAGE.rglob("*.py"):

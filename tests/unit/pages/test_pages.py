@@ -125,6 +125,7 @@ def test_a_page_is_one_file_that_loads_nothing(page):
     assert not re.search(r"@import|url\(", page())
 
 
+@pytest.mark.slow
 def test_no_template_and_no_other_module_writes_html_by_hand():
     """Autoescaping holds only where every value passes through a template and none is marked as safe."""
     assert [name for name in templates().list_templates(["jinja"]) if re.search(r"\|\s*safe|autoescape", _source(name))] == []

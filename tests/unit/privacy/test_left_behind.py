@@ -156,6 +156,7 @@ class Never:
         raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [*(Quoting(quote) for quote in QUOTES.values()), Hanging()], ids=[*QUOTES, "hangs"])
 def test_a_caption_that_an_engine_quotes_when_it_fails_is_in_no_record_reason_or_output(tmp_path, capfd, place, engine):
     config, faithful = RewriterConfig(share=1), FaithfulnessConfig()
@@ -171,6 +172,7 @@ def test_a_caption_that_an_engine_quotes_when_it_fails_is_in_no_record_reason_or
     assert MARK not in "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_the_pixels_that_an_engine_prints_when_it_fails_are_in_no_reason(tmp_path, capfd, place):
     class Printing:
         def chat(self, conversations, keys):
@@ -228,6 +230,7 @@ def logged() -> Iterator[io.StringIO]:
     root.setLevel(level)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "options", "status"),
     [
@@ -306,6 +309,7 @@ def test_ingest_and_lint_leave_a_pictures_words_in_the_pictures_alone(tmp_path, 
     assert MARK not in logged.getvalue() + "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_captions_that_wait_for_their_images_lie_in_no_file_that_has_a_name():
     with CaptionStore() as store:
         store.add_all((f"{number}", {"text": CAPTION * 20}) for number in range(20_000))

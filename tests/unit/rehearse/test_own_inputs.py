@@ -18,6 +18,7 @@ from reid_ray.rehearse.job import rehearse
 from reid_ray.rehearse.own_inputs import excerpts
 
 
+@pytest.mark.slow
 def test_tables_are_cut_to_the_first_rows_of_each_split_and_captions_to_their_images(tmp_path):
     people = SyntheticPeople(SyntheticConfig(identities=40, images_per_identity=3, val_share=0.5, test_share=0.1))
     images, captions = people.image_table(), people.caption_table()
@@ -34,6 +35,7 @@ def test_tables_are_cut_to_the_first_rows_of_each_split_and_captions_to_their_im
     assert [line.split()[-2] for line in said] == [str(few.num_rows), str(2 * few.num_rows)]
 
 
+@pytest.mark.slow
 def test_a_table_outside_is_rehearsed_with_its_own_rows_and_left_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     people = SyntheticPeople(SyntheticConfig(identities=4, images_per_identity=2))
@@ -47,6 +49,7 @@ def test_a_table_outside_is_rehearsed_with_its_own_rows_and_left_as_it_is(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
 
 
+@pytest.mark.slow
 def test_tables_at_an_address_are_rehearsed_in_part_and_one_that_is_not_there_is_named(tmp_path, monkeypatch):
     people = SyntheticPeople(SyntheticConfig(identities=40, images_per_identity=3))
     (tmp_path / "root").mkdir()
@@ -78,6 +81,7 @@ def test_a_model_outside_is_a_tiny_one_of_its_class_and_an_encoder_of_ours_itsel
     assert (tmp_path / "few" / "ours" / "manifest.json").resolve() == tmp_path / "ours" / "manifest.json"
 
 
+@pytest.mark.slow
 def test_a_job_that_changes_what_it_is_given_leaves_the_users_own_as_it_is(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(root / "tests/golden/96cb249/training/model", "mine")  # of an older version, so that there is something to migrate
@@ -87,6 +91,7 @@ def test_a_job_that_changes_what_it_is_given_leaves_the_users_own_as_it_is(root,
     assert {path: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_training_on_ones_own_tables_ends_in_the_score_of_a_benchmark(tmp_path, monkeypatch):
     home, root = tmp_path / "home", (tmp_path / "root")
     for folder in (root, home / "images", home / "captions"):
@@ -98,6 +103,7 @@ def test_a_training_on_ones_own_tables_ends_in_the_score_of_a_benchmark(tmp_path
     assert [(str(place), str(to)) for place, to in acts[0].own] == [(str(home / n), str(root / n)) for n in ("images", "captions")]
 
 
+@pytest.mark.slow
 def test_a_search_of_her_own_crops_reads_her_pictures_and_what_it_writes_itself(tmp_path, monkeypatch):
     (tmp_path / "pics").mkdir()
     root = tmp_path / "root"
@@ -108,6 +114,7 @@ def test_a_search_of_her_own_crops_reads_her_pictures_and_what_it_writes_itself(
     assert act.before == act.models == act.data_sets == []
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_users_goes_before_a_hubs_name(tmp_path, monkeypatch):
     home, root = tmp_path / "home", tmp_path / "root"
     root.mkdir()
@@ -134,6 +141,7 @@ def test_what_another_job_made_is_read_as_it_is_and_a_table_needs_no_splits(tmp_
     assert pq.read_table(tmp_path / "few" / "plain")["number"].to_pylist() == list(range(32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["best.pth", "open_clip_config.json", "tokenizer.json"])
 def test_a_model_without_a_configuration_of_transformers_is_a_tiny_clip(file, tmp_path):
     (tmp_path / "mine").mkdir()

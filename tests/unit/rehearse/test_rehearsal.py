@@ -18,6 +18,7 @@ from reid_ray.rehearse.verdicts import number_of
 INGEST = Command("ingest", "data/ingest_cuhk_pedes.yaml")
 
 
+@pytest.mark.slow
 def test_a_failure_ends_what_reads_its_output_and_nothing_else(tmp_path):
     wanted = [
         Command("export", None, ("tables=runs/ingest/cuhk_pedes", "format=market1501", "output.path=out")),  # it has no query split
@@ -40,6 +41,7 @@ def test_a_failure_ends_what_reads_its_output_and_nothing_else(tmp_path):
     assert [row["failed"] for row in rows] == [0, 1, 0, 0, 1], "each data set has one damaged image"
 
 
+@pytest.mark.slow
 def test_a_configuration_of_ones_own_is_rehearsed_from_any_folder_and_leaves_nothing_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("source: {format: rstpreid, path: /data/of/mine}\noutput: {path: runs/mine}\n")
@@ -77,6 +79,7 @@ def test_a_model_of_an_unknown_class_has_no_stand_in(tmp_path):
         stand_in("somebody/resnet50", tmp_path / "somebody" / "resnet50")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_made_smaller_says_what_stands_in_the_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(SIZES, "WorkersConfig", {"count": lambda _, __: 5})

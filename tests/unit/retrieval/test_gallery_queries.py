@@ -31,6 +31,7 @@ def right(hits, person):
     return sum(hit.item["person_id"] == person for hit in hits[: PICTURES - 1])
 
 
+@pytest.mark.slow
 def test_pictures_of_one_person_that_resemble_each_other_but_not_the_query_come_up(gallery):
     writer, vectors, person = gallery
     before, after = 0, 0

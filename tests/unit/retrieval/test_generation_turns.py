@@ -120,6 +120,7 @@ def test_a_replica_that_missed_a_generation_waits_for_nobody_for_what_that_erase
             assert held.generation == writer.view.generation
 
 
+@pytest.mark.slow
 def test_many_searches_and_flips_at_once_find_every_item(replicas):
     folder, (a, b) = replicas
     ended, failures = threading.Event(), []

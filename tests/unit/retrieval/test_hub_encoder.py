@@ -65,6 +65,7 @@ def people(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_index_notes_the_commit_and_a_search_finds_the_encoder_again(clip, people, tmp_path):
     job = {"images": {"source": "folder", "path": str(people / "crops")}, "encoder": NAME, "ray": IN_PROCESS}
     manifest = run_index(IndexJob.model_validate({**job, "output": {"path": str(tmp_path / "index"), "if_exists": "reuse"}}))
@@ -76,6 +77,7 @@ def test_index_notes_the_commit_and_a_search_finds_the_encoder_again(clip, peopl
     assert again["run_id"] == manifest["run_id"]
 
 
+@pytest.mark.slow
 def test_embed_and_evaluate_take_it_as_they_take_its_folder(clip, people, tmp_path):
     results = {}
     for name in (NAME, str(clip)):

@@ -88,6 +88,7 @@ def test_what_cannot_be_decoded_says_why(data, reason):
     pictures.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "side", "allowed"), [("WEBP", 4200, False), ("WEBP", 4000, True), ("PNG", 4200, True)])
 def test_a_picture_whose_decoder_would_take_too_much_memory_is_refused_by_its_header(kind, side, allowed):
     data = encoded(side, side, kind, **({"method": 0} if kind == "WEBP" else {"compress_level": 1}))

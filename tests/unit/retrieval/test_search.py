@@ -66,6 +66,7 @@ def test_pages_follow_one_another_and_hold_every_item_once(engine):
     assert "cursor" in engine.answer([text_query("4", k=5, cursor=engine.answer([text_query("3", k=5)])[0].cursor)])[0].refused
 
 
+@pytest.mark.slow
 def test_an_answer_does_not_depend_on_what_it_was_batched_with(engine):
     alone = [engine.answer([query])[0] for query in QUERIES]
     rng = np.random.default_rng(0)

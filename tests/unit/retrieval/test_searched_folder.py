@@ -66,6 +66,7 @@ def test_a_gallery_answers_with_the_best_items_by_generation_and_id(gallery):
     assert searched.facets(["camera_id"], None) == {"camera_id": {n: len(range(n, COUNT, 4)) for n in range(4)}}
 
 
+@pytest.mark.slow
 def test_shares_of_a_gallery_answer_a_service_as_the_whole_of_it_and_one_that_is_lost_is_named(tmp_path):
     create_gallery(tmp_path, dim=DIM, encoder="e", config=GalleryConfig(segment_rows=5, merge_rows=5))
     with GalleryWriter(tmp_path) as writer:

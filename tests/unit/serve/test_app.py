@@ -376,6 +376,7 @@ def test_info_states_the_number_of_the_interface_and_a_client_refuses_a_newer_on
                     client.info()
 
 
+@pytest.mark.slow
 def test_every_route_has_a_least_role_and_is_refused_to_whoever_lacks_it(operations, tmp_path):
     access, tokens = with_tokens(tmp_path)
     api = make_api(operations, access=access)
@@ -442,6 +443,7 @@ def test_a_service_open_to_the_network_needs_tokens_that_can_be_read(tmp_path):
     check_access(ServeJob.model_validate(job))
 
 
+@pytest.mark.slow
 def test_the_job_refuses_an_open_host_without_a_token_in_one_sentence(root):
     command = [sys.executable, "jobs/serve.py", "--config", "jobs/configs/serve/serve.yaml", "serve.host=0.0.0.0"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)

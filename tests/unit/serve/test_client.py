@@ -239,6 +239,7 @@ def test_a_token_and_a_purpose_are_sent():
     assert (headers["authorization"], headers["reid-purpose"]) == ("Bearer secret", "Fahndung nach M%C3%BCller")
 
 
+@pytest.mark.slow
 def test_the_command_line_searches_and_reads(client, said, tmp_path):
     (tmp_path / "b.png").write_bytes(png_of("b"))
     for words in (["--text", "b"], ["--image", tmp_path / "b.png"], ["--like", "b", "--unlike", "a", "--json"]):
@@ -257,6 +258,7 @@ def test_the_command_line_searches_and_reads(client, said, tmp_path):
     assert (code, "score" in out) == (0, True), problem
 
 
+@pytest.mark.slow
 def test_the_command_line_adds_with_a_bar(client, said, tmp_path):
     (tmp_path / "crops" / "cam1").mkdir(parents=True)
     for name in "de":
@@ -275,6 +277,7 @@ def test_the_command_line_adds_with_a_bar(client, said, tmp_path):
     assert job in said("jobs")[1]
 
 
+@pytest.mark.slow
 def test_the_command_line_changes(client, said):
     assert "1 item deleted, 2 left" in said("delete", "--where", "camera_id=0", "--expect", 1)[1]
     assert "gone from every file by" in said("erase", "--id", "b", "--request", "cli-1")[1]

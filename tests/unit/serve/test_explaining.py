@@ -115,6 +115,7 @@ def test_searches_are_answered_while_an_explanation_is_made_a_few_wait_and_the_n
     assert {reply.headers["retry-after"] for reply in replies if reply.status_code == 503} == {"1"}
 
 
+@pytest.mark.slow
 def test_a_picture_is_searched_by_while_eight_bombs_are_decoded(tmp_path, monkeypatch):
     """The bombs' decoder is held: whatever waits for it is not answered. Nothing here is measured in seconds."""
     bomb, let_go, begun = png(2100, 2000), threading.Event(), []

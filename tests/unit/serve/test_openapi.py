@@ -126,6 +126,7 @@ def asked_of_all(operations, number, of):
     return total
 
 
+@pytest.mark.slow
 def test_what_is_asked_by_the_openapi_or_against_it_is_answered_as_it_says(operations):
     total = asked_of_all(operations, 6, 0)
     assert min(total[200], total[422]) > 20

@@ -12,6 +12,7 @@ from reid_ray.setup.pins import constraints_file, pin_of
 from reid_ray.setup.requirements import Installed
 
 
+@pytest.mark.slow
 def test_what_pip_cannot_get_is_a_sentence_with_its_reason_and_the_remedy():
     with pytest.raises(ResourceError) as error:
         preparation._pip("install", "--no-index", "--no-deps", "reid-ray-no-such-package==1", remedy="let pip reach an index")
@@ -34,6 +35,7 @@ def test_pins_are_read_from_the_file_that_pip_gets():
     assert all(line.count("==") == 1 for line in lines)
 
 
+@pytest.mark.slow
 def test_the_process_that_installs_the_hook_can_import_torchvision(root, tmp_path):
     # -S: no .pth file is read, as in an environment that has none yet. `reid-ray setup` then loads models with transformers.
     packages = sysconfig.get_paths()["purelib"]

@@ -82,6 +82,7 @@ def test_a_lock_of_a_process_that_was_killed_is_taken_over(kind, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_child_that_outlives_its_parent_does_not_hold_the_parents_lock(tmp_path):
     script = HOLDER.replace("time.sleep(60)", FORKING)
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "out"), "flock"], stdout=subprocess.PIPE, text=True)

@@ -91,6 +91,7 @@ def test_a_log_never_grows_beyond_its_size_and_holds_the_first_and_the_last_line
     assert b"bytes left out" in kept
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_at_the_end_and_stops_nobody(tmp_path):
     (tmp_path / "log").symlink_to("/dev/full")
     assert _filled([b"x" * 60_000 + b"\n"] * 10 + [log_file._END, b"y" * 60_000], tmp_path / "log") == log_file._LOST
@@ -112,6 +113,7 @@ def test_only_the_newest_logs_are_kept_but_what_is_being_written_or_none_of_ours
     ]
 
 
+@pytest.mark.slow
 def test_a_log_that_its_process_still_fills_is_not_taken_for_an_old_one(folder, monkeypatch):
     monkeypatch.setattr(log_file, "KEPT", 1)
     first = open_log("serve")

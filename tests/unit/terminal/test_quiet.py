@@ -97,6 +97,7 @@ def test_only_our_own_lines_are_seen_and_the_log_holds_the_rest(kind, end, code,
     assert [way for way in WAYS if f"theirs: {way}" not in kept] == []
 
 
+@pytest.mark.slow
 def test_a_job_whose_libraries_keep_silent_leaves_no_log_and_names_none(tmp_path):
     script = tmp_path / "job.py"
     script.write_text(JOB.replace("            chatter()\n", "").replace("atexit.register", "str").replace("{end}", "pass"))
@@ -110,6 +111,7 @@ def _run(script, tmp_path, **variables):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 def test_everything_is_shown_where_asked_or_where_no_log_can_be_kept(job, tmp_path):
     (tmp_path / "file").touch()
     asked, cannot = (_run(job(), tmp_path, REID_RAY_LOGS=value) for value in ("show", str(tmp_path / "file")))
@@ -122,6 +124,7 @@ def test_everything_is_shown_where_asked_or_where_no_log_can_be_kept(job, tmp_pa
     assert cannot.stderr.count(str(tmp_path / "file")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("logs", ["show", None])
 def test_a_job_that_is_started_with_a_stream_closed_does_its_work(closed, logs, job, tmp_path):
@@ -135,6 +138,7 @@ def test_a_job_that_is_started_with_a_stream_closed_does_its_work(closed, logs, 
         assert "theirs" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_variable_the_log_is_among_the_users_state(job, tmp_path):
     done = _run(job(), tmp_path, REID_RAY_LOGS="", XDG_STATE_HOME=str(tmp_path / "state"))
     (log,) = (tmp_path / "state" / "reid_ray" / "logs").iterdir()
@@ -144,12 +148,14 @@ def test_without_a_variable_the_log_is_among_the_users_state(job, tmp_path):
     assert done.stdout.endswith(f" {log}\n")
 
 
+@pytest.mark.slow
 def test_a_crash_of_the_whole_process_is_seen(job, tmp_path):
     screen = run_on("file", job("os.abort()"), tmp_path / "out", folder=tmp_path)
     assert screen.code == -6
     assert "Fatal Python error: Aborted" in screen.seen
 
 
+@pytest.mark.slow
 def test_a_process_that_outlives_the_job_may_go_on_printing_and_does_not_keep_it(job, tmp_path):
     code = "import time; time.sleep(4); print('theirs: late', flush=True); open('{mark}', 'w')".format(mark=tmp_path / "mark")
     end = f"subprocess.Popen([sys.executable, '-c', {code!r}])"

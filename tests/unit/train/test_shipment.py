@@ -64,6 +64,7 @@ def test_a_node_that_sees_the_runs_folder_reads_it_unless_a_place_for_copies_is_
     assert (oct(copy.stat().st_mode)[-3:], sorted(fetched)) == ("700", sorted(FILES))
 
 
+@pytest.mark.slow
 def test_workers_of_two_nodes_apart_share_one_copy_a_node_from_a_bucket_while_the_runs_folder_is_out_of_sight(run, tmp_path):
     expected, shipment = contents(run), ship(run)
     with s3_server() as bucket:
@@ -90,6 +91,7 @@ def test_workers_of_two_nodes_apart_share_one_copy_a_node_from_a_bucket_while_th
             staged(shipment, StagingConfig(path=str(tmp_path / "three"), through=address))
 
 
+@pytest.mark.slow
 def test_workers_that_all_found_no_copy_end_with_one_and_none_waits_for_another_that_uses_it(run, tmp_path, monkeypatch):
     shipment, config = ship(run), StagingConfig(path=str(tmp_path / "node"), through=str(tmp_path / "store"))
     put_at(shipment, config.through)
@@ -135,6 +137,7 @@ def test_a_worker_killed_half_way_leaves_nothing_that_passes_for_a_copy(run, tmp
     assert [path.name for path in (tmp_path / "node").iterdir() if not path.name.startswith(".")] == [shipment.key]
 
 
+@pytest.mark.slow
 def test_the_oldest_copies_that_nobody_uses_make_room(run, tmp_path):
     def config(gib):
         return StagingConfig(path=str(tmp_path / "node"), through=str(tmp_path / "store"), gib=gib)

@@ -49,6 +49,7 @@ def test_roc_refuses_a_single_label():
         roc(np.ones(3), np.ones(3, bool))
 
 
+@pytest.mark.slow
 def test_frontier_equals_trying_every_pair_of_thresholds():
     (first, same), (second, _) = scores(1, n=60), scores(2, n=60)
     second = np.round(second + same, 1)
@@ -66,6 +67,7 @@ def test_frontier_equals_trying_every_pair_of_thresholds():
     assert chosen.kept == pytest.approx(max(k for r, k in best.items() if r >= 0.9))
 
 
+@pytest.mark.slow
 def test_human_pairs_carry_true_labels():
     config = SyntheticConfig(identities=60, images_per_identity=1, seed=9)
     truth = SyntheticPeople(config).attributes()

@@ -45,6 +45,7 @@ def rewritten(folder, target, *, config=None, weights=None):
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "rank", "visual"),
     [

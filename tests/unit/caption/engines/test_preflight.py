@@ -75,6 +75,7 @@ def test_a_block_size_that_a_cpu_cannot_do_is_refused_by_its_key(size):
     check_servable(on_gpus, str(MODEL), field="captioners.main")
 
 
+@pytest.mark.slow
 def test_names_are_checked_from_headers_before_another_program_loads_them(tmp_path):
     check_names(MODEL)
     for name, change, words in (

@@ -58,6 +58,7 @@ def test_garments_of_one_slot_are_matched_by_kind_before_colours_are_compared():
     assert compare_attributes(original, "a man in a black t-shirt under a white jacket").contradicted
 
 
+@pytest.mark.slow
 def test_one_changed_attribute_is_seen_and_rewording_is_not_punished():
     """Against what the annotators say that they named: both directions at 97 % or more."""
     people = SyntheticPeople(SyntheticConfig(identities=150, images_per_identity=1, seed=11))

@@ -36,6 +36,7 @@ def test_self_bleu_equals_its_definition(seed):
     assert self_bleu(texts) == pytest.approx(naive_self_bleu(texts), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_self_bleu_of_human_captions_equals_its_definition():
     texts = [text for pair in SyntheticPeople(SyntheticConfig(identities=30, images_per_identity=1)).captions() for text in pair]
     assert self_bleu(texts) == pytest.approx(naive_self_bleu(texts), abs=1e-12)

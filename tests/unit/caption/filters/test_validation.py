@@ -101,6 +101,7 @@ def test_a_real_looking_caption_passes(text):
     assert check_caption(text, LIMITS, prompt=STATIC) is None
 
 
+@pytest.mark.slow
 def test_synthetic_human_captions_all_pass():
     people = SyntheticPeople(SyntheticConfig(identities=1000, images_per_identity=1, seed=3))
     limits = LIMITS.model_copy(update={"min_words": 3})

@@ -71,6 +71,7 @@ def test_one_deadly_row_among_sixty_four_in_flight_costs_four_deaths_and_nobody_
     assert actor.lost == 64 + 8 + 1 + 1
 
 
+@pytest.mark.slow
 def test_many_deadly_rows_are_all_found_and_all_others_made():
     names = rows(900)
     deadly = names[3:900:50]  # more than may be given up in a row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from reid_ray.caption.config import SamplingConfig
 from reid_ray.caption.ledger.content_keys import caption_id, derived_seed, digest, falls_in_share, prompt_fingerprint, rewrite_id
 
@@ -36,6 +38,7 @@ def test_rewrites_of_one_caption_differ_by_number():
     assert caption_id(**BASE) not in ids
 
 
+@pytest.mark.slow
 def test_shares_are_near_what_is_asked_and_nested():
     keys = [str(key) for key in range(20_000)]
     chosen = {share: {key for key in keys if falls_in_share(key, share)} for share in (0.0, 0.1, 0.5, 1.0)}

@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from refusals import refused
 
 from reid_ray.caption.ledger import publish as publishing
@@ -19,6 +20,7 @@ from reid_ray.errors import DataError
 STRIDE, IMAGES = 4, 23
 
 
+@pytest.mark.slow
 def test_rows_come_once_each_in_the_images_order_whatever_the_ledger_looks_like(tmp_path, monkeypatch):
     monkeypatch.setattr(publishing, "_BUCKET_ROWS", 9)
     draw = random.Random(3)

@@ -32,6 +32,7 @@ def job(captions, tmp_path, **values):
     return MineJob(captions=captions, writer=PatternWriterConfig(variants=0), output=OutputConfig(path=str(tmp_path / "out")), **values)
 
 
+@pytest.mark.slow
 def test_rules_alone_give_usable_templates_and_every_caption_is_counted(captions, tmp_path):
     run_mine(job(captions, tmp_path, max_templates=60))
     templates = yaml.safe_load((tmp_path / "out" / "templates.yaml").read_text())["templates"]
@@ -61,6 +62,7 @@ def test_captions_that_give_no_template_are_no_success(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_templates_that_are_there_are_kept_where_reuse_is_asked(captions, tmp_path):
     reuse = OutputConfig(path=str(tmp_path / "out"), if_exists="reuse")
     first, second = (run_mine(job(captions, tmp_path).model_copy(update={"output": reuse})) for _ in range(2))

@@ -83,6 +83,7 @@ def test_this_projects_own_templates_pass():
     } == {}
 
 
+@pytest.mark.slow
 def test_many_distinct_templates_come_out_of_human_captions_and_all_rows_are_accounted_for():
     captions = [text for pair in SyntheticPeople(SyntheticConfig(identities=150, images_per_identity=1)).captions() for text in pair]
     patterns, rejected = mine_patterns(captions)

@@ -48,6 +48,7 @@ def with_texts(table, texts):
     return table.set_column(table.schema.get_field_index("text"), CAPTIONS.field("text"), pa.array(texts, pa.string()))
 
 
+@pytest.mark.slow
 def test_true_captions_pass_and_those_of_other_pictures_do_not(people, tmp_path):
     captions = read_table(people / "captions", CAPTIONS)
     assert judged(people, captions, tmp_path / "true") == (PLAUSIBLE, set())
@@ -56,6 +57,7 @@ def test_true_captions_pass_and_those_of_other_pictures_do_not(people, tmp_path)
     assert (verdict, doubts) == (DOUBTED, {"picture information", "color agreement"})
 
 
+@pytest.mark.slow
 def test_one_text_for_all_and_one_coat_for_all_are_doubted(people, tmp_path):
     captions = read_table(people / "captions", CAPTIONS)
     one = "A man in a red coat and blue jeans."
@@ -116,6 +118,7 @@ def scored(people, captions, out, encoder="clear", **trusted):
     return statement
 
 
+@pytest.mark.slow
 def test_true_captions_set_the_level_that_an_encoder_asks_of_others(people, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "PairEncoder", ColorEncoder)
     captions = read_table(people / "captions", CAPTIONS)
@@ -130,6 +133,7 @@ def test_true_captions_set_the_level_that_an_encoder_asks_of_others(people, tmp_
     assert scored(people, with_texts(captions, texts), tmp_path / "plain")["verdict"] == PLAUSIBLE  # 0.6 is too low for this encoder
 
 
+@pytest.mark.slow
 def test_a_level_that_means_nothing_is_refused(people, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "PairEncoder", ColorEncoder)
     captions = read_table(people / "captions", CAPTIONS)

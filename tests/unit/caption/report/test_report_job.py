@@ -273,6 +273,7 @@ def test_the_plan_job_takes_the_rates_of_a_finished_run(run, tmp_path, capsys):
     assert (tmp_path / "plan" / "plan.md").read_text() in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_images_are_sampled_over_the_whole_source():
     source = ImagesConfig(synthetic=SyntheticConfig(identities=400, images_per_identity=2, height=32, width=16))
     first, again, other = (sample_images(source, 20, seed=seed)["image_id"].to_pylist() for seed in (0, 0, 1))

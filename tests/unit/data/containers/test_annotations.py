@@ -42,6 +42,7 @@ def test_a_list_streams_to_what_json_reads(tmp_path, items, indent, ascii_only, 
         assert repr(streamed(tmp_path, b" \n" + text + b"\n ")) == repr(json.loads(text))
 
 
+@pytest.mark.slow
 @QUICK
 @given(st.dictionaries(st.text(), VALUES, max_size=6), st.sampled_from([1, 3, 1 << 20]))
 def test_an_object_streams_to_what_json_reads(tmp_path, pairs, chunk):

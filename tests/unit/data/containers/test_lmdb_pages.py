@@ -52,6 +52,7 @@ def test_every_entry_comes_as_the_library_gives_it(tmp_path_factory, entries, tr
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_deep_tree_and_long_values_come_whole(tmp_path):
     rng = random.Random(1)
     entries = {b"%08d" % rng.randrange(10**8): rng.randbytes(rng.choice([0, 10, 3000, 60_000])) for _ in range(3000)}

@@ -176,6 +176,7 @@ def test_mals_keeps_one_caption_an_image_and_counts_the_others(trees, tmp_path):
     assert written + left_out["second_caption"] == read_table(tmp_path / "tables" / "captions", CAPTIONS).num_rows
 
 
+@pytest.mark.slow
 def test_people_of_another_data_set_find_their_place(trees, tmp_path):
     """An export from tables that came from elsewhere: ids stay, what the layout has no word for is counted."""
     ingest("cuhk_pedes", trees.cuhk_pedes(), tmp_path / "tables")

@@ -52,6 +52,7 @@ PARTS = st.one_of(
 IDS = st.lists(st.lists(PARTS, min_size=1, max_size=4).map("/".join), unique=True, max_size=20)
 
 
+@pytest.mark.slow
 @given(ids=IDS, flat=st.booleans(), keys=st.booleans())
 @example(ids=[*ODD, "half \ud800.jpg"], flat=False, keys=False)
 @example(ids=[*ODD, "half \ud800.jpg"], flat=True, keys=False)

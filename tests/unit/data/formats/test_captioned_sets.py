@@ -54,6 +54,7 @@ def test_webpersons_spelled_line_breaks_are_spaces_and_counted(trees, people):
     assert mended(images) == {"line_break_spelled": 1}
 
 
+@pytest.mark.slow
 @given(st.lists(st.from_regex(r"\A[A-Z][a-z]{2,6} [a-z]{2,6}(/[a-z]{2,6})?[.!]\Z"), min_size=1, max_size=4))
 def test_a_spelled_break_between_sentences_is_one_space_and_a_slash_between_words_stays(sentences):
     for spelled in ("/n", "\\n", " /n ", "/n/n", "/n\\n"):
@@ -274,6 +275,7 @@ def test_an_image_of_several_triplets_of_syncpr_comes_once_with_all_that_is_aske
 # All of them
 
 
+@pytest.mark.slow
 def test_a_list_of_many_rows_costs_no_memory(tmp_path):
     """The file of 22 MB streams: read whole, it would show."""
     (tmp_path / "images").mkdir()

@@ -101,6 +101,7 @@ def test_a_kept_path_is_refused_where_images_are_no_files(trees, tmp_path):
         IngestJob.model_validate({"source": {"format": "webdataset", "path": "x"}, "images": "path", "output": {"path": "y"}})
 
 
+@pytest.mark.slow
 def test_every_unusable_image_is_a_counted_row_with_its_captions(trees, people, tmp_path):
     folder = trees.cuhk_pedes()
     entries = json.loads((folder / "reid_raw.json").read_text())
@@ -232,6 +233,7 @@ def test_reuse_runs_once_and_limit_takes_the_first(trees, people, tmp_path):
     assert run_ingest(IngestJob.model_validate(config)) == first
 
 
+@pytest.mark.slow
 def test_parts_are_bounded_by_bytes(trees, tmp_path):
     ingest("cuhk_pedes", trees.cuhk_pedes(), tmp_path / "out")
     assert len(parquet_files(tmp_path / "out" / "images")) == 1

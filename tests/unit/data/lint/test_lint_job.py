@@ -123,6 +123,7 @@ def test_each_unusable_image_fires_its_rule(rstp, people, tmp_path, rule, conten
 OTHERWISE_KEPT = {"cuhk03", "luperson", "luperson_mllm", "folder", "webdataset", "parquet"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", sorted(READERS.keys() - OTHERWISE_KEPT))
 def test_every_published_layout_is_linted_and_its_one_damaged_image_is_found(trees, tmp_path, format):
     folder = getattr(trees, format)()
@@ -281,6 +282,7 @@ def test_near_pairs_equal_a_comparison_of_all_with_all():
         assert [tuple(pair) for pair in pairs] == expected
 
 
+@pytest.mark.slow
 def test_a_hash_that_is_everywhere_is_searched_within_bounds():
     hash_NB = np.zeros((3000, 16), dtype=np.uint8)
     hash_NB[:, :2] = np.arange(3000, dtype=np.uint16).view(np.uint8).reshape(-1, 2)

@@ -32,6 +32,7 @@ def crowd():
     return SyntheticPeople(SyntheticConfig(identities=500, images_per_identity=1, seed=3))
 
 
+@pytest.mark.slow
 def test_a_slice_equals_the_same_rows_of_the_whole():
     people = SyntheticPeople(SMALL)
     whole_images, whole_captions = people.image_table(), people.caption_table()
@@ -52,6 +53,7 @@ def test_the_pictures_of_an_older_version_are_drawn_again_bit_by_bit():
         assert (np.asarray(Image.open(io.BytesIO(one))) == np.asarray(Image.open(io.BytesIO(other)))).all()
 
 
+@pytest.mark.slow
 def test_ids_are_unique_and_rows_agree_with_each_other():
     people = SyntheticPeople(SMALL)
     images, captions = people.image_table().to_pylist(), people.caption_table().to_pylist()
@@ -104,6 +106,7 @@ def test_every_value_occurs_and_what_is_absent_has_no_colour(crowd):
         assert (row["hat"] == "none") == (row["hat_color"] == "none")
 
 
+@pytest.mark.slow
 def test_captions_say_only_what_is_true(crowd):
     said = missed = 0
     for texts, truth, hidden in zip(crowd.captions(), crowd.attributes(), crowd.hidden(), strict=True):
@@ -120,6 +123,7 @@ def test_captions_say_only_what_is_true(crowd):
     assert len({" ".join(text.split()[:3]) for text in words}) > 60
 
 
+@pytest.mark.slow
 def test_what_annotators_name_is_what_is_read():
     """The parser is told nothing of what was meant: attribute by attribute, over every style and synonym."""
     rng = random.Random(4)
@@ -166,6 +170,7 @@ def test_sentences_are_read_as_a_person_would(text, claims):
     assert read == set(claims.split())
 
 
+@pytest.mark.slow
 def test_a_pronoun_is_followed_by_its_verb():
     """Also where the subject is two words, as a female pedestrian or a young man is."""
     people = SyntheticPeople(SMALL.model_copy(update={"identities": 400}))
@@ -180,6 +185,7 @@ def test_things_nobody_wears_count_as_wrong():
     assert (score.right, score.said) == (0, 3)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_colours_that_are_said(crowd):
     """The middle of the chest, the hip and the crown of the head, seen under a camera's light, are nearest to the named colour."""
     pictures, shots = crowd.pictures().astype(float), crowd.shots()
@@ -209,6 +215,7 @@ def test_the_picture_shows_the_colours_that_are_said(crowd):
         assert count / tries[slot] > 0.8, (slot, count, tries[slot])  # chance is 0.1 for clothes; shade and light mislead some
 
 
+@pytest.mark.slow
 def test_cameras_differ_and_pictures_of_one_identity_are_never_alike():
     people = SyntheticPeople(SyntheticConfig(identities=150, images_per_identity=4))
     pictures, camera_N = people.pictures().astype(float), people.shots().camera_N
@@ -221,6 +228,7 @@ def test_cameras_differ_and_pictures_of_one_identity_are_never_alike():
     assert 0.03 < (people.shots().occluder_N > 0).mean() < 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(33, 17), (256, 128), (384, 192)])
 def test_any_size_shows_the_same_people(size):
     height, width = size
@@ -230,6 +238,7 @@ def test_any_size_shows_the_same_people(size):
     assert people.captions(0, 4) == SyntheticPeople(SMALL).captions(0, 4)
 
 
+@pytest.mark.slow
 def test_the_job_writes_what_it_counts(tmp_path):
     config = SynthesizeJob.model_validate({"people": SMALL, "output": {"path": str(tmp_path / "people")}, "rows_per_part": 50})
     manifest = run_synthesize(config)

@@ -33,6 +33,7 @@ def _another(attribute, value, rng):
     return str(rng.choice([other for other in ATTRIBUTES[attribute] if other not in (value, "none")]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attribute", ["hair", "hair_color", "upper", "upper_color", "upper_pattern", "lower", "lower_color", "shoes_color"]
 )
@@ -77,6 +78,7 @@ def test_an_image_that_there_is_not_is_refused(crowd):
         crowd.counterfactual(120, {"upper_color": "red"})
 
 
+@pytest.mark.slow
 def test_masks_lie_on_pixels_of_the_colour_that_the_truth_names():
     """Compared with the palette, through light and grain of many cameras: each plain garment's median is nearest its own colour."""
     people = SyntheticPeople(CROWD.model_copy(update={"cameras": 8}))
@@ -91,6 +93,7 @@ def test_masks_lie_on_pixels_of_the_colour_that_the_truth_names():
         assert np.mean(hits) > least, slot
 
 
+@pytest.mark.slow
 def test_label_maps_are_the_masks_each_pixel_to_one_slot(crowd):
     masks, labels = crowd.masks(0, 60), crowd.label_maps(0, 60)
     assert ((labels > 0) == masks.any(axis=1)).all()
@@ -100,6 +103,7 @@ def test_label_maps_are_the_masks_each_pixel_to_one_slot(crowd):
         assert (labels[alone] == code + 1).all()
 
 
+@pytest.mark.slow
 def test_the_job_writes_a_row_for_each_image_and_slot_that_is_worn_hidden_or_neither(tmp_path):
     job = {
         "people": CROWD.model_dump(),

@@ -45,6 +45,7 @@ def of(tables):
     return {"images": {"source": "parquet", "path": f"{tables}/images.parquet"}, "segments": f"{tables}/segments.parquet"}
 
 
+@pytest.mark.slow
 def test_only_things_of_split_train_are_in_the_bank_with_their_values_and_every_other_one_says_why(tables, tmp_path):
     counts, rows = run(tmp_path / "out", **of(tables))
     people = SyntheticPeople(PEOPLE)
@@ -104,6 +105,7 @@ def test_of_many_as_many_as_asked_are_drawn_of_each_slot_whatever_their_order(ta
     assert Counter(row["slot"] for row in rows if row["status"] == "ok") == dict.fromkeys(SLOTS, 5)
 
 
+@pytest.mark.slow
 def test_values_come_from_a_caption_where_the_truth_is_not_known(tables, tmp_path):
     people = SyntheticPeople(PEOPLE)
     images = pq.read_table(tables / "images.parquet")
@@ -138,6 +140,7 @@ def _png(color, *, alpha=True, size=(30, 40)):
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_folder_gives_what_is_opaque_or_masked_each_content_once_and_says_what_it_cannot_use(tables, tmp_path):
     clothes = tmp_path / "clothes"
     for name, data in {

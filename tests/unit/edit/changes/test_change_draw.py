@@ -52,6 +52,7 @@ def test_the_same_seed_and_tables_plan_the_same_edit_in_whatever_order_they_come
     assert all(other != plan for other in others)
 
 
+@pytest.mark.slow
 def test_an_edit_changes_one_to_three_slots_into_something_else_and_says_so():
     sizes = Counter()
     for person in range(200):
@@ -73,6 +74,7 @@ def test_an_edit_changes_one_to_three_slots_into_something_else_and_says_so():
     assert {len(drawn(f"person market {n}", ChangesConfig(most_slots=1)).changes) for n in range(20)} == {1}
 
 
+@pytest.mark.slow
 def test_a_look_is_drawn_as_often_as_any_other_however_many_references_have_it():
     index = bank({"green": 200, "white": 1})
     looks = Counter(index.draw_look("upper", {"color": frozenset({"red"})}, f"key {n}") for n in range(2000))

@@ -31,6 +31,7 @@ def plans(world, tmp_path, recipe=RECIPE, **values):
     return plan_edits(edit_config(world, tmp_path / "out", **values), recipe, None)
 
 
+@pytest.mark.slow
 def test_every_image_of_the_segments_is_planned_or_has_a_reason(world, tmp_path):
     segments = read_table(world / "segments", SEGMENTS)
     images = {(row["image_id"], row["split"]) for row in segments.to_pylist()}
@@ -81,6 +82,7 @@ def test_another_editor_sampling_or_verifier_makes_every_edit_anew(world, tmp_pa
     assert not before & after
 
 
+@pytest.mark.slow
 def test_another_mask_text_or_picture_makes_its_edits_anew_and_no_others(world, tmp_path):
     rows = read_table(world / "segments", SEGMENTS).to_pylist()
     victim = plans(world, tmp_path).table["image_id"][0].as_py()

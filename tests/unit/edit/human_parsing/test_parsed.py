@@ -138,6 +138,7 @@ def test_every_image_and_slot_has_a_row_whether_it_can_be_decoded_or_not():
     assert isinstance(find(table_of(SOURCED, images[2:])), pa.Table)
 
 
+@pytest.mark.slow
 def test_the_parser_that_ships_finds_what_people_wear_that_it_has_never_seen():
     parser = HumanParser.open(HumanParserConfig())
     overlap = overlap_with_truth(parser, SyntheticConfig(identities=60, images_per_identity=1, seed=77), 60)

@@ -40,6 +40,7 @@ def run(tables, out, **changes):
     return manifest, read_table(out / "segments", SEGMENTS).to_pylist()
 
 
+@pytest.mark.slow
 def test_truth_is_linked_to_each_caption_and_every_row_is_counted(tables, tmp_path):
     manifest, rows = run(tables, tmp_path / "out")
     people, counts = SyntheticPeople(PEOPLE), manifest["counts"]

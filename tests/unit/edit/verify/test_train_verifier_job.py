@@ -40,6 +40,7 @@ def job(path, tmp_path, **options):
     return TrainVerifierJob.model_validate({"images": {"source": "parquet", "path": str(path)}, **small, **options})
 
 
+@pytest.mark.slow
 def test_its_output_is_a_verifier_that_states_the_error_on_people_whom_it_did_not_learn_from(tmp_path):
     manifest = run_train_verifier(job(table(tmp_path), tmp_path))
     stated = json.loads((tmp_path / "out" / "model" / "manifest.json").read_text(encoding="utf-8"))

@@ -37,6 +37,7 @@ def edit_of(drawing, *, edited=None, wanted=None):
     return EditedPicture(drawing.before, drawing.after if edited is None else edited, {"upper": drawing.mask}, {"upper": wanted})
 
 
+@pytest.mark.slow
 def test_most_drawings_of_what_was_wanted_stand_and_hardly_any_of_something_else(verifier, drawings):
     shares = {
         "drawn": np.mean([each.stands for each in verifier.check_all([edit_of(each) for each in drawings])]),
@@ -63,6 +64,7 @@ def test_a_change_outside_the_mask_is_refused_before_anything_is_read(verifier, 
     assert verdict.psnr_outside < 30
 
 
+@pytest.mark.slow
 def test_what_else_was_changed_is_named(verifier, drawings):
     """Trousers of another colour under a mask that speaks of the upper garment alone."""
     both = list(
@@ -120,6 +122,7 @@ def test_the_error_that_ships_is_the_one_on_other_people(verifier):
         assert stated["error"][name]["right"] > stated["error"][name]["by_chance"] + 0.2
 
 
+@pytest.mark.slow
 def test_pictures_of_any_size_are_read(verifier):
     large = SyntheticPeople(PEOPLE.config.model_copy(update={"height": 128, "width": 64})).pictures(0, 60)
     truth = PEOPLE.attributes(0, 60)
@@ -127,6 +130,7 @@ def test_pictures_of_any_size_are_read(verifier):
     assert right > 0.7
 
 
+@pytest.mark.slow
 def test_features_tell_photographs_from_what_is_none(verifier):
     features = verifier.features(list(PEOPLE.pictures()))
     np.testing.assert_allclose((features**2).mean(axis=1), 1, rtol=1e-4)

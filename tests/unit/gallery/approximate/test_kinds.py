@@ -53,6 +53,7 @@ def recall(found, wanted):
     return np.mean([len(set(one) & set(other)) / len(other) for one, other in zip(found.tolist(), wanted.tolist(), strict=True)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_recall_under_every_filter_is_that_without_one_or_higher(accelerators, crowd, kind):
     vectors, queries = crowd
@@ -111,6 +112,7 @@ def test_equal_vectors_come_in_the_order_of_adding_whichever_of_them_pass(tmp_pa
         assert found[2].tolist() == exact_top(vectors[1:2], [place], K)[2].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_deleted_is_not_found_and_what_is_added_since_is(tmp_path, crowd, kind):
     vectors, queries = crowd
@@ -154,6 +156,7 @@ def codes(folder):
     return unit(np.concatenate(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_erased_vector_is_in_no_index_and_no_cluster_was_trained_on_it(tmp_path, crowd, kind):
     vectors = crowd[0][:1_500].copy()

@@ -50,6 +50,7 @@ def walked(view, query, k, **options):
             return ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 7, 100, 300, 1_000])
 def test_pages_put_together_are_one_long_search(gallery, k):
     writer, vectors = gallery
@@ -60,6 +61,7 @@ def test_pages_put_together_are_one_long_search(gallery, k):
             assert walked(writer.view, query, k, **options) == whole
 
 
+@pytest.mark.slow
 def test_what_comes_and_goes_between_two_pages_moves_no_hit_from_one_to_the_other(gallery):
     writer, _ = gallery
     rng = np.random.default_rng(1)

@@ -21,6 +21,7 @@ from reid_ray.gallery.verification import faults_of
 IDS = [f"item {number}" for number in range(20)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_over_encoders_snapshots_and_erasures_a_search_finds_what_brute_force_finds(tmp_path, seed):
     pair = EncodersPair(tmp_path / "gallery", seed, segment_rows=25, merge_rows=60)
@@ -37,6 +38,7 @@ def test_over_encoders_snapshots_and_erasures_a_search_finds_what_brute_force_fi
     assert faults_of(tmp_path / "gallery") == []
 
 
+@pytest.mark.slow
 def test_a_kill_before_any_call_leaves_the_older_encoder_or_the_newer_whole_and_it_can_be_run_again(tmp_path):
     found = outcomes("reencoding_to_kill", "reencode", tmp_path, every=5)
     assert [each["died"] for each in found] == [True] * (len(found) - 1) + [False]

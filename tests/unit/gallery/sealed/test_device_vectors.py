@@ -16,6 +16,7 @@ from reid_ray.serve.config import ServeJob
 FLAT = NearestConfig()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("duplicates", [0.0, 0.5])
 def test_a_gallery_on_a_device_gives_the_answers_of_one_without(tmp_path, dtype, duplicates):

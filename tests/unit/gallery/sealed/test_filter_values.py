@@ -57,6 +57,7 @@ def test_a_number_for_a_column_of_texts_is_told_how_it_is_a_text():
     assert condition.values == ("12",)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(sorted(COLUMNS)),
     st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)), st.lists),

@@ -31,6 +31,7 @@ def test_each_segment_is_in_one_share_and_shares_keep_the_order(rows, count):
         assert held.sum(axis=1).max() <= -(-20 // count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "count"), [(0, 2), (1, 3), (2, 5)])
 def test_shares_answer_as_one_after_any_writes(tmp_path, seed, count):
     pair = Pair(tmp_path / "gallery", seed, segment_rows=7, merge_rows=20)
@@ -61,6 +62,7 @@ def test_shares_answer_as_one_after_any_writes(tmp_path, seed, count):
     pair.writer.close()
 
 
+@pytest.mark.slow
 def test_while_others_write_two_who_ask_the_same_shares_find_every_item_once(tmp_path):
     folder, rng = tmp_path / "gallery", np.random.default_rng(0)
     create_gallery(folder, dim=DIM, encoder="e", config=GalleryConfig(segment_rows=15, merge_rows=60))

@@ -58,6 +58,7 @@ def test_folder_round_trips_at_any_size(tmp_path, size):
     assert manifest["facts"] == {"selected_on": "val"}
 
 
+@pytest.mark.slow
 def test_plain_clip_model_loads_a_square_model_and_refuses_a_rectangular_one(tmp_path):
     square, oblong = tiny(64, 64), tiny(128, 64)
     square.save(tmp_path / "square", {})
@@ -128,6 +129,7 @@ def test_another_size_changes_positions_alone():
         with_image_size(square, height=8, width=8)
 
 
+@pytest.mark.slow
 def test_a_text_keeps_its_end_mark_and_any_script_has_tokens():
     encoder = tiny()
     tokens = tokenise(encoder.tokenizer, ["word " * 500, "", "红色外套 🧥"], context=encoder.context)
@@ -181,6 +183,7 @@ def test_open_clip_folder_without_its_configuration_or_of_another_architecture_i
         load_encoder(tmp_path)
 
 
+@pytest.mark.slow
 def test_pretrained_weights_open_at_another_size(tmp_path):
     published = tiny(64, 64)
     published.save(tmp_path, {})
@@ -190,6 +193,7 @@ def test_pretrained_weights_open_at_another_size(tmp_path):
     assert load_encoder(tmp_path / "resized").fingerprint == encoder.fingerprint
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named(tmp_path):
     with refused(DataError, "nowhere", "model/"):
         load_encoder(tmp_path / "nowhere")
@@ -216,6 +220,7 @@ def test_contradictory_model_sections_are_refused():
         load_config(ModelConfig, None, ["scratch.vision_heads=7"])
 
 
+@pytest.mark.slow
 def test_overlapping_patches_are_those_that_unfolding_cuts_and_their_stride_is_saved(tmp_path):
     published = tiny(64, 64)
     published.save(tmp_path / "published", {})

@@ -63,6 +63,7 @@ def test_a_checkpoint_gives_the_features_of_the_model_that_wrote_it(plain, tmp_p
         torch.testing.assert_close(our, their, atol=2e-3 if half else 1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_training_starts_from_it_at_another_size_and_knows_what_it_left_out(plain, tmp_path):
     folder = written(plain, tmp_path / "run", prefix="module.")
     for file in list(folder.iterdir()):
@@ -95,6 +96,7 @@ def test_code_in_a_checkpoint_does_not_run(plain, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_what_is_no_such_checkpoint_is_refused_by_what_is_wrong(plain, tmp_path):
     folder = written(plain, tmp_path / "run")
     shutil.copy(folder / "best.pth", folder / "best1.pth")

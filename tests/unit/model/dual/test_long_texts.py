@@ -118,6 +118,7 @@ def test_at_248_the_positions_are_long_clips():
         torch.testing.assert_close(longer[244 + quarter], table[76] + quarter / 4 * (table[76] - table[75]))
 
 
+@pytest.mark.slow
 def test_a_stretched_model_keeps_short_captions_reads_long_ones_and_round_trips(folders, tmp_path):
     own, longer = opened(folders, "clip"), opened(folders, "clip at 248")
     assert (own.context, longer.context) == (77, 248)
@@ -167,6 +168,7 @@ def test_noise_aware_masking_follows_a_caption_to_its_stretched_end(folders, tmp
     assert not changed[:, -1].any()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_stretched_is_refused(folders):
     with refused(ConfigError, "text_length", "77"):
         opened(folders, "clip at 50")
@@ -178,6 +180,7 @@ def test_what_cannot_be_stretched_is_refused(folders):
     assert "scratch.context" in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_loses_or_renames_the_end_mark_is_refused(folders, tmp_path):
     shutil.copytree(folders / "clip", tmp_path / "lost")
     words = json.loads((tmp_path / "lost" / "tokenizer.json").read_text())

@@ -33,6 +33,7 @@ def test_texts_are_embedded_as_before_and_none_holds_the_token(eos):
     assert with_mask_token(encoder) is encoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eos", [None, 2])
 def test_at_first_it_masks_as_the_start_mark_does_then_it_trains_alone_and_is_saved(tmp_path, eos):
     plain, encoder = clip(eos), with_mask_token(clip(eos))
@@ -62,6 +63,7 @@ def test_at_first_it_masks_as_the_start_mark_does_then_it_trains_alone_and_is_sa
     torch.testing.assert_close(masked(mask, TwoTowers(again)), masked(mask, module))
 
 
+@pytest.mark.slow
 def test_siglip_has_room_for_it_too(tmp_path):
     build_tiny_siglip(tmp_path / "published", TEXTS)
     before = load_encoder(tmp_path / "published")

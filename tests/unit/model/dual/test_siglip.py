@@ -43,6 +43,7 @@ def unit(features: torch.Tensor) -> np.ndarray:
     return (features / features.pow(2).sum(-1, keepdim=True).sqrt()).detach().numpy()
 
 
+@pytest.mark.slow
 def test_published_siglip_gives_transformers_features_of_texts_padded_to_the_context(folder):
     encoder, theirs = load_encoder(folder), SiglipModel.from_pretrained(folder).eval()
     pixels = np.stack([np.asarray(picture) for picture in pictures(SIZE, SIZE)]).transpose(0, 3, 1, 2) / 127.5 - 1
@@ -72,6 +73,7 @@ def test_naflex_is_refused_by_name(folder, tmp_path):
         load_encoder(tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_other_sizes_and_strides_resize_siglips_positions_and_round_trip(folder, tmp_path):
     encoder = open_pretrained(ModelConfig(init=str(folder), image_height=96, image_width=32, patch_stride=8))
     published = load_encoder(folder)

@@ -99,6 +99,7 @@ def test_a_crop_keeps_its_proportions_on_any_pipelines_canvas(size):
         assert (inner == resized(picture, (canvas.rows, canvas.columns))).all()
 
 
+@pytest.mark.slow
 def test_qwens_pipeline_leaves_its_canvas_as_it_is():
     from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_inpaint import calculate_dimensions
 

@@ -67,6 +67,7 @@ def test_one_pass_gives_transformers_loss_hidden_states_and_image_tokens(opened,
         assert len(own) == (ids == opened.mllm.image_token).sum()
 
 
+@pytest.mark.slow
 def test_the_visual_feature_is_the_encoders_own(opened, crops):
     pictures = chat_of(opened).picture_turns(crops[:1], [""]).pictures
     visual = opened.mllm.family.part(opened.mllm.model, opened.mllm.family.visual)
@@ -159,6 +160,7 @@ def _expect(turns, row, ids, tail, shown=None):
     assert not turns.shown[row][~real].any()
 
 
+@pytest.mark.slow
 def test_crops_keep_their_shape_within_the_budget(bases):
     tall = Image.new("RGB", (100, 300), (255, 255, 255))
     qwen = open_mllm(
@@ -223,6 +225,7 @@ def test_exactly_what_is_asked_for_trains_and_comes_back_from_disk(bases, base, 
     assert not manifest["adapter_serves_alone"]
 
 
+@pytest.mark.slow
 def test_what_cannot_work_is_refused_by_name_before_weights_are_loaded(bases, tmp_path):
     opened = open_mllm(MllmConfig(base=bases["llava"], lora=LORA, train_projector=False))
     trained = {name: weight.detach() for name, weight in opened.mllm.model.named_parameters() if weight.requires_grad}

@@ -77,6 +77,7 @@ def test_llavas_latent_feature_is_the_mean_over_the_picture_without_its_padding(
         np.testing.assert_allclose(vector, (expected / expected.norm()).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["llava", "qwen3"])
 def test_a_captions_latent_feature_is_the_mean_over_its_own_tokens_whatever_is_asked(llava, qwen3_folder, base):
     model = llava if base == "llava" else opened(qwen3_folder)

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
@@ -10,6 +11,7 @@ from reid_ray.model.mllm.published_names import restore_published_names
 from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 
 
+@pytest.mark.slow
 def test_names_of_a_saved_llava_are_the_published_ones_and_load_as_before(tmp_path):
     build_tiny_llava(tmp_path)
     names = set(load_file(tmp_path / "model.safetensors"))

@@ -91,6 +91,7 @@ def evaluate(toy, name, **changes):
     return output
 
 
+@pytest.mark.slow
 def test_text_to_image_from_parquet_to_report(toy):
     output = evaluate(toy, "run")
     result = json.loads((output / "result.json").read_text())
@@ -127,6 +128,7 @@ def test_text_to_image_from_parquet_to_report(toy):
     assert WRONG in colours
 
 
+@pytest.mark.slow
 def test_msd_stands_in_the_result_where_it_is_asked_for_and_knows_no_order_of_the_gallery(toy):
     plain, asked = (json.loads((evaluate(toy, f"msd-{on}", msd=on) / "result.json").read_text()) for on in (False, True))
     assert {name: value for name, value in asked.items() if name not in ("msd", "environment")} == {
@@ -153,6 +155,7 @@ def test_msd_stands_in_the_result_where_it_is_asked_for_and_knows_no_order_of_th
     assert "msd is defined for text_to_image" in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_sheet_shows_images_that_a_table_keeps_by_path_and_opens_no_other_file(toy):
     whole = evaluate(toy, "whole", sheet_queries=1)
     images = pq.read_table(toy["root"] / "images.parquet").to_pylist()
@@ -186,6 +189,7 @@ def test_image_to_image_removes_and_skips(toy, tmp_path):
     assert "k-reciprocal" in (reranked / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_scored_are_refused_by_name(toy):
     root = toy["root"]
     gallery = rows("image", toy["gallery"], toy["person_G"].tolist())
@@ -231,6 +235,7 @@ def test_contradictory_configurations_are_refused(changes, said, tmp_path):
         load_config(EvaluateJob, tmp_path / "config.yaml")
 
 
+@pytest.mark.slow
 def test_comparing_a_run_with_itself_gives_zero_and_other_queries_are_refused(toy):
     run = evaluate(toy, "run")
     config = {"baseline": str(run), "candidate": str(run), "resamples": 200, "output": {"path": str(toy["root"] / "same")}}
@@ -254,6 +259,7 @@ def test_runs_that_scored_the_same_queries_against_other_people_are_not_compared
         compare_queries(table, other, names=("x", "y"), config=config)
 
 
+@pytest.mark.slow
 def test_a_better_run_is_better_beyond_doubt(toy):
     run = evaluate(toy, "run")
     perfect = unit(np.eye(6, 16)[toy["person_Q"]]), unit(np.eye(6, 16)[toy["person_G"]])
@@ -268,6 +274,7 @@ def test_a_better_run_is_better_beyond_doubt(toy):
     assert "yes" in (toy["root"] / "compared" / "comparison.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     covered = 0
@@ -281,6 +288,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 165 <= covered <= 195  # 180 expected; the percentile interval of 40 groups is a little narrow
 
 
+@pytest.mark.slow
 def test_transfer_table_names_shared_pictures(toy):
     run = str(evaluate(toy, "run"))
     cells = [{"train": train, "test": test, "run": run} for train, test in (("icfg_pedes", "RSTPReid"), ("CUHK-PEDES", "ICFG-PEDES"))]

@@ -65,6 +65,7 @@ def brute(vector_ND, tracks):
     return np.mean(firsts), np.mean(precisions), candidates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["plain", "tracked"])
 def test_each_picture_queries_all_others_but_those_of_its_own_track(camera, table):
     root, vector_ND = camera
@@ -80,6 +81,7 @@ def test_each_picture_queries_all_others_but_those_of_its_own_track(camera, tabl
     assert "track" in (root / table / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_tracks_are_told_apart_by_their_video_and_may_stand_with_the_images(camera):
     root, _ = camera
     images = pq.read_table(root / "images.parquet").append_column("track", pa.array(["0"] * COUNT))
@@ -90,6 +92,7 @@ def test_tracks_are_told_apart_by_their_video_and_may_stand_with_the_images(came
     assert apart["tracks"]["tracks"] == COUNT
 
 
+@pytest.mark.slow
 def test_some_pictures_query_for_many_and_are_the_same_in_every_order(camera):
     root, _ = camera
     table = pq.read_table(root / "plain.parquet")
@@ -103,6 +106,7 @@ def test_some_pictures_query_for_many_and_are_the_same_in_every_order(camera):
     assert len(asked[0]) == 9
 
 
+@pytest.mark.slow
 def test_scores_of_two_protocols_are_not_put_side_by_side(camera):
     root, _ = camera
     evaluate(root, "one", gallery_embeddings=f"{root}/plain.parquet")

@@ -85,6 +85,7 @@ def scored(root, name: str, **changes):
     return root / name
 
 
+@pytest.mark.slow
 def test_a_score_on_what_was_trained_on_says_so_wherever_it_is_shown(world, capsys):
     run = scored(world, "run")
     result = read_result(run)
@@ -118,6 +119,7 @@ def test_a_score_on_what_was_trained_on_says_so_wherever_it_is_shown(world, caps
     assert stored == json.loads((world / "table" / "transfer.json").read_text())["cells"][0]["exposure"] == result["exposure"]
 
 
+@pytest.mark.slow
 def test_a_score_on_what_chose_the_weights_and_one_on_neither(world):
     assert read_result(scored(world, "val", split="val"))["exposure"]["val"]["images"] == 4
     signed = {f"{side}_embeddings": f"{world}/signed_{name}.parquet" for side, name in (("query", "queries"), ("gallery", "gallery"))}
@@ -126,6 +128,7 @@ def test_a_score_on_what_chose_the_weights_and_one_on_neither(world):
     assert "on split val (SEEN" in (world / "test" / "report.md").read_text()  # the split that chose was no clean one itself
 
 
+@pytest.mark.slow
 def test_weights_that_recorded_nothing_are_betrayed_by_their_runs_manifest(world):
     for split, said in (("train", "learnt from split train"), ("val", "chosen on split val")):
         result = read_result(scored(world, "old-run", encoder=str(world / "old" / "model"), split=split))
@@ -135,6 +138,7 @@ def test_weights_that_recorded_nothing_are_betrayed_by_their_runs_manifest(world
     assert (elsewhere["exposure"]["marks"], elsewhere["selected_elsewhere"]) == (["UNKNOWN"], None)
 
 
+@pytest.mark.slow
 def test_pictures_of_queries_that_the_gallery_has_under_another_person_or_camera_are_counted(world):
     images = pq.read_table(world / "images.parquet").to_pylist()
     copy = {**images[0], "image_id": "copy", "person_id": 7_777, "split": "train", "camera_id": 99}
@@ -152,6 +156,7 @@ def test_pictures_of_queries_that_the_gallery_has_under_another_person_or_camera
     assert read_result(scored(world, "alone", protocol="image_to_image", split=None, **plain))["exposure"]["copies"]["images"] == 0
 
 
+@pytest.mark.slow
 def test_rows_of_a_transfer_table_say_what_they_are_not(world):
     run, other = scored(world, "of-test", split="test"), scored(world, "of-val", split="val")
     cells = [{"train": name, "test": "synthetic", "run": str(path)} for name, path in (("CUHK-PEDES", run), ("synthetic", other))]
@@ -161,6 +166,7 @@ def test_rows_of_a_transfer_table_say_what_they_are_not(world):
     assert "same set [2] SEEN" in second
 
 
+@pytest.mark.slow
 def test_runs_of_other_galleries_splits_and_protocols_are_not_compared_and_what_else_differs_is_said(world):
     by_image = {"protocol": "image_to_image", "query_embeddings": f"{world}/gallery.parquet", "split": None}
     run = scored(world, "plain", **by_image)
@@ -180,6 +186,7 @@ def test_runs_of_other_galleries_splits_and_protocols_are_not_compared_and_what_
             run_compare(CompareJob.model_validate({**config, "candidate": str(reranked)}))
 
 
+@pytest.mark.slow
 def test_vectors_of_what_was_trained_on_beside_the_pictures_of_others_do_not_pass_for_clean(world):
     """What is ranked are the vectors: pictures of other images say nothing of them, and who they are they say themselves."""
     images = pq.read_table(world / "images.parquet")
@@ -198,6 +205,7 @@ def test_vectors_of_what_was_trained_on_beside_the_pictures_of_others_do_not_pas
     assert result["selected_elsewhere"] is False
 
 
+@pytest.mark.slow
 def test_the_name_of_the_split_that_chose_weights_without_a_record_does_not_make_them_clean(world):
     """They may have been trained on what is called test here."""
     folder = world / "unrecorded" / "model"
@@ -216,6 +224,7 @@ def test_only_what_is_wholly_known_is_said_not_to_be_selected_on(marks, said):
     assert selected_elsewhere({"marks": marks}) is said
 
 
+@pytest.mark.slow
 def test_vectors_that_do_not_say_who_made_them_are_not_vouched_for_by_the_encoder_that_is_named(world):
     unsigned = scored(world, "unsigned", split="test")
     assert "UNKNOWN" in read_result(unsigned)["exposure"]["marks"]

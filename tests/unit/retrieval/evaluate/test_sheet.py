@@ -28,6 +28,7 @@ def test_frames_are_green_for_right_red_for_wrong_grey_for_unknown():
     assert [entry[0] for entry in seen] == expected
 
 
+@pytest.mark.slow
 def test_long_texts_are_wrapped_and_cut():
     for text in ("word " * 120, "x" * 900, "短い文" * 150, "a 😀 b " * 100):
         lines = wrap_text(text, width=230, most_lines=10)
@@ -43,6 +44,7 @@ def test_long_texts_are_wrapped_and_cut():
         assert lines[-1].endswith("…")
 
 
+@pytest.mark.slow
 def test_missing_pictures_and_empty_lists_are_drawn(tmp_path):
     hits = [SheetHit(None, None, None, -0.1), SheetHit(b"no image", True, 3, 0.2)]
     draw_sheet([SheetQuery(text="x", hits=hits), SheetQuery(picture=Image.new("L", (5, 900)), hits=[])], tmp_path / "sheet.png")

@@ -98,6 +98,7 @@ def test_the_only_word_carries_all_of_the_score():
     assert [each.effect for each in found.words] == [found.score]
 
 
+@pytest.mark.slow
 def test_it_asks_a_bounded_number_of_texts_and_pictures_in_small_batches_and_stops_when_told(picture):
     reader = Reader()
     found = explained(reader, [Clue(text="red " * 5_000)], picture.resize((600, 1200)))
@@ -126,6 +127,7 @@ def test_clues_that_cancel_out_and_an_encoder_that_gives_nan_are_refused(picture
         explained(reader, [Clue(text="red")], picture)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 500), st.integers(1, 500))
 def test_squares_cover_every_patch_of_every_grid_and_are_few(width, height):
     rows, columns = grid_of(width, height)

@@ -96,6 +96,7 @@ def test_of_rows_with_one_id_the_last_is_taken_in_a_piece_and_over_pieces(tmp_pa
     np.testing.assert_array_equal(view.vectors(["1", "2", "3"]), [vector_of(1001), vector_of(2002), vector_of(2003)])
 
 
+@pytest.mark.slow
 def test_after_an_update_in_another_order_every_hit_shows_its_own_person(tmp_path):
     """What is shown goes by the id: once 50 of 50 pictures were other people's after items had come in another order."""
     numbers = [n for n in range(63) if n % 5]

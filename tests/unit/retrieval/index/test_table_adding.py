@@ -87,6 +87,7 @@ def test_others_add_and_delete_while_tasks_seal_and_the_table_counts_as_added_la
     assert GalleryView(gallery).thumbnail("p05") == b"picture of p05"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("now", [False, True], ids=["hidden", "carried out"])
 def test_who_is_erased_while_tasks_seal_does_not_come_back_and_is_gone_from_every_file(gallery, monkeypatch, now):
     def erase():
@@ -106,6 +107,7 @@ def test_who_is_erased_while_tasks_seal_does_not_come_back_and_is_gone_from_ever
     assert add(gallery, monkeypatch) == {"added": 30}  # who adds after it adds
 
 
+@pytest.mark.slow
 def test_where_erasures_remove_the_pieces_again_and_again_it_is_given_up_and_nothing_is_added(gallery, monkeypatch):
     def erase():
         with GalleryWriter(gallery) as writer:

@@ -151,6 +151,7 @@ def test_scores_that_are_not_finite_are_refused_by_query():
         rank_queries(np.ones((2, 3), np.float32), np.ones((10, 3), np.float32), truth)
 
 
+@pytest.mark.slow
 def test_memory_stays_within_a_block():
     import tracemalloc
 

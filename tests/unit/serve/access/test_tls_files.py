@@ -39,6 +39,7 @@ def test_a_sound_pair_is_taken_and_says_when_it_ends(pair):
         TlsConfig(certificate="x")
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_by_its_file(pair, tmp_path):
     certificate, key = pair
     other, other_key = made(tmp_path, "other")

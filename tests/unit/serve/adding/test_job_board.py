@@ -264,6 +264,7 @@ def test_a_job_goes_on_where_it_was_when_the_service_is_there_again(service):
     assert service.encoder.seen == 2
 
 
+@pytest.mark.slow
 def test_a_job_whose_service_is_killed_is_done_by_the_next_one_and_nothing_is_lost_or_twice(service):
     names = [f"n{number}" for number in range(24)]
     job = service.send(files(*names), [{"file": f"{name}.png", "item_id": name} for name in names])

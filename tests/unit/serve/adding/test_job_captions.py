@@ -45,6 +45,7 @@ def captioned(folder, script, look=lambda: None):
     return captions_by_id(pictures("a", "b", "a"), folder, config, look, command=(sys.executable, "-c", script))
 
 
+@pytest.mark.slow
 def test_each_picture_has_the_caption_that_the_caption_job_gave_it(tmp_path):
     assert captioned(tmp_path, CAPTIONS) == {"a": PictureCaption(f"picture of a, {len(png_of('a'))} bytes", None)}
 

@@ -10,6 +10,8 @@ from whole_services import service
 
 from reid_ray.gallery.gallery_view import GalleryView
 
+pytestmark = pytest.mark.slow
+
 PICTURES = [f"picture {number}" for number in range(24)]
 VECTORS = {name: vector_of(name) for name in PICTURES}
 

@@ -131,6 +131,7 @@ class Blocked(PlainEncoder):
         return super().encode_images([picture_of(text) for text in texts])
 
 
+@pytest.mark.slow
 def test_searches_are_answered_while_a_job_embeds(tmp_path):
     encoder = Blocked()
     with service(tmp_path, encoder=encoder) as (replica,):

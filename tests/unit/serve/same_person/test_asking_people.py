@@ -158,6 +158,7 @@ for number in range(60):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_decide_at_once_lose_nothing_of_each_other(tmp_path):
     path = tmp_path / "said.jsonl"
     names = ("anna", "ben", "carl")

@@ -22,6 +22,7 @@ def start():
     return our_names(TRIAL.start().state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "part"),
     [

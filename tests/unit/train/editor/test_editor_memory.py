@@ -17,6 +17,8 @@ from reid_ray.train.memory.dry_run import parameter_sizes
 from reid_ray.train.memory.meta_steps import editor_step
 from reid_ray.train.recipe import DATA, START
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_step_without_memory_holds_what_a_real_step_holds(job_of, prepared):
     torch.set_num_threads(1)

@@ -21,6 +21,8 @@ from reid_ray.train.editor.job import EditorRecipe
 from reid_ray.train.feed.seen import editors_of
 from reid_ray.train.recipe import DATA, START
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def published(job_of, prepared, tmp_path):

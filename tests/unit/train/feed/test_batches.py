@@ -100,6 +100,7 @@ def test_an_identity_shows_k_pictures_on_both_cameras_if_it_has_them():
     assert seen == set(range(len(PERSON_S)))
 
 
+@pytest.mark.slow
 def test_pictures_of_unknown_cameras_are_drawn_evenly():
     whole = identity_plan(camera_S=np.full(len(PERSON_S), -1))
     drawn = np.concatenate([whole.batch(step).sample_B for step in range(2000)])

@@ -85,6 +85,7 @@ def tables(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_tables_in_a_bucket_give_what_those_on_disk_give(tables, tmp_path):
     here, there = tmp_path / "from disk", tmp_path / "from bucket"
     counts = {}
@@ -192,6 +193,7 @@ def test_what_cannot_be_trained_on_is_refused_with_the_reasons(tables, tmp_path)
 IDENTITY = ["batches.sampler=identity", "batches.samples_per_identity=2", "batches.size=4", "images.val_split=null"]
 
 
+@pytest.mark.slow
 def test_identity_sampling_counts_whose_pictures_repeat_and_refuses_what_it_cannot_fill(tables, tmp_path):
     images = [image(f"i{n}", "train", person, jpeg(n)) for n, person in enumerate([1, 1, 1, 2, 2, 3])]
     captions = [caption(f"c{n}", f"i{n}") for n in range(6)]
@@ -243,6 +245,7 @@ def test_images_without_a_split_are_learnt_from_where_none_is_asked_for(tables, 
 HELD_OUT = ("images.val_split=null", "images.val_share=0.3")
 
 
+@pytest.mark.slow
 def test_a_share_of_the_identities_is_held_out_whole_and_stays_held_out_when_others_come(tables, tmp_path):
     people = [(f"i{n}", n // 4) for n in range(160)]
     images = [image(name, "train", person, jpeg(10)) for name, person in people]
@@ -313,6 +316,7 @@ def kill_after(fsyncs, number, event, _):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_preparation_that_was_killed_goes_on_with_the_stretches_that_it_had_finished(tmp_path, monkeypatch):
     small_stretches(monkeypatch)
     job = job_of_many(tmp_path)

@@ -159,6 +159,7 @@ def test_a_file_without_rows_has_none(tmp_path):
     assert (len(none), none.take(np.zeros(0, np.int64)).num_rows, none.column("number").tolist()) == (0, 0, [])
 
 
+@pytest.mark.slow
 def test_rows_of_more_than_two_gigabytes_of_text_are_taken_by_their_numbers(tmp_path):
     """One array of texts cannot hold as much: of no column is one made. 36 names of one file of 64 MB."""
     folder, texts, files = tmp_path / "t", 64, 36

@@ -146,6 +146,7 @@ def test_edited_people_of_held_out_ones_are_left_out_counted_and_none_validates(
     assert counts.read == counts.written + sum(counts.unused.values())
 
 
+@pytest.mark.slow
 def test_a_source_that_only_a_label_tells_of_is_found_by_it(tables, tmp_path):
     edits = pq.read_table(tables / "edits.parquet")
     at = edits.schema.get_field_index("source_image_id")

@@ -73,6 +73,7 @@ def test_blocked_loss_equals_a_loop_over_scalars_whatever_the_tile(loss, tile):
     assert float(loss(image, text, person, tile=tile)) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
 @LOSSES
 def test_blocked_gradient_passes_finite_differences(loss):
     image, text, person = _pairs(count=5, dim=3, persons=3)

@@ -126,6 +126,7 @@ def test_the_tuning_step_is_the_real_module_and_grows_with_its_batch():
 WIDE = "engine.reduce_bucket=500_000_000"
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_fit_is_refused_with_the_numbers_and_the_remedy(root):
     paths = ["images.path=unused", "captions.paths=[unused]"]
     job = load_config(
@@ -146,6 +147,7 @@ TERMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", ["null", "16"])
 @pytest.mark.parametrize("term", TERMS)
 def test_each_loss_can_be_planned_whole_and_in_tiles(term, tile):

@@ -45,6 +45,7 @@ def job(folder: Path, **images: object) -> TuneJob:
     )
 
 
+@pytest.mark.slow
 def test_a_val_split_of_training_persons_is_refused_and_held_out_persons_choose_instead(like_msmt17):
     with refused(DataError, "images.val_split", "'val'", "unseen", "val_share"):
         MllmRecipe(job(like_msmt17)).prepare(like_msmt17, Counts())

@@ -115,6 +115,7 @@ def test_every_shipped_recipe_and_the_default_train_the_visual_encoder(root):
         assert config.trains == set(PARTS)
 
 
+@pytest.mark.slow
 def test_the_attention_layers_are_those_of_the_family(bases):
     for base, layers in (("qwen", {"qkv", "proj"}), ("llava", {"q_proj", "k_proj", "v_proj", "out_proj"}), ("qwen3", {"qkv", "proj"})):
         opened = open_mllm(MllmConfig(base=bases[base], lora={"rank": 1, "llm": []}, train_projector=False))
