@@ -54,6 +54,7 @@ def filters_of(rng: np.random.Generator, column: str) -> list[tuple[dict[str, An
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_filter_passes_what_a_loop_over_the_rows_passes(tmp_path, seed):
     folder, rng = tmp_path / "gallery", np.random.default_rng(seed)
