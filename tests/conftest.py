@@ -10,8 +10,9 @@ import resource
 import shutil
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,7 +164,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 _running: list[pytest.Item] = []
-_began: list[float] = []  # seconds of CPU, and the number of modules, when the call of the test that runs began
+_began: list[Any] = []  # seconds of CPU and the number of modules when the call of the test that runs began; what is compiled in it
 _ray = ExitStack()
 
 
@@ -189,20 +190,32 @@ def pytest_runtest_protocol(item):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item):
-    _began[:] = _cpu_s(), len(sys.modules)
-    return (yield)
+    with _compiling() as compiled:
+        _began[:] = _cpu_s(), len(sys.modules), compiled
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A test of the quick tier fails if it takes too long, what it shares and what it is the first to import apart."""
+    """A test of the quick tier fails if it takes too long, what it shares and what it is the first to import or to compile apart."""
     report = yield
     if item.config.option.markexpr == QUICK and report.when == "call" and report.passed:
-        (before, modules), taken = _began, _cpu_s()
-        if taken - before > QUICK_CPU_S and len(sys.modules) == modules:
+        (before, modules, compiled), taken = _began, _cpu_s()
+        if taken - before > QUICK_CPU_S and len(sys.modules) == modules and not compiled:
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} took {taken - before:.1f} s of CPU: make it quicker, or mark it slow (pytest.mark.slow)"
     return report
+
+
+@contextmanager
+def _compiling():
+    """What numba compiles inside, which it keeps for later runs."""
+    events = sys.modules.get("numba.core.event")
+    if events is None:
+        yield []
+    else:
+        with events.install_recorder("numba:compile") as recorder:
+            yield recorder.buffer
 
 
 def _cpu_s() -> float:

@@ -65,7 +65,7 @@ def test_the_quick_tier_imports_no_file_whose_tests_are_all_slow(suite):
 BUSY = "import time\ndef test_busy():\n {first}\n end = time.process_time() + 1.1\n while time.process_time() < end: pass\n"
 
 
-def test_a_quick_test_that_takes_long_fails_and_one_that_imports_or_is_slow_may(suite):
+def test_a_quick_test_that_takes_long_fails_and_one_that_imports_or_compiles_or_is_slow_may(suite):
     text = BUSY.format(first="pass")
     _, _, failed = quick(suite, text).listoutcomes()
     assert [report.nodeid for report in failed] == ["tests/unit/test_more.py::test_busy"]
@@ -73,6 +73,8 @@ def test_a_quick_test_that_takes_long_fails_and_one_that_imports_or_is_slow_may(
     (suite.path / "first_time.py").write_text("")
     suite.syspathinsert()
     quick(suite, BUSY.format(first="import first_time")).assertoutcome(passed=3)
+    compiled = "import numba\nnumba.njit(lambda x: -x)(1)\n" + BUSY.format(first="numba.njit(lambda x: x + 1)(1)")
+    quick(suite, compiled).assertoutcome(passed=3)
     suite.inline_run("tests/unit/test_more.py", "--import-mode=importlib").assertoutcome(passed=1)
 
 

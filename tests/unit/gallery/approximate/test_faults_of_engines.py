@@ -16,6 +16,8 @@ from reid_ray.gallery.shards.one_share import Shard
 from reid_ray.gallery.shards.sharded_view import ShardedView
 from reid_ray.gallery.shards.share import Share
 
+pytestmark = pytest.mark.slow
+
 KINDS = [
     NearestConfig(kind="flat"),
     NearestConfig(kind="ivf", probes=2, accelerate_rows=1),
