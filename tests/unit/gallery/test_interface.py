@@ -177,7 +177,8 @@ def answers(view: SearchableGallery, queries: np.ndarray, ids: Sequence[str]) ->
     }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
 def test_a_gallery_its_shares_and_lists_in_memory_answer_alike_through_the_interface(tmp_path, seed):
     folder, rng = tmp_path / "gallery", np.random.default_rng(seed)
     create_gallery(folder, dim=DIM, encoder="e", config=GalleryConfig(segment_rows=9, merge_rows=30))
@@ -201,7 +202,7 @@ def test_a_gallery_its_shares_and_lists_in_memory_answer_alike_through_the_inter
         add()
     each("snapshot", "kept")
     joined = JoinedView(str(folder), ShardedView([Shard(folder, Share(number, 3)) for number in range(3)]))
-    for _ in range(25):
+    for _ in range(20):
         match rng.integers(6):
             case 0:
                 each("delete", [*some(), "nobody"])

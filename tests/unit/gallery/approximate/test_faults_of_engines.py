@@ -4,6 +4,8 @@ faiss#5504: a graph forgets the filter. faiss#5581 and #5584: several indices se
 lance#7370: an item whose vector was replaced is found twice, once by its old vector, after the index was merged.
 """
 
+from itertools import product
+
 import numpy as np
 import pytest
 from gallery_pair import DIM, table, unit
@@ -48,10 +50,9 @@ def readers(folder):
     return [GalleryView(folder), JoinedView(str(folder), ShardedView(shares))]
 
 
-@pytest.mark.parametrize("camera", [0, 1])
-def test_a_filter_over_several_indices_and_shares_names_only_what_passes(gallery, camera):
+def test_a_filter_over_several_indices_and_shares_names_only_what_passes(gallery):
     folder, vectors = gallery
-    for view in readers(folder):
+    for view, camera in product(readers(folder), (0, 1)):
         for found in view.search(vectors[::150], 20, where={"camera_id": camera}):
             assert len({hit.item_id for hit in found}) == 20
             assert {hit.item["camera_id"] for hit in found} == {camera}
