@@ -9,10 +9,9 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
+import numba
 import numpy as np
 
-_ONE_BY_ONE = 16  # ids up to which the interpreter is quicker than arrays of so few
-_FAR_APART = 64  # places for each id, from which on reading twenty of them is quicker than copying all
 _LOOKUP = np.dtype([("hash", "<u8"), ("row", "<u4")])
 
 
@@ -36,19 +35,31 @@ def first_place(lookup: np.ndarray, bound: int) -> int:
 
 
 def _first_places(hashes: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
-    """Place of the first of the hashes, of which there are some, that is not below each of hash_N, int64 [N]."""
-    if len(hash_N) <= _ONE_BY_ONE:
-        return np.array([bisect_left(hashes, each) for each in hash_N], np.int64)
-    if len(hash_N) * _FAR_APART > len(hashes):  # copies all hashes, for they do not lie side by side
-        order_N, found_N = np.argsort(hash_N), np.empty(len(hash_N), np.int64)
-        found_N[order_N] = np.searchsorted(hashes, hash_N[order_N])  # in order they are found five times as quickly
-        return found_N
-    first_N, size = np.zeros(len(hash_N), np.int64), len(hashes)
-    while size > 1:  # binary search of all at once: each is among the `size` places from first_N on, or after them
-        half = size // 2
-        first_N += half * (hashes[first_N + half - 1] < hash_N)
-        size -= half
-    return first_N + (hashes[first_N] < hash_N)
+    """Place of the first of the hashes that is not below each of hash_N, int64 [N]; `hashes` need not lie side by side."""
+    order_N, found_N = np.argsort(hash_N), np.empty(len(hash_N), np.int64)
+    found_N[order_N] = _in_order(hashes, hash_N[order_N])
+    return found_N
+
+
+@numba.njit(nogil=True, cache=True)
+def _in_order(hashes: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
+    """Places of ascending hashes: from each one on, steps twice as long until it is passed, then bisection."""
+    first_N, count, low = np.empty(len(hash_N), np.int64), len(hashes), 0
+    for at in range(len(hash_N)):
+        wanted, high, step = hash_N[at], low, 1
+        while high < count and hashes[high] < wanted:
+            low = high + 1
+            high += step
+            step *= 2
+        high = min(high, count)
+        while low < high:
+            middle = (low + high) // 2
+            if hashes[middle] < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        first_N[at] = low
+    return first_N
 
 
 def rows_of(lookup: np.ndarray, ids: Sequence[str], hash_N: np.ndarray, id_at: Callable[[int], str]) -> np.ndarray:
