@@ -41,8 +41,23 @@ SHARE_ENGINES = ("tests/ray/test_engine.py", "tests/ray/test_tiny_mllm.py", "tes
 # ones were marked, and fails where it takes ten times as much.
 QUICK, QUICK_CPU_S = "not slow", 1.0
 WHOLLY_SLOW = re.compile(r"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
-# What every worker of Ray Data imports.
-TABLES = ["pandas", "pyarrow.dataset", "pyarrow.parquet", "jsonschema", "click"]
+# What every worker of Ray Data imports, but for Ray itself.
+TABLES = [
+    "pandas",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "jsonschema",
+    "click",
+    "google.protobuf.json_format",
+    "google.protobuf.struct_pb2",
+    "google.protobuf.timestamp_pb2",
+    "pydantic.v1",
+    "starlette.datastructures",
+    "uvloop",
+    "wcwidth",
+    "PIL.MpoImagePlugin",
+    "PIL.PdfImagePlugin",
+]
 # What Ray's workers have imported when they begin, by what they are, and the variables that our code sets before an import of vLLM.
 IMPORTS = {
     "worker": [
@@ -60,6 +75,17 @@ IMPORTS = {
         "vllm.entrypoints.llm",
         "vllm.v1.worker.gpu_model_runner",
         "vllm.model_executor.model_loader",
+        "vllm.model_executor.layers.quantization.online.base",
+        "vllm.model_executor.models.qwen2_5_vl",
+        "vllm.v1.attention.backends.cpu_attn",
+        "vllm.v1.core.sched.scheduler",
+        "vllm.v1.worker.cpu_worker",
+        "vllm.entrypoints.launchers.cli_args",
+        "transformers.models.bert.modeling_bert",
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+        "transformers.models.qwen2_5_vl.processing_qwen2_5_vl",
+        "mistral_common.tokens.tokenizers.mistral",
         "timm.data",
         *TABLES,
     ],

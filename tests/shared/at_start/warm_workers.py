@@ -184,6 +184,7 @@ def _work(streams: list[int], *, command: list[str], variables: dict[str, str], 
 def _to_the_end(work, *values, **named) -> None:
     """Work, then end as a Python process does, but for taking down its modules: a second of CPU where vLLM is among them."""
     import atexit
+    import gc
     import threading
     import traceback
 
@@ -199,6 +200,7 @@ def _to_the_end(work, *values, **named) -> None:
         print(code, file=sys.stderr)
         code = 1
     threading._shutdown()
+    gc.freeze()  # an engine that goes has Python look for garbage, among a million objects of vLLM's modules: half a second
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
