@@ -224,6 +224,10 @@ def test_the_command_writes_a_table_and_refuses_what_is_no_file_of_decisions(cro
     assert label_command(["write", str(root / "images"), str(root / "said.jsonl"), str(root / "table")]) == 0
     assert "labelled 2" in capsys.readouterr().out
     assert label_command(["write", str(root / "images"), str(root / "said.jsonl"), str(root / "table")]) == 2
+    remedy = capsys.readouterr().err
+    assert "set --if-exists to replace" in remedy
+    assert "output." not in remedy.replace(str(root), "")
+    assert label_command(["write", str(root / "images"), str(root / "said.jsonl"), str(root / "table"), "--if-exists", "replace"]) == 0
     (root / "notes.txt").write_text("no decisions\n")
     with refused(DataError, "notes.txt"):
         DecisionLog(root / "notes.txt")
