@@ -35,7 +35,7 @@ def write_labelled(config: LabelledTable) -> dict[str, Any]:
     Rows of a group whose decisions contradict each other keep what the table says of them.
 
     Raises:
-        DataError: the table or the decisions cannot be read, or there is no decision yet.
+        DataError: the table or the decisions cannot be read, there is no decision yet, or all are about pictures of another table.
     """
     inputs = {"images": config.images, "decisions": config.decisions}
     output = JobOutput("label", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
@@ -47,6 +47,8 @@ def write_labelled(config: LabelledTable) -> dict[str, Any]:
         raise DataError(f"{config.decisions}: holds no decision yet; make some with reid-ray label ask")
     named = {image_id for decision in decisions for image_id in decision.images}
     images = {image.image_id: image for image in known_images(config.images, tracks=config.tracks, only=named)}
+    if lacking := named - images.keys():
+        _refuse_all_lacking(config, named, lacking)
     labels = NewLabels(IdentityGroups(images.values(), decisions), images, first_new=_first_new(config.images))
     with output:
         (output.folder / "images").mkdir()
@@ -61,6 +63,8 @@ def write_labelled(config: LabelledTable) -> dict[str, Any]:
         output.facts.update({name: labels.changes[name] for name in CHANGES}, identities=labels.identities, decisions=len(decisions))
     changes = ", ".join(f"{name.replace('_', ' ')} {labels.changes[name]}" for name in CHANGES if labels.changes[name])
     said = f"{changes or 'nothing changed'}; {counted(labels.identities, 'identity', 'identities')} decided about"
+    if lacking:
+        said += f"; {counted(len(lacking), 'picture')} that decisions name, such as {min(lacking)}, not in the table"
     say(f"label: images: {output.counts}; {said} -> {config.output.path}")
     return read_manifest(config.output.path)
 
@@ -105,6 +109,14 @@ class NewLabels:
         if found != person:
             self.changes["labelled" if person is None else "taken_out" if found is None else "merged"] += 1
         return found
+
+
+def _refuse_all_lacking(config: LabelledTable, named: set[str], lacking: set[str]) -> None:
+    if lacking == named:
+        raise DataError(
+            f"{config.decisions}: none of the {counted(len(named), 'picture')} that its decisions name, such as {min(named)}, is in "
+            f"{config.images}; give the table that they were made about"
+        )
 
 
 def _with_persons(schema: pa.Schema) -> pa.Schema:

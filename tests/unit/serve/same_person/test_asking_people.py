@@ -239,6 +239,19 @@ def test_the_command_writes_a_table_and_refuses_what_is_no_file_of_decisions(cro
         write_labelled(written(root, decisions=str(root / "empty.jsonl")))
 
 
+def test_decisions_about_another_table_are_refused_and_those_partly_about_it_say_so(crops, capsys):
+    root, _ = crops
+    with closing(DecisionLog(root / "said.jsonl")) as log:
+        log.add("same", "elsewhere", "yonder")
+    with refused(DataError, str(root / "said.jsonl"), str(root / "images"), "elsewhere"):
+        write_labelled(written(root))
+    assert not (root / "out").exists()
+    with closing(DecisionLog(root / "said.jsonl")) as log:
+        log.add("same", "2a", "2b")
+    write_labelled(written(root))
+    assert "2 pictures that decisions name, such as elsewhere, not in the table" in capsys.readouterr().out
+
+
 def test_the_page_loads_nothing_from_elsewhere_and_names_its_keys():
     folder = Path(label_command.__code__.co_filename).parent / "web"
     texts = {path.name: path.read_text() for path in folder.iterdir()}
