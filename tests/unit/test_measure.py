@@ -6,8 +6,9 @@ import pytest
 
 from reid_ray.measure import PeakMemory
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_peak_sees_memory_of_a_child_that_is_gone_at_the_end():
     with PeakMemory(interval_s=0.05) as peak:
         before = peak.bytes

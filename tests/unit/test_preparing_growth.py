@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from benchmarks import preparing_growth
 from benchmarks.preparing_growth import prepare_again, side_by_side, slope_of
 
 
 def test_the_slope_is_that_of_least_squares_through_the_origin_with_students_interval():
+    from scipy import stats  # here, for it takes half a second
+
     pairs = [(3.0, 3.2), (3.0, 2.9), (10.0, 10.9), (10.0, 11.4)]
     x, y = np.log(pairs).T
     slope, upper = slope_of(pairs)

@@ -4,9 +4,10 @@ import pytest
 from crop_to_kill import FRAMES, STRETCHES
 from kill_points import outcomes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("every", [67, pytest.param(3, marks=pytest.mark.soak("job_kills"))])
-@pytest.mark.slow
 def test_a_kill_before_any_call_costs_at_most_the_stretches_that_are_not_through(every, tmp_path):
     found = outcomes("crop_to_kill", "run", tmp_path, every=every)
     assert len(found) > 5

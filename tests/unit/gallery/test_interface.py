@@ -21,6 +21,8 @@ from reid_ray.gallery.shards.one_share import Shard
 from reid_ray.gallery.shards.sharded_view import ShardedView
 from reid_ray.gallery.shards.share import Share
 
+pytestmark = pytest.mark.slow
+
 
 class ListsInMemory:
     """Both halves of the interface by a dictionary, in the order of adding: {id: (vector, item, thumbnail)}."""
@@ -177,7 +179,6 @@ def answers(view: SearchableGallery, queries: np.ndarray, ids: Sequence[str]) ->
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_gallery_its_shares_and_lists_in_memory_answer_alike_through_the_interface(tmp_path, seed):
     folder, rng = tmp_path / "gallery", np.random.default_rng(seed)

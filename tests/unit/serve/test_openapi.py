@@ -21,6 +21,8 @@ from schemathesis.generation import GenerationMode
 from small_services import DIM, Reading, small_gallery
 from whole_services import service
 
+pytestmark = pytest.mark.slow
+
 REFUSALS = [400, 401, 403, 404, 405, 409, 413, 415, 422]
 
 
@@ -126,7 +128,6 @@ def asked_of_all(operations, number, of):
     return total
 
 
-@pytest.mark.slow
 def test_what_is_asked_by_the_openapi_or_against_it_is_answered_as_it_says(operations):
     total = asked_of_all(operations, 6, 0)
     assert min(total[200], total[422]) > 20

@@ -9,10 +9,11 @@ from reid_ray.data.synthetic.job import run_synthesize
 from reid_ray.records import IMAGES
 from reid_ray.storage import read_table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("first", [True, False], ids=["the first result", "a replacement"])
 @pytest.mark.parametrize("exchange", [True, False], ids=["names are exchanged", "names are changed one by one"])
-@pytest.mark.slow
 def test_a_kill_before_any_call_of_a_commit_leaves_one_whole_result(first, exchange, tmp_path):
     found = outcomes("outputs_to_kill", "write", tmp_path, first=first, exchange=exchange)
     assert len(found) >= 12
@@ -39,7 +40,6 @@ def tables(tmp_path_factory):
 @pytest.mark.parametrize(
     "job", ["ingest", *(pytest.param(job, marks=pytest.mark.soak("job_kills")) for job in ("synthesize", "lint", "export"))]
 )
-@pytest.mark.slow
 def test_a_kill_before_any_call_of_a_jobs_commit_leaves_the_older_or_the_newer_result(job, tables, tmp_path, monkeypatch):
     monkeypatch.setenv("REID_KILL_TABLES", str(tables))
     found = outcomes("jobs_to_kill", "run", tmp_path, job=job)
@@ -52,7 +52,6 @@ def test_a_kill_before_any_call_of_a_jobs_commit_leaves_the_older_or_the_newer_r
     assert all(each["left"] == [] and each["crops"] == 2 for each in found)
 
 
-@pytest.mark.slow
 def test_a_kill_before_any_call_of_a_ledger_loses_no_row_that_was_committed(tmp_path):
     found = outcomes("ledger_to_kill", "write", tmp_path)
     assert len(found) > 40

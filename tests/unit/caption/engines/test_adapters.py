@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from refusals import refused
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from reid_ray.caption.config import CaptionerConfig
 from reid_ray.caption.engines.adapters import adapter_arguments, check_adapter, plain_name, read_adapter
@@ -25,6 +23,9 @@ LLM, VISUAL = r".*language_model.*\.(q_proj|v_proj)", r".*visual\.blocks.*\.qkv"
 
 def saved(folder, **options):
     """A folder that PEFT saved, of an adapter of the tiny model."""
+    from peft import LoraConfig, get_peft_model  # here, for these take seconds
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(MODEL)
     get_peft_model(model, LoraConfig(**{"r": 4, "target_modules": LLM, **options})).save_pretrained(folder)
     return folder

@@ -8,6 +8,8 @@ import pytest
 from reid_ray.caption.filters.faithfulness import SentenceEncoder
 from reid_ray.model.model_files import resolve_model
 
+pytestmark = pytest.mark.slow
+
 ORIGINAL = "A woman in a red coat and blue jeans is carrying a black handbag."
 PARAPHRASE = "Carrying a black bag, the woman wears blue denim trousers and a red coat."
 SWAPPED = "A man in a green jacket and white shorts is carrying a yellow umbrella."
@@ -19,7 +21,6 @@ def encoder():
     return SentenceEncoder(resolve_model("builtin:minilm-l6-v2"), batch_size=2)
 
 
-@pytest.mark.slow
 def test_a_paraphrase_scores_above_another_person_above_another_subject(encoder):
     same, paraphrase, swapped, unrelated = encoder.score([ORIGINAL] * 4, [ORIGINAL, PARAPHRASE, SWAPPED, UNRELATED])
     assert same == pytest.approx(1, abs=1e-5)
@@ -27,7 +28,6 @@ def test_a_paraphrase_scores_above_another_person_above_another_subject(encoder)
     assert paraphrase >= 0.6 > unrelated
 
 
-@pytest.mark.slow
 def test_padding_does_not_change_an_embedding(encoder):
     texts = [ORIGINAL, "A man.", UNRELATED, PARAPHRASE + " " + SWAPPED]
     together = encoder.encode(texts)
@@ -36,7 +36,6 @@ def test_padding_does_not_change_an_embedding(encoder):
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_no_pairs_give_no_scores_and_long_texts_are_cut(encoder):
     assert encoder.score([], []).shape == (0,)
     assert encoder.score([ORIGINAL * 300], [ORIGINAL * 301]) == pytest.approx(1, abs=1e-4)

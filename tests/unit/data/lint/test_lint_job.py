@@ -7,7 +7,6 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
-import open_clip
 import pytest
 from PIL import Image, ImageEnhance
 from refusals import refused
@@ -245,6 +244,8 @@ def test_sentences_about_people_pass_and_rules_have_words():
 
 
 def test_tokens_are_counted_at_least_as_clips_own_tokenizer_counts_them():
+    import open_clip  # here, for it takes most of a second
+
     words = open_clip.SimpleTokenizer()
     for text in (
         "A woman with short hair wears a blue t-shirt with a print (white flowers), and jeans.",

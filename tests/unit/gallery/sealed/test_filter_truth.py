@@ -19,6 +19,8 @@ from reid_ray.gallery.shards.one_share import Shard
 from reid_ray.gallery.shards.sharded_view import ShardedView
 from reid_ray.gallery.shards.share import Share
 
+pytestmark = pytest.mark.slow
+
 HOURS = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(4)]
 COLUMNS: dict[str, tuple[pa.DataType, list[Any]]] = {
     "whole": (pa.int64(), [None, -3, 0, 2, 2**62]),
@@ -54,7 +56,6 @@ def filters_of(rng: np.random.Generator, column: str) -> list[tuple[dict[str, An
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_filter_passes_what_a_loop_over_the_rows_passes(tmp_path, seed):
     folder, rng = tmp_path / "gallery", np.random.default_rng(seed)

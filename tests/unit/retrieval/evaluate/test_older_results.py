@@ -11,8 +11,9 @@ from reid_ray.records import EMBEDDINGS, table_of
 from reid_ray.retrieval.evaluate.config import EvaluateJob
 from reid_ray.retrieval.evaluate.job import read_result, run_evaluate
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_what_was_left_out_is_told_apart_by_whoever_reads_an_older_result_and_by_migrate(tmp_path):
     vector_ND = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 2]] + np.float32(0.1)
     rows = [

@@ -5,6 +5,8 @@ import torch
 
 from benchmarks.irra_steps import GOAL, SMALL, Trial, difference, our_names, our_weights, plain_weights, recipe_of, shipped
 
+pytestmark = pytest.mark.slow
+
 TRIAL = Trial(SMALL, epochs=3, batch=8)
 
 
@@ -22,7 +24,6 @@ def start():
     return our_names(TRIAL.start().state_dict())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "part"),
     [

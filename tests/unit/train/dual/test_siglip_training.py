@@ -23,6 +23,8 @@ from reid_ray.train.masking.noise_aware import vocabulary_of
 from reid_ray.train.masking.noise_store import NoiseStore
 from reid_ray.train.masking.step_masks import StepMasks
 
+pytestmark = pytest.mark.slow
+
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 160, 30), "white": (230, 230, 230)}
 TEXTS = [f"a person in a {upper} coat and {lower} trousers" for upper in COLOURS for lower in COLOURS]
 
@@ -32,7 +34,6 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(np.repeat(row[:, None], 32, axis=1).astype(np.uint8)) for row in rows]
 
 
-@pytest.mark.slow
 def test_siglip_learns_masked_with_sigmoid_and_irr_and_what_was_saved_is_searched(tmp_path):
     torch.set_num_threads(1)
     build_tiny_siglip(tmp_path / "published", TEXTS)

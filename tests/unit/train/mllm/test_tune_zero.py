@@ -9,6 +9,8 @@ from tune_reference import assert_same, job, plain_torch_run, weights_in, write_
 from reid_ray.model.tiny.tiny_llava import build_tiny_llava
 from reid_ray.model.tiny.tiny_qwen3_vl import build_tiny_qwen3_vl
 
+pytestmark = pytest.mark.slow
+
 # One of two processes that train several jobs in turn with the parts that a Ray worker would build, without Ray.
 WORKER = """
 import json, os, sys
@@ -45,7 +47,6 @@ assert "torch._inductor.compile_fx" not in sys.modules
 """
 
 
-@pytest.mark.slow
 def test_two_zero_workers_equal_plain_torch_on_each_family(tmp_path):
     people, llava = write_people(tmp_path / "people"), build_tiny_llava(tmp_path / "llava")
     qwen3 = build_tiny_qwen3_vl(tmp_path / "qwen3")
