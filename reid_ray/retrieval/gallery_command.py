@@ -80,6 +80,9 @@ def _delete(asked: argparse.Namespace) -> None:
 def _erase(asked: argparse.Namespace) -> None:
     with GalleryWriter(asked.gallery, wait_s=_WAIT_S, progress=_BARS) as writer:
         ids = _ids(asked, writer.view)
+        if not ids:
+            where = " ".join(asked.where)
+            raise DataError(f"--where {where}: no item of {asked.gallery} passes, so nothing was erased; {_see_values(asked)}")
         request = writer.erase(ids, request=asked.request)
         if asked.now:
             writer.carry_out_erasures()
@@ -120,7 +123,7 @@ def _search(asked: argparse.Namespace) -> None:
         item = {name: value for name, value in hit.item.items() if value is not None and name != "item_id"}
         say(f"{rank:>4}  {hit.score:.4f}  {hit.item_id}  {json.dumps(item, ensure_ascii=False, default=str)}")
     if not hits:
-        say("no item passes")
+        say(f"no item passes; {_see_values(asked)}" if asked.where else "no item passes")
     if cursor is not None:
         say(f"further hits: --cursor {cursor}")
 
@@ -161,6 +164,11 @@ def _compact(asked: argparse.Namespace) -> None:
         writer.seal()
         items, segments = counted(len(writer.view), "item"), counted(len(writer.view.manifest.segments), "segment")
         say(f"gallery: {items} in {segments}, generation {writer.view.generation} -> {asked.gallery}")
+
+
+def _see_values(asked: argparse.Namespace) -> str:
+    """How to see which values the columns of a filter have."""
+    return f"which values there are says: reid-ray gallery facets {asked.gallery} {' '.join(where_of_words(asked.where))}"
 
 
 def _ids(asked: argparse.Namespace, view: GalleryView) -> list[str]:

@@ -42,7 +42,7 @@ def search_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     for hit in found["hits"]:
         say(f"{hit['rank']:>4}  {hit['score']:.4f}  {hit['item_id']}  {_words(hit['item'])}")
     if not found["hits"]:
-        say("no item passes")
+        _say_none(asked)
     if found["truncated"]:
         say("the text is longer than the model reads: what is beyond was not looked for")
     if found["missing_shares"]:
@@ -71,6 +71,8 @@ def browse_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         return _json(found)
     for item in found["items"]:
         say(f"{item['item_id']}  {_words(item['item'])}")
+    if not found["items"]:
+        _say_none(asked)
     if found["cursor"] is not None:
         say(f"further items: --cursor {found['cursor']}")
 
@@ -82,7 +84,14 @@ def facets_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         return _json(found)
     for column, counts in found.items():
         others = f", others {counts['others']:,}" if counts["others"] else ""
-        say(f"{column}: " + ", ".join(f"{each['value']} {each['count']:,}" for each in counts["values"]) + others)
+        values = ", ".join(f"{each['value']} {each['count']:,}" for each in counts["values"])
+        say(f"{column}: {values or 'no value'}{others}")
+
+
+def _say_none(asked: argparse.Namespace) -> None:
+    """That nothing passes, and how to see what would."""
+    columns = " ".join(where_of_words(asked.where))
+    say(f"no item passes; which values there are says: reid-ray service facets {columns}" if columns else "no item passes")
 
 
 def item_verb(asked: argparse.Namespace, client: SearchClient) -> None:
@@ -314,7 +323,7 @@ def _question(asked: argparse.Namespace) -> dict[str, Any]:
     clues: list[dict[str, Any]] = [{"text": each} for each in asked.text]
     for path in asked.image:
         if not path.is_file():
-            raise DataError(f"--image {path}: is not there; name a picture")
+            raise DataError(f"--image {path}: {'is no file' if path.exists() else 'is not there'}; name a picture")
         clues.append({"image": path})
     clues += [{"item": each} for each in asked.like] + [{"item": each, "weight": -asked.unlike_weight} for each in asked.unlike]
     if not clues:

@@ -111,6 +111,10 @@ def sentence(errors: Sequence[Any]) -> str:
     """Pydantic's errors as one line that names each field and never repeats the input, which may be a megabyte."""
     parts = []
     for error in errors[:5]:
+        if error["type"] == "json_invalid" and error["loc"]:
+            why = error.get("ctx", {}).get("error", "")[:100]
+            parts.append(f"the request body: is no JSON from its character {error['loc'][-1]} on ({why})")
+            continue
         field = ".".join(str(part) for part in error["loc"] if part != "body")[:100] or "the request body"
         parts.append(f"{field}: {error['msg'][:200]}")
     return "; ".join(parts) + (f"; and {len(errors) - 5} more" if len(errors) > 5 else "")

@@ -118,7 +118,8 @@ class GalleryChanges:
 
         Raises:
             ConfigError: a name that is none.
-            ConfigError, ConflictError: (from the future) as Which.ids; or a request of that name is of other items.
+            ConfigError, ConflictError: (from the future) as Which.ids; or a request of that name is of other items, or no item passes the
+                filter: a receipt of nobody would prove what was not done.
         """
         checked_name(request, "request")
 
@@ -127,6 +128,8 @@ class GalleryChanges:
                 ids = list(which.item_ids or ())
             else:
                 ids = which.ids(writer.view)
+                if not ids:
+                    raise ConflictError(f"where: no item passes, so nothing was erased, and there is no request {request}")
                 writer.erase(ids, request=request)
             self._erased(ids)  # of a request that is made again, too: the first may have been cut off before
             if now:

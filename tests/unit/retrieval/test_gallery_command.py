@@ -118,6 +118,7 @@ def test_a_search_goes_on_where_its_last_line_says_and_away_from_what_is_not_wan
         (("delete",), "--where"),
         (("delete", "--where", "zone=gate"), "zone"),
         (("search", "--like", "nobody"), "nobody"),
+        (("erase", "--where", 'item_id="nobody"', "--request", "letter-7"), "facets"),
         (("search", "--like", "crop-1", "--where", "camera_id=one"), "camera_id"),
         (("search", "--like", "crop-1", "-k", "0"), "k is 0"),
         (("search", "--text", "a red coat"), "--encoder"),

@@ -5,6 +5,7 @@ from gallery_to_kill import DIM, ids, living, remnants, table
 from refusals import refused
 
 from reid_ray.errors import ConfigError
+from reid_ray.gallery.erasure import receipt_names
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.serve.operations.config import WritingConfig
@@ -69,6 +70,19 @@ def test_an_erasure_is_pending_until_it_is_carried_out_and_then_has_a_receipt(ch
     assert not remnants(folder, {2, 3})
     assert [state.request for state in changes.erasures(view)] in (["letter-7", "letter-8"], ["letter-8", "letter-7"])
     assert all(state.done for state in changes.erasures(view))
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_an_erasure_of_nobody_is_refused_and_leaves_its_name_free(changes, view, folder, is_sealed):
+    if is_sealed:
+        changes.compact(wait_s=5)
+    with refused(ConflictError, "no item passes"):
+        changes.erase(Which(where={"item_id": ["nobody", "somebody"]}), request="letter-7", now=True).result()
+    assert receipt_names(folder) == []
+    assert changes.erasures(view) == []
+    _, erased = changes.erase(Which(where={"item_id": ids(2)}), request="letter-7", now=True).result()
+    assert erased == ids(2)
+    assert not remnants(folder, {2})
 
 
 @pytest.mark.parametrize("now", [False, True])
