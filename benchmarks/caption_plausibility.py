@@ -26,7 +26,7 @@ from benchmarks.harness import Report, run_benchmark
 from reid_ray.caption.origin import images_of
 from reid_ray.caption.plausibility.config import PlausibilityConfig
 from reid_ray.caption.plausibility.guesses import GuessCount
-from reid_ray.caption.plausibility.job import check
+from reid_ray.caption.plausibility.job import PlausibilityCheck
 from reid_ray.caption.plausibility.judgement import DOUBTED
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.sources import image_listing
@@ -46,7 +46,9 @@ def main() -> int:
 def _run(report: Report, quick: bool) -> None:
     wrong = 0
     for name, kind, must_pass, captions, images in _sets(quick):
-        facts = check([captions], PlausibilityConfig(), images, image_listing(images))
+        seen = PlausibilityCheck(PlausibilityConfig(), images, image_listing(images))
+        seen.samples.add(captions)
+        facts = seen.judged()
         for maker, found in facts["captioners"].items():
             passed = found["verdict"] != DOUBTED
             wrong += passed != must_pass

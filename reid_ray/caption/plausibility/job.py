@@ -7,7 +7,7 @@ measured is evidence.py's, what it means judgement.py's.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +35,7 @@ def run_plausibility(config: PlausibilityJob) -> dict[str, Any]:
     """Run the job; returns the manifest, whose facts are those of judgement.judge.
 
     Raises:
-        DataError: the table is missing or holds no caption, or the images cannot be listed.
+        DataError: the table is missing or holds no caption, the images cannot be listed, or none that was looked at has a caption.
     """
     output = JobOutput("plausibility", config.output.path, config, if_exists=config.output.if_exists, inputs={"captions": config.captions})
     if (earlier := output.kept()) is not None:
@@ -44,32 +44,19 @@ def run_plausibility(config: PlausibilityJob) -> dict[str, Any]:
     with output:
         listing = None if config.images is None else image_listing(config.images)
         guesses = GuessCount()
-        facts = check(_tables(config, output, guesses), config.limits, config.images, listing)
+        seen = PlausibilityCheck(config.limits, config.images, listing, score_trusted(config.limits))
+        for table in _tables(config, output, guesses):
+            seen.samples.add(table)
+        facts = seen.judged()
         if facts["verdict"] == NOT_JUDGED and not facts["captioners"]:
             raise DataError(f"{config.captions}: holds no caption that is ok and no rewrite; give the captions/ of a job")
+        looked = _looked_in_words(config, seen)
         output.facts.update({**facts, GUESSES: guesses.facts()})
         manifest = output.manifest()
     if guessed := guesses.facts():
         say(f"plausibility: {guesses_in_words(guessed)}")
-    say(f"plausibility: {counted(output.counts.read, 'caption')}: {in_words(facts)} -> {config.output.path}")
+    say(f"plausibility: {counted(output.counts.read, 'caption')}: {in_words(facts)}{looked} -> {config.output.path}")
     return manifest
-
-
-def check(
-    tables: Iterable[pa.Table], limits: PlausibilityConfig, images: ImagesConfig | None, listing: ImageListing | None
-) -> dict[str, Any]:
-    """The facts of captions that come in tables with drawn_captions.COLUMNS.
-
-    Args:
-        tables: all captions.
-        limits: what is sampled and where doubt begins.
-        images: how their pictures are read; None looks at texts alone.
-        listing: of those pictures.
-    """
-    seen = PlausibilityCheck(limits, images, listing, score_trusted(limits))
-    for table in tables:
-        seen.samples.add(table)
-    return seen.judged()
 
 
 class PlausibilityCheck:
@@ -92,6 +79,10 @@ class PlausibilityCheck:
         self.pictures_read = dict(rows)
         self.pictures: CropLooks = look_at(rows, max_pixels=1 if images is None else images.max_pixels)
         self.samples = CaptionSamples(limits.captions, self.pictures.image_ids)
+
+    def captioned(self) -> int:
+        """How many of the pictures have a caption among those that the samples have seen."""
+        return len({image_id for maker in self.samples.makers for image_id in self.samples.pictured(maker)["image_id"].to_pylist()})
 
     def judged(self) -> dict[str, Any]:
         """The facts of the captions that the samples have seen."""
@@ -145,6 +136,25 @@ def score_trusted(limits: PlausibilityConfig) -> TrustedScore | None:
 def said_of(facts: dict[str, Any]) -> list[str]:
     """What a job says of the facts of its captions."""
     return [*([guesses_in_words(facts[GUESSES])] if facts[GUESSES] else []), in_words(facts[PLAUSIBILITY])]
+
+
+def _looked_in_words(config: PlausibilityJob, seen: PlausibilityCheck) -> str:
+    """As in "; of 200 pictures looked at 198 have a caption": pictures of other people are not judged in silence.
+
+    Raises:
+        DataError: pictures were to be looked at, and none can be opened, or none has a caption.
+    """
+    if config.images is None or not config.limits.pictures:
+        return ""
+    where, drawn, opened = f"images.path: {config.images.path}", len(seen.pictures_read), len(seen.pictures.image_ids)
+    if not opened:
+        raise DataError(f"{where}: none of {counted(drawn, 'picture')} looked at can be opened; give pictures, or leave images out")
+    if not (captioned := seen.captioned()):
+        raise DataError(
+            f"{where}: none of {counted(opened, 'picture')} looked at, such as {seen.pictures.image_ids[0]}, has a caption in "
+            f"{config.captions}; give the pictures that were captioned, or raise limits.pictures if these are a few of many"
+        )
+    return f"; of {counted(opened, 'picture')} looked at {captioned:,} {'has' if captioned == 1 else 'have'} a caption"
 
 
 def _tables(config: PlausibilityJob, output: JobOutput, guesses: GuessCount) -> Iterator[pa.Table]:

@@ -18,7 +18,7 @@ from reid_ray.caption.plausibility.judgement import DOUBTED, PLAUSIBLE
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.data.synthetic.job import run_synthesize
 from reid_ray.errors import DataError
-from reid_ray.records import CAPTIONS
+from reid_ray.records import CAPTIONS, table_of
 from reid_ray.storage import TableWriter, read_table
 
 
@@ -147,6 +147,27 @@ def test_a_level_that_means_nothing_is_refused(people, tmp_path, monkeypatch):
     trusted = {"captions": "c", "images": {"source": "folder", "path": "i"}}
     with pytest.raises(ValueError, match="encoder is null"):
         PlausibilityConfig.model_validate({"trusted": trusted})
+
+
+def test_pictures_are_told_by_number_and_those_without_any_caption_refused(tmp_path, capsys):
+    for folder, names in (("right", "abc"), ("weird", "xy")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.new("RGB", (32, 64)).save(tmp_path / folder / f"{name}.png")
+    row = {"kind": "static", "text": "A man in a red coat.", "status": "ok", "captioner": "main"}
+    with TableWriter(tmp_path / "captions", CAPTIONS) as writer:
+        writer.append(table_of(CAPTIONS, [{**row, "caption_id": f"{name}{n}", "image_id": f"{name}.png"} for name in "ab" for n in "01"]))
+
+    def run(folder):
+        images = {"source": "folder", "path": str(tmp_path / folder)}
+        values = {"captions": str(tmp_path / "captions"), "images": images, "output": {"path": str(tmp_path / f"{folder}_out")}}
+        run_plausibility(PlausibilityJob.model_validate(values))
+
+    run("right")
+    assert "of 3 pictures looked at 2 have a caption" in capsys.readouterr().out
+    with refused(DataError, str(tmp_path / "weird"), "x.png", str(tmp_path / "captions")):
+        run("weird")
+    assert not (tmp_path / "weird_out").exists()
 
 
 def test_rewrites_failures_and_other_peoples_blanks_are_passed_over():
