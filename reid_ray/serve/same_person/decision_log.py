@@ -67,6 +67,12 @@ class DecisionLog:
                 self._write({**numbered("decisions")})
         self.refresh()
 
+    @property
+    def answered(self) -> int:
+        """How many decisions stand: neither skipped nor undone."""
+        undone = {decision.of for decision in self.decisions if decision.says == "undo"}
+        return sum(decision.says not in ("skip", "undo") and decision.number not in undone for decision in self.decisions)
+
     def close(self) -> None:
         """Let the file go."""
         self._file.close()

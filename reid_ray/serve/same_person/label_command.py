@@ -47,14 +47,15 @@ def _ask(asked: argparse.Namespace) -> None:
         found = desk.question("start")
         with running_server(label_application(desk), listening):
             asked_about = f"{counted(len(alike.images), 'picture')} in {counted(len(alike.pair_P2), 'pair')}"
-            say(f"label: {asked_about}, {found['open']} of them open -> {asked.decisions}")
+            say(f"label: {asked_about}, {found['open']:,} of them open -> {asked.decisions}")
             if alike.passed_over:
                 say(f"label: {passed_over_in_words(alike.passed_over)}")
             say(f"label: open http://127.0.0.1:{listening.getsockname()[1]}/ in a browser; Ctrl-C stops it, and it goes on where it was")
             try:
                 threading.Event().wait()
             except KeyboardInterrupt:
-                say(f"label: {counted(len(log.decisions), 'decision')} in {asked.decisions}; reid-ray label write makes a table of them")
+                log.refresh()  # what others said meanwhile
+                say(f"label: {counted(log.answered, 'decision')} in {asked.decisions}; reid-ray label write makes a table of them")
 
 
 def _write(asked: argparse.Namespace) -> None:

@@ -39,14 +39,19 @@ class LabelDesk:
         self._members = self._by_group()
 
     def question(self, who: str) -> dict[str, Any]:
-        """{"question": a pair to look at, or None when nothing is open, "open": pairs left, "decided", "contradictions": groups}."""
+        """What is asked next, and how far it is.
+
+        Returns:
+            {"question": a pair to look at, or None when nothing is open, "open": pairs left, "decided": answers that stand,
+            "contradictions": groups}.
+        """
         with self._lock:
             self._hear()
             open_pairs = [pair for pair in range(len(self._alike.pair_P2)) if not self._is_known(pair)]
             return {
                 "question": self._asked(self._chosen(open_pairs, who), who),
                 "open": len(open_pairs),
-                "decided": sum(decision.says not in ("skip", "undo") for decision in self._log.decisions),
+                "decided": self._log.answered,
                 "contradictions": len(self._groups.contradicted),
             }
 

@@ -35,16 +35,16 @@ def write_labelled(config: LabelledTable) -> dict[str, Any]:
     Rows of a group whose decisions contradict each other keep what the table says of them.
 
     Raises:
-        DataError: the table or the decisions cannot be read, there is no decision yet, or all are about pictures of another table.
+        DataError: the table or the decisions cannot be read, no decision stands, or all are about pictures of another table.
     """
     inputs = {"images": config.images, "decisions": config.decisions}
     output = JobOutput("label", config.output.path, config, if_exists=config.output.if_exists, inputs=inputs)
     if (earlier := output.kept()) is not None:
         return earlier
     with closing(DecisionLog(config.decisions, make=False)) as log:
-        decisions = log.decisions
-    if not decisions and not config.tracks:
-        raise DataError(f"{config.decisions}: holds no decision yet; make some with reid-ray label ask")
+        decisions, answered = log.decisions, log.answered
+    if not answered and not config.tracks:
+        raise DataError(f"{config.decisions}: holds no decision that stands; make some with reid-ray label ask")
     named = {image_id for decision in decisions for image_id in decision.images}
     images = {image.image_id: image for image in known_images(config.images, tracks=config.tracks, only=named)}
     if lacking := named - images.keys():
@@ -60,7 +60,7 @@ def write_labelled(config: LabelledTable) -> dict[str, Any]:
                         writer.write_table(labels.table(pa.Table.from_batches([batch]), schema))
                         output.counts.read += batch.num_rows
         output.counts.written = output.counts.read
-        output.facts.update({name: labels.changes[name] for name in CHANGES}, identities=labels.identities, decisions=len(decisions))
+        output.facts.update({name: labels.changes[name] for name in CHANGES}, identities=labels.identities, decisions=answered)
     changes = ", ".join(f"{name.replace('_', ' ')} {labels.changes[name]}" for name in CHANGES if labels.changes[name])
     said = f"{changes or 'nothing changed'}; {counted(labels.identities, 'identity', 'identities')} decided about"
     if lacking:
