@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.demo.first_search.config import SearchJob
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.retrieval.encoder_identity import encoder_identity, knows_drawn_people_only
 from reid_ray.retrieval.index.config import IndexJob
@@ -35,7 +36,11 @@ def run_search(config: SearchJob) -> dict[str, Any]:
     check_access(config.serve)
     bound_socket(config.serve.serve.host, config.serve.serve.port, key="serve.serve.port").close()
     changed = changed_since(config.index)
-    manifest = run_index(config.index) if changed is None else changed
+    try:
+        manifest = run_index(config.index) if changed is None else changed
+    except (ConfigError, DataError) as error:
+        error.args = (f"{error} (keys of the index job begin with index. here; FOLDER is index.images.path)",)
+        raise
     with start_service(config.serve) as service:
         with closing(GalleryView(config.index.output.path)) as view:
             encoder, seconds = str(config.index.encoder), time.perf_counter() - started

@@ -17,7 +17,7 @@ from reid_ray.config.shipped import find_config
 from reid_ray.demo.first_search import job
 from reid_ray.demo.first_search.command_line import changes_of, parsed, split_words
 from reid_ray.demo.first_search.config import SearchJob
-from reid_ray.errors import ConfigError
+from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter
 from reid_ray.retrieval.encoder_identity import knows_drawn_people_only
@@ -63,6 +63,17 @@ def test_a_port_that_is_taken_is_told_before_anything_is_embedded(tmp_path, monk
     monkeypatch.setattr(job, "run_index", lambda _: pytest.fail("it was embedded first"))
     with bound_socket("127.0.0.1", 0) as taken, refused(ConfigError, "serve.port", str(taken.getsockname()[1])):
         job.run_search(configured(f"serve.serve.port={taken.getsockname()[1]}"))
+
+
+def test_what_the_index_job_refuses_names_the_keys_that_are_written_here(tmp_path, monkeypatch):
+    def refusing(_: object) -> None:
+        raise DataError("crops: does not exist; set images.path to a folder of images")
+
+    monkeypatch.setattr(job, "run_index", refusing)
+    with bound_socket("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    with refused(DataError, "does not exist", "index.images.path"):
+        job.run_search(configured(*changes_of(str(tmp_path), "builtin:tiny-encoder", str(tmp_path / "g")), f"serve.serve.port={port}"))
 
 
 def test_she_is_told_of_pictures_first_and_of_what_words_are_good_for_and_no_score_of_drawn_people():
