@@ -32,9 +32,10 @@ def job_config(model: type[ConfigT], text: str | None, overrides: Sequence[str])
         try:
             return load_config(model, None, overrides)
         except ConfigError as error:
-            if job is None or not _left_out(model, overrides):
+            if job is None or not (left_out := _left_out(model, overrides)):
                 raise
-            raise ConfigError(f"{error}; give a file by --config, such as --config {_of_job(job)[0]}") from None
+            keys = f"add {' '.join(f'{key}=...' for key in left_out)}, or " if overrides else ""
+            raise ConfigError(f"{error}; {keys}give a file by --config, such as --config {_of_job(job)[0]}") from None
     path = find_config(text)
     if not path.exists() or path.is_dir():
         raise ConfigError(f"--config {text}: is neither a file nor the name of a shipped configuration; {near_configs(text)}")
@@ -65,10 +66,20 @@ def _of_job(job: str) -> list[str]:
     return [name for name in shipped_configs() if job_of_config(Path(name)) == job]
 
 
-def _left_out(model: type[Section], overrides: Sequence[str]) -> bool:
-    """Whether something that is required is in no override."""
+def _left_out(model: type[Section], overrides: Sequence[str]) -> list[str]:
+    """Dotted keys that are required, of which neither they nor anything of their section is in an override."""
     given = {dotted.partition(".")[0] for dotted, _ in parse_overrides(overrides)}
-    return any(field.is_required() and name not in given for name, field in model.model_fields.items())
+    return [key for name in model.model_fields if name not in given for key in _required(model, name)]
+
+
+def _required(model: type[Section], name: str) -> list[str]:
+    """What must be given of a field: its name, or dotted those of its section; nothing of one with a default."""
+    field = model.model_fields[name]
+    kind = field.annotation
+    if not field.is_required():
+        return []
+    inner = isinstance(kind, type) and issubclass(kind, Section) and [key for each in kind.model_fields for key in _required(kind, each)]
+    return [f"{name}.{key}" for key in inner] if inner else [name]
 
 
 def _other_job(job: str, model: type[Section], path: Path) -> str | None:

@@ -58,6 +58,10 @@ class DecisionLog:
             self._file: BinaryIO = os.fdopen(
                 os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT * make | os.O_NOFOLLOW, 0o600), "r+b", 0
             )
+        except FileNotFoundError:
+            if make:
+                raise DataError(f"{self.path}: its folder is not there; make it, or name a file in another") from None
+            raise DataError(f"{self.path}: there is no such file; name the one that reid-ray label ask keeps decisions in") from None
         except OSError as error:
             raise DataError(
                 f"{self.path}: cannot be opened to keep decisions in ({error.strerror}); name a file in a folder of yours"

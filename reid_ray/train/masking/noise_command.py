@@ -28,7 +28,10 @@ from reid_ray.train.masking.page import write_noise_page
 
 def noise_command(argv: Sequence[str]) -> int:
     """Do what the command line says. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="reid-ray noise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="reid-ray noise",
+        description="Write the page of a finished training's noise levels, each caption beside the picture that it describes.",
+    )
     parser.add_argument("run", help="output folder of a train job with masking.kind nam")
     parser.add_argument("page", help="HTML file to write")
     parser.add_argument("--captions", type=int, default=500, help="captions on the page at most")
@@ -39,6 +42,8 @@ def noise_command(argv: Sequence[str]) -> int:
 
 def _write(asked: argparse.Namespace) -> None:
     table = Path(asked.run) / "noise"
+    if not Path(asked.run).is_dir():
+        raise DataError(f"{asked.run}: there is no such folder; give the output of a train job with masking.kind nam")
     if not table.is_dir():
         raise DataError(f"{asked.run}: holds no noise/; give the output of a train job with masking.kind nam and masking.export true")
     config = read_manifest(asked.run)["config"]

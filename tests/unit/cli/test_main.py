@@ -13,7 +13,7 @@ import pytest
 
 from reid_ray.cli.commands import purpose
 from reid_ray.cli.job_config import job_config
-from reid_ray.cli.main import main
+from reid_ray.cli.main import _COMMANDS, main
 from reid_ray.config.base import Section
 from reid_ray.config.shipped import configs_folder, find_config, shipped_configs
 from reid_ray.data.synthetic.config import SynthesizeJob
@@ -166,6 +166,22 @@ def test_wrong_usage_is_told_by_what_was_likely_meant(typed, named, tmp_path, mo
     assert [word for word in named if word not in said] == []
     assert said.count("\n") == 1
     assert "unknown key" not in said
+
+
+def test_what_is_left_out_of_a_command_line_is_told_by_the_keys_that_give_it(capsys):
+    assert main(["export", "tables=runs/known"]) == 2
+    said = capsys.readouterr().err
+    assert "add format=... output.path=..., or give a file by --config, such as --config data/export.yaml" in said
+    assert main(["export", "tables=runs/known", "output.path=out"]) == 2
+    assert "add format=..., or give a file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_help_of_a_command_speaks_of_no_module(capsys):
+    for name in _COMMANDS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        assert ".py" not in capsys.readouterr().out, name
 
 
 def test_a_misspelt_key_of_the_right_job_is_told_by_its_name(tmp_path, capsys):

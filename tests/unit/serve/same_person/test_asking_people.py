@@ -249,7 +249,7 @@ def test_the_command_writes_a_table_and_refuses_what_is_no_file_of_decisions(cro
     (root / "notes.txt").write_text("no decisions\n")
     with refused(DataError, "notes.txt"):
         DecisionLog(root / "notes.txt")
-    with refused(DataError, "missing.jsonl"):
+    with refused(DataError, "missing.jsonl", "no such file"):
         write_labelled(written(root, decisions=str(root / "missing.jsonl")))
     assert not (root / "missing.jsonl").exists()
     DecisionLog(root / "empty.jsonl").close()

@@ -109,4 +109,8 @@ def test_the_command_finds_each_captions_picture_in_the_tables_of_the_training(t
 
 def test_the_command_says_what_it_needs(tmp_path, capsys):
     assert noise_command([str(tmp_path), str(tmp_path / "page.html")]) == 2
-    assert "masking.kind" in capsys.readouterr().err
+    assert "holds no noise/" in capsys.readouterr().err
+    assert noise_command([str(tmp_path / "nope"), str(tmp_path / "page.html")]) == 2
+    said = capsys.readouterr().err
+    assert "nope: there is no such folder" in said
+    assert "masking.kind" in said
