@@ -109,6 +109,7 @@ def item_verb(asked: argparse.Namespace, client: SearchClient) -> None:
 
 def add_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`add`."""
+    before = _column_names(client)
     if asked.paths[0].suffix == ".parquet":
         if len(asked.paths) > 1 or asked.items is not None:
             raise ConfigError("PATH: a table is added alone; its columns say what is known")
@@ -116,6 +117,12 @@ def add_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     else:
         ended = list(_portions_added(asked, client))
     _tell(ended, asked)
+    if not (asked.json or asked.no_wait) and (came := [name for name in _column_names(client) if name not in before]):
+        say(f"  the gallery has new columns: {', '.join(came)}")
+
+
+def _column_names(client: SearchClient) -> list[str]:
+    return [each["name"] for each in client.info()["columns"]]
 
 
 def _portions_added(asked: argparse.Namespace, client: SearchClient) -> Iterator[JobState]:
@@ -123,6 +130,8 @@ def _portions_added(asked: argparse.Namespace, client: SearchClient) -> Iterator
     if not files:
         raise DataError(f"{asked.paths[0]}: holds no picture; name pictures, folders of them, or a Parquet table")
     known = _known_items(asked.items, files) if asked.items is not None else None
+    if known is not None and (left := len(files) - len(known)) and not asked.json:
+        say(f"service: {counted(left, 'picture')} not added, for {asked.items} has no line of them")
     with progress_bar("add", len(files), unit="img") as bar:
         before = 0
         for portion in _portions(files):

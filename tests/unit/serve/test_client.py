@@ -265,10 +265,13 @@ def test_the_command_line_adds_with_a_bar(client, said, tmp_path):
         (tmp_path / "crops" / "cam1" / f"{name}.png").write_bytes(png_of(name))
     (tmp_path / "crops" / "bad.jpg").write_bytes(b"no picture")
     (tmp_path / "crops" / "notes.txt").write_text("no picture, and not named as one")
-    lines = [json.dumps({"file": f"cam1/{name}.png", "item_id": name, "camera_id": 9}) for name in "de"]
+    (tmp_path / "crops" / "other.png").write_bytes(png_of("f"))
+    lines = [json.dumps({"file": f"cam1/{name}.png", "item_id": name, "camera_id": 9, "zon": "market"}) for name in "de"]
     (tmp_path / "items.jsonl").write_text("\n".join([*lines, "", json.dumps({"file": "bad.jpg"})]))
     code, out, err = said("add", tmp_path / "crops", "--items", tmp_path / "items.jsonl")
     assert (code, "2 items added, 1 refused" in out, "bad.jpg: not_an_image" in out) == (0, True, True)
+    assert "1 picture not added, for" in out
+    assert "new columns: zon\n" in out
     assert "add" in err
     assert client.item("d")["item"]["camera_id"] == 9
     code, out, _ = said("add", tmp_path / "crops", "--no-wait")
