@@ -89,3 +89,14 @@ def test_a_filter_passes_what_a_loop_over_the_rows_passes(tmp_path, seed):
             add()
             change()
             check()
+
+
+def test_a_time_of_a_filter_is_utc_unless_it_says_its_zone(tmp_path):
+    create_gallery(tmp_path / "gallery", dim=DIM, encoder="e", config=GalleryConfig())
+    times = pa.array(HOURS, COLUMNS["time"][0])  # from midnight UTC, an hour apart
+    with GalleryWriter(tmp_path / "gallery") as writer:
+        writer.add(table(list("0123"), unit(np.random.default_rng(0), 4), time=times), encoder="e")
+        for _ in range(2):
+            assert set(writer.view.ids({"time": {"from": "2026-01-01T02:00"}})) == {"2", "3"}
+            assert set(writer.view.ids({"time": {"from": "2026-01-01T02:00+01:00"}})) == {"1", "2", "3"}
+            writer.seal()
