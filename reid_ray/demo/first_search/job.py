@@ -5,8 +5,11 @@ Knows order and words; what an index or a service is, their jobs know.
 
 from __future__ import annotations
 
+import fcntl
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,11 @@ from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.retrieval.encoder_identity import encoder_identity, knows_drawn_people_only
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
+from reid_ray.serve.config import ServeJob
 from reid_ray.serve.job import run_until_stopped, start_service
 from reid_ray.serve.opened_access import check_access
 from reid_ray.serve.process.http_thread import bound_socket
+from reid_ray.serve.service_state import state_folder
 from reid_ray.storage import MANIFEST, read_manifest
 from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
@@ -37,11 +42,11 @@ def run_search(config: SearchJob) -> dict[str, Any]:
     bound_socket(config.serve.serve.host, config.serve.serve.port, key="serve.serve.port").close()
     changed = changed_since(config.index)
     try:
-        manifest = run_index(config.index) if changed is None else changed
+        manifest = run_index(config.index, before=partial(refuse_searched, config.serve)) if changed is None else changed
     except (ConfigError, DataError) as error:
         error.args = (f"{error} (keys of the index job begin with index. here; FOLDER is index.images.path)",)
         raise
-    with start_service(config.serve) as service:
+    with start_service(config.serve) as service, searched(config.serve):
         with closing(GalleryView(config.index.output.path)) as view:
             encoder, seconds = str(config.index.encoder), time.perf_counter() - started
             say(how_to_search(len(view), seconds, encoder, drawn_people_only=knows_drawn_people_only(encoder)))
@@ -50,6 +55,37 @@ def run_search(config: SearchJob) -> dict[str, Any]:
         else:
             say(f"serve: answered at {service.url}/, and is stopped")
     return manifest
+
+
+@contextmanager
+def searched(config: ServeJob) -> Iterator[None]:
+    """Tell other search jobs, until the block ends or the process dies, that this one searches its gallery."""
+    _mark(config).parent.mkdir(mode=0o700, exist_ok=True)
+    with _mark(config).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def refuse_searched(config: ServeJob) -> None:
+    """Before a gallery is made anew: nobody's search may change under him.
+
+    Raises:
+        DataError: another search job searches it.
+    """
+    if not _mark(config).exists():
+        return
+    with _mark(config).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{config.index}: another search of it runs, and would answer from what is made anew with other pictures or columns; stop that "
+                "one, ask as it was asked, or choose another --out"
+            ) from None
+
+
+def _mark(config: ServeJob) -> Path:
+    return state_folder(config.index, config.state) / "searched"
 
 
 def changed_since(config: IndexJob) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ gallery is reid_ray.gallery's.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,14 @@ FAILED_FOLDER = "failed"
 _WRITE_ROWS = 32_768  # of embedded images that a task holds: with thumbnails of 256 pixels about 400 MB
 
 
-def run_index(config: IndexJob) -> dict[str, Any]:
+def run_index(config: IndexJob, *, before: Callable[[], object] = lambda: None) -> dict[str, Any]:
     """Run the job; returns the manifest of config.output.path.
 
     The folder is a gallery, and holds failed/ (EMBEDDINGS rows that are no items, with the reason) and manifest.json, too.
+
+    Args:
+        config: of the job.
+        before: called before anything is made, not where an earlier result is kept; what it raises ends the job.
 
     Raises:
         DataError: no image, no encoder, or not a single image can be searched.
@@ -69,6 +73,7 @@ def run_index(config: IndexJob) -> dict[str, Any]:
     )
     if (earlier := output.kept()) is not None:
         return earlier
+    before()
     if config.encoder is not None:
         require_encoder(config.encoder)
     here = listing is not None and stays_in_process(config.ray, listing.count, config.embed)

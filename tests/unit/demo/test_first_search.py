@@ -60,13 +60,13 @@ def test_encoder_and_place_are_those_that_were_named_and_the_service_searches_th
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_embedded(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "run_index", lambda _: pytest.fail("it was embedded first"))
+    monkeypatch.setattr(job, "run_index", lambda _, **__: pytest.fail("it was embedded first"))
     with bound_socket("127.0.0.1", 0) as taken, refused(ConfigError, "serve.port", str(taken.getsockname()[1])):
         job.run_search(configured(f"serve.serve.port={taken.getsockname()[1]}"))
 
 
 def test_what_the_index_job_refuses_names_the_keys_that_are_written_here(tmp_path, monkeypatch):
-    def refusing(_: object) -> None:
+    def refusing(_: object, **__: object) -> None:
         raise DataError("crops: does not exist; set images.path to a folder of images")
 
     monkeypatch.setattr(job, "run_index", refusing)
@@ -74,6 +74,17 @@ def test_what_the_index_job_refuses_names_the_keys_that_are_written_here(tmp_pat
         port = free.getsockname()[1]
     with refused(DataError, "does not exist", "index.images.path"):
         job.run_search(configured(*changes_of(str(tmp_path), "builtin:tiny-encoder", str(tmp_path / "g")), f"serve.serve.port={port}"))
+
+
+def test_a_gallery_that_another_search_serves_is_not_made_anew_and_one_that_nobody_does_is(tmp_path):
+    config = configured(*changes_of(str(tmp_path), "builtin:tiny-encoder", str(tmp_path / "g"))).serve
+    job.refuse_searched(config)  # nobody ever searched it
+    with job.searched(config), job.searched(config):
+        with refused(DataError, str(tmp_path / "g"), "--out"):
+            job.refuse_searched(config)
+    job.refuse_searched(config)
+    with job.searched(config):
+        pass
 
 
 def test_she_is_told_of_pictures_first_and_of_what_words_are_good_for_and_no_score_of_drawn_people():
