@@ -10,9 +10,6 @@ from typing import Any
 from PIL import Image
 
 from reid_ray.gallery.nearest.hits import Found
-from reid_ray.storage.regular_files import printable
-
-_ID_SHOWN = 100  # characters of an id that a message repeats
 
 
 @dataclass(frozen=True)
@@ -84,8 +81,3 @@ class Answer:
     refused: str | None = None
     truncated: bool = False  # the model could not read a text to its end
     missing: tuple[int, ...] = ()  # numbers of the gallery's shares that were lost, and not searched
-
-
-def shown_id(item_id: str) -> str:
-    """An id from anywhere as a message can hold it."""
-    return printable(item_id)[:_ID_SHOWN]

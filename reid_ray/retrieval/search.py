@@ -23,7 +23,7 @@ from reid_ray.retrieval.clue_sum import summed_vector
 from reid_ray.retrieval.divided_gallery import SharesConfig
 from reid_ray.retrieval.encoder_identity import knows_drawn_people_only
 from reid_ray.retrieval.generation_turns import TurnKeeper
-from reid_ray.retrieval.query import Answer, Clue, Query, shown_id
+from reid_ray.retrieval.query import Answer, Clue, Query
 from reid_ray.retrieval.searched_folder import SearchedGallery, encoder_of, open_gallery
 
 _NO_TEXTS = "no_texts: the encoder of this gallery knows pictures alone; search by a picture, or make the gallery with one that reads texts"
@@ -146,8 +146,7 @@ class SearchEngine:
         vectors = [known.of(clue) for clue in query.clues]
         lacking = next((number for number, vector_D in enumerate(vectors, 1) if vector_D is None), None)
         if lacking is not None:
-            item = shown_id(query.clues[lacking - 1].item_id or "")
-            asked.refused[at] = f"no_item: clue {lacking}, {item}, is no item of the gallery (any more); search for another"
+            asked.refused[at] = f"no_item: clue {lacking} names no item of the gallery (any more); search for another"
             return
         try:
             asked.vectors[at] = summed_vector(

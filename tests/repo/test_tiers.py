@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numba
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -66,6 +67,7 @@ BUSY = "import time\ndef test_busy():\n {first}\n end = time.process_time() + 1.
 
 
 def test_a_quick_test_that_takes_long_fails_and_one_that_imports_or_compiles_or_is_slow_may(suite):
+    numba.njit(lambda x: x)(1)  # a suite drops what it imports, and numba cannot be imported a second time in a process
     text = BUSY.format(first="pass")
     _, _, failed = quick(suite, text).listoutcomes()
     assert [report.nodeid for report in failed] == ["tests/unit/test_more.py::test_busy"]

@@ -16,6 +16,7 @@ from typing import Any
 from reid_ray.demo.first_search.config import SearchJob
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.gallery_view import GalleryView
+from reid_ray.redaction import redacted
 from reid_ray.retrieval.encoder_identity import encoder_identity, knows_drawn_people_only
 from reid_ray.retrieval.index.config import IndexJob
 from reid_ray.retrieval.index.job import run_index
@@ -42,7 +43,7 @@ def run_search(config: SearchJob) -> dict[str, Any]:
     bound_socket(config.serve.serve.host, config.serve.serve.port, key="serve.serve.port").close()
     changed = changed_since(config.index)
     try:
-        manifest = run_index(config.index, before=partial(refuse_searched, config.serve)) if changed is None else changed
+        manifest = run_index(config.index, before=partial(refuse_searched, config.index, config.serve)) if changed is None else changed
     except (ConfigError, DataError) as error:
         error.args = (f"{error} (keys of the index job begin with index. here; FOLDER is index.images.path)",)
         raise
@@ -66,13 +67,17 @@ def searched(config: ServeJob) -> Iterator[None]:
         yield
 
 
-def refuse_searched(config: ServeJob) -> None:
-    """Before a gallery is made anew: nobody's search may change under him.
+def refuse_searched(index: IndexJob, config: ServeJob) -> None:
+    """Before a gallery is made anew of other pictures or columns: nobody's search may change under him. More of the same is welcome.
 
     Raises:
         DataError: another search job searches it.
     """
-    if not _mark(config).exists():
+    manifest = Path(index.output.path) / MANIFEST
+    if not _mark(config).exists() or not manifest.is_file():
+        return
+    images = read_manifest(manifest.parent).get("config", {}).get("images")
+    if images == redacted(index.model_dump(mode="json"))["images"]:
         return
     with _mark(config).open("a") as file:
         try:

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
-from reid_ray.retrieval.query import shown_id
 from reid_ray.serve.access.audit.noted import noted
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule
@@ -75,7 +74,7 @@ def gallery_routes(operations: SearchOperations) -> APIRouter:
         noted(request.scope["state"], ids=[item_id])
         found = await operations.item(item_id)
         if found is None:
-            raise HTTPException(404, f"id: the gallery holds no item {shown_id(item_id)} (any more)")
+            raise HTTPException(404, "id: the gallery holds no such item (any more)")
         return JSONAnswer(item_answer(found))
 
     @router.get("/thumbnails", responses={**_PICTURE, **problems(404)}, response_class=Response)
@@ -83,7 +82,7 @@ def gallery_routes(operations: SearchOperations) -> APIRouter:
         """The small picture of an item."""
         data = await operations.thumbnail(item_id)
         if not data:
-            raise HTTPException(404, f"id: the gallery holds no item {shown_id(item_id)} (any more), or no picture of it")
+            raise HTTPException(404, "id: the gallery holds no such item (any more), or no picture of it")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
 
     return router

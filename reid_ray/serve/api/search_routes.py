@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
 from pydantic import ValidationError
 
-from reid_ray.retrieval.query import Clue, shown_id
+from reid_ray.retrieval.query import Clue
 from reid_ray.serve.access.audit.noted import noted
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule
@@ -97,7 +97,7 @@ def search_routes(operations: SearchOperations) -> APIRouter:
         noted(state, ids=[asked.item_id])
         found = await operations.explain(await clues_of(given, operations, state=state), asked.item_id, gone_of(state))
         if found is None:
-            raise HTTPException(404, f"item_id: the gallery holds no item {shown_id(asked.item_id)} (any more)")
+            raise HTTPException(404, "item_id: the gallery holds no such item (any more)")
         return JSONAnswer(explanation_answer(found, given))
 
     return router

@@ -77,12 +77,17 @@ def test_what_the_index_job_refuses_names_the_keys_that_are_written_here(tmp_pat
 
 
 def test_a_gallery_that_another_search_serves_is_not_made_anew_and_one_that_nobody_does_is(tmp_path):
-    config = configured(*changes_of(str(tmp_path), "builtin:tiny-encoder", str(tmp_path / "g"))).serve
-    job.refuse_searched(config)  # nobody ever searched it
+    asked = configured(*changes_of(str(tmp_path), "builtin:tiny-encoder", str(tmp_path / "g")))
+    same, config = asked.index, asked.serve
+    other = configured(*changes_of(str(tmp_path), "builtin:tiny-encoder", str(tmp_path / "g")), "index.images.table=own.csv").index
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "manifest.json").write_text(json.dumps({"format": 1, "job": "index", "config": same.model_dump(mode="json")}))
+    job.refuse_searched(other, config)  # nobody ever searched it
     with job.searched(config), job.searched(config):
+        job.refuse_searched(same, config)  # more pictures of the same folder
         with refused(DataError, str(tmp_path / "g"), "--out"):
-            job.refuse_searched(config)
-    job.refuse_searched(config)
+            job.refuse_searched(other, config)
+    job.refuse_searched(other, config)
     with job.searched(config):
         pass
 
