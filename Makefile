@@ -1,7 +1,7 @@
 # Set-up is part of every target: a fresh clone needs nothing but Python 3.11+ and these words.
 #   make demo    people go in as pictures, come out as ranked search results
 #   make test    all but the long tests    make check   formatting, lint, types
-#   make test-fast  in a minute: no Ray, engine or other process, no test of over a tenth of a second, a fifth of the random examples
+#   make test-fast  in a minute or so: no Ray, engine or other process, no test of over a tenth of a second, a fifth of the random examples
 #   make rehearse  every shipped configuration, small, from the published layouts to a score
 #   make soak    the long tests, part by part (PART=kills: one of them), their results into benchmarks/results
 #   make bench   every benchmark, quick form, into build/bench
