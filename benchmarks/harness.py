@@ -115,7 +115,9 @@ def peak_extra_bytes(run: Callable[[], Any]) -> int:
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
-        return _sampled_peak(run) - before
+        with _sampled("VmRSS", 0.002) as peak:
+            run()
+        return peak[0] - before
     run()
     return max(0, _status("VmHWM") - before)
 
@@ -123,19 +125,8 @@ def peak_extra_bytes(run: Callable[[], Any]) -> int:
 @contextmanager
 def peak_own_bytes() -> Iterator[list[int]]:
     """[The most memory of its own that this process has while the block runs], without pages of mapped files; looked at every 10 ms."""
-    peak, over = [_status("RssAnon")], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            peak[0] = max(peak[0], _status("RssAnon"))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with _sampled("RssAnon", 0.01) as peak:
         yield peak
-    finally:
-        over.set()
-        thread.join()
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -168,21 +159,22 @@ def _trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _sampled_peak(run: Callable[[], Any]) -> int:
-    peak, stop = [_status("VmRSS")], threading.Event()
+@contextmanager
+def _sampled(name: str, every_s: float) -> Iterator[list[int]]:
+    """[The most of a line of /proc/self/status while the block runs, bytes], looked at now and then by a thread."""
+    peak, over = [_status(name)], threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.002):
-            peak[0] = max(peak[0], _status("VmRSS"))
+        while not over.wait(every_s):
+            peak[0] = max(peak[0], _status(name))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        run()
+        yield peak
     finally:
-        stop.set()
+        over.set()
         thread.join()
-    return peak[0]
 
 
 def in_own_process(script: str, *arguments: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from reid_ray.gallery.buffer import Buffer
 from reid_ray.gallery.items import ID
 from reid_ray.gallery.nearest.best_of_parts import CandidateSource, Searched
 from reid_ray.gallery.nearest.exact_top import Place
-from reid_ray.gallery.sealed.id_lookup import id_hashes
 from reid_ray.gallery.sealed.postings import Filter, Postings, passing_rows
 from reid_ray.gallery.sealed.segment import Segment
 
@@ -54,16 +53,14 @@ class LivePart:
             passing &= passing_rows(by_column, self.postings(), len(passing))
         for condition in wanted:
             if condition.column == ID:
-                named, row_N = np.zeros(len(passing), np.bool_), self.rows_of(list(condition.values or ()))
+                named, row_N = np.zeros(len(passing), np.bool_), self.rows_of(list(condition.values or ()), condition.hashes)
                 named[row_N[(row_N >= 0) & (row_N < len(named))]] = True
                 passing &= named
         return passing
 
-    def rows_of(self, ids: list[str], hash_N: np.ndarray | None = None) -> np.ndarray:
-        """Row of each id, the newest of several, -1 where there is none; living or dead. `hash_N`: their id_hashes, if known."""
-        if isinstance(self.source, Buffer):
-            return self.source.rows_of(ids)
-        return self.source.rows_of(ids, id_hashes(ids) if hash_N is None else hash_N)
+    def rows_of(self, ids: list[str], hash_N: np.ndarray) -> np.ndarray:
+        """Row of each id, the newest of several, -1 where there is none; living or dead. `hash_N`: their id_hashes."""
+        return self.source.rows_of(ids) if isinstance(self.source, Buffer) else self.source.rows_of(ids, hash_N)
 
     def passing_ids(self, wanted: Filter) -> list[str]:
         """Ids of the rows that live and pass; other rows' columns are not read."""

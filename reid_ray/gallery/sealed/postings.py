@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 
 from reid_ray.errors import ConfigError
 from reid_ray.gallery.items import ID, is_filterable
+from reid_ray.gallery.sealed.id_lookup import id_hashes
 
 MOST_VALUES = 50_000  # of a column that are counted one by one: some megabytes, and a few hundredths of a second
 _MOST_SHOWN = 80  # characters of what was asked that a message repeats
@@ -32,6 +34,11 @@ class Condition:
     values: tuple[Any, ...] | None = None
     low: Any = None
     high: Any = None
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """id_hashes of the values, of a condition on ids, uint64 [V]: made once, for every segment is asked."""
+        return id_hashes(self.values or ())
 
 
 Filter = tuple[Condition, ...]

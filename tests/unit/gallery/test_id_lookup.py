@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from gallery_pair import DIM, table, unit
 
-from reid_ray.gallery.sealed import id_lookup
+from reid_ray.gallery.config import GalleryConfig
+from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.sealed import id_lookup, postings
 from reid_ray.gallery.sealed.id_lookup import rows_of, sorted_lookup
 
 
@@ -38,3 +41,20 @@ def test_hashes_that_lie_apart_or_cannot_be_written_are_read_where_they_are():
     assert lookup["hash"].strides == (12,)
     asked = ["item 7", "nobody", "item 999"]
     assert rows_of(lookup, asked, id_lookup.id_hashes(asked), ids.__getitem__).tolist() == [7, -1, 999]
+
+
+def test_a_filter_of_ids_hashes_them_once_however_many_segments_there_are(tmp_path, monkeypatch):
+    hashed = []
+    true = postings.id_hashes
+    create_gallery(tmp_path / "gallery", dim=DIM, encoder="e", config=GalleryConfig(segment_rows=10, merge_rows=10))
+    with GalleryWriter(tmp_path / "gallery") as writer:
+        for start in range(0, 50, 10):
+            writer.add(
+                table([f"item {number}" for number in range(start, start + 10)], unit(np.random.default_rng(start), 10)), encoder="e"
+            )
+            writer.seal()
+        assert len(writer.view.manifest.segments) == 5
+        monkeypatch.setattr(postings, "id_hashes", lambda ids: hashed.append(len(ids)) or true(ids))
+        wanted = ["item 3", "item 47", "nobody"]
+        assert writer.view.ids({"item_id": wanted}) == wanted[:2]
+    assert hashed == [3]
