@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 
-import numba
 import pytest
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.slow  # a pytest run each
+OTHERS = {"test_quick", "test_drawn"}
 MARK = "pytest.mark." + "soak('kills')"  # in two, for a search of marks is not to find it here
 
 
@@ -29,6 +29,19 @@ def suite(pytester, root, monkeypatch):
     return pytester
 
 
+def names(suite, *options):
+    """Names of the tests that passed and of those that failed, in a process of their own, and what it printed.
+
+    (pytester's runs in this process drop what they have imported, and what numba has of them it cannot import a second time.)
+    """
+    result = suite.runpytest_subprocess(*options, "-rA", "--import-mode=importlib")
+    passed, failed = (
+        {line.split("::")[1].split()[0] for line in result.outlines if line.startswith(f"{outcome} tests/")}
+        for outcome in ("PASSED", "FAILED")
+    )
+    return passed, failed, result.stdout.str()
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -41,50 +54,48 @@ def suite(pytester, root, monkeypatch):
     ids=["without a word", "all of soak", "a part by its mark", "a part by its file", "what draws its inputs"],
 )
 def test_soak_tests_run_part_by_part_where_they_are_asked_for_and_nowhere_else(suite, options, expected):
-    result = suite.inline_run(*options, "--import-mode=importlib")
-    assert {report.nodeid.split("::")[1] for report in result.listoutcomes()[0]} == expected
+    assert names(suite, *options)[:2] == (expected, set())
 
 
 def test_a_quick_test_that_starts_ray_fails_and_a_slow_one_may(suite):
     started = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', '', 'gcs_server'], check=True)\n"
     text = f"import pytest\ndef test_quick():\n {started!r}\n exec({started!r})\n@pytest.mark.slow\ndef test_slow():\n exec({started!r})\n"
     (suite.path / "tests" / "unit" / "test_a.py").write_text(text)
-    suite.inline_run("tests/unit/test_a.py", "--import-mode=importlib").assertoutcome(passed=1, failed=1)
+    assert names(suite, "tests/unit/test_a.py")[:2] == ({"test_slow"}, {"test_quick"})
 
 
 def quick(suite, text):
     """What the quick tier makes of one more file of tests."""
     (suite.path / "tests" / "unit" / "test_more.py").write_text(text)
-    return suite.inline_run("tests/unit/test_more.py", "tests/unit", "-m", "not slow", "--import-mode=importlib")
+    return names(suite, "tests/unit", "-m", "not slow")
 
 
 def test_the_quick_tier_imports_no_file_whose_tests_are_all_slow(suite):
-    outcomes = quick(suite, "import pytest, no_such_module\npytestmark = pytest.mark.slow\ndef test_a(): pass\n").listoutcomes()
-    assert [{report.nodeid.split("::")[1] for report in reports} for reports in outcomes] == [{"test_quick", "test_drawn"}, set(), set()]
+    passed, failed, _ = quick(suite, "import pytest, no_such_module\npytestmark = pytest.mark.slow\ndef test_a(): pass\n")
+    assert (passed, failed) == (OTHERS, set())
 
 
 BUSY = "import time\ndef test_busy():\n {first}\n end = time.process_time() + 1.1\n while time.process_time() < end: pass\n"
 
 
 def test_a_quick_test_that_takes_long_fails_and_one_that_imports_or_compiles_or_is_slow_may(suite):
-    numba.njit(lambda x: x)(1)  # a suite drops what it imports, and numba cannot be imported a second time in a process
     text = BUSY.format(first="pass")
-    _, _, failed = quick(suite, text).listoutcomes()
-    assert [report.nodeid for report in failed] == ["tests/unit/test_more.py::test_busy"]
-    assert "mark it slow" in failed[0].longrepr
+    passed, failed, printed = quick(suite, text)
+    assert (passed, failed) == (OTHERS, {"test_busy"})
+    assert "mark it slow" in printed
     (suite.path / "first_time.py").write_text("")
-    suite.syspathinsert()
-    quick(suite, BUSY.format(first="import first_time")).assertoutcome(passed=3)
+    assert quick(suite, BUSY.format(first="import first_time"))[:2] == (OTHERS | {"test_busy"}, set())
     compiled = "import numba\nnumba.njit(lambda x: -x)(1)\n" + BUSY.format(first="numba.njit(lambda x: x + 1)(1)")
-    quick(suite, compiled).assertoutcome(passed=3)
-    suite.inline_run("tests/unit/test_more.py", "--import-mode=importlib").assertoutcome(passed=1)
+    assert quick(suite, compiled)[:2] == (OTHERS | {"test_busy"}, set())
+    (suite.path / "tests" / "unit" / "test_more.py").write_text(text)
+    assert names(suite, "tests/unit/test_more.py")[:2] == ({"test_busy"}, set())
 
 
 def test_the_quick_tier_tries_a_fifth_of_a_propertys_examples(suite, root, monkeypatch):
     monkeypatch.delenv("TEST_EXAMPLES_TIMES")
-    monkeypatch.syspath_prepend(str(root / "tests" / "shared"))
+    monkeypatch.setenv("PYTHONPATH", str(root / "tests" / "shared"), prepend=os.pathsep)
     text = "from examples import examples\ndef test_few(): assert (examples(300), examples(2)) == (60, 1)\n"
-    quick(suite, text).assertoutcome(passed=3)
+    assert quick(suite, text)[:2] == (OTHERS | {"test_few"}, set())
 
 
 def test_the_soak_run_writes_what_each_test_of_a_part_came_to(suite, root):
