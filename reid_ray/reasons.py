@@ -13,10 +13,11 @@ _OF_FILES = ("no_image_file", "listed_twice", "junk", "unexpected_key", "compose
 _OF_SEGMENTS = ("not_worn", "out_of_sight", "no_pixels", "not_named", "several_named", "too_many_slots", "noun_taken", "noun_not_read")
 _OF_REFERENCES = ("no_split", "made_by_editor", "not_drawn", "repeated_content", "too_little")
 _OF_EDITS = ("not_for_training", "edited_already", "no_slot", "look_unknown", "cannot_be_said")
-_OF_TRAINING = ("other_split", "source_held_out", "not_in_share", "earlier_rewrite", "unfaithful", "other_kind", "parent_not_used")
+_OF_TRAINING = ("other_split", "source_held_out", "not_in_share", "earlier_rewrite", "unfaithful", "other_kind")
+_OF_REWRITES = ("parent_not_used", "parent_validates")
 _OF_SCORES = ("replaced", "erased", "unknown_person", "synthetic", "no_attributes", "no_match")
 _OF_EXPORTS = ("not_seen", "other_tokens", "kind", "not_ok")
-LEFT_OUT = frozenset((*_OF_FILES, *_OF_SEGMENTS, *_OF_REFERENCES, *_OF_EDITS, *_OF_TRAINING, *_OF_SCORES, *_OF_EXPORTS))
+LEFT_OUT = frozenset((*_OF_FILES, *_OF_SEGMENTS, *_OF_REFERENCES, *_OF_EDITS, *_OF_TRAINING, *_OF_REWRITES, *_OF_SCORES, *_OF_EXPORTS))
 
 
 def told_apart(unused: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:

@@ -246,9 +246,13 @@ def _result(folder: Path, selection: Selection | None) -> dict[str, Any]:
 
 def captions_in_words(counts: Counts, facts: dict[str, Any]) -> str:
     """What became of the captions that were read; the parts add up."""
-    used = [f"training {facts['samples']} of {facts['persons']} persons", f"validation {facts['validation_queries']}"]
-    if rewrites := counts.written - facts["samples"] - facts["validation_queries"]:
-        used.insert(1, f"rewrites {rewrites}")
+    used = [f"training {facts['samples']} of {facts['persons']} persons"]
+    if rewrites := facts["rewrites"]:
+        used.append(f"rewrites of these {rewrites}")
+    used.append(f"validation {facts['validation_queries']}")
+    # An older version prepared rewrites of what validates, too, which nothing asks for.
+    if others := counts.written - facts["samples"] - rewrites - facts["validation_queries"]:
+        used.append(f"rewrites that nothing uses {others}")
     return f"captions: read {counts.read}, {', '.join(used)}{counts.unused_in_words()}"
 
 

@@ -173,14 +173,16 @@ class Joined:
     first_S: np.ndarray
 
 
-def join_rewrites(accepted: RowFile, reason_N: np.ndarray, reasons: Sequence[str], counts: Counts) -> Joined:
+def join_rewrites(accepted: RowFile, reason_N: np.ndarray, reasons: Sequence[str], train_N: np.ndarray, counts: Counts) -> Joined:
     """Second pass: captions of images that cannot be read drop out, rewrites find their originals.
 
     Args:
         accepted: the file that accept_captions wrote.
         reason_N: per image, the number of a reason why it cannot be read, or -1; int [N].
         reasons: the reasons by their numbers.
-        counts: not used, by those reasons, and parent_not_used: a rewrite whose original is no sample.
+        train_N: which images are learnt from, bool [N]; captions of the others validate, as they stand.
+        counts: not used, by those reasons; parent_not_used: a rewrite whose original is no sample; parent_validates: whose original is one
+            that validates.
     """
     reason_A = reason_N[accepted.column("image_row")]
     original_A = accepted.column("original")
@@ -192,11 +194,18 @@ def join_rewrites(accepted: RowFile, reason_N: np.ndarray, reasons: Sequence[str
         key_A = np.concatenate([_keys(batch) for batch in accepted.batches()])
         of_R = KeyIndex(key_A[sample_S]).find(key_A[rewrite_R])
     of_R[_strangers(accepted, rewrite_R, of_R, sample_S)] = -1
-    if lost := int((of_R < 0).sum()):
-        counts.unused["parent_not_used"] += lost
-    rewrite_R, of_R = rewrite_R[of_R >= 0], of_R[of_R >= 0]
+    rewrite_R, of_R = _counted_out(rewrite_R, of_R, of_R >= 0, "parent_not_used", counts)
+    learnt_R = train_N[accepted.column("image_row")[sample_S[of_R]]]
+    rewrite_R, of_R = _counted_out(rewrite_R, of_R, learnt_R, "parent_validates", counts)
     order = np.argsort(of_R, kind="stable")
     return Joined(sample_S, rewrite_R[order], np.concatenate([[0], np.cumsum(np.bincount(of_R, minlength=len(sample_S)))]))
+
+
+def _counted_out(rewrite_R: np.ndarray, of_R: np.ndarray, keep_R: np.ndarray, reason: str, counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    """Rewrites, and what they are of, where `keep_R` holds; the others are counted."""
+    if left_out := int((~keep_R).sum()):
+        counts.unused[reason] += left_out
+    return rewrite_R[keep_R], of_R[keep_R]
 
 
 def write_samples(

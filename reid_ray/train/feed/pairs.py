@@ -75,7 +75,7 @@ def prepare_pairs(
     pictures = pack_pictures(
         *(config.images.paths, images["image_id"], wanted_N, folder / PICTURES), max_pixels=config.images.max_pixels, spread=spread
     )
-    joined = join_rewrites(accepted, pictures.reason_N, pictures.reasons, counts)
+    joined = join_rewrites(accepted, pictures.reason_N, pictures.reasons, roles.train_N, counts)
     write_samples(
         accepted,
         joined,

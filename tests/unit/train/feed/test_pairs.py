@@ -27,6 +27,7 @@ from reid_ray.train.feed.pairs import prepare_pairs
 from reid_ray.train.feed.pictures import PictureStore
 from reid_ray.train.feed.prepared import PICTURES, SAMPLES, VALIDATION, RowFile, texts_of
 from reid_ray.train.feed.spread import Spread
+from reid_ray.train.run import captions_in_words
 
 
 def jpeg(shade: int) -> bytes:
@@ -140,6 +141,18 @@ def test_rows_keep_text_rewrites_person_and_bytes(tables, tmp_path):
     assert sorted(texts_of(samples)) == ["four", "one", "one again", "one once more", "three", "three again", "two"]
     with pytest.raises(IndexError):
         pictures[5]
+
+
+def test_a_rewrite_of_a_caption_that_validates_is_left_out_for_nothing_asks_by_it(tables, tmp_path):
+    counts = Counts()
+    captions = [*CAPTIONS_ROWS, caption("rv", "v1", "rewrite", text="validation again", parent="cv")]
+    facts = prepare_pairs(tables(IMAGES_ROWS, captions), tmp_path, counts)
+    assert (counts.left_out["parent_validates"], counts.left_out["parent_not_used"], facts["rewrites"]) == (1, 1, 3)
+    assert counts.written == facts["samples"] + facts["rewrites"] + facts["validation_queries"]
+    assert counts.written + sum(counts.unused.values()) == counts.read
+    assert list(texts_of(RowFile(tmp_path / VALIDATION))) == ["validation"]
+    said = captions_in_words(counts, facts)
+    assert "training 4 of 4 persons, rewrites of these 3, validation 1, " in said
 
 
 @pytest.mark.parametrize(
