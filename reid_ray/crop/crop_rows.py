@@ -20,6 +20,7 @@ from reid_ray.storage.regular_files import printable
 
 CROPS = with_own(IMAGES, MADE)
 _ROWS = 512
+_SHOWN = 3
 Row = dict[str, Any]
 
 
@@ -39,6 +40,7 @@ class CropTables:
         self._cameras: Counter[str] = Counter()
         self._seen = ""
         self._told: set[tuple[str, str]] = set()
+        self._first_failed: list[str] = []
 
     def __enter__(self) -> CropTables:
         return self
@@ -56,6 +58,8 @@ class CropTables:
         self._told.add((name, reason))
         self._output.counts.read += 1
         self._output.counts.unused[reason] += 1
+        if len(self._first_failed) < _SHOWN:
+            self._first_failed.append(f"{name} ({reason})")
         row = {"image_id": name, "reason": reason, "detail": printable(detail), "dataset": self._dataset}
         self._failures.append(table_of(FAILURES, [row]))
 
@@ -91,6 +95,12 @@ class CropTables:
         facts = {"footage": self._footage, "boxes": self._boxes, "tracks": self._tracks, "crops_of_camera": self._cameras}
         self._output.facts.update({name: dict(sorted(counts.items())) for name, counts in facts.items()})
         self._output.facts["tracks"].setdefault("kept", 0)
+
+    def failed_in_words(self) -> str | None:
+        """The first videos and frames that cannot be used, or not to their end, and how many more there are; None if there is none."""
+        more = sum(self._output.counts.unused.values()) - len(self._first_failed)
+        names = ", ".join(self._first_failed) + (f" and {more:,} more" if more else "")
+        return f"not used, or not to the end: {names}" if names else None
 
     def _row(self, footage: Footage, track: JoinedTrack, crop: Row) -> Row:
         left, top, right, bottom = crop["box"]

@@ -70,13 +70,16 @@ def run_crop(config: CropJob) -> dict[str, Any]:
                 _publish(config, tables, mine[0][1].footage, [files[number] for number, _ in mine])
             tables.report()
         output.facts["unknown"] = unknown_of(found)
+        failed = tables.failed_in_words()
         if not output.counts.written:
             raise DataError(
-                f"{config.footage.path}: nobody is found on {len(found)} videos or folders ({output.counts}; {output.facts['boxes']}); "
-                "check footage.path, detector.min_score and crops.min_height"
+                f"{config.footage.path}: nobody is found on {len(found)} videos or folders ({output.counts}; {output.facts['boxes']}"
+                f"{f'; {failed}' if failed else ''}); check footage.path, detector.min_score and crops.min_height"
             )
     shutil.rmtree(folder, ignore_errors=True)
     say(f"crop: {output.counts}; tracks {output.facts['tracks']['kept']} -> {config.output.path}/images")
+    if failed is not None:
+        say(f"crop: {failed} -> {config.output.path}/failures")
     if config.footage.pattern is not None and any(output.facts["unknown"].values()):
         told = " and ".join(f"the {what} of {count}" for what, count in output.facts["unknown"].items() if count)
         say(f"crop: of {len(found)} videos or folders {told} is not known, and no filter finds their crops by it (names, footage.pattern)")

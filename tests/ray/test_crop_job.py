@@ -38,7 +38,7 @@ def hits_are_one_of_each_track_within_the_times(folder, rows):
     assert {hit.item_id for hit in hits} == {row["image_id"] for row in rows if from_ <= row["time"] <= to}
 
 
-def test_videos_become_crops_with_camera_time_and_track_and_nothing_is_done_twice(local_ray, tmp_path):
+def test_videos_become_crops_with_camera_time_and_track_and_nothing_is_done_twice(local_ray, tmp_path, capsys):
     videos = tmp_path / "videos"
     videos.mkdir()
     for number, camera in enumerate(("gateA", "gateB")):
@@ -69,6 +69,7 @@ def test_videos_become_crops_with_camera_time_and_track_and_nothing_is_done_twic
 
     config = CropJob.model_validate({**base, "tracker": {"min_boxes": 2}})
     manifest = run_crop(config)
+    assert f"crop: not used, or not to the end: broken.mp4 (not_a_video) -> {tmp_path}/out/failures" in capsys.readouterr().out
     assert not done.exists()
     table = pq.read_table(tmp_path / "out" / "images")
     rows = table.to_pylist()
