@@ -34,6 +34,7 @@ from reid_ray.storage import Counts, JobOutput, TableWriter, read_manifest
 from reid_ray.storage.file_systems import is_remote
 from reid_ray.storage.output import in_words
 from reid_ray.storage.regular_files import printable
+from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 
 _BATCH_ROWS = 512
@@ -78,7 +79,7 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
     mended = dict(out.facts.get("mended", {}))
     unknown = f"; camera unknown of {number}" if (number := mended.pop("camera_unknown", 0)) else ""
     right = f"; set right: {', '.join(f'{code} {count}' for code, count in mended.items())}" if mended else ""
-    drawn = f"; {_splits_said(out.facts['splits'])}" if config.split_by_identity is not None else ""
+    drawn = f"; {_splits_said(out.facts)}" if config.split_by_identity is not None else ""
     own = own_in_words(opened.own.names, opened.told)
     say(f"ingest: images: {out.counts}; captions: {captions}{right}{unknown}{drawn}{own} -> {output.path}{failures}")
     return read_manifest(output.path)
@@ -94,8 +95,19 @@ def _records(config: IngestJob, opened: Records) -> Records:
     return with_splits(records, splits, seed=wanted.seed)
 
 
-def _splits_said(splits: Mapping[str, Mapping[str, int]]) -> str:
-    return ", ".join(f"{name} {each['identities']} identities ({each['images']} images)" for name, each in splits.items() if name != "none")
+def _splits_said(facts: Mapping[str, Any]) -> str:
+    """Who is in which split, and who and what is in none; of the images that are written each is in one part."""
+    splits = dict(facts["splits"])
+    left = splits.pop("none", {"images": 0, "identities": 0})
+    said = [f"{name} {_identities(each['identities'], each['images'])}" for name, each in splits.items()]
+    said += [f"in no split {_identities(left['identities'], of_them)}"] if (of_them := left["images"] - facts["unlabelled"]) else []
+    return ", ".join(said) + (
+        f"; {counted(unlabelled, 'image')} of nobody known in no split" if (unlabelled := facts["unlabelled"]) else ""
+    )
+
+
+def _identities(number: int, images: int) -> str:
+    return f"{counted(number, 'identity', 'identities')} ({counted(images, 'image')})"
 
 
 def admit(records: Iterable[ImageRecord | Skipped]) -> Iterator[ImageRecord | Skipped]:
@@ -136,6 +148,7 @@ class Tables:
         self.mended: Counter[str] = Counter()
         self._people: dict[str, set[int]] = {}
         self._split_images: Counter[str] = Counter()
+        self._unlabelled = 0
         self._with_bytes, self._part_bytes = with_bytes, part_bytes
         self._image_rows: list[dict[str, Any]] = []
         self._bytes_in_part = self._bytes_in_batch = 0
@@ -164,7 +177,9 @@ class Tables:
             self._add_image(row)
 
     def report(self, out: JobOutput) -> None:
-        """Put the counts into a job's output. A failed caption is a failed row of captions/, or a text that lost its image."""
+        """Put the counts into a job's output. A failed caption is a failed row of captions/, or a text that lost its image; unlabelled are
+        images of nobody known.
+        """
         out.counts.read, out.counts.written = self.images + self.failed.counts.total(), self.images
         out.counts.unused.update(self.failed.counts)
         captions = Counts()
@@ -173,6 +188,7 @@ class Tables:
         out.facts["captions"] = captions.as_dict()
         if self.mended:
             out.facts["mended"] = dict(sorted(self.mended.items()))
+        out.facts["unlabelled"] = self._unlabelled
         out.facts["splits"] = {
             split: {"images": count, "identities": len(self._people.get(split, ()))} for split, count in sorted(self._split_images.items())
         }
@@ -198,7 +214,9 @@ class Tables:
         self.images += 1
         self.mended.update(record.mended)
         self._split_images[record.split or "none"] += 1
-        if record.person_id is not None:
+        if record.person_id is None:
+            self._unlabelled += 1
+        else:
             self._people.setdefault(record.split or "none", set()).add(record.person_id)
         for position, caption in enumerate(record.captions):
             self._add_caption(caption, position, record, row.sha256, who)

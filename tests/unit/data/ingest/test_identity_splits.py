@@ -6,16 +6,18 @@ import random
 from collections import Counter
 
 import pytest
+from PIL import Image
 from refusals import refused
 
 from reid_ray.config import load_config
 from reid_ray.data.image_records import ImageRecord
+from reid_ray.data.images import encode_jpeg
 from reid_ray.data.ingest.config import IdentitySplit, IngestJob
 from reid_ray.data.ingest.identity_splits import drawn_splits, with_splits
 from reid_ray.data.ingest.job import run_ingest
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.records import IMAGES
-from reid_ray.storage import read_table
+from reid_ray.records import IMAGES, table_of
+from reid_ray.storage import TableWriter, read_table
 
 
 def crops(identities, images=3, strangers=0):
@@ -110,3 +112,16 @@ def test_a_folder_is_ingested_with_splits_by_identity_and_says_how_many(trees, t
     assert {len(side) for side in sides.values()} == {1}
     assert {name: each["identities"] for name, each in facts["splits"].items()} == {"train": 8, "val": 2, "test": 3}
     assert "test 3 identities" in capsys.readouterr().out
+
+
+def test_who_and_what_stays_without_a_split_is_said_and_counted(tmp_path, capsys):
+    picture = encode_jpeg(Image.new("RGB", (8, 16)))
+    rows = [{"image_id": each.image_id, "image": picture, "person_id": each.person_id} for each in crops(4, images=2, strangers=3)]
+    with TableWriter(tmp_path / "images", IMAGES) as writer:
+        writer.append(table_of(IMAGES, rows))
+    wanted = {"split_by_identity": {"train": 1, "val": 1, "test": 1}, "load": {"processes": 0}, "output": {"path": str(tmp_path / "out")}}
+    facts = run_ingest(IngestJob.model_validate({"source": {"format": "parquet", "path": str(tmp_path / "images")}, **wanted}))["facts"]
+    assert (facts["unlabelled"], facts["splits"]["none"]) == (3, {"images": 5, "identities": 1})
+    said = capsys.readouterr().out
+    assert "test 1 identity (2 images), train 1 identity (2 images), val 1 identity (2 images), in no split 1 identity (2 images); " in said
+    assert "3 images of nobody known in no split -> " in said
