@@ -6,7 +6,9 @@ Everything that can be refused is refused before anything starts, and a service 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,10 +22,16 @@ from reid_ray.terminal.own_lines import say
 
 
 class Service:
-    """A running service. `url` is where it answers; `stop` takes it down; also a context manager."""
+    """A running service; also a context manager.
 
-    def __init__(self, url: str, parts: contextlib.ExitStack) -> None:
-        self.url, self._parts = url, parts
+    Args:
+        url: where this machine asks it.
+        parts: what is taken down with it.
+        others: how other machines reach it, in words; None where its address says so, or where none does.
+    """
+
+    def __init__(self, url: str, parts: contextlib.ExitStack, others: str | None = None) -> None:
+        self.url, self.others, self._parts = url, others, parts
 
     def stop(self) -> None:
         """Take the service down, and Ray Serve too if it was started for it."""
@@ -50,9 +58,10 @@ def start_service(config: ServeJob) -> Service:
     with contextlib.ExitStack() as parts:
         deadline = time.monotonic() + config.start_timeout_s
         port = parts.enter_context(process_service(config) if config.runs_on == "process" else ray_service(config, deadline))
-        url = _url("https" if config.tls.certificate is not None else "http", config.serve.host, port)
+        scheme = "https" if config.tls.certificate is not None else "http"
+        url = _url(scheme, config.serve.host, port)
         _wait_until_ready(url, deadline)
-        return Service(url, parts.pop_all())
+        return Service(url, parts.pop_all(), reached_by_others(scheme, config.serve.host, port))
 
 
 def run_serve(config: ServeJob) -> dict[str, Any]:
@@ -72,14 +81,34 @@ def run_until_stopped(service: Service) -> None:
     """Say where the service is, and return at Ctrl-C or SIGTERM."""
     with _stop_signals() as stop:
         say(f"serve: open {service.url}/ in a browser; Ctrl-C stops it")
+        if service.others is not None:
+            say(f"serve: {service.others}")
         while not stop.wait(1.0):
             pass
         say("serve: stopping")
 
 
+def reached_by_others(scheme: str, host: str, port: int) -> str | None:
+    """How other machines reach what listens at `host`; None unless that is every interface of this machine, which no address names."""
+    if _own_address(host) is None:
+        return None
+    by = "a name that its certificate has" if scheme == "https" else "its address in their network"
+    named = f"{scheme}://{socket.gethostname()}:{port}/"
+    return f"it listens on every interface of this machine ({host}): others open {named}, or this machine by {by}"
+
+
 def _url(scheme: str, host: str, port: int) -> str:
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    reachable = _own_address(host) or host
     return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
+
+
+def _own_address(host: str) -> str | None:
+    """Where this machine finds what listens on every interface (0.0.0.0, ::); None where `host` is an address or a name."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return {4: "127.0.0.1", 6: "::1"}[address.version] if address.is_unspecified else None
 
 
 def _wait_until_ready(url: str, deadline: float) -> None:
