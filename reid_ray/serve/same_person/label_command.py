@@ -35,11 +35,16 @@ def _ask(asked: argparse.Namespace) -> None:
     from reid_ray.serve.same_person.decision_log import DecisionLog
     from reid_ray.serve.same_person.label_desk import LabelDesk
     from reid_ray.serve.same_person.label_routes import label_application
-    from reid_ray.serve.same_person.look_alikes import look_alikes, passed_over_in_words
+    from reid_ray.serve.same_person.look_alikes import known_images, look_alikes, passed_over_in_words
+    from reid_ray.serve.same_person.other_table import lacking_pictures, named_pictures
 
     if asked.neighbours < 1 or asked.most < 1 or not -1 <= asked.least <= 1:
         raise ConfigError("--neighbours and --most must be at least 1, --least a cosine from -1 to 1")
     with closing(DecisionLog(asked.decisions)) as log, bound_socket("127.0.0.1", asked.port, key="--port") as listening:
+        named, lacking = named_pictures(log.decisions), None
+        if named:  # of an earlier sitting
+            there = [image.image_id for image in known_images(asked.images, tracks=False, only=named)]
+            lacking = lacking_pictures(named, there, decisions=asked.decisions, table=asked.images)
         alike = look_alikes(
             asked.images, embeddings=asked.embeddings, neighbours=asked.neighbours, least=asked.least, most=asked.most, tracks=asked.tracks
         )
@@ -48,6 +53,8 @@ def _ask(asked: argparse.Namespace) -> None:
         with running_server(label_application(desk), listening):
             asked_about = f"{counted(len(alike.images), 'picture')} in {counted(len(alike.pair_P2), 'pair')}"
             say(f"label: {asked_about}, {found['open']:,} of them open -> {asked.decisions}")
+            if lacking is not None:
+                say(f"label: {lacking}")
             if alike.passed_over:
                 say(f"label: {passed_over_in_words(alike.passed_over)}")
             say(f"label: open http://127.0.0.1:{listening.getsockname()[1]}/ in a browser; Ctrl-C stops it, and it goes on where it was")

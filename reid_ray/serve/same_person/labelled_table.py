@@ -20,6 +20,7 @@ from reid_ray.serve.same_person.config import LabelledTable
 from reid_ray.serve.same_person.decision_log import DecisionLog
 from reid_ray.serve.same_person.identity_groups import IdentityGroups, KnownImage
 from reid_ray.serve.same_person.look_alikes import known_images
+from reid_ray.serve.same_person.other_table import lacking_pictures, named_pictures
 from reid_ray.storage import JobOutput, iter_table, parquet_files, read_manifest
 from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
@@ -45,10 +46,9 @@ def write_labelled(config: LabelledTable) -> dict[str, Any]:
         decisions, answered = log.decisions, log.answered
     if not answered and not config.tracks:
         raise DataError(f"{config.decisions}: holds no decision that stands; make some with reid-ray label ask")
-    named = {image_id for decision in decisions for image_id in decision.images}
+    named = named_pictures(decisions)
     images = {image.image_id: image for image in known_images(config.images, tracks=config.tracks, only=named)}
-    if lacking := named - images.keys():
-        _refuse_all_lacking(config, named, lacking)
+    lacking = lacking_pictures(named, images, decisions=config.decisions, table=config.images)
     labels = NewLabels(IdentityGroups(images.values(), decisions), images, first_new=_first_new(config.images))
     with output:
         (output.folder / "images").mkdir()
@@ -60,11 +60,15 @@ def write_labelled(config: LabelledTable) -> dict[str, Any]:
                         writer.write_table(labels.table(pa.Table.from_batches([batch]), schema))
                         output.counts.read += batch.num_rows
         output.counts.written = output.counts.read
-        output.facts.update({name: labels.changes[name] for name in CHANGES}, identities=labels.identities, decisions=answered)
+        output.facts.update(
+            {name: labels.changes[name] for name in CHANGES}, identities=labels.identities, unlabelled=labels.unlabelled, decisions=answered
+        )
     changes = ", ".join(f"{name.replace('_', ' ')} {labels.changes[name]}" for name in CHANGES if labels.changes[name])
     said = f"{changes or 'nothing changed'}; {counted(labels.identities, 'identity', 'identities')} decided about"
-    if lacking:
-        said += f"; {counted(len(lacking), 'picture')} that decisions name, such as {min(lacking)}, not in the table"
+    if labels.unlabelled:
+        said += f"; {counted(labels.unlabelled, 'picture')} of nobody known"
+    if lacking is not None:
+        said += f"; {lacking}"
     say(f"label: images: {output.counts}; {said} -> {config.output.path}")
     return read_manifest(config.output.path)
 
@@ -84,6 +88,7 @@ class NewLabels:
         self._touched = {image.node for image in images.values() if image.node[0] == "person"}
         self.identities = len(self._number)
         self.changes: Counter[str] = Counter()
+        self.unlabelled = 0  # rows that have no person_id now
 
     def table(self, rows: pa.Table, schema: pa.Schema) -> pa.Table:
         """The rows, with their person_id in place."""
@@ -93,6 +98,7 @@ class NewLabels:
         )
         persons = rows["person_id"].to_pylist() if "person_id" in rows.column_names else [None] * len(rows)
         new = pa.array([self._label(*row) for row in zip(ids, datasets, persons, strict=True)], _PERSON.type)
+        self.unlabelled += new.null_count
         if "person_id" in rows.column_names:
             return rows.set_column(rows.column_names.index("person_id"), _PERSON, new).cast(schema)
         return rows.append_column(_PERSON, new).cast(schema)
@@ -109,14 +115,6 @@ class NewLabels:
         if found != person:
             self.changes["labelled" if person is None else "taken_out" if found is None else "merged"] += 1
         return found
-
-
-def _refuse_all_lacking(config: LabelledTable, named: set[str], lacking: set[str]) -> None:
-    if lacking == named:
-        raise DataError(
-            f"{config.decisions}: none of the {counted(len(named), 'picture')} that its decisions name, such as {min(named)}, is in "
-            f"{config.images}; give the table that they were made about"
-        )
 
 
 def _with_persons(schema: pa.Schema) -> pa.Schema:

@@ -240,7 +240,9 @@ def test_the_command_writes_a_table_and_refuses_what_is_no_file_of_decisions(cro
     with closing(DecisionLog(root / "said.jsonl")) as log:
         log.add("same", "2a", "2b")
     assert label_command(["write", str(root / "images"), str(root / "said.jsonl"), str(root / "table")]) == 0
-    assert "labelled 2" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "labelled 2" in said
+    assert "; 4 pictures of nobody known" in said  # six had no person_id
     assert label_command(["write", str(root / "images"), str(root / "said.jsonl"), str(root / "table")]) == 2
     remedy = capsys.readouterr().err
     assert "set --if-exists to replace" in remedy
@@ -255,6 +257,26 @@ def test_the_command_writes_a_table_and_refuses_what_is_no_file_of_decisions(cro
     DecisionLog(root / "empty.jsonl").close()
     with refused(DataError, "empty.jsonl", "reid-ray label ask"):
         write_labelled(written(root, decisions=str(root / "empty.jsonl")))
+
+
+def test_the_page_does_not_go_on_with_decisions_about_another_table_and_says_which_are_partly(crops, capsys, monkeypatch):
+    root, _ = crops
+
+    class Stopped:
+        def wait(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("reid_ray.serve.same_person.label_command.threading", SimpleNamespace(Event=Stopped))
+    words = ["ask", str(root / "images"), str(root / "said.jsonl"), "--port", "0"]
+    with closing(DecisionLog(root / "said.jsonl")) as log:
+        log.add("same", "elsewhere", "yonder")
+    assert label_command(words) == 2
+    problem = capsys.readouterr().err
+    assert all(part in problem for part in (str(root / "said.jsonl"), str(root / "images"), "elsewhere"))
+    with closing(DecisionLog(root / "said.jsonl")) as log:
+        log.add("same", "2a", "2b")
+    assert label_command(words) == 0
+    assert "label: 2 pictures that decisions name, such as elsewhere, not in the table" in capsys.readouterr().out
 
 
 def test_decisions_about_another_table_are_refused_and_those_partly_about_it_say_so(crops, capsys):
