@@ -6,7 +6,6 @@ Knows words and tables; the store is reid_ray.gallery's. Only a search by text o
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from reid_ray.retrieval.index.table_adding import add_tables, counts_in_words
 from reid_ray.retrieval.index.table_reencoding import reencode_by_tables
 from reid_ray.retrieval.searched_folder import about_gallery
 from reid_ray.terminal.counted import counted
+from reid_ray.terminal.item_words import ids_in_words, item_in_words, value_in_words
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
 
@@ -74,7 +74,10 @@ def _reencode(asked: argparse.Namespace) -> None:
 def _delete(asked: argparse.Namespace) -> None:
     with GalleryWriter(asked.gallery, wait_s=_WAIT_S, progress=_BARS) as writer:
         ids = _ids(asked, writer.view)
+        lacking = _lacking(asked, writer.view)
         say(f"gallery: {writer.delete(ids):,} of {counted(len(ids), 'item')} deleted, {len(writer.view):,} left -> {asked.gallery}")
+    if lacking:
+        say(f"gallery: not among the items: {ids_in_words(lacking)}")
 
 
 def _erase(asked: argparse.Namespace) -> None:
@@ -83,6 +86,7 @@ def _erase(asked: argparse.Namespace) -> None:
         if not ids:
             where = " ".join(asked.where)
             raise DataError(f"--where {where}: no item of {asked.gallery} passes, so nothing was erased; {_see_values(asked)}")
+        lacking = _lacking(asked, writer.view)
         request = writer.erase(ids, request=asked.request)
         if asked.now:
             writer.carry_out_erasures()
@@ -93,6 +97,8 @@ def _erase(asked: argparse.Namespace) -> None:
             else f"hidden; gone from every file by {_deadline(writer, request)} if a writer or service has the gallery then"
         )
         say(f"gallery: {counted(len(ids), 'item')} erased: {done}; request {request} -> {asked.gallery} ({RECEIPTS})")
+    if lacking:
+        say(f"gallery: not among the items, so erased only where a deleted or replaced one was left: {ids_in_words(lacking)}")
 
 
 def _deadline(writer: GalleryWriter, request: str) -> str:
@@ -120,8 +126,7 @@ def _search(asked: argparse.Namespace) -> None:
             raise ConfigError("--cursor: what is re-ranked has no pages; drop --rerank, or ask for more with -k")
         hits = reranked(view, query_D, view.search(query_D[None], max(asked.k, asked.rerank), **options)[0])[: asked.k]
     for rank, hit in enumerate(hits, 1):
-        item = {name: value for name, value in hit.item.items() if value is not None and name != "item_id"}
-        say(f"{rank:>4}  {hit.score:.4f}  {hit.item_id}  {json.dumps(item, ensure_ascii=False, default=str)}")
+        say(f"{rank:>4}  {hit.score:.4f}  {hit.item_id}  {item_in_words(hit.item)}")
     if not hits:
         say(f"no item passes; {_see_values(asked)}" if asked.where else "no item passes")
     if cursor is not None:
@@ -130,7 +135,8 @@ def _search(asked: argparse.Namespace) -> None:
 
 def _facets(asked: argparse.Namespace) -> None:
     for column, counts in GalleryView(asked.gallery).facets(asked.columns, where_of_words(asked.where)).items():
-        words = [f"{value} {count:,}" for value, count in sorted(counts.items(), key=lambda each: -each[1])[:50] if value is not None]
+        most = sorted(counts.items(), key=lambda each: -each[1])[:50]
+        words = [f"{value_in_words(column, value)} {count:,}" for value, count in most if value is not None]
         say(f"{column}: " + ", ".join([*words, *([f"{counts[None]:,} items of very many values; ask by value"] if None in counts else [])]))
 
 
@@ -178,6 +184,13 @@ def _ids(asked: argparse.Namespace, view: GalleryView) -> list[str]:
     if not where:
         raise ConfigError("--id or --where: say which items, such as --where person_id=42; a filter that passes everything is not taken")
     return view.ids(where)
+
+
+def _lacking(asked: argparse.Namespace, view: GalleryView) -> list[str]:
+    """Those of the ids that were typed that are no items."""
+    ids = list(dict.fromkeys(asked.id or ()))
+    there = {at for _, at, _ in view.located(ids)}
+    return [each for at, each in enumerate(ids) if at not in there]
 
 
 class _Verb(Protocol):

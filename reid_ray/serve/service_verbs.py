@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from reid_ray.config.filter_words import where_of_words
-from reid_ray.data.images import is_image_name
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.progress import progress_bar
 from reid_ray.serve.client import SearchClient
 from reid_ray.serve.client_answers import JobState
+from reid_ray.serve.patient_http import ServiceRefusedError
+from reid_ray.serve.sent_pictures import known_items, pictures_at, portions
 from reid_ray.terminal.counted import counted
+from reid_ray.terminal.item_words import ids_in_words, item_in_words, value_in_words
 from reid_ray.terminal.own_lines import say
 
-_PORTION, _PORTION_BYTES = 1_000, 256 << 20  # pictures of one job
 _LOOK_EVERY_S = 1.0
 _SHOWN = 20
+_OF_IDS = (404, 409, 422)  # what an id that is none may be answered with
 
 
 def info_verb(asked: argparse.Namespace, client: SearchClient) -> None:
@@ -36,11 +38,12 @@ def info_verb(asked: argparse.Namespace, client: SearchClient) -> None:
 
 def search_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`search`."""
-    found = client.search(_question(asked))
+    with _items_named(client, *asked.like, *asked.unlike):
+        found = client.search(_question(asked))
     if asked.json:
         return _json(found)
     for hit in found["hits"]:
-        say(f"{hit['rank']:>4}  {hit['score']:.4f}  {hit['item_id']}  {_words(hit['item'])}")
+        say(f"{hit['rank']:>4}  {hit['score']:.4f}  {hit['item_id']}  {item_in_words(hit['item'])}")
     if not found["hits"]:
         _say_none(asked)
     if found["truncated"]:
@@ -54,7 +57,8 @@ def search_verb(asked: argparse.Namespace, client: SearchClient) -> None:
 def explain_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`explain`."""
     question = _question(asked)
-    found = client.explain(asked.item, {name: question[name] for name in ("text", "clues") if name in question})
+    with _items_named(client, asked.item, *asked.like, *asked.unlike):
+        found = client.explain(asked.item, {name: question[name] for name in ("text", "clues") if name in question})
     if asked.json:
         return _json(found)
     say(f"score {found['score']:.4f}; what it loses without")
@@ -70,7 +74,7 @@ def browse_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     if asked.json:
         return _json(found)
     for item in found["items"]:
-        say(f"{item['item_id']}  {_words(item['item'])}")
+        say(f"{item['item_id']}  {item_in_words(item['item'])}")
     if not found["items"]:
         _say_none(asked)
     if found["cursor"] is not None:
@@ -84,7 +88,7 @@ def facets_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         return _json(found)
     for column, counts in found.items():
         others = f", others {counts['others']:,}" if counts["others"] else ""
-        values = ", ".join(f"{each['value']} {each['count']:,}" for each in counts["values"])
+        values = ", ".join(f"{value_in_words(column, each['value'])} {each['count']:,}" for each in counts["values"])
         say(f"{column}: {values or 'no value'}{others}")
 
 
@@ -94,10 +98,28 @@ def _say_none(asked: argparse.Namespace) -> None:
     say(f"no item passes; which values there are says: reid-ray service facets {columns}" if columns else "no item passes")
 
 
+@contextmanager
+def _items_named(client: SearchClient, *ids: str) -> Iterator[None]:
+    """Name the items that the gallery lacks where a question is refused: the service repeats no id, and its user has typed them."""
+    try:
+        yield
+    except ServiceRefusedError as error:
+        if error.status not in _OF_IDS or not (lacking := _lacking(client, ids)):
+            raise
+        raise ServiceRefusedError(f"{error}: {ids_in_words(lacking)}", status=error.status) from None
+
+
+def _lacking(client: SearchClient, ids: Sequence[str]) -> list[str]:
+    """Those of the ids that are no items."""
+    there = {each["item_id"] for each in client.items(where={"item_id": list(ids)})} if ids else set()
+    return [each for each in dict.fromkeys(ids) if each not in there]
+
+
 def item_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`item`."""
-    found = client.item(asked.item)
-    _json(found) if asked.json else say(f"{found['item_id']}  {_words(found['item'])}")
+    with _items_named(client, asked.item):
+        found = client.item(asked.item)
+    _json(found) if asked.json else say(f"{found['item_id']}  {item_in_words(found['item'])}")
     if asked.save is not None:
         try:
             with asked.save.open("xb") as file:
@@ -126,15 +148,15 @@ def _column_names(client: SearchClient) -> list[str]:
 
 
 def _portions_added(asked: argparse.Namespace, client: SearchClient) -> Iterator[JobState]:
-    files = dict(_pictures(asked.paths))
+    files = dict(pictures_at(asked.paths))
     if not files:
         raise DataError(f"{asked.paths[0]}: holds no picture; name pictures, folders of them, or a Parquet table")
-    known = _known_items(asked.items, files) if asked.items is not None else None
+    known = known_items(asked.items, files) if asked.items is not None else None
     if known is not None and (left := len(files) - len(known)) and not asked.json:
         say(f"service: {counted(left, 'picture')} not added, for {asked.items} has no line of them")
     with progress_bar("add", len(files), unit="img") as bar:
         before = 0
-        for portion in _portions(files):
+        for portion in portions(files):
             items = None if known is None else [known[name] for name in portion if name in known]
             if items == []:
                 continue
@@ -152,50 +174,6 @@ def _portions_added(asked: argparse.Namespace, client: SearchClient) -> Iterator
             yield state
             if state["state"] != "done":
                 return
-
-
-def _pictures(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    for path in paths:
-        if path.is_dir():
-            for file in sorted(each for each in path.rglob("*") if is_image_name(each.name) and each.is_file()):
-                yield file.relative_to(path).as_posix(), file
-        elif path.is_file():
-            yield path.name, path
-        else:
-            raise DataError(f"{path}: is not there; name pictures, folders of them, or a Parquet table")
-
-
-def _known_items(path: Path, files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Lines of JSON by the file that each names."""
-    known: dict[str, dict[str, Any]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--items {path}: cannot be read ({error}); give a file with a JSON object on each line") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            item = json.loads(line) if line.strip() else None
-        except ValueError:
-            item = line
-        if item is None:
-            continue
-        if not isinstance(item, dict) or item.get("file") not in files:
-            raise DataError(f"--items {path}, line {number}: is no JSON object whose key file names one of the pictures")
-        known[item["file"]] = item
-    return known
-
-
-def _portions(files: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    portion: dict[str, Path] = {}
-    size = 0
-    for name, path in files.items():
-        bytes_ = path.stat().st_size
-        if portion and (len(portion) >= _PORTION or size + bytes_ > _PORTION_BYTES):
-            yield portion
-            portion, size = {}, 0
-        portion[name] = path
-        size += bytes_
-    yield portion
 
 
 def _awaited(client: SearchClient, job: JobState, unit: str, asked: argparse.Namespace) -> JobState:
@@ -259,16 +237,23 @@ def _job_in_words(job: JobState) -> str:
 
 def delete_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`delete`."""
-    done = client.delete(asked.id, where=where_of_words(asked.where) or None, expect=asked.expect)
+    lacking = _lacking(client, asked.id or ())
+    with _items_named(client, *(asked.id or ())):
+        done = client.delete(asked.id, where=where_of_words(asked.where) or None, expect=asked.expect)
     say(f"service: {counted(done['deleted'], 'item')} deleted, {done['items']:,} left; generation {done['generation']} -> {asked.url}")
+    if lacking:
+        say(f"service: not among the items: {ids_in_words(lacking)}")
 
 
 def erase_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`erase`."""
-    where = where_of_words(asked.where) or None
-    done = client.erase(asked.id, where=where, request=asked.request, now=asked.now, expect=asked.expect)
+    where, lacking = where_of_words(asked.where) or None, _lacking(client, asked.id or ())
+    with _items_named(client, *(asked.id or ())):
+        done = client.erase(asked.id, where=where, request=asked.request, now=asked.now, expect=asked.expect)
     state = "gone from every file" if done["done"] else f"hidden; gone from every file by {done['deadline']}"
     say(f"service: {counted(done['items'], 'item')} erased: {state}; request {done['request']} -> {asked.url}")
+    if lacking:
+        say(f"service: not among the items, so erased only where a deleted or replaced one was left: {ids_in_words(lacking)}")
 
 
 def erasures_verb(asked: argparse.Namespace, client: SearchClient) -> None:
@@ -341,11 +326,6 @@ def _question(asked: argparse.Namespace) -> dict[str, Any]:
     question = {"clues": clues, "without": [*asked.like, *asked.unlike], **options}
     where = where_of_words(asked.where)
     return question | ({"where": where} if where else {}) | ({"exact": True} if getattr(asked, "exact", False) else {})
-
-
-def _words(item: Mapping[str, Any]) -> str:
-    shown = {name: value for name, value in item.items() if value is not None and name != "item_id"}
-    return json.dumps(shown, ensure_ascii=False, default=str)
 
 
 def _json(value: object) -> None:

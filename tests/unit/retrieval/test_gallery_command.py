@@ -136,6 +136,20 @@ def test_what_cannot_be_done_is_said_in_a_sentence(said, words, named):
     assert named in problem
 
 
+def test_ids_that_are_no_items_are_named_and_times_are_dates(said):
+    (line,) = said("search", "--like", "crop-3", "-k", "1")[1][:1]
+    assert re.search(r'"added_s": "20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"', line)
+    assert said("search", "--like", "crop-3", "-k", "1", "--where", 'added_s={"to": "2020-01-01T00:00:00Z"}')[1] == [
+        f"no item passes; which values there are says: reid-ray gallery facets {said.gallery} added_s"
+    ]
+    _, lines, _ = said("delete", "--id", "crop-3", "--id", "nobody")
+    assert "1 of 2 items deleted" in lines[0]
+    assert lines[1] == "gallery: not among the items: nobody"
+    _, lines, _ = said("erase", "--id", "somebody", "--id", "crop-4", "--request", "letter-8")
+    assert lines[1].endswith(": somebody")
+    assert len(said("delete", "--id", "crop-5")[1]) == 1
+
+
 def test_vectors_of_another_encoder_are_refused_and_so_is_a_second_writer(said, tables, tmp_path, monkeypatch):
     monkeypatch.setattr("reid_ray.retrieval.gallery_command._WAIT_S", 0.1)
     table = pq.read_table(tables).drop_columns(["encoder_fingerprint"])

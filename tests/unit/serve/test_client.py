@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pyarrow as pa
@@ -307,7 +308,10 @@ def test_the_command_line_changes(client, said):
         (["search", "--image", "nowhere.png"], "nowhere.png"),
         (["add", "nowhere"], "nowhere"),
         (["delete"], "item_ids"),
-        (["item", "nobody"], "404"),
+        (["item", "nobody"], "nobody"),
+        (["explain", "nobody", "--text", "a"], "nobody"),
+        (["search", "--text", "a", "--like", "nobody"], "nobody"),
+        (["delete", "--id", "nobody", "--expect", "1"], "nobody"),
         (["cancel", "nothing"], "404"),
         (["job", "../x"], "404"),
         (["info", "--url", "nothing"], "url"),
@@ -317,6 +321,25 @@ def test_the_command_line_changes(client, said):
 def test_what_cannot_be_done_is_said_in_a_sentence(said, words, named):
     code, _, problem = said(*words)
     assert (code, problem.startswith("error: "), named in problem) == (2, True, True), problem
+
+
+def test_ids_that_are_no_items_are_named_by_the_command_and_by_no_answer(client, said):
+    with pytest.raises(ServiceRefusedError) as refusal:
+        client.search(clues=[{"item": "nobody"}])
+    assert "nobody" not in str(refusal.value)
+    assert "not among the items: nobody" in said("delete", "--id", "a", "--id", "nobody")[1]
+    assert "not among the items" not in said("delete", "--id", "b")[1]
+
+
+def test_people_read_when_an_item_was_added_and_may_filter_by_it_and_programs_read_seconds(client, said):
+    (line,) = said("browse", "-k", 1, "--where", "camera_id=2")[1].splitlines()
+    added = json.loads(line.partition("  ")[2])["added_s"]
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(added)) < timedelta(minutes=10)
+    assert added.endswith("Z")
+    assert "c  " in said("browse", "--where", f'added_s={{"from": "{added}"}}')[1]
+    assert "no item passes" in said("browse", "--where", 'added_s={"to": "2020-01-01"}')[1]
+    assert isinstance(json.loads(said("item", "c", "--json")[1])["item"]["added_s"], float)
+    assert said("facets", "added_s")[1].startswith("added_s: 20")
 
 
 def test_a_job_that_fails_ends_the_command_with_its_reason(client, said, tmp_path):
