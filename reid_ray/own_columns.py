@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
+from reid_ray.config.called import called
 from reid_ray.errors import DataError
 from reid_ray.records import EMBEDDINGS, IMAGES
 
@@ -72,7 +73,9 @@ def own_schema(found: pa.Schema, *, origin: str, base: pa.Schema = IMAGES, only:
         further = [field for field in further if field.name in only]
     further = [field for field in further if not pa.types.is_null(field.type)]
     if refused := [said for field in further if (said := _why_refused(field, [each.name for each in further]))]:
-        raise DataError(f"{origin}: {'; '.join(refused)}; rename or convert it, or list in `own` which further columns are carried")
+        raise DataError(
+            f"{origin}: {'; '.join(refused)}; rename or convert it, or list in {called('own')} which further columns are carried"
+        )
     return pa.schema([pa.field(field.name, carried_type(field.type)) for field in further])
 
 

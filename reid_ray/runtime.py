@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from reid_ray.config.called import called
 from reid_ray.config.common import OptionalRayConfig, PoolConfig, RayConfig
 from reid_ray.errors import ReidRayError, ResourceError
 from reid_ray.exit_codes import kept_signals
@@ -78,7 +79,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
                 ray.init(address=address, log_to_driver=True)
         except ConnectionError as error:
             raise ResourceError(
-                f"ray.address: no Ray cluster answers at {address} ({error}); start one or leave ray.address null"
+                f"{called('ray.address')}: no Ray cluster answers at {address} ({error}); start one or leave {called('ray.address')} null"
             ) from None
         try:
             yield
@@ -248,18 +249,18 @@ def check_needs(needs: Sequence[Need], nodes: Sequence[dict[str, float]], *, spa
             each = getattr(need, per_process)
             if each > largest:
                 raise ResourceError(
-                    f"{need.field} asks for {each:g} {kind} per process, but the largest of {len(nodes)} nodes has {largest:g}; "
-                    f"lower {need.field}.{per_process} or join a cluster that has it (ray.address)"
+                    f"{called(need.field)} asks for {each:g} {kind} per process, but the largest of {len(nodes)} nodes has {largest:g}; "
+                    f"lower {called(f'{need.field}.{per_process}')} or join a cluster that has it ({called('ray.address')})"
                 )
         asked = sum(need.count * getattr(need, per_process) for need in needs)
         spare = spare_cpus if kind == "CPU" else 0.0
         if asked and asked + spare > total:
             listing = " + ".join(
-                f"{need.field} {need.count} x {getattr(need, per_process):g}" for need in needs if getattr(need, per_process)
+                f"{called(need.field)} {need.count} x {getattr(need, per_process):g}" for need in needs if getattr(need, per_process)
             )
             reserve = f" + {spare:g} for reading and writing" if spare else ""
             raise ResourceError(
                 f"the job needs {asked + spare:g} {kind} ({listing}{reserve}), but the cluster has {total:g}; "
-                f"lower replicas or {per_process}, join a larger cluster (ray.address)"
-                + (", or raise ray.local_cpus (logical CPUs of a local Ray)" if kind == "CPU" else "")
+                f"lower replicas or {per_process}, join a larger cluster ({called('ray.address')})"
+                + (f", or raise {called('ray.local_cpus')} (logical CPUs of a local Ray)" if kind == "CPU" else "")
             )

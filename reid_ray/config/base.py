@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reid_ray.config.alternatives import drop_alternatives
+from reid_ray.config.called import called
 from reid_ray.config.flow import is_flow, read_flow
 from reid_ray.config.typed import InvalidValue, TypedReader, union_at
 from reid_ray.config.yaml_tree import RawScalar, Tree, read_yaml
@@ -50,16 +51,16 @@ def load_config(model: type[ConfigT], path: str | Path | None = None, overrides:
     drop_alternatives(model, tree, parsed)
     for dotted, text in parsed:
         _set_dotted(tree, dotted, RawScalar(text, null=text == "null", whole=True))
-    origin = str(path) if path is not None else "the command line"
+    origin, names = (str(path), str) if path is not None else ("the command line", called)  # a file has keys, whoever names it
     reader = TypedReader()
     try:
         config = model.model_validate(reader.section(model, tree))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {'; '.join([*_named(reader.problems), *_explained(error, model)])}") from None
+        raise ConfigError(f"{origin}: {'; '.join([*_named(reader.problems, names), *_explained(error, model, names)])}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: is nested too deeply; write fewer brackets") from None
     if reader.problems:
-        raise ConfigError(f"{origin}: {'; '.join(_named(reader.problems))}")
+        raise ConfigError(f"{origin}: {'; '.join(_named(reader.problems, names))}")
     return config
 
 
@@ -114,11 +115,11 @@ def _parsed_flow(text: str, dotted: str) -> Tree:
         raise ConfigError(f"override {dotted}: {text!r} {error}") from None
 
 
-def _named(problems: Mapping[str, str]) -> list[str]:
-    return [f"{dotted}: {problem}"[:400] for dotted, problem in problems.items()]
+def _named(problems: Mapping[str, str], names: Callable[[str], str]) -> list[str]:
+    return [f"{names(dotted)}: {problem}"[:400] for dotted, problem in problems.items()]
 
 
-def _explained(error: ValidationError, model: type[BaseModel]) -> list[str]:
+def _explained(error: ValidationError, model: type[BaseModel], names: Callable[[str], str]) -> list[str]:
     """What pydantic found beyond the texts that could not be read; of a value that no member of a union takes, one sentence."""
     found: list[str] = []
     unions: set[tuple[int | str, ...]] = set()
@@ -132,10 +133,10 @@ def _explained(error: ValidationError, model: type[BaseModel]) -> list[str]:
             place, expected = union
             if place not in unions:
                 value = without_secrets("null" if item["input"] is None else repr(item["input"]))
-                found.append(f"{'.'.join(map(str, place))}: must be {expected}, but is {value}"[:400])
+                found.append(f"{names('.'.join(map(str, place)))}: must be {expected}, but is {value}"[:400])
             unions.add(place)
             continue
-        dotted = ".".join(str(part) for part in item["loc"]) or "the configuration"
+        dotted = names(".".join(map(str, item["loc"]))) if item["loc"] else "the configuration"
         if item["type"] == "extra_forbidden":
             found.append(f"{dotted}: unknown key; remove it or check its spelling")
         elif item["type"] == "missing":

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import pyarrow as pa
 
+from reid_ray.config.called import called
 from reid_ray.config.common import ImagesConfig
 from reid_ray.data.images import IMAGE_SUFFIXES, is_image_name
 from reid_ray.data.labels.path_and_table import labeller_of, labels_need_all
@@ -146,7 +147,7 @@ def image_listing(config: ImagesConfig, *, states: bool = False, carry: bool = F
         listing = _list_folder(config) if config.source == "folder" else _list_synthetic(config)
     if not listing.count:
         wanted = f"no image of split {config.split!r}" if config.split else "no image"
-        raise DataError(f"{listing.origin}: holds {wanted}; check images.path and images.split")
+        raise DataError(f"{listing.origin}: holds {wanted}; check {called('images.path')} and {called('images.split')}")
     return listing.renewed() if states and not listing.at_store else listing
 
 
@@ -230,12 +231,17 @@ def _ranges(number_N: np.ndarray) -> tuple[tuple[int, int], ...]:
 
 def _list_folder(config: ImagesConfig) -> ImageListing:
     if config.split is not None:
-        raise ConfigError(f"images.split is {config.split!r}, but a folder of images has no splits; drop it or give a Parquet table")
+        raise ConfigError(
+            f"{called('images.split')} is {config.split!r}, but a folder of images has no splits; drop it or give a Parquet table"
+        )
     store = store_at(_resolved(str(config.path)))
     if store.is_file():
-        raise DataError(f"{store}: is a file, but images.source is folder; set images.path to the folder, or images.source to parquet")
+        raise DataError(
+            f"{store}: is a file, but {called('images.source')} is folder; set {called('images.path')} to the folder, or "
+            f"{called('images.source')} to parquet"
+        )
     if not store.is_folder():
-        raise DataError(f"{store}: does not exist; set images.path to a folder of images")
+        raise DataError(f"{store}: does not exist; set {called('images.path')} to a folder of images")
     packed, ends = bytearray(), array("q", [0])  # of millions of files
     listed = packed_states([])
     others = 0
@@ -253,7 +259,7 @@ def _list_folder(config: ImagesConfig) -> ImageListing:
     count = min(found, config.limit or found)
     if not count:
         held = f"{others} files but none with an image extension ({', '.join(sorted(IMAGE_SUFFIXES))})" if others else "no file at all"
-        raise DataError(f"{store}: holds {held}; set images.path to a folder of images")
+        raise DataError(f"{store}: holds {held}; set {called('images.path')} to a folder of images")
     names = (name for at in range(0, found, TABLE_ROWS) for name in unpack_names(packed[ends[at] : ends[min(at + TABLE_ROWS, found)]]))
     labeller = labeller_of(config, store.root, names)
     rows = _piece_rows(count, at_store=not store.is_local)

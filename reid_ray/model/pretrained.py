@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from reid_ray.config.called import called
 from reid_ray.config.paths import expanded
 from reid_ray.errors import DataError
 from reid_ray.model.dual.config import ModelConfig
@@ -69,13 +70,14 @@ def load_encoder(path: str | Path, *, device: str = "cpu", batch_size: int = 64)
 
 
 def encoder_folder(
-    path: str | Path, *, field: str = "encoder", wanted: Wanted = ENCODER_FILES
+    path: str | Path, *, field: str | None = None, wanted: Wanted = ENCODER_FILES
 ) -> tuple[Path, Literal["visual", "latent"] | None]:
     """As split_encoder, with the folder that a hub name stands for on this machine: downloaded, if it is not there.
 
     Raises:
         DataError: there is no such folder, or the hub does not give it.
     """
+    field = field or called("encoder")
     folder, feature = split_encoder(path)
     if folder.is_dir():
         return folder, feature
@@ -91,7 +93,7 @@ def split_encoder(path: str | Path) -> tuple[Path, Literal["visual", "latent"] |
     """FOLDER#visual or FOLDER#latent -> the folder and which feature; None where none is named. builtin:NAME is the folder that ships."""
     text = expanded(str(path))
     if text.startswith("builtin:"):
-        return Path(resolve_model(text, field="encoder")), None
+        return Path(resolve_model(text, field=called("encoder"))), None
     for feature in (VISUAL, LATENT):
         if text.endswith(f"#{feature}"):
             return Path(text.removesuffix(f"#{feature}")), feature

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pyarrow.compute as pc
 
+from reid_ray.config.called import called
 from reid_ray.config.common import PoolConfig
 from reid_ray.data.seen_rows import seen_by
 from reid_ray.data.synthetic.people import DATASET
@@ -29,7 +30,7 @@ def pinned_encoder(path: str) -> str:
     if folder.is_dir() or not is_hub_name(str(folder)):
         return path
     name, _ = parts_of_name(str(folder))
-    return f"{name}@{hub_commit(str(folder), field='encoder')}{f'#{feature}' if feature else ''}"
+    return f"{name}@{hub_commit(str(folder), field=called('encoder'))}{f'#{feature}' if feature else ''}"
 
 
 def located_encoder(path: str) -> str:
@@ -48,7 +49,7 @@ def require_encoder(path: str) -> None:
     """
     folder, _ = encoder_folder(path)
     if (folder / "model" / MANIFEST).is_file():
-        raise DataError(f"encoder: {folder} is a training run; give the model in it, {folder / 'model'}")
+        raise DataError(f"{called('encoder')}: {folder} is a training run; give the model in it, {folder / 'model'}")
 
 
 def fetch_encoder(path: str, pool: PoolConfig) -> None:
@@ -59,7 +60,7 @@ def fetch_encoder(path: str, pool: PoolConfig) -> None:
     """
     folder, _ = split_encoder(path)
     if not folder.is_dir() and is_hub_name(str(folder)):
-        fetch_on_nodes(str(folder), ENCODER_FILES, pool_need("embed", pool), field="encoder")
+        fetch_on_nodes(str(folder), ENCODER_FILES, pool_need("embed", pool), field=called("encoder"))
 
 
 def shipped_content(path: str | None) -> dict[str, str]:
@@ -75,7 +76,7 @@ def require_texts(path: str) -> None:
     """
     folder, feature = split_encoder(path)
     if feature == VISUAL:
-        raise DataError(f"encoder: {path} is a visual encoder and knows no texts; give {folder}#{LATENT}, or search by images")
+        raise DataError(f"{called('encoder')}: {path} is a visual encoder and knows no texts; give {folder}#{LATENT}, or search by images")
 
 
 def texts_trained(path: str) -> bool:

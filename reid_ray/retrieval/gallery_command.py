@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, get_args
 
+from reid_ray.config.called import keys_called
 from reid_ray.config.filter_words import where_of_words
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.exit_codes import exit_code_of
@@ -32,12 +33,13 @@ from reid_ray.terminal.quiet import quiet_terminal
 
 _WAIT_S = 10.0  # a service that has the gallery open for writing gives it back in a moment
 _BARS = partial(progress_bar, unit="item")
+_CALLED = {"output.path": "GALLERY", "encoder": "--encoder"}  # what keys of jobs are called on this command line
 
 
 def gallery_command(argv: Sequence[str]) -> int:
     """Do what the command line says. Returns the exit code."""
     asked = _parser().parse_args(argv)
-    with quiet_terminal("gallery"):
+    with quiet_terminal("gallery"), keys_called(lambda key: _CALLED.get(key, key)):
         return exit_code_of(lambda: asked.do(asked))
 
 

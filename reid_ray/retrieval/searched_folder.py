@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from reid_ray.config.called import called
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.depot.interface import depot_of
 from reid_ray.gallery.gallery_interface import SearchableGallery
@@ -243,7 +244,8 @@ def refuse_unfit(folder: str, *, dim: int, fingerprint: str, include_synthetic: 
     edited = GalleryView(folder).facets(["synthetic"])["synthetic"].get(True)
     if asked and edited:
         raise DataError(
-            f"{folder}: an editor made {edited} of its pictures, so nobody looks like them; set include_synthetic to true to show them, or "
+            f"{folder}: an editor made {edited} of its pictures, so nobody looks like them; set {called('include_synthetic')} "
+            "to true to show them, or "
             "delete them from the gallery"
         )
 
@@ -261,11 +263,13 @@ def encoder_of(folder: str, encoder: str | None) -> str:
     facts = read_manifest(folder)["facts"] if (Path(folder) / MANIFEST).is_file() else {}
     noted = facts.get(ENCODER_PATH)
     if noted is not None and facts.get("encoder_fingerprint") != (now := about_gallery(folder).manifest.encoder):
-        raise ConfigError(f"encoder: the gallery {folder} went over to encoder {now} since the index job noted {noted}; give its folder")
+        raise ConfigError(
+            f"{called('encoder')}: the gallery {folder} went over to encoder {now} since the index job noted {noted}; give its folder"
+        )
     if noted is None:
-        raise ConfigError(f"encoder: the gallery {folder} keeps its encoder's fingerprint alone; give the encoder's folder")
+        raise ConfigError(f"{called('encoder')}: the gallery {folder} keeps its encoder's fingerprint alone; give the encoder's folder")
     if not split_encoder(noted)[0].is_dir() and not is_hub_name(str(split_encoder(noted)[0])):
-        raise DataError(f"{folder}: was made by the encoder {noted}, which is not there; set encoder to its folder")
+        raise DataError(f"{folder}: was made by the encoder {noted}, which is not there; set {called('encoder')} to its folder")
     return str(noted)
 
 

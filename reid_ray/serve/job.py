@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from reid_ray.config.called import called
 from reid_ray.errors import ResourceError
 from reid_ray.serve.config import ServeJob
 from reid_ray.serve.opened_access import check_access
@@ -126,7 +127,7 @@ def _wait_until_ready(url: str, deadline: float) -> None:
         except httpx.HTTPError as error:
             problem = str(error)
         time.sleep(0.2)
-    raise ResourceError(f"{url}/v1/ready does not answer in time ({problem}); raise start_timeout_s, or see the logs")
+    raise ResourceError(f"{url}/v1/ready does not answer in time ({problem}); raise {called('start_timeout_s')}, or see the logs")
 
 
 @contextlib.contextmanager

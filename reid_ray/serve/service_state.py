@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reid_ray.config.called import called
 from reid_ray.errors import ConfigError
 from reid_ray.storage.object_store.object_client import is_store_address
 
@@ -20,6 +21,8 @@ def state_folder(gallery: str, state: str | None) -> Path:
     if state is not None:
         return Path(state)
     if is_store_address(gallery):
-        raise ConfigError(f"state is missing: {gallery} is no folder; give one that all replicas see, for uploads and the audit log")
+        raise ConfigError(
+            f"{called('state')} is missing: {gallery} is no folder; give one that all replicas see, for uploads and the audit log"
+        )
     folder = Path(gallery).resolve()
     return folder.with_name(f"{folder.name}.service")

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reid_ray.config.called import called
 from reid_ray.errors import DataError
 
 LEASE_S = 120.0  # a lease that was not renewed for so long is its owner's no more; only where the file system has no flock
@@ -112,7 +113,9 @@ class OutputLock:
             raise self._foreign()
 
     def _foreign(self) -> DataError:
-        return DataError(f"{self._path}: is no lock that a job left, but the output needs that name; move it away, or change output.path")
+        return DataError(
+            f"{self._path}: is no lock that a job left, but the output needs that name; move it away, or change {called('output.path')}"
+        )
 
     def _is_there(self, descriptor: int) -> bool:
         try:
@@ -185,7 +188,9 @@ def is_gone_from_here(owner: Mapping[str, Any]) -> bool:
 def written_by_another(output: object, owner: Mapping[str, Any] | None) -> HeldByAnotherError:
     """The refusal of an output that `owner`, if it says who it is, holds."""
     who = f" ({owner['job']}, process {owner['pid']} on {owner['host']}, since {owner['since']})" if owner else ""
-    return HeldByAnotherError(f"{output}: another run writes this output now{who}; wait for its end, or choose another output.path")
+    return HeldByAnotherError(
+        f"{output}: another run writes this output now{who}; wait for its end, or choose another {called('output.path')}"
+    )
 
 
 def _removed_if_stale(path: Path) -> bool:

@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from reid_ray.config.called import called
 from reid_ray.errors import DataError
 from reid_ray.storage.files import sync, sync_tree
 from reid_ray.storage.legacy import is_legacy_output
@@ -89,13 +90,18 @@ class OutputPlace:
         if not os.path.lexists(self.path):
             return
         if not self.path.is_dir():
-            raise DataError(f"{self.path}: is a file, but output.path must name a folder")
+            raise DataError(f"{self.path}: is a file, but {called('output.path')} must name a folder")
         if self._if_exists == "refuse":
-            raise DataError(f"{self.path}: exists already; set output.if_exists to replace or reuse, or choose another output.path")
+            raise DataError(
+                f"{self.path}: exists already; set {called('output.if_exists')} to replace or reuse, or choose another "
+                f"{called('output.path')}"
+            )
         if os.path.ismount(self.path):
-            raise DataError(f"{self.path}: is a mount point, which cannot be exchanged; let output.path name a folder below it")
+            raise DataError(f"{self.path}: is a mount point, which cannot be exchanged; let {called('output.path')} name a folder below it")
         if (stranger := self._why_not_ours(files=files)) is not None:
-            raise DataError(f"{self.path}: {stranger}; it will not be replaced: choose another output.path, or move what is yours away")
+            raise DataError(
+                f"{self.path}: {stranger}; it will not be replaced: choose another {called('output.path')}, or move what is yours away"
+            )
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -179,21 +185,28 @@ class OutputPlace:
 
     def _check_name(self) -> None:
         if self.path == Path(self.path.anchor) or self.path in (Path.cwd(), *Path.cwd().parents):
-            raise DataError(f"{self.path}: output.path is the folder that this command runs in, or one above it; name a new folder")
+            raise DataError(
+                f"{self.path}: {called('output.path')} is the folder that this command runs in, or one above it; name a new folder"
+            )
         if len(os.fsencode(self.path.name)) + _LONGEST > 255:
-            raise DataError(f"{self.path}: output.path's last name is too long; keep it below {255 - _LONGEST} bytes")
+            raise DataError(f"{self.path}: {called('output.path')}'s last name is too long; keep it below {255 - _LONGEST} bytes")
         if _HIDDEN.match(self.path.name):
-            raise DataError(f"{self.path}: output.path has a name that hidden files of outputs use; choose another")
+            raise DataError(f"{self.path}: {called('output.path')} has a name that hidden files of outputs use; choose another")
         for name, source in self._inputs.items():
             if self.path in (source, *source.parents):
-                raise DataError(f"{self.path}: output.path is {name} ({source}), or a folder above it; choose another output.path")
+                raise DataError(
+                    f"{self.path}: {called('output.path')} is {name} ({source}), or a folder above it; choose another "
+                    f"{called('output.path')}"
+                )
 
     def _check_parent(self) -> None:
         above = next(folder for folder in self.path.parents if os.path.lexists(folder))
         if not above.is_dir():
-            raise DataError(f"{self.path}: {above} is a file, so no folder can be made below it; choose another output.path")
+            raise DataError(f"{self.path}: {above} is a file, so no folder can be made below it; choose another {called('output.path')}")
         if not os.access(above, os.W_OK | os.X_OK):
-            raise DataError(f"{self.path}: {above} is read-only here; choose another output.path, or ask for the right to write there")
+            raise DataError(
+                f"{self.path}: {above} is read-only here; choose another {called('output.path')}, or ask for the right to write there"
+            )
 
     def _recover_crashed_runs(self) -> None:
         """Crash recovery, with the lock held: restore or remove the folders that dead runs left."""

@@ -40,6 +40,7 @@ from reid_ray.caption.ledger.ledger_files import FolderFiles, LedgerFiles, colum
 from reid_ray.caption.ledger.object_files import ObjectFiles
 from reid_ray.caption.ledger.row_keys import KEY_BYTES
 from reid_ray.caption.rows import STAGED
+from reid_ray.config.called import called
 from reid_ray.data.images import DAMAGE
 from reid_ray.errors import DataError
 from reid_ray.records import IDENTITY_COLUMNS, IMAGES, table_of
@@ -198,7 +199,9 @@ def open_ledger(output: str | Path, form: RowForm = CAPTION_ROWS) -> Iterator[Le
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.stat(folder / "lock")  # gone if the run before has just deleted its ledger
         except OSError:
-            raise DataError(f"{output}: another run writes this output now; wait for its end, or choose another output.path") from None
+            raise DataError(
+                f"{output}: another run writes this output now; wait for its end, or choose another {called('output.path')}"
+            ) from None
         if ledger_format(folder) < number_of("ledger"):  # its rows are read as they are, and those to come are of today's format
             write_json(folder / FORMAT, numbered("ledger"))
         files = FolderFiles(folder)
@@ -235,7 +238,9 @@ def _refuse_other_rows(ledger: Ledger) -> None:
     """Rows of another form would be read as if they held nothing, and merged into it."""
     for file in ledger.row_files()[:1]:
         if ledger.form.name not in columns_of(file):
-            raise DataError(f"{ledger.files.location}: holds what another kind of job made for this output; choose another output.path")
+            raise DataError(
+                f"{ledger.files.location}: holds what another kind of job made for this output; choose another {called('output.path')}"
+            )
 
 
 def ledger_format(folder: Path) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reid_ray.config.called import called
 from reid_ray.data.containers.values import shown, split_name, whole
 from reid_ray.data.labels.time_reader import NoZoneError, TimeReader
 from reid_ray.errors import DataError
@@ -82,7 +83,7 @@ def in_utc(column: pa.Array, zone: str | None, where: str) -> pa.Array:
     """
     if column.type.tz is None:
         if zone is None:
-            raise DataError(f"{where}: its times do not say their zone; set time_zone, such as Europe/Berlin or UTC")
+            raise DataError(f"{where}: its times do not say their zone; set {called('time_zone')}, such as Europe/Berlin or UTC")
         column = pc.assume_timezone(column, zone, ambiguous="earliest", nonexistent="earliest")
     return column.cast(TIME, safe=False)
 

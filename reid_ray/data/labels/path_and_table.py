@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from reid_ray.config.called import called
 from reid_ray.config.folder_columns import FolderColumnsConfig
 from reid_ray.data.labels.label_columns import LABELS, REFUSED, read_values, type_of_name
 from reid_ray.data.labels.table_beside import TableBeside
@@ -39,7 +40,10 @@ def labeller_of(config: FolderColumnsConfig, root: str, names: Iterable[str]) ->
     """
     if config.pattern is None and config.table is None:
         if config.own is not None and config.own:
-            raise DataError(f"own names {', '.join(config.own)}, but neither pattern nor table says anything of the images; give one")
+            raise DataError(
+                f"{called('own')} names {', '.join(config.own)}, but neither {called('pattern')} nor {called('table')} says "
+                "anything of the images; give one"
+            )
         return None
     labeller = Labeller(config, root)
     if labels_need_all(config):
@@ -67,7 +71,7 @@ class Labeller:
         self._times, self._root = TimeReader(config.time_format, config.time_zone), root
         told = [] if self._table is None else [name for name in self._table.rows.column_names if name != REFUSED.name]
         if both := sorted(set(told) & set(self._groups)):
-            raise DataError(f"{config.table}: has the column {', '.join(both)}, and pattern names that group; drop one of them")
+            raise DataError(f"{config.table}: has the column {', '.join(both)}, and {called('pattern')} names that group; drop one of them")
         self._names = {*told, *self._groups}
         fields = [pa.field(name, type_of_name(name) or pa.string()) for name in self._groups]
         fields += [] if self._table is None else [self._table.rows.schema.field(name) for name in told]

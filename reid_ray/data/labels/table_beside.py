@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from reid_ray.config.called import called
 from reid_ray.config.folder_columns import IDENTITY, FolderColumnsConfig
 from reid_ray.data.containers.values import slashes
 from reid_ray.data.labels.label_columns import REFUSED, in_utc, read_values, type_of_name
@@ -95,7 +96,7 @@ class TableBeside:
         if self.images and self.without_row == self.images:
             raise DataError(
                 f"{self.origin}: its rows are of other images ({self._first_key}, ...) than the folder's ({first_image}, ...); name each "
-                "image by its path below the folder or by its file's name, and that column by table_key"
+                f"image by its path below the folder or by its file's name, and that column by {called('table_key')}"
             )
         self._refuse_rows(
             np.flatnonzero(self._images_R > 1), "bad_annotation: the table names it by a file name that several images have; give the path"
@@ -152,8 +153,14 @@ def _hashes(names: Sequence[str | None]) -> np.ndarray:
 def _key_column(names: Sequence[str], asked: str | None, origin: str) -> str:
     key = asked if asked is not None else next((name for name in KEYS if name in names), None)
     if key is None or key not in names:
-        wanted = f"no column {asked}, which table_key names" if asked is not None else f"no column {', '.join(KEYS[:-1])} or {KEYS[-1]}"
-        raise DataError(f"{origin}: has {wanted}; its columns are {', '.join(names)}; set table_key to the one that names the images")
+        wanted = (
+            f"no column {asked}, which {called('table_key')} names"
+            if asked is not None
+            else f"no column {', '.join(KEYS[:-1])} or {KEYS[-1]}"
+        )
+        raise DataError(
+            f"{origin}: has {wanted}; its columns are {', '.join(names)}; set {called('table_key')} to the one that names the images"
+        )
     return key
 
 
@@ -161,7 +168,7 @@ def _read(location: str, encoding: str) -> tuple[pa.Table, list[_BrokenRow]]:
     """The rows that can be read, and those that cannot."""
     store, name = open_file_store(location)
     if not store.is_file(name):
-        raise DataError(f"{location}: is no file; set table to a CSV, TSV or Parquet file")
+        raise DataError(f"{location}: is no file; set {called('table')} to a CSV, TSV or Parquet file")
     if name.endswith(".parquet"):
         with TableFile(store, name).open() as parquet:
             return _without_repeated_names(parquet.read(), location), []
@@ -187,7 +194,7 @@ def _read(location: str, encoding: str) -> tuple[pa.Table, list[_BrokenRow]]:
     except (pa.ArrowInvalid, UnicodeError, OSError, csv.Error) as error:
         raise_if_system(error)
         said = " ".join(str(error).split())
-        remedy = "set table_encoding, such as latin-1 or utf-16" if "UTF" in said.upper() or "codec" in said else "mend it"
+        remedy = f"set {called('table_encoding')}, such as latin-1 or utf-16" if "UTF" in said.upper() or "codec" in said else "mend it"
         raise DataError(f"{location}: cannot be read as a CSV file in {encoding} ({said}); {remedy}") from None
     if broken and not table.num_rows:
         said = f"row {broken[0].number} {broken[0].said}, and no row is as the header says"
@@ -228,7 +235,8 @@ def _typed(table: pa.Table, config: FolderColumnsConfig, origin: str) -> pa.Tabl
         table = table.select([name for name in table.column_names if name in config.own or name in IDENTITY])
     if meant := sorted(set(table.column_names) & ({*IMAGES.names, REFUSED.name} - set(IDENTITY))):
         raise DataError(
-            f"{origin}: column {', '.join(meant)} means something else in the tables; rename it, or list in own which are carried"
+            f"{origin}: column {', '.join(meant)} means something else in the tables; rename it, or list in {called('own')} "
+            "which are carried"
         )
     times = TimeReader(config.time_format, config.time_zone)
     refused: dict[int, str] = {}

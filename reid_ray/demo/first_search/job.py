@@ -13,8 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reid_ray.config.called import keys_called
+from reid_ray.config.common import ImagesConfig
 from reid_ray.demo.first_search.config import SearchJob
-from reid_ray.errors import ConfigError, DataError
+from reid_ray.errors import DataError
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.redaction import redacted
 from reid_ray.retrieval.encoder_identity import encoder_identity, knows_drawn_people_only
@@ -29,7 +31,7 @@ from reid_ray.storage import MANIFEST, read_manifest
 from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 
-
+_WORDS = {"images.path": "FOLDER", "encoder": "--encoder", "output.path": "--out"}  # of the command line, in the place of keys
 
 def run_search(config: SearchJob) -> dict[str, Any]:
     """Run the job until Ctrl-C; returns the manifest of the gallery.
@@ -39,15 +41,15 @@ def run_search(config: SearchJob) -> dict[str, Any]:
         DataError: as the index job.
     """
     started = time.perf_counter()
-    check_access(config.serve)
-    bound_socket(config.serve.serve.host, config.serve.serve.port, key="serve.serve.port").close()
-    changed = changed_since(config.index)
-    try:
+    with keys_called(_of_serve):
+        check_access(config.serve)
+        bound_socket(config.serve.serve.host, config.serve.serve.port).close()
+    with keys_called(_of_index):
+        changed = changed_since(config.index)
         manifest = run_index(config.index, before=partial(refuse_searched, config.index, config.serve)) if changed is None else changed
-    except (ConfigError, DataError) as error:
-        error.args = (f"{error} (keys of the index job begin with index. here; FOLDER is index.images.path)",)
-        raise
-    with start_service(config.serve) as service, searched(config.serve):
+    with keys_called(_of_serve):
+        service = start_service(config.serve)
+    with service, searched(config.serve):
         with closing(GalleryView(config.index.output.path)) as view:
             encoder, seconds = str(config.index.encoder), time.perf_counter() - started
             say(how_to_search(len(view), seconds, encoder, drawn_people_only=knows_drawn_people_only(encoder)))
@@ -56,6 +58,17 @@ def run_search(config: SearchJob) -> dict[str, Any]:
         else:
             say(f"serve: answered at {service.url}/, and is stopped")
     return manifest
+
+
+def _of_serve(key: str) -> str:
+    """What a key of the serve job is called here."""
+    return f"serve.{key}"
+
+
+def _of_index(key: str) -> str:
+    """What a key of the index job is called here: those of a folder's columns, which several jobs have, are said without their section."""
+    name = f"images.{key}" if key in ImagesConfig.model_fields else key
+    return f"index.{name}" + (f" ({_WORDS[name]})" if name in _WORDS else "")
 
 
 @contextmanager

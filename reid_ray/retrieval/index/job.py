@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from reid_ray.config.called import called
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.sources import ImageListing, image_listing, iter_images, read_images
@@ -115,7 +116,8 @@ def _identity(config: IndexJob) -> tuple[int, str]:
     found = made_by(files_of(config.embeddings))
     if given is not None and given != found:
         raise DataError(
-            f"encoder: {config.encoder} is {given[1]}, but the vectors of {config.embeddings[0]} are of {found[1]}; give that one"
+            f"{called('encoder')}: {config.encoder} is {given[1]}, but the vectors of {config.embeddings[0]} are of {found[1]}; "
+            "give that one"
         )
     return found
 
@@ -180,4 +182,6 @@ def _count_taken(output: JobOutput, taken: Adoption, origin: str) -> None:
     if taken.replaced:
         output.counts.unused["replaced"] += taken.replaced
     if not taken.living:
-        raise DataError(f"{origin}: none of its images can be searched ({output.counts}); check images or embeddings")
+        raise DataError(
+            f"{origin}: none of its images can be searched ({output.counts}); check {called('images')} or {called('embeddings')}"
+        )

@@ -10,6 +10,7 @@ import ssl
 import time
 from pathlib import Path
 
+from reid_ray.config.called import called
 from reid_ray.errors import ConfigError
 from reid_ray.serve.access.config import TlsConfig
 
@@ -31,9 +32,11 @@ def check_tls(config: TlsConfig) -> float | None:
         try:
             path.read_bytes()
         except OSError as error:
-            raise ConfigError(f"{what} {path}: cannot be read ({error.strerror}); name a PEM file that this user may read") from None
+            raise ConfigError(
+                f"{called(what)} {path}: cannot be read ({error.strerror}); name a PEM file that this user may read"
+            ) from None
     if key.stat().st_mode & 0o007:
-        raise ConfigError(f"tls.key {key}: everybody on this machine may read it; chmod 600 it, and think of a new key")
+        raise ConfigError(f"{called('tls.key')} {key}: everybody on this machine may read it; chmod 600 it, and think of a new key")
     expires = _shaken(_server(certificate, key), certificate)
     days = (expires - time.time()) / 86_400
     if days < _SOON_DAYS:
@@ -48,12 +51,14 @@ def _server(certificate: Path, key: Path) -> ssl.SSLContext:
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ConfigError(
-                f"tls.key {key}: is the key of another certificate than {certificate}; name the two that belong together"
+                f"{called('tls.key')} {key}: is the key of another certificate than {certificate}; name the two that belong together"
             ) from None
-        faulty = f"tls.certificate {certificate}" if not _is_certificate(certificate) else f"tls.key {key}"
+        faulty = f"{called('tls.certificate')} {certificate}" if not _is_certificate(certificate) else f"{called('tls.key')} {key}"
         raise ConfigError(f"{faulty}: is not a PEM file of that kind ({error.reason or 'unreadable'}); name the right one") from None
     except _PasswordError:
-        raise ConfigError(f"tls.key {key}: is locked with a password, which a service cannot type; store it without one") from None
+        raise ConfigError(
+            f"{called('tls.key')} {key}: is locked with a password, which a service cannot type; store it without one"
+        ) from None
     return context
 
 
@@ -83,13 +88,17 @@ def _shaken(server: ssl.SSLContext, certificate: Path) -> float:
             return ssl.cert_time_to_seconds(str(found["notAfter"]))
     except ssl.SSLCertVerificationError as error:
         if error.verify_code == _EXPIRED:
-            raise ConfigError(f"tls.certificate {certificate}: has expired; have it renewed") from None
+            raise ConfigError(f"{called('tls.certificate')} {certificate}: has expired; have it renewed") from None
         if error.verify_code == _NOT_YET:
-            raise ConfigError(f"tls.certificate {certificate}: is not valid yet; see this machine's clock") from None
-        raise ConfigError(f"tls.certificate {certificate}: no client would take it ({error.verify_message}); have it issued anew") from None
+            raise ConfigError(f"{called('tls.certificate')} {certificate}: is not valid yet; see this machine's clock") from None
+        raise ConfigError(
+            f"{called('tls.certificate')} {certificate}: no client would take it ({error.verify_message}); have it issued anew"
+        ) from None
     except ssl.SSLError as error:
-        raise ConfigError(f"tls.certificate {certificate}: no handshake succeeds with it ({error.reason}); have it issued anew") from None
-    raise ConfigError(f"tls.certificate {certificate}: no handshake succeeds with it; have it issued anew")
+        raise ConfigError(
+            f"{called('tls.certificate')} {certificate}: no handshake succeeds with it ({error.reason}); have it issued anew"
+        ) from None
+    raise ConfigError(f"{called('tls.certificate')} {certificate}: no handshake succeeds with it; have it issued anew")
 
 
 def _shook(side: ssl.SSLObject) -> bool:

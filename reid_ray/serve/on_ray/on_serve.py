@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from reid_ray.config.called import called
 from reid_ray.config.paths import with_absolute_places
 from reid_ray.errors import ConfigError, ResourceError
 from reid_ray.runtime import Need, require_resources
@@ -87,10 +88,11 @@ def _shared_port(job: ServeJob, running: tuple[str, int]) -> int:
     if APPLICATION in serve.status().applications:
         raise ResourceError(f"a search service runs in this cluster already, on port {port}; stop it first")
     if job.access.tokens is None and not is_loopback(host):
-        raise ConfigError(f"Ray Serve runs in this cluster already, bound to {host}; set access.tokens, or shut it down first")
+        raise ConfigError(f"Ray Serve runs in this cluster already, bound to {host}; set {called('access.tokens')}, or shut it down first")
     if host != config.host or config.port not in (0, port):
         raise ResourceError(
-            f"Ray Serve runs in this cluster already at {host}:{port}, and cannot be moved; set serve.host and serve.port to those, "
+            f"Ray Serve runs in this cluster already at {host}:{port}, and cannot be moved; set {called('serve.host')} and "
+            f"{called('serve.port')} to those, "
             "or shut it down (serve shutdown)"
         )
     return port

@@ -13,17 +13,18 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from reid_ray.config.called import called
 from reid_ray.errors import ConfigError, ReidRayError, ResourceError
 from reid_ray.serve.access.config import TlsConfig
 
 _STOP_S = 10.0  # that requests in hand are given at the end
 
 
-def bound_socket(host: str, port: int, *, key: str = "serve.port") -> socket.socket:
+def bound_socket(host: str, port: int, *, key: str | None = None) -> socket.socket:
     """A listening socket; port 0 takes a free one.
 
     Raises:
-        ConfigError: it cannot be bound; `key` is what the user calls the port.
+        ConfigError: it cannot be bound; `key` is what the user calls the port, where that is no key serve.port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
@@ -34,7 +35,9 @@ def bound_socket(host: str, port: int, *, key: str = "serve.port") -> socket.soc
         found.listen(2048)
     except OSError as error:
         found.close()
-        raise ConfigError(f"{key} {port}: cannot be bound at {host} ({error.strerror}); choose another port, or 0 for a free one") from None
+        raise ConfigError(
+            f"{key or called('serve.port')} {port}: cannot be bound at {host} ({error.strerror}); choose another port, or 0 for a free one"
+        ) from None
     return found
 
 

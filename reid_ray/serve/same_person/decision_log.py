@@ -66,10 +66,14 @@ class DecisionLog:
             raise DataError(
                 f"{self.path}: cannot be opened to keep decisions in ({error.strerror}); name a file in a folder of yours"
             ) from None
-        with self._locked():
-            if os.fstat(self._file.fileno()).st_size == 0:
-                self._write({**numbered("decisions")})
-        self.refresh()
+        try:
+            with self._locked():
+                if os.fstat(self._file.fileno()).st_size == 0:
+                    self._write({**numbered("decisions")})
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def answered(self) -> int:

@@ -7,20 +7,19 @@ where it was. `write` makes a table of images with the identities in place.
 from __future__ import annotations
 
 import argparse
-import re
 import threading
 from collections.abc import Sequence
 from contextlib import closing
 
-from reid_ray.errors import ConfigError, ReidRayError
+from reid_ray.config.called import keys_called
+from reid_ray.errors import ConfigError
 from reid_ray.exit_codes import exit_code_of
 from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
 from reid_ray.terminal.quiet import quiet_terminal
 
 # What the keys of a table's configuration are called on this command line.
-_CALLED = {"output.path": "OUTPUT", "output.if_exists": "--if-exists"}
-_KEYS = re.compile(r"(?<![\w./])output\.(?:path|if_exists)(?![\w./])")
+_CALLED = {"images": "IMAGES", "decisions": "DECISIONS", "output.path": "OUTPUT", "output.if_exists": "--if-exists", "tracks": "--tracks"}
 
 
 def label_command(argv: Sequence[str]) -> int:
@@ -72,10 +71,8 @@ def _write(asked: argparse.Namespace) -> None:
 
     given = {"images": asked.images, "decisions": asked.decisions, "output.path": asked.output, "output.if_exists": asked.if_exists}
     overrides = [*(f"{name}={value}" for name, value in given.items()), f"tracks={str(asked.tracks).lower()}"]
-    try:
+    with keys_called(lambda key: _CALLED.get(key, key)):
         write_labelled(load_config(LabelledTable, None, overrides))
-    except ReidRayError as error:
-        raise type(error)(_KEYS.sub(lambda key: _CALLED[key[0]], str(error))) from error
 
 
 def _parser() -> argparse.ArgumentParser:

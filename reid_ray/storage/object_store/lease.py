@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from reid_ray.config.called import called
 from reid_ray.errors import DataError
 from reid_ray.storage.lock import LEASE_S, is_gone_from_here, this_process, written_by_another
 from reid_ray.storage.object_store.object_client import FoundObject, ObjectFolder
@@ -101,7 +102,9 @@ class OutputLease:
         where = self._folder.locate(POINTER)
         pointer = pointer_in(found.data, origin=where)
         if pointer is None:
-            raise DataError(f"{where}: is no pointer that a job left, but the output needs that name; move it away, or change output.path")
+            raise DataError(
+                f"{where}: is no pointer that a job left, but the output needs that name; move it away, or change {called('output.path')}"
+            )
         return found, pointer
 
     def change(self, **fields: Any) -> None:

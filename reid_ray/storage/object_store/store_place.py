@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from reid_ray.config.called import called
 from reid_ray.errors import DataError
 from reid_ray.scratch import scratch_folder
 from reid_ray.storage.listing import MARK, files_below, sizes_listed, write_mark
@@ -74,12 +75,19 @@ class StorePlace:
         """
         for name, source in self._inputs.items():
             if f"{source.partition('?')[0].rstrip('/')}/".startswith(f"{self._objects.place}/"):
-                raise DataError(f"{self.location}: output.path is {name} ({source}), or above it; choose another output.path")
+                raise DataError(
+                    f"{self.location}: {called('output.path')} is {name} ({source}), or above it; choose another {called('output.path')}"
+                )
         _, pointer = self._lease.read()
         if pointer.folder is not None and self._if_exists == "refuse":
-            raise DataError(f"{self.location}: exists already; set output.if_exists to replace or reuse, or choose another output.path")
+            raise DataError(
+                f"{self.location}: exists already; set {called('output.if_exists')} to replace or reuse, or choose another "
+                f"{called('output.path')}"
+            )
         if (stranger := self._why_not_ours(pointer, files=files)) is not None:
-            raise DataError(f"{self.location}: {stranger}; it will not be replaced: choose another output.path, or move what is yours away")
+            raise DataError(
+                f"{self.location}: {stranger}; it will not be replaced: choose another {called('output.path')}, or move what is yours away"
+            )
 
     @contextmanager
     def hold(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.fs
 
 from reid_ray.config.base import fingerprint, flattened
+from reid_ray.config.called import called
 from reid_ray.redaction import redacted
 from reid_ray.storage import write_json
 from reid_ray.versions import check_json, numbered
@@ -65,7 +66,7 @@ class OtherRun:
         return (
             f"{self.folder} is a run of another configuration for this output, {reached} ({shown or 'made by another version'}); it is not "
             "gone on with: this run has a folder of its own, and deletes that one when it is done. To go on with it, stop this run and "
-            f"give its values again; to drop it now, delete {self.folder}; to keep both, choose another output.path"
+            f"give its values again; to drop it now, delete {self.folder}; to keep both, choose another {called('output.path')}"
         )
 
 

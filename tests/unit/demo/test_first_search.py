@@ -1,8 +1,6 @@
 """The search of a user's crops: what her command line means, and what she is told before and after."""
 
 import json
-
-import json
 import shutil
 
 import numpy as np
@@ -65,15 +63,34 @@ def test_a_port_that_is_taken_is_told_before_anything_is_embedded(tmp_path, monk
         job.run_search(configured(f"serve.serve.port={taken.getsockname()[1]}"))
 
 
-def test_what_the_index_job_refuses_names_the_keys_that_are_written_here(tmp_path, monkeypatch):
-    def refusing(_: object, **__: object) -> None:
-        raise DataError("crops: does not exist; set images.path to a folder of images")
-
-    monkeypatch.setattr(job, "run_index", refusing)
+def searched(tmp_path, *overrides):
+    """Runs the search job at a free port."""
     with bound_socket("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    with refused(DataError, "does not exist", "index.images.path"):
-        job.run_search(configured(*changes_of(str(tmp_path), "builtin:tiny-encoder", str(tmp_path / "g")), f"serve.serve.port={port}"))
+    job.run_search(configured(*changes_of(str(tmp_path / "crops"), None, str(tmp_path / "g")), f"serve.serve.port={port}", *overrides))
+
+
+def test_what_is_refused_names_keys_and_arguments_as_they_are_written_here(tmp_path):
+    with refused(DataError, "crops: does not exist; set index.images.path (FOLDER) to"):
+        searched(tmp_path)
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "a.jpg").write_bytes(b"a")
+    with refused(DataError, "nowhere.csv: is no file; set index.images.table to"):
+        searched(tmp_path, "index.images.table=nowhere.csv")
+    with refused(DataError, "index.encoder (--encoder): nowhere is no folder"):
+        searched(tmp_path, "index.encoder=nowhere")
+    with refused(ConfigError, "serve.tls.certificate nowhere.pem: cannot be read"):
+        searched(tmp_path, "serve.tls.certificate=nowhere.pem", "serve.tls.key=nowhere.pem")
+
+
+def test_what_is_refused_without_naming_a_key_says_nothing_of_keys(tmp_path, monkeypatch):
+    def refusing(_: object, **__: object) -> None:
+        raise DataError("crops: holds one picture that cannot be read; mend it")
+
+    monkeypatch.setattr(job, "run_index", refusing)
+    with pytest.raises(DataError) as refusal:
+        searched(tmp_path)
+    assert str(refusal.value) == "crops: holds one picture that cannot be read; mend it"
 
 
 def test_a_gallery_that_another_search_serves_is_not_made_anew_and_one_that_nobody_does_is(tmp_path):

@@ -162,6 +162,7 @@ def test_vectors_of_another_encoder_are_refused_and_so_is_a_second_writer(said, 
     with GalleryWriter(said.gallery):
         code, _, problem = said("delete", "--id", "crop-1")
     assert (code, "another run writes" in problem) == (2, True)
+    assert "choose another GALLERY" in problem
 
 
 def test_a_gallery_goes_over_to_another_encoder_by_its_tables_and_keeps_what_it_knows_of_everybody(said, tmp_path):

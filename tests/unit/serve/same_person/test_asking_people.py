@@ -246,7 +246,10 @@ def test_the_command_writes_a_table_and_refuses_what_is_no_file_of_decisions(cro
     assert label_command(["write", str(root / "images"), str(root / "said.jsonl"), str(root / "table")]) == 2
     remedy = capsys.readouterr().err
     assert "set --if-exists to replace" in remedy
+    assert "choose another OUTPUT" in remedy
     assert "output." not in remedy.replace(str(root), "")
+    assert label_command(["write", str(root / "images"), str(root / "said.jsonl"), "s3://bucket/labels"]) == 2
+    assert "OUTPUT: is the address s3://bucket/labels" in capsys.readouterr().err
     assert label_command(["write", str(root / "images"), str(root / "said.jsonl"), str(root / "table"), "--if-exists", "replace"]) == 0
     (root / "notes.txt").write_text("no decisions\n")
     with refused(DataError, "notes.txt"):
