@@ -5,7 +5,8 @@
 Two replicas of a tiny encoder with random weights. Clients search for a picture by itself and look at the first hit: it must be that
 picture's item with that picture, unless the item was deleted or erased by then; and what a change was told to be done must show in every
 search that begins a second later. Meanwhile one client adds, deletes and erases, has the gallery compacted (a new generation), and SIGKILL
-goes to a replica, to the keeper of turns, to Ray Serve's proxy and to its controller, one after the other. A search is tried once more
+goes to a replica, to the keeper of turns, to Ray Serve's proxy and to its controller, one after the other, two seconds after the service
+was whole again; how long that took is told. Changes end when the last kill is over, or later. A search is tried once more
 where the connection breaks, or the answer is the proxy's; the second try waits until the port answers, and that wait is told.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import os
 import random
@@ -50,6 +52,7 @@ ITEMS, CLIENTS = 60, 4
 KILLED = {"replica": "Replica", "keeper of turns": "GenerationTurns", "proxy": "ProxyActor", "controller": "ServeController"}
 _SEEN_S = 1.0  # how long a replica may miss a change
 _WAIT_S = 60.0  # for a port that answers again
+_WHOLE_S = 180.0  # for all that was there before a kill
 
 
 @dataclass
@@ -61,8 +64,10 @@ class World:
     seen: Counter[str] = field(default_factory=Counter)
     waits_s: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    whole_s: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KILLED})
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
+    kills_over: threading.Event = field(default_factory=threading.Event)
 
     def count(self, what: str, by: int = 1) -> None:
         """Note that something happened."""
@@ -141,7 +146,9 @@ def change(world: World, url: str, changes: int, swaps: int, rng: random.Random)
     """Add, delete, erase and compact, one after the other, by the client and its patience."""
     with SearchClient(url, patience_s=120) as client:
         number = ITEMS
-        for at in range(changes):
+        for at in itertools.count():
+            if at >= changes and world.kills_over.is_set():
+                break
             kind = rng.choice(("add", "delete", "erase"))
             with world.lock:
                 known = list(world.there)
@@ -180,26 +187,54 @@ def _add(world: World, client: SearchClient, items: list[str]) -> None:
         world.there.update(dict.fromkeys(items, time.monotonic()))
 
 
-def kill(world: World, every_s: float, kills: int) -> None:
-    """SIGKILL to one kind of process after the other."""
+def kill(world: World, url: str, every_s: float, kills: int) -> None:
+    """SIGKILL to one kind of process after the other, each when the service is whole again: two that die together may be all there were."""
+    with httpx.Client(base_url=url, timeout=5, trust_env=False) as http:
+        for number in range(kills):
+            if world.ended.wait(every_s):
+                return
+            kind = list(KILLED)[(0, 1, 0, 2, 0, 1, 0, 3)[number % 8]]
+            pids = _pids(kind)
+            killed, began = random.choice(pids), time.monotonic()
+            os.kill(killed, signal.SIGKILL)
+            world.count(f"kills of a {kind}")
+            while not world.ended.is_set() and not _is_whole(kind, len(pids), killed, http):
+                if time.monotonic() - began > _WHOLE_S:
+                    world.failures.append(f"not whole {_WHOLE_S:.0f} s after the kill of a {kind}")
+                    break
+                time.sleep(0.2)
+            world.whole_s[kind].append(time.monotonic() - began)
+    world.kills_over.set()
+
+
+def _pids(kind: str) -> list[int]:
     import ray
 
-    for number in range(kills):
-        if world.ended.wait(every_s):
-            return
-        kind = list(KILLED)[(0, 1, 0, 2, 0, 1, 0, 3)[number % 8]]
-        actors = [each for each in ray._private.state.actors().values() if each["State"] == "ALIVE"]
-        pids = [each["Pid"] for each in actors if KILLED[kind] in each["ActorClassName"]]
-        if pids:
-            os.kill(random.choice(pids), signal.SIGKILL)
-            world.count(f"kills of a {kind}")
+    actors = [each for each in ray._private.state.actors().values() if each["State"] == "ALIVE"]
+    return [each["Pid"] for each in actors if KILLED[kind] in each["ActorClassName"]]
+
+
+def _is_whole(kind: str, count: int, killed: int, http: httpx.Client) -> bool:
+    """Whether there are as many of its kind as before, Ray Serve calls all of them well, and the port answers."""
+    from ray import serve
+
+    pids = _pids(kind)
+    if killed in pids or len(pids) < count:
+        return False
+    try:
+        status = serve.status()
+        (deployed,) = [each for app in status.applications.values() for name, each in app.deployments.items() if name == "Replica"]
+        healthy = all(state == "HEALTHY" for state in status.proxies.values()) and status.proxies
+        return bool(healthy) and deployed.status == "HEALTHY" and http.get("/v1/ready").status_code == 200
+    except Exception:  # noqa: BLE001 - whatever it ends with to ask a controller that starts
+        return False
 
 
 def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int) -> None:
     """One service, from its start to its end."""
     if quick:
         changes, swaps, kills = 30, 5, 8
-    every_s = 4.0
+    every_s = 2.0
     world = World()
     with tempfile.TemporaryDirectory(prefix="serving_kills") as temporary, ray_session(RayConfig(address="local")):
         folder = Path(temporary)
@@ -217,7 +252,7 @@ def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int) ->
             started = time.monotonic()
             threads = [threading.Thread(target=search, args=(world, service.url, random.Random(seed))) for seed in range(CLIENTS)]
             threads += [threading.Thread(target=change, args=(world, service.url, changes, swaps, random.Random(99)))]
-            threads += [threading.Thread(target=kill, args=(world, every_s, kills))]
+            threads += [threading.Thread(target=kill, args=(world, service.url, every_s, kills))]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -233,6 +268,9 @@ def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int) ->
                 audit = client.verify_audit()
     report.row(seconds=round(seconds, 1), **dict(sorted(world.seen.items())))
     report.row(waits_s=[round(each, 1) for each in sorted(world.waits_s)[-20:]], failures=world.failures[:20], audit=str(audit)[:200])
+    for kind, found in world.whole_s.items():
+        if found:
+            report.row(killed=kind, times=len(found), whole_after_s=round(float(np.median(found)), 1), at_most_s=round(max(found), 1))
     report.claim("searches that failed beyond one retry", world.seen["searches failed after one more try"], "<=", 0)
     report.claim("changes that failed, wrong hits, items lost or back", len(world.failures) + len(left ^ set(world.there)), "<=", 0)
     report.claim("items with another's picture in the end", len(wrong), "<=", 0)

@@ -25,6 +25,7 @@ _FIRST_S, _LONGEST_S = 0.2, 30.0
 _SHOWN = 500
 _SILENT_S = 2.0  # that a busy service is waited for before anybody is told; of one that is not there they are told at once
 _OURS = "application/json"  # of whatever the application itself answers
+_NO_ROUTES = "/-/routes"  # in what Ray Serve's proxy answers for an application that it does not know
 
 
 class ServiceRefusedError(ReidRayError):
@@ -136,7 +137,12 @@ class PatientHttp:
 
 def _is_for_now(reply: httpx.Response) -> bool:
     """Whether another try may succeed: the service says so, or something between it and us that lost it (Ray's proxy, a replica)."""
-    return reply.status_code in _AGAIN or (reply.status_code >= 500 and not reply.headers.get("content-type", "").startswith(_OURS))
+    if reply.status_code in _AGAIN:
+        return True
+    if reply.headers.get("content-type", "").startswith(_OURS):
+        return False
+    # Ray's proxy, after it died, answers for a while before it has heard of any application.
+    return reply.status_code >= 500 or (reply.status_code == 404 and _NO_ROUTES in reply.text)
 
 
 def _retry_after(reply: httpx.Response) -> float:

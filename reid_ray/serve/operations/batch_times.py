@@ -8,6 +8,7 @@ from __future__ import annotations
 
 _CLASSES = 20
 _LEARNING = 0.2  # how much the last batch of a class counts in its moving average
+_TIMES_THE_LAST = 4.0  # at most so much longer than the last batch of a class is the next believed to take
 
 
 class BatchTimes:
@@ -20,8 +21,9 @@ class BatchTimes:
     def learn(self, size: int, seconds: float) -> None:
         """Take a batch into account."""
         of = _class_of(size)
-        known = self._seconds.get(of)
-        self._seconds[of] = seconds if known is None else known + _LEARNING * (seconds - known)
+        known = self._seconds.get(of, seconds)
+        # The first search of a process may take seconds (kernels are compiled, pages read): it says nothing of the next.
+        self._seconds[of] = min(known + _LEARNING * (seconds - known), _TIMES_THE_LAST * seconds)
         self._told = [self._of_class(each) for each in range(_CLASSES + 1)]
 
     def of(self, size: int) -> float:

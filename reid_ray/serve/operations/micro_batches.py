@@ -39,7 +39,12 @@ class MicroBatcher(Generic[Request, Response]):
 
     @property
     def wait_s(self) -> float:
-        """How long a request that comes now would wait for its answer, about, seconds."""
+        """How long a request that comes now would wait for its answer, about, seconds.
+
+        0 where nobody else is there: refused by what the last one took, a lone request would never show that it takes less by now.
+        """
+        if not self._in_hand and not self._waiting:
+            return 0.0
         begun_s = max(self._times.of(self._in_hand) - (time.perf_counter() - self._begun), 0.0) if self._in_hand else 0.0
         batches, rest = divmod(len(self._waiting), self._max_batch_size)
         return begun_s + batches * self._times.of(self._max_batch_size) + self._times.of(rest + 1)

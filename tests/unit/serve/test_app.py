@@ -336,6 +336,19 @@ def test_a_search_that_would_wait_too_long_is_told_before_its_body_is_read(folde
     assert sorted(reply.status_code for reply in held_replies) == [200, 200, 503, 503]
 
 
+def test_a_first_search_that_takes_long_refuses_none_after_it(folder, send):
+    class SlowAtFirst(Reading):
+        pause_s = 0.2
+
+        def encode_and_measure(self, texts):
+            time.sleep(self.pause_s)
+            self.pause_s = 0.0
+            return super().encode_and_measure(texts)
+
+    operations = small_operations(folder, encoder=SlowAtFirst(), max_wait_s=0.1)
+    assert [send("POST", "/v1/search", of=operations, json={"text": "1"}).status_code for _ in range(3)] == [200, 200, 200]
+
+
 def test_a_service_lives_before_it_is_ready_and_is_not_ready_once_searches_fail(folder, send):
     from small_services import small_engine
 

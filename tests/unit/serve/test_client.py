@@ -117,8 +117,8 @@ class Moody(httpx.BaseTransport):
         mood = self.moods.pop(0) if len(self.moods) > 1 else self.moods[0]
         if isinstance(mood, Exception):
             raise mood
-        if isinstance(mood, str):  # of a proxy, before a replica that is gone
-            return httpx.Response(500, text=mood)
+        if isinstance(mood, str):  # of a proxy, before a replica that is gone; or of one that has just started
+            return httpx.Response(404 if "routes" in mood else 500, text=mood)
         return httpx.Response(mood, json={"detail": "a sentence"}, headers={"Retry-After": "0"})
 
 
@@ -130,7 +130,10 @@ def moody(*moods, **options):
 BROKEN = (httpx.ConnectError("refused"), httpx.RemoteProtocolError("gone"), httpx.ReadError("cut"))
 
 
-@pytest.mark.parametrize("mood", [429, 503, 502, "Internal Server Error", *BROKEN])
+UNKNOWN = "Path '/v1/jobs' not found. Ping http://.../-/routes for available routes."
+
+
+@pytest.mark.parametrize("mood", [429, 503, 502, "Internal Server Error", UNKNOWN, *BROKEN])
 def test_a_request_is_made_again_and_a_change_bears_the_same_key(mood):
     client, transport = moody(mood, mood, 200)
     client.delete(["a"])

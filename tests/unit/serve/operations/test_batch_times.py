@@ -36,3 +36,8 @@ def test_one_slow_batch_is_forgotten_by_what_smaller_ones_take():
 def test_times_that_change_are_followed():
     times = learnt((4, 0.1), *[(4, 0.4)] * 20)
     assert times.of(4) == pytest.approx(0.4, rel=0.02)
+
+
+def test_the_first_one_that_took_long_says_little_of_the_next():
+    assert learnt((1, 10.0), (1, 0.01)).of(1) <= 0.04
+    assert learnt(*[(1, 0.02)] * 20, (1, 10.0), (1, 0.02)).of(1) <= 0.08
