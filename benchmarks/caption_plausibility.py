@@ -27,8 +27,8 @@ from reid_ray.caption.origin import images_of
 from reid_ray.caption.plausibility.config import PlausibilityConfig
 from reid_ray.caption.plausibility.guesses import GuessCount
 from reid_ray.caption.plausibility.job import PlausibilityCheck
-from reid_ray.caption.plausibility.judgement import DOUBTED
 from reid_ray.config.common import ImagesConfig
+from reid_ray.data.labels.doubted_captions import DOUBTED
 from reid_ray.data.sources import image_listing
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.data.synthetic.job import run_synthesize

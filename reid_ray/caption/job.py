@@ -21,7 +21,7 @@ from reid_ray.caption.passes import CaptionRun
 from reid_ray.caption.plan.hours import Passes
 from reid_ray.caption.plan.spent import Stages, planned_hours, planned_passes, resources, resources_in_words
 from reid_ray.caption.plausibility.guesses import GUESSES, GuessCount
-from reid_ray.caption.plausibility.job import PLAUSIBILITY, PlausibilityCheck, said_of, score_trusted
+from reid_ray.caption.plausibility.job import PlausibilityCheck, said_of, score_trusted
 from reid_ray.caption.plausibility.judgement import TrustedScore
 from reid_ray.caption.plausibility.scores import refuse_absent_encoder
 from reid_ray.caption.prompts import TEMPLATES
@@ -30,6 +30,7 @@ from reid_ray.caption.tally import Tally, run_facts
 from reid_ray.config.common import PoolConfig
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
+from reid_ray.data.labels.doubted_captions import PLAUSIBILITY
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.labels.own_rows import OwnByPlace, own_by_place
 from reid_ray.data.sources import image_listing

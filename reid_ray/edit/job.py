@@ -18,6 +18,7 @@ from reid_ray.caption.ledger.content_keys import digest
 from reid_ray.caption.ledger.write_ahead_log import delete_ledger, open_ledger
 from reid_ray.data.execution import ray_data_execution
 from reid_ray.data.images import DAMAGE
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.sources import ImageListing, image_listing
 from reid_ray.edit.changes.edit_plans import PlannedRun, plan_edits
@@ -77,6 +78,7 @@ def run_edit(
             return finished
         planned = plan_edits(config, recipe, captions, listed_keys(listing))
         with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s, in_order=False):
+            note_doubted(output, [config.captions])
             _require(config, rewrites=captions is not None, fetches=engine is None)
             revision = "" if model is None else model["revision"]
             run = EditRun(config, listing, planned, ledger, setting=setting, captions=captions, revision=revision, engine=engine)

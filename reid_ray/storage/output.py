@@ -135,6 +135,11 @@ class JobOutput:
         self._holding = ExitStack()
 
     @property
+    def job(self) -> str:
+        """The job's name, which its lines begin with."""
+        return self._job
+
+    @property
     def path(self) -> Path:
         """The folder where the output appears, absolute, links resolved; of a job whose output.path takes no address."""
         assert isinstance(self._place, OutputPlace)

@@ -30,7 +30,7 @@ from reid_ray.errors import DataError
 from reid_ray.storage.file_systems import State, Store, store_at
 from reid_ray.storage.files import NO_FILE, read_json, sha256_of_file
 from reid_ray.storage.object_store.object_client import is_store_address
-from reid_ray.storage.object_store.pointer import reading_place, run_at
+from reid_ray.storage.object_store.pointer import output_at, reading_place, run_at
 from reid_ray.versions import check_manifest
 
 MANIFEST = "manifest.json"
@@ -104,11 +104,26 @@ def run_of(path: Any) -> str | None:
         return None
     if is_store_address(str(path)):
         return run_at(str(path))
+    manifest = manifest_above(path)
+    return None if manifest is None else str(manifest["run_id"])
+
+
+def manifest_above(path: str | Path) -> dict[str, Any] | None:
+    """The manifest of the job that wrote `path`: the nearest in or above it that names a run; None if no job wrote it.
+
+    Of an address: of the output that its pointer names.
+
+    Raises:
+        DataError: a store does not answer, or a newer version of this package wrote what lies at an address.
+    """
+    if is_store_address(str(path)):
+        output = output_at(str(path))
+        return None if output is None else _manifest_at(output)
     here = Path(os.path.realpath(expanded(str(path))))
     for folder in (here, *here.parents):
         manifest = _manifest_of(folder)
         if manifest is not None and isinstance(manifest.get("run_id"), str):
-            return str(manifest["run_id"])
+            return manifest
     return None
 
 

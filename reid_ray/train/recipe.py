@@ -60,6 +60,10 @@ class Recipe(Protocol):
         """Name -> path of what the job reads, for the manifest."""
         ...
 
+    def captions(self) -> list[str]:
+        """The tables of captions that the job reads."""
+        ...
+
     def check(self) -> None:
         """Refuse what cannot run, before anything starts.
 

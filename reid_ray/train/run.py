@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.errors import ReidRayError
 from reid_ray.progress import progress_bar
 from reid_ray.retrieval.evaluate.exposure import exposure_sentence, marks_of, unseen
@@ -57,6 +58,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         trainers = Need("workers", least, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)
         require_resources([trainers, *recipe.needs()])
         with out:
+            note_doubted(out, recipe.captions())
             clock = time.perf_counter()
             facts = recipe.prepare(folder, out.counts)
             exposures = recipe.exposures(folder)

@@ -23,12 +23,13 @@ from safetensors.torch import load_file
 from reid_ray.config.base import load_config
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.images import decode_image
+from reid_ray.data.labels.doubted_captions import DOUBTED, DOUBTED_CAPTIONS, PLAUSIBILITY
 from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import ReidRayError, TrainingError
 from reid_ray.model.dual.dual_encoder import build_dual_encoder, tokenise
 from reid_ray.model.pretrained import load_encoder
 from reid_ray.records import CAPTIONS, IMAGES
-from reid_ray.storage import TableWriter
+from reid_ray.storage import MANIFEST, TableWriter
 from reid_ray.train.dual.config import TrainJob
 from reid_ray.train.dual.job import run_train
 from reid_ray.train.feed.batches import BatchPlan, ShuffledOrder
@@ -60,6 +61,9 @@ def people(tmp_path_factory) -> Path:
     with TableWriter(folder / "images", IMAGES) as images, TableWriter(folder / "captions", CAPTIONS) as written:
         images.append(made.image_table())
         written.append(pa.concat_tables(tables))
+    statement = {"verdict": DOUBTED, "words": "99% of coats are black"}
+    judged = {"verdict": DOUBTED, "captioners": {"somebody": {"verdict": DOUBTED, "statements": [statement]}}}
+    (folder / MANIFEST).write_text(json.dumps({"job": "caption", "run_id": "0" * 32, "facts": {PLAUSIBILITY: judged}}))
     return folder
 
 
@@ -217,6 +221,12 @@ def test_weights_are_chosen_on_val_and_say_so(sparing, people):
     counts = manifest["counts"]
     assert counts["read"] == counts["written"] + sum(counts["left_out"].values())
     assert counts["failed"] == {}
+
+
+def test_captions_that_their_maker_found_hardly_true_are_noted(sparing, people):
+    (found,) = sparing[1]["facts"][DOUBTED_CAPTIONS]
+    assert (found["captions"], found["found_by"]) == (f"{people}/captions", "caption")
+    assert found["doubts"] == ["somebody: 99% of coats are black"]
 
 
 def r1_by_hand(people: Path, model: Path) -> float:

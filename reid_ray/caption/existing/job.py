@@ -21,6 +21,7 @@ from reid_ray.caption.plan.spent import resources, resources_in_words
 from reid_ray.caption.plausibility.job import TextCheck, said_of
 from reid_ray.caption.tally import Tally
 from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.labels.own_of_files import names_beside
 from reid_ray.errors import DataError
@@ -62,6 +63,7 @@ def run_rewrite(config: RewriteJob, *, engine: ChatEngine | StreamingEngine | No
         if (finished := output.kept(stale=lambda earlier: _due(earlier, config))) is not None:
             return finished
         with ray_session(config.ray), output, ray_data_execution(no_progress_timeout_s=config.no_progress_timeout_s, in_order=False):
+            note_doubted(output, [config.captions.path])
             require_resources([pool_need("rewriter.pool", config.rewriter.pool)])
             fetch_models({"rewriter": (config.rewriter, config.rewriter.pool), "faithfulness": (config.faithfulness, config.rewriter.pool)})
             run = TablePass(config, ledger, models=models, engine=engine)

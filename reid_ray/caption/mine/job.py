@@ -21,6 +21,7 @@ from reid_ray.caption.mine.config import MineJob, PatternWriterConfig
 from reid_ray.caption.mine.patterns import PERSON, Pattern, check_template, distinct, mine_patterns, vary
 from reid_ray.caption.prompts import SLOT_PATTERN, TEMPLATES
 from reid_ray.data.execution import actor_pool, ray_data_execution
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.errors import DataError
 from reid_ray.model.hub_models import fetch_models, pinned
 from reid_ray.model.model_files import model_revision, resolve_model
@@ -72,6 +73,7 @@ def run_mine(config: MineJob) -> dict[str, Any]:
     if (earlier := output.kept()) is not None:
         return earlier
     with output:
+        note_doubted(output, [config.captions])
         captions = list(_captions(config))
         if not captions:
             raise DataError(f"{config.captions}: holds no caption with status ok of kind {', '.join(config.kinds)}; set kinds")

@@ -21,14 +21,13 @@ from reid_ray.caption.plausibility.guesses import GUESSES, GuessCount, guesses_i
 from reid_ray.caption.plausibility.judgement import NOT_JUDGED, TrustedScore, in_words, judge, trusted_score
 from reid_ray.caption.plausibility.scores import PairEncoder, refuse_absent_encoder
 from reid_ray.config.common import ImagesConfig
+from reid_ray.data.labels.doubted_captions import PLAUSIBILITY
 from reid_ray.data.sources import ImageListing, image_listing, iter_images
 from reid_ray.errors import DataError
 from reid_ray.records import CAPTIONS
 from reid_ray.storage import JobOutput, iter_table
 from reid_ray.terminal.counted import counted
 from reid_ray.terminal.own_lines import say
-
-PLAUSIBILITY = "plausibility"  # among the facts of a caption job's manifest
 
 
 def run_plausibility(config: PlausibilityJob) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from reid_ray.caption.plausibility.evidence import (
     same_text,
 )
 from reid_ray.caption.plausibility.facets import GENDER, UPPER_COLOR, facets_of
+from reid_ray.data.labels.doubted_captions import DOUBTED, doubts_in
 
-PLAUSIBLE, DOUBTED, NOT_JUDGED = "plausible", "doubted", "not judged"
+PLAUSIBLE, NOT_JUDGED = "plausible", "not judged"
 _SURE = 3.0  # standard deviations
 
 PairScores = Callable[[Sequence[str], Sequence[str]], tuple[np.ndarray, np.ndarray]]
@@ -111,12 +112,7 @@ def judge(
 
 def in_words(facts: Mapping[str, Any]) -> str:
     """One line: what is doubted, or that nothing is."""
-    doubts = [
-        f"{maker}: {'; '.join(each['words'] for each in found['statements'] if each['verdict'] == DOUBTED)}"
-        for maker, found in facts["captioners"].items()
-        if found["verdict"] == DOUBTED
-    ]
-    if doubts:
+    if doubts := doubts_in(facts):
         return f"these captions are hardly true: {'. '.join(doubts)}"
     return "captions are plausible" if facts["verdict"] == PLAUSIBLE else "too few captions to judge whether they are plausible"
 

@@ -15,6 +15,7 @@ from reid_ray.caption.filters.agreement import compare_attributes, why_unfaithfu
 from reid_ray.caption.origin import captioning_manifest
 from reid_ray.caption.plausibility.job import TextCheck, said_of
 from reid_ray.caption.refilter.config import RefilterJob
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.labels.own_of_files import own_of_captions
 from reid_ray.errors import DataError
@@ -47,6 +48,7 @@ def run_refilter(config: RefilterJob) -> dict[str, Any]:
     if (earlier := output.kept()) is not None:
         return earlier
     with output:
+        note_doubted(output, [captions])
         check = TextCheck(config.plausibility)
         originals, own = _Originals(captions), own_of_captions(captions)
         schema = with_own(CAPTIONS, own)

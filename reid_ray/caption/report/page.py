@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 from reid_ray.caption.filters.diversity import Diversity
 from reid_ray.caption.plausibility.guesses import GUESSES, guesses_in_words
-from reid_ray.caption.plausibility.job import PLAUSIBILITY
-from reid_ray.caption.plausibility.judgement import DOUBTED, in_words
+from reid_ray.caption.plausibility.judgement import in_words
 from reid_ray.caption.report.charts import Chart, bar_chart
 from reid_ray.caption.report.statistics import SCORE_EDGES, RunStatistics
 from reid_ray.caption.streaming.pass_account import START
 from reid_ray.caption.streaming.stage_clock import CAUSES
 from reid_ray.config.base import flattened
 from reid_ray.data.images import BadImageError, decode_image, jpeg_thumbnail
+from reid_ray.data.labels.doubted_captions import DOUBTED, DOUBTED_CAPTIONS, PLAUSIBILITY, doubted_in_words
 from reid_ray.pages import jpeg_url, render
 from reid_ray.storage import Counts
 
@@ -133,7 +133,8 @@ def _warnings(made: Mapping[str, Any]) -> list[str]:
     """What a reader must know before the numbers: captions that are guesses, or that can hardly be true."""
     found = [guesses_in_words(made[GUESSES])] if made.get(GUESSES) else []
     doubted = PLAUSIBILITY in made and made[PLAUSIBILITY]["verdict"] == DOUBTED
-    return [*found, *([in_words(made[PLAUSIBILITY])] if doubted else [])]
+    earlier = [doubted_in_words(each) for each in made.get(DOUBTED_CAPTIONS, [])]
+    return [*found, *([in_words(made[PLAUSIBILITY])] if doubted else []), *earlier]
 
 
 def _plausibility(made: Mapping[str, Any]) -> Cells:

@@ -20,6 +20,7 @@ from reid_ray.data.formats.registry import Caption, Skipped, open_source
 from reid_ray.data.image_records import is_composed
 from reid_ray.data.images import image_size
 from reid_ray.data.ingest.job import admit
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.errors import DataError
 from reid_ray.progress import progress_bar
@@ -66,6 +67,8 @@ def run_export(config: ExportJob) -> dict[str, Any]:
             except CannotExpressError as error:
                 out.counts.unused[error.reason] += 1
         writer.finish()
+        if writer.captions:
+            note_doubted(out, [config.captions or config.tables])
         note_own(out, opened.own.names, {}, carried=False)
         out.facts["captions"] = {"written": writer.captions, "left_out": {**left_out, **writer.left_out}}
         if not out.counts.written:

@@ -25,6 +25,7 @@ from reid_ray.data.image_records import skipped
 from reid_ray.data.images import image_size, verify_image
 from reid_ray.data.ingest.config import IngestJob
 from reid_ray.data.ingest.identity_splits import drawn_splits, with_splits
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.errors import DataError
 from reid_ray.own_columns import NOTHING_OWN, with_own
@@ -67,6 +68,8 @@ def run_ingest(config: IngestJob) -> dict[str, Any]:
                 bar.update(1)
         tables.report(out)
         note_own(out, opened.own.names, opened.told)
+        if out.facts["captions"]["read"]:
+            note_doubted(out, [source.captions or source.path])
         if source.format == "msmt17":
             out.facts["val"] = f"list_val.txt holds images of training persons; they are in split {source.val_as} (source.val_as)"
         if not out.counts.written:

@@ -15,6 +15,7 @@ from reid_ray.data.fetch import Loaded, load_all
 from reid_ray.data.formats.registry import ImageRecord, read_source
 from reid_ray.data.images import decode_image, jpeg_thumbnail
 from reid_ray.data.ingest.job import admit
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.data.lint.checks import check, summary
 from reid_ray.data.lint.config import LintJob
 from reid_ray.data.lint.gather import Rows
@@ -54,6 +55,8 @@ def run_lint(config: LintJob) -> dict[str, Any]:
         out.counts.written = len(rows.image_ids)
         out.counts.unused.update(rows.unusable.counts)
         out.counts.read = out.counts.written + rows.unusable.counts.total()
+        if rows.captions.total():
+            note_doubted(out, [source.captions or source.path])
         findings = check(rows, config.near_bits)
         report = as_json(printable(source.path), summary(rows), rows.unusable.counts, findings)
         wanted = {image_id for finding in findings for example in finding.examples for image_id in example.image_ids}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.sources import ImageListing, image_listing
 from reid_ray.edit.bank.config import ReferencesJob
@@ -43,6 +44,7 @@ def run_references(config: ReferencesJob) -> dict[str, Any]:
     if (earlier := output.kept()) is not None:
         return earlier
     with output as out:
+        note_doubted(out, [config.captions])
         writer = TableWriter(out.folder / REFERENCES_FOLDER, REFERENCES, rows_per_part=config.rows_per_part)
         with writer, progress_bar("references", None, unit="ref") as bar:
             bank = _Bank(out, writer)

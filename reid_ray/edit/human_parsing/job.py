@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from reid_ray.data.containers.caption_store import CaptionStore
 from reid_ray.data.execution import actor_pool, ray_data_execution
 from reid_ray.data.image_records import caption_of
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.sources import ImageListing, image_listing, read_images
 from reid_ray.edit.human_parsing.config import HumanParserConfig, MaskRefinerConfig, NounsConfig, SegmentJob
@@ -64,6 +65,7 @@ def run_segment(config: SegmentJob) -> dict[str, Any]:
         stack.enter_context(output)
         captions = stack.enter_context(CaptionStore())
         if config.captions is not None:
+            note_doubted(output, [config.captions.path])
             captions.add_all(_texts(config.captions))
         if listing is not None:
             stack.enter_context(ray_data_execution(no_progress_timeout_s=600))

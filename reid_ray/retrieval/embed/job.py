@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from reid_ray.data.execution import ray_data_execution
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.data.labels.own_in_words import note_own, own_in_words
 from reid_ray.data.labels.own_of_files import own_of_captions
 from reid_ray.data.sources import ImageListing, image_listing, iter_images, read_images
@@ -72,6 +73,7 @@ def run_embed(config: EmbedJob) -> dict[str, Any]:
     rows = listing.count if listing is not None else 0 if captions is None else captions.num_rows
     here = stays_in_process(config.ray, rows, config.embed)
     with nullcontext() if here else ray_session(config.ray), output:
+        note_doubted(output, [config.captions])
         folder = (output.folder / EMBEDDINGS_FOLDER).resolve()
         (_write_here if here else _write_by_actors)(config, listing, captions, folder)
         cut = _count(output, str(folder))

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from reid_ray.data.labels.doubted_captions import note_doubted
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.reasons import both_told_apart
 from reid_ray.records import HITS
@@ -78,6 +79,7 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
             require_texts(config.encoder)
     refuse_unscorable(config)
     with output:
+        note_doubted(output, [config.captions, config.query_embeddings])
         clock = time.perf_counter()
         if config.embeds:
             here = stays_in_process(config.ray, rows_to_embed(config), config.embed)
@@ -89,7 +91,7 @@ def run_evaluate(config: EvaluateJob) -> dict[str, Any]:
         clock = time.perf_counter()
         scored = RankedQueries(queries, gallery, _rank(config, queries, gallery))
         output.timings["rank_seconds"] = time.perf_counter() - clock
-        result = result_of(config, scored)
+        result = {**result_of(config, scored), **output.facts}  # of captions that are hardly true, if they query
         _count(output.counts, scored)
         output.facts.update(result)
         write_json(output.folder / RESULT, {**numbered("evaluation"), **result, "environment": environment()})

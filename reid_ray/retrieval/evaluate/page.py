@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.config.common import ImagesConfig
+from reid_ray.data.labels.doubted_captions import DOUBTED_CAPTIONS, doubted_in_words
 from reid_ray.data.sources import iter_images
 from reid_ray.records import HITS
 from reid_ray.retrieval.evaluate.config import EvaluateJob
@@ -61,6 +62,7 @@ def report_text(result: Mapping[str, Any], *, sheet: bool) -> str:
         *(f"- {line}" for line in marks_in_words([result["exposure"]])),
         *([""] if result["exposure"]["marks"] else []),
         *([untrained_sentence(), ""] if texts_untrained(result) else []),
+        *(line for each in result.get(DOUBTED_CAPTIONS, []) for line in (f"What queries: {doubted_in_words(each)}.", "")),
         "## How",
         "",
         f"- Protocol: {_PROTOCOLS[result['protocol']]}",

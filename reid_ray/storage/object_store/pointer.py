@@ -115,6 +115,14 @@ def run_at(location: str) -> str | None:
     return next((part.removeprefix("run-") for part in reversed(parts) if is_run_folder(part)), None)
 
 
+def output_at(location: str) -> str | None:
+    """The address of the run's folder that an address lies in; None if that is of no job. Raises as reading_place."""
+    address, mark, options = reading_place(location).partition("?")
+    parts = address.split("/")
+    last = max((at for at, part in enumerate(parts) if is_run_folder(part)), default=None)
+    return None if last is None else "/".join(parts[: last + 1]) + mark + options
+
+
 def _pointers(location: str, parts: list[str]) -> Iterator[tuple[int, Pointer]]:
     """(how many parts of the path lie above it, pointer), the nearest first."""
     store = store_at(location)

@@ -69,6 +69,10 @@ class DualEncoderRecipe:
         others = {other.name: [other.images, other.captions] for other in self.config.transfer}
         return {**own, "transfer": others} if others else own
 
+    def captions(self) -> list[str]:
+        """Those that are learnt from, and those of direct transfer."""
+        return [*self.config.captions.paths, *(other.captions for other in self.config.transfer)]
+
     def check(self) -> None:
         """Tables and initial weights must be at hand, and the job must fit where workers.device_gib says into what."""
         from reid_ray.train.memory.job import refuse_too_large

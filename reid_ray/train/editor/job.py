@@ -51,6 +51,10 @@ class EditorRecipe:
         named = {"images": self.config.images.path, "segments": data.segments, "captions": data.captions, "references": data.references}
         return {**named, "init": model.init, "attribute_encoder": model.attribute_encoder}
 
+    def captions(self) -> list[str]:
+        """Those whose nouns name the segments."""
+        return self.config.data.captions
+
     def check(self) -> None:
         """Tables must be at hand, and the job must fit where workers.device_gib says into what."""
         from reid_ray.train.memory.job import refuse_too_large

@@ -93,6 +93,10 @@ class MllmRecipe:
         tables = {"images": self.config.images.path, **self.config.images.beside, "captions": self.config.captions.paths}
         return {**tables, "base": model.base, "adapter": model.adapter}
 
+    def captions(self) -> list[str]:
+        """Those that are learnt from."""
+        return self.config.captions.paths
+
     def check(self) -> None:
         """Tables, base, processor, LoRA targets, quantization and context."""
         from reid_ray.model.mllm.model_folder import check_mllm

@@ -14,7 +14,8 @@ from reid_ray.caption.plausibility.evidence import contradictions, pair_score, s
 from reid_ray.caption.plausibility.facets import facets_of
 from reid_ray.caption.plausibility.guesses import GuessCount
 from reid_ray.caption.plausibility.job import run_plausibility
-from reid_ray.caption.plausibility.judgement import DOUBTED, PLAUSIBLE
+from reid_ray.caption.plausibility.judgement import PLAUSIBLE
+from reid_ray.data.labels.doubted_captions import DOUBTED
 from reid_ray.data.synthetic.config import SynthesizeJob
 from reid_ray.data.synthetic.job import run_synthesize
 from reid_ray.errors import DataError

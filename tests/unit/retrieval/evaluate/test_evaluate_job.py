@@ -15,6 +15,7 @@ from refusals import refused
 from reid_ray.config import load_config
 from reid_ray.data.dataset_overlap import known_overlap
 from reid_ray.data.images import encode_jpeg
+from reid_ray.data.labels.doubted_captions import DOUBTED_CAPTIONS
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.records import EMBEDDINGS, HITS, IMAGES, table_of
 from reid_ray.retrieval.compare.config import CompareJob
@@ -89,6 +90,18 @@ def evaluate(toy, name, **changes):
     output = toy["root"] / name
     run_evaluate(EvaluateJob.model_validate({**toy["config"], "output": {"path": str(output)}, **changes}))
     return output
+
+
+@pytest.mark.slow
+def test_queries_whose_maker_found_them_hardly_true_are_said_in_terminal_result_and_report(toy, capsys):
+    doubted = {"captions": "captions", "found_by": "caption", "run_id": "1" * 32, "doubts": ["somebody: 99% of coats are black"]}
+    manifest = {"job": "embed", "run_id": "0" * 32, "facts": {DOUBTED_CAPTIONS: [doubted]}}
+    (toy["root"] / "queries" / "manifest.json").write_text(json.dumps(manifest))
+    output = evaluate(toy, "run")
+    said = "are hardly true, as the caption job found: somebody: 99% of coats are black"
+    assert f"evaluate: the captions of {toy['config']['query_embeddings']} {said}" in capsys.readouterr().out
+    assert json.loads((output / "result.json").read_text())[DOUBTED_CAPTIONS][0]["doubts"] == doubted["doubts"]
+    assert said in (output / "report.md").read_text()
 
 
 @pytest.mark.slow
