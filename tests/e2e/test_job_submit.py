@@ -34,7 +34,7 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A head node of its own, with 8 logical CPUs; its address for `ray job submit`. Gone, with all it started, at the end."""
+    """A head node of its own, with 4 logical CPUs; its address for `ray job submit`. Gone, with all it started, at the end."""
     gcs, dashboard, agent, client = free_ports(4)
     temporary = Path("/tmp") / f"rr{os.getpid()}"  # Ray's sockets need a short path
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
@@ -44,7 +44,7 @@ def cluster(tmp_path_factory):
     environment.pop("RAY_ADDRESS", None)
     log = (tmp_path_factory.mktemp("head") / "head.log").open("w+")
     options = {
-        "num-cpus": 8,
+        "num-cpus": 4,
         "object-store-memory": 500_000_000,
         "port": gcs,
         "dashboard-host": "127.0.0.1",

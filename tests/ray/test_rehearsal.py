@@ -7,7 +7,7 @@ import pytest
 
 from reid_ray.cli.main import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak("rehearsals")]
 CHAIN = [
     "data/ingest_rstpreid.yaml",
     "data/ingest_luperson_mllm.yaml",
