@@ -28,6 +28,7 @@ POSITION = {
     "Violation": 0,
     "_keep": 2,
     "_without": 1,
+    "_counted_out": 3,
     "refused_row": 1,
 }
 # Variables, attributes and mappings that hold reasons, or count by them.
