@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -165,6 +164,8 @@ def _prepared(how: str, tables: Path, out: Path) -> Prepared:
 
 def _compared(report: Report, tables: Path, out: Path, *, images: int, turns: int) -> None:
     """Rows and claims of the three loaders over one set."""
+    from scipy import stats
+
     found = in_own_process(__file__, "--compare", str(tables), str(out), str(images), str(turns))
     for name, each in found.items():
         report.row(images=images, loader=name, **each)

@@ -18,8 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from benchmarks.harness import in_own_process
 
 Prepared = dict[str, Any]  # seconds, cpu_seconds, peak_bytes of one preparation
@@ -79,6 +77,8 @@ def slope_of(pairs: list[tuple[float, float]]) -> tuple[float, float]:
     Args:
         pairs: of each pair: how many times as many images the large set has, and how many times the small one's mean seconds it took.
     """
+    from scipy import stats
+
     logs = [(math.log(size), math.log(seconds)) for size, seconds in pairs]
     weight = sum(x * x for x, _ in logs)
     slope = sum(x * y for x, y in logs) / weight

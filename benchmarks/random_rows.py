@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.harness import Report, drop_pages
 from reid_ray.train.dual.config import TrainJob
@@ -85,6 +84,8 @@ def compare_random(report: Report, sets: Mapping[int, Path], jobs: Mapping[int, 
 
 def ratio_95(above: list[float], below: list[float]) -> list[float]:
     """[lower end, geometric mean, upper end] of the ratios of each turn, 95 %."""
+    from scipy import stats
+
     log_ratios = np.log(np.array(above) / np.array(below))
     half = float(stats.t.ppf(0.975, len(log_ratios) - 1) * stats.sem(log_ratios))
     return [round(math.exp(float(log_ratios.mean()) + way * half), 3) for way in (-1, 0, 1)]

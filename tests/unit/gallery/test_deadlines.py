@@ -55,6 +55,7 @@ def test_a_writer_begins_when_nine_tenths_of_the_time_are_over_and_a_reader_late
     assert is_due(Erasure("one", (), asked=now - 1000 * age, deadline=now + 1000 * (1 - age)), share) is due
 
 
+@pytest.mark.slow  # it waits
 def test_an_open_writer_carries_an_erasure_out_before_its_deadline(folder):
     with GalleryWriter(folder) as writer:
         writer.erase(ids(2, 4), request="one")
@@ -64,6 +65,7 @@ def test_an_open_writer_carries_an_erasure_out_before_its_deadline(folder):
         assert set(writer.view.ids()) == set(ids(1, 3))
 
 
+@pytest.mark.slow  # it waits
 def test_whoever_opens_a_gallery_for_writing_carries_out_what_is_due(folder):
     erase(folder)
     time.sleep(FIRST_S)
@@ -74,6 +76,7 @@ def test_whoever_opens_a_gallery_for_writing_carries_out_what_is_due(folder):
     assert read_receipt(folder, "one")["items"] == 2
 
 
+@pytest.mark.slow  # it waits
 def test_what_is_older_than_its_retention_is_erased_when_the_gallery_is_opened_for_writing(tmp_path):
     config = GalleryConfig(retention_days=1 / 86_400, erase_within_hours=0)
     create_gallery(tmp_path / "gallery", dim=DIM, encoder="e", config=config)

@@ -172,6 +172,7 @@ def test_patience_ends():
         assert len(transport.requests) <= 4
 
 
+@pytest.mark.slow  # it waits
 def test_whoever_waits_is_told_once_why_and_for_how_long(monkeypatch):
     told = []
     client, _ = moody(httpx.ConnectError("refused"), httpx.ConnectError("refused"), 200, patience_s=30.0, told=told.append)
@@ -200,6 +201,7 @@ def test_the_command_line_does_not_wait_in_silence(said):
     assert last.startswith("error: http://127.0.0.1:1: does not answer")
 
 
+@pytest.mark.slow  # it waits
 def test_retry_after_is_heeded():
     waits = []
 

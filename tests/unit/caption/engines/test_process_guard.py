@@ -32,6 +32,7 @@ def alive(pid):
         return False
 
 
+@pytest.mark.slow  # it waits
 def test_no_process_outlives_a_guarded_one_that_is_killed():
     actor = subprocess.Popen([sys.executable, "-c", ACTOR], stdout=subprocess.PIPE, text=True)
     before, child, grandchild = map(int, actor.stdout.readline().split())

@@ -68,6 +68,7 @@ def test_a_published_tree_goes_round(trees, tmp_path, format):
     goes_round(format, getattr(trees, format)(), tmp_path / "work")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["ufine6926", "webperson", "synth_pedes", "interactive_pedes"])
 def test_any_captions_and_persons_go_round(trees, tmp_path, format):
     """The first six entries of a tree, with other captions, persons and attributes."""

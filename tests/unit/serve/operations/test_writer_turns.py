@@ -135,6 +135,7 @@ def erased_in_time(folder):
     return False
 
 
+@pytest.mark.slow  # it waits
 def test_erasures_are_carried_out_in_time_by_one_of_two_services_though_nobody_writes(soon):
     with WriterTurns(soon, WritingConfig(idle_s=0.0)) as one, WriterTurns(soon, WritingConfig(idle_s=0.0)) as two:
         timers = [turns.keep_deadlines(GalleryView(soon)) for turns in (one, two)]
@@ -145,6 +146,7 @@ def test_erasures_are_carried_out_in_time_by_one_of_two_services_though_nobody_w
             timer.close()
 
 
+@pytest.mark.slow  # it waits
 def test_a_service_that_may_not_write_says_so_and_tries_again(soon, monkeypatch, capsys):
     monkeypatch.setattr(deadlines, "_AGAIN_S", 0.05)
     with WriterTurns(soon, WritingConfig(idle_s=0.0, wait_s=0.1)) as turns:
