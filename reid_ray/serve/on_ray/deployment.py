@@ -17,6 +17,10 @@ from reid_ray.serve.opened_access import check_access, service_access
 from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
 from reid_ray.serve.operations.search_operations import open_operations, refuse_what_cannot_work
 
+_LOOKED_AFTER_S = 2.0
+"""How often Ray Serve looks whether a replica lives; its default is ten seconds. One that died is asked nothing more at once, but until the
+next look no other is started in its place."""
+
 
 def application(config: ServeJob) -> serve.Application:
     """The service, ready for serve.run; what cannot work is refused here, before a replica starts.
@@ -68,6 +72,7 @@ def _deployment(config: SearcherConfig) -> serve.Deployment:
         Replica,
         name="Replica",
         max_ongoing_requests=config.max_ongoing_requests,
+        health_check_period_s=_LOOKED_AFTER_S,
         ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
         **size,
     )
