@@ -168,9 +168,16 @@ class SearchClient:
         """Add the rows of a Parquet table, of the embed job or of pictures: a job, for `job` and `finished`."""
         return self._add([("table", table.name, table)], {"caption": json.dumps(caption)}, sent)
 
-    def jobs(self) -> list[JobState]:
-        """Jobs of the service, the latest first."""
-        return cast(list[JobState], self._http.ask("GET", "/v1/jobs").json()["jobs"])
+    def jobs(self, *, most: int = 100) -> list[JobState]:
+        """Jobs of the service, the latest first, at most so many; each with the first ten of what it refused."""
+        found: list[JobState] = []
+        before = None
+        while True:
+            page = self._http.ask("GET", "/v1/jobs", params=given({"limit": min(most - len(found), 1_000), "before": before})).json()
+            found += page["jobs"]
+            before = page["before"]
+            if before is None or len(found) >= most:
+                return found
 
     def job(self, job_id: str, *, wait_s: float = 0.0) -> JobState:
         """How far a job is, once it has ended or some time is over."""

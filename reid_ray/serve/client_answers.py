@@ -65,6 +65,7 @@ class JobState(TypedDict):
     kind: str
     state: str
     by: str
+    asked: str
     counts: JobCounts
     refused: list[dict[str, str]]
     captioned: bool

@@ -200,7 +200,7 @@ def _tell(jobs: Sequence[JobState], asked: argparse.Namespace) -> None:
 
 def jobs_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`jobs`."""
-    found = client.jobs()
+    found = client.jobs(most=asked.limit)
     if asked.json:
         return _json(found)
     for job in found:
@@ -231,7 +231,7 @@ def _job_in_words(job: JobState) -> str:
     why = f": {job['detail']}" if job["detail"] else ""
     return (
         f"{job['job_id']}  {job['kind']}  {job['state']}  {counts['done']:,}{total}, added {counts['added']:,}, "
-        f"refused {counts['refused']:,}, by {job['by']}{why}"
+        f"refused {counts['refused']:,}, by {job['by']}, {job['asked'][:19]}Z{why}"
     )
 
 

@@ -7,7 +7,7 @@ which job is next, or HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reid_ray.errors import DataError
 from reid_ray.gallery.bulk.erased_since import ErasedSince, ErasuresBefore
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter
@@ -221,13 +220,3 @@ def _when_it_is_our_turn(add: Callable[[GalleryWriter], Any], folder: JobFolder,
         except BusyError:
             _look(folder, tools)
             time.sleep(_ASK_AGAIN_S)
-
-
-def blanked(upload: pa.Table, ids: Sequence[str]) -> pa.Table:
-    """A table of an upload without those items: their rows are there, and hold nothing."""
-    name = ID if ID in upload.column_names else "image_id"
-    if name not in upload.column_names:
-        raise DataError("table: has no ids")
-    wanted = set(ids)
-    kept = pa.array([None if each in wanted else at for at, each in enumerate(upload[name].to_pylist())], pa.int64())
-    return upload.take(kept)

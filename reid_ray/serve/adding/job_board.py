@@ -18,19 +18,17 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from reid_ray.errors import ConfigError, DataError, ReidRayError
+from reid_ray.errors import ConfigError, ReidRayError
 from reid_ray.gallery.bulk.erased_since import ErasuresBefore
 from reid_ray.redaction import error_location
-from reid_ray.serve.adding.add_job import AddTools, JobStoppedError, blanked, work
+from reid_ray.serve.adding.add_job import AddTools, JobStoppedError, work
+from reid_ray.serve.adding.blanked_uploads import blank
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_folder import JobFolder, JobKind, JobStatus
+from reid_ray.serve.adding.remembered_jobs import RememberedJobs
 from reid_ray.serve.adding.uploads import NEW, Upload, uploads_on_their_way
-from reid_ray.serve.operations.gallery_changes import ConflictError, GalleryChanges, NotThereError
+from reid_ray.serve.operations.gallery_changes import ConflictError, GalleryChanges
 from reid_ray.serve.operations.writer_turns import BusyError
-from reid_ray.storage.files import replacing
 from reid_ray.storage.lock import OutputLock
 from reid_ray.system_errors import sentence_of
 
@@ -54,8 +52,7 @@ class JobBoard:
         self.config, self._told = config, finished
         self._jobs = state / "jobs"
         self._jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._finished: set[str] = set()
-        self._damaged: set[str] = set()
+        self._remembered = RememberedJobs(self._jobs, config)
         self._asked, self._is_over = threading.Event(), threading.Event()
         self._tidied = float("-inf")
         self._thread: threading.Thread | None = None
@@ -78,8 +75,7 @@ class JobBoard:
         Raises:
             BusyError: too many jobs wait.
         """
-        unfinished = sum(not each.is_finished for each in self.statuses()) + uploads_on_their_way(self._jobs)
-        if unfinished >= self.config.most_unfinished:
+        if len(self._remembered.unfinished()) + uploads_on_their_way(self._jobs) >= self.config.most_unfinished:
             raise BusyError(f"{self.config.most_unfinished} jobs wait or run already; try again when one is done", retry_after_s=10)
         return Upload(self._jobs, self.config)
 
@@ -124,21 +120,16 @@ class JobBoard:
         return status
 
     def status(self, job_id: str) -> JobStatus:
-        """How far a job is.
-
-        Raises:
-            NotThereError: there is none of that id (any more).
-        """
-        if not job_id.isalnum() or not job_id.isascii():  # it is part of a path
-            raise NotThereError(f"job {job_id[:100]!r}: is not there")
-        try:
-            return JobFolder(self._jobs / job_id).status()
-        except FileNotFoundError:
-            raise NotThereError(f"job {job_id[:100]}: is not there; finished jobs are kept for {self.config.keep_days:g} days") from None
+        """As RememberedJobs.status."""
+        return self._remembered.status(job_id)
 
     def statuses(self) -> list[JobStatus]:
-        """All that are remembered, the latest first."""
-        return sorted(self._read(set()), key=lambda each: each.created, reverse=True)
+        """As RememberedJobs.statuses."""
+        return self._remembered.statuses()
+
+    def page(self, most: int, *, before: str | None = None, unfinished: bool = False) -> tuple[list[JobStatus], str | None]:
+        """As RememberedJobs.page."""
+        return self._remembered.page(most, before=before, unfinished=unfinished)
 
     def cancel(self, job_id: str) -> JobStatus:
         """Have a job end after its batch; what it added stays.
@@ -174,7 +165,7 @@ class JobBoard:
                     folder.write_status(replace(status, refused=kept))
                 continue
             with suppress(FileNotFoundError):  # the job has ended meanwhile, and its upload is gone
-                _blank(folder, status, wanted)
+                blank(folder, status, wanted)
 
     def _run(self, tools: Callable[[Callable[[], bool]], AddTools], changes: GalleryChanges) -> None:
         with suppress(OSError):  # some containers do not let it
@@ -193,36 +184,16 @@ class JobBoard:
 
     def _next(self) -> JobFolder | None:
         """The oldest job that waits, or whose process is gone; finished ones that are old are removed."""
-        unfinished = []
-        for status in self._read(self._finished):
-            if status.is_finished:
-                self._finished.add(status.job_id)
-            else:
-                unfinished.append(status)
+        unfinished = self._remembered.unfinished()
         if time.monotonic() - self._tidied > _TIDY_EVERY_S:
             self._tidied = time.monotonic()
-            self._forget_old()
+            self._remembered.forget_old()
             uploads_on_their_way(self._jobs)
         for status in sorted(unfinished, key=lambda each: each.created):
             folder = JobFolder(self._jobs / status.job_id)
             if not _is_held(folder):
                 return folder
         return None
-
-    def _read(self, without: Collection[str]) -> list[JobStatus]:
-        found = []
-        for name in os.listdir(self._jobs):
-            if name.startswith(".") or name in without:
-                continue
-            try:
-                found.append(self.status(name))
-            except NotThereError:
-                continue  # forgotten meanwhile
-            except DataError as error:  # one that is damaged must not hide the others
-                if name not in self._damaged:
-                    self._damaged.add(name)
-                    _LOG.error("%s", error)
-        return found
 
     def _work(self, folder: JobFolder, tools: AddTools, changes: GalleryChanges) -> None:
         lock = OutputLock(folder.path, "add job")
@@ -274,14 +245,6 @@ class JobBoard:
         folder.write_status(status)
         self._told(status)
 
-    def _forget_old(self) -> None:
-        finished = [status for status in self.statuses() if status.is_finished]
-        oldest = time.time() - 86_400 * self.config.keep_days
-        for at, status in enumerate(finished):
-            if at >= self.config.keep_jobs or (status.ended or status.created) < oldest:
-                shutil.rmtree(self._jobs / status.job_id, ignore_errors=True)
-                self._finished.discard(status.job_id)
-
 
 def _is_held(folder: JobFolder) -> bool:
     lock = OutputLock(folder.path, "add job")
@@ -291,24 +254,3 @@ def _is_held(folder: JobFolder) -> bool:
         return True
     lock.release()
     return False
-
-
-def _blank(folder: JobFolder, status: JobStatus, wanted: set[str]) -> None:
-    """Overwrite what an upload holds of some items."""
-    if status.kind == "pictures":
-        with folder.upload.open("r+b") as file:
-            for row in folder.rows():
-                if row.item_id in wanted:
-                    file.seek(row.start)
-                    file.write(bytes(row.size))
-            file.flush()
-            os.fsync(file.fileno())
-    elif status.kind == "table":
-        with pq.ParquetFile(folder.upload) as old, replacing(folder.upload) as hidden, pq.ParquetWriter(hidden, _nullable(old)) as new:
-            for batch in old.iter_batches(1_024):
-                new.write_table(blanked(pa.Table.from_batches([batch]), list(wanted)).cast(_nullable(old)))
-    folder.drop_made()
-
-
-def _nullable(table: pq.ParquetFile) -> pa.Schema:
-    return pa.schema([field.with_nullable(True) for field in table.schema_arrow], metadata=table.schema_arrow.metadata)

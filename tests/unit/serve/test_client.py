@@ -82,7 +82,8 @@ def test_changing_and_looking_after_it(client):
     assert client.erasure("one") in client.erasures()
     assert client.finished(client.compact())["state"] == "done"
     assert client.generations()["snapshots"] == []
-    assert client.jobs()[0]["kind"] == "compact"
+    assert [job["kind"] for job in client.jobs(most=1)] == ["compact"]
+    assert client.jobs()[0] == client.jobs(most=1)[0]
     with pytest.raises(ServiceRefusedError, match="expected") as refusal:
         client.delete(["b"], expect=5)
     assert refusal.value.status == 409
@@ -211,7 +212,7 @@ def test_retry_after_is_heeded():
             self.send_response(503 if len(waits) == 1 else 200)
             self.send_header("Retry-After", "1")
             self.end_headers()
-            self.wfile.write(b'{"jobs": []}')
+            self.wfile.write(b'{"jobs": [], "before": null}')
 
         def log_message(self, *words):
             pass
@@ -284,6 +285,7 @@ def test_the_command_line_adds_with_a_bar(client, said, tmp_path):
     job = client.jobs()[0]["job_id"]
     assert (code, job in out, said("job", job, "--wait")[0]) == (0, True, 0)
     assert job in said("jobs")[1]
+    assert len(said("jobs", "--limit", 1)[1].splitlines()) == 1 < len(said("jobs")[1].splitlines())
 
 
 @pytest.mark.slow

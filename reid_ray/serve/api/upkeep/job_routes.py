@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse
@@ -29,6 +29,10 @@ _FORM_BYTES = 1 << 20  # of a form's own lines
 _LOOK_EVERY_S = (0.05, 0.5)
 _Wait = Annotated[float, Query(ge=0, le=60, allow_inf_nan=False, description="wait for its end for so long, seconds")]
 _Id = Annotated[str, Path(max_length=200)]
+_Limit = Annotated[int, Query(ge=1, le=1000, description="how many")]
+_Before = Annotated[str | None, Query(max_length=300, description="only earlier ones: `before` of the answer before")]
+_Of = Annotated[Literal["all", "unfinished"], Query(description="unfinished: only those that wait or run")]
+_REFUSED_LISTED = 10
 _FORM = {
     "type": "object",
     "properties": {
@@ -81,10 +85,11 @@ def job_routes(writing: WriteOperations, doer: ChangeDoer) -> APIRouter:
         return await _waited(writing, status, wait, status_code=202)
 
     @router.get("", response_model=JobsOut, responses=problems())
-    async def jobs() -> JSONResponse:
-        """Jobs that wait, run, or have ended lately, the latest first."""
-        found = await asyncio.to_thread(board.statuses)
-        return JSONResponse({"jobs": [job_out(each, now=time.time()).model_dump() for each in found]})
+    async def jobs(limit: _Limit = 100, before: _Before = None, of: _Of = "all") -> JSONResponse:
+        """Jobs that wait, run, or have ended lately, the latest first; all that one refused is told where it is asked for alone."""
+        found, following = await asyncio.to_thread(board.page, limit, before=before, unfinished=of == "unfinished")
+        listed = [job_out(each, now=time.time(), refused=_REFUSED_LISTED).model_dump() for each in found]
+        return JSONResponse({"jobs": listed, "before": following})
 
     @router.get("/{job_id}", response_model=JobOut, responses=problems(404))
     async def job(job_id: _Id, wait: _Wait = 0.0) -> JSONResponse:

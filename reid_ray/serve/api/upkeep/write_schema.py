@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, JsonValue, model_validator
@@ -139,8 +140,9 @@ class JobOut(BaseModel):
     kind: Literal["pictures", "table", "compact"]
     state: Literal["waiting", "running", "done", "failed", "cancelled"]
     by: str = Field(description="who asked for it")
+    asked: str = Field(description="when it was asked for, ISO 8601, UTC")
     counts: JobCountsOut
-    refused: list[RefusedOut] = Field(description="the first thousand of those that are no items")
+    refused: list[RefusedOut] = Field(description="the first thousand of those that are no items; in a list of jobs, the first ten")
     captioned: bool
     seconds: float | None = Field(description="since it was begun, or that it took; null while it waits")
     generation: int | None = Field(description="of the gallery after the last batch")
@@ -148,22 +150,24 @@ class JobOut(BaseModel):
 
 
 class JobsOut(BaseModel):
-    """Jobs, the latest first."""
+    """Jobs, the latest first; `before` asks for the next ones, null where there are none."""
 
     jobs: list[JobOut]
+    before: str | None
 
 
-def job_out(status: JobStatus, *, now: float) -> JobOut:
-    """A job's status as it is answered."""
+def job_out(status: JobStatus, *, now: float, refused: int | None = None) -> JobOut:
+    """A job's status as it is answered, with at most so many of what it refused."""
     return JobOut(
         job_id=status.job_id,
         kind=status.kind,
         state=status.state,
         by=status.by,
+        asked=datetime.fromtimestamp(status.created, UTC).isoformat(timespec="milliseconds"),
         counts=JobCountsOut(
             total=status.total, done=status.done, added=status.added, refused=status.refused_count, uncaptioned=status.uncaptioned
         ),
-        refused=[RefusedOut(file=each["file"], reason=each["reason"]) for each in status.refused],
+        refused=[RefusedOut(file=each["file"], reason=each["reason"]) for each in status.refused[:refused]],
         captioned=status.captioned,
         seconds=None if status.started is None else round((status.ended or now) - status.started, 3),
         generation=status.generation,

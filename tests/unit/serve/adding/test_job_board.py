@@ -368,7 +368,7 @@ def test_no_more_jobs_wait_than_may_and_old_ones_are_forgotten(tmp_path):
         service.send(files("c"))
     service.start()
     [service.finished(job) for job in jobs]
-    service.board._forget_old()
+    service.board._remembered.forget_old()
     assert [each.job_id for each in service.board.statuses()] == [jobs[1].job_id]
     service.close()
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from plain_encoder import PlainEncoder, picture_of, png_of
@@ -229,3 +230,20 @@ def test_jobs_that_are_not_there_are_404_and_finished_ones_cannot_be_cancelled(f
     assert asked(filled, ("DELETE", "/v1/jobs/nothing")).status_code == 404
     job = asked(filled, ("GET", "/v1/jobs")).json()["jobs"][0]
     assert asked(filled, ("DELETE", f"/v1/jobs/{job['job_id']}")).status_code == 409
+
+
+def test_jobs_are_listed_by_pages_with_the_first_of_what_they_refused(filled):
+    broken = [("image", (f"{n}.png", b"no picture")) for n in range(15)]
+    job = asked(filled, ("POST", "/v1/jobs?wait=20", {"files": broken})).json()
+    before = datetime.fromisoformat(job["asked"])
+    assert timedelta(0) <= datetime.now(UTC) - before < timedelta(minutes=5)
+    assert len(job["refused"]) == 15
+    first = asked(filled, ("GET", "/v1/jobs?limit=1")).json()
+    assert [(each["job_id"], len(each["refused"]), each["counts"]["refused"]) for each in first["jobs"]] == [(job["job_id"], 10, 15)]
+    rest = asked(filled, ("GET", "/v1/jobs", {"params": {"limit": 1000, "before": first["before"]}})).json()
+    whole = asked(filled, ("GET", "/v1/jobs")).json()
+    assert [each["job_id"] for each in whole["jobs"]] == [job["job_id"], *(each["job_id"] for each in rest["jobs"])]
+    assert rest["before"] is whole["before"] is None
+    assert asked(filled, ("GET", "/v1/jobs?of=unfinished")).json() == {"jobs": [], "before": None}
+    for wrong in ("limit=0", "limit=1001", "of=some", f"before={'x' * 301}"):
+        assert asked(filled, ("GET", f"/v1/jobs?{wrong}")).status_code == 422
