@@ -7,6 +7,7 @@ and a file name.
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,9 +45,13 @@ _ROWS, _COLUMNS = 8, 3
 
 
 class Colours:
-    """An encoder of colours in a grid."""
+    """An encoder of colours in a grid. Several pictures are a job's: these wait until `go` is set, as it is at first."""
 
     dim, context, reads_texts, fingerprint = _ROWS * _COLUMNS * 3, 20, True, "e"
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.go.set()
 
     def encode_texts(self, texts):
         return np.stack([_unit(np.tile(self._colour(text), (_ROWS * _COLUMNS, 1))) for text in texts])
@@ -55,6 +60,8 @@ class Colours:
         return self.encode_texts(texts), np.array([len(text.split()) for text in texts])
 
     def encode_images(self, pictures):
+        if len(pictures) > 1:
+            self.go.wait(60)
         return np.stack([_unit(np.asarray(picture.convert("RGB").resize((_COLUMNS, _ROWS), Image.Resampling.BOX))) for picture in pictures])
 
     def _colour(self, text: str) -> np.ndarray:
@@ -68,12 +75,14 @@ def _unit(colours: np.ndarray) -> np.ndarray:
 
 @dataclass
 class PageService:
-    """A running service: its address, and its rows, newest first."""
+    """A running service: its address, and its rows, newest first; jobs go on while `go` is set, and lie in a folder."""
 
     url: str
     newest: list[dict[str, Any]]
     evil: dict[str, Any]
     tokens: dict[str, str]
+    go: threading.Event
+    jobs: Path
 
 
 def people_rows(identities: int = 24, pictures: int = 4) -> list[dict[str, Any]]:
@@ -101,12 +110,13 @@ def page_service(folder: Path, *, with_tokens: bool = False) -> Iterator[PageSer
     operations = SearchOperations(lambda: engine, ServeConfig(), SearcherConfig())
     operations.load()
     access = open_access(AccessConfig(tokens=str(book) if with_tokens else None), AuditConfig(sync_s=0), state=state, tls=False)
-    writing = WriteOperations(str(gallery), state, WritingConfig(idle_s=0.05), AddingConfig())
+    writing = WriteOperations(str(gallery), state, WritingConfig(idle_s=0.05), AddingConfig(keep_jobs=2_000))
     writing.start(encoder, changed=engine.gallery.look, job_finished=job_recorder(access.audit))
     listening = bound_socket("127.0.0.1", 0)
     doer = ChangeDoer(writing.answers)
     further = [(write_routes(writing, doer), WRITE_RULES), (job_routes(writing, doer), job_rules(writing.board.config))]
     with running_server(make_api(operations, access=access, further=further), listening):
-        yield PageService(f"http://127.0.0.1:{listening.getsockname()[1]}", rows[::-1], rows[-5], tokens)
+        yield PageService(f"http://127.0.0.1:{listening.getsockname()[1]}", rows[::-1], rows[-5], tokens, encoder.go, state / "jobs")
+    encoder.go.set()
     for each in (writing, operations, access):
         each.close()

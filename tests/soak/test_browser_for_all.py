@@ -89,7 +89,7 @@ def test_on_a_phone_the_header_is_small_and_nothing_is_cut_off(gallery, tab):
     page.locator("dialog[open] .track img").first.wait_for()
     fits()
     page.keyboard.press("Escape")
-    for section in ("add", "remove", "generations", "audit"):
+    for section in ("add", "table", "jobs", "remove", "generations", "audit"):
         open_admin(page, section)
         fits()
         page.keyboard.press("Escape")
@@ -145,7 +145,7 @@ def test_axe_finds_nothing_in_any_state(look, gallery, tab):
         page.click(f"#show-{name}")
         look_at(name)
         page.keyboard.press("Escape")
-    for section in ("add", "remove", "erasures", "generations", "audit"):
+    for section in ("add", "table", "jobs", "remove", "erasures", "generations", "audit"):
         open_admin(page, section)
         look_at(f"admin: {section}")
         page.keyboard.press("Escape")

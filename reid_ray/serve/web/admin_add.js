@@ -1,14 +1,15 @@
-/** Adding pictures: uploaded in portions, each a job of the service, whose progress is shown until it ends. */
+/** Adding pictures, uploaded in portions, and a table of pictures or embedded rows: each upload is a job of the service. */
 
-import * as api from "./api.js";
+import { createProgress } from "./admin_progress.js";
 import { isWhole, kindOf, nameOf, typedValue } from "./columns.js";
-import { button, make, plural } from "./dom.js";
-import { showProblem } from "./problems.js";
+import { button, make, number, plural } from "./dom.js";
 
 const PORTION = 100;
 const PORTION_BYTES = 32 << 20;
-const WAIT_S = 2;
-const ENDED = new Set(["done", "failed", "cancelled"]);
+const CAPTIONED = "Describe each by the captioning model, where the service has one";
+const COLUMNS =
+  "A table of pictures has the columns image (the bytes of a JPEG, PNG or other picture) and image_id or item_id (a name that no other picture has); " +
+  "each further column, such as camera_id, is kept with the picture. Or it is a table that the embed job wrote, with the column embedding.";
 
 /** Files in portions of at most so many, and so many bytes: each is a job. @param {File[]} files */
 function portions(files) {
@@ -25,30 +26,22 @@ function portions(files) {
   return found;
 }
 
-export function createAdding({ columns, onChange }) {
-  const bar = make("progress", { max: 1, value: 0, "aria-label": "Pictures added", hidden: true });
-  const status = make("p", { role: "status" });
-  const problem = make("div");
-  const refused = make("ul", { class: "soft" });
+/** @param {{columns: {name: string, type: string}[], onChange: () => void, onJobs: () => void}} options */
+export function createAdding({ columns, onChange, onJobs }) {
+  const progress = createProgress({ unit: "picture", onChange });
   const files = make("input", { type: "file", accept: "image/*", multiple: true, required: true, id: "add-files" });
   const facts = columns
     .filter((column) => kindOf(column) === "value")
     .map((column) => [column, make("input", { type: isWhole(column) ? "number" : "text", id: `add-${column.name}` })]);
   const caption = make("input", { type: "checkbox", id: "add-caption" });
-  const go = make("button", { class: "first" }, "Add");
-  const stop = button("Cancel", () => stopping(), { hidden: true });
-  let stopping = () => {};
   const form = make(
     "form",
     { class: "stack", onsubmit: add },
     make("label", { class: "wide" }, "Pictures", files),
     make("details", {}, make("summary", {}, "What is known of all of them"), make("div", { class: "row" }, ...facts.map(([column, field]) => make("label", {}, nameOf(column.name), field)))),
-    make("label", {}, caption, "Describe each by the captioning model, where the service has one"),
-    make("div", { class: "row" }, go, stop),
-    bar,
-    status,
-    problem,
-    refused,
+    make("label", {}, caption, CAPTIONED),
+    make("div", { class: "row" }, ...progress.buttons, button("All jobs", onJobs, { class: "plain" })),
+    ...progress.nodes,
   );
 
   function known() {
@@ -59,48 +52,42 @@ export function createAdding({ columns, onChange }) {
   async function add(event) {
     event.preventDefault();
     const chosen = [...files.files];
-    const shared = known();
-    let added = 0;
-    let through = 0;
-    let stopped = false;
-    refused.replaceChildren();
-    problem.replaceChildren();
-    Object.assign(bar, { hidden: false, max: chosen.length, value: 0 });
-    go.disabled = true;
-    stop.hidden = false;
-    try {
-      for (const portion of portions(chosen)) {
-        status.textContent = `Sending ${plural(portion.length, "picture")} …`;
-        let job = await api.addJob(formOf(portion, shared, caption.checked));
-        stopping = () => {
-          stopped = true;
-          api.cancelJob(job.job_id).catch((error) => showProblem(problem, error));
-        };
-        for (;;) {
-          bar.value = through + job.counts.done;
-          if (ENDED.has(job.state)) break;
-          status.textContent = `${job.state === "waiting" ? "Waiting" : "Adding"}: ${bar.value} of ${plural(chosen.length, "picture")} done.`;
-          job = await api.job(job.job_id, WAIT_S);
-        }
-        through += job.counts.done;
-        added += job.counts.added;
-        refused.append(...job.refused.map((one) => make("li", {}, `${one.file}: ${one.reason}`)));
-        if (job.state !== "done" || stopped) throw new api.Problem(409, `The job was ${job.state}${job.detail ? `: ${job.detail}` : ""}. ${added} of ${chosen.length} pictures were added before.`);
-      }
-      status.textContent = `${plural(added, "picture")} added${refused.childElementCount ? `, ${refused.childElementCount} refused:` : "."}`;
-      files.value = "";
-    } catch (error) {
-      status.textContent = "";
-      showProblem(problem, error);
-    } finally {
-      go.disabled = false;
-      stop.hidden = true;
-      if (through) onChange();
-    }
+    const [shared, captioned] = [known(), caption.checked];
+    const parts = portions(chosen).map((portion) => ({ words: plural(portion.length, "picture"), form: () => formOf(portion, shared, captioned) }));
+    if (await progress.send(parts, chosen.length)) files.value = "";
   }
 
   return (place) => place.replaceChildren(form);
 }
+
+/** A table is added as one job. @param {{onChange: () => void, onJobs: () => void}} options */
+export function createTableAdding({ onChange, onJobs }) {
+  const progress = createProgress({ unit: "row", onChange });
+  const file = make("input", { type: "file", accept: ".parquet", required: true, id: "add-table-file", "aria-describedby": "add-table-columns" });
+  const caption = make("input", { type: "checkbox", id: "add-table-caption" });
+  const form = make(
+    "form",
+    { class: "stack", onsubmit: add },
+    make("p", { id: "add-table-columns" }, COLUMNS),
+    make("label", { class: "wide" }, "One Parquet file", file),
+    make("label", {}, caption, CAPTIONED),
+    make("div", { class: "row" }, ...progress.buttons, button("All jobs", onJobs, { class: "plain" })),
+    ...progress.nodes,
+  );
+
+  async function add(event) {
+    event.preventDefault();
+    const [table, captioned] = [file.files[0], caption.checked];
+    const body = new FormData();
+    body.append("table", table, table.name);
+    body.append("caption", String(captioned));
+    if (await progress.send([{ words: `${table.name}, ${bytes(table.size)}`, form: () => body }])) file.value = "";
+  }
+
+  return (place) => place.replaceChildren(form);
+}
+
+const bytes = (size) => (size < 1 << 20 ? `${number(Math.ceil(size / 1024))} KiB` : `${number(Math.round(size / (1 << 20)))} MiB`);
 
 /** Uploads have names of their own: two folders may hold a picture of one name. */
 function formOf(portion, shared, caption) {

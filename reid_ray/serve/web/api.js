@@ -58,8 +58,9 @@ export const facets = post("v1/facets");
 export const explain = post("v1/explain");
 export const thumbnailOf = (id) => `v1/thumbnails?id=${item(id)}`;
 
-export const addJob = (form) => call("v1/jobs", { method: "POST", body: form });
-export const jobs = () => call("v1/jobs");
+export const addJob = (form, signal) => call("v1/jobs", { method: "POST", body: form, signal });
+/** @param {{limit?: number, before?: string, of?: "all" | "unfinished"}} which */
+export const jobs = (which, signal) => call(`v1/jobs?${new URLSearchParams(/** @type {any} */ (which))}`, { signal });
 export const job = (id, waitS, signal) => call(`v1/jobs/${item(id)}?wait=${waitS}`, { signal });
 export const cancelJob = (id) => call(`v1/jobs/${item(id)}`, { method: "DELETE" });
 export const deleteItems = post("v1/items/delete");

@@ -21,11 +21,11 @@ const MOST_AUTOMATIC = 5;
 
 /**
  * @param {HTMLElement} place emptied and filled; empty it (or call this anew) and nothing is asked again
- * @param {any} problem @param {{again?: () => void, login?: () => void, purpose?: () => void}} ways
+ * @param {any} problem @param {{again?: () => void, login?: () => void, purpose?: () => void, head?: string}} ways and what it begins with
  */
-export function showProblem(place, problem, { again, login, purpose } = {}) {
+export function showProblem(place, problem, { again, login, purpose, head = HEADS[problem.status] ?? "The service failed." } = {}) {
   const tries = Number(place.dataset.tries ?? 0);
-  const said = make("p", { role: "alert" }, make("strong", {}, `${HEADS[problem.status] ?? "The service failed."} `), problem.message);
+  const said = make("p", { role: "alert" }, make("strong", {}, `${head} `), problem.message);
   const panel = make("div", { class: "problem" }, said);
   if (problem.requestId && problem.status >= 500) panel.append(make("span", { class: "soft" }, `request ${problem.requestId}`));
   place.replaceChildren(panel);
