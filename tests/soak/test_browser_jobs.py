@@ -135,6 +135,45 @@ def test_what_is_being_added_is_cancelled_where_it_was_begun(own_gallery, tab):
     assert section.locator("[role=alert]").count() == 0
 
 
+def test_an_upload_is_cancelled_while_it_is_sent_and_leaving_then_is_asked_about(own_gallery, tab):
+    view = tab(own_gallery)
+    page = view.open()
+    page.route("**/v1/jobs", lambda route: None)  # never answered
+    section = open_admin(page, "table")
+    section.locator("#add-table-file").set_input_files(
+        [{"name": "t.parquet", "mimeType": "application/octet-stream", "buffer": table_of(image_id=["a"])}]
+    )
+    section.get_by_role("button", name="Add", exact=True).focus()
+    page.keyboard.press("Enter")
+    section.get_by_text("Sending t.parquet, 1 KiB").wait_for()
+    asked = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.evaluate("setTimeout(() => location.reload())")
+    while not asked:
+        page.wait_for_timeout(50)
+    assert asked == ["beforeunload"]
+    assert page.evaluate("document.activeElement.textContent") == "Cancel", "Add cannot be pressed now: the focus is on what can"
+    page.keyboard.press("Enter")
+    section.get_by_text("Cancelled: 0 rows added before.").wait_for()
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "status"
+    assert section.locator("[role=alert]").count() == 0
+    view.faults = [fault for fault in view.faults if not fault.startswith("dialog: ")]
+
+
+def test_a_list_that_the_service_does_not_answer_for_is_asked_for_again(three, tab):
+    page = tab(three).open()
+    section = open_admin(page, "jobs")
+    runs(section)
+    busy = lambda route: route.fulfill(status=503, json={"detail": "busy"}, headers={"Retry-After": "1"})  # noqa: E731
+    page.route("**/v1/jobs**", busy)
+    section.get_by_text("The service is busy.").wait_for()
+    assert section.locator(".jobs > li").count() == 3, "what is known stays"
+    page.unroute("**/v1/jobs**", busy)
+    three.go.set()
+    section.get_by_text("No job runs. Pictures: done").wait_for(timeout=20_000)
+    assert section.locator("[role=alert]").count() == 0
+
+
 def test_a_table_is_added_with_its_columns_and_its_refusals(own_gallery, tab):
     page = tab(own_gallery).open()
     section = open_admin(page, "table")
