@@ -88,6 +88,7 @@ def test_snapshots_are_taken_restored_and_dropped(own_gallery, tab):
     section.locator("#snapshot-name").fill("before")
     section.get_by_role("button", name="Take a snapshot").click()
     section.get_by_role("button", name="Restore before").click()
+    assert page.evaluate("document.activeElement.textContent") == "Restore before: sure?", "who uses the keyboard is still there"
     section.get_by_role("button", name="Restore before: sure?").click()
     section.get_by_role("button", name="Drop before").click()
     section.get_by_role("button", name="Drop before: sure?").click()

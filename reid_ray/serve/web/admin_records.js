@@ -62,7 +62,8 @@ export const generationList = ({ onChange }) => function show(place) {
     const name = make("input", { type: "text", id: "snapshot-name", required: true, maxLength: 100 });
     const make_ = (event) => (event.preventDefault(), then(() => api.makeSnapshot(name.value.trim()))());
     const twice = (label, act, isChange) => {
-      const ask = button(label, () => ask.replaceWith(button(`${label}: sure?`, then(act, isChange), { class: "bad" })), { class: "plain" });
+      const sure = button(`${label}: sure?`, then(act, isChange), { class: "bad" });
+      const ask = button(label, () => (ask.replaceWith(sure), sure.focus()), { class: "plain" });
       return ask;
     };
     const last = (row) => make("div", { class: "row" }, twice(`Restore ${row.name}`, () => api.restoreSnapshot(row.name), true), twice(`Drop ${row.name}`, () => api.dropSnapshot(row.name)));
