@@ -52,6 +52,7 @@ ITEMS, CLIENTS = 60, 4
 KILLED = {"replica": "Replica", "keeper of turns": "GenerationTurns", "proxy": "ProxyActor", "controller": "ServeController"}
 _SEEN_S = 1.0  # how long a replica may miss a change
 _WAIT_S = 60.0  # for a port that answers again
+_LOST_S = 20.0  # after which what is not found was lost, not late
 _WHOLE_S = 180.0  # for all that was there before a kill
 
 
@@ -64,6 +65,7 @@ class World:
     seen: Counter[str] = field(default_factory=Counter)
     waits_s: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    late_s: list[float] = field(default_factory=list)
     whole_s: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KILLED})
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -104,8 +106,23 @@ def search(world: World, url: str, rng: random.Random) -> None:
         if wrong:
             world.failures.append(f"{wrong[0]} was found {began - world.gone[wrong[0]]:.1f} s after its removal was answered")
         if not removed and (not hits or hits[0]["item_id"] != item) and item not in world.gone:
-            world.failures.append(f"{item} is not the first hit of its own picture")
+            _see_how_late(world, http, item)
     http.close()
+
+
+def _see_how_late(world: World, http: httpx.Client, item: str) -> None:
+    """Search for an item that was missed, until it is found: it was added lately, or is lost."""
+    with world.lock:
+        since = world.there.get(item)
+    while since is not None and item not in world.gone and not world.ended.is_set():
+        reply = _asked(world, http, item)
+        hits = [] if reply is None else reply.json()["hits"]
+        if hits and hits[0]["item_id"] == item:
+            world.late_s.append(time.monotonic() - since)
+            return
+        if time.monotonic() - since > _LOST_S:
+            world.failures.append(f"{item} is not the first hit of its own picture")
+            return
 
 
 def _asked(world: World, http: httpx.Client, item: str) -> httpx.Response | None:
@@ -273,6 +290,8 @@ def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int) ->
             report.row(killed=kind, times=len(found), whole_after_s=round(float(np.median(found)), 1), at_most_s=round(max(found), 1))
     report.claim("searches that failed beyond one retry", world.seen["searches failed after one more try"], "<=", 0)
     report.claim("changes that failed, wrong hits, items lost or back", len(world.failures) + len(left ^ set(world.there)), "<=", 0)
+    report.row(missed_after_a_second=len(world.late_s), found_at_last_after_s=round(max(world.late_s, default=0.0), 2))
+    report.claim("searches that missed what was added over a second before", len(world.late_s), "<=", 0)
     report.claim("items with another's picture in the end", len(wrong), "<=", 0)
 
 

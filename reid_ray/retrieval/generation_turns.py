@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,9 @@ from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.shards.share import NOTHING
 
 _LOOK_EVERY_S = 0.1
+_TOLD_WITHIN_S = 0.02  # whose turn it is: longer no look waits for it, for what is deleted meanwhile is to be hidden
+_NOT_KNOWN = -1  # yet: before any generation
+_SILENT_S = 0.5  # after which nobody waits for who should say whose turn it is
 _LOG = logging.getLogger(__name__)
 
 
@@ -75,7 +78,7 @@ class FlippingView:
 
     Args:
         folder: the gallery's folder or address.
-        turns: whose turn it is; a failure of it is logged, and the newest generation taken.
+        turns: whose turn it is; where it fails or is silent that is logged, and the newest generation taken.
         name: of this replica.
         encoder, device: as GalleryView has them.
 
@@ -90,6 +93,8 @@ class FlippingView:
         self._refused: OtherEncoderError | None = None
         self._coming: _Coming | None = None
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="next-generation")
+        self._asker = ThreadPoolExecutor(1, thread_name_prefix="generation-turns")
+        self._asked: tuple[Future[int], float] | None = None  # and since when
         self._holders: dict[int, int] = {}  # searches by the view that they hold
         self._left: dict[int, GalleryView] = {}  # views that nobody begins a search on any more
         self._lock, self._looking = threading.Lock(), threading.Lock()
@@ -117,6 +122,7 @@ class FlippingView:
         self._ended.set()
         self._thread.join()
         self._opener.shutdown(cancel_futures=True)
+        self._asker.shutdown(wait=False, cancel_futures=True)
 
     def look(self) -> None:
         """See what was written since, and flip if it is time; what the thread does all the while."""
@@ -151,8 +157,16 @@ class FlippingView:
             coming.close()
 
     def _report(self, prepared: int) -> int:
+        """The newest generation that may be served, as far as it is known by now; asked beside the looks, which go on meanwhile."""
+        if self._asked is None:
+            self._asked = self._asker.submit(self._turns.report, self._name, prepared), time.monotonic()
+        answer, since = self._asked
+        wait([answer], _TOLD_WITHIN_S)
+        if not answer.done():
+            return prepared if time.monotonic() - since > _SILENT_S else _NOT_KNOWN
+        self._asked = None
         try:
-            return self._turns.report(self._name, prepared)
+            return answer.result()
         except Exception as error:  # noqa: BLE001 - whatever keeps the turns may be lost; serving goes on without it
             _LOG.warning("whose turn it is cannot be asked (%s); the newest generation is served", type(error).__name__)
             return prepared

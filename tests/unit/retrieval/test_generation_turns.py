@@ -48,6 +48,7 @@ def test_one_that_lives_and_does_not_prepare_is_waited_for_so_long_and_no_longer
 def replicas(tmp_path, monkeypatch):
     """Two views of one gallery that look when they are told to."""
     monkeypatch.setattr("reid_ray.retrieval.generation_turns._LOOK_EVERY_S", 1e6)
+    monkeypatch.setattr("reid_ray.retrieval.generation_turns._TOLD_WITHIN_S", 30.0)
     folder, turns = small_gallery(tmp_path / "gallery"), GenerationTurns()
     views = [FlippingView(folder, turns, name=name) for name in "ab"]
     for view in views:
@@ -118,6 +119,42 @@ def test_a_replica_that_missed_a_generation_waits_for_nobody_for_what_that_erase
         with a.held() as held:
             assert held.get(["1"]) == [None]
             assert held.generation == writer.view.generation
+
+
+class Silent:
+    """Keeper of turns that does not answer before it is released, and fails then."""
+
+    def __init__(self):
+        self.released = threading.Event()
+
+    def report(self, replica, prepared):
+        self.released.wait(30)
+        raise OSError("it is gone")
+
+
+def test_a_keeper_of_turns_that_is_silent_holds_up_no_look_and_after_a_while_no_generation(tmp_path, monkeypatch):
+    monkeypatch.setattr("reid_ray.retrieval.generation_turns._LOOK_EVERY_S", 1e6)
+    folder, turns = small_gallery(tmp_path / "gallery"), Silent()
+    view = FlippingView(folder, turns, name="a")
+    before = generations([view])[0]
+    with GalleryWriter(folder) as writer:
+        view.look()
+        writer.delete(["3"])
+        view.look()
+        writer.seal()
+        writer.delete(["4"])
+        view.look()
+        with view.held() as held:
+            assert held.get(["3", "4"]) == [None, None]
+        while generations([view]) == [before]:  # others are waited for, but not for ever
+            view.look()
+        assert not turns.released.is_set()
+        turns.released.set()
+        writer.delete(["5"])
+        writer.seal()
+        while generations([view]) == [before + 1]:
+            view.look()
+    view._ended.set()
 
 
 @pytest.mark.slow
