@@ -211,7 +211,8 @@ def kill(world: World, url: str, every_s: float, kills: int) -> None:
             if world.ended.wait(every_s):
                 return
             kind = list(KILLED)[(0, 1, 0, 2, 0, 1, 0, 3)[number % 8]]
-            pids = _pids(kind)
+            if not (pids := _pids(kind)):  # it was not whole in time, which was told
+                continue
             killed, began = random.choice(pids), time.monotonic()
             os.kill(killed, signal.SIGKILL)
             world.count(f"kills of a {kind}")

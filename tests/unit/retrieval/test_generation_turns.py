@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,6 +133,13 @@ class Silent:
         raise OSError("it is gone")
 
 
+def look_until(view, generation):
+    end = time.monotonic() + 20
+    while generations([view]) != [generation]:
+        assert time.monotonic() < end, "another generation is served still"
+        view.look()
+
+
 def test_a_keeper_of_turns_that_is_silent_holds_up_no_look_and_after_a_while_no_generation(tmp_path, monkeypatch):
     monkeypatch.setattr("reid_ray.retrieval.generation_turns._LOOK_EVERY_S", 1e6)
     folder, turns = small_gallery(tmp_path / "gallery"), Silent()
@@ -146,14 +154,12 @@ def test_a_keeper_of_turns_that_is_silent_holds_up_no_look_and_after_a_while_no_
         view.look()
         with view.held() as held:
             assert held.get(["3", "4"]) == [None, None]
-        while generations([view]) == [before]:  # others are waited for, but not for ever
-            view.look()
+        look_until(view, before + 1)  # others are waited for, but not for ever
         assert not turns.released.is_set()
         turns.released.set()
         writer.delete(["5"])
         writer.seal()
-        while generations([view]) == [before + 1]:
-            view.look()
+        look_until(view, before + 2)
     view._ended.set()
 
 
