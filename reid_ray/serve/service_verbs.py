@@ -24,6 +24,7 @@ from reid_ray.terminal.own_lines import say
 
 _LOOK_EVERY_S = 1.0
 _SHOWN = 20
+_MOST_LOOKED_FOR = 100  # ids of one command
 _OF_IDS = (404, 409, 422)  # what an id that is none may be answered with
 
 
@@ -110,7 +111,9 @@ def _items_named(client: SearchClient, *ids: str) -> Iterator[None]:
 
 
 def _lacking(client: SearchClient, ids: Sequence[str]) -> list[str]:
-    """Those of the ids that are no items."""
+    """Those of the ids that are no items; of more than a person types none is looked for, as each page of them would be a request."""
+    if len(ids) > _MOST_LOOKED_FOR:
+        return []
     there = {each["item_id"] for each in client.items(where={"item_id": list(ids)})} if ids else set()
     return [each for each in dict.fromkeys(ids) if each not in there]
 

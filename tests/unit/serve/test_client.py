@@ -336,6 +336,9 @@ def test_ids_that_are_no_items_are_named_by_the_command_and_by_no_answer(client,
     assert "nobody" not in str(refusal.value)
     assert "not among the items: nobody" in said("delete", "--id", "a", "--id", "nobody")[1]
     assert "not among the items" not in said("delete", "--id", "b")[1]
+    many = [word for number in range(200) for word in ("--id", f"n{number}")]
+    code, told, _ = said("delete", "--id", "c", *many)  # so many were typed by no person, and are not looked for one page after the other
+    assert (code, "not among the items" in told, list(client.items())) == (0, False, [])
 
 
 def test_people_read_when_an_item_was_added_and_may_filter_by_it_and_programs_read_seconds(client, said):
