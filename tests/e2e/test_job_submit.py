@@ -94,48 +94,41 @@ def submit(cluster: dict[str, str], root: Path, *entrypoint: str) -> subprocess.
     )
 
 
-def test_caption_and_train_run_by_ray_job_submit(cluster, root, tmp_path):
-    people = tmp_path / "people"
-    subprocess.run(
-        [sys.executable, root / "jobs/synthesize.py", "people.identities=24", "people.images_per_identity=2", f"output.path={people}"],
-        check=True,
-        timeout=120,
-    )
+@pytest.fixture(scope="module")
+def people(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "people"
+    size = ["people.identities=24", "people.images_per_identity=2", f"output.path={folder}"]
+    subprocess.run([sys.executable, root / "jobs/synthesize.py", *size], check=True, timeout=120)
+    return folder
 
-    captions, record = tmp_path / "captions", tmp_path / "record"
-    done = submit(
-        cluster,
-        root,
-        "tests/shared/recorded.py",
-        str(record),
-        "jobs/caption.py",
-        "images.source=parquet",
-        f"images.path={people}/images",
-        "images.limit=8",
-        "rewriter.share=0",
-        f"output.path={captions}",
-    )
+
+def submitted_and_recorded(cluster, root, tmp_path, *entrypoint):
+    """What a submitted job wrote to its terminal, of which `ray job submit` shows all and no word more."""
+    record = tmp_path / "record"
+    done = submit(cluster, root, "tests/shared/recorded.py", str(record), *entrypoint)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert f"{record.read_text()}what libraries printed is in {cluster['REID_RAY_LOGS']}/" in done.stdout
+    return record.read_text()
+
+
+@pytest.mark.soak("cluster")
+def test_caption_runs_by_ray_job_submit(cluster, root, people, tmp_path):
+    captions = tmp_path / "captions"
+    few = ["images.source=parquet", f"images.path={people}/images", "images.limit=8", "rewriter.share=0"]
+    said = submitted_and_recorded(cluster, root, tmp_path, "jobs/caption.py", *few, f"output.path={captions}")
     counts = read_manifest(captions)["counts"]
     assert counts["read"] == counts["written"] + sum(counts["failed"].values()) == 8
-    assert "caption: images: read 8" in record.read_text()
-    assert f"{record.read_text()}what libraries printed is in {cluster['REID_RAY_LOGS']}/" in done.stdout  # and nothing between
+    assert "caption: images: read 8" in said
 
+
+def test_train_runs_by_ray_job_submit(cluster, root, people, tmp_path):
     model = tmp_path / "model"
-    done = submit(
-        cluster,
-        root,
-        "jobs/train.py",
-        "--config=jobs/configs/train/train.yaml",
-        f"images.path={people}/images",
-        f"captions.paths=[{people}/captions]",
-        "batches.size=8",
-        "schedule.max_steps=4",
-        f"output.path={model}",
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    data = [f"images.path={people}/images", f"captions.paths=[{people}/captions]", "batches.size=8", "schedule.max_steps=4"]
+    train = ["jobs/train.py", "--config=jobs/configs/train/train.yaml", *data, f"output.path={model}"]
+    said = submitted_and_recorded(cluster, root, tmp_path, *train)
     assert (model / "model" / "model.safetensors").is_file()
     assert read_manifest(model)["facts"]["workers"] == 2
+    assert "train: " in said
 
 
 def test_a_job_that_a_user_can_mend_fails_the_submission_with_one_sentence(cluster, root):

@@ -36,11 +36,9 @@ def people(tmp_path_factory) -> Path:
     return write_people(tmp_path_factory.mktemp("people"))
 
 
-@pytest.fixture(scope="module")
-def qwen_run(local_ray, people, tmp_path_factory) -> tuple[TuneJob, dict]:
-    """Under Ray and ZeRO-3, every term and option on, one worker killed on the way."""
-    folder = tmp_path_factory.mktemp("qwen")
-    config = job(
+def configured(people: Path, folder: Path) -> TuneJob:
+    """ZeRO-3, every term and option on."""
+    return job(
         people,
         folder / "out",
         "engine.zero_stage=3",
@@ -52,10 +50,37 @@ def qwen_run(local_ray, people, tmp_path_factory) -> tuple[TuneJob, dict]:
         "schedule.max_steps=8",
         "schedule.checkpoint_every=2",
     )
+
+
+@pytest.fixture(scope="module")
+def qwen_run(local_ray, people, tmp_path_factory) -> tuple[TuneJob, dict]:
+    """Under Ray."""
+    config = configured(people, tmp_path_factory.mktemp("qwen"))
+    return config, run_tune(config)
+
+
+def assert_it_equals_plain_torch(config, manifest, tmp_path):
+    losses = [line["loss"] for line in read_metrics(Path(config.output.path)) if line.get("kind") == "train"]
+    chosen = manifest["facts"]["selected"]
+    expected = plain_torch_run(config, tmp_path)
+    assert chosen["selected_on"] == "val"
+    names = {name for line in read_metrics(Path(config.output.path)) for name in line}
+    assert {"lm_image", "weighted_lm_caption", "latent_id", "visual_triplet", "weighted_sdm", "visual_map", "text_r1"} <= names
+    assert chosen["step"] == config.schedule.max_steps  # the only validation is the one at the end
+    assert_same((losses, weights_in(Path(config.output.path) / "model")), expected)
+
+
+def test_a_ray_job_under_zero3_equals_plain_torch(qwen_run, tmp_path):
+    assert_it_equals_plain_torch(*qwen_run, tmp_path)
+
+
+@pytest.mark.soak("training")
+def test_it_equals_plain_torch_though_a_worker_is_killed(local_ray, people, tmp_path):
+    config = configured(people, tmp_path)
     killed: list[int] = []
 
     def kill_when_a_checkpoint_is_there() -> None:
-        if wait_for(lambda: saved(lines_of(folder))) and (lines := lines_of(folder))[-1]["step"] < 7:
+        if wait_for(lambda: saved(lines_of(tmp_path))) and (lines := lines_of(tmp_path))[-1]["step"] < 7:
             killed.append(next(line for line in lines if line.get("event") == "start")["workers"][1]["pid"])
             os.kill(killed[0], signal.SIGKILL)
 
@@ -64,20 +89,8 @@ def qwen_run(local_ray, people, tmp_path_factory) -> tuple[TuneJob, dict]:
     manifest = run_tune(config)
     killer.join(timeout=1)
     assert killed
-    return config, manifest
-
-
-def test_a_ray_job_under_zero3_equals_plain_torch_though_a_worker_is_killed(qwen_run, tmp_path):
-    config, manifest = qwen_run
-    losses = [line["loss"] for line in read_metrics(Path(config.output.path)) if line.get("kind") == "train"]
     assert manifest["facts"]["restarts"] == 1
-    chosen = manifest["facts"]["selected"]
-    expected = plain_torch_run(config, tmp_path)
-    assert chosen["selected_on"] == "val"
-    names = {name for line in read_metrics(Path(config.output.path)) for name in line}
-    assert {"lm_image", "weighted_lm_caption", "latent_id", "visual_triplet", "weighted_sdm", "visual_map", "text_r1"} <= names
-    assert chosen["step"] == config.schedule.max_steps  # the only validation is the one at the end
-    assert_same((losses, weights_in(Path(config.output.path) / "model")), expected)
+    assert_it_equals_plain_torch(config, manifest, tmp_path / "plain")
 
 
 def test_the_score_that_chose_the_weights_is_that_of_the_saved_encoder(qwen_run, people):
