@@ -104,6 +104,7 @@ def test_a_rehearsal_leaves_the_recipe_as_it_is_written(plans):
     assert {"workers.count", "workers.num_gpus", "schedule.epochs", "batches.size", "captioners.qwen.engine.dtype"} <= seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["elsewhere/images", "/elsewhere/images", pytest.param("s3://bucket/images", marks=pytest.mark.slow)])
 def test_what_nobody_writes_is_refused_by_its_name(root, place):
     with pytest.raises(ConfigError, match=rf"images\.path is {place},"):

@@ -50,6 +50,7 @@ def naming():
     }
 
 
+@pytest.mark.slow
 def test_whoever_shows_a_score_says_what_its_weights_have_seen(naming):
     assert [name for name, text in naming.items() if name not in SHOWS_NONE and "exposure" not in text] == []
     assert {name for name in naming if name not in SHOWS_NONE} >= {

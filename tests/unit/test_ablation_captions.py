@@ -25,6 +25,7 @@ def captions(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_a_quarter_of_the_attributes_makes_a_quarter_of_their_words_wrong(captions):
     assert not any(caption.wrong_W.any() for caption in captions[0.0])
     attribute, wrong = (np.concatenate([getattr(c, name) for c in captions[0.25]]) for name in ("attribute_W", "wrong_W"))

@@ -44,6 +44,7 @@ def test_a_prompt_says_nothing_of_the_looks_of_what_is_redrawn(drawn, tokenizer)
         assert not [each for each in said.things if each.slot in slots and {"color", "pattern"} & set(each.said)]
 
 
+@pytest.mark.slow
 def test_a_thing_has_the_truth_of_its_slot_and_of_no_other(people, drawn):
     truth = people.attributes(40, 100)
     told = [{name: ATTRIBUTES[name][code] for name, code in zip(NAMES, value, strict=True) if code != UNKNOWN} for value in drawn.value]

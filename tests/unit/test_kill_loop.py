@@ -82,6 +82,7 @@ def test_in_turn_each_kill_finds_more_on_disk_than_the_one_before(run):
     assert blocks == sorted(set(blocks))
 
 
+@pytest.mark.slow
 def test_a_kill_that_finds_nobody_counts_nowhere(run):
     _, events = run(3, 20, 10**9, kinds=("nobody",), for_s=0.2)
     assert told(events, "kill") == []
@@ -113,6 +114,7 @@ def test_a_file_named_enough_ends_the_killing(run, tmp_path):
     assert len(told(events, "kill")) == 1
 
 
+@pytest.mark.slow
 def test_when_its_time_is_up_the_job_is_stopped_and_goes_on_with_the_next_call(run):
     jobs, events = run(1, 10**9, every_s=1e-9, for_s=0.2)
     assert jobs[0].did["stop"] == 1

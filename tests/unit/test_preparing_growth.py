@@ -11,6 +11,7 @@ from benchmarks import preparing_growth
 from benchmarks.preparing_growth import prepare_again, side_by_side, slope_of
 
 
+@pytest.mark.slow
 def test_the_slope_is_that_of_least_squares_through_the_origin_with_students_interval():
     from scipy import stats  # here, for it takes half a second
 

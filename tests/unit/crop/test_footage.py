@@ -45,6 +45,7 @@ def videos(tmp_path_factory):
 NAMED = {"pattern": r"(?P<camera>gate\w)_(?P<time>\d{8}_\d{6})", "time_format": "%Y%m%d_%H%M%S"}
 
 
+@pytest.mark.slow
 def test_camera_and_time_come_from_the_name_and_the_clock_of_the_camera(videos):
     found, _ = list_footage(FootageConfig(path=str(videos), **NAMED, time_zone="Europe/Vienna"))
     told = {each.label: (each.camera, each.camera_id, each.start_us) for each in found}

@@ -151,6 +151,7 @@ def test_a_gallery_that_was_changed_since_is_searched_as_it_is_and_not_made_anew
     assert job.changed_since(config) is None  # and the index job refuses to replace it
 
 
+@pytest.mark.slow
 def test_what_is_no_gallery_of_the_index_job_is_left_to_that(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "encoder_identity", lambda _: (4, "e"))
     assert job.changed_since(configured(*changes_of("crops", None, str(tmp_path / "nothing"))).index) is None

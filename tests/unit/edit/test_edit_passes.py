@@ -87,6 +87,7 @@ def test_every_plan_has_one_row_in_the_plans_order(made):
     assert set(edits["status"].to_pylist()) == {"ok", "rejected"}
 
 
+@pytest.mark.slow
 def test_a_picture_that_stands_has_one_caption_and_the_language_models_if_it_agrees(made):
     out, plans, _, tables = made
     images, captions = (read_table(out / name, schema).to_pylist() for name, schema in (("images", IMAGES), ("captions", CAPTIONS)))

@@ -79,6 +79,7 @@ def work_with(crops, verifier=None, tries=3, tells=False):
     return EditWork(setting, verifier, crops)
 
 
+@pytest.mark.slow
 def test_a_drawing_that_stands_is_a_picture_of_somebody_new(sources):
     rows, crops = sources
     for source in rows[:6]:

@@ -233,6 +233,7 @@ def test_a_part_of_an_output_names_the_output(outputs, capsys):
     assert f"is a part of the output {outputs / 'training'}; give that" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_old_output_is_replaced_only_after_it_was_migrated(outputs, monkeypatch):
     monkeypatch.chdir(outputs)
     job = {"people": {"identities": 1, "images_per_identity": 1, "val_share": 0, "test_share": 0}}

@@ -112,6 +112,7 @@ def test_weights_that_are_not_the_models_are_refused_by_name(good, tmp_path, cha
             load()
 
 
+@pytest.mark.slow
 def test_constants_that_transformers_no_longer_saves_are_no_strangers(good, tmp_path):
     constant = {"text_model.embeddings.position_ids": torch.arange(16)[None]}
     copy = changed(good[0], tmp_path / "copy", lambda state: state | constant)

@@ -165,6 +165,7 @@ def test_vectors_of_another_encoder_are_refused_and_so_is_a_second_writer(said, 
     assert "choose another GALLERY" in problem
 
 
+@pytest.mark.slow
 def test_a_gallery_goes_over_to_another_encoder_by_its_tables_and_keeps_what_it_knows_of_everybody(said, tmp_path):
     table = pq.read_table(tmp_path / "embedded" / "part.parquet")
     turned = [None if vector is None else [*vector[1:], vector[0]] for vector in table["embedding"].to_pylist()]
@@ -193,6 +194,7 @@ def test_a_gallery_goes_over_to_another_encoder_by_its_tables_and_keeps_what_it_
     assert any("encoder e;" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_what_may_take_long_shows_how_far_it_is_and_ends_where_it_said(said):
     said("snapshot", "before")
     for words in (["erase", "--id", "crop-1", "--now"], ["delete", "--id", "crop-2"], ["compact"], ["verify"]):

@@ -26,6 +26,7 @@ def test_image_to_image_removes_the_same_person_from_the_same_camera_only():
         GroundTruth.image_to_image([1], [1, 1], query_camera_Q=[0], gallery_camera_G=[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40), deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6))
 def test_chance_is_the_mean_r1_over_all_orders(matches, others):

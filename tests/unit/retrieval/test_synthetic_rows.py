@@ -103,6 +103,7 @@ def test_the_service_refuses_a_gallery_with_edited_people_and_no_other(images, t
             refuse_unfit(gallery, dim=vectors.shape[1], fingerprint="e", include_synthetic=False)
 
 
+@pytest.mark.slow
 def test_tables_go_round_through_ingest_with_the_mark_and_layouts_without_a_place_for_it_leave_them_out(images, captions, tmp_path):
     for name, table in (("images", images), ("captions", captions)):
         (tmp_path / "tables" / name).mkdir(parents=True)

@@ -69,6 +69,7 @@ def first_items(replies):
     return [reply.json()["hits"][0]["item_id"] if reply.status_code == 200 else reply.status_code for reply in replies]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FAILURES, "few"])
 def test_what_a_question_raises_is_its_own_and_the_next_are_answered(failing, name):
     encoder, api = failing
@@ -93,6 +94,7 @@ def test_what_a_question_raises_is_its_own_and_the_next_are_answered(failing, na
     assert replies[2].json() == {"detail": "the query failed inside the service; its log says where"}
 
 
+@pytest.mark.slow
 def test_clients_that_go_while_they_wait_are_not_worked_for_and_nobody_else_waits_for_them(failing):
     encoder, api = failing
 
@@ -113,6 +115,7 @@ def test_clients_that_go_while_they_wait_are_not_worked_for_and_nobody_else_wait
     assert not [text for text in encoder.asked if "going" in text]
 
 
+@pytest.mark.slow
 def test_a_server_does_not_work_for_clients_that_closed_their_connections_while_they_waited(failing):
     encoder, api = failing
     listening = bound_socket("127.0.0.1", 0)
@@ -144,6 +147,7 @@ def test_a_server_does_not_work_for_clients_that_closed_their_connections_while_
     assert 'reid_ray_service_requests_total{method="POST",route="/v1/search",status="499"} 20.0' in metrics
 
 
+@pytest.mark.slow
 def test_connections_that_break_before_their_answer_leave_a_service_that_answers(failing):
     encoder, api = failing
     encoder.let_go.set()

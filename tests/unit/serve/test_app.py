@@ -70,6 +70,7 @@ def send(operations, access):
     return send
 
 
+@pytest.mark.slow
 def test_a_text_gives_the_best_items_with_all_their_columns(send):
     reply = send("POST", "/v1/search", json={"text": "  4 🧥👜 ", "where": {"camera_id": [1, 2]}})
     assert reply.status_code == 200
@@ -141,6 +142,7 @@ def test_a_bad_question_gets_a_status_and_one_sentence(send, body, status, sente
     assert len(reply.json()["detail"]) < 400
 
 
+@pytest.mark.slow
 def test_a_question_that_takes_too_long_is_told_so(send, folder):
     hasty = small_operations(folder, ServeConfig(timeout_s=0.05), encoder=Moody())
     assert send("POST", "/v1/search", json={"text": "sleep"}, of=hasty).status_code == 504
@@ -283,6 +285,7 @@ def test_what_one_too_many_asks_is_refused_at_once_while_others_wait(folder, acc
     assert {reply.headers.get("retry-after") for reply in held_replies if reply.status_code == 503} == {"1"}
 
 
+@pytest.mark.slow
 def test_metrics_count_routes_statuses_and_searches_and_name_nothing_that_was_asked(folder, send):
     operations = small_operations(folder)
     for question in ({"text": "3 canary"}, {"text": "4"}, {"text": ""}):
@@ -320,6 +323,7 @@ def many_at_once(api, count, started, release):
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_search_that_would_wait_too_long_is_told_before_its_body_is_read(folder, access):
     started, release = threading.Event(), threading.Event()
 
@@ -408,6 +412,7 @@ def test_every_route_has_a_least_role_and_is_refused_to_whoever_lacks_it(operati
             assert (reply.status_code == 403) == (role < rule.least), (method, path, role)
 
 
+@pytest.mark.slow
 def test_what_is_searched_for_is_on_record_as_digests_and_found_by_text_and_picture(operations, tmp_path):
     access = own_machine(tmp_path, audit=True)
     api = make_api(operations, access=access)

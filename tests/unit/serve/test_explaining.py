@@ -50,6 +50,7 @@ def corner(tmp_path):
     operations.close()
 
 
+@pytest.mark.slow
 def test_words_have_their_places_in_the_text_that_was_sent_and_patches_those_of_the_picture(corner):
     text = "  a red coat, \U0001f9e5 white bag "
     reply = sent(corner, "POST", "/v1/explain", json={"text": text, "item_id": "a/b ü"})
@@ -95,6 +96,7 @@ def held(tmp_path):
     operations.close()
 
 
+@pytest.mark.slow
 def test_searches_are_answered_while_an_explanation_is_made_a_few_wait_and_the_next_is_refused(held):
     encoder, api = held
 

@@ -37,6 +37,7 @@ def live(tmp_path_factory):
     access.close()
 
 
+@pytest.mark.slow
 def test_a_client_that_trusts_the_certificate_searches_by_text_and_by_picture(live):
     port, certificate, tokens = live
     with SearchClient(f"https://127.0.0.1:{port}", token=tokens["search"], ca=certificate, patience_s=5) as client:
@@ -45,6 +46,7 @@ def test_a_client_that_trusts_the_certificate_searches_by_text_and_by_picture(li
         assert client.thumbnail("3").size
 
 
+@pytest.mark.slow
 def test_one_that_does_not_trust_it_is_told_so_and_sends_nothing(live):
     port, _, tokens = live
     with SearchClient(f"https://127.0.0.1:{port}", token=tokens["search"], patience_s=1) as client, refused(ReidRayError, "127.0.0.1"):

@@ -159,6 +159,7 @@ def test_a_run_at_an_address_is_reported_and_refiltered_as_one_in_a_folder(run, 
     assert (tmp_path / "there/statistics.json").read_text() == (tmp_path / "here/statistics.json").read_text()
 
 
+@pytest.mark.slow
 def test_refiltering_back_gives_the_first_table(run, tmp_path):
     run_refilter(RefilterJob(run=str(run), alpha=0.92, output=OutputConfig(path=str(tmp_path / "strict"))))
     run_refilter(RefilterJob(run=str(tmp_path / "strict"), alpha=0.6, output=OutputConfig(path=str(tmp_path / "back"))))

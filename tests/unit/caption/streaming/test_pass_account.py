@@ -75,6 +75,7 @@ class SlowScores:
         return np.ones(len(originals))
 
 
+@pytest.mark.slow
 def test_an_actor_tells_what_its_engine_waited_for(tmp_path):
     engine, began = PacedEngine(0.1), time.perf_counter()
     loop = EngineLoop(engine, timeout_s=60, traceback=tmp_path / "traceback", explain=lambda _: None)

@@ -341,6 +341,7 @@ def test_a_group_that_cannot_be_written_is_an_error_of_those_who_wait_for_it():
         commit.wait(commit.add([{"n": 1}]))
 
 
+@pytest.mark.slow
 def test_an_engine_whose_step_does_not_return_ends_its_process_and_says_where(tmp_path):
     import os
 

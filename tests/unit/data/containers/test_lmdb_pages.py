@@ -37,6 +37,7 @@ def read(file):
         return list(database.items())
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.binary(min_size=1, max_size=511), st.binary(max_size=9000), max_size=80), st.integers(1, 3), st.randoms())
 def test_every_entry_comes_as_the_library_gives_it(tmp_path_factory, entries, transactions, rng):
@@ -116,6 +117,7 @@ def test_a_stretch_of_zeros_costs_the_entries_in_it(tmp_path, crops):
     assert len(rows) > len(good)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.floats(0, 0.9999), st.binary(min_size=1, max_size=64)), min_size=1, max_size=30), st.booleans())
 def test_any_damage_ends_in_rows_or_one_sentence(tmp_path, crops, damage, in_front):

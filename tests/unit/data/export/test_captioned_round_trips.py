@@ -126,6 +126,7 @@ def test_a_caption_that_would_come_back_as_another_is_counted_and_not_written(tr
     assert sorted(after) == sorted(text for text in before if text is not None and "/nA" not in text)
 
 
+@pytest.mark.slow
 def test_composed_queries_go_round_where_images_repeat_and_instances_differ(trees, tmp_path):
     folder = trees.itcpr()
     queries, gallery = (json.loads((folder / name).read_text()) for name in ("query.json", "gallery.json"))
@@ -151,6 +152,7 @@ def test_composed_queries_go_round_where_images_repeat_and_instances_differ(tree
     assert len(json.loads((tmp_path / "syncpr" / "back" / "SynCPR.json").read_text())) == len(triplets)
 
 
+@pytest.mark.slow
 def test_what_no_composed_query_is_made_of_is_counted(trees, tmp_path):
     ingest("cuhk_pedes", trees.cuhk_pedes(), tmp_path / "tables")
     for format in ("itcpr", "syncpr"):

@@ -243,6 +243,7 @@ def test_sentences_about_people_pass_and_rules_have_words():
     assert set(RULES) >= {"caption_code", "caption_template", "caption_script", "caption_no_text", "caption_short"}
 
 
+@pytest.mark.slow
 def test_tokens_are_counted_at_least_as_clips_own_tokenizer_counts_them():
     import open_clip  # here, for it takes most of a second
 
@@ -264,6 +265,7 @@ def test_the_longest_caption_that_a_model_reads_is_no_finding(rstp, tmp_path):
     assert set(lint(folder, tmp_path / "long", context=73)[0]) == {"caption_long"}
 
 
+@pytest.mark.slow
 def test_near_pairs_equal_a_comparison_of_all_with_all():
     rng = np.random.default_rng(3)
     base_HB = rng.integers(0, 256, (120, 16), dtype=np.uint8)
@@ -335,6 +337,7 @@ def test_a_tokenizer_counts_exactly_and_brings_its_context(rstp, tmp_path):
         lint(folder, tmp_path / "none", tokenizer=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_what_a_reader_set_right_and_what_a_composed_query_asks_are_notes(trees, tmp_path):
     findings, _ = lint(trees.webperson(), tmp_path / "out", format="webperson")
     assert (findings["mended_line_break_spelled"]["count"], findings["mended_line_break_spelled"]["level"]) == (1, "note")

@@ -72,6 +72,7 @@ def test_only_things_of_split_train_are_in_the_bank_with_their_values_and_every_
         assert not thing[~inside].any()  # nothing of the surroundings is left
 
 
+@pytest.mark.slow
 def test_an_image_that_scores_is_refused_even_where_its_twin_trains_or_its_segments_say_train(tables, tmp_path):
     images, segments = (pq.read_table(tables / f"{name}.parquet") for name in ("images", "segments"))
     splits = images["split"].to_pylist()

@@ -82,6 +82,7 @@ def test_a_look_is_drawn_as_often_as_any_other_however_many_references_have_it()
     assert max(looks.values()) < 1.3 * min(looks.values())
 
 
+@pytest.mark.slow
 def test_all_pictures_of_a_person_change_alike_as_far_as_they_show_the_same():
     text, common = "A man in a red shirt and blue jeans.", 0
     for person in range(30):
@@ -108,6 +109,7 @@ def test_what_cannot_be_changed_is_refused_with_a_reason(text, config, index, wh
     assert draw_edit("p", found, {"c": text}, bank() if index is None else index, ChangesConfig(**config), number=0) == why
 
 
+@pytest.mark.slow
 def test_new_people_are_nobody_real_and_the_same_in_every_run():
     worn = [("upper", "a"), ("shoes", "b")]
     who = who_is("market", 7, "img")

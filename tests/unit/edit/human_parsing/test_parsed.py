@@ -64,6 +64,7 @@ def test_classes_can_be_named_and_a_wrong_name_is_refused():
         slots_of_classes(names, None, model="m")
 
 
+@pytest.mark.slow
 def test_a_picture_is_parsed_at_its_own_size_and_each_pixel_is_of_one_slot(tiny_atr):
     parser = HumanParser.open(HumanParserConfig(model=str(tiny_atr)))
     rng = np.random.default_rng(0)
@@ -83,6 +84,7 @@ def tiny_sam(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_promptable_model_redraws_each_slot_at_the_pictures_size(tiny_sam):
     refiner = MaskRefiner.open(MaskRefinerConfig(model=str(tiny_sam)))
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (96, 40, 3), dtype=np.uint8))

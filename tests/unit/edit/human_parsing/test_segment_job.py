@@ -59,6 +59,7 @@ def test_truth_is_linked_to_each_caption_and_every_row_is_counted(tables, tmp_pa
     assert max(Counter(row["caption_id"] for row in linked).values()) == 3
 
 
+@pytest.mark.slow
 def test_linking_again_from_a_result_keeps_its_masks_and_takes_other_captions(tables, tmp_path):
     _, rows = run(tables, tmp_path / "out")
     _, again = run(tables, tmp_path / "again", segments=f"{tmp_path}/out/segments")

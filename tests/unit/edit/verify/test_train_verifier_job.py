@@ -52,6 +52,7 @@ def test_its_output_is_a_verifier_that_states_the_error_on_people_whom_it_did_no
     assert set(Verifier.open(tmp_path / "out" / "model").read(list(PEOPLE.pictures(0, 1)))[0]) == set(stated["vocabulary"])
 
 
+@pytest.mark.slow
 def test_pictures_that_say_nothing_cannot_be_read_or_are_an_editors_are_counted(tmp_path):
     path = table(
         tmp_path,

@@ -54,6 +54,7 @@ def test_most_drawings_of_what_was_wanted_stand_and_hardly_any_of_something_else
     assert shares["another colour"] < 0.1
 
 
+@pytest.mark.slow
 def test_a_change_outside_the_mask_is_refused_before_anything_is_read(verifier, drawings):
     drawing = drawings[0]
     spoilt = drawing.after.copy()
@@ -111,6 +112,7 @@ def test_values_that_it_cannot_tell_apart_are_not_judged(verifier, drawings):
     assert verdict.hit
 
 
+@pytest.mark.slow
 def test_the_error_that_ships_is_the_one_on_other_people(verifier):
     stated = json.loads((_SHIPPED / "manifest.json").read_text(encoding="utf-8"))
     assert stated["fitted_on"]["synthetic"]["seed"] != PEOPLE.config.seed

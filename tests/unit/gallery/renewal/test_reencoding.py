@@ -128,6 +128,7 @@ def test_vectors_of_the_older_encoder_are_refused_afterwards_and_those_of_the_ne
     assert "x" in writer.view.ids()
 
 
+@pytest.mark.slow
 def test_who_asks_with_the_older_encoder_is_told_and_given_no_score_of_the_newer(writer):
     old, free = GalleryView(writer.folder, encoder="e"), GalleryView(writer.folder)
     query = unit(np.random.default_rng(2), 1)

@@ -66,6 +66,7 @@ def opened(folders, name):
 ENCODERS = ["clip", "clip at 120", "clip at 248", "siglip"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_cut_text_is_read_at_its_end_mark(folders, name):
     """The feature is that of the text's first tokens and the end mark, put together by hand."""

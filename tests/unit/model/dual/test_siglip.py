@@ -58,6 +58,7 @@ def test_published_siglip_gives_transformers_features_of_texts_padded_to_the_con
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), unit(theirs.get_text_features(padded).pooler_output), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sentencepiece_file_alone_is_refused_by_name(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "tokenizer.json").rename(tmp_path / "copy" / "spiece.model")
@@ -122,6 +123,7 @@ def test_a_tokens_feature_is_the_text_head_on_the_layers_output(folder, layer):
     np.testing.assert_allclose(token_features(encoder.model, ids, layer=layer).numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_masking_spares_siglips_end_mark_and_padding_and_masks_with_the_unknown_token(folder):
     words = load_encoder(folder).tokenizer
     vocabulary, ids = vocabulary_of(words), tokenise(words, TEXTS, context=CONTEXT).numpy()
@@ -133,6 +135,7 @@ def test_masking_spares_siglips_end_mark_and_padding_and_masks_with_the_unknown_
     assert (masked[chosen] == words.unk_token_id).mean() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigmoid", [0.0, 1.0])
 def test_a_saved_siglip_keeps_the_scale_and_bias_that_the_sigmoid_loss_has_learnt(folder, sigmoid):
     encoder = load_encoder(folder)

@@ -86,6 +86,7 @@ def test_the_visual_feature_is_the_encoders_own(opened, crops):
     torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.slow
 def test_features_depend_on_the_picture_alone(opened, crops):
     """Neither neighbours of other sizes, nor the instruction, nor the answer may change them; an instruction before the picture would."""
     chat, mllm = chat_of(opened), opened.mllm

@@ -165,6 +165,7 @@ def test_words_are_found_in_any_script(text, words):
     assert [word.word for word in words_of(text)] == words
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60))
 def test_a_text_without_a_word_has_the_other_words(text):
     words = words_of(text)

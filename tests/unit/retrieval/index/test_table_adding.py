@@ -75,6 +75,7 @@ def left_of(gallery, number):
     return [path for path in gallery.rglob("*") if path.is_file() and any(sign in path.read_bytes() for sign in signs)]
 
 
+@pytest.mark.slow
 def test_others_add_and_delete_while_tasks_seal_and_the_table_counts_as_added_last(gallery, monkeypatch):
     def write():
         with GalleryWriter(gallery) as writer:
@@ -119,6 +120,7 @@ def test_where_erasures_remove_the_pieces_again_and_again_it_is_given_up_and_not
     assert GalleryView(gallery).ids() == ["p03", "p40"]
 
 
+@pytest.mark.slow
 def test_a_task_whose_folder_an_erasure_removes_while_it_writes_says_so(gallery, monkeypatch):
     def erase_in_the_middle(pieces, terms):
         piece = pieces[0]
@@ -145,6 +147,7 @@ def test_pieces_of_another_encoder_than_the_gallery_has_by_now_are_not_taken(gal
         writer.adopt(gallery / PIECES, [], encoder="another")
 
 
+@pytest.mark.slow
 def test_two_who_add_by_tasks_are_kept_apart_and_the_second_is_told(gallery, monkeypatch):
     said = []
 

@@ -20,6 +20,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", [False, True])
 def test_a_line_for_each_request_and_texts_where_they_are_asked_for(gallery, tmp_path, texts):
     path = tmp_path / "access.jsonl"
@@ -43,6 +44,7 @@ def test_a_line_for_each_request_and_texts_where_they_are_asked_for(gallery, tmp
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_a_log_that_is_moved_away_is_begun_anew_and_one_that_cannot_be_written_fails_no_request(gallery, tmp_path, capsys):
     path = tmp_path / "logs" / "access.jsonl"
     path.parent.mkdir()

@@ -41,6 +41,7 @@ def items(replica):
     return {each["item_id"] for each in asked(replica, ("POST", "/v1/browse", {"json": {"k": 100}})).json()["items"]}
 
 
+@pytest.mark.slow
 def test_what_is_added_is_found_at_once_by_the_process_that_added_it(filled):
     reply = asked(filled, ("POST", "/v1/search", {"json": {"text": "b", "k": 1}})).json()
     assert [(hit["item_id"], hit["item"]["camera_id"]) for hit in reply["hits"]] == [("b", 1)]
@@ -225,6 +226,7 @@ def test_a_key_that_is_none_is_refused(filled, key):
     assert (reply.status_code, items(filled)) == (422, {*"abc"})
 
 
+@pytest.mark.slow
 def test_jobs_that_are_not_there_are_404_and_finished_ones_cannot_be_cancelled(filled):
     assert asked(filled, ("GET", "/v1/jobs/nothing")).status_code == 404
     assert asked(filled, ("DELETE", "/v1/jobs/nothing")).status_code == 404
@@ -232,6 +234,7 @@ def test_jobs_that_are_not_there_are_404_and_finished_ones_cannot_be_cancelled(f
     assert asked(filled, ("DELETE", f"/v1/jobs/{job['job_id']}")).status_code == 409
 
 
+@pytest.mark.slow
 def test_jobs_are_listed_by_pages_with_the_first_of_what_they_refused(filled):
     broken = [("image", (f"{n}.png", b"no picture")) for n in range(15)]
     job = asked(filled, ("POST", "/v1/jobs?wait=20", {"files": broken})).json()

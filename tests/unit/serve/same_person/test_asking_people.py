@@ -59,6 +59,7 @@ def served(root, **options):
             yield ask, port
 
 
+@pytest.mark.slow
 def test_every_pair_is_asked_once_and_the_answers_are_written_into_a_new_table(crops):
     root, table = crops
     with served(root) as (ask, _):
@@ -136,6 +137,7 @@ def test_what_is_skipped_comes_last(crops):
         assert seen[3] in seen[:3]
 
 
+@pytest.mark.slow
 def test_what_was_said_stands_after_a_restart_and_what_a_crash_cut_off_does_not(crops):
     root, _ = crops
     with served(root) as (ask, _):

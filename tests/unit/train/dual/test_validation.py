@@ -52,6 +52,7 @@ def _features(encoder, batch):
     return {name: torch.nn.functional.normalize(encode(**{given: value}).pooler_output, dim=-1)}
 
 
+@pytest.mark.slow
 def test_validation_scores_as_sorting_every_query_does(people):
     folder, images, captions, encoder = people
     person = {row["image_id"]: row["person_id"] for row in images}

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from reid_ray.config.base import load_config
@@ -85,6 +86,7 @@ def test_from_which_data_set_a_mixed_one_took_a_picture_is_written_down(tmp_path
         assert told == expected
 
 
+@pytest.mark.slow
 def test_validation_that_holds_what_is_learnt_from_says_so(tmp_path):
     (tmp_path / "clean").mkdir()
     apart = prepared(tmp_path / "clean", [*TRAIN, image("v", "val", 6, picture(6))], [*SAID, caption("cv", "v", "Validated.")])
@@ -101,6 +103,7 @@ def test_validation_that_holds_what_is_learnt_from_says_so(tmp_path):
     assert "WARNING" in exposure_sentence(found, of="the validation images")
 
 
+@pytest.mark.slow
 def test_weights_that_another_run_chose_on_these_people_pass_that_on(tmp_path):
     for name, split in (("first", "val"), ("second", "train")):
         (tmp_path / name).mkdir()

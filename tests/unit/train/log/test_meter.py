@@ -46,6 +46,7 @@ def test_mfu_is_three_forward_passes_per_sample_over_time_and_peak():
     assert unknown.line()["mfu"] is None
 
 
+@pytest.mark.slow
 def test_time_elsewhere_slows_no_rate_and_waiting_is_a_share():
     meter = Meter(device=CPU, peak=None)
     with meter.excluded():

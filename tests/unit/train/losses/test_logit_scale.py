@@ -88,6 +88,7 @@ def test_half_precision_keeps_the_start_and_small_steps():
     assert scale().item() == pytest.approx(math.log(1 / 0.07) + 1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_what_was_learnt_is_saved_and_is_where_the_next_run_starts(tmp_path):
     made = encoder()
     module = towers(made)

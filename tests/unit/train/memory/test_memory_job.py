@@ -77,6 +77,7 @@ def test_the_fastest_setting_that_fits_is_named_and_none_where_none_does():
     assert [best(25), best(14), best(8), best(4), best(2)] == [(0, False), (2, False), (2, True), (3, True), None]
 
 
+@pytest.mark.slow
 def test_seven_billion_weights_are_counted_without_memory():
     # The published size of Qwen2.5-VL-7B-Instruct; its shape is in its config.json.
     config = AutoConfig.from_pretrained(TINY)

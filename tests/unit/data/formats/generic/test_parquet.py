@@ -164,6 +164,7 @@ def test_a_split_that_is_a_category_selects_its_rows(tmp_path, people):
     assert [row["image_id"] for row in of_source(tmp_path / "t", split="train")] == ["0", "2"]
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.floats(0, 0.9999), st.binary(min_size=1, max_size=40)), min_size=1, max_size=6), st.floats(0, 1))
 def test_any_damage_ends_in_rows_or_one_sentence(tmp_path, people, damage, keep):
