@@ -41,9 +41,8 @@ SHARE_ENGINES = ("tests/ray/test_engine.py", "tests/ray/test_tiny_mllm.py", "tes
 # ones were marked, and fails where it takes ten times as much.
 QUICK, QUICK_CPU_S = "not slow", 1.0
 WHOLLY_SLOW = re.compile(r"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
-# What every worker of Ray Data imports.
+# What every worker of Ray Data imports, but for Ray itself.
 TABLES = [
-    "ray.data",
     "pandas",
     "pyarrow.dataset",
     "pyarrow.parquet",

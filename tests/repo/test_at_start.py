@@ -98,13 +98,13 @@ def test_a_fork_ends_as_a_process_does(root, tmp_path, end):
 
 
 DRAW = """
-import os, threading
+import threading
 from ray._raylet import ObjectRef
 drawn = []
 thread = threading.Thread(target=lambda: drawn.append(ObjectRef.from_random().hex()))
 thread.start()
 thread.join()
-print(drawn[0], os.getppid())
+print(drawn[0])
 """
 
 
@@ -121,11 +121,9 @@ def test_no_two_forks_draw_the_same_ids_of_objects(root, tmp_path, imports):
 
     def drawn():
         command = [sys.executable, str(script)]
-        return subprocess.run(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+        return subprocess.run(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout
 
-    (one, parent), (two, other) = drawn(), drawn()
-    assert one != two
-    assert parent == other != str(os.getpid())  # forks they were
+    assert drawn() != drawn()
 
 
 LIST = """

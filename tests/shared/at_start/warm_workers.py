@@ -3,10 +3,9 @@
 A process that is about to become a Ray worker hands its command, variables and streams to a process of imports, waits for the fork, and
 ends as that ends; if it is killed itself, the fork is killed too. There is one process of imports for each set of variables and paths
 with which workers are started, so that what a package reads from them as it is imported is what it would read in the worker. Nothing of
-reid_ray is imported there. Ray is, but nothing may draw an id of an object before the fork: the forks' generators would be in one state,
-and two workers would give two objects one name. REID_RAY_WARM_WORKERS names a file that says what is imported, and with which process all
-end; without it, workers start as Ray starts them. Forks share the seed of the hashes of strings, and workers do not: the tests of tests/e2e
-go without.
+reid_ray is imported there, nor Ray: its library draws the ids of objects from a generator whose state forks would share, and two
+workers would give two objects one name; and as it is loaded it reads which raylet it belongs to. REID_RAY_WARM_WORKERS names a file that says what is, and with which process all end; without
+it, workers start as Ray starts them. Forks share the seed of the hashes of strings, and workers do not: the tests of tests/e2e go without.
 """
 
 import json
@@ -88,11 +87,10 @@ def serve(file: str, place: str) -> None:
         settings = json.load(said)
     owner, which = settings["owner"], "engine" if "VLLM_LOGGING_LEVEL" in os.environ else "worker"
     os.environ.update(settings["variables"][which])
-    _draw_no_ids()
+    sys.modules["ray"] = None  # who would import it, as vLLM does, finds that it is not there
     for name in settings["imports"][which]:
         importlib.import_module(name)
-    if _drawn() == _drawn():
-        sys.exit("an import drew ids of Ray's objects: forks would draw the same")
+    del sys.modules["ray"]
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -114,32 +112,6 @@ def serve(file: str, place: str) -> None:
                             waiting.register(file, select.POLLIN)
                 elif ready in ends:
                     _end(ready, ends, waiting)
-
-
-def _draw_no_ids() -> None:
-    """Let Ray give the classes of actors, which it does as modules are imported, ids from the system instead of from its generator."""
-    import ray.actor
-
-    class Ids(ray.ActorClassID):
-        @classmethod
-        def from_random(cls):
-            return ray.ActorClassID(os.urandom(cls.size()))
-
-    ray.actor.ActorClassID = Ids
-
-
-def _drawn() -> bytes:
-    """What a fork draws first."""
-    import ray
-
-    reading, writing = os.pipe()
-    if not (process := os.fork()):
-        os.write(writing, ray.ObjectRef.from_random().binary())
-        os._exit(0)
-    os.waitpid(process, 0)
-    os.close(writing)
-    with open(reading, "rb") as said:
-        return said.read()
 
 
 def _lives(process: int) -> bool:
