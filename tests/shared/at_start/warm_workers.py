@@ -4,8 +4,9 @@ A process that is about to become a Ray worker hands its command, variables and 
 ends as that ends; if it is killed itself, the fork is killed too. There is one process of imports for each set of variables and paths
 with which workers are started, so that what a package reads from them as it is imported is what it would read in the worker. Nothing of
 reid_ray is imported there, nor Ray: its library draws the ids of objects from a generator whose state forks would share, and two
-workers would give two objects one name; and as it is loaded it reads which raylet it belongs to. REID_RAY_WARM_WORKERS names a file that says what is, and with which process all end; without
-it, workers start as Ray starts them. Forks share the seed of the hashes of strings, and workers do not: the tests of tests/e2e go without.
+workers would give two objects one name; and as it is loaded it reads which raylet it belongs to. REID_RAY_WARM_WORKERS names a file that
+says what is imported, and with which process all end; without it, workers start as Ray starts them. Forks share the seed of the hashes of
+strings, and workers do not: the tests of tests/e2e go without.
 """
 
 import json
