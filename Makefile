@@ -31,11 +31,13 @@ $(STAMP): pyproject.toml reid_ray/setup/constraints-$(STACK).txt $(wildcard reid
 demo: $(STAMP)
 	$(BIN)/python jobs/demo.py $(ARGS)
 
-# Two files of tests at a time, in their order, for the slow ones come first; TEST_WORKERS=0 runs them in one process.
-TEST_WORKERS ?= 2
+# Three files of tests at a time, also on two cores, for tests of Ray wait a good deal; in their order, for the slow ones come first.
+# TEST_WORKERS=0 runs them in one process. The quick ones do not wait, and each process more imports what they need once more.
+TEST_WORKERS ?= 3
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+test-fast: TEST_WORKERS = 2
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not slow" tests/unit tests/repo $(ARGS)
 
