@@ -36,6 +36,7 @@ from PIL import Image
 
 from benchmarks.harness import Report, run_benchmark
 from benchmarks.http_load import Seen, load
+from benchmarks.serving_services import THREADS
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
@@ -136,11 +137,14 @@ def started(folder: Path) -> Iterator[dict[str, Running]]:
     """The services, once all are ready; stopped at the end."""
     services: dict[str, Running] = {}
     script = Path(__file__).with_name("serving_services.py")
+    # What a service says of threads holds for the thread that says it; FAISS and BLAS ask the environment in every other one.
+    environment = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(THREADS))}
     with contextlib.ExitStack() as stack:
         for kind in SERVICES:
             port = _free_port()
             log = stack.enter_context((folder / f"{kind}.log").open("w"))
-            process = subprocess.Popen([sys.executable, script, kind, folder, str(port)], stdout=log, stderr=log, start_new_session=True)
+            command = [sys.executable, script, kind, folder, str(port)]
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
             stack.callback(_stop, process)
             services[kind] = Running(port, psutil.Process(process.pid))
             _wait_for(port, process, folder / f"{kind}.log")
