@@ -143,7 +143,7 @@ def started(folder: Path) -> Iterator[dict[str, Running]]:
         for kind in SERVICES:
             port = _free_port()
             log = stack.enter_context((folder / f"{kind}.log").open("w"))
-            command = [sys.executable, script, kind, folder, str(port)]
+            command = [sys.executable, str(script), kind, str(folder), str(port)]
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
             stack.callback(_stop, process)
             services[kind] = Running(port, psutil.Process(process.pid))
