@@ -5,6 +5,7 @@ Knows times and counts; not engines. Times are seconds since the epoch, so that 
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
@@ -77,6 +78,20 @@ def running_a_step(logs: Sequence[EngineLog]) -> float:
     """Requests that a step worked on, on average over all steps."""
     sizes = [step.running for log in logs for step in log.steps]
     return sum(sizes) / len(sizes)
+
+
+def in_full_swing(logs: Sequence[EngineLog]) -> float:
+    """Requests a second that joined, from the step at which a quarter of them had until one at which nearly all had; 0 if there is no such.
+
+    What engines compile for the first requests and for the last ones is left out, and that the last ones leave the engines half empty.
+    """
+    joining = sorted((step.end, step.joined) for log in logs for step in log.steps if step.joined)
+    so_far = list(itertools.accumulate(joined for _, joined in joining))
+    within = [(end, count) for (end, _), count in zip(joining, so_far, strict=True) if 0.25 * so_far[-1] <= count <= 0.97 * so_far[-1]]
+    if len(within) < 2:
+        return 0.0
+    (began, before), (ended, after) = within[0], within[-1]
+    return (after - before) / (ended - began)
 
 
 def joined_and_not(logs: Sequence[EngineLog]) -> dict[str, float]:
