@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,13 @@ from benchmarks.caption_engines.step_log import EngineLog, in_full_swing, joined
 from benchmarks.captioning import LastCommit, cleaned, ratio_interval, write_people
 from benchmarks.harness import Report, run_benchmark
 
-ALL_AT_ONCE, JOB, JOB_EACH, JOB_16, JOB_APART, BENCH, BENCH_UNEVEN = (
+ALL_AT_ONCE, JOB, JOB_ONE, JOB_EACH, JOB_16, JOB_INSIDE, BENCH, BENCH_UNEVEN = (
     "vLLM, all at once",
     "caption job",
+    "caption job, all in one process",
     "caption job, each joins as it comes",
     "caption job, 16 join together",
-    "caption job, engine in a process of its own",
+    "caption job, engine in the actor's process",
     "vllm bench throughput",
     "vllm bench throughput, uneven answers",
 )
@@ -177,9 +178,7 @@ class _Utilisation:
 # --- each of the following runs in a process of its own, with the engine in it or in one that it starts
 
 
-def _captioner(
-    model: str, folder: str, *, graphs_only: bool = False, gpu_like: bool = False, apart: bool = False, together: int | None = None
-) -> Any:
+def _captioner(model: str, folder: str, engine: Mapping[str, bool], changes: Mapping[str, Any] | None = None) -> Any:
     """The captioner's section of the shipped configuration with these weights; engines of what this process starts will log."""
     import yaml
 
@@ -188,11 +187,9 @@ def _captioner(
     record_engines(os.environ, logs=Path(folder) / "logs", core=None)
     section = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))["captioners"]["qwen"]
     extra = section["engine"].pop("extra") | {"load_format": "dummy", "scheduler_cls": ASYNC_SCHEDULER}
-    if graphs_only:
+    if engine["graphs_only"]:
         extra["compilation_config"] = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
-    section["engine"] |= {"extra": extra, "own_process": apart}
-    if together is not None:
-        section["engine"]["admit_together"] = together
+    section["engine"] |= {"extra": extra} | dict(changes or {})
     section |= {"model": model, "instructions": ["static"], "limits": LIMITS}
     section["sampling"]["max_tokens"] = LONGEST
     section["pool"] |= {"replicas": 1, "max_replicas": None}
@@ -201,8 +198,8 @@ def _captioner(
     if not _gpus():
         section["pool"] |= {"num_gpus": 0, "num_cpus": 1}
         section["engine"] |= {"dtype": "float32", "enforce_eager": True, "kv_cache_mb": 256}
-    if gpu_like:
-        extra["worker_cls"] = GPU_LIKE_WORKER
+    if engine["gpu_like"]:
+        extra |= {"worker_cls": GPU_LIKE_WORKER, "distributed_executor_backend": "uni"}  # as on one GPU, the worker in the core's process
     return CaptionerConfig.model_validate(section)
 
 
@@ -216,7 +213,7 @@ def _all_at_once(*, table: str, model: str, images: int, folder: str, engine: di
     from reid_ray.caption.engines.kv_cache import cache_arguments
     from reid_ray.caption.engines.vllm_arguments import engine_arguments
 
-    config = _captioner(model, folder, **engine)
+    config = _captioner(model, folder, engine)
     import pyarrow.parquet as pq
     from PIL import Image
     from vllm import LLM, SamplingParams
@@ -250,7 +247,7 @@ def _job(*, table: str, model: str, images: int, folder: str, engine: dict[str, 
     job = CaptionJob.model_validate(
         {
             "images": {"source": "parquet", "path": table, "limit": images},
-            "captioners": {"main": _captioner(model, folder, **engine, **how)},
+            "captioners": {"main": _captioner(model, folder, engine, **how)},
             "rewriter": {"share": 0},
             "output": {"path": str(out)},
             "ray": {"local_cpus": max(4, os.cpu_count() or 4)},
@@ -286,7 +283,7 @@ def _bench(*, table: str, model: str, images: int, folder: str, engine: dict[str
     from reid_ray.caption.prompts import STATIC
 
     del table  # it draws pictures of noise, as large as the crops
-    config = _captioner(model, folder, **engine)
+    config = _captioner(model, folder, engine)
     result = Path(folder) / "bench.json"
     record_engines(os.environ, logs=Path(folder) / "logs", core=None, as_asked=True)
     options: dict[str, Any] = engine_arguments(config.engine, 1) | config.engine.extra
@@ -331,9 +328,10 @@ def _bench(*, table: str, model: str, images: int, folder: str, engine: dict[str
 ARMS: dict[str, Callable[..., dict[str, Any]]] = {
     ALL_AT_ONCE: _all_at_once,
     JOB: _job,
-    JOB_EACH: functools.partial(_job, together=1),
-    JOB_16: functools.partial(_job, together=16),
-    JOB_APART: functools.partial(_job, apart=True),
+    JOB_ONE: functools.partial(_job, changes={"own_process": False, "prepare_processes": 0}),
+    JOB_EACH: functools.partial(_job, changes={"admit_together": 1}),
+    JOB_16: functools.partial(_job, changes={"admit_together": 16}),
+    JOB_INSIDE: functools.partial(_job, changes={"own_process": False}),
     BENCH: _bench,
     BENCH_UNEVEN: functools.partial(_bench, uneven=True),
 }

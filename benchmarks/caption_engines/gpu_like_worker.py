@@ -7,6 +7,7 @@ it needs beyond that is slept. The times are of the order of those that captioni
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+SLOWER = "CAPTION_BENCHMARK_GPU_SLOWER"  # environment variable: by what the device is slower
 GRAPH_LAUNCH_S, KERNELS_LAUNCH_S = 0.0015, 0.046
 DECODE_S, DECODE_A_REQUEST_S = 0.0046, 0.000011  # of the device
 JOIN_S = 0.0043  # of the device, a request with a picture
@@ -29,7 +31,7 @@ class GpuLikeWorker(CPUWorker):
         self._left: dict[str, int] = {}  # tokens of each request's prompt that are not read yet
         self._operand = torch.zeros(8)
         self._output: ModelRunnerOutput | None = None
-        self._count = 0
+        self._count, self._slower = 0, float(os.environ.get(SLOWER, "1"))
 
     def compile_or_warm_up_model(self) -> Any:
         """Nothing to compile."""
@@ -52,7 +54,7 @@ class GpuLikeWorker(CPUWorker):
         if names:
             for _ in range(int((KERNELS_LAUNCH_S if new else GRAPH_LAUNCH_S) / _OPERATION_S)):
                 self._operand.add_(1)
-            device_s = DECODE_S + DECODE_A_REQUEST_S * len(names) + JOIN_S * len(new)
+            device_s = self._slower * (DECODE_S + DECODE_A_REQUEST_S * len(names) + JOIN_S * len(new))
             time.sleep(max(0.0, start + device_s - time.perf_counter()))
         output = ModelRunnerOutput(names, {name: place for place, name in enumerate(names)}, words)
         if not names:

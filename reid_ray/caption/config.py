@@ -56,6 +56,12 @@ class VllmConfig(Section):
         description="memory that pictures may take which are decoded and prepared, MiB: beyond it nothing runs ahead of the max_num_seqs "
         "requests that are decoded together",
     )
+    prepare_processes: int = Field(
+        0,
+        ge=0,
+        description="processes beside the engine's that make tokens and pixels of what is asked; 0: threads of the engine's own process, "
+        "whose interpreter they share with what launches its steps. Each takes a core while it prepares, and the memory of vLLM's imports",
+    )
     enforce_eager: bool = Field(True, description="no compilation: starts in seconds; false is faster on GPUs")
     trust_remote_code: bool = Field(False, description="run code that a hub model brings along; only for models you trust")
     chat_template: str | None = Field(None, description="Jinja chat template, for models whose tokenizer has none (Vicuna)")

@@ -66,6 +66,22 @@ class Engines:
                 conversations.append([{"role": "user", "content": content}])
         return self.engine.chat(conversations, [str(n) for n in range(len(conversations))])
 
+    def beside(self, sampling, questions, line):
+        """(replies prepared in this process, by processes beside it; each refusal of a line of pixels; what is left of the processes)."""
+        import multiprocessing
+
+        content = [{"type": "image_pil", "image_pil": line}, {"type": "text", "text": questions[0]}]
+        replies, refusals = [], []
+        for count in (0, 2):
+            self.open(sampling, engine=CONFIG.model_copy(update={"prepare_processes": count}))
+            replies.append(self.again(questions))
+            refusals.append(self.engine.prepare([{"role": "user", "content": content}], "line"))
+        children = multiprocessing.active_children()
+        self.engine._preparers.close()
+        for child in children:
+            child.join(20)
+        return *replies, refusals, [child.exitcode for child in children]
+
     def chat(self, conversations, keys):
         return self.engine.chat(conversations, keys)
 

@@ -12,13 +12,13 @@ _MOST_CALLS = 32
 def calls_at_once(config: CaptionerConfig | RewriterConfig) -> int:
     """Calls of an actor that keep its engine fed: thrice the requests that it decodes together, in batches; threads, so not too many.
 
-    A call lasts as long as its slowest answer.
+    A call lasts as long as its slowest answer, and has one process prepare at a time.
     """
     if isinstance(config, CaptionerConfig):
         requests = config.pool.batch_size * len(config.instructions)
     else:
         requests = max(1, int(config.pool.batch_size * config.share * config.count))
-    return min(_MOST_CALLS, 1 + -(-3 * config.engine.max_num_seqs // requests))
+    return min(_MOST_CALLS, max(config.engine.prepare_processes, 1 + -(-3 * config.engine.max_num_seqs // requests)))
 
 
 def start_engine(config: CaptionerConfig | RewriterConfig, *, images: int, field: str) -> Engine:

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, Rewrite
 from reid_ray.caption.engines.adapters import adapter_arguments
 from reid_ray.caption.engines.kv_cache import cache_arguments
 from reid_ray.caption.engines.preflight import check_servable
+from reid_ray.caption.engines.preparers import Preparers
 from reid_ray.caption.engines.process_guard import guard_what_is_started
 from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, converse
+from reid_ray.caption.engines.rendering import RefusedError, Rendering, rejections, texts_of
 from reid_ray.caption.engines.vllm_arguments import engine_arguments, seeded_arguments, structure_arguments, structure_fields
 from reid_ray.caption.ledger.content_keys import derived_seed
 from reid_ray.config.common import PoolConfig
 from reid_ray.errors import ConfigError, reason_of
 from reid_ray.model.hub_models import fetch_model
 from reid_ray.model.model_files import model_revision, refuse_other_weights, resolve_model
-from reid_ray.model.plain_text import plain_text
 from reid_ray.redaction import without_texts
 
 _LOGGING = Path(__file__).resolve().parents[2] / "assets" / "vllm_logging.json"
@@ -108,7 +109,6 @@ class Engine:
         for name, value in engine_environment(model, config, pool).items():
             os.environ.setdefault(name, value)
         from vllm import LLM, SamplingParams
-        from vllm.exceptions import VLLMClientError
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -116,6 +116,7 @@ class Engine:
 
         if has_processes(config):
             guard_what_is_started()
+        self._preparers = Preparers(config.prepare_processes) if config.prepare_processes else None
         clock = time.perf_counter()
         arguments = {
             **engine_arguments(config, images),
@@ -137,9 +138,11 @@ class Engine:
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(Path(adapter).expanduser().resolve()))
         if self._adapter is not None:
             self._refuse_part_of(self._adapter, config, field)
-        self._chat_template, self._capacity, self._preparing = config.chat_template, config.max_num_seqs, threading.Lock()
+        self._rejections, self._capacity, self._preparing = rejections(), config.max_num_seqs, threading.Lock()
+        self._rendering = Rendering(self._llm, config.chat_template, self._rejections)
+        if self._preparers is not None:
+            self._preparers.begin(self._llm.llm_engine.vllm_config, config.chat_template)
         self._of_json = sampling.structure is not None and sampling.structure.json_schema is not None
-        self._rejections: tuple[type[Exception], ...] = (ValueError, VLLMClientError)
         self.start_seconds = time.perf_counter() - clock
 
     @property
@@ -150,11 +153,16 @@ class Engine:
     def prepare(self, conversation: Conversation, key: str) -> Any:
         """Chat template, tokenizer and image processor; a Reply with the error where vLLM refuses the conversation."""
         try:
-            with self._preparing:  # a fast tokenizer is not to be used by two threads at once
-                prompt = self._llm._preprocess_chat_one(self._plain(conversation), chat_template=self._chat_template)
-        except self._rejections as error:
-            return Reply(None, error=without_texts(reason_of(error), _texts(conversation)))
-        return _Prepared(prompt, self._params(key), tuple(_texts(conversation)), _pixel_bytes(prompt))
+            prompt = self._rendered(conversation)
+        except RefusedError as error:
+            return Reply(None, error=str(error))
+        return _Prepared(prompt, self._params(key), tuple(texts_of(conversation)), _pixel_bytes(prompt))
+
+    def _rendered(self, conversation: Conversation) -> Any:
+        if self._preparers is not None:
+            return self._preparers.render(conversation)
+        with self._preparing:
+            return self._rendering.render(conversation)
 
     def add(self, request: str, prepared: _Prepared) -> Reply | None:
         """Queue a prepared request; a Reply with the error where vLLM refuses it (longer than max_model_len, a picture too large)."""
@@ -184,17 +192,6 @@ class Engine:
     def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
         """One reply per conversation, in order; for a process that asks nothing else meanwhile."""
         return converse(self, conversations, keys)
-
-    def _plain(self, conversation: Conversation) -> Conversation:
-        """The conversation, none of whose texts holds a mark of the model's chat."""
-        tokenizer = self._llm.get_tokenizer()
-
-        def plain(content: Any) -> Any:
-            if isinstance(content, str):
-                return plain_text(tokenizer, content)
-            return [{**part, "text": plain_text(tokenizer, part["text"])} if part["type"] == "text" else part for part in content]
-
-        return [{**message, "content": plain(message["content"])} for message in conversation]
 
     def _refuse_part_of(self, adapter: Any, config: VllmConfig, field: str) -> None:
         """Load the adapter and see that each layer of it has a place, in every worker that runs in this process."""
@@ -253,13 +250,6 @@ def _pixel_bytes(prompt: Any) -> int:
         return 0
     tensors = [field.data for items in prompt["mm_kwargs"].values() for item in items if item is not None for field in item.values()]
     return sum(tensor.nbytes for tensor in tensors if hasattr(tensor, "nbytes"))
-
-
-def _texts(conversation: Conversation) -> Iterator[str]:
-    """What a conversation says."""
-    for message in conversation:
-        content = message["content"]
-        yield from [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
 
 
 def _reply(output: Any, *, of_json: bool) -> Reply:

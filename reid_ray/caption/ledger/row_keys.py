@@ -33,6 +33,7 @@ NOT_IN_KEY: dict[str, Any] = {
         "block_size",
         "admit_together",
         "prepared_mb",
+        "prepare_processes",
         "own_process",
     },
     "model": True,

@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -92,6 +92,10 @@ class EngineLoop:
             self._preparing += 1
         try:
             prepared = self._engine.prepare(request.conversation, request.key)
+        except ReidRayError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what prepares is in no known state either
+            self._die(reason_of(error), request)
         finally:
             with self._lock:
                 self._preparing -= 1
@@ -240,14 +244,14 @@ class EngineLoop:
             if coming is not None:
                 coming[1].answer(error)
 
-    def _die(self, reason: str) -> NoReturn:
+    def _die(self, reason: str, *requests: Request) -> NoReturn:
         self._disarm()
-        self._explain(without_texts(reason, self._texts()))
+        self._explain(without_texts(reason, self._texts(requests)))
         os._exit(EXIT_CODE)
 
-    def _texts(self) -> Iterator[str]:
-        for opened in self._open.values():
-            for message in opened.request.conversation:
+    def _texts(self, requests: Sequence[Request]) -> Iterator[str]:
+        for request in [*requests, *(opened.request for opened in list(self._open.values()))]:
+            for message in request.conversation:
                 content = message["content"]
                 yield from [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
 

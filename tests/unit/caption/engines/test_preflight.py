@@ -20,6 +20,7 @@ from reid_ray.caption.config import CaptionerConfig, CaptionJob, RewriterConfig,
 from reid_ray.caption.engines import kv_cache, preflight
 from reid_ray.caption.engines import vllm_engine as engine
 from reid_ray.caption.engines.preflight import check_servable
+from reid_ray.caption.engines.rendering import Rendering
 from reid_ray.caption.engines.vllm_arguments import seeded_arguments
 from reid_ray.caption.job import _publish
 from reid_ray.caption.rows import staged_table
@@ -158,8 +159,8 @@ def test_a_rejected_request_keeps_why_and_nothing_of_what_it_said(quoted):
 
     rejecting = object.__new__(engine.Engine)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    rejecting._llm = SimpleNamespace(_preprocess_chat_one=reject, get_tokenizer=lambda: tokenizer)
-    rejecting._chat_template, rejecting._rejections, rejecting._preparing = None, (ValueError,), threading.Lock()
+    front = SimpleNamespace(_preprocess_chat_one=reject, renderer=SimpleNamespace(get_tokenizer=lambda: tokenizer))
+    rejecting._rendering, rejecting._preparers, rejecting._preparing = Rendering(front, None, (ValueError,)), None, threading.Lock()
     replies = rejecting.chat([[{"role": "user", "content": content}], [{"role": "user", "content": caption}]] * 2, list("abcd"))
     for reply in replies:
         assert reply.text is None
