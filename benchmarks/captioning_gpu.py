@@ -199,7 +199,8 @@ def _captioner(model: str, folder: str, engine: Mapping[str, bool], changes: Map
         section["pool"] |= {"num_gpus": 0, "num_cpus": 1}
         section["engine"] |= {"dtype": "float32", "enforce_eager": True, "kv_cache_mb": 256}
     if engine["gpu_like"]:
-        extra |= {"worker_cls": GPU_LIKE_WORKER, "distributed_executor_backend": "uni"}  # as on one GPU, the worker in the core's process
+        # As on one large GPU: the worker in the core's process, and prompts of 32 in one step.
+        extra |= {"worker_cls": GPU_LIKE_WORKER, "distributed_executor_backend": "uni", "max_num_batched_tokens": 16_384}
     return CaptionerConfig.model_validate(section)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from reid_ray.caption.actors.configured_engine import start_engine
+from reid_ray.caption.actors.configured_engine import calls_that_prepare, start_engine
 from reid_ray.caption.actors.engine_actor import EngineActor, PassPlace, RowTask
 from reid_ray.caption.config import CaptionerConfig
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine, streaming
@@ -41,7 +41,15 @@ class CaptionActor(EngineActor):
 
         requests, vllm = len(config.instructions), config.engine
         together, most_bytes = vllm.admit_together, vllm.prepared_mb << 20
-        super().__init__(place, StageMetrics(self.stage), start=start, requests=requests, together=together, most_bytes=most_bytes)
+        super().__init__(
+            place,
+            StageMetrics(self.stage),
+            start=start,
+            requests=requests,
+            together=together,
+            most_bytes=most_bytes,
+            preparing=calls_that_prepare(config),
+        )
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """The captions of a batch of images."""

@@ -10,15 +10,20 @@ _MOST_CALLS = 32
 
 
 def calls_at_once(config: CaptionerConfig | RewriterConfig) -> int:
-    """Calls of an actor that keep its engine fed: thrice the requests that it decodes together, in batches; threads, so not too many.
+    """Calls of an actor that keep its engine fed: those that prepare, and thrice the requests that it decodes together in others.
 
-    A call lasts as long as its slowest answer, and has one process prepare at a time.
+    A call lasts as long as its slowest answer, and until it is over it brings no further rows. Calls are threads, so not too many.
     """
     if isinstance(config, CaptionerConfig):
         requests = config.pool.batch_size * len(config.instructions)
     else:
         requests = max(1, int(config.pool.batch_size * config.share * config.count))
-    return min(_MOST_CALLS, max(config.engine.prepare_processes, 1 + -(-3 * config.engine.max_num_seqs // requests)))
+    return min(_MOST_CALLS, calls_that_prepare(config) + -(-3 * config.engine.max_num_seqs // requests))
+
+
+def calls_that_prepare(config: CaptionerConfig | RewriterConfig) -> int:
+    """Calls of an actor that decode and prepare by turns, each one row at a time: as many as there are processors or processes for it."""
+    return max(1, int(config.pool.num_cpus), config.engine.prepare_processes)
 
 
 def start_engine(config: CaptionerConfig | RewriterConfig, *, images: int, field: str) -> Engine:

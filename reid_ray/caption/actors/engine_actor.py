@@ -99,6 +99,7 @@ class EngineActor:
         requests: int,
         together: int = 1,
         most_bytes: int | None = None,
+        preparing: int = 1,
     ) -> None:
         clock = time.perf_counter()
         sys.setswitchinterval(_SWITCH_S)
@@ -120,7 +121,7 @@ class EngineActor:
             traceback=traceback,
             explain=self._explain,
         )
-        gate = Admission(max(1, int(_AHEAD * engine.capacity / requests)), -(-engine.capacity // requests), most_bytes)
+        gate = Admission(max(1, int(_AHEAD * engine.capacity / requests)), -(-engine.capacity // requests), most_bytes, preparing)
         scoring = None if scorer is None else ScoringLoop(scorer, die=self._die)
         self._numbers = itertools.count()
         self._commit = GroupCommit(self._write, rows=place.config.group_rows, seconds=place.config.group_seconds)

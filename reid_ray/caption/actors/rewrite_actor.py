@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.actors.configured_engine import start_engine
+from reid_ray.caption.actors.configured_engine import calls_that_prepare, start_engine
 from reid_ray.caption.actors.engine_actor import EngineActor, PassPlace, RowTask
 from reid_ray.caption.config import FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine, streaming
@@ -58,7 +58,15 @@ class RewriteActor(EngineActor):
             return model, SentenceEncoder(encoder, revision=faithfulness.revision, device=faithfulness.device)
 
         together, most_bytes = config.engine.admit_together, config.engine.prepared_mb << 20
-        super().__init__(place, StageMetrics(self.stage), start=start, requests=config.count, together=together, most_bytes=most_bytes)
+        super().__init__(
+            place,
+            StageMetrics(self.stage),
+            start=start,
+            requests=config.count,
+            together=together,
+            most_bytes=most_bytes,
+            preparing=calls_that_prepare(config),
+        )
 
     def __call__(self, captions: pa.Table) -> pa.Table:
         """A batch of captions and their rewrites."""

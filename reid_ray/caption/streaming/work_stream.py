@@ -57,11 +57,13 @@ class _Call:
     """One call's works.
 
     done: told of each that is finished.
+    name: tells calls apart.
     lines: those not let in yet, group by group.
     inbox: answers to those that run; None: there may be room.
     """
 
     done: Callable[[Work, Rows], None]
+    name: object = field(default_factory=object)
     lines: dict[Group, deque[Work]] = field(default_factory=lambda: defaultdict(deque))
     running: dict[str, _Running] = field(default_factory=dict)
     inbox: queue.SimpleQueue[tuple[_Running, int, Any] | None] = field(default_factory=queue.SimpleQueue)
@@ -110,19 +112,19 @@ class WorkStream:
         call = _Call(done)
         for work in works:
             call.lines[work.group].append(work)
-            self._gate.announce(work.group, 1)
+            self._gate.announce(work.group, 1, call.name)
         try:
-            with self._gate.listening(lambda: call.inbox.put(None)):
+            with self._gate.listening(lambda: call.inbox.put(None), call.name):
                 while call.waits:
                     for group, line in call.lines.items():
-                        while line and self._gate.try_enter(group):
+                        while line and self._gate.try_enter(group, call.name):
                             self._enter(call, line.popleft())
                     self._take_answer(call)
             while call.running:
                 self._take_answer(call)
         finally:
             for group, line in call.lines.items():
-                self._gate.withdraw(group, len(line))
+                self._gate.withdraw(group, len(line), call.name)
 
     def _enter(self, call: _Call, work: Work) -> None:
         if work.group != FREE:  # what was finished beside it must not be lost with it
@@ -160,7 +162,7 @@ class WorkStream:
             del call.running[task.work.name]
             self._record.leave(task.work.name)
             call.done(task.work, end.value)
-            self._gate.leave(task.held, takes_the_place=call.waits)
+            self._gate.leave(task.held, call.name, takes_the_place=call.waits)
             return
         except ReidRayError:
             raise

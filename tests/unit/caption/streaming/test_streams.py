@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 from refusals import refused
@@ -67,10 +70,10 @@ class Pairs:
 
 @pytest.fixture
 def stream_of(tmp_path):
-    def make(engine, *, size=6, always=1, most_bytes=None, together=1, timeout_s=60.0, scorer=None, explain=pytest.fail):
+    def make(engine, *, size=6, always=1, most_bytes=None, width=1, together=1, timeout_s=60.0, scorer=None, explain=pytest.fail):
         loop = EngineLoop(engine, together=together, timeout_s=timeout_s, traceback=tmp_path / "traceback", explain=explain)
         scoring = None if scorer is None else ScoringLoop(scorer, die=lambda error, texts: pytest.fail(str(error)))
-        gate = Admission(size, always, most_bytes)
+        gate = Admission(size, always, most_bytes, width)
         stream = WorkStream(loop, scoring, gate=gate, record=InFlightRecord(tmp_path / "rows"), flush=lambda: None, explain=explain)
         return stream, gate, loop
 
@@ -154,6 +157,47 @@ def test_those_who_wait_to_join_are_told_that_the_engine_is_lost(stream_of):
     stream, _, _ = stream_of(Down(capacity=4), size=8, together=4)
     with refused(EngineDownError, "no more"):
         finished(stream, [asks(str(number), 5) for number in range(8)])
+
+
+def test_calls_that_come_together_are_asked_one_after_the_other_so_that_they_do_not_end_together(stream_of):
+    """Ray Data makes the next call when one is over: an engine whose calls all end together runs dry before it has the next rows."""
+    asked = []
+
+    class Slow(SteppingEngine):
+        def prepare(self, conversation, key):
+            asked.append(key[0])
+            time.sleep(0.001)  # else the first call has entered before the second begins
+            return super().prepare(conversation, key)
+
+    stream, _, _ = stream_of(Slow(capacity=8), size=12)
+    calls = [[asks(f"{call}-{row}", 2 + row % 5) for row in range(16)] for call in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda works: finished(stream, works), calls))
+    assert [len(works) for works in done] == [16] * 4
+    assert len([call for call, _ in itertools.groupby(asked)]) == 4, asked
+
+
+def test_rows_enter_line_by_line_in_the_order_in_which_the_lines_came():
+    gate, told = Admission(3, width=2), []
+    for name, rows in zip("abc", (2, 2, 3), strict=True):
+        gate.announce(FREE, rows, name)
+    with ExitStack() as stack:
+        for name in "abc":
+            stack.enter_context(gate.listening(lambda name=name: told.append(name), name))
+        assert not gate.try_enter(FREE, "c")
+        assert gate.try_enter(FREE, "b")
+        assert gate.try_enter(FREE, "b")
+        assert told == ["c"]  # whose turn it is now that b has entered whole
+        assert gate.try_enter(FREE, "c")
+        assert not gate.try_enter(FREE, "a")  # there is no room
+        gate.leave(line="b", takes_the_place=True)
+        gate.leave(line="b", takes_the_place=True)
+        assert sorted(told[1:]) == ["a", "c"]  # by turns
+        gate.leave(line="c", takes_the_place=True)
+        assert len(told) == 3  # c takes its own
+    gate.withdraw(FREE, 2, "a")
+    gate.withdraw(FREE, 2, "c")
+    assert gate.waiting == 0
 
 
 def test_a_work_asks_again_and_gets_the_answers_to_what_it_asked(stream_of):
