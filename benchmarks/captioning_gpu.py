@@ -7,6 +7,9 @@ jobs/configs/caption/caption_qwen25vl_7b.yaml has them. Crops of 256 x 128 pixel
 captioner's (lognormal, 25 to 160 tokens, 71 on average), the same crop's as long in every arm. The tokenizer is the shipped tiny model's,
 filled up with made-up words to the published number of tokens, so that whatever a random model says is a text.
 
+Without a GPU, --gpu-like has vLLM's own worker take the time of one: all but the model is real then. An H200 takes what eight cores prepare
+and schedule; on two, --slower 4 leaves as many cores for each crop a second.
+
 The arms run turn by turn, each in a process of its own. Each clock starts when the engine is there: vLLM's own before the file is opened,
 the job's at its first request; it ends when the last caption is clean and where the arm puts it, or, of vLLM's benchmark, where that stops
 its own. Answers of vLLM's benchmark are as long as one another, so its requests come and go together, or between 0.4 and 1.6 of that
@@ -35,7 +38,7 @@ from typing import Any
 from benchmarks.caption_engines.answer_lengths import LONGEST, MEAN
 from benchmarks.caption_engines.own_process import ROOT, complaint, run_worker, serve_worker
 from benchmarks.caption_engines.random_mllm import SIZES, write_random_mllm
-from benchmarks.caption_engines.recording import ASYNC_SCHEDULER, GPU_LIKE_WORKER, record_engines
+from benchmarks.caption_engines.recording import ASYNC_SCHEDULER, GPU_LIKE_WORKER, SLOWER, record_engines
 from benchmarks.caption_engines.step_log import EngineLog, in_full_swing, joined_and_not, read_logs, running_a_step
 from benchmarks.captioning import LastCommit, cleaned, ratio_interval, write_people
 from benchmarks.harness import Report, run_benchmark
@@ -62,10 +65,12 @@ def main() -> int:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--table", type=Path, help="crops that another run wrote here (or writes now), so that it draws none")
     parser.add_argument("--gpu-like", action="store_true", help="no GPU: vLLM's worker takes the time of one (gpu_like_worker.py)")
+    parser.add_argument("--slower", type=float, default=1.0, help="with --gpu-like, by what its GPU is slower than an H200")
     parser.add_argument("--graphs-only", action="store_true", help="CUDA graphs without torch.compile: starts a minute sooner")
     own, rest = parser.parse_known_args()
     if own.gpu_like:
         own.size = "small"
+        os.environ[SLOWER] = str(own.slower)
     return run_benchmark(__doc__ or "", functools.partial(_run, own=own), rest)
 
 

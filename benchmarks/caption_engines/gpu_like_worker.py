@@ -15,7 +15,8 @@ import torch
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-SLOWER = "CAPTION_BENCHMARK_GPU_SLOWER"  # environment variable: by what the device is slower
+from benchmarks.caption_engines.recording import SLOWER
+
 GRAPH_LAUNCH_S, KERNELS_LAUNCH_S = 0.0015, 0.046
 DECODE_S, DECODE_A_REQUEST_S = 0.0046, 0.000011  # of the device
 JOIN_S = 0.0043  # of the device, a request with a picture

@@ -11,6 +11,7 @@ from pathlib import Path
 SCHEDULER = "benchmarks.caption_engines.recorded_scheduler.RecordedScheduler"
 ASYNC_SCHEDULER = "benchmarks.caption_engines.recorded_scheduler.RecordedAsyncScheduler"
 GPU_LIKE_WORKER = "benchmarks.caption_engines.gpu_like_worker.GpuLikeWorker"
+SLOWER = "CAPTION_BENCHMARK_GPU_SLOWER"  # environment variable of that worker: by what its device is slower
 LOGS, CORE, AS_ASKED = "CAPTION_BENCHMARK_LOGS", "CAPTION_BENCHMARK_CORE", "CAPTION_BENCHMARK_LENGTHS_AS_ASKED"
 
 
