@@ -85,6 +85,8 @@ SIZES: dict[str, Mapping[str, Rule]] = {
     "VllmConfig": {
         "dtype": _exactly("float32"),
         "max_num_seqs": _at_most(32),
+        "prepare_processes": _at_most(1),
+        "own_process": _exactly(False),  # as many processes as for one engine on a few cores
         "kv_cache_mb": lambda _, value: 256 if value is None else value,
         "tensor_parallel_size": _exactly(1),
         "enforce_eager": _exactly(True),
