@@ -108,8 +108,15 @@ MUTATIONS = (
     Mutation(
         "suspects are with the engine beside others",
         "reid_ray/caption/streaming/admission.py",
-        "or group != self._next():",
-        "or False:",
+        "or group != self._next() or",
+        "or",
+        _STREAMS,
+    ),
+    Mutation(
+        "calls are let in by turns, all of them",
+        "reid_ray/caption/streaming/admission.py",
+        "if line.free), self.width)",
+        "if line.free), None)",
         _STREAMS,
     ),
     Mutation(

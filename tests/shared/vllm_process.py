@@ -77,7 +77,7 @@ class Engines:
             replies.append(self.again(questions))
             refusals.append(self.engine.prepare([{"role": "user", "content": content}], "line"))
         children = multiprocessing.active_children()
-        self.engine._preparers.close()
+        self.engine._processes.close()
         for child in children:
             child.join(20)
         return *replies, refusals, [child.exitcode for child in children]

@@ -1,6 +1,6 @@
 """What vLLM makes of a conversation before its engine sees it: chat template, tokens, and the picture's pixels as the model takes them.
 
-In the engine's own process, or in processes beside it (preparers.py), which have no engine. Knows conversations; not how answers are drawn.
+In the engine's own process, or in others (render_processes.py), which have no engine. Knows conversations; not how answers are drawn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from reid_ray.model.plain_text import plain_text
 from reid_ray.redaction import without_texts
 
 
-class RefusedError(Exception):
+class NotRenderedError(Exception):
     """vLLM refuses a conversation; its message quotes none of its texts."""
 
 
@@ -34,12 +34,12 @@ class Rendering:
         """VLLM's EngineInput.
 
         Raises:
-            RefusedError: vLLM does not take the conversation.
+            NotRenderedError: vLLM does not take the conversation.
         """
         try:
             return self._front._preprocess_chat_one(self._plain(conversation), chat_template=self._chat_template)
         except self._rejections as error:
-            raise RefusedError(without_texts(reason_of(error), texts_of(conversation))) from None
+            raise NotRenderedError(without_texts(reason_of(error), texts_of(conversation))) from None
 
     def _plain(self, conversation: Conversation) -> Conversation:
         """The conversation, none of whose texts holds a mark of the model's chat."""

@@ -19,10 +19,10 @@ from reid_ray.caption.config import CaptionerConfig, FaithfulnessConfig, Rewrite
 from reid_ray.caption.engines.adapters import adapter_arguments
 from reid_ray.caption.engines.kv_cache import cache_arguments
 from reid_ray.caption.engines.preflight import check_servable
-from reid_ray.caption.engines.preparers import Preparers
 from reid_ray.caption.engines.process_guard import guard_what_is_started
 from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, converse
-from reid_ray.caption.engines.rendering import RefusedError, Rendering, rejections, texts_of
+from reid_ray.caption.engines.render_processes import RenderProcesses
+from reid_ray.caption.engines.rendering import NotRenderedError, Rendering, rejections, texts_of
 from reid_ray.caption.engines.vllm_arguments import engine_arguments, seeded_arguments, structure_arguments, structure_fields
 from reid_ray.caption.ledger.content_keys import derived_seed
 from reid_ray.config.common import PoolConfig
@@ -116,7 +116,7 @@ class Engine:
 
         if has_processes(config):
             guard_what_is_started()
-        self._preparers = Preparers(config.prepare_processes) if config.prepare_processes else None
+        self._processes = RenderProcesses(config.prepare_processes) if config.prepare_processes else None
         clock = time.perf_counter()
         arguments = {
             **engine_arguments(config, images),
@@ -140,8 +140,8 @@ class Engine:
             self._refuse_part_of(self._adapter, config, field)
         self._rejections, self._capacity, self._preparing = rejections(), config.max_num_seqs, threading.Lock()
         self._rendering = Rendering(self._llm, config.chat_template, self._rejections)
-        if self._preparers is not None:
-            self._preparers.begin(self._llm.llm_engine.vllm_config, config.chat_template)
+        if self._processes is not None:
+            self._processes.begin(self._llm.llm_engine.vllm_config, config.chat_template)
         self._of_json = sampling.structure is not None and sampling.structure.json_schema is not None
         self.start_seconds = time.perf_counter() - clock
 
@@ -154,13 +154,13 @@ class Engine:
         """Chat template, tokenizer and image processor; a Reply with the error where vLLM refuses the conversation."""
         try:
             prompt = self._rendered(conversation)
-        except RefusedError as error:
+        except NotRenderedError as error:
             return Reply(None, error=str(error))
         return _Prepared(prompt, self._params(key), tuple(texts_of(conversation)), _pixel_bytes(prompt))
 
     def _rendered(self, conversation: Conversation) -> Any:
-        if self._preparers is not None:
-            return self._preparers.render(conversation)
+        if self._processes is not None:
+            return self._processes.render(conversation)
         with self._preparing:
             return self._rendering.render(conversation)
 

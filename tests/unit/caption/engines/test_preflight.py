@@ -160,7 +160,7 @@ def test_a_rejected_request_keeps_why_and_nothing_of_what_it_said(quoted):
     rejecting = object.__new__(engine.Engine)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     front = SimpleNamespace(_preprocess_chat_one=reject, renderer=SimpleNamespace(get_tokenizer=lambda: tokenizer))
-    rejecting._rendering, rejecting._preparers, rejecting._preparing = Rendering(front, None, (ValueError,)), None, threading.Lock()
+    rejecting._rendering, rejecting._processes, rejecting._preparing = Rendering(front, None, (ValueError,)), None, threading.Lock()
     replies = rejecting.chat([[{"role": "user", "content": content}], [{"role": "user", "content": caption}]] * 2, list("abcd"))
     for reply in replies:
         assert reply.text is None

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from reid_ray.caption.engines.preparers import receive, send
+from reid_ray.caption.engines.render_processes import receive, send
 
 STARTER = """
 import multiprocessing, time
-from reid_ray.caption.engines.preparers import Preparers
+from reid_ray.caption.engines.render_processes import RenderProcesses
 if __name__ == "__main__":
-    preparers = Preparers(2)
+    processes = RenderProcesses(2)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     time.sleep(60)
 """

@@ -1,4 +1,4 @@
-"""Preparers: processes beside an engine's that render its conversations, so that the engine's interpreter has its steps to launch.
+"""Render processes: processes beside an engine's that render its conversations, so that the engine's interpreter has its steps to launch.
 
 A picture's tokens and pixels are some thousand small operations in Python; threads that make them keep the interpreter from the one that
 drives the engine. Each process has vLLM's renderer, no engine and no GPU, and is asked one conversation at a time. It ends when the
@@ -17,10 +17,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from reid_ray.caption.engines.protocol import Conversation
-from reid_ray.caption.engines.rendering import RefusedError, Rendering, front_of, rejections
+from reid_ray.caption.engines.rendering import NotRenderedError, Rendering, front_of, rejections
 
 
-class Preparers:
+class RenderProcesses:
     """Processes that render; `render` may be called from any thread, as many at once as there are processes.
 
     Args:
@@ -33,7 +33,7 @@ class Preparers:
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         for number in range(count):
             ours, theirs = context.Pipe()
-            context.Process(target=_serve, args=(theirs,), name=f"preparer-{number}", daemon=True).start()
+            context.Process(target=_serve, args=(theirs,), name=f"render-{number}", daemon=True).start()
             theirs.close()
             self._all.append(ours)
         self._end = weakref.finalize(self, _close, self._all)
@@ -55,7 +55,7 @@ class Preparers:
         """VLLM's EngineInput.
 
         Raises:
-            RefusedError: vLLM does not take the conversation.
+            NotRenderedError: vLLM does not take the conversation.
             EOFError: the process died over it.
         """
         connection = self._idle.get()
@@ -63,7 +63,7 @@ class Preparers:
         rendered, refused = receive(connection)  # a process that is lost is not asked again
         self._idle.put(connection)
         if refused is not None:
-            raise RefusedError(refused)
+            raise NotRenderedError(refused)
         return rendered
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ def _serve(connection: Connection) -> None:
             conversation = receive(connection)
             try:
                 send(connection, (rendering.render(conversation), None))
-            except RefusedError as error:
+            except NotRenderedError as error:
                 send(connection, (None, str(error)))
     except (EOFError, OSError):  # nobody asks any more
         return
