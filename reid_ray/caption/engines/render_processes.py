@@ -90,7 +90,7 @@ def _serve(connection: Connection) -> None:
             try:
                 send(connection, (rendering.render(conversation), None))
             except NotRenderedError as error:
-                send(connection, (None, str(error)))
+                send(connection, (None, error.reason))
     except (EOFError, OSError):  # nobody asks any more
         return
 

@@ -15,7 +15,14 @@ from reid_ray.redaction import without_texts
 
 
 class NotRenderedError(Exception):
-    """vLLM refuses a conversation; its message quotes none of its texts."""
+    """vLLM refuses a conversation.
+
+    reason: why, in words that quote none of its texts.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Rendering:

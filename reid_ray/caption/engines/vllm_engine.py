@@ -155,7 +155,7 @@ class Engine:
         try:
             prompt = self._rendered(conversation)
         except NotRenderedError as error:
-            return Reply(None, error=str(error))
+            return Reply(None, error=error.reason)
         return _Prepared(prompt, self._params(key), tuple(texts_of(conversation)), _pixel_bytes(prompt))
 
     def _rendered(self, conversation: Conversation) -> Any:

@@ -10,7 +10,7 @@ from reid_ray.config.yaml_tree import RawScalar, read_yaml
 from reid_ray.errors import ConfigError
 from reid_ray.jobs import JOBS
 
-MUST_AGREE = ("engine.tensor_parallel_size", "schedule.patience", "zero_stage", "time_format")
+MUST_AGREE = ("engine.tensor_parallel_size", "admit_together", "schedule.patience", "zero_stage", "time_format")
 
 
 def _plain(tree):
