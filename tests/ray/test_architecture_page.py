@@ -19,8 +19,7 @@ NOT_LISTED = {*LEAVES, "setup", "model", "gallery"}
 # of actors, where a scripted engine answers
 # which a scripted engine is called through, and vLLM is not
 DOUBLES = {"caption/engines/protocol.py"}
-VLLM = {f"caption/engines/{name}.py" for name in ("vllm_engine", "vllm_arguments", "adapters", "kv_cache")}
-ENGINES = {"caption/actors/configured_engine.py", *VLLM}
+VLLM = {f"caption/engines/{name}.py" for name in ("vllm_engine", "vllm_arguments", "adapters", "kv_cache", "rendering")}
 
 
 def listed(job):
@@ -88,7 +87,7 @@ def trace(tmp_path_factory):
 
 @pytest.mark.parametrize("job", JOBS)
 def test_a_run_calls_into_the_files_that_the_page_lists_in_that_order(trace, job):
-    compare(job, dict(trace[job]), without=ENGINES)
+    compare(job, dict(trace[job]), without=VLLM)
 
 
 def test_threads_and_workers_that_overlap_change_no_list_and_another_order_within_one_does(tmp_path):
