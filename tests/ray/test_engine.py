@@ -66,7 +66,13 @@ def test_what_processes_beside_the_engine_prepare_is_answered_and_refused_alike(
     assert processes == threads
     assert refusals[0].error
     assert refusals[1] == refusals[0]
-    assert left == [0, 0]
+    assert left == [0]
+
+
+def test_an_engine_whose_process_beside_it_cannot_begin_names_the_key(engines):
+    assert engines.refusal_without_processes() == (
+        "engine.engine.prepare_processes: one of the processes cannot begin (it ended with exit code -9); ask for fewer"
+    )
 
 
 def test_marks_of_the_chat_in_what_is_asked_are_text(engines):

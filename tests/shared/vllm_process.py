@@ -67,12 +67,12 @@ class Engines:
         return self.engine.chat(conversations, [str(n) for n in range(len(conversations))])
 
     def beside(self, sampling, questions, line):
-        """(replies prepared in this process, by processes beside it; each refusal of a line of pixels; what is left of the processes)."""
+        """(replies prepared in this process, by one beside it; each refusal of a line of pixels; what is left of the processes)."""
         import multiprocessing
 
         content = [{"type": "image_pil", "image_pil": line}, {"type": "text", "text": questions[0]}]
         replies, refusals = [], []
-        for count in (0, 2):
+        for count in (0, 1):
             self.open(sampling, engine=CONFIG.model_copy(update={"prepare_processes": count}))
             replies.append(self.again(questions))
             refusals.append(self.engine.prepare([{"role": "user", "content": content}], "line"))
@@ -81,6 +81,25 @@ class Engines:
         for child in children:
             child.join(20)
         return *replies, refusals, [child.exitcode for child in children]
+
+    def refusal_without_processes(self):
+        """What the engine says whose process beside it is killed before it has begun."""
+        import multiprocessing
+
+        from reid_ray.caption.engines.render_processes import RenderProcesses
+
+        begin = RenderProcesses.begin
+
+        def begin_killed(processes, *arguments):
+            for child in multiprocessing.active_children():
+                child.kill()
+            begin(processes, *arguments)
+
+        RenderProcesses.begin = begin_killed
+        try:
+            return self.refusal(engine=CONFIG.model_copy(update={"prepare_processes": 1}))
+        finally:
+            RenderProcesses.begin = begin
 
     def chat(self, conversations, keys):
         return self.engine.chat(conversations, keys)

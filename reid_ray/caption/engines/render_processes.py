@@ -7,17 +7,62 @@ process that started it closes its pipe, or is gone, however it went.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import multiprocessing
 import pickle
 import queue
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from reid_ray.caption.engines.protocol import Conversation
-from reid_ray.caption.engines.rendering import NotRenderedError, Rendering, front_of, rejections
+from reid_ray.caption.engines.rendering import NotRenderedError, Rendering, front_of, rejections, texts_of
+from reid_ray.errors import reason_of
+from reid_ray.redaction import without_texts
+
+_GONE_S = 5.0  # for a process whose pipe is closed to have ended
+
+
+class RenderProcessError(Exception):
+    """A process that renders could not begin, failed or is gone; says which, in words that quote nothing of what it was asked."""
+
+
+@dataclass(frozen=True)
+class _Failed:
+    reason: str  # quotes nothing of what was asked
+
+
+class _RenderProcess:
+    """One of them, asked by one thread at a time."""
+
+    def __init__(self, number: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), name=f"render-{number}", daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def send(self, value: Any) -> None:
+        try:
+            send(self.connection, value)
+        except OSError:
+            raise self._gone() from None
+
+    def receive(self) -> Any:
+        try:
+            received = receive(self.connection)
+        except (EOFError, OSError):
+            raise self._gone() from None
+        if isinstance(received, _Failed):
+            raise RenderProcessError(received.reason)
+        return received
+
+    def _gone(self) -> RenderProcessError:
+        self._process.join(_GONE_S)
+        return RenderProcessError(f"it ended with exit code {self._process.exitcode}")
 
 
 class RenderProcesses:
@@ -28,15 +73,9 @@ class RenderProcesses:
     """
 
     def __init__(self, count: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._all: list[Connection] = []
-        self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        for number in range(count):
-            ours, theirs = context.Pipe()
-            context.Process(target=_serve, args=(theirs,), name=f"render-{number}", daemon=True).start()
-            theirs.close()
-            self._all.append(ours)
-        self._end = weakref.finalize(self, _close, self._all)
+        self._all = [_RenderProcess(number) for number in range(count)]
+        self._idle: queue.SimpleQueue[_RenderProcess] = queue.SimpleQueue()
+        self._end = weakref.finalize(self, _close, [process.connection for process in self._all])
 
     def begin(self, config: Any, chat_template: str | None) -> None:
         """Have them render for an engine.
@@ -44,24 +83,27 @@ class RenderProcesses:
         Args:
             config: the engine's VllmConfig.
             chat_template: used instead of the tokenizer's own.
+
+        Raises:
+            RenderProcessError: one of them cannot.
         """
-        for connection in self._all:
-            send(connection, (config, chat_template))
-        for connection in self._all:
-            receive(connection)
-            self._idle.put(connection)
+        for process in self._all:
+            process.send((config, chat_template))
+        for process in self._all:
+            process.receive()
+            self._idle.put(process)
 
     def render(self, conversation: Conversation) -> Any:
         """VLLM's EngineInput.
 
         Raises:
             NotRenderedError: vLLM does not take the conversation.
-            EOFError: the process died over it.
+            RenderProcessError: the process failed or died over it, and is not asked again.
         """
-        connection = self._idle.get()
-        send(connection, conversation)
-        rendered, refused = receive(connection)  # a process that is lost is not asked again
-        self._idle.put(connection)
+        process = self._idle.get()
+        process.send(conversation)
+        rendered, refused = process.receive()
+        self._idle.put(process)
         if refused is not None:
             raise NotRenderedError(refused)
         return rendered
@@ -77,22 +119,31 @@ def _close(connections: Sequence[Connection]) -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """In a process of its own: render until the pipe is closed."""
+    """In a process of its own: render until the pipe is closed, or until vLLM raises what is no refusal."""
     import torch
 
     torch.set_num_threads(1)  # tiny operations; threads of other processes need the cores
+    asked: tuple[str, ...] = ()
     try:
         config, chat_template = receive(connection)
         rendering = Rendering(front_of(config), chat_template, rejections())
         send(connection, None)
         while True:
             conversation = receive(connection)
-            try:
-                send(connection, (rendering.render(conversation), None))
-            except NotRenderedError as error:
-                send(connection, (None, error.reason))
-    except (EOFError, OSError):  # nobody asks any more
+            asked = tuple(texts_of(conversation))
+            send(connection, _answer(rendering, conversation))
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # nobody asks any more
         return
+    except Exception as error:  # noqa: BLE001 - told by whoever asks: a traceback here would quote texts
+        with contextlib.suppress(OSError):
+            send(connection, _Failed(without_texts(reason_of(error), asked)))
+
+
+def _answer(rendering: Rendering, conversation: Conversation) -> tuple[Any, str | None]:
+    try:
+        return rendering.render(conversation), None
+    except NotRenderedError as error:
+        return None, error.reason
 
 
 # --- tensors travel as their memory is, beside the pickle that says what they are

@@ -21,7 +21,7 @@ from reid_ray.caption.engines.kv_cache import cache_arguments
 from reid_ray.caption.engines.preflight import check_servable
 from reid_ray.caption.engines.process_guard import guard_what_is_started
 from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, converse
-from reid_ray.caption.engines.render_processes import RenderProcesses
+from reid_ray.caption.engines.render_processes import RenderProcessError, RenderProcesses
 from reid_ray.caption.engines.rendering import NotRenderedError, Rendering, rejections, texts_of
 from reid_ray.caption.engines.vllm_arguments import engine_arguments, seeded_arguments, structure_arguments, structure_fields
 from reid_ray.caption.ledger.content_keys import derived_seed
@@ -114,7 +114,7 @@ class Engine:
 
         from reid_ray.model.strict_loading import check_names
 
-        if has_processes(config):
+        if has_processes(config) or config.prepare_processes:
             guard_what_is_started()
         self._processes = RenderProcesses(config.prepare_processes) if config.prepare_processes else None
         clock = time.perf_counter()
@@ -141,7 +141,10 @@ class Engine:
         self._rejections, self._capacity, self._preparing = rejections(), config.max_num_seqs, threading.Lock()
         self._rendering = Rendering(self._llm, config.chat_template, self._rejections)
         if self._processes is not None:
-            self._processes.begin(self._llm.llm_engine.vllm_config, config.chat_template)
+            try:
+                self._processes.begin(self._llm.llm_engine.vllm_config, config.chat_template)
+            except RenderProcessError as error:
+                raise ConfigError(f"{field}.engine.prepare_processes: one of the processes cannot begin ({error}); ask for fewer") from None
         self._of_json = sampling.structure is not None and sampling.structure.json_schema is not None
         self.start_seconds = time.perf_counter() - clock
 

@@ -22,7 +22,8 @@ class LedgerConfig(Section):
         1800,
         gt=0,
         description="seconds that one request may take in an engine before it is aborted and its row failed, and that one step of the "
-        "engine may take before its actor is ended as hung. Must exceed the slowest honest answer, the engine's first one included",
+        "engine, or the preparation of a request, may take before its actor is ended as hung. Must exceed the slowest honest answer, the "
+        "engine's first one included",
     )
     group_rows: int = Field(256, ge=1, description="finished rows of an actor that are written together; a kill loses at most so many")
     group_seconds: float = Field(5.0, gt=0, description="seconds after which they are written though they are fewer")

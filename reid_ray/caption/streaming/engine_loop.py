@@ -1,14 +1,15 @@
 """Engine loop: the thread of an actor that drives its engine, step by step, while other threads prepare requests and take replies.
 
 Knows requests, time limits and how a process ends when its engine is lost; not what is asked. A request that takes too long is aborted
-and ends in an error. An engine that raises is in no known state, and one whose step does not return hangs: either ends the process, after
-the reason has been told, and Ray starts the actor again. The second is done by Python's faulthandler, from a thread of its own that needs
-no interpreter lock, and leaves its traceback.
+and ends in an error. An engine that raises is in no known state, and one whose step, or whose preparation of a request, does not return
+hangs: either ends the process, after the reason has been told, and Ray starts the actor again. A step that hangs is ended by Python's
+faulthandler, from a thread of its own that needs no interpreter lock, and leaves its traceback.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import os
 import queue
 import re
@@ -54,7 +55,7 @@ class EngineLoop:
     Args:
         engine: driven by this loop's thread alone, but for `prepare`.
         together: requests that join those that run in one step, once there is room for so many. 1 hands each on as it comes.
-        timeout_s: seconds from adding a request after which it is aborted, and that one step may take.
+        timeout_s: seconds from adding a request after which it is aborted, and that one step, or its preparation, may take.
         traceback: file that a hung step's traceback is written to; empty while none hangs.
         explain: told the reason before this process ends itself.
     """
@@ -66,11 +67,11 @@ class EngineLoop:
         self._held: deque[tuple[Any, _Open]] = deque()  # they have come and wait for others to join with
         self._coming: queue.SimpleQueue[tuple[Any, _Open] | None] = queue.SimpleQueue()  # None: look at _error
         self._open: dict[str, _Open] = {}
-        self._count, self._busy, self.steps = 0, 0.0, 0
+        self._count, self._busy, self.steps, self._prepared = 0, 0.0, 0, itertools.count()
         self.clock = StageClock()
         self.request_seconds = 0.0  # of steps, times the requests with the engine in each
         self.tokens: Counter[str] = Counter()  # of prompts, found in the prefix cache, written
-        self._preparing = 0  # requests that other threads prepare just now
+        self._preparing: dict[int, float] = {}  # requests that other threads prepare just now, the longest first: since when
         self._error: ReidRayError | None = None
         self._lock = threading.Lock()
         self._rejected: tuple[str, int] | None = ("", 0)  # the words of the first rejections and their number; None once one was answered
@@ -89,7 +90,8 @@ class EngineLoop:
             answer(self._error)
             return 0
         with self._lock:
-            self._preparing += 1
+            number = next(self._prepared)
+            self._preparing[number] = time.monotonic()
         try:
             prepared = self._engine.prepare(request.conversation, request.key)
         except ReidRayError:
@@ -98,7 +100,7 @@ class EngineLoop:
             self._die(reason_of(error), request)
         finally:
             with self._lock:
-                self._preparing -= 1
+                del self._preparing[number]
         if isinstance(prepared, Reply):
             self._reply(_Open(request, answer, 0.0), prepared)
         else:
@@ -121,7 +123,7 @@ class EngineLoop:
         if told is None:
             running = min(len(self._open), self._engine.capacity)
             told = EngineLoad(running, len(self._open) - running, None)
-        return told._replace(waiting=told.waiting + len(self._held) + self._coming.qsize() + self._preparing)
+        return told._replace(waiting=told.waiting + len(self._held) + self._coming.qsize() + len(self._preparing))
 
     def _run(self) -> None:
         full_s = 0.0  # what a step with much to do took lately: the first ones of a run are quick, for there is little in them yet
@@ -181,9 +183,12 @@ class EngineLoop:
 
     def _take(self, *, wait: bool, seconds: float | None) -> None:
         while True:
+            self._watch_preparation()
             try:
-                coming = self._coming.get(block=wait, timeout=seconds)
+                coming = self._coming.get(block=wait, timeout=min(1.0, self._timeout_s) if seconds is None else seconds)
             except queue.Empty:
+                if wait and seconds is None:
+                    continue
                 return
             if self._error is not None:
                 raise self._error
@@ -232,6 +237,12 @@ class EngineLoop:
             self._engine.abort(slow)
             for name in slow:
                 self._open.pop(name).answer(Reply(None, error=f"timed out after {self._timeout_s:g} s"))
+
+    def _watch_preparation(self) -> None:
+        with self._lock:
+            since = next(iter(self._preparing.values()), None)
+        if since is not None and time.monotonic() - since > self._timeout_s:
+            self._die(f"timed out after {self._timeout_s:g} s in the preparation of a request")
 
     def _end(self, error: ReidRayError) -> None:
         """The engine takes no more; all who wait, and all who come, are told why."""

@@ -1,9 +1,11 @@
-"""What processes beside an engine send and receive is what it was, and none of them outlives the process that started them."""
+"""What processes beside an engine send and receive is what it was, what ends one is said, and none outlives whoever started them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.pool
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,13 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 
-from reid_ray.caption.engines.render_processes import receive, send
+from reid_ray.caption.engines import render_processes
+from reid_ray.caption.engines.render_processes import RenderProcessError, RenderProcesses, receive, send
 
 STARTER = """
 import multiprocessing, time
+from reid_ray.caption.engines.process_guard import guard_what_is_started
 from reid_ray.caption.engines.render_processes import RenderProcesses
 if __name__ == "__main__":
+    guard_what_is_started()
     processes = RenderProcesses(2)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     time.sleep(60)
@@ -55,14 +61,62 @@ def test_whoever_receives_from_a_process_that_is_gone_is_told():
         receive(ours)
 
 
+class Breaks:
+    """A renderer that raises what is no refusal, in words that quote the caption."""
+
+    def __init__(self, *_) -> None:
+        pass
+
+    def render(self, conversation):
+        raise RuntimeError(f"no kernel for {conversation[0]['content']}")
+
+
+def test_what_vllm_raises_beside_a_refusal_is_told_without_the_texts_it_quotes(monkeypatch, capfd):
+    for name, stand_in in (("front_of", lambda _: None), ("rejections", lambda: (ValueError,)), ("Rendering", Breaks)):
+        monkeypatch.setattr(render_processes, name, stand_in)
+    ours, theirs = multiprocessing.Pipe()
+    serving = multiprocessing.pool.ThreadPool(1)
+    served = serving.apply_async(render_processes._serve, [theirs])
+    process = object.__new__(render_processes._RenderProcess)
+    process.connection = ours
+    process.send((None, None))
+    assert process.receive() is None
+    process.send([{"role": "user", "content": "a tall man in a red coat"}])
+    with pytest.raises(RenderProcessError) as raised:
+        process.receive()
+    assert str(raised.value) == "RuntimeError: no kernel for ..."
+    assert served.get(10) is None
+    assert capfd.readouterr().err == ""
+    serving.terminate()
+
+
 @pytest.mark.slow  # processes start
-def test_none_outlives_the_process_that_started_them_when_that_is_killed(tmp_path):
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_process_that_cannot_begin_says_why_or_how_it_ended(gone):
+    processes = RenderProcesses(1)
+    child = multiprocessing.active_children()[-1]
+    if gone:
+        child.kill()
+        child.join(20)
+    with refused(RenderProcessError, "exit code -9" if gone else "AttributeError"):
+        processes.begin(None, None)
+    processes.close()
+    child.join(20)
+    assert not child.is_alive()
+
+
+@pytest.mark.slow  # processes start
+@pytest.mark.parametrize("hangs", [False, True])
+def test_none_outlives_the_process_that_started_them_when_that_is_killed(tmp_path, hangs):
     script = tmp_path / "starter.py"
     script.write_text(STARTER)
     starter = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    children = [Path(f"/proc/{pid}") for pid in starter.stdout.readline().split()]
+    pids = [int(pid) for pid in starter.stdout.readline().split()]
+    children = [Path(f"/proc/{pid}") for pid in pids]
     assert len(children) == 2
     assert all(child.exists() for child in children)
+    for pid in pids if hangs else ():
+        os.kill(pid, signal.SIGSTOP)  # it never learns that its pipe is closed
     starter.kill()
     starter.wait()
     deadline = time.monotonic() + 30

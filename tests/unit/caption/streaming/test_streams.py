@@ -14,7 +14,7 @@ from refusals import refused
 
 from reid_ray.caption.engines.protocol import Reply
 from reid_ray.caption.streaming.admission import FREE, Admission, Group
-from reid_ray.caption.streaming.engine_loop import EngineLoop, Request, how_it_hung
+from reid_ray.caption.streaming.engine_loop import EXIT_CODE, EngineLoop, Request, how_it_hung
 from reid_ray.caption.streaming.group_commit import GroupCommit
 from reid_ray.caption.streaming.in_flight import InFlightRecord, left_by
 from reid_ray.caption.streaming.scoring_loop import PairToScore, ScoringLoop
@@ -403,3 +403,27 @@ def test_an_engine_whose_step_does_not_return_ends_its_process_and_says_where(tm
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     assert "timed out after 0.5 s in File" in how_it_hung(tmp_path / "traceback", timeout_s=0.5)
     assert "test_streams.py" in how_it_hung(tmp_path / "traceback", timeout_s=0.5)
+
+
+@pytest.mark.slow
+def test_a_request_whose_preparation_does_not_return_ends_its_process_with_the_reason_while_others_are_answered(tmp_path):
+    import os
+
+    child, answered = os.fork(), tmp_path / "answered"
+    if not child:
+
+        class Hangs(SteppingEngine):
+            def prepare(self, conversation, key):
+                if key == "hangs":
+                    time.sleep(60)
+                return super().prepare(conversation, key)
+
+        explain = (tmp_path / "reason").write_text
+        loop = EngineLoop(Hangs(), timeout_s=0.5, traceback=tmp_path / "traceback", explain=explain)
+        threading.Thread(target=loop.ask, args=(Request(1, "hangs"), print), daemon=True).start()
+        loop.ask(Request(1, "b"), lambda reply: answered.write_text(reply.text))
+        time.sleep(30)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == EXIT_CODE
+    assert (tmp_path / "reason").read_text() == "timed out after 0.5 s in the preparation of a request"
+    assert answered.exists()
