@@ -13,15 +13,16 @@ import resource
 import secrets
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from reid_ray.config.called import called
 from reid_ray.config.common import OptionalRayConfig, PoolConfig, RayConfig
-from reid_ray.errors import ReidRayError, ResourceError
+from reid_ray.errors import ReidRayError, ResourceError, reason_of
 from reid_ray.exit_codes import kept_signals
 from reid_ray.scratch import scratch_folder
 
@@ -91,7 +92,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         # What does not fit into the object store goes to the disk, pictures among it; Ray's own folder is open to everybody.
         with scratch_folder() as spilled:
             with kept_signals(), _on_loopback():
-                ray.init(
+                _start(
                     address="local",
                     num_cpus=config.local_cpus,
                     object_store_memory=config.object_store_mb << 20,
@@ -103,6 +104,42 @@ def ray_session(config: RayConfig) -> Iterator[None]:
                 yield
             finally:
                 _shut_down()
+
+
+def _start(**arguments: Any) -> None:
+    """Start a local Ray; a second time if the first does not come up.
+
+    Ray 2.60 gives its own processes 30 s to find each other, and its GCS was seen to answer nobody for a minute on a machine with other
+    work; it leaves those processes to run.
+
+    Raises:
+        ResourceError: neither came up.
+    """
+    import ray
+
+    for last in (False, True):
+        try:
+            ray.init(**arguments)
+        except Exception as error:
+            started = _started_in(error)
+            if started is None:
+                raise
+            started.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+            if last:
+                raise ResourceError(
+                    f"a Ray of this machine did not start, twice ({reason_of(error)}); start the job when the machine has less to do, or "
+                    f"join a cluster ({called('ray.address')})"
+                ) from None
+        else:
+            return
+
+
+def _started_in(error: BaseException) -> Any | None:
+    """Ray's Node whose start raised an error, for Ray keeps none that it has not started whole; None if none had begun."""
+    from ray._private.node import Node
+
+    selves = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return next((node for node in selves if isinstance(node, Node)), None)
 
 
 @contextmanager

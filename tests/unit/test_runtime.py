@@ -4,8 +4,10 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import ray
+from refusals import refused
 
 from reid_ray.config.common import OptionalRayConfig, PoolConfig, RayConfig
 from reid_ray.errors import ResourceError
@@ -67,6 +69,34 @@ def test_what_a_local_ray_puts_on_the_disk_is_this_users_alone_and_gone_at_the_e
         assert started["rights"] == "0o700"
         (spilled / "object").write_text("a picture")
     assert not spilled.parent.exists()
+
+
+@pytest.mark.slow  # Ray starts
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_local_ray_that_does_not_come_up_is_ended_and_started_once_more(monkeypatch, failures):
+    from ray._private import services
+
+    look, halves = services.get_node, []
+
+    def fail_at_first(*arguments):
+        if len(halves) < failures:
+            halves.append(psutil.Process().children())
+            assert {"gcs_server", "raylet"} <= {child.name() for child in halves[-1]}
+            raise Exception("The current node timed out during startup. Perhaps the GCS has become overloaded.")
+        return look(*arguments)
+
+    monkeypatch.setattr(services, "get_node", fail_at_first)
+    config = RayConfig(local_cpus=2, object_store_mb=80)
+    if failures == 1:
+        with ray_session(config):
+            assert ray.is_initialized()
+    else:
+        with refused(ResourceError, "did not start, twice", "timed out during startup", "ray.address"), ray_session(config):
+            pytest.fail("no Ray is there")
+    assert not ray.is_initialized()
+    assert len(halves) == failures
+    for half in halves:
+        assert not any(child.is_running() for child in half)
 
 
 def test_a_size_that_the_cluster_does_not_say_is_waited_for_no_longer_than_told(monkeypatch):
