@@ -27,7 +27,14 @@ _GONE_S = 5.0  # for a process whose pipe is closed to have ended
 
 
 class RenderProcessError(Exception):
-    """A process that renders could not begin, failed or is gone; says which, in words that quote nothing of what it was asked."""
+    """A process that renders could not begin, failed or is gone.
+
+    reason: which, in words that quote nothing of what it was asked.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,9 @@ class Engine:
             try:
                 self._processes.begin(self._llm.llm_engine.vllm_config, config.chat_template)
             except RenderProcessError as error:
-                raise ConfigError(f"{field}.engine.prepare_processes: one of the processes cannot begin ({error}); ask for fewer") from None
+                raise ConfigError(
+                    f"{field}.engine.prepare_processes: one of the processes cannot begin ({error.reason}); ask for fewer"
+                ) from None
         self._of_json = sampling.structure is not None and sampling.structure.json_schema is not None
         self.start_seconds = time.perf_counter() - clock
 
