@@ -29,13 +29,22 @@ Row = dict[str, Any]  # of the LEDGER schema
 Conversing = Generator[list[Request], list[Reply], list[Row]]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """An image as it is stored: a twentieth of its pixels, which are decoded for each round of requests and not kept meanwhile."""
+
+    data: bytes | None
+    unread: str | None
+    path: str | None
+
+
 @dataclass
 class _Draft:
     """One caption in the making: what is asked, and what came of it."""
 
     ask: CaptionRequest
     instruction: Instruction  # the one that was tried last
-    picture: Image.Image | None
+    readable: bool = True  # False: the engine is not asked
     text: str | None = None
     reason: str | None = None
     tokens: int = 0
@@ -83,47 +92,51 @@ class Captioner:
             image: a SOURCED row.
             ask: what it lacks.
         """
-        drafts = self._drafts(image, ask)
-        yield from self._generate(drafts)
+        source = _Source(image.pop("image"), image.pop(UNREAD.name, None), image["path"])
+        drafts = [self._draft(request) for request in ask.requests]
+        yield from self._generate(drafts, source)
         for _ in range(self._config.template_tries - 1):
-            yield from self._generate(self._with_another_template(drafts))
-        if ask.stand_in is not None and (failed := next((draft for draft in drafts if not draft.ok and draft.picture is not None), None)):
-            drafts.append(self._draft(ask.stand_in, failed.picture))
-            yield from self._generate(drafts[-1:])
+            yield from self._generate(self._with_another_template(drafts), source)
+        if ask.stand_in is not None and any(not draft.ok and draft.readable for draft in drafts):
+            drafts.append(self._draft(ask.stand_in))
+            yield from self._generate(drafts[-1:], source)
         return self._rows(image, drafts)
 
     def given_up(self, image: Row, ask: ImageAsk, reason: str) -> list[Row]:
         """The captions that an image lacks as failed rows; its bytes are not touched."""
-        drafts = [self._draft(request, None, reason=reason) for request in ask.requests]
+        drafts = [_Draft(request, self._first_instruction(request), readable=False, reason=reason) for request in ask.requests]
         return self._rows(image, drafts)
 
-    def _drafts(self, image: Row, ask: ImageAsk) -> list[_Draft]:
-        data = image.pop("image")
-        try:
-            picture = self._decoded(data, image.pop(UNREAD.name, None))
-        except BadImageError as error:
-            reason = f"{error} ({image['path']})" if data is None and image["path"] else str(error)
-            return [self._draft(request, None, reason=reason) for request in ask.requests]
-        return [self._draft(request, picture) for request in ask.requests]
-
-    def _decoded(self, data: bytes | None, unread: str | None) -> Image.Image:
+    def _decoded(self, source: _Source) -> Image.Image:
         """The picture as it is handed on: the model sees a few hundred pixels, full-size photographs that wait would only take memory."""
         longest = self._config.max_side
         if self._config.shrink == "fast":
-            return decode_at_most(data, max_side=longest, max_pixels=self._max_pixels, unread=unread)
-        picture = decode_image(data, max_pixels=self._max_pixels, unread=unread)
+            return decode_at_most(source.data, max_side=longest, max_pixels=self._max_pixels, unread=source.unread)
+        picture = decode_image(source.data, max_pixels=self._max_pixels, unread=source.unread)
         picture.thumbnail((longest, longest))
         return picture
 
-    def _draft(self, request: CaptionRequest, picture: Image.Image | None, *, reason: str | None = None) -> _Draft:
-        return _Draft(request, instruction_of(request.instruction_ids[0], self._templates), picture, reason=reason)
+    def _draft(self, request: CaptionRequest) -> _Draft:
+        return _Draft(request, self._first_instruction(request))
 
-    def _generate(self, drafts: Sequence[_Draft]) -> Generator[list[Request], list[Reply], None]:
-        asked = [draft for draft in drafts if draft.picture is not None]
+    def _first_instruction(self, request: CaptionRequest) -> Instruction:
+        return instruction_of(request.instruction_ids[0], self._templates)
+
+    def _requests(self, drafts: Sequence[_Draft], source: _Source) -> list[Request]:
+        picture, first = self._decoded(source), self._config.instruction_first
+        return [Request(_conversation(picture, draft.instruction, instruction_first=first), _stream(draft)) for draft in drafts]
+
+    def _generate(self, drafts: Sequence[_Draft], source: _Source) -> Generator[list[Request], list[Reply], None]:
+        asked = [draft for draft in drafts if draft.readable]
         if not asked:  # an image that is given up must not touch the engine at all
             return
-        first = self._config.instruction_first
-        replies = yield [Request(_conversation(draft, instruction_first=first), _stream(draft)) for draft in asked]
+        try:
+            replies = yield self._requests(asked, source)
+        except BadImageError as error:
+            for draft in asked:
+                draft.readable = False
+                draft.reason = f"{error} ({source.path})" if source.data is None and source.path else str(error)
+            return
         for draft, reply in zip(asked, replies, strict=True):
             draft.tries += 1
             draft.tokens += reply.tokens
@@ -140,9 +153,7 @@ class Captioner:
 
     def _with_another_template(self, drafts: Sequence[_Draft]) -> list[_Draft]:
         """Dynamic captions that failed, to be asked for again; an image that the engine refuses is not."""
-        failed = [
-            draft for draft in drafts if not draft.ok and draft.picture is not None and draft.ask.kind == "dynamic" and not draft.rejected
-        ]
+        failed = [draft for draft in drafts if not draft.ok and draft.readable and draft.ask.kind == "dynamic" and not draft.rejected]
         for draft in failed:
             draft.chain += 1
             draft.instruction = instruction_of(draft.ask.instruction_ids[draft.chain], self._templates)
@@ -188,6 +199,6 @@ def _stream(draft: _Draft) -> str:
     return f"{draft.ask.caption_id} {draft.tries}" if draft.tries else draft.ask.caption_id
 
 
-def _conversation(draft: _Draft, *, instruction_first: bool) -> Conversation:
-    content = [{"type": "image_pil", "image_pil": draft.picture}, {"type": "text", "text": draft.instruction.text}]
+def _conversation(picture: Image.Image, instruction: Instruction, *, instruction_first: bool) -> Conversation:
+    content = [{"type": "image_pil", "image_pil": picture}, {"type": "text", "text": instruction.text}]
     return [{"role": "user", "content": content[::-1] if instruction_first else content}]

@@ -20,7 +20,7 @@ MUTATIONS = (
     Mutation(
         "a reason repeats a text of what is asked",
         "reid_ray/caption/streaming/engine_loop.py",
-        "self._explain(without_texts(reason, self._texts(requests)))",
+        "self._explain(without_texts(reason, [*texts, *(text for each in opened for text in each.texts)]))",
         "self._explain(reason)",
         _PRIVACY,
     ),

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 JOBS = ["caption", "train", "evaluate", "index", "serve"]
 NOT_LISTED = {*LEAVES, "setup", "model", "gallery"}
 # of actors, where a scripted engine answers
-# which a scripted engine is called through, and vLLM is not
+# which a scripted engine is called through; of vLLM's actors it only tells the texts of what is asked
 DOUBLES = {"caption/engines/protocol.py"}
 VLLM = {f"caption/engines/{name}.py" for name in ("vllm_engine", "vllm_arguments", "adapters", "kv_cache", "rendering")}
 

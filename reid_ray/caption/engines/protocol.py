@@ -6,7 +6,7 @@ while others run; `converse` drives it to the end of a list, for jobs that have 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -138,3 +138,10 @@ class ChatInSteps:
 def streaming(engine: ChatEngine | StreamingEngine, *, capacity: int) -> StreamingEngine:
     """The engine itself if it streams, or it in steps of `capacity` conversations."""
     return ChatInSteps(engine, capacity=capacity) if not hasattr(engine, "step") else engine  # type: ignore[arg-type, return-value]
+
+
+def texts_of(conversation: Conversation) -> Iterator[str]:
+    """What a conversation says."""
+    for message in conversation:
+        content = message["content"]
+        yield from [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from reid_ray.caption.engines.protocol import Conversation
-from reid_ray.caption.engines.rendering import NotRenderedError, Rendering, front_of, rejections, texts_of
+from reid_ray.caption.engines.protocol import Conversation, texts_of
+from reid_ray.caption.engines.rendering import NotRenderedError, Rendering, front_of, rejections
 from reid_ray.errors import reason_of
 from reid_ray.redaction import without_texts
 

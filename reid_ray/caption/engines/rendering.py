@@ -5,10 +5,9 @@ In the engine's own process, or in others (render_processes.py), which have no e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from reid_ray.caption.engines.protocol import Conversation
+from reid_ray.caption.engines.protocol import Conversation, texts_of
 from reid_ray.errors import reason_of
 from reid_ray.model.plain_text import plain_text
 from reid_ray.redaction import without_texts
@@ -79,10 +78,3 @@ def front_of(config: Any) -> Any:
     front = OfflineInferenceMixin()
     front.renderer, front.model_config, front.chat_template = renderer_from_config(config), config.model_config, None
     return front
-
-
-def texts_of(conversation: Conversation) -> Iterator[str]:
-    """What a conversation says."""
-    for message in conversation:
-        content = message["content"]
-        yield from [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]

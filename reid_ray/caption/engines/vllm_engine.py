@@ -20,9 +20,9 @@ from reid_ray.caption.engines.adapters import adapter_arguments
 from reid_ray.caption.engines.kv_cache import cache_arguments
 from reid_ray.caption.engines.preflight import check_servable
 from reid_ray.caption.engines.process_guard import guard_what_is_started
-from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, converse
+from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, converse, texts_of
 from reid_ray.caption.engines.render_processes import RenderProcessError, RenderProcesses
-from reid_ray.caption.engines.rendering import NotRenderedError, Rendering, rejections, texts_of
+from reid_ray.caption.engines.rendering import NotRenderedError, Rendering, rejections
 from reid_ray.caption.engines.vllm_arguments import engine_arguments, seeded_arguments, structure_arguments, structure_fields
 from reid_ray.caption.ledger.content_keys import derived_seed
 from reid_ray.config.common import PoolConfig

@@ -16,12 +16,12 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, StreamingEngine, TakesMemory, TellsLoad
+from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, StreamingEngine, TakesMemory, TellsLoad, texts_of
 from reid_ray.caption.streaming.stage_clock import ENGINE, StageClock
 from reid_ray.errors import EngineDownError, ReidRayError, reason_of
 from reid_ray.redaction import without_texts
@@ -44,9 +44,9 @@ class Request:
 
 @dataclass
 class _Open:
-    request: Request
+    texts: Sequence[str]  # of what is asked, not to be quoted by an error; its pictures are the engine's own, or gone
     answer: Callable[[Any], None]
-    since: float
+    since: float = 0.0
 
 
 class EngineLoop:
@@ -97,14 +97,15 @@ class EngineLoop:
         except ReidRayError:
             raise
         except Exception as error:  # noqa: BLE001 - what prepares is in no known state either
-            self._die(reason_of(error), request)
+            self._die(reason_of(error), texts_of(request.conversation))
         finally:
             with self._lock:
                 del self._preparing[number]
+        opened = _Open(tuple(texts_of(request.conversation)), answer)
         if isinstance(prepared, Reply):
-            self._reply(_Open(request, answer, 0.0), prepared)
+            self._reply(opened, prepared)
         else:
-            self._coming.put((prepared, _Open(request, answer, 0.0)))
+            self._coming.put((prepared, opened))
         return prepared.nbytes if isinstance(prepared, TakesMemory) else 0
 
     def take_busy_seconds(self) -> float:
@@ -255,16 +256,11 @@ class EngineLoop:
             if coming is not None:
                 coming[1].answer(error)
 
-    def _die(self, reason: str, *requests: Request) -> NoReturn:
+    def _die(self, reason: str, texts: Iterable[str] = ()) -> NoReturn:
         self._disarm()
-        self._explain(without_texts(reason, self._texts(requests)))
+        opened = list(self._open.values())
+        self._explain(without_texts(reason, [*texts, *(text for each in opened for text in each.texts)]))
         os._exit(EXIT_CODE)
-
-    def _texts(self, requests: Sequence[Request]) -> Iterator[str]:
-        for request in [*requests, *(opened.request for opened in list(self._open.values()))]:
-            for message in request.conversation:
-                content = message["content"]
-                yield from [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
 
     def _arm(self) -> None:
         """Have the process ended if it does not come back here in time; renewed seldom, for it costs a thread."""

@@ -90,6 +90,13 @@ def test_what_vllm_raises_beside_a_refusal_is_told_without_the_texts_it_quotes(m
     serving.terminate()
 
 
+class NoConfig:
+    """What cannot be read again."""
+
+    def __reduce__(self):
+        return int, ("none",)
+
+
 @pytest.mark.slow  # processes start
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_process_that_cannot_begin_says_why_or_how_it_ended(gone):
@@ -98,8 +105,8 @@ def test_a_process_that_cannot_begin_says_why_or_how_it_ended(gone):
     if gone:
         child.kill()
         child.join(20)
-    with refused(RenderProcessError, "exit code -9" if gone else "AttributeError"):
-        processes.begin(None, None)
+    with refused(RenderProcessError, "exit code -9" if gone else "ValueError"):
+        processes.begin(NoConfig(), None)
     processes.close()
     child.join(20)
     assert not child.is_alive()

@@ -52,7 +52,7 @@ class PacedEngine:
         self.step_s, self.open = step_s, []
 
     def prepare(self, conversation, key):
-        time.sleep(conversation)
+        time.sleep(float(conversation[0]["content"]))
         return key
 
     def add(self, request, prepared):
@@ -89,7 +89,7 @@ def test_an_actor_tells_what_its_engine_waited_for(tmp_path):
     )
 
     def work():
-        yield [Request(0.3, "a")]
+        yield [Request([{"role": "user", "content": "0.3"}], "a")]
         yield [PairToScore("a", "b")]
         return [{}]
 

@@ -6,20 +6,35 @@ import itertools
 import queue
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
+from answered_works import asked
 from refusals import refused
 
+from reid_ray.caption.config import CaptionerConfig
 from reid_ray.caption.engines.protocol import Reply
+from reid_ray.caption.image_captions import Captioner
+from reid_ray.caption.ledger.missing import ASK
+from reid_ray.caption.ledger.row_keys import ImageAsk
 from reid_ray.caption.streaming.admission import FREE, Admission, Group
 from reid_ray.caption.streaming.engine_loop import EXIT_CODE, EngineLoop, Request, how_it_hung
 from reid_ray.caption.streaming.group_commit import GroupCommit
 from reid_ray.caption.streaming.in_flight import InFlightRecord, left_by
 from reid_ray.caption.streaming.scoring_loop import PairToScore, ScoringLoop
 from reid_ray.caption.streaming.work_stream import Work, WorkStream
+from reid_ray.config.common import SyntheticConfig
+from reid_ray.data.synthetic.people import SyntheticPeople
 from reid_ray.errors import EngineDownError
+
+PEOPLE = SyntheticPeople(SyntheticConfig(identities=4, images_per_identity=1))
+
+
+def takes(steps):
+    """A conversation whose answer takes so many steps."""
+    return [{"role": "user", "content": str(steps)}]
 
 
 class SteppingEngine:
@@ -30,7 +45,8 @@ class SteppingEngine:
         self.waiting, self.running, self.history, self.aborted = {}, {}, [], []
 
     def prepare(self, conversation, key):
-        return Reply(None, error=f"too long by {key}") if conversation == "refused" else (conversation, key)
+        steps = conversation[0]["content"]
+        return Reply(None, error=f"too long by {key}") if steps == "refused" else (int(steps), key)
 
     def add(self, request, prepared):
         self.waiting[request] = prepared
@@ -93,7 +109,7 @@ def asks(name, *steps, conversation=None):
     def converse():
         texts = []
         for number, count in enumerate(steps):
-            (reply,) = yield [Request(conversation or count, f"{name}/{number}")]
+            (reply,) = yield [Request(takes(conversation or count), f"{name}/{number}")]
             texts.append(reply.text or reply.error)
         return [{"name": name, "texts": texts}]
 
@@ -218,7 +234,7 @@ def test_no_more_is_prepared_ahead_than_its_bytes_allow_and_what_decodes_togethe
 
     class OfLargePictures(SteppingEngine):
         def prepare(self, conversation, key):
-            return Large(conversation, key)
+            return Large(int(conversation[0]["content"]), key)
 
         def add(self, request, prepared):
             with_it.append(len(self.waiting) + len(self.running) + 1)
@@ -293,6 +309,34 @@ def test_a_hundred_rejections_in_the_same_words_end_the_run_and_one_answer_among
     assert len(finished(stream, [asks(str(number), 1, conversation="refused") for number in range(150)])) == 150
 
 
+def test_no_picture_is_kept_in_memory_while_the_engine_answers_though_a_failed_caption_needs_it_again(stream_of):
+    """Decoded, a photograph takes some megabytes, and a hundred and more are with an engine."""
+    pictures, alive = [], []
+
+    class ReadsPictures(SteppingEngine):
+        def prepare(self, conversation, key):
+            picture = conversation[0]["content"][0]["image_pil"]
+            pictures.append(weakref.ref(picture))
+            return super().prepare(takes(3), key)
+
+        def step(self):
+            if not alive and len(self.waiting) < 8:  # the first of all have yet to come
+                time.sleep(0.001)
+                return []
+            if not alive:
+                alive.append(sum(picture() is not None for picture in pictures))
+            return [(name, Reply("<")) for name, _ in super().step()]
+
+    config = CaptionerConfig(instructions=("static", "dynamic"), template_tries=2)
+    images = asked(PEOPLE.image_table().slice(0, 4), config).to_pylist()
+    captioner = Captioner("main", config, revision="r", max_pixels=10_000_000)
+    works = [Work(row["image_id"], lambda row=row: captioner.work(row, ImageAsk.from_column(row.pop(ASK.name)))) for row in images]
+    stream, _, _ = stream_of(ReadsPictures(capacity=8), size=4)
+    assert [rows[0]["status"] for _, rows in finished(stream, works)] == ["failed"] * 4
+    assert len(pictures) == 4 * 3  # both instructions, and another template
+    assert alive == [0]
+
+
 def test_an_error_for_the_user_reaches_every_call(stream_of):
     class Down(SteppingEngine):
         def step(self):
@@ -309,7 +353,7 @@ def test_pairs_are_scored_together_while_the_engine_runs(stream_of):
     stream, _, _ = stream_of(SteppingEngine(capacity=32), size=32, scorer=scorer)
 
     def converse(name):
-        (reply,) = yield [Request(1, name)]
+        (reply,) = yield [Request(takes(1), name)]
         (score,) = yield [PairToScore(name, reply.text)]
         return [{"score": score}]
 
@@ -397,7 +441,7 @@ def test_an_engine_whose_step_does_not_return_ends_its_process_and_says_where(tm
                 time.sleep(60)
 
         loop = EngineLoop(Hangs(), timeout_s=0.5, traceback=tmp_path / "traceback", explain=lambda reason: None)
-        loop.ask(Request("a", "a"), lambda reply: None)
+        loop.ask(Request(takes(1), "a"), lambda reply: None)
         time.sleep(30)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
@@ -420,8 +464,8 @@ def test_a_request_whose_preparation_does_not_return_ends_its_process_with_the_r
 
         explain = (tmp_path / "reason").write_text
         loop = EngineLoop(Hangs(), timeout_s=0.5, traceback=tmp_path / "traceback", explain=explain)
-        threading.Thread(target=loop.ask, args=(Request(1, "hangs"), print), daemon=True).start()
-        loop.ask(Request(1, "b"), lambda reply: answered.write_text(reply.text))
+        threading.Thread(target=loop.ask, args=(Request(takes(1), "hangs"), print), daemon=True).start()
+        loop.ask(Request(takes(1), "b"), lambda reply: answered.write_text(reply.text))
         time.sleep(30)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == EXIT_CODE
