@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--only", choices=["one", "many"])
     parser.add_argument("--max-side", type=int, default=1024, help="of the captioner; 1280 leaves the pictures as they are")
     parser.add_argument("--shrink", choices=["reference", "fast"], default="reference", help="of the captioner")
+    parser.add_argument("--cpus", type=int, default=1, help="of the only actor (pool.num_cpus), as many of whose calls decode at once")
     parser.add_argument("--limit", type=float, default=1800, help="seconds that a run may take")
     own, rest = parser.parse_known_args()
     return run_benchmark(__doc__ or "", functools.partial(_run, own=own), rest)
@@ -57,7 +58,7 @@ def _run(report: Report, quick: bool, *, own: argparse.Namespace) -> None:
         write_photographs(Path(scratch) / "photographs", pictures)
         if own.only in (None, "one"):
             row = _measured(Path(scratch), "one", pictures, actors=1, own=own)
-            report.row(what="one actor", pictures=pictures, max_side=own.max_side, shrink=own.shrink, **row)
+            report.row(what="one actor", pictures=pictures, cpus=own.cpus, max_side=own.max_side, shrink=own.shrink, **row)
             report.claim("share of the run that one engine is busy", row.get("busy", 0.0), ">=", 0.95)
         if own.only in (None, "many"):
             row = _measured(Path(scratch), "many", pictures, actors=own.actors, own=own)
@@ -70,7 +71,9 @@ def _measured(scratch: Path, name: str, pictures: int, *, actors: int, own: argp
     logs, out = scratch / f"{name}-logs", scratch / f"{name}-out"
     logs.mkdir()
     places = {"photographs": str(scratch / "photographs"), "logs": str(logs), "out": str(out)}
-    result = run_worker(__file__, "job", **places, actors=actors, max_side=own.max_side, shrink=own.shrink, timeout_s=own.limit)
+    result = run_worker(
+        __file__, "job", **places, actors=actors, cpus=own.cpus, max_side=own.max_side, shrink=own.shrink, timeout_s=own.limit
+    )
     engines = read_logs(logs)
     if "error" in result or not engines:
         return {"started": len(list(logs.glob("*.steps"))), "error": result.get("error", "no engine was asked anything")}
@@ -118,7 +121,7 @@ def write_photographs(folder: Path, count: int) -> None:
         (folder / f"{number:08d}.jpg").write_bytes(jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:])
 
 
-def _job(*, photographs: str, logs: str, out: str, actors: int, max_side: int, shrink: str) -> dict[str, Any]:
+def _job(*, photographs: str, logs: str, out: str, actors: int, cpus: int, max_side: int, shrink: str) -> dict[str, Any]:
     """In a process of its own: CPU seconds from the first request to the last step, memory and captions."""
     from ray.data import DataContext
 
@@ -127,7 +130,7 @@ def _job(*, photographs: str, logs: str, out: str, actors: int, max_side: int, s
     from reid_ray.caption.config import CaptionJob
     from reid_ray.caption.job import run_caption
 
-    pool = {"batch_size": 32} | ({} if actors == 1 else {"replicas": actors, "num_cpus": 0.1})
+    pool = {"batch_size": 32} | ({"num_cpus": cpus} if actors == 1 else {"replicas": actors, "num_cpus": 0.1})
     job = {
         "images": {"source": "folder", "path": photographs},
         "captioners": {"main": {"max_side": max_side, "shrink": shrink, "engine": {"max_num_seqs": GPU.max_num_seqs}, "pool": pool}},
