@@ -38,10 +38,10 @@ def test_shipped_files_are_small_and_tell_how_they_were_made():
 def test_nine_of_ten_attribute_words_are_right_on_people_never_seen(engine):
     from reid_ray.caption.tiny.job import measure_captioner
 
-    scores = measure_captioner(engine, HELD_OUT, 200)
+    scores = measure_captioner(engine, HELD_OUT, 80)
     assert scores["static"]["share"] >= 0.9, scores
     assert scores["dynamic"]["share"] >= 0.9, scores
-    assert scores["static"]["said"] > 200 * 8  # right by saying little would be no feat
+    assert scores["static"]["said"] > 80 * 8  # right by saying little would be no feat
     for kind in ("static", "dynamic"):
         assert not any("[" in text for text in scores[kind]["samples"])
 

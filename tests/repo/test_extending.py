@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -129,6 +130,12 @@ def _write_blocks(package: Path) -> dict[str, list[str]]:
     return added
 
 
+def _copy_if_there(source, target):
+    """What is compiled already is not compiled for the copy; files that another process is about to put there may be gone."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(source, target)
+
+
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
     """(what the copy says of itself, lines that its files got, its folder)."""
@@ -136,7 +143,7 @@ def extended(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("extended")
     for part in ("reid_ray", "jobs"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, folder / part, copy_function=_copy_if_there)
     added = _write_blocks(folder)
     for camera, persons in (("cam_a", (1, 2)), ("cam_b", (1, 2, 201))):
         place = folder / "data" / "PRID-2011" / "single_shot" / camera

@@ -39,7 +39,7 @@ def test_over_encoders_snapshots_and_erasures_a_search_finds_what_brute_force_fi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [19, pytest.param(1, marks=pytest.mark.soak("gallery_kills"))])
+@pytest.mark.parametrize("every", [41, pytest.param(1, marks=pytest.mark.soak("gallery_kills"))])
 def test_a_kill_before_any_call_leaves_the_older_encoder_or_the_newer_whole_and_it_can_be_run_again(tmp_path, every):
     found = outcomes("reencoding_to_kill", "reencode", tmp_path, every=every)
     assert [each["died"] for each in found] == [True] * (len(found) - 1) + [False]
