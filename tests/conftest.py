@@ -153,6 +153,8 @@ def pytest_collection_modifyitems(config, items):
         (chosen if (part is None if wanted is None else part is not None and wanted in (part, "all")) else left).append(item)
     config.hook.pytest_deselected(items=left)
     items[:] = chosen
+    if drawn := sys.modules.get("hypothesis.strategies"):
+        drawn.text().validate()  # makes the table of all characters that a checkout keeps: two seconds, of no test's
 
 
 def may_share_a_ray(item) -> bool:

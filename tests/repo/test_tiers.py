@@ -91,6 +91,12 @@ def test_a_quick_test_that_takes_long_fails_and_one_that_imports_or_compiles_or_
     assert names(suite, "tests/unit/test_more.py")[:2] == ({"test_busy"}, set())
 
 
+def test_the_table_of_characters_of_a_fresh_checkout_is_no_tests_time(suite, monkeypatch):
+    monkeypatch.delenv("HYPOTHESIS_STORAGE_DIRECTORY", raising=False)
+    text = "from pathlib import Path\ndef test_made(): assert list(Path('.hypothesis').rglob('codec-*utf-8*'))\n"
+    assert quick(suite, text)[:2] == (OTHERS | {"test_made"}, set())
+
+
 def test_the_quick_tier_tries_a_fifth_of_a_propertys_examples(suite, root, monkeypatch):
     monkeypatch.delenv("TEST_EXAMPLES_TIMES")
     monkeypatch.setenv("PYTHONPATH", str(root / "tests" / "shared"), prepend=os.pathsep)
