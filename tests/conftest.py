@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import re
 import resource
@@ -255,6 +256,26 @@ def _cpu_s() -> float:
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
+
+
+class _Logged(logging.Handler):
+    """Records as they are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(self.format(record))
+
+
+@pytest.fixture
+def logged():
+    """What is logged in a test, record by record. (pytest's own way looks through some two thousand loggers six times a test.)"""
+    handler = _Logged()
+    logging.getLogger().addHandler(handler)
+    yield handler.records
+    logging.getLogger().removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,11 @@ class PatientHttp:
         if purpose:
             headers["Reid-Purpose"] = quote(purpose, safe=" ")
         # Never through a proxy of the environment: it would see the token.
-        verify = True if ca is None else ssl.create_default_context(cafile=str(ca))
+        verify: ssl.SSLContext | bool = True
+        if ca is not None:
+            verify = ssl.create_default_context(cafile=str(ca))
+        elif parts.scheme == "http":
+            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody: to read whom one may trust takes longer than a search
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=verify, transport=transport)
         self.url, self._patience_s, self._told = url, patience_s, told
 

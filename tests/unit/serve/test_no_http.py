@@ -70,13 +70,13 @@ def test_what_is_no_request_gets_a_sentence_and_the_next_client_its_answer(port,
     assert headers["content-type"] == "application/json"
     if status >= 400:
         assert list(json.loads(body)) == ["detail"]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30, verify=False) as http:
         assert http.post("/v1/search", json={"text": "3"}).json()["hits"][0]["item_id"] == "3"
 
 
 @pytest.mark.slow
 def test_a_connection_answers_one_question_after_the_other(port):
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30, verify=False) as http:
         for row in range(8):
             long = {"text": f"{row}", "k": 1, "without": ["x" * 4000] * 100}  # far larger than a head may be
             assert http.post("/v1/search", json=long).json()["hits"][0]["item_id"] == f"{row}"

@@ -45,18 +45,18 @@ def application(access):
     api = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     api.include_router(access_routes(access))
 
-    @api.get("/v1/broken")
-    async def broken():
+    async def broken(request: Request) -> Response:
         raise RuntimeError("a woman in a red coat")
 
-    @api.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "DELETE", "PUT", "OPTIONS", "PATCH"])
-    async def anything(path: str, request: Request) -> Response:
-        body = await request.body()
+    async def anything(request: Request) -> Response:
+        path, body = request.path_params["path"], await request.body()
         caller = request.state.caller
         noted(request.scope["state"], sought=["a red coat"], items=3, k=20)
         told = {"caller": caller and caller.name, "purpose": request.state.purpose, "bytes": len(body), "path": path}
         return Response(json.dumps(told), media_type="application/json", headers={"X-Frame-Options": "ALLOWALL"} if path == "" else {})
 
+    api.add_route("/v1/broken", broken)
+    api.add_route("/{path:path}", anything, methods=["GET", "HEAD", "POST", "DELETE", "PUT", "OPTIONS", "PATCH"])
     return api
 
 
@@ -99,14 +99,21 @@ class Doors:
 
 
 @pytest.fixture
-def doors(tmp_path):
-    return Doors(tmp_path)
+def doors_with(tmp_path):
+    """doors_with(...) -> Doors of these options, closed after the test."""
+    with contextlib.ExitStack() as opened:
+        yield lambda **options: opened.enter_context(contextlib.closing(Doors(tmp_path, **options)))
 
 
 @pytest.fixture
-def own(tmp_path):
+def doors(doors_with):
+    return doors_with()
+
+
+@pytest.fixture
+def own(doors_with):
     """A service without tokens."""
-    return Doors(tmp_path, tokens=False)
+    return doors_with(tokens=False)
 
 
 WANTS = [("/v1/search", "POST", 1), ("/v1/items/a/b.jpg", "GET", 1), ("/v1/jobs", "POST", 2), ("/v1/items/erase", "POST", 3)]
@@ -171,11 +178,11 @@ def test_a_clients_own_number_of_a_request_is_kept_unless_it_is_none(doors):
         assert doors.ask("GET", "/v1/live", headers={"X-Request-Id": bad}).headers["x-request-id"] != bad
 
 
-def test_what_fails_inside_is_told_without_a_word_of_it(doors, caplog):
+def test_what_fails_inside_is_told_without_a_word_of_it(doors, logged):
     reply = doors.ask("GET", "/v1/broken", role="search")
     assert (reply.status_code, list(reply.json())) == (500, ["detail"])
-    assert "red coat" not in reply.text + caplog.text
-    assert "test_gatekeeper.py" in caplog.text
+    assert "red coat" not in reply.text + "".join(logged)
+    assert "test_gatekeeper.py" in "".join(logged)
 
 
 @pytest.mark.parametrize(
@@ -298,8 +305,8 @@ def test_wrong_tokens_are_limited_by_address_and_lock_nobody_else_out(doors):
     assert [guess(f"2001:db8::{n:x}").status_code for n in range(1, 12)] == [401] * 10 + [429]
 
 
-def test_searches_are_limited_by_caller_and_nothing_else_is(tmp_path):
-    doors = Doors(tmp_path, limits=AccessConfig(searches_per_s=5, searches_at_once=5))
+def test_searches_are_limited_by_caller_and_nothing_else_is(doors_with):
+    doors = doors_with(limits=AccessConfig(searches_per_s=5, searches_at_once=5))
     replies = [doors.ask("POST", "/v1/search", role="search") for _ in range(8)]
     assert [reply.status_code for reply in replies] == [200] * 5 + [429] * 3
     assert replies[-1].headers["retry-after"] == "1"
@@ -308,8 +315,8 @@ def test_searches_are_limited_by_caller_and_nothing_else_is(tmp_path):
     assert doors.gatekeeper.refused[429] == 3
 
 
-def test_a_search_states_its_purpose_where_it_must(tmp_path):
-    doors = Doors(tmp_path, audit=AuditConfig(purpose_required=True))
+def test_a_search_states_its_purpose_where_it_must(doors_with):
+    doors = doors_with(audit=AuditConfig(purpose_required=True))
     assert doors.ask("POST", "/v1/search", role="search").status_code == 422
     for said, purpose in (("case 12", "case 12"), ("Fall%2012%3A%20%C3%84", "Fall 12: Ä")):
         reply = doors.ask("POST", "/v1/search", role="search", headers={"Reid-Purpose": said})
@@ -338,9 +345,9 @@ def test_a_body_is_refused_by_its_length_or_as_soon_as_it_is_too_long(doors):
     assert doors.ask("POST", "/v1/search", role="search", content=b"x" * 1000).json()["bytes"] == 1000
 
 
-def test_all_bodies_together_hold_no_more_memory_than_allowed(tmp_path):
+def test_all_bodies_together_hold_no_more_memory_than_allowed(doors_with):
     rules = RouteTable({("POST", "/held"): RouteRule(None, 8 << 20), ("POST", "/spooled"): RouteRule(None, 8 << 20, spooled=True)})
-    doors = Doors(tmp_path, rules=rules, limits=AccessConfig(body_mb_in_hand=1))
+    doors = doors_with(rules=rules, limits=AccessConfig(body_mb_in_hand=1))
     assert doors.ask("POST", "/held", content=bytes(2 << 20)).status_code == 503
     assert doors.ask("POST", "/spooled", content=bytes(2 << 20)).status_code == 200
     assert doors.ask("POST", "/held", content=bytes(1 << 20)).status_code == 200
@@ -503,8 +510,8 @@ def test_hundreds_of_slow_bodies_freeze_nothing(doors, address):
 
 
 @pytest.mark.slow
-def test_a_slow_body_gives_way_to_a_quicker_one_and_is_told_so(tmp_path):
-    doors = Doors(tmp_path, limits=AccessConfig(bodies_in_hand=2, body_timeout_s=30))
+def test_a_slow_body_gives_way_to_a_quicker_one_and_is_told_so(doors_with):
+    doors = doors_with(limits=AccessConfig(bodies_in_hand=2, body_timeout_s=30))
 
     async def ask(parts, pause):
         async def body():

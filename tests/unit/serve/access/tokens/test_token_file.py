@@ -105,7 +105,7 @@ def test_the_file_is_looked_at_once_a_second_at_most(file):
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "other", "open", "newer"])
-def test_a_file_that_breaks_while_the_service_runs_locks_nobody_out_and_lets_nobody_in(file, caplog, damage):
+def test_a_file_that_breaks_while_the_service_runs_locks_nobody_out_and_lets_nobody_in(file, logged, damage):
     ticks = Clock()
     token = create_token(file, "anna", AccessRole.SEARCH, days=None)
     book = TokenBook(file, ticks=ticks)
@@ -120,7 +120,7 @@ def test_a_file_that_breaks_while_the_service_runs_locks_nobody_out_and_lets_nob
         ticks.now += 1
         assert book.caller_of(token).name == "anna"
         assert book.caller_of(late) is None
-    assert len([record for record in caplog.records if str(file) in record.message]) == 1
+    assert len([record for record in logged if str(file) in record]) == 1
     with refused(DataError, str(file)):
         TokenBook(file)
     file.unlink(missing_ok=True)
