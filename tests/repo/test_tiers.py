@@ -97,6 +97,12 @@ def test_the_table_of_characters_of_a_fresh_checkout_is_no_tests_time(suite, mon
     assert quick(suite, text)[:2] == (OTHERS | {"test_made"}, set())
 
 
+def test_every_property_can_be_tried_on_more_examples(root):
+    said = "@" + "given("  # in two, for this file is searched as well
+    files = {file: file.read_text("utf-8") for file in (root / "tests" / "unit").rglob("*.py")}
+    assert {file.name for file, text in files.items() if said in text and "=examples(" not in text} == {"test_openapi.py"}  # its own number
+
+
 def test_the_quick_tier_tries_a_fifth_of_a_propertys_examples(suite, root, monkeypatch):
     monkeypatch.delenv("TEST_EXAMPLES_TIMES")
     monkeypatch.setenv("PYTHONPATH", str(root / "tests" / "shared"), prepend=os.pathsep)

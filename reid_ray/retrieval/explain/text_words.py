@@ -25,8 +25,12 @@ def words_of(text: str) -> list[PlacedWord]:
 
 
 def text_without(text: str, word: PlacedWord) -> str:
-    """The text with one word left out, and one blank where two would meet; empty if no word is left."""
+    """The text with one word left out, and one blank where two would meet, or two words become one; empty if no word is left."""
     before, after = text[: word.start].rstrip(), text[word.end :].lstrip()
-    gap = " " if len(before) + len(after) + (word.end - word.start) < len(text) else ""
-    left = f"{before}{gap}{after}".strip()
-    return left if words_of(left) else ""
+    apart = [*_words(before), *_words(after)]
+    gap = " " if len(before) + len(after) + (word.end - word.start) < len(text) or _words(before + after) != apart else ""
+    return f"{before}{gap}{after}".strip() if apart else ""
+
+
+def _words(text: str) -> list[str]:
+    return [each.word for each in words_of(text)]

@@ -5,7 +5,8 @@ import resource
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from examples import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refused
 
@@ -55,6 +56,7 @@ def test_webpersons_spelled_line_breaks_are_spaces_and_counted(trees, people):
 
 
 @pytest.mark.slow
+@settings(max_examples=examples(100))
 @given(st.lists(st.from_regex(r"\A[A-Z][a-z]{2,6} [a-z]{2,6}(/[a-z]{2,6})?[.!]\Z"), min_size=1, max_size=4))
 def test_a_spelled_break_between_sentences_is_one_space_and_a_slash_between_words_stays(sentences):
     for spelled in ("/n", "\\n", " /n ", "/n/n", "/n\\n"):

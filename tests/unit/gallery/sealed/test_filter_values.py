@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from examples import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_ray.config.filter_words import where_of_words
@@ -58,6 +59,7 @@ def test_a_number_for_a_column_of_texts_is_told_how_it_is_a_text():
 
 
 @pytest.mark.slow
+@settings(max_examples=examples(100))
 @given(
     st.sampled_from(sorted(COLUMNS)),
     st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)), st.lists),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,7 +78,7 @@ PAIRS = st.tuples(st.sampled_from("abcdef"), st.sampled_from("abcdef")).filter(l
 
 
 @pytest.mark.slow
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(st.tuples(st.sampled_from(["same", "different", "skip"]), PAIRS), max_size=25))
 def test_groups_are_those_of_a_plain_search(said):
     """Against a flood from each image along the pairs whose last word is same."""
