@@ -25,6 +25,7 @@ $(STAMP): pyproject.toml reid_ray/setup/constraints-$(STACK).txt $(wildcard reid
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint reid_ray/setup/constraints-$(STACK).txt --editable ".[$(STACK),dev]"
+	$(BIN)/python -m compileall -q reid_ray jobs
 	$(BIN)/reid-ray setup
 	touch $@
 

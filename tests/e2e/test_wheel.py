@@ -6,7 +6,9 @@ whole installation, from a package index, is a soak test.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +41,19 @@ def home(root, tmp_path_factory) -> Path:
     python = folder / "venv" / "bin" / "python"
     subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", wheel], check=True, timeout=120)
     (installed(folder).parent / "engines.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    _keep_compiled(root / "reid_ray", installed(folder))
     return folder
+
+
+def _keep_compiled(tree: Path, copy: Path) -> None:
+    """numba's machine code of the tree's kernels is that of the wheel's, which is told by the sources' times."""
+    for kept in tree.rglob("__pycache__/*.nb[ci]"):
+        there = copy / kept.relative_to(tree)
+        source = f"{kept.name.partition('.')[0]}.py"
+        there.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process is about to put it there
+            shutil.copystat(kept.parent.parent / source, there.parent.parent / source)
+            shutil.copy(kept, there)
 
 
 @pytest.fixture

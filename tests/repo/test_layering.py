@@ -37,7 +37,7 @@ LEAVES = {
     "versions",
 }
 ALLOWED = {
-    "setup": {"model"},
+    "setup": {"model", "retrieval"},
     "cli": {"setup"},
     "crop": {"data", "model"},
     "data": set(),
