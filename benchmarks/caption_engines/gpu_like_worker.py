@@ -8,6 +8,7 @@ it needs beyond that is slept. The times are of the order of those that captioni
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from benchmarks.caption_engines.recording import SLOWER
+from reid_ray.caption.actors.engine_actor import GPU_SWITCH_S
 
 GRAPH_LAUNCH_S, KERNELS_LAUNCH_S = 0.0015, 0.046
 DECODE_S, DECODE_A_REQUEST_S = 0.0046, 0.000011  # of the device
@@ -29,6 +31,7 @@ class GpuLikeWorker(CPUWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        sys.setswitchinterval(GPU_SWITCH_S)  # as an actor does whose pool has GPUs
         self._left: dict[str, int] = {}  # tokens of each request's prompt that are not read yet
         self._operand = torch.zeros(8)
         self._output: ModelRunnerOutput | None = None

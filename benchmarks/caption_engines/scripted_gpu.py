@@ -8,6 +8,7 @@ for their size alone: it says how many tokens a Qwen2.5-VL would read of them.
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 from benchmarks.caption_engines.answer_lengths import answer_tokens
 from benchmarks.caption_engines.continuous_batch import ContinuousBatch, Request, steps_at_best
 from benchmarks.caption_engines.step_log import EngineLog, StepLog
+from reid_ray.caption.actors.engine_actor import GPU_SWITCH_S
 from reid_ray.caption.engines.protocol import Conversation, Reply, converse
 
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "brown", "pink")
@@ -91,6 +93,11 @@ class ScriptedGpu:
         return converse(self, conversations, keys)
 
 
+def _in_actor(logs: Path, gpu: GpuLike) -> ScriptedGpu:
+    sys.setswitchinterval(GPU_SWITCH_S)  # as an actor does whose pool has GPUs
+    return ScriptedGpu(logs, gpu)
+
+
 class ScriptedGpuToBe:
     """Pickles as a ScriptedGpu that has yet to start: in the actor that will hold it."""
 
@@ -98,7 +105,7 @@ class ScriptedGpuToBe:
         self._arguments = (logs, gpu)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ScriptedGpu, self._arguments
+        return _in_actor, self._arguments
 
     def chat(self, conversations: Sequence[Conversation], keys: Sequence[str]) -> list[Reply]:
         """Never asked: a copy is, elsewhere."""

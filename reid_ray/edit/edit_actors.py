@@ -48,7 +48,7 @@ class EditActor(EngineActor):
             self._work = EditWork(setting, verifier, crops)
             return DrawingEngine(editor, capacity=config.drawing.batch_size), None
 
-        super().__init__(place, EditMetrics(self.stage), start=start, requests=1)
+        super().__init__(place, EditMetrics(self.stage), start=start, requests=1, on_gpu=config.pool.num_gpus > 0)
 
     def __call__(self, pictures: pa.Table) -> pa.Table:
         """The edits of a batch of pictures."""
@@ -94,7 +94,8 @@ class DescribeActor(EngineActor):
                 return streaming(engine, capacity=config.engine.max_num_seqs), None
             return start_engine(config, images=0, field="rewriter"), None
 
-        super().__init__(place, EditMetrics(self.stage), start=start, requests=1, together=config.engine.admit_together)
+        together, on_gpu = config.engine.admit_together, config.pool.num_gpus > 0
+        super().__init__(place, EditMetrics(self.stage), start=start, requests=1, together=together, on_gpu=on_gpu)
 
     def __call__(self, edits: pa.Table) -> pa.Table:
         """The captions of a batch of edits."""

@@ -49,6 +49,7 @@ class CaptionActor(EngineActor):
             together=together,
             most_bytes=most_bytes,
             preparing=calls_that_prepare(config),
+            on_gpu=config.pool.num_gpus > 0,
         )
 
     def __call__(self, images: pa.Table) -> pa.Table:

@@ -39,9 +39,10 @@ from reid_ray.errors import ReidRayError
 _RECORDS_KEPT_S = 7 * 86400.0
 _LOOK_AGAIN_S = 0.5  # a broken actor, whether others work
 _AHEAD = 1.5  # rows that are let in, per request that the engine decodes together: the rest is prepared while those run
-# How long a thread keeps the interpreter from another. The engine's gives it up at every operation and waits for it again: at Python's
-# 5 ms, a picture that is prepared holds up a step many times over.
-_SWITCH_S = 0.0001
+# How long a thread keeps the interpreter from another, beside a GPU. The engine's gives it up at every operation and waits for it again:
+# at Python's 5 ms, a picture that is prepared holds up a step many times over. Where the engine computes on the CPU, whoever waits for the
+# interpreter holds nothing up, and to change threads so often takes a tenth of a core.
+GPU_SWITCH_S = 0.0001
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,11 @@ class EngineActor:
         together: int = 1,
         most_bytes: int | None = None,
         preparing: int = 1,
+        on_gpu: bool = False,
     ) -> None:
         clock = time.perf_counter()
-        sys.setswitchinterval(_SWITCH_S)
+        if on_gpu:
+            sys.setswitchinterval(GPU_SWITCH_S)
         self._place, self._metrics = place, metrics
         self._actor = _actor_id()
         in_flight, traceback = (_records() / f"{place.ledger.run}-{self._actor}.{kind}" for kind in ("rows", "traceback"))

@@ -66,6 +66,7 @@ class RewriteActor(EngineActor):
             together=together,
             most_bytes=most_bytes,
             preparing=calls_that_prepare(config),
+            on_gpu=config.pool.num_gpus > 0,
         )
 
     def __call__(self, captions: pa.Table) -> pa.Table:
