@@ -40,8 +40,8 @@ _RECORDS_KEPT_S = 7 * 86400.0
 _LOOK_AGAIN_S = 0.5  # a broken actor, whether others work
 _AHEAD = 1.5  # rows that are let in, per request that the engine decodes together: the rest is prepared while those run
 # How long a thread keeps the interpreter from another, beside a GPU. The engine's gives it up at every operation and waits for it again:
-# at Python's 5 ms, a picture that is prepared holds up a step many times over. Where the engine computes on the CPU, whoever waits for the
-# interpreter holds nothing up, and to change threads so often takes a tenth of a core.
+# at Python's 5 ms, a picture that is prepared holds up a step many times over. Where the engine computes on the CPU, no device waits
+# meanwhile, and to change threads so often only costs.
 GPU_SWITCH_S = 0.0001
 
 
