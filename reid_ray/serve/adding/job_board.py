@@ -123,10 +123,6 @@ class JobBoard:
         """As RememberedJobs.status."""
         return self._remembered.status(job_id)
 
-    def statuses(self) -> list[JobStatus]:
-        """As RememberedJobs.statuses."""
-        return self._remembered.statuses()
-
     def page(self, most: int, *, before: str | None = None, unfinished: bool = False) -> tuple[list[JobStatus], str | None]:
         """As RememberedJobs.page."""
         return self._remembered.page(most, before=before, unfinished=unfinished)
@@ -157,7 +153,7 @@ class JobBoard:
     def forget(self, ids: Collection[str]) -> None:
         """These items are being erased: what uploads that wait hold of them goes now, and what finished jobs say of them."""
         wanted = set(ids)
-        for status in self.statuses():
+        for status in self._remembered.naming_items():
             folder = JobFolder(self._jobs / status.job_id)
             if status.is_finished:
                 kept = [each for each in status.refused if not wanted & {each["file"], each["item_id"]}]

@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection
 from pathlib import Path
 
 from reid_ray.errors import DataError
@@ -31,6 +30,7 @@ class RememberedJobs:
     def __init__(self, folder: Path, config: AddingConfig) -> None:
         self._folder, self._config = folder, config
         self._finished: dict[str, str] = {}  # id -> mark: nothing of these changes any more but what erasures take
+        self._naming: set[str] = set()  # of those, the ones that name items: what they refused
         self._damaged: set[str] = set()
 
     def status(self, job_id: str) -> JobStatus:
@@ -45,10 +45,6 @@ class RememberedJobs:
             return JobFolder(self._folder / job_id).status()
         except FileNotFoundError:
             raise NotThereError(f"job {job_id[:100]}: is not there; finished jobs are kept for {self._config.keep_days:g} days") from None
-
-    def statuses(self) -> list[JobStatus]:
-        """All that are remembered, the latest first."""
-        return sorted(self._read({}), key=lambda each: each.created, reverse=True)
 
     def page(self, most: int, *, before: str | None = None, unfinished: bool = False) -> tuple[list[JobStatus], str | None]:
         """Some of those that are remembered, the latest first. Of finished ones no more are read than are given.
@@ -69,9 +65,16 @@ class RememberedJobs:
 
     def unfinished(self) -> list[JobStatus]:
         """Those that wait or run; finished ones are read once, and not again."""
-        found = self._read(self._finished)
+        names = [name for name in os.listdir(self._folder) if not name.startswith(".") and name not in self._finished]
+        found = [status for name in names if (status := self._read_one(name)) is not None]
         self._finished.update({each.job_id: _mark(each) for each in found if each.is_finished})
+        self._naming.update(each.job_id for each in found if each.is_finished and each.refused)
         return [each for each in found if not each.is_finished]
+
+    def naming_items(self) -> list[JobStatus]:
+        """Those that may name an item: unfinished ones, and of finished ones those that refused something."""
+        unfinished = self.unfinished()
+        return [*unfinished, *(status for job_id in list(self._naming) if (status := self._read_one(job_id)) is not None)]
 
     def forget_old(self) -> None:
         """Remove finished ones that are old, or more than are kept."""
@@ -82,17 +85,17 @@ class RememberedJobs:
             is_old = mark < _mark_at(oldest) and ((status := self._read_one(job_id)) is None or (status.ended or status.created) < oldest)
             if at >= self._config.keep_jobs or is_old:
                 shutil.rmtree(self._folder / job_id, ignore_errors=True)
-                self._finished.pop(job_id, None)
+                self._drop(job_id)
 
-    def _read(self, without: Collection[str]) -> list[JobStatus]:
-        names = [name for name in os.listdir(self._folder) if not name.startswith(".") and name not in without]
-        return [status for name in names if (status := self._read_one(name)) is not None]
+    def _drop(self, job_id: str) -> None:
+        self._finished.pop(job_id, None)
+        self._naming.discard(job_id)
 
     def _read_one(self, name: str) -> JobStatus | None:
         try:
             return self.status(name)
         except NotThereError:
-            self._finished.pop(name, None)  # forgotten meanwhile, maybe by another replica
+            self._drop(name)  # forgotten meanwhile, maybe by another replica
         except DataError as error:  # one that is damaged must not hide the others
             if name not in self._damaged:
                 self._damaged.add(name)

@@ -98,9 +98,12 @@ def job_routes(writing: WriteOperations, doer: ChangeDoer) -> APIRouter:
 
     @router.delete("/{job_id}", response_model=JobOut, responses=problems(404, 409), openapi_extra={"parameters": [KEY_HEADER]})
     async def cancel(job_id: _Id, request: Request) -> JSONResponse:
-        """Have a job end after its batch; what it added stays."""
+        """Have a job end after its batch; what it added stays. Who may not compact may not end a compaction that waits, either."""
 
         async def change() -> Done:
+            asked = await asyncio.to_thread(board.status, job_id)
+            if asked.kind == "compact" and caller_of(request).role < AccessRole.ADMIN:
+                raise BadRequestError(f"job {job_id}: compacts the gallery, and only the role admin may cancel it", status=403)
             status = await asyncio.to_thread(board.cancel, job_id)
             return Done(job_out(status, now=time.time()).model_dump(), what={"job": job_id})
 

@@ -166,7 +166,7 @@ def test_items_that_cannot_be_stored_are_refused_as_a_whole_before_there_is_a_jo
     with pytest.raises(ConfigError, match=said):
         service.send(files("a", "b"), items)
     assert [path.name for path in (service.state / "jobs").glob(".new*")] == []
-    assert len(service.board.statuses()) == 1
+    assert len(service.board.page(100)[0]) == 1
 
 
 def test_an_upload_beyond_the_limits_is_refused_while_it_is_read(tmp_path):
@@ -354,10 +354,26 @@ def test_who_was_erased_before_and_is_gone_from_the_files_meanwhile_may_be_added
     assert (service.finished(job).state, service.items()) == ("done", {"a"})
 
 
+def test_what_a_job_refused_is_forgotten_with_whoever_is_erased_and_no_other_job_is_read(tmp_path, monkeypatch):
+    service, replica = Service(tmp_path), JobBoard(tmp_path / "gallery.service", AddingConfig())
+    service.start()
+    bad = {"a.png": b"no picture", "b.png": b"no picture"}
+    refusing = service.send(bad, [{"file": f"{name}.png", "item_id": name} for name in "ab"])
+    good = [service.send(files(name)) for name in "cd"]
+    assert {service.finished(job).state for job in (refusing, *good)} == {"done"}
+    read, status = [], JobFolder.status
+    replica.page(100)
+    monkeypatch.setattr(JobFolder, "status", lambda folder: (read.append(folder.path.name), status(folder))[1])
+    replica.forget(["a"])  # of a replica that did not work on them
+    assert read == [refusing.job_id]
+    assert [each["item_id"] for each in service.board.status(refusing.job_id).refused] == ["b"]
+    service.close()
+
+
 def test_the_same_request_makes_one_job(service):
     first, second = (service.send(files("a"), key="once") for _ in range(2))
     assert first.job_id == second.job_id
-    assert len(service.board.statuses()) == 1
+    assert len(service.board.page(100)[0]) == 1
     assert service.send(files("a"), key="twice").job_id != first.job_id
 
 
@@ -369,7 +385,7 @@ def test_no_more_jobs_wait_than_may_and_old_ones_are_forgotten(tmp_path):
     service.start()
     [service.finished(job) for job in jobs]
     service.board._remembered.forget_old()
-    assert [each.job_id for each in service.board.statuses()] == [jobs[1].job_id]
+    assert [each.job_id for each in service.board.page(100)[0]] == [jobs[1].job_id]
     service.close()
 
 
@@ -403,7 +419,7 @@ def test_a_damaged_job_does_not_keep_others_from_being_done(service):
     good = service.send(files("b"))
     service.start()
     assert [service.finished(each).state for each in (bad, good)] == ["failed", "done"]
-    assert {each.job_id for each in service.board.statuses()} == {bad.job_id, good.job_id}
+    assert {each.job_id for each in service.board.page(100)[0]} == {bad.job_id, good.job_id}
 
 
 def test_the_status_on_the_disk_says_its_format_and_the_vectors_are_those_of_the_pictures(service):

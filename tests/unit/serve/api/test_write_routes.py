@@ -6,10 +6,14 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from opened_doors import with_tokens
 from plain_encoder import PlainEncoder, picture_of, png_of
 from whole_services import asked, service
 
 from reid_ray.gallery.gallery_writer import GalleryWriter
+from reid_ray.serve.api.application import make_api
+from reid_ray.serve.api.upkeep.change_answers import ChangeDoer
+from reid_ray.serve.api.upkeep.job_routes import job_routes, job_rules
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +236,19 @@ def test_jobs_that_are_not_there_are_404_and_finished_ones_cannot_be_cancelled(f
     assert asked(filled, ("DELETE", "/v1/jobs/nothing")).status_code == 404
     job = asked(filled, ("GET", "/v1/jobs")).json()["jobs"][0]
     assert asked(filled, ("DELETE", f"/v1/jobs/{job['job_id']}")).status_code == 409
+
+
+def test_a_compaction_that_waits_is_cancelled_by_an_admin_alone(filled, tmp_path, monkeypatch):
+    monkeypatch.setattr(filled.writing.board, "_next", lambda: None)  # its thread does not take it up
+    job = asked(filled, ("POST", "/v1/compact")).json()["job_id"]
+    access, tokens = with_tokens(tmp_path)
+    routes = job_routes(filled.writing, ChangeDoer(filled.writing.answers)), job_rules(filled.writing.board.config)
+    monkeypatch.setattr(filled, "api", make_api(filled.operations, access=access, further=[routes]))
+    cancel = [("DELETE", f"/v1/jobs/{job}", {"headers": {"Authorization": f"Bearer {tokens[role]}"}}) for role in ("write", "admin")]
+    refused, cancelled = asked(filled, *cancel)
+    access.close()
+    assert (refused.status_code, "only the role admin" in refused.json()["detail"]) == (403, True)
+    assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
 
 
 @pytest.mark.slow
