@@ -17,7 +17,7 @@ from reid_ray.gallery.depot.interface import Depot
 from reid_ray.gallery.gallery_reader import GalleryReader
 from reid_ray.gallery.items import ID, as_dicts
 from reid_ray.gallery.nearest.browsing import Listed, newest
-from reid_ray.gallery.nearest.cursors import Page, page_after, search_digest
+from reid_ray.gallery.nearest.cursors import Page, page_after, search_digests
 from reid_ray.gallery.nearest.feedback import moved_query
 from reid_ray.gallery.nearest.hits import Found, PartSearch, Wish, checked_queries
 from reid_ray.gallery.nearest.live_part import LivePart
@@ -83,8 +83,9 @@ class GalleryView(GalleryReader):
                 raise ConfigError(f"one_per is {one_per}, but the gallery's columns are {', '.join(self.schema.names)}")
             wanted = parsed_filter(where, self.schema)
             passing = [part.passing(wanted) for part in parts]
-            for mask, row_N in zip(passing, self._rows_of(list(without)), strict=True):
-                mask[row_N[row_N >= 0]] = False
+            if without:
+                for mask, row_N in zip(passing, self._rows_of(list(without)), strict=True):
+                    mask[row_N[row_N >= 0]] = False
         search = PartSearch(parts, passing, Wish(k, threshold, one_per), NearestConfig() if exact else nearest, self._items, self._device)
         hits = search.hits(query_QD)
         return [[Found(generation, hit.item[ID], hit.score, hit.item) for hit in found] for found in hits]
@@ -105,7 +106,7 @@ class GalleryView(GalleryReader):
             ConfigError: also a cursor that does not fit.
         """
         query_D = checked_queries(np.asarray(query_D)[None], k, self.manifest.dim)[0]
-        digest = search_digest(query_D, options)
+        (digest,) = search_digests(query_D[None], options)
         return page_after(cursor, k, digest, self.generation, lambda fetched: self.search(query_D[None], fetched, **options)[0])
 
     def query_like(

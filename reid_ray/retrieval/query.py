@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,9 +52,10 @@ class Query:
         options: dict[str, Any] = {"where": self.where or None, "without": self.without, "threshold": self.threshold}
         return {**options, "one_per": self.one_per, "exact": self.exact}
 
-    def alike(self) -> str:
+    def alike(self) -> Hashable:
         """Equal for queries that one search can answer together: those that begin, and differ in their clues alone."""
-        return json.dumps([self.k, self.options(), self.cursor, self.rerank], sort_keys=True, default=str)
+        where = json.dumps(self.where, sort_keys=True, default=str) if self.where else None
+        return self.k, where, self.without, self.threshold, self.one_per, self.cursor, self.rerank, self.exact
 
 
 def text_query(text: str, *, k: int, **options: Any) -> Query:

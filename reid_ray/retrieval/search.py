@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -160,7 +160,7 @@ class SearchEngine:
 
     def _search(self, queries: Sequence[Query], asked: _Encoded) -> dict[int, Page]:
         # Queries that differ in k, filter or page are searched apart, so that no answer depends on what it was batched with.
-        groups: dict[str, list[int]] = defaultdict(list)
+        groups: dict[Hashable, list[int]] = defaultdict(list)
         for at in asked.vectors:
             groups[queries[at].alike()].append(at)
         pages: dict[int, Page] = {}

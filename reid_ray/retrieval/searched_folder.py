@@ -20,7 +20,7 @@ from reid_ray.gallery.depot.interface import depot_of
 from reid_ray.gallery.gallery_interface import SearchableGallery
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.nearest.browsing import Listed
-from reid_ray.gallery.nearest.cursors import Page, page_after, search_digest
+from reid_ray.gallery.nearest.cursors import Page, page_after, search_digests
 from reid_ray.gallery.nearest.hits import Found
 from reid_ray.gallery.shards.joined_view import JoinedView
 from reid_ray.gallery.shards.ray_shard import start_shards
@@ -101,7 +101,9 @@ class SearchedGallery:
                 ranked = [reranked(view, query_D, hits) for query_D, hits in zip(query_QD, found, strict=True)]
                 return [Page(hits[: query.k], None) for hits in ranked]
             first = view.search(query_QD, query.k + 1, **options) if query.cursor is None else [None] * len(query_QD)
-            return [_page(view, query_D, query, options, hits) for query_D, hits in zip(query_QD, first, strict=True)]
+            digests = search_digests(query_QD, options)
+            asked = zip(query_QD, digests, first, strict=True)
+            return [_page(view, query, options, query_D=query_D, digest=digest, first=hits) for query_D, digest, hits in asked]
 
     def vectors_there(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Stored vectors of items, float32 [N, D], and which of them the gallery has, bool [N]."""
@@ -186,9 +188,10 @@ class SearchedGallery:
             yield view
 
 
-def _page(view: SearchableGallery, query_D: np.ndarray, query: Query, options: dict[str, Any], first: list[Found] | None) -> Page:
+def _page(
+    view: SearchableGallery, query: Query, options: dict[str, Any], *, query_D: np.ndarray, digest: str, first: list[Found] | None
+) -> Page:
     """A page, or the first one of what was found already."""
-    digest = search_digest(query_D, options)
     if first is not None:
         return page_after(None, query.k, digest, view.generation, lambda _: first)
     return page_after(query.cursor, query.k, digest, view.generation, lambda fetched: view.search(query_D[None], fetched, **options)[0])

@@ -6,6 +6,7 @@ Everything that can be refused is refused before anything starts, and a service 
 from __future__ import annotations
 
 import contextlib
+import gc
 import ipaddress
 import signal
 import socket
@@ -84,8 +85,10 @@ def run_until_stopped(service: Service) -> None:
         say(f"serve: open {service.url}/ in a browser; Ctrl-C stops it")
         if service.others is not None:
             say(f"serve: {service.others}")
+        gc.freeze()  # what libraries made stays: the collector need not look through it beside searches
         while not stop.wait(1.0):
             pass
+        gc.unfreeze()  # or they count it as lost
         say("serve: stopping")
 
 

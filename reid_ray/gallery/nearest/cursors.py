@@ -39,10 +39,11 @@ class _Mark:
     tied: int
 
 
-def search_digest(query_D: np.ndarray, options: dict[str, Any]) -> str:
-    """What a cursor is bound to: a digest of the query and of what else was asked."""
+def search_digests(query_QD: np.ndarray, options: dict[str, Any]) -> list[str]:
+    """What the cursors of queries are bound to, one each: a digest of the query and of what else was asked, which they share."""
     text = json.dumps(options, sort_keys=True, default=str).encode()
-    return hashlib.blake2b(np.ascontiguousarray(query_D, np.float32).tobytes() + text, digest_size=8).hexdigest()
+    query_QD = np.ascontiguousarray(query_QD, np.float32)
+    return [hashlib.blake2b(query_D.tobytes() + text, digest_size=8).hexdigest() for query_D in query_QD]
 
 
 def page_after(cursor: str | None, k: int, digest: str, generation: int, search: Callable[[int], Sequence[Found]]) -> Page:
@@ -51,7 +52,7 @@ def page_after(cursor: str | None, k: int, digest: str, generation: int, search:
     Args:
         cursor: of the page before; None for the first page.
         k: hits a page.
-        digest: search_digest of what is asked now.
+        digest: that search_digests gives what is asked now.
         generation: that is open.
         search: the best so many hits.
 

@@ -51,9 +51,11 @@ def parsed_filter(asked: Mapping[str, Any] | None, schema: pa.Schema) -> Filter:
     Raises:
         ConfigError: a column that the gallery lacks or that no filter reads, or a value of another type than the column; names both.
     """
+    if not asked:
+        return ()
     conditions = []
     known = filterable(schema)
-    for column, wanted in (asked or {}).items():
+    for column, wanted in asked.items():
         if column not in known:
             raise ConfigError(f"filter {_shown(column)}: is no column that can be filtered; there are {', '.join(known)}")
         kind = schema.field(column).type

@@ -38,6 +38,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ONCE = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site", b"content-length", b"content-type", b"reid-purpose"})
 _TOO_MANY = frozenset({429, 503})  # nothing was done for those, and a flood of them must not fill the log
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
+_DRAWN = 64  # numbers of requests drawn at once: whoever asks the system waits for the interpreter's lock afterwards
 _FAILED = Refusal(500, "the request failed inside the service; its log says where")
 
 
@@ -57,6 +58,7 @@ class Gatekeeper:
         self._app, self._rules, self._access = app, rules, access
         self._intake = BodyIntake(access.limits)
         self.refused: Counter[int] = Counter()  # status -> requests, for metrics
+        self._numbers: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
@@ -70,7 +72,7 @@ class Gatekeeper:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, malformed = _headers(scope)
         given = headers.get(b"x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id = given if _REQUEST_ID.fullmatch(given) else self._number()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         verdict = malformed or self._judged(scope, headers, state)
@@ -79,6 +81,13 @@ class Gatekeeper:
             await refuse(send, await self._refusal_recorded(verdict, scope, state), request_id.encode())
         else:
             await self._through(scope, receive, send, verdict, request_id.encode())
+
+    def _number(self) -> str:
+        """64 random bits as a request's number."""
+        if not self._numbers:
+            drawn = secrets.token_hex(8 * _DRAWN)
+            self._numbers = [drawn[start : start + 16] for start in range(0, len(drawn), 16)]
+        return self._numbers.pop()
 
     async def _through(self, scope: Scope, receive: Receive, send: Send, rule: RouteRule, request_id: bytes) -> None:
         started, refusal = False, None

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import math
+import re
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, time, timedelta
 from typing import Any
 from urllib.parse import quote
 
 from fastapi.responses import JSONResponse
+from pydantic_core import to_json
 
 from reid_ray.gallery.nearest.browsing import Listed
 from reid_ray.retrieval.explain.score_explanation import Explanation
 from reid_ray.retrieval.query import Answer
 from reid_ray.serve.api.schema import ClueIn
+
+_NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch  # most ids; quote takes ten times as long to find that out
 
 
 class JSONAnswer(JSONResponse):
@@ -23,16 +24,14 @@ class JSONAnswer(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The body."""
         try:
-            return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode(
-                "utf-8", "replace"
-            )
-        except ValueError:  # a column of numbers holds NaN or infinity, which JSON has no word for
-            return json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"), default=_plain).encode("utf-8", "replace")
+            return to_json(content, inf_nan_mode="null")
+        except ValueError:  # a sentence may quote half of a surrogate pair, which is no text
+            return to_json(_whole(content), inf_nan_mode="null")
 
 
 def thumbnail_path(item_id: str) -> str:
     """Where an item's small picture is asked for, relative to the service; an id may hold anything, so it is no part of the path."""
-    return f"v1/thumbnails?id={quote(item_id, safe='', errors='replace')}"
+    return f"v1/thumbnails?id={item_id if _NEEDS_NO_QUOTES(item_id) else quote(item_id, safe='', errors='replace')}"
 
 
 def search_answer(answer: Answer, k: int, *, total_ms: float) -> dict[str, Any]:
@@ -99,19 +98,10 @@ def facet_answer(counts: Mapping[Any, int], limit: int) -> dict[str, Any]:
     return {"values": values, "others": sum(count for _, count in ordered[limit:]) + counts.get(None, 0)}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, bytes):
-        return None
-    return str(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+def _whole(value: Any) -> Any:
+    """The same with a question mark for each half of a surrogate pair."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+        return {_whole(name): _whole(each) for name, each in value.items()}
+    return [_whole(each) for each in value] if isinstance(value, list | tuple) else value

@@ -5,6 +5,7 @@ Knows Ray Serve; the work is in operations/ and api/. Searches that arrive toget
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from ray import serve
@@ -47,6 +48,7 @@ class Replica:
         self._access, self._writing, self._access_log = service_access(config), open_writing(config), config.access_log
         self._operations.load()
         start_writing(self._writing, self._operations.engine, self._access.audit)
+        gc.freeze()  # as where one process serves
 
     def __del__(self) -> None:
         """Called by Ray Serve when the replica ends in order: changes that wait are made."""

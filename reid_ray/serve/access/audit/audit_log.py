@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import hmac
 import logging
 import queue
@@ -83,7 +82,7 @@ class Digests:
         return self._of(b"item", item_id.encode("utf-8", "surrogatepass"))
 
     def _of(self, kind: bytes, data: bytes) -> str:
-        return hmac.new(self._key, kind + b"\0" + data, hashlib.sha256).hexdigest()[:_DIGEST_CHARS]
+        return hmac.new(self._key, kind + b"\0" + data, "sha256").hexdigest()[:_DIGEST_CHARS]
 
 
 @dataclass(eq=False)

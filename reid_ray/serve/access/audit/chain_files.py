@@ -7,6 +7,7 @@ appended since. A line that a crash cut off stays as it is: the next record says
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import re
 import time
@@ -40,7 +41,12 @@ def number_in(path: Path) -> int:
 def now_in_words() -> str:
     """The time as records state it: UTC, to the millisecond."""
     now = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+    return f"{_second_in_words(int(now))}.{int(now * 1000) % 1000:03d}Z"
+
+
+@functools.lru_cache(maxsize=2)
+def _second_in_words(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 @contextmanager
