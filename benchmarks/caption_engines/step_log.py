@@ -58,14 +58,17 @@ class StepLog:
 
     def __init__(self, folder: Path) -> None:
         self._file = os.open(folder / f"{os.getpid()}.steps", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._requests = ""  # since the last step: a write gives the interpreter to another thread, which the engine would not do
 
     def request(self, name: str) -> None:
         """A request has come; its name holds no space."""
-        os.write(self._file, f"request {time.time()!r} {name}\n".encode())
+        self._requests += f"request {time.time()!r} {name}\n"
 
     def step(self, start: float, *, running: int, waiting: int, joined: int = 0) -> None:
         """A step ends now."""
-        os.write(self._file, f"step {start!r} {time.time()!r} {running} {waiting} {time.process_time()!r} {joined}\n".encode())
+        step = f"step {start!r} {time.time()!r} {running} {waiting} {time.process_time()!r} {joined}\n"
+        os.write(self._file, f"{self._requests}{step}".encode())
+        self._requests = ""
 
 
 def read_logs(folder: Path) -> list[EngineLog]:

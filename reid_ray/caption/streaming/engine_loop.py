@@ -233,7 +233,7 @@ class EngineLoop:
 
     def _abort_slow(self) -> None:
         limit = time.monotonic() - self._timeout_s
-        slow = [name for name, opened in self._open.items() if opened.since < limit]
+        slow = [name for name, _ in itertools.takewhile(lambda each: each[1].since < limit, self._open.items())]  # the longest there first
         if slow:
             self._engine.abort(slow)
             for name in slow:
