@@ -69,6 +69,15 @@ def test_what_processes_beside_the_engine_prepare_is_answered_and_refused_alike(
     assert left == [0]
 
 
+def test_an_engine_in_a_process_of_its_own_tells_what_runs_and_how_full_its_cache_is(engines):
+    loads, replies = engines.loads_beside(STATIC)
+    assert all(reply.error is None and reply.tokens for reply in replies)
+    most = max(loads, key=lambda load: load[0])
+    assert most[0] == 8
+    assert 0 < most[2] < 1
+    assert loads[-1][:2] == (0, 0)
+
+
 def test_an_engine_whose_process_beside_it_cannot_begin_names_the_key(engines):
     assert engines.refusal_without_processes() == (
         "engine.engine.prepare_processes: one of the processes cannot begin (it ended with exit code -9); ask for fewer"

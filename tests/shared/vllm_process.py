@@ -101,6 +101,23 @@ class Engines:
         finally:
             RenderProcesses.begin = begin
 
+    def loads_beside(self, question):
+        """(the load after each step of an engine in a process of its own that answers the question of every picture; the answers)."""
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+        try:
+            self.open(SamplingConfig(max_tokens=6), engine=CONFIG.model_copy(update={"own_process": True, "kv_cache_mb": 17}))
+        finally:
+            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        for n, pixels in enumerate(PEOPLE.pictures(0, 8)):
+            content = [{"type": "image_pil", "image_pil": Image.fromarray(pixels)}, {"type": "text", "text": question}]
+            self.engine.add(str(n), self.engine.prepare([{"role": "user", "content": content}], str(n)))
+        loads, replies = [], {}
+        while len(replies) < 8:
+            replies |= dict(self.engine.step())
+            loads.append(tuple(self.engine.load()))
+        self.engine._llm.llm_engine.engine_core.shutdown()
+        return loads, [replies[str(n)] for n in range(8)]
+
     def chat(self, conversations, keys):
         return self.engine.chat(conversations, keys)
 

@@ -23,6 +23,7 @@ from reid_ray.caption.engines.process_guard import guard_what_is_started
 from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, converse, texts_of
 from reid_ray.caption.engines.render_processes import RenderProcessError, RenderProcesses
 from reid_ray.caption.engines.rendering import NotRenderedError, Rendering, rejections
+from reid_ray.caption.engines.scheduler_load import SchedulerLoad
 from reid_ray.caption.engines.vllm_arguments import engine_arguments, seeded_arguments, structure_arguments, structure_fields
 from reid_ray.caption.ledger.content_keys import derived_seed
 from reid_ray.config.common import PoolConfig
@@ -127,12 +128,16 @@ class Engine:
         folder = fetch_model(model, revision=revision, field=f"{field}.model")
         check_names(folder)
         arguments |= cache_arguments(str(folder), config, pool)
+        asks_scheduler = config.own_process and "disable_log_stats" not in config.extra
+        if asks_scheduler:
+            arguments["disable_log_stats"] = False
         try:
             self._llm = LLM(model=str(folder), **arguments | config.extra)
         except Exception as error:  # noqa: BLE001
             # vLLM raises whatever the part that does not fit raises; all of it is about model, machine and configuration.
             raise ConfigError(f"{field}: vLLM cannot start an engine with {model} so ({reason_of(error)}); change {field}.engine") from None
         _refuse_other_vllm(self._llm)
+        self._scheduler = SchedulerLoad(self._llm.llm_engine) if asks_scheduler else None
         self._sampling_params, self._sampling, self._whole = SamplingParams, sampling, RequestOutputKind.FINAL_ONLY
         self._structure = None if sampling.structure is None else StructuredOutputsParams(**structure_fields(sampling.structure))
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(Path(adapter).expanduser().resolve()))
@@ -187,7 +192,9 @@ class Engine:
         self._llm.llm_engine.abort_request(list(requests))
 
     def load(self) -> EngineLoad | None:
-        """What vLLM's scheduler has; None where it runs in a process of its own (tensor parallelism)."""
+        """What vLLM's scheduler has; None where `extra` says otherwise of vLLM's statistics and it runs in a process of its own."""
+        if self._scheduler is not None:
+            return self._scheduler.last
         core = getattr(self._llm.llm_engine.engine_core, "engine_core", None)
         if core is None:
             return None

@@ -1,6 +1,7 @@
 """What the serve job says of where it is: of every interface also how others reach it."""
 
 import contextlib
+import gc
 import socket
 import threading
 
@@ -33,3 +34,18 @@ def test_it_is_said_below_the_address_for_this_machine(host, lines, monkeypatch,
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "serve: open http://127.0.0.1:1/ in a browser; Ctrl-C stops it"
     assert len(said) == lines + 1
+
+
+def test_while_it_serves_the_collector_leaves_alone_what_was_there_before(monkeypatch):
+    left_alone = []
+
+    class Stopped:
+        def wait(self, _):
+            left_alone.append(gc.get_freeze_count())
+            return True
+
+    monkeypatch.setattr(job, "_stop_signals", lambda: contextlib.nullcontext(Stopped()))
+    before = gc.get_freeze_count()
+    run_until_stopped(Service("http://127.0.0.1:1", contextlib.ExitStack()))
+    assert left_alone[0] > before + 10_000
+    assert gc.get_freeze_count() <= before
