@@ -35,7 +35,9 @@ def serve_job(folder: Path, port: int, runs_on: str) -> None:
 
 
 def rival(folder: Path, port: int, *, batch: int) -> None:
-    """FastAPI, uvicorn, the same encoder and batcher, FAISS."""
+    """FastAPI, uvicorn, the same encoder and batcher, FAISS; the collector leaves alone what was there before, as in ours."""
+    import gc
+
     import faiss
     import numpy as np
     import torch
@@ -78,6 +80,7 @@ def rival(folder: Path, port: int, *, batch: int) -> None:
     async def ready() -> dict[str, str]:
         return {"status": "ok"}
 
+    gc.freeze()
     uvicorn.run(api, host="127.0.0.1", port=port, access_log=False, log_level="warning")
 
 

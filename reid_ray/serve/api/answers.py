@@ -24,9 +24,9 @@ class JSONAnswer(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The body."""
         try:
-            return to_json(content, inf_nan_mode="null")
-        except ValueError:  # a sentence may quote half of a surrogate pair, which is no text
-            return to_json(_whole(content), inf_nan_mode="null")
+            return to_json(content, inf_nan_mode="null", fallback=str)
+        except ValueError:  # a sentence may quote half of a surrogate pair, and another's gallery hold bytes: neither is text
+            return to_json(_whole(content), inf_nan_mode="null", fallback=str)
 
 
 def thumbnail_path(item_id: str) -> str:
@@ -99,7 +99,9 @@ def facet_answer(counts: Mapping[Any, int], limit: int) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """The same with a question mark for each half of a surrogate pair."""
+    """The same with a question mark for each half of a surrogate pair, and null for bytes."""
+    if isinstance(value, bytes):
+        return None
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):

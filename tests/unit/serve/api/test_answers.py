@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from fractions import Fraction
 from urllib.parse import quote
 
 import pytest
@@ -31,6 +32,10 @@ def test_half_of_a_surrogate_pair_becomes_a_question_mark_and_spoils_nothing_bes
     assert body({"answers": [{"detail": "no column \ud800", "\udfff": (1, float("nan"))}, {"k": 20}]}) == {
         "answers": [{"detail": "no column ?", "?": [1, None]}, {"k": 20}]
     }
+
+
+def test_what_another_gallery_holds_beyond_json_spoils_nothing_beside_it():
+    assert body({"item": {"raw": b"\xff\xd8", "part": Fraction(1, 2), "k": 20}}) == {"item": {"raw": None, "part": "1/2", "k": 20}}
 
 
 _json = st.recursive(
