@@ -67,6 +67,11 @@ class VllmConfig(Section):
     chat_template: str | None = Field(None, description="Jinja chat template, for models whose tokenizer has none (Vicuna)")
     extra: dict[str, Any] = Field({}, description="any further argument of vLLM's engine, by its own name, e.g. mm_processor_kwargs")
 
+    @property
+    def has_processes(self) -> bool:
+        """Whether the engine runs in more than the process that starts it."""
+        return self.own_process or self.tensor_parallel_size > 1
+
     @model_validator(mode="after")
     def _all_can_join(self) -> Self:
         if self.admit_together > self.max_num_seqs:

@@ -26,6 +26,12 @@ def calls_that_prepare(config: CaptionerConfig | RewriterConfig) -> int:
     return max(1, int(config.pool.num_cpus), config.engine.prepare_processes)
 
 
+def has_one_core(config: CaptionerConfig | RewriterConfig) -> bool:
+    """Whether an actor's engine computes on the core that also prepares for it, and has no other."""
+    pool, engine = config.pool, config.engine
+    return not pool.num_gpus and pool.num_cpus <= 1 and not engine.has_processes and not engine.prepare_processes
+
+
 def start_engine(config: CaptionerConfig | RewriterConfig, *, images: int, field: str) -> Engine:
     """The vLLM engine of a section, in this process; `images` and `field` as of Engine."""
     return Engine(

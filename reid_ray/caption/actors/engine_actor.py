@@ -33,6 +33,7 @@ from reid_ray.caption.streaming.group_commit import GroupCommit
 from reid_ray.caption.streaming.in_flight import InFlightRecord, left_by
 from reid_ray.caption.streaming.scoring_loop import ScoringLoop
 from reid_ray.caption.streaming.stage_clock import STORAGE
+from reid_ray.caption.streaming.turns import Turns
 from reid_ray.caption.streaming.work_stream import Rows, Work, WorkStream
 from reid_ray.errors import ReidRayError
 
@@ -102,6 +103,7 @@ class EngineActor:
         most_bytes: int | None = None,
         preparing: int = 1,
         on_gpu: bool = False,
+        turns: bool = False,
     ) -> None:
         clock = time.perf_counter()
         if on_gpu:
@@ -123,6 +125,7 @@ class EngineActor:
             timeout_s=place.config.batch_timeout_s,
             traceback=traceback,
             explain=self._explain,
+            turns=Turns() if turns else None,
         )
         gate = Admission(max(1, int(_AHEAD * engine.capacity / requests)), -(-engine.capacity // requests), most_bytes, preparing)
         scoring = None if scorer is None else ScoringLoop(scorer, die=self._die)

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reid_ray.caption.actors.configured_engine import calls_that_prepare, start_engine
+from reid_ray.caption.actors.configured_engine import calls_that_prepare, has_one_core, start_engine
 from reid_ray.caption.actors.engine_actor import EngineActor, PassPlace, RowTask
 from reid_ray.caption.config import FaithfulnessConfig, RewriterConfig
 from reid_ray.caption.engines.protocol import ChatEngine, StreamingEngine, streaming
@@ -67,6 +67,7 @@ class RewriteActor(EngineActor):
             most_bytes=most_bytes,
             preparing=calls_that_prepare(config),
             on_gpu=config.pool.num_gpus > 0,
+            turns=has_one_core(config),
         )
 
     def __call__(self, captions: pa.Table) -> pa.Table:

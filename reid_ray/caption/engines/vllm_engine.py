@@ -55,18 +55,13 @@ def engine_environment(model: str, engine: VllmConfig, pool: PoolConfig) -> dict
     }
     if not engine.own_process:
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    if has_processes(engine):
+    if engine.has_processes:
         variables["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a forked one does not show the environment that its guard looks for
     if not pool.num_gpus:
         variables["OMP_NUM_THREADS"] = str(max(1, int(pool.num_cpus)))
     if Path(model).is_dir():
         variables["HF_HUB_OFFLINE"] = "1"
     return variables
-
-
-def has_processes(engine: VllmConfig) -> bool:
-    """Whether an engine runs in more than the process that starts it."""
-    return engine.own_process or engine.tensor_parallel_size > 1
 
 
 @dataclass(frozen=True)
@@ -115,7 +110,7 @@ class Engine:
 
         from reid_ray.model.strict_loading import check_names
 
-        if has_processes(config) or config.prepare_processes:
+        if config.has_processes or config.prepare_processes:
             guard_what_is_started()
         self._processes = RenderProcesses(config.prepare_processes) if config.prepare_processes else None
         clock = time.perf_counter()
@@ -207,7 +202,7 @@ class Engine:
 
     def _refuse_part_of(self, adapter: Any, config: VllmConfig, field: str) -> None:
         """Load the adapter and see that each layer of it has a place, in every worker that runs in this process."""
-        if has_processes(config):
+        if config.has_processes:
             return
         try:
             self._llm.llm_engine.add_lora(adapter)

@@ -8,6 +8,7 @@ faulthandler, from a thread of its own that needs no interpreter lock, and leave
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import itertools
 import os
@@ -17,16 +18,20 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from inspect import getfile
 from pathlib import Path
 from typing import Any, NoReturn
 
 from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, StreamingEngine, TakesMemory, TellsLoad, texts_of
 from reid_ray.caption.streaming.stage_clock import ENGINE, StageClock
+from reid_ray.caption.streaming.turns import Turns
 from reid_ray.errors import EngineDownError, ReidRayError, reason_of
 from reid_ray.redaction import without_texts
 
 EXIT_CODE = 70
+_ADVANCES = " in _advance_it"  # of WorkStream, as faulthandler writes it: a thread that decodes, or cleans an answer
 _FORGETTING = 0.99  # a step, of the longest one lately
 _ALIKE = 100  # requests that are rejected in the same words before any is answered: the configuration is wrong, not they
 
@@ -58,12 +63,21 @@ class EngineLoop:
         timeout_s: seconds from adding a request after which it is aborted, and that one step, or its preparation, may take.
         traceback: file that a hung step's traceback is written to; empty while none hangs.
         explain: told the reason before this process ends itself.
+        turns: of a step, and of what is done between the answers of one row and its next requests, where they have one core.
     """
 
     def __init__(
-        self, engine: StreamingEngine, *, together: int = 1, timeout_s: float, traceback: Path, explain: Callable[[str], None]
+        self,
+        engine: StreamingEngine,
+        *,
+        together: int = 1,
+        timeout_s: float,
+        traceback: Path,
+        explain: Callable[[str], None],
+        turns: Turns | None = None,
     ) -> None:
         self._engine, self._together, self._timeout_s, self._explain = engine, together, timeout_s, explain
+        self._turns = turns
         self._held: deque[tuple[Any, _Open]] = deque()  # they have come and wait for others to join with
         self._coming: queue.SimpleQueue[tuple[Any, _Open] | None] = queue.SimpleQueue()  # None: look at _error
         self._open: dict[str, _Open] = {}
@@ -108,6 +122,10 @@ class EngineLoop:
             self._coming.put((prepared, opened))
         return prepared.nbytes if isinstance(prepared, TakesMemory) else 0
 
+    def turn(self) -> AbstractContextManager[None]:
+        """For the time of the block, nobody else runs who takes turns with the engine; to be held while a row goes on, not to wait."""
+        return contextlib.nullcontext() if self._turns is None else self._turns.turn(self._watch_preparation)
+
     def take_busy_seconds(self) -> float:
         """Seconds spent in steps since the last call."""
         busy, self._busy = self._busy, 0.0
@@ -135,14 +153,9 @@ class EngineLoop:
                     continue
                 self._fill(full_s)
                 self._arm()
-                clock = time.perf_counter()
-                with self.clock.at(ENGINE):
-                    finished = self._engine.step()
-                step_s = time.perf_counter() - clock
+                with self.turn():
+                    finished, step_s = self._step()
                 full_s = max(step_s, _FORGETTING * full_s)
-                self._busy += step_s
-                self.request_seconds += step_s * len(self._open)
-                self.steps += 1
                 for name, reply in finished:
                     self._reply(self._open.pop(name), reply)
                 self._abort_slow()
@@ -153,6 +166,17 @@ class EngineLoop:
             self._end(error)
         except Exception as error:  # noqa: BLE001
             self._die(reason_of(error))
+
+    def _step(self) -> tuple[Sequence[tuple[str, Reply]], float]:
+        """What one step finished, and its seconds."""
+        clock = time.perf_counter()
+        with self.clock.at(ENGINE):
+            finished = self._engine.step()
+        seconds = time.perf_counter() - clock
+        self._busy += seconds
+        self.request_seconds += seconds * len(self._open)
+        self.steps += 1
+        return finished, seconds
 
     def _fill(self, step_s: float) -> None:
         """Wait for requests that are being prepared while there is room for them: a step costs about the same for few as for many.
@@ -279,6 +303,7 @@ def how_it_hung(traceback: Path, *, timeout_s: float) -> str | None:
     stack = traceback.read_text(encoding="utf-8", errors="replace") if traceback.exists() else ""
     if not stack:
         return None
-    threads = [block for block in stack.split("\n\n") if Path(__file__).name in block] or [stack]
+    blocks = [block for block in stack.split("\n\n") if Path(getfile(Turns)).name not in block]  # those wait for others
+    threads = [block for block in blocks if Path(__file__).name in block or _ADVANCES in block] or [stack]
     frames = [line.strip() for line in threads[0].splitlines() if line.strip().startswith("File ")]
     return f"timed out after {timeout_s:g} s in {frames[0] if frames else 'an unknown place'}"

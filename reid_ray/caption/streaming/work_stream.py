@@ -152,7 +152,7 @@ class WorkStream:
 
     def _advance(self, call: _Call, task: _Running, answers: list[Any] | None) -> None:
         """Send a work its answers and queue what it asks next, or hand on its rows if it is at its end."""
-        with self._loop.clock.at(DECODE):
+        with self._loop.turn(), self._loop.clock.at(DECODE):
             self._advance_it(call, task, answers)
 
     def _advance_it(self, call: _Call, task: _Running, answers: list[Any] | None) -> None:

@@ -24,6 +24,7 @@ from reid_ray.caption.streaming.engine_loop import EXIT_CODE, EngineLoop, Reques
 from reid_ray.caption.streaming.group_commit import GroupCommit
 from reid_ray.caption.streaming.in_flight import InFlightRecord, left_by
 from reid_ray.caption.streaming.scoring_loop import PairToScore, ScoringLoop
+from reid_ray.caption.streaming.turns import Turns
 from reid_ray.caption.streaming.work_stream import Work, WorkStream
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
@@ -86,8 +87,11 @@ class Pairs:
 
 @pytest.fixture
 def stream_of(tmp_path):
-    def make(engine, *, size=6, always=1, most_bytes=None, width=1, together=1, timeout_s=60.0, scorer=None, explain=pytest.fail):
-        loop = EngineLoop(engine, together=together, timeout_s=timeout_s, traceback=tmp_path / "traceback", explain=explain)
+    def make(
+        engine, *, size=6, always=1, most_bytes=None, width=1, together=1, timeout_s=60.0, scorer=None, explain=pytest.fail, **further
+    ):
+        traceback = tmp_path / "traceback"
+        loop = EngineLoop(engine, together=together, timeout_s=timeout_s, traceback=traceback, explain=explain, **further)
         scoring = None if scorer is None else ScoringLoop(scorer, die=lambda error, texts: pytest.fail(str(error)))
         gate = Admission(size, always, most_bytes, width)
         stream = WorkStream(loop, scoring, gate=gate, record=InFlightRecord(tmp_path / "rows"), flush=lambda: None, explain=explain)
@@ -427,6 +431,63 @@ def test_a_group_that_cannot_be_written_is_an_error_of_those_who_wait_for_it():
     commit = GroupCommit(fails, rows=1, seconds=9)
     with pytest.raises(OSError, match="disk full"):
         commit.wait(commit.add([{"n": 1}]))
+
+
+@pytest.mark.parametrize("turns", [None, Turns()], ids=["beside", "by turns"])
+def test_a_row_is_prepared_while_no_step_runs_where_they_take_turns(stream_of, turns):
+    together = []
+
+    class Watched(SteppingEngine):
+        stepping = 0
+
+        def step(self):
+            self.stepping += 1
+            try:
+                return super().step()
+            finally:
+                self.stepping -= 1
+
+        def prepare(self, conversation, key):
+            together.append(self.stepping)
+            return super().prepare(conversation, key)
+
+    stream, _, _ = stream_of(Watched(capacity=4, step_s=0.003), size=6, width=2, turns=turns)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(finished, stream, [asks(f"{call}/{row}", 2) for row in range(12)]) for call in range(2)]:
+            assert len(done.result()) == 12
+    assert len(together) == 24
+    assert any(together) == (turns is None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hangs", ["prepare", "decode"])
+def test_what_hangs_in_its_turn_ends_the_process_and_is_named(tmp_path, hangs):
+    import os
+
+    child = os.fork()
+    if not child:
+
+        class Hangs(SteppingEngine):
+            def prepare(self, conversation, key):
+                if hangs == "prepare" and key == "b/0":
+                    time.sleep(60)
+                return super().prepare(conversation, key)
+
+        def decodes():
+            time.sleep(60)
+            yield []
+
+        traceback, explain = tmp_path / "traceback", (tmp_path / "reason").write_text
+        loop = EngineLoop(Hangs(step_s=0.01), timeout_s=1.0, traceback=traceback, explain=explain, turns=Turns())
+        record = InFlightRecord(tmp_path / "rows")
+        stream = WorkStream(loop, None, gate=Admission(6), record=record, flush=lambda: None, explain=explain)
+        works = [asks("a", 1000), asks("b", 1) if hangs == "prepare" else Work("b", decodes)]
+        stream.run(works, print)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in {1, EXIT_CODE}
+    said = how_it_hung(tmp_path / "traceback", timeout_s=1.0) or (tmp_path / "reason").read_text()
+    assert said.startswith("timed out after 1 s in")
+    assert "test_streams.py" in said or "preparation" in said
 
 
 @pytest.mark.slow
