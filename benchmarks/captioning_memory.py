@@ -22,7 +22,7 @@ from benchmarks.caption_engines.own_process import run_worker, serve_worker
 from benchmarks.captioning import LOGICAL_CPUS, MODEL, write_people
 from benchmarks.harness import Report, run_benchmark
 
-WARM_UP_IMAGES = 1_000
+WARM_UP_IMAGES = 4_000
 
 
 def _run(report: Report, quick: bool) -> None:

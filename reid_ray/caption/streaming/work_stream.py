@@ -116,15 +116,19 @@ class WorkStream:
         try:
             with self._gate.listening(lambda: call.inbox.put(None), call.name):
                 while call.waits:
-                    for group, line in call.lines.items():
-                        while line and self._gate.try_enter(group, call.name):
-                            self._enter(call, line.popleft())
+                    with self._loop.turn():  # one for all that may enter: with a step after each, an engine would be slow to fill
+                        self._enter_all(call)
                     self._take_answer(call)
             while call.running:
                 self._take_answer(call)
         finally:
             for group, line in call.lines.items():
                 self._gate.withdraw(group, len(line), call.name)
+
+    def _enter_all(self, call: _Call) -> None:
+        for group, line in call.lines.items():
+            while line and self._gate.try_enter(group, call.name):
+                self._enter(call, line.popleft())
 
     def _enter(self, call: _Call, work: Work) -> None:
         if work.group != FREE:  # what was finished beside it must not be lost with it
@@ -148,11 +152,12 @@ class WorkStream:
         task.answers[place] = answer
         task.awaited -= 1
         if not task.awaited:
-            self._advance(call, task, task.answers)
+            with self._loop.turn():
+                self._advance(call, task, task.answers)
 
     def _advance(self, call: _Call, task: _Running, answers: list[Any] | None) -> None:
         """Send a work its answers and queue what it asks next, or hand on its rows if it is at its end."""
-        with self._loop.turn(), self._loop.clock.at(DECODE):
+        with self._loop.clock.at(DECODE):
             self._advance_it(call, task, answers)
 
     def _advance_it(self, call: _Call, task: _Running, answers: list[Any] | None) -> None:

@@ -459,6 +459,13 @@ def test_a_row_is_prepared_while_no_step_runs_where_they_take_turns(stream_of, t
     assert any(together) == (turns is None)
 
 
+def test_an_engine_that_takes_turns_is_filled_before_its_first_step(stream_of):
+    engine = SteppingEngine(capacity=4)
+    stream, _, _ = stream_of(engine, turns=Turns())
+    assert len(finished(stream, [asks(str(row), 3) for row in range(4)])) == 4
+    assert [len(running) for running in engine.history] == [4, 4, 4]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("hangs", ["prepare", "decode"])
 def test_what_hangs_in_its_turn_ends_the_process_and_is_named(tmp_path, hangs):
