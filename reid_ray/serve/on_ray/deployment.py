@@ -6,6 +6,7 @@ Knows Ray Serve; the work is in operations/ and api/. Searches that arrive toget
 from __future__ import annotations
 
 import gc
+import sys
 from typing import Any
 
 from ray import serve
@@ -18,6 +19,9 @@ from reid_ray.serve.opened_access import check_access, service_access
 from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
 from reid_ray.serve.operations.search_operations import open_operations, refuse_what_cannot_work
 
+_SWITCH_S = 0.0002
+"""How long a thread keeps the interpreter from another. To take requests from Ray, if only to refuse them, keeps it busy; at Python's 5 ms,
+whoever is refused hears of it later."""
 _LOOKED_AFTER_S = 2.0
 """How often Ray Serve looks whether a replica lives; its default is ten seconds. One that died is asked nothing more at once, but until the
 next look no other is started in its place."""
@@ -41,6 +45,7 @@ class Replica:
     """A replica: the application of the single process."""
 
     def __init__(self, config: ServeJob) -> None:
+        sys.setswitchinterval(_SWITCH_S)
         keep_replica_on_loopback()
         several = config.shares.count == 1 and (config.searcher.replicas > 1 or (config.searcher.max_replicas or 1) > 1)
         turns = RayTurns(TURNS) if several else None

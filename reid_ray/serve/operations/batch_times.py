@@ -7,7 +7,7 @@ Knows sizes and seconds.
 from __future__ import annotations
 
 _CLASSES = 20
-_LEARNING = 0.2  # how much the last batch of a class counts in its moving average
+_LEARNING = 0.5  # how much the last batch of a class counts in its moving average: under load it soon takes twice as long
 _TIMES_THE_LAST = 4.0  # at most so much longer than the last batch of a class is the next believed to take
 
 

@@ -17,6 +17,8 @@ from typing import Generic, TypeVar
 from reid_ray.serve.client_presence import ClientGoneError, stays
 from reid_ray.serve.operations.batch_times import BatchTimes
 
+_MOST_LATE = 4.0  # times as long as expected: that one batch stands still is not believed of all that follow
+
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
@@ -45,9 +47,13 @@ class MicroBatcher(Generic[Request, Response]):
         """
         if not self._in_hand and not self._waiting:
             return 0.0
-        begun_s = max(self._times.of(self._in_hand) - (time.perf_counter() - self._begun), 0.0) if self._in_hand else 0.0
         batches, rest = divmod(len(self._waiting), self._max_batch_size)
-        return begun_s + batches * self._times.of(self._max_batch_size) + self._times.of(rest + 1)
+        following_s = batches * self._times.of(self._max_batch_size) + self._times.of(rest + 1)
+        expected_s, passed_s = self._times.of(self._in_hand) if self._in_hand else 0.0, time.perf_counter() - self._begun
+        if not expected_s:
+            return following_s
+        # A batch that is late says so of those that follow, before it has ended.
+        return max(expected_s - passed_s, 0.0) + following_s * min(max(1.0, passed_s / expected_s), _MOST_LATE)
 
     def __len__(self) -> int:
         """Requests that wait for a batch."""

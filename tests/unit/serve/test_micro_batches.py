@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from reid_ray.serve.operations import micro_batches
 from reid_ray.serve.operations.micro_batches import MicroBatcher
 
 
@@ -47,6 +49,31 @@ def test_what_arrives_while_a_batch_is_at_work_forms_the_next_ones_up_to_the_lim
     answers, batches = run(scenario, max_batch_size=4)
     assert answers == [number * number for number in range(11)]
     assert batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+
+
+def test_who_comes_while_a_batch_is_late_is_told_that_all_that_follow_are(monkeypatch):
+    clock = 100.0
+    monkeypatch.setattr(micro_batches, "time", SimpleNamespace(perf_counter=lambda: clock))
+
+    async def scenario(batcher, square):
+        nonlocal clock
+        square.go.set()
+        answer = batcher.submit(0)
+        await asyncio.sleep(0)
+        clock += 0.5  # what a batch takes
+        await answer
+        square.go.clear()
+        told, waiting = [batcher.wait_s], [batcher.submit(number) for number in range(3)]  # one at work, two that wait
+        await asyncio.sleep(0.05)
+        for passed in (0.0, 0.25, 0.75, 60.0):
+            clock += passed
+            told.append(batcher.wait_s)
+        square.go.set()
+        await settled(waiting)
+        return told
+
+    told, _ = run(scenario, max_batch_size=1)
+    assert told == pytest.approx([0.0, 2.0, 1.75, 3.0, 6.0])
 
 
 def test_a_question_that_raises_fails_alone_and_the_rest_of_its_batch_is_answered():

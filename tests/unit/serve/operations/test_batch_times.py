@@ -34,8 +34,8 @@ def test_one_slow_batch_is_forgotten_by_what_smaller_ones_take():
 
 
 def test_times_that_change_are_followed():
-    times = learnt((4, 0.1), *[(4, 0.4)] * 20)
-    assert times.of(4) == pytest.approx(0.4, rel=0.02)
+    times = learnt((4, 0.1), *[(4, 0.4)] * 4)
+    assert times.of(4) == pytest.approx(0.4, rel=0.06)
 
 
 def test_the_first_one_that_took_long_says_little_of_the_next():
