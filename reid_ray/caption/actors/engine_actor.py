@@ -29,11 +29,11 @@ from reid_ray.caption.live_metrics import LoadMetrics, LoadReporter
 from reid_ray.caption.remote_board import RemoteBoard, this_device
 from reid_ray.caption.streaming.admission import FREE, Admission
 from reid_ray.caption.streaming.engine_loop import EngineLoop, how_it_hung
+from reid_ray.caption.streaming.fair_lock import FairLock
 from reid_ray.caption.streaming.group_commit import GroupCommit
 from reid_ray.caption.streaming.in_flight import InFlightRecord, left_by
 from reid_ray.caption.streaming.scoring_loop import ScoringLoop
 from reid_ray.caption.streaming.stage_clock import STORAGE
-from reid_ray.caption.streaming.turns import Turns
 from reid_ray.caption.streaming.work_stream import Rows, Work, WorkStream
 from reid_ray.errors import ReidRayError
 
@@ -125,7 +125,7 @@ class EngineActor:
             timeout_s=place.config.batch_timeout_s,
             traceback=traceback,
             explain=self._explain,
-            turns=Turns() if turns else None,
+            turns=FairLock() if turns else None,
         )
         gate = Admission(max(1, int(_AHEAD * engine.capacity / requests)), -(-engine.capacity // requests), most_bytes, preparing)
         scoring = None if scorer is None else ScoringLoop(scorer, die=self._die)

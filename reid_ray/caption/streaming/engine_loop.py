@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from reid_ray.caption.engines.protocol import Conversation, EngineLoad, Reply, StreamingEngine, TakesMemory, TellsLoad, texts_of
+from reid_ray.caption.streaming.fair_lock import FairLock
 from reid_ray.caption.streaming.stage_clock import ENGINE, StageClock
-from reid_ray.caption.streaming.turns import Turns
 from reid_ray.errors import EngineDownError, ReidRayError, reason_of
 from reid_ray.redaction import without_texts
 
@@ -74,7 +74,7 @@ class EngineLoop:
         timeout_s: float,
         traceback: Path,
         explain: Callable[[str], None],
-        turns: Turns | None = None,
+        turns: FairLock | None = None,
     ) -> None:
         self._engine, self._together, self._timeout_s, self._explain = engine, together, timeout_s, explain
         self._turns = turns
@@ -303,7 +303,7 @@ def how_it_hung(traceback: Path, *, timeout_s: float) -> str | None:
     stack = traceback.read_text(encoding="utf-8", errors="replace") if traceback.exists() else ""
     if not stack:
         return None
-    blocks = [block for block in stack.split("\n\n") if Path(getfile(Turns)).name not in block]  # those wait for others
+    blocks = [block for block in stack.split("\n\n") if Path(getfile(FairLock)).name not in block]  # those wait for others
     threads = [block for block in blocks if Path(__file__).name in block or _ADVANCES in block] or [stack]
     frames = [line.strip() for line in threads[0].splitlines() if line.strip().startswith("File ")]
     return f"timed out after {timeout_s:g} s in {frames[0] if frames else 'an unknown place'}"

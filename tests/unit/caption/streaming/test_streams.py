@@ -21,10 +21,10 @@ from reid_ray.caption.ledger.missing import ASK
 from reid_ray.caption.ledger.row_keys import ImageAsk
 from reid_ray.caption.streaming.admission import FREE, Admission, Group
 from reid_ray.caption.streaming.engine_loop import EXIT_CODE, EngineLoop, Request, how_it_hung
+from reid_ray.caption.streaming.fair_lock import FairLock
 from reid_ray.caption.streaming.group_commit import GroupCommit
 from reid_ray.caption.streaming.in_flight import InFlightRecord, left_by
 from reid_ray.caption.streaming.scoring_loop import PairToScore, ScoringLoop
-from reid_ray.caption.streaming.turns import Turns
 from reid_ray.caption.streaming.work_stream import Work, WorkStream
 from reid_ray.config.common import SyntheticConfig
 from reid_ray.data.synthetic.people import SyntheticPeople
@@ -433,7 +433,7 @@ def test_a_group_that_cannot_be_written_is_an_error_of_those_who_wait_for_it():
         commit.wait(commit.add([{"n": 1}]))
 
 
-@pytest.mark.parametrize("turns", [None, Turns()], ids=["beside", "by turns"])
+@pytest.mark.parametrize("turns", [None, FairLock()], ids=["beside", "by turns"])
 def test_a_row_is_prepared_while_no_step_runs_where_they_take_turns(stream_of, turns):
     together = []
 
@@ -461,7 +461,7 @@ def test_a_row_is_prepared_while_no_step_runs_where_they_take_turns(stream_of, t
 
 def test_an_engine_that_takes_turns_is_filled_before_its_first_step(stream_of):
     engine = SteppingEngine(capacity=4)
-    stream, _, _ = stream_of(engine, turns=Turns())
+    stream, _, _ = stream_of(engine, turns=FairLock())
     assert len(finished(stream, [asks(str(row), 3) for row in range(4)])) == 4
     assert [len(running) for running in engine.history] == [4, 4, 4]
 
@@ -485,7 +485,7 @@ def test_what_hangs_in_its_turn_ends_the_process_and_is_named(tmp_path, hangs):
             yield []
 
         traceback, explain = tmp_path / "traceback", (tmp_path / "reason").write_text
-        loop = EngineLoop(Hangs(step_s=0.01), timeout_s=1.0, traceback=traceback, explain=explain, turns=Turns())
+        loop = EngineLoop(Hangs(step_s=0.01), timeout_s=1.0, traceback=traceback, explain=explain, turns=FairLock())
         record = InFlightRecord(tmp_path / "rows")
         stream = WorkStream(loop, None, gate=Admission(6), record=record, flush=lambda: None, explain=explain)
         works = [asks("a", 1000), asks("b", 1) if hangs == "prepare" else Work("b", decodes)]

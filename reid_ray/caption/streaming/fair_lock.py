@@ -1,4 +1,4 @@
-"""Turns: a lock that goes to whoever waits longest, for threads that have one core between them.
+"""Fair lock: one that goes to whoever waits longest, for threads that have one core between them.
 
 Were they to run at the same time, the system would change between them many times in a step of an engine, and each would find its
 instructions and data gone from the core's caches. Knows threads; not what they do.
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 _LOOK_S = 1.0
 
 
-class Turns:
+class FairLock:
     """One thread at a time, in the order in which they came; whoever ends one turn and begins the next comes after all who wait."""
 
     def __init__(self) -> None:

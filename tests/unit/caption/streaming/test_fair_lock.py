@@ -1,12 +1,12 @@
-"""Turns: one at a time, whoever came first."""
+"""A fair lock: one at a time, whoever came first."""
 
 import threading
 import time
 
 import pytest
 
-from reid_ray.caption.streaming import turns as module
-from reid_ray.caption.streaming.turns import Turns
+from reid_ray.caption.streaming import fair_lock as module
+from reid_ray.caption.streaming.fair_lock import FairLock
 
 
 def wait_until(true):
@@ -16,7 +16,7 @@ def wait_until(true):
 
 
 def test_turns_go_to_whoever_waits_longest_and_not_to_who_had_the_last():
-    turns, had = Turns(), []
+    turns, had = FairLock(), []
 
     def take(name):
         with turns.turn():
@@ -34,7 +34,7 @@ def test_turns_go_to_whoever_waits_longest_and_not_to_who_had_the_last():
 
 
 def test_a_turn_that_ends_in_an_error_is_over():
-    turns = Turns()
+    turns = FairLock()
     with pytest.raises(ZeroDivisionError), turns.turn():
         raise ZeroDivisionError
     with turns.turn():
@@ -43,7 +43,7 @@ def test_a_turn_that_ends_in_an_error_is_over():
 
 def test_who_waits_looks_now_and_then(monkeypatch):
     monkeypatch.setattr(module, "_LOOK_S", 0.001)
-    turns, looked = Turns(), threading.Event()
+    turns, looked = FairLock(), threading.Event()
 
     def wait():
         with turns.turn(looked.set):
