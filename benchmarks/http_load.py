@@ -48,6 +48,8 @@ class _Connection:
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """Status and body; 0 where the connection broke."""
         try:
+            if self._streams is not None and self._streams[0].at_eof():  # the service has closed what nobody used for a while
+                self._close()
             if self._streams is None:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._port)
             reader, writer = self._streams
