@@ -4,10 +4,10 @@
 
 Peak memory is what the job's processes have allocated (caption_engines/process_tree.py says what counts) at the moment when all of
 them together held most, four times a second. Few images and many run one after the other in one Ray, each with an engine of its own,
-after a job that only warms Ray up: its workers import what the job needs when they get their first task, and its statistics actor
-fills buffers. Otherwise the short run would end before Ray has the size that it keeps. Ray keeps idle workers in number up to its
-logical CPUs, so a row says how many processes there were; 4 logical CPUs here. With --quick the many are too few for Ray to have its
-size.
+after a job over 4,000 that only warms Ray up: its workers import what the job needs when they get their first task, the last of them
+late, and its statistics actor fills buffers. Otherwise the short run would end before Ray has the size that it keeps. Ray keeps idle
+workers in number up to its logical CPUs, so a row says how many processes there were; 4 logical CPUs here. With --quick the many are too
+few for Ray to have its size.
 """
 
 from __future__ import annotations
