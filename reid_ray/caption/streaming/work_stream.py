@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from reid_ray.errors import ReidRayError, reason_of
 from reid_ray.redaction import without_texts
 
 _LOOK_AGAIN_S = 0.1  # how soon a call looks again that was told of no room, for whoever was told may not have used it
+_LONGEST_TURN_S = 0.5  # in which rows enter: an engine that waits for longer, with requests of its own, would be taken to hang
 
 Rows = list[dict[str, Any]]
 
@@ -126,9 +128,13 @@ class WorkStream:
                 self._gate.withdraw(group, len(line), call.name)
 
     def _enter_all(self, call: _Call) -> None:
+        until = time.monotonic() + _LONGEST_TURN_S
         for group, line in call.lines.items():
             while line and self._gate.try_enter(group, call.name):
                 self._enter(call, line.popleft())
+                if time.monotonic() > until:
+                    call.inbox.put(None)  # the others in the next turn, soon
+                    return
 
     def _enter(self, call: _Call, work: Work) -> None:
         if work.group != FREE:  # what was finished beside it must not be lost with it

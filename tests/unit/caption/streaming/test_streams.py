@@ -467,6 +467,29 @@ def test_an_engine_that_takes_turns_is_filled_before_its_first_step(stream_of):
 
 
 @pytest.mark.slow
+def test_rows_that_take_long_to_prepare_do_not_make_an_engine_that_takes_turns_look_hung(tmp_path, monkeypatch):
+    import os
+
+    from reid_ray.caption.streaming import work_stream
+
+    monkeypatch.setattr(work_stream, "_LONGEST_TURN_S", 0.05)
+    child = os.fork()
+    if not child:
+
+        class Slow(SteppingEngine):
+            def prepare(self, conversation, key):
+                time.sleep(0.1)
+                return super().prepare(conversation, key)
+
+        loop = EngineLoop(Slow(24, step_s=0.01), timeout_s=1.5, traceback=tmp_path / "traceback", explain=print, turns=FairLock())
+        record = InFlightRecord(tmp_path / "rows")
+        stream = WorkStream(loop, None, gate=Admission(24), record=record, flush=lambda: None, explain=print)
+        rows = [made["texts"] for _, (made,) in finished(stream, [asks("first", 3), *(asks(str(row), 1) for row in range(30))])]
+        os._exit(0 if all(text.startswith("answer") for (text,) in rows) else 3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("hangs", ["prepare", "decode"])
 def test_what_hangs_in_its_turn_ends_the_process_and_is_named(tmp_path, hangs):
     import os
