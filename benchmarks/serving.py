@@ -2,10 +2,11 @@
 
     python benchmarks/serving.py --out benchmarks/results/serving-DATE.json [--quick]
 
-Each service has a process of its own, the same encoder, gallery and one thread; all run side by side and are asked turn by turn, so that a
-slow spell of the machine hits all (those that are not asked sleep). Closed loops of 1, 16 and 64 clients; an open loop at twice the rate
-that 64 clients reached; 20,000 requests for growth of memory. The text tower has the shape of CLIP ViT-B/16's (12 layers, 512 wide), or is
-tiny, with random weights: speed does not depend on what it has learnt. The load comes from a process of its own, whose CPU is told.
+On Ray Serve it is asked directly (ray), and through its proxy (proxy). Each service has a process of its own, the same encoder, gallery and
+one thread; all run side by side and are asked turn by turn, so that a slow spell of the machine hits all (those that are not asked sleep).
+Closed loops of 1, 16 and 64 clients; an open loop at twice the rate that 64 clients reached; 20,000 requests for growth of memory. The text
+tower has the shape of CLIP ViT-B/16's (12 layers, 512 wide), or is tiny, with random weights: speed does not depend on what it has learnt.
+The load comes from a process of its own, whose CPU is told.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from reid_ray.model.dual.dual_encoder import build_dual_encoder
 
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "yellow", "brown")
 GARMENTS = ("coat", "jacket", "shirt", "dress", "hoodie")
-SERVICES = ("process", "ray", "rival", "alone")
+SERVICES = ("process", "ray", "proxy", "rival", "alone")
 TOWERS = {
     "ViT-B/16": {"text_width": 512, "text_layers": 12, "text_heads": 8, "embed_dim": 512},
     "tiny": {"text_width": 64, "text_layers": 2, "text_heads": 2, "embed_dim": 128},

@@ -1,13 +1,14 @@
 """A service on Ray Serve that is searched and changed while its processes are killed: what fails beyond one retry, and what is wrong.
 
-    python benchmarks/serving_kills.py --out benchmarks/results/serving_kills-DATE.json [--quick] [--changes 1000 --swaps 100 --kills 100]
+    python benchmarks/serving_kills.py --out benchmarks/results/serving_kills-DATE.json [--quick] [--kills 100] [--ingress direct]
 
 Two replicas of a tiny encoder with random weights. Clients search for a picture by itself and look at the first hit: it must be that
 picture's item with that picture, unless the item was deleted or erased by then; and what a change was told to be done must show in every
 search that begins a second later. Meanwhile one client adds, deletes and erases, has the gallery compacted (a new generation), and SIGKILL
-goes to a replica, to the keeper of turns, to Ray Serve's proxy and to its controller, one after the other, two seconds after the service
-was whole again; how long that took is told. Changes end when the last kill is over, or later. A search is tried once more
-where the connection breaks, or the answer is the proxy's; the second try waits until the port answers, and that wait is told.
+goes to a replica, to the keeper of turns, to Ray Serve's controller and, where requests come through it, to its proxy, one after the other,
+two seconds after the service was whole again; how long that took is told. Changes end when the last kill is over, or later. A search is
+tried once more where the connection breaks, or the answer is the proxy's; the second try waits until the port answers, and that wait is
+told.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -50,6 +52,7 @@ from reid_ray.serve.job import start_service
 
 ITEMS, CLIENTS = 60, 4
 KILLED = {"replica": "Replica", "keeper of turns": "GenerationTurns", "proxy": "ProxyActor", "controller": "ServeController"}
+_ROUND = ("replica", "keeper of turns", "replica", "proxy", "replica", "keeper of turns", "replica", "controller")
 _SEEN_S = 1.0  # how long a replica may miss a change
 _WAIT_S = 60.0  # for a port that answers again
 _LOST_S = 20.0  # after which what is not found was lost, not late
@@ -204,13 +207,12 @@ def _add(world: World, client: SearchClient, items: list[str]) -> None:
         world.there.update(dict.fromkeys(items, time.monotonic()))
 
 
-def kill(world: World, url: str, every_s: float, kills: int) -> None:
+def kill(world: World, url: str, every_s: float, kinds: Sequence[str]) -> None:
     """SIGKILL to one kind of process after the other, each when the service is whole again: two that die together may be all there were."""
     with httpx.Client(base_url=url, timeout=5, trust_env=False) as http:
-        for number in range(kills):
+        for kind in kinds:
             if world.ended.wait(every_s):
                 return
-            kind = list(KILLED)[(0, 1, 0, 2, 0, 1, 0, 3)[number % 8]]
             if not (pids := _pids(kind)):  # it was not whole in time, which was told
                 continue
             killed, began = random.choice(pids), time.monotonic()
@@ -242,17 +244,18 @@ def _is_whole(kind: str, count: int, killed: int, http: httpx.Client) -> bool:
     try:
         status = serve.status()
         (deployed,) = [each for app in status.applications.values() for name, each in app.deployments.items() if name == "Replica"]
-        healthy = all(state == "HEALTHY" for state in status.proxies.values()) and status.proxies
-        return bool(healthy) and deployed.status == "HEALTHY" and http.get("/v1/ready").status_code == 200
+        healthy = all(state == "HEALTHY" for state in status.proxies.values())
+        return healthy and deployed.status == "HEALTHY" and http.get("/v1/ready").status_code == 200
     except Exception:  # noqa: BLE001 - whatever it ends with to ask a controller that starts
         return False
 
 
-def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int) -> None:
+def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int, ingress: str) -> None:
     """One service, from its start to its end."""
     if quick:
         changes, swaps, kills = 30, 5, 8
     every_s = 2.0
+    kinds = list(itertools.islice((kind for kind in itertools.cycle(_ROUND) if kind != "proxy" or ingress == kind), kills))
     world = World()
     with tempfile.TemporaryDirectory(prefix="serving_kills") as temporary, ray_session(RayConfig(address="local")):
         folder = Path(temporary)
@@ -263,14 +266,14 @@ def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int) ->
         config = GalleryConfig(segment_rows=64, merge_rows=64)
         create_gallery(folder / "gallery", dim=encoder.dim, encoder=encoder.fingerprint, config=config)
         job: dict[str, Any] = {"index": str(folder / "gallery"), "encoder": str(folder / "model"), "runs_on": "ray"}
-        job |= {"serve": {"port": 0}, "access": {"searches_per_s": None}, "searcher": {"replicas": 2, "num_cpus": 0.4}}
+        job |= {"serve": {"port": 0, "ingress": ingress}, "access": {"searches_per_s": None}, "searcher": {"replicas": 2, "num_cpus": 0.4}}
         with start_service(ServeJob.model_validate(job)) as service:
             with SearchClient(service.url) as client:
                 _add(world, client, [f"{number}" for number in range(ITEMS)])
             started = time.monotonic()
             threads = [threading.Thread(target=search, args=(world, service.url, random.Random(seed))) for seed in range(CLIENTS)]
             threads += [threading.Thread(target=change, args=(world, service.url, changes, swaps, random.Random(99)))]
-            threads += [threading.Thread(target=kill, args=(world, service.url, every_s, kills))]
+            threads += [threading.Thread(target=kill, args=(world, service.url, every_s, kinds))]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -306,5 +309,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
     for option, number in (("--changes", 1_000), ("--swaps", 100), ("--kills", 100)):
         parser.add_argument(option, type=int, default=number)
+    parser.add_argument("--ingress", choices=("direct", "proxy"), default="direct")
     own, rest = parser.parse_known_args()
     sys.exit(run_benchmark(__doc__ or "", partial(run, **vars(own)), rest))

@@ -1,7 +1,8 @@
 """The services that benchmarks/serving.py asks, each in a process of its own: python benchmarks/serving_services.py KIND FOLDER PORT
 
-process and ray are the serve job. The rival is what a good user would write without this project: FastAPI under uvicorn, the same encoder,
-the same batcher, FAISS' exact index; "alone" is the rival without a batcher.
+process, ray and proxy are the serve job: ray with replicas that listen by themselves, proxy with Ray Serve's proxy before them. The rival
+is what a good user would write without this project: FastAPI under uvicorn, the same encoder, the same batcher, FAISS' exact index; "alone"
+is the rival without a batcher.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ class Asked(BaseModel):
     k: int = 20
 
 
-def serve_job(folder: Path, port: int, runs_on: str) -> None:
+def serve_job(folder: Path, port: int, kind: str) -> None:
     """The service of the serve job, until the process is stopped."""
     from reid_ray.serve.config import ServeJob
     from reid_ray.serve.job import run_serve
 
-    config: dict[str, Any] = {"index": str(folder / "index"), "encoder": str(folder / "model"), "runs_on": runs_on}
-    config |= {"serve": {"port": port, "timeout_s": 120}, "access": {"searches_per_s": None}, "state": str(folder / f"{runs_on}.service")}
+    ingress = {"process": None, "ray": "direct", "proxy": "proxy"}[kind]
+    config: dict[str, Any] = {"index": str(folder / "index"), "encoder": str(folder / "model")}
+    config |= {"runs_on": "process" if kind == "process" else "ray", "serve": {"port": port, "timeout_s": 120, "ingress": ingress}}
+    config |= {"access": {"searches_per_s": None}, "state": str(folder / f"{kind}.service")}
     run_serve(ServeJob.model_validate({**config, "searcher": {"num_cpus": THREADS}, "ray": {"address": "local"}}))
 
 
@@ -86,7 +89,7 @@ def rival(folder: Path, port: int, *, batch: int) -> None:
 
 if __name__ == "__main__":
     kind, folder, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    if kind in ("process", "ray"):
+    if kind in ("process", "ray", "proxy"):
         serve_job(folder, port, kind)
     else:
         rival(folder, port, batch=32 if kind == "rival" else 1)

@@ -21,6 +21,11 @@ class ServeConfig(Section):
 
     host: str = Field("127.0.0.1", description="address to bind; one beyond loopback needs access.tokens")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    ingress: Literal["direct", "proxy"] | None = Field(
+        None,
+        description="on Ray: direct: the replicas answer by themselves, all on the machine that starts the service, at one port that they "
+        "share; proxy: Ray Serve's proxy hands requests on to replicas of all nodes; null: direct where Ray has one node, else proxy",
+    )
     max_text_chars: int = Field(10_000, ge=1, description="longest text query, characters; the encoder truncates far earlier")
     max_upload_bytes: int = Field(16 << 20, ge=1024, description="largest image upload, bytes; refused before it is read whole")
     max_pixels: int = Field(50_000_000, ge=1, description="an image whose header claims more pixels is refused, never decoded")
@@ -133,6 +138,7 @@ class ServeJob(Section):
                 ("searcher.replicas", self.searcher.replicas, 1),
                 ("searcher.max_replicas", self.searcher.max_replicas, None),
                 ("shares.count", self.shares.count, 1),
+                ("serve.ingress", self.serve.ingress, None),
             ):
                 if value != alone:
                     raise ValueError(f"{field} is {value}, which needs Ray; set runs_on to ray")

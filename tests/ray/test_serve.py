@@ -48,6 +48,7 @@ from reid_ray.retrieval.search import SearchEngine
 from reid_ray.retrieval.searched_folder import SearchedGallery
 from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.tokens.token_file import create_token
+from reid_ray.serve.client import SearchClient
 from reid_ray.serve.config import ServeJob
 from reid_ray.serve.job import start_service
 from reid_ray.serve.on_ray.build import build
@@ -144,11 +145,11 @@ def tokens(tmp_path_factory):
     return file, create_token(file, "anna", AccessRole.SEARCH, days=None)
 
 
-@pytest.fixture(scope="module")
-def service(gallery, tokens):
+@pytest.fixture(scope="module", params=["direct", "proxy"])
+def service(gallery, tokens, request):
     job = {"index": str(gallery[0]), "runs_on": "ray", "start_timeout_s": 900, "searcher": {"num_cpus": 0.5}}
     job |= {
-        "serve": {"port": 0, "max_upload_bytes": 1 << 20, "timeout_s": 120},
+        "serve": {"port": 0, "max_upload_bytes": 1 << 20, "timeout_s": 120, "ingress": request.param},
         "access": {"tokens": str(tokens[0]), "searches_per_s": None, "open_ray": OPEN_RAY},
     }
     with start_service(ServeJob.model_validate(job)) as running:
@@ -264,9 +265,38 @@ def test_replicas_flip_to_new_generations_together_while_they_are_asked(local_ra
         ended.set()
         for asker in askers:
             asker.join()
+        lose_a_replica(running.url)
     assert {(status, hit) for _, _, status, hit, _ in seen} == {(200, "b")}
     for began, _, _, _, generation in seen:
         assert generation >= max((each for _, done, _, _, each in seen if done < began - 2.0), default=0)
+
+
+def listeners(url):
+    """The processes that listen at a service's port."""
+    port = int(url.rpartition(":")[2])
+    pids = {each["Pid"] for each in ray_actors() if "Replica" in each["ActorClassName"] and psutil.pid_exists(each["Pid"])}
+    found = [psutil.Process(pid) for pid in pids]
+    return [one for one in found if any(each.laddr.port == port for each in one.net_connections("inet") if each.status == "LISTEN")]
+
+
+def ray_actors():
+    import ray
+
+    return [each for each in ray._private.state.actors().values() if each["State"] == "ALIVE"]
+
+
+def lose_a_replica(url):
+    """Kill one of two replicas that listen by themselves: the client is answered all the while, and Ray Serve starts another."""
+    before = listeners(url)
+    assert len(before) == 2
+    with SearchClient(url) as client:
+        before[0].kill()
+        before[0].wait(60)
+        end = time.monotonic() + 120
+        while len(now := listeners(url)) < 2:
+            assert client.search(text=TEXTS[1], k=1)["hits"][0]["item_id"] == "b"
+            assert time.monotonic() < end, "no other replica was started"
+        assert before[1].pid in {one.pid for one in now}
 
 
 def test_two_shares_in_actors_answer_as_one_and_again_after_one_was_lost(local_ray, tmp_path):
@@ -478,6 +508,8 @@ def test_the_builder_for_rays_own_tools_takes_nested_and_dotted_fields_and_refus
     )
     with refused(ConfigError, "searcher.replica"):
         build({"index": str(gallery[0]), "runs_on": "ray", "searcher.replica": 2})
+    with refused(ConfigError, "serve.ingress"):
+        build({"index": str(gallery[0]), "serve.ingress": "direct"})
 
 
 @pytest.mark.parametrize("damage", ["no_folder", "no_image", "all_broken", "no_encoder"])

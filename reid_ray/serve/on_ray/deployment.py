@@ -11,24 +11,33 @@ from typing import Any
 
 from ray import serve
 
+from reid_ray.errors import ResourceError
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.config import SearcherConfig, ServeJob
+from reid_ray.serve.on_ray.direct_ingress import IN_HAND, own_place, replicas_for_searches
 from reid_ray.serve.on_ray.open_ports import keep_replica_on_loopback, refuse_open_ray
 from reid_ray.serve.on_ray.ray_turns import TURNS, RayTurns
 from reid_ray.serve.opened_access import check_access, service_access
 from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
 from reid_ray.serve.operations.search_operations import open_operations, refuse_what_cannot_work
+from reid_ray.serve.process.http_thread import ServerThread, bound_socket
 
 _SWITCH_S = 0.0002
 """How long a thread keeps the interpreter from another. To take requests from Ray, if only to refuse them, keeps it busy; at Python's 5 ms,
 whoever is refused hears of it later."""
+_A_LITTLE = 1e-3
+"""Of a node's own resource: enough to hold a replica there."""
 _LOOKED_AFTER_S = 2.0
 """How often Ray Serve looks whether a replica lives; its default is ten seconds. One that died is asked nothing more at once, but until the
 next look no other is started in its place."""
 
 
-def application(config: ServeJob) -> serve.Application:
+def application(config: ServeJob, *, direct_port: int | None = None) -> serve.Application:
     """The service, ready for serve.run; what cannot work is refused here, before a replica starts.
+
+    Args:
+        config: of the service.
+        direct_port: where replicas listen by themselves, on this machine; None: requests come through Ray Serve's proxy.
 
     Raises:
         ConfigError: certificate and key cannot be used, or whoever reaches Ray may run code on it.
@@ -37,35 +46,59 @@ def application(config: ServeJob) -> serve.Application:
     check_access(config)
     config = refuse_what_cannot_work(config)
     refuse_open_ray(config.access)
-    return _deployment(config.searcher).bind(config)
+    return _deployment(config.searcher, is_direct=direct_port is not None).bind(config, direct_port)
 
 
 @serve.ingress()
 class Replica:
     """A replica: the application of the single process."""
 
-    def __init__(self, config: ServeJob) -> None:
+    def __init__(self, config: ServeJob, direct_port: int | None) -> None:
         sys.setswitchinterval(_SWITCH_S)
         keep_replica_on_loopback()
         several = config.shares.count == 1 and (config.searcher.replicas > 1 or (config.searcher.max_replicas or 1) > 1)
         turns = RayTurns(TURNS) if several else None
         self._operations = open_operations(config, turns=turns, replica=serve.get_replica_context().replica_id.unique_id)
-        self._access, self._writing, self._access_log = service_access(config), open_writing(config), config.access_log
+        access, self._writing = service_access(config), open_writing(config)
+        self._application = make_api(self._operations, access=access, further=writing_routes(self._writing), access_log=config.access_log)
         self._operations.load()
-        start_writing(self._writing, self._operations.engine, self._access.audit)
+        start_writing(self._writing, self._operations.engine, access.audit)
         gc.freeze()  # as where one process serves
+        self._server = None if direct_port is None else _listening(self._application, config, direct_port)
 
     def __del__(self) -> None:
         """Called by Ray Serve when the replica ends in order: changes that wait are made."""
+        if "_server" in vars(self) and self._server is not None:
+            self._server.stop()
         if "_writing" in vars(self):  # else it never began
             self._writing.close()
 
     def __serve_build_asgi_app__(self) -> Any:
         """Ray Serve's hook: the application, made in the replica, where engine and gallery are."""
-        return make_api(self._operations, access=self._access, further=writing_routes(self._writing), access_log=self._access_log)
+        return self._application
+
+    def check_health(self) -> None:
+        """Ray Serve's hook: a replica that does not answer any more is started anew.
+
+        Raises:
+            ResourceError: it listens by itself, and does not any more.
+        """
+        if self._server is not None and not self._server.is_running:
+            raise ResourceError("the replica's HTTP server has ended; its log says why")
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray Serve's hook: what its number of replicas follows where no proxy counts."""
+        return {IN_HAND: float(self._operations.in_hand)}
 
 
-def _deployment(config: SearcherConfig) -> serve.Deployment:
+def _listening(application: Any, config: ServeJob, port: int) -> ServerThread:
+    """A server for what reaches the port, which other replicas of this machine have, too."""
+    server = ServerThread(application, bound_socket(config.serve.host, port, shared=True), config.tls)
+    server.start()
+    return server
+
+
+def _deployment(config: SearcherConfig, *, is_direct: bool) -> serve.Deployment:
     size: dict[str, Any] = {"num_replicas": config.replicas}
     if config.max_replicas is not None:
         size = {
@@ -73,13 +106,15 @@ def _deployment(config: SearcherConfig) -> serve.Deployment:
                 "min_replicas": config.replicas,
                 "max_replicas": config.max_replicas,
                 "target_ongoing_requests": config.target_ongoing_requests,
+                **({"policy": {"policy_function": replicas_for_searches}} if is_direct else {}),
             }
         }
+    here = {own_place(): _A_LITTLE} if is_direct else {}
     return serve.deployment(
         Replica,
         name="Replica",
         max_ongoing_requests=config.max_ongoing_requests,
         health_check_period_s=_LOOKED_AFTER_S,
-        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "resources": here},
         **size,
     )

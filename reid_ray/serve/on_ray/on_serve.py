@@ -11,9 +11,10 @@ from typing import Any
 from reid_ray.config.called import called
 from reid_ray.config.paths import with_absolute_places
 from reid_ray.errors import ConfigError, ResourceError
-from reid_ray.runtime import Need, require_resources
+from reid_ray.runtime import Need, check_needs, require_resources
 from reid_ray.serve.access.own_machine import is_loopback
 from reid_ray.serve.config import ServeJob
+from reid_ray.serve.on_ray.direct_ingress import claimed_port, has_one_node, own_node
 from reid_ray.serve.on_ray.ray_turns import TURNS, forget_turns
 from reid_ray.serve.process.http_thread import bound_socket
 
@@ -37,34 +38,48 @@ def ray_service(config: ServeJob, deadline: float) -> Iterator[int]:
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     config = with_absolute_places(config)  # Serve's proxies read certificate and key where they run
-    app = application(config)
-    require_resources(_needs(config), spare_cpus=0)
+    is_direct = config.serve.ingress == "direct" or (config.serve.ingress is None and has_one_node())
     running = _running_http_options()
-    if running is None:
-        with bound_socket(config.serve.host, config.serve.port) as probe:
-            port = int(probe.getsockname()[1])
-        serve.start(http_options=_http_options(config, port), logging_config=_LOGGING)
-    else:
-        port = _shared_port(config, running)
-    try:
+    with contextlib.ExitStack() as parts:
+        if is_direct:
+            port = parts.enter_context(claimed_port(config.serve.host, config.serve.port))
+            check_needs(_needs(config)[:1], [own_node()], spare_cpus=0)
+        elif running is None:
+            with bound_socket(config.serve.host, config.serve.port) as probe:
+                port = int(probe.getsockname()[1])
+        else:
+            port = _shared_port(config, running)
+        app = application(config, direct_port=port if is_direct else None)
+        require_resources(_needs(config), spare_cpus=0)
+        if running is None:
+            serve.start(**_proxies(config, None if is_direct else port), logging_config=_LOGGING)
+        parts.callback(_end, whole=running is None)
         serve.run_many(
-            [serve.RunTarget(app, name=APPLICATION, route_prefix="/", logging_config=_LOGGING)],
+            [serve.RunTarget(app, name=APPLICATION, route_prefix=None if is_direct else "/", logging_config=_LOGGING)],
             wait_for_ingress_deployment_creation=False,
             wait_for_applications_running=False,
         )
         _wait_until_running(deadline)
         yield port
-    finally:
-        if running is None:
-            serve.shutdown()
-        else:
-            serve.delete(APPLICATION)
-        forget_turns(TURNS)
 
 
-def _http_options(config: ServeJob, port: int) -> dict[str, Any]:
+def _end(*, whole: bool) -> None:
+    """Take the application down, or the whole of Ray Serve."""
+    from ray import serve
+
+    if whole:
+        serve.shutdown()
+    else:
+        serve.delete(APPLICATION)
+    forget_turns(TURNS)
+
+
+def _proxies(config: ServeJob, port: int | None) -> dict[str, Any]:
+    """Ray Serve's proxies at a port, on every node with a replica; None: there are none."""
+    if port is None:
+        return {"proxy_location": "Disabled"}
     tls = {} if config.tls.certificate is None else {"ssl_certfile": config.tls.certificate, "ssl_keyfile": config.tls.key}
-    return {"host": config.serve.host, "port": port, **tls}
+    return {"http_options": {"host": config.serve.host, "port": port, **tls}}
 
 
 def _needs(config: ServeJob) -> list[Need]:

@@ -55,6 +55,11 @@ class MicroBatcher(Generic[Request, Response]):
         # A batch that is late says so of those that follow, before it has ended.
         return max(expected_s - passed_s, 0.0) + following_s * min(max(1.0, passed_s / expected_s), _MOST_LATE)
 
+    @property
+    def in_hand(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._waiting) + self._in_hand
+
     def __len__(self) -> int:
         """Requests that wait for a batch."""
         return len(self._waiting)

@@ -110,6 +110,11 @@ class SearchOperations:
         return len(self._batcher)
 
     @property
+    def in_hand(self) -> int:
+        """Searches that are not answered yet."""
+        return self._batcher.in_hand
+
+    @property
     def wait_s(self) -> float:
         """What a search that comes now would wait for its answer, about, seconds."""
         return self._batcher.wait_s

@@ -20,8 +20,8 @@ from reid_ray.serve.access.config import TlsConfig
 _STOP_S = 10.0  # that requests in hand are given at the end
 
 
-def bound_socket(host: str, port: int, *, key: str | None = None) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+def bound_socket(host: str, port: int, *, key: str | None = None, shared: bool = False) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Several may listen at a `shared` port if all say so; Linux divides the callers.
 
     Raises:
         ConfigError: it cannot be bound; `key` is what the user calls the port, where that is no key serve.port.
@@ -30,6 +30,8 @@ def bound_socket(host: str, port: int, *, key: str | None = None) -> socket.sock
     found = socket.socket(family, socket.SOCK_STREAM)
     # As servers do, or a port counts as taken for a minute after its last service stopped. A listening one is still found.
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         found.bind((host, port))
         found.listen(2048)
@@ -76,6 +78,11 @@ class ServerThread:
         self._listening, self._server = listening, uvicorn.Server(config)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether requests are answered."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Answer from now on.
