@@ -7,6 +7,8 @@ import io
 import ipaddress
 import json
 import os
+import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from fake_hub import COMMIT, fake_hub, files_of, hub_environment
 from gallery_pair import DIM, table, unit
+from own_certificates import own_certificate
 from PIL import Image
 from ray import serve
 from refusals import refused
@@ -145,20 +148,38 @@ def tokens(tmp_path_factory):
     return file, create_token(file, "anna", AccessRole.SEARCH, days=None)
 
 
+@pytest.fixture(scope="module")
+def trusted(tmp_path_factory):
+    """(certificate and key, what a client trusts); without openssl no certificate."""
+    if shutil.which("openssl") is None:
+        return {}, True
+    certificate, key = own_certificate(tmp_path_factory.mktemp("tls"))
+    return {"certificate": str(certificate), "key": str(key)}, ssl.create_default_context(cafile=str(certificate))
+
+
 @pytest.fixture(scope="module", params=["direct", "proxy"])
-def service(gallery, tokens, request):
+def service(gallery, tokens, trusted, request):
     job = {"index": str(gallery[0]), "runs_on": "ray", "start_timeout_s": 900, "searcher": {"num_cpus": 0.5}}
     job |= {
         "serve": {"port": 0, "max_upload_bytes": 1 << 20, "timeout_s": 120, "ingress": request.param},
         "access": {"tokens": str(tokens[0]), "searches_per_s": None, "open_ray": OPEN_RAY},
+        "tls": trusted[0],
     }
     with start_service(ServeJob.model_validate(job)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def http(service, tokens):
-    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {tokens[1]}"}, timeout=180, trust_env=False) as client:
+def stranger(service, trusted):
+    """A client without a token."""
+    with httpx.Client(base_url=service.url, timeout=180, trust_env=False, verify=trusted[1]) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(service, trusted, tokens):
+    headers = {"Authorization": f"Bearer {tokens[1]}"}
+    with httpx.Client(base_url=service.url, headers=headers, timeout=180, trust_env=False, verify=trusted[1]) as client:
         yield client
 
 
@@ -440,12 +461,12 @@ def test_a_filter_that_nothing_passes_gives_no_hits(http):
     assert (answer.status_code, answer.json()["hits"]) == (200, [])
 
 
-def test_a_token_is_needed_for_all_that_tells_of_people(http, service):
+def test_a_token_is_needed_for_all_that_tells_of_people(stranger):
     for headers in ({}, {"Authorization": "Bearer wrong-wrong-wrong-wrong"}):
         for path in ("/v1/info", "/v1/thumbnails?id=0", "/v1/none"):
-            assert httpx.get(service.url + path, headers=headers, trust_env=False, timeout=60).status_code == 401
-        assert httpx.post(service.url + "/v1/search", json={"text": "a"}, headers=headers, trust_env=False, timeout=60).status_code == 401
-    assert httpx.get(f"{service.url}/v1/live", trust_env=False, timeout=60).json() == {"status": "ok"}
+            assert stranger.get(path, headers=headers).status_code == 401
+        assert stranger.post("/v1/search", json={"text": "a"}, headers=headers).status_code == 401
+    assert stranger.get("/v1/live").json() == {"status": "ok"}
 
 
 def test_no_port_of_the_service_or_its_ray_is_open_beyond_this_machine(service):

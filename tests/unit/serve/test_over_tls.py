@@ -2,11 +2,11 @@
 
 import shutil
 import ssl
-import subprocess
 
 import httpx
 import pytest
 from opened_doors import with_tokens
+from own_certificates import own_certificate
 from refusals import refused
 from small_services import red_jpeg, small_gallery, small_operations
 
@@ -23,10 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl
 def live(tmp_path_factory):
     """Address, certificate and tokens of a service over TLS."""
     folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "own.pem", folder / "own.key"
-    command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {key} -out {certificate} -days 2"
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    certificate, key = own_certificate(folder)
     access, tokens = with_tokens(folder, tls=True)
     listening = bound_socket("127.0.0.1", 0)
     port = listening.getsockname()[1]
