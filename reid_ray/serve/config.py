@@ -56,7 +56,10 @@ class SearcherConfig(Section):
     max_batch_size: int = Field(32, ge=1, description="most queries encoded and searched together; 1 switches batching off")
     max_queued_requests: int = Field(256, ge=1, description="searches that wait for a batch in each; beyond it 503 is answered at once")
     max_wait_s: float = Field(
-        1.0, gt=0, description="a search that would wait longer for its answer, as the last ones went, is told so by 503 at once, seconds"
+        1.0,
+        gt=0,
+        description="a search that would wait longer for its answer, as the last ones went, is told so by 503 at once, seconds; one that "
+        "goes into the next batch is always taken",
     )
     max_ongoing_requests: int = Field(
         1000,

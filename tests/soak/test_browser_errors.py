@@ -78,6 +78,24 @@ def test_without_a_connection_the_page_says_so_and_goes_on_when_it_is_back(galle
     page.wait_for_selector(".score")
 
 
+def test_a_search_whose_connection_breaks_is_asked_for_once_more_and_a_change_is_not(gallery, tab):
+    page, sent = tab(gallery).open(), []
+
+    def broken_at_first(route):
+        sent.append(route.request.url.rpartition("/v1/")[2])
+        route.abort("connectionreset") if len(sent) == 1 else route.continue_()
+
+    page.route("**/v1/search", broken_at_first)
+    page.fill("#text", "red")
+    page.press("#text", "Enter")
+    page.wait_for_selector(".score")
+    assert (sent, page.query_selector("#problem [role=alert]")) == (["search", "search"], None)
+    sent.clear()
+    page.route("**/v1/items/delete", broken_at_first)
+    deleting = "async () => (await import(new URL('page/api.js', document.baseURI))).deleteItems({ ids: [] }).catch((e) => e.status)"
+    assert (page.evaluate(deleting), sent) == (0, ["items/delete"])
+
+
 def test_an_answer_that_is_no_json_and_a_page_before_the_service_are_told(gallery, tab):
     page = tab(gallery).open()
     page.route("**/v1/search", lambda route: route.fulfill(status=200, body="<html>log in to the hotel's network</html>"))

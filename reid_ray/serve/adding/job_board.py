@@ -235,10 +235,10 @@ class JobBoard:
             self._finish(folder, status, "done")
 
     def _finish(self, folder: JobFolder, status: JobStatus, state: str, detail: str | None = None) -> None:
-        folder.drop_upload()
         assert state in ("done", "failed", "cancelled")
         status.state, status.ended, status.detail = state, time.time(), detail  # type: ignore[assignment]
-        folder.write_status(status)
+        folder.write_status(status)  # first, or a process that is killed between leaves a job that runs and has nothing to run on
+        folder.drop_upload()
         self._told(status)
 
 

@@ -165,6 +165,7 @@ class JobFolder:
                 if entry.name in names or entry.name.startswith(f".{_STATUS}."):  # a status that is being written beside us
                     continue
                 if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
+                    with suppress(FileNotFoundError):  # another process drops it, too
+                        shutil.rmtree(entry)
                 else:
                     entry.unlink(missing_ok=True)

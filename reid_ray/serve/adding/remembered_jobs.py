@@ -64,9 +64,12 @@ class RememberedJobs:
         return [each for each in found if each is not None], marks[most - 1] if len(marks) > most else None
 
     def unfinished(self) -> list[JobStatus]:
-        """Those that wait or run; finished ones are read once, and not again."""
+        """Those that wait or run; finished ones are read once, and not again: what a process that was killed left of their uploads goes."""
         names = [name for name in os.listdir(self._folder) if not name.startswith(".") and name not in self._finished]
         found = [status for name in names if (status := self._read_one(name)) is not None]
+        for status in found:
+            if status.is_finished:
+                JobFolder(self._folder / status.job_id).drop_upload()
         self._finished.update({each.job_id: _mark(each) for each in found if each.is_finished})
         self._naming.update(each.job_id for each in found if each.is_finished and each.refused)
         return [each for each in found if not each.is_finished]

@@ -139,8 +139,12 @@ class SearchOperations:
 
     @property
     def is_full(self) -> bool:
-        """Whether a search that comes now is one too many: the queue is full, or it would wait too long."""
-        return self.waiting >= self._batching.max_queued_requests or self.wait_s > self._batching.max_wait_s
+        """Whether a search that comes now is one too many: the queue is full, or it would miss the next batch and wait too long.
+
+        Those of the next batch are no crowd: where they wait long, what is slow is the search, and to refuse one of two helps nobody.
+        """
+        limits, waiting = self._batching, self.waiting
+        return waiting >= limits.max_queued_requests or (waiting >= limits.max_batch_size and self.wait_s > limits.max_wait_s)
 
     async def search(self, query: Query, is_gone: Callable[[], bool] = stays) -> Answer:
         """Answer one query, together with those that arrived while the last batch was answered.

@@ -279,8 +279,7 @@ def test_what_one_too_many_asks_is_refused_at_once_while_others_wait(folder, acc
             return super().encode_and_measure(texts)
 
     held = small_operations(folder, encoder=Held(), max_batch_size=1, max_queued_requests=2)
-    api = make_api(held, access=access)
-    held_replies = many_at_once(api, 5, started, release)
+    held_replies = many_at_once(held, access, 5, started, release, refused=2)
     assert sorted(reply.status_code for reply in held_replies) == [200, 200, 200, 503, 503]
     assert {reply.headers.get("retry-after") for reply in held_replies if reply.status_code == 503} == {"1"}
 
@@ -305,8 +304,9 @@ def test_metrics_count_routes_statuses_and_searches_and_name_nothing_that_was_as
     assert "canary" not in "\n".join(lines)
 
 
-def many_at_once(api, count, started, release):
-    """Replies to searches that all arrive while the first one is being answered."""
+def many_at_once(operations, access, count, started, release, *, refused):
+    """Replies to searches of which all but one arrive while the first is being answered, until so many are refused and the rest waits."""
+    api = make_api(operations, access=access)
     import asyncio
 
     async def run():
@@ -315,7 +315,9 @@ def many_at_once(api, count, started, release):
             first = asyncio.create_task(http.post("/v1/search", json={"text": "1"}))
             await asyncio.to_thread(started.wait, 30)
             others = [asyncio.create_task(http.post("/v1/search", json={"text": "2"})) for _ in range(count - 1)]
-            while sum(other.done() for other in others) < count - 3:
+            end = time.monotonic() + 30
+            while (sum(other.done() for other in others), operations.waiting) != (refused, count - 1 - refused):
+                assert time.monotonic() < end
                 await asyncio.sleep(0.01)
             release.set()
             return [await each for each in (first, *others)]
@@ -333,11 +335,16 @@ def test_a_search_that_would_wait_too_long_is_told_before_its_body_is_read(folde
             assert release.wait(30)
             return super().encode_and_measure(texts)
 
-    operations = small_operations(folder, encoder=Held(), max_wait_s=0.5)
-    for size, seconds in ((1, 0.2), (2, 0.4)):  # as if the last ones had taken so long
-        operations._batcher._times.learn(size, seconds)
-    held_replies = many_at_once(make_api(operations, access=access), 4, started, release)
+    operations = small_operations(folder, encoder=Held(), max_wait_s=0.5, max_batch_size=1)
+    operations._batcher._times.learn(1, 0.2)  # as if the last one had taken so long
+    held_replies = many_at_once(operations, access, 4, started, release, refused=2)
     assert sorted(reply.status_code for reply in held_replies) == [200, 200, 503, 503]
+    started.clear()
+    release.clear()
+    in_one_batch = small_operations(folder, encoder=Held(), max_wait_s=0.001, max_batch_size=3)
+    in_one_batch._batcher._times.learn(1, 60.0)
+    held_replies = many_at_once(in_one_batch, access, 5, started, release, refused=1)
+    assert sorted(reply.status_code for reply in held_replies) == [200, 200, 200, 200, 503], "those of the next batch are taken"
 
 
 def test_a_first_search_that_takes_long_refuses_none_after_it(folder, send):

@@ -107,7 +107,11 @@ def files(*names):
 
 
 def left_of(service, status):
-    return sorted(path.name for path in (service.state / "jobs" / status.job_id).iterdir())
+    """What is left of a finished job once its upload has had a moment to go."""
+    end = time.monotonic() + 5
+    while len(left := sorted(path.name for path in (service.state / "jobs" / status.job_id).iterdir())) > 1 and time.monotonic() < end:
+        time.sleep(0.01)
+    return left
 
 
 def test_pictures_become_items_with_their_columns_and_thumbnails_and_their_upload_goes(service):
@@ -280,6 +284,29 @@ def test_a_job_whose_service_is_killed_is_done_by_the_next_one_and_nothing_is_lo
     assert service.items() == set(names)
     for name in names:
         assert service.view.search(vector_of(name)[None], 1)[0][0].item_id == name
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_a_job_whose_service_dies_while_its_upload_goes_is_done_and_nothing_of_it_stays(service, monkeypatch, is_dropped):
+    drop = JobFolder.drop_upload
+
+    def die(folder):
+        if is_dropped:
+            drop(folder)
+        raise SystemExit
+
+    with monkeypatch.context() as dying:
+        dying.setattr(JobFolder, "drop_upload", die)
+        service.start()
+        job = service.send(files("a"), [{"file": "a.png", "item_id": "a"}])
+        service.board._thread.join(20)
+    service.close()
+    service.open()
+    service.start()
+    done = service.finished(job)
+    assert (done.state, done.added, done.attempts, done.detail) == ("done", 1, 1, None)
+    assert left_of(service, job) == ["status.json"]
+    assert service.items() == {"a"}
 
 
 def test_a_job_that_ends_the_service_again_and_again_says_so(service):
