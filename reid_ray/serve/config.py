@@ -64,7 +64,7 @@ class SearcherConfig(Section):
     max_ongoing_requests: int = Field(
         1000,
         ge=1,
-        description="on Ray: requests of any kind in hand per replica; it must be above max_queued_requests, or 503 is never said",
+        description="on Ray, through its proxy: requests of any kind in hand per replica; above max_queued_requests, or 503 is never said",
     )
 
     @model_validator(mode="after")

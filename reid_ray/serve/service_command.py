@@ -1,6 +1,7 @@
 """`reid-ray service VERB`: search, change and look after a gallery through its service, from the command line.
 
-The token comes from the environment alone: a command line is seen by everybody. Knows the words; what they do is service_verbs.py's.
+The token comes from the environment alone: a command line is seen by everybody. Knows the words; what they do is service_verbs.py's and
+job_verbs.py's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_ray.exit_codes import exit_code_of
+from reid_ray.serve import job_verbs
 from reid_ray.serve import service_verbs as verbs
 from reid_ray.serve.client import SearchClient
 from reid_ray.terminal.own_lines import standard_error
@@ -117,19 +119,21 @@ def _reading(words: _Words) -> None:
 
 
 def _adding(words: _Words) -> None:
-    add = words.verb("add", verbs.add_verb, "Add pictures, folders of them, or a Parquet table; waits for the end unless told otherwise")
+    add = words.verb(
+        "add", job_verbs.add_verb, "Add pictures, folders of them, or a Parquet table; waits for the end unless told otherwise"
+    )
     add.add_argument("paths", nargs="+", metavar="PATH", type=Path)
     add.add_argument(
         "--items", metavar="FILE", type=Path, help='what is known of each: {"file": name, "item_id": .., column: ..} on each line'
     )
     add.add_argument("--caption", action="store_true", help="have the pictures captioned, where the service can")
     add.add_argument("--no-wait", action="store_true", help="do not wait for the end")
-    jobs = words.verb("jobs", verbs.jobs_verb, "Jobs of the service, the latest first")
+    jobs = words.verb("jobs", job_verbs.jobs_verb, "Jobs of the service, the latest first")
     jobs.add_argument("--limit", type=int, default=100, metavar="N", help="how many, 100 unless given")
-    job = words.verb("job", verbs.job_verb, "How far a job is")
+    job = words.verb("job", job_verbs.job_verb, "How far a job is")
     job.add_argument("job", metavar="JOB")
     job.add_argument("--wait", action="store_true", help="wait for its end")
-    words.verb("cancel", verbs.cancel_verb, "Have a job end; what it added stays", json=False).add_argument("job", metavar="JOB")
+    words.verb("cancel", job_verbs.cancel_verb, "Have a job end; what it added stays", json=False).add_argument("job", metavar="JOB")
 
 
 def _removing(words: _Words) -> None:
@@ -155,7 +159,7 @@ def _keeping(words: _Words) -> None:
         ("drop", "Forget a snapshot"),
     ):
         words.verb(name, verbs.keep_verb, purpose, json=False).add_argument("name", metavar="NAME")
-    words.verb("compact", verbs.compact_verb, "Carry out erasures, drop deleted items, merge small segments", json=False)
+    words.verb("compact", job_verbs.compact_verb, "Carry out erasures, drop deleted items, merge small segments", json=False)
     audit = words.verb("audit", verbs.audit_verb, "The audit log, the latest first", json=False)
     audit.add_argument("--verify", action="store_true", help="whether it is as it was written")
     audit.add_argument("--before", type=int, metavar="N", help="records before this number")

@@ -1,6 +1,6 @@
 """The verbs of `reid-ray service`, each from words to a client's call and to lines or JSON.
 
-Knows words, files and bars; the calls are client.py's, the command line service_command.py's.
+Knows words and files; the calls are client.py's, the command line service_command.py's, those of jobs job_verbs.py's.
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ from typing import Any
 
 from reid_ray.config.filter_words import where_of_words
 from reid_ray.errors import ConfigError, DataError
-from reid_ray.progress import progress_bar
 from reid_ray.serve.client import SearchClient
-from reid_ray.serve.client_answers import JobState
 from reid_ray.serve.patient_http import ServiceRefusedError
-from reid_ray.serve.sent_pictures import known_items, pictures_at, portions
 from reid_ray.terminal.counted import counted
 from reid_ray.terminal.item_words import ids_in_words, item_in_words, value_in_words
-from reid_ray.terminal.own_lines import say
+from reid_ray.terminal.own_lines import say, say_json
 
-_LOOK_EVERY_S = 1.0
 _SHOWN = 20
 _MOST_LOOKED_FOR = 100  # ids of one command
 _OF_IDS = (404, 409, 422)  # what an id that is none may be answered with
@@ -32,7 +28,7 @@ def info_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`info`."""
     facts = client.info()
     if asked.json:
-        return _json(facts)
+        return say_json(facts)
     say(f"items {facts['items']:,}; generation {facts['generation']}; dimension {facts['dim']}, {facts['index_kind']}")
     say(f"encoder {facts['encoder_fingerprint']}; columns {', '.join(each['name'] for each in facts['columns'])}")
 
@@ -42,7 +38,7 @@ def search_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     with _items_named(client, *asked.like, *asked.unlike):
         found = client.search(_question(asked))
     if asked.json:
-        return _json(found)
+        return say_json(found)
     for hit in found["hits"]:
         say(f"{hit['rank']:>4}  {hit['score']:.4f}  {hit['item_id']}  {item_in_words(hit['item'])}")
     if not found["hits"]:
@@ -61,7 +57,7 @@ def explain_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     with _items_named(client, asked.item, *asked.like, *asked.unlike):
         found = client.explain(asked.item, {name: question[name] for name in ("text", "clues") if name in question})
     if asked.json:
-        return _json(found)
+        return say_json(found)
     say(f"score {found['score']:.4f}; what it loses without")
     for word in sorted(found["words"], key=lambda each: -each["effect"])[:_SHOWN]:
         say(f"  {word['effect']:+.4f}  {word['word']}")
@@ -73,7 +69,7 @@ def browse_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`browse`."""
     found = client.browse(k=asked.k, where=where_of_words(asked.where) or None, cursor=asked.cursor)
     if asked.json:
-        return _json(found)
+        return say_json(found)
     for item in found["items"]:
         say(f"{item['item_id']}  {item_in_words(item['item'])}")
     if not found["items"]:
@@ -86,7 +82,7 @@ def facets_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`facets`."""
     found = client.facets(asked.columns, where=where_of_words(asked.where) or None)
     if asked.json:
-        return _json(found)
+        return say_json(found)
     for column, counts in found.items():
         others = f", others {counts['others']:,}" if counts["others"] else ""
         values = ", ".join(f"{value_in_words(column, each['value'])} {each['count']:,}" for each in counts["values"])
@@ -122,7 +118,7 @@ def item_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`item`."""
     with _items_named(client, asked.item):
         found = client.item(asked.item)
-    _json(found) if asked.json else say(f"{found['item_id']}  {item_in_words(found['item'])}")
+    say_json(found) if asked.json else say(f"{found['item_id']}  {item_in_words(found['item'])}")
     if asked.save is not None:
         try:
             with asked.save.open("xb") as file:
@@ -130,112 +126,6 @@ def item_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         except FileExistsError:
             raise ConfigError(f"--save {asked.save}: is there already and is not written over; name another place") from None
         say(f"picture -> {asked.save}")
-
-
-def add_verb(asked: argparse.Namespace, client: SearchClient) -> None:
-    """`add`."""
-    before = _column_names(client)
-    if asked.paths[0].suffix == ".parquet":
-        if len(asked.paths) > 1 or asked.items is not None:
-            raise ConfigError("PATH: a table is added alone; its columns say what is known")
-        ended = [_awaited(client, client.add_table(asked.paths[0], caption=asked.caption), "rows", asked)]
-    else:
-        ended = list(_portions_added(asked, client))
-    _tell(ended, asked)
-    if not (asked.json or asked.no_wait) and (came := [name for name in _column_names(client) if name not in before]):
-        say(f"  the gallery has new columns: {', '.join(came)}")
-
-
-def _column_names(client: SearchClient) -> list[str]:
-    return [each["name"] for each in client.info()["columns"]]
-
-
-def _portions_added(asked: argparse.Namespace, client: SearchClient) -> Iterator[JobState]:
-    files = dict(pictures_at(asked.paths))
-    if not files:
-        raise DataError(f"{asked.paths[0]}: holds no picture; name pictures, folders of them, or a Parquet table")
-    known = known_items(asked.items, files) if asked.items is not None else None
-    if known is not None and (left := len(files) - len(known)) and not asked.json:
-        say(f"service: {counted(left, 'picture')} not added, for {asked.items} has no line of them")
-    with progress_bar("add", len(files), unit="img") as bar:
-        before = 0
-        for portion in portions(files):
-            items = None if known is None else [known[name] for name in portion if name in known]
-            if items == []:
-                continue
-            state = client.add(portion, items=items, caption=asked.caption)
-            if asked.no_wait:
-                yield state
-                continue
-
-            def show(job: JobState, start: int = before) -> None:
-                bar.update(start + job["counts"]["done"] - bar.n)
-                bar.set_postfix_str(f"added {job['counts']['added']:,}, refused {job['counts']['refused']:,}")
-
-            state = client.finished(state, progress=show, every_s=_LOOK_EVERY_S)
-            before += len(portion)
-            yield state
-            if state["state"] != "done":
-                return
-
-
-def _awaited(client: SearchClient, job: JobState, unit: str, asked: argparse.Namespace) -> JobState:
-    if asked.no_wait:
-        return job
-    with progress_bar(job["kind"], job["counts"]["total"], unit=unit) as bar:
-        return client.finished(job, progress=lambda each: bar.update(each["counts"]["done"] - bar.n), every_s=_LOOK_EVERY_S)
-
-
-def _tell(jobs: Sequence[JobState], asked: argparse.Namespace) -> None:
-    if asked.json:
-        _json(jobs)
-    elif asked.no_wait:
-        say("service: " + ", ".join(f"job {each['job_id']}" for each in jobs) + " -> `reid-ray service job ID` says how far it is")
-    else:
-        added, refused = (sum(each["counts"][name] for each in jobs) for name in ("added", "refused"))
-        say(f"service: {counted(added, 'item')} added, {refused:,} refused -> {asked.url}")
-        for each in [row for job in jobs for row in job["refused"]][:_SHOWN]:
-            say(f"  {each['file']}: {each['reason']}")
-    for job in jobs:
-        if job["state"] in ("failed", "cancelled"):
-            raise DataError(f"job {job['job_id']}: {job['state']}{': ' + job['detail'] if job['detail'] else ''}")
-
-
-def jobs_verb(asked: argparse.Namespace, client: SearchClient) -> None:
-    """`jobs`."""
-    found = client.jobs(most=asked.limit)
-    if asked.json:
-        return _json(found)
-    for job in found:
-        say(_job_in_words(job))
-    if not found:
-        say("no jobs")
-
-
-def job_verb(asked: argparse.Namespace, client: SearchClient) -> None:
-    """`job`."""
-    job = client.job(asked.job)
-    if asked.wait:
-        asked.no_wait = False
-        job = _awaited(client, job, "rows", asked)
-        return _tell([job], asked)
-    _json(job) if asked.json else say(_job_in_words(job))
-    return None
-
-
-def cancel_verb(asked: argparse.Namespace, client: SearchClient) -> None:
-    """`cancel`."""
-    say(_job_in_words(client.cancel(asked.job)))
-
-
-def _job_in_words(job: JobState) -> str:
-    counts = job["counts"]
-    total = f" of {counts['total']:,}" if counts["total"] is not None else ""
-    why = f": {job['detail']}" if job["detail"] else ""
-    return (
-        f"{job['job_id']}  {job['kind']}  {job['state']}  {counts['done']:,}{total}, added {counts['added']:,}, "
-        f"refused {counts['refused']:,}, by {job['by']}, {job['asked'][:19]}Z{why}"
-    )
 
 
 def delete_verb(asked: argparse.Namespace, client: SearchClient) -> None:
@@ -263,7 +153,7 @@ def erasures_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`erasures`."""
     found = client.erasures() if asked.request is None else [client.erasure(asked.request)]
     if asked.json:
-        return _json(found if asked.request is None else found[0])
+        return say_json(found if asked.request is None else found[0])
     for each in found:
         state = f"done {each['receipt']['carried_out']}" if each["receipt"] else f"by {each['deadline']}"
         say(f"{each['request']}  {counted(each['items'], 'item')}, asked {each['asked']}, {state}")
@@ -275,7 +165,7 @@ def generations_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`generations`."""
     found = client.generations()
     if asked.json:
-        return _json(found)
+        return say_json(found)
     items = sum(each["items"] for each in found["segments"])
     log = found["log"]
     segments = f"{counted(items, 'item')} in {counted(len(found['segments']), 'segment')}"
@@ -290,20 +180,10 @@ def keep_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     say(f"service: {asked.verb} {asked.name}, {counted(done['items'], 'item')}, generation {done['generation']} -> {asked.url}")
 
 
-def compact_verb(asked: argparse.Namespace, client: SearchClient) -> None:
-    """`compact`."""
-    job = client.compact()
-    asked.no_wait = False
-    job = _awaited(client, job, "rows", asked)
-    if job["state"] != "done":
-        raise DataError(f"job {job['job_id']}: {job['state']}{': ' + job['detail'] if job['detail'] else ''}")
-    say(f"service: compacted, generation {job['generation']} -> {asked.url}")
-
-
 def audit_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     """`audit`."""
     if asked.verify:
-        return _json(client.verify_audit())
+        return say_json(client.verify_audit())
     for record in client.audit(before=asked.before, limit=asked.limit)["records"]:
         say(json.dumps(record, ensure_ascii=False))
     return None
@@ -329,7 +209,3 @@ def _question(asked: argparse.Namespace) -> dict[str, Any]:
     question = {"clues": clues, "without": [*asked.like, *asked.unlike], **options}
     where = where_of_words(asked.where)
     return question | ({"where": where} if where else {}) | ({"exact": True} if getattr(asked, "exact", False) else {})
-
-
-def _json(value: object) -> None:
-    say(json.dumps(value, indent=1, ensure_ascii=False))

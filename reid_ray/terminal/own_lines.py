@@ -7,6 +7,7 @@ streams; not what is said. Without quiet_terminal these are sys.stdout and sys.s
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,11 @@ def standard_error() -> TextIO:
 def say(text: str = "") -> None:
     """Print a line on standard output, at once."""
     print(text, file=standard_output(), flush=True)
+
+
+def say_json(value: object) -> None:
+    """Print a value as JSON on standard output, for programs that read it."""
+    say(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def are_kept_apart() -> bool:
