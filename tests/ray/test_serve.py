@@ -489,6 +489,14 @@ def test_no_port_of_the_service_or_its_ray_is_open_beyond_this_machine(service):
     assert beyond == {}
 
 
+@pytest.mark.parametrize("ingress", ["direct", "proxy"])
+def test_a_second_service_in_the_cluster_is_refused_and_the_first_goes_on(stranger, gallery, ingress):
+    second = {"index": str(gallery[0]), "runs_on": "ray", "serve": {"port": 0, "ingress": ingress}, "access": {"open_ray": OPEN_RAY}}
+    with refused(ResourceError, "a search service runs in this cluster already"):
+        start_service(ServeJob.model_validate(second))
+    assert stranger.get("/v1/ready").status_code == 200
+
+
 def test_a_ray_that_asks_nobody_for_a_token_is_refused(local_ray, gallery):
     with refused(ConfigError, "RAY_AUTH_MODE", "access.open_ray"):
         start_service(ServeJob.model_validate({"index": str(gallery[0]), "runs_on": "ray"}))

@@ -15,7 +15,7 @@ from typing import Any
 from reid_ray.config.base import load_config
 from reid_ray.errors import ConfigError
 from reid_ray.serve.config import ServeJob
-from reid_ray.serve.on_ray.deployment import application
+from reid_ray.serve.on_ray.deployment import application, checked
 
 
 def build(args: Mapping[str, Any]) -> Any:
@@ -33,4 +33,4 @@ def build(args: Mapping[str, Any]) -> Any:
     config = load_config(ServeJob, None, [f"{key}={json.dumps(value, default=str)}" for key, value in given.items()])
     if config.serve.ingress == "direct":
         raise ConfigError("serve.ingress is direct, but whom Ray Serve's own tools start is asked through its proxy; leave it out")
-    return application(config)
+    return application(checked(config))

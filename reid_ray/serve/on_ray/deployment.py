@@ -32,12 +32,8 @@ _LOOKED_AFTER_S = 2.0
 next look no other is started in its place."""
 
 
-def application(config: ServeJob, *, direct_port: int | None = None) -> serve.Application:
-    """The service, ready for serve.run; what cannot work is refused here, before a replica starts.
-
-    Args:
-        config: of the service.
-        direct_port: where replicas listen by themselves, on this machine; None: requests come through Ray Serve's proxy.
+def checked(config: ServeJob) -> ServeJob:
+    """What cannot work is refused here, before a replica starts; as refuse_what_cannot_work gives it.
 
     Raises:
         ConfigError: certificate and key cannot be used, or whoever reaches Ray may run code on it.
@@ -46,6 +42,16 @@ def application(config: ServeJob, *, direct_port: int | None = None) -> serve.Ap
     check_access(config)
     config = refuse_what_cannot_work(config)
     refuse_open_ray(config.access)
+    return config
+
+
+def application(config: ServeJob, *, direct_port: int | None = None) -> serve.Application:
+    """The service, ready for serve.run.
+
+    Args:
+        config: of the service, checked.
+        direct_port: where replicas listen by themselves, on this machine; None: requests come through Ray Serve's proxy.
+    """
     return _deployment(config.searcher, is_direct=direct_port is not None).bind(config, direct_port)
 
 

@@ -30,15 +30,24 @@ def claimed_port(host: str, port: int) -> Iterator[int]:
     with contextlib.ExitStack() as claims:
         with bound_socket(host, port) as probe:
             port = int(probe.getsockname()[1])
-            claim = claims.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-            try:
-                claim.bind(f"\0reid_ray search service at port {port}")  # a name of Linux alone, gone with whoever has it
-            except OSError:
+            if not claims.enter_context(claimed(f"port {port}")):
                 raise ConfigError(
                     f"{called('serve.port')} {port}: it is that of another search service, whose replicas start; choose another port, or 0 "
                     "for a free one"
-                ) from None
+                )
         yield port
+
+
+@contextlib.contextmanager
+def claimed(what: str) -> Iterator[bool]:
+    """Whether something is this process' until the end of the block; False: another process of this machine has claimed it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        try:
+            claim.bind(f"\0reid_ray search service: {what}")  # a name of Linux alone, gone with whoever has it
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def has_one_node() -> bool:

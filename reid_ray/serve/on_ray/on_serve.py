@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from reid_ray.config.called import called
 from reid_ray.config.paths import with_absolute_places
@@ -14,7 +14,7 @@ from reid_ray.errors import ConfigError, ResourceError
 from reid_ray.runtime import Need, check_needs, require_resources
 from reid_ray.serve.access.own_machine import is_loopback
 from reid_ray.serve.config import ServeJob
-from reid_ray.serve.on_ray.direct_ingress import claimed_port, has_one_node, own_node
+from reid_ray.serve.on_ray.direct_ingress import claimed, claimed_port, has_one_node, own_node
 from reid_ray.serve.on_ray.ray_turns import TURNS, forget_turns
 from reid_ray.serve.process.http_thread import bound_socket
 
@@ -34,13 +34,14 @@ def ray_service(config: ServeJob, deadline: float) -> Iterator[int]:
     """
     from ray import serve
 
-    from reid_ray.serve.on_ray.deployment import application
+    from reid_ray.serve.on_ray.deployment import application, checked
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    config = with_absolute_places(config)  # Serve's proxies read certificate and key where they run
+    config = checked(with_absolute_places(config))  # Serve's proxies read certificate and key where they run
     is_direct = config.serve.ingress == "direct" or (config.serve.ingress is None and has_one_node())
-    running = _running_http_options()
     with contextlib.ExitStack() as parts:
+        parts.enter_context(_only_service())
+        running = _running_serve()
         if is_direct:
             port = parts.enter_context(claimed_port(config.serve.host, config.serve.port))
             check_needs(_needs(config)[:1], [own_node()], spare_cpus=0)
@@ -61,6 +62,26 @@ def ray_service(config: ServeJob, deadline: float) -> Iterator[int]:
         )
         _wait_until_running(deadline)
         yield port
+
+
+@contextlib.contextmanager
+def _only_service() -> Iterator[None]:
+    """Be the one search service of the cluster until the end of the block: of its name there is one, and another would take its place.
+
+    Raises:
+        ResourceError: one runs there, or starts.
+    """
+    import ray
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    with claimed(f"Ray at {ray.get_runtime_context().gcs_address}") as is_ours:
+        has_serve = _get_global_client(raise_if_no_controller_running=False) is not None
+        if not is_ours or (has_serve and APPLICATION in serve.status().applications):
+            raise ResourceError(
+                "a search service runs in this cluster already; stop it, or start this one on a Ray of its own (ray.address)"
+            )
+        yield
 
 
 def _end(*, whole: bool) -> None:
@@ -88,20 +109,33 @@ def _needs(config: ServeJob) -> list[Need]:
     return [Need("searcher", searcher.replicas, num_cpus=searcher.num_cpus, num_gpus=searcher.num_gpus), *actors]
 
 
-def _running_http_options() -> tuple[str, int] | None:
-    """(host, port) of a Ray Serve that runs in this cluster already, else None."""
+class _Proxies(NamedTuple):
+    """Where the proxies of a Ray Serve listen, if it has any."""
+
+    host: str
+    port: int
+    are_there: bool
+
+
+def _running_serve() -> _Proxies | None:
+    """Of the Ray Serve that runs in this cluster already; None: none does."""
+    from ray import serve
     from ray.serve.context import _get_global_client  # Serve's public interface does not tell
 
     client = _get_global_client(raise_if_no_controller_running=False)
-    return None if client is None else (str(client.http_config.host), int(client.http_config.port))
+    if client is None:
+        return None
+    http = client.http_config
+    return _Proxies(str(http.host), int(http.port), bool(serve.status().proxies))
 
 
-def _shared_port(job: ServeJob, running: tuple[str, int]) -> int:
-    from ray import serve
-
-    (host, port), config = running, job.serve
-    if APPLICATION in serve.status().applications:
-        raise ResourceError(f"a search service runs in this cluster already, on port {port}; stop it first")
+def _shared_port(job: ServeJob, running: _Proxies) -> int:
+    (host, port, are_there), config = running, job.serve
+    if not are_there:
+        raise ResourceError(
+            f"Ray Serve runs in this cluster already, without proxies; set {called('serve.ingress')} to direct, or shut it down "
+            "(serve shutdown)"
+        )
     if job.access.tokens is None and not is_loopback(host):
         raise ConfigError(f"Ray Serve runs in this cluster already, bound to {host}; set {called('access.tokens')}, or shut it down first")
     if host != config.host or config.port not in (0, port):

@@ -10,7 +10,7 @@ from refusals import refused
 
 from reid_ray.errors import ConfigError, ResourceError
 from reid_ray.serve.on_ray.deployment import Replica
-from reid_ray.serve.on_ray.direct_ingress import IN_HAND, claimed_port, replicas_for_searches
+from reid_ray.serve.on_ray.direct_ingress import IN_HAND, claimed, claimed_port, replicas_for_searches
 from reid_ray.serve.process.http_thread import ServerThread, bound_socket
 
 HOST = "127.0.0.1"
@@ -27,6 +27,13 @@ def test_a_claimed_port_is_free_for_replicas_and_for_no_other_service():
                 bound_socket(HOST, port)
     with claimed_port(HOST, port) as again:
         assert again == port
+
+
+def test_what_one_claims_nobody_else_does_until_it_ends():
+    with claimed("Ray at nowhere") as first, claimed("Ray at nowhere") as second, claimed("Ray elsewhere") as other:
+        assert (first, second, other) == (True, False, True)
+    with claimed("Ray at nowhere") as again:
+        assert again
 
 
 def test_a_port_that_something_else_listens_at_is_neither_claimed_nor_shared():
