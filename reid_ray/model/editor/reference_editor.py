@@ -72,14 +72,18 @@ class Editor:
     def edit(self, requests: Sequence[EditRequest]) -> list[np.ndarray]:
         """One uint8 [H, W, 3] for each request; outside its mask the source's pixels, but in mode generate, which draws a new picture."""
         batches = [requests[start : start + self._batch] for start in range(0, len(requests), self._batch)]
-        with ThreadPoolExecutor(
-            1, thread_name_prefix="edit"
-        ) as pool:  # cuts out the next batch, and pastes the one before, while one is drawn
+        if torch.device(self._device).type != "cpu":
+            return self._overlapped(batches)
+        # Threads that draw would sleep at each of their many meetings while another thread of this process has OpenMP threads of its own.
+        return [picture for each in map(self._prepared, batches) for picture in self._finished(each, self._drawn(each))]
+
+    def _overlapped(self, batches: Sequence[Sequence[EditRequest]]) -> list[np.ndarray]:
+        """As `edit`; cuts out the next batch, and pastes the one before, while one is drawn."""
+        with ThreadPoolExecutor(1, thread_name_prefix="edit") as pool:
             ahead: deque[Future[_CutOut]] = deque(pool.submit(self._prepared, batch) for batch in batches[:1])
             finished: list[Future[list[np.ndarray]]] = []
-            for following in [*batches[1:], None]:
-                if following is not None:
-                    ahead.append(pool.submit(self._prepared, following))
+            for number in range(len(batches)):
+                ahead.extend(pool.submit(self._prepared, following) for following in batches[number + 1 : number + 2])
                 batch = ahead.popleft().result()
                 finished.append(pool.submit(self._finished, batch, self._drawn(batch)))
             return [picture for each in finished for picture in each.result()]

@@ -63,6 +63,15 @@ def test_watched_attention_draws_the_same_sums_to_one_and_passes_gradients(small
     assert watch.take() == []
 
 
+def test_batches_that_overlap_as_on_a_gpu_are_drawn_as_one_after_the_other(small_editor, edit_requests):
+    editor = Editor(small_editor, DrawingConfig(batch_size=1), revision="none")
+    overlapped = editor._overlapped([[request] for request in edit_requests])
+    for one, other in zip(overlapped, editor.edit(edit_requests), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(edit_requests) > 2
+    assert editor._overlapped([]) == editor.edit([]) == []
+
+
 def test_every_edit_is_its_own_and_changes_nothing_outside_its_mask(small_editor, edit_requests):
     editor = Editor(small_editor, DrawingConfig(batch_size=3), revision="none")
     together = editor.edit(edit_requests)
