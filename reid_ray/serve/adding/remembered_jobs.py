@@ -69,7 +69,7 @@ class RememberedJobs:
         found = [status for name in names if (status := self._read_one(name)) is not None]
         for status in found:
             if status.is_finished:
-                JobFolder(self._folder / status.job_id).drop_upload()
+                self._drop_left_upload(status.job_id)
         self._finished.update({each.job_id: _mark(each) for each in found if each.is_finished})
         self._naming.update(each.job_id for each in found if each.is_finished and each.refused)
         return [each for each in found if not each.is_finished]
@@ -89,6 +89,12 @@ class RememberedJobs:
             if at >= self._config.keep_jobs or is_old:
                 shutil.rmtree(self._folder / job_id, ignore_errors=True)
                 self._drop(job_id)
+
+    def _drop_left_upload(self, job_id: str) -> None:
+        try:
+            JobFolder(self._folder / job_id).drop_upload()
+        except OSError as error:  # what cannot be removed must not hide the other jobs
+            _LOG.error("%s: what is left of its upload cannot be removed (%s); remove it", self._folder / job_id, error.strerror)
 
     def _drop(self, job_id: str) -> None:
         self._finished.pop(job_id, None)

@@ -63,6 +63,20 @@ def test_a_job_that_comes_or_goes_between_pages_moves_no_other(jobs):
     assert [each.job_id for each in jobs.remembered.page(2, before=before)[0]] == ["job3", "job2"]
 
 
+def test_what_is_left_of_a_finished_jobs_upload_goes_and_where_it_cannot_no_job_is_hidden(jobs, monkeypatch):
+    jobs.add(0)
+    jobs.add(1)
+    left = jobs.folder / "job1" / "upload"
+    left.write_bytes(b"a person")
+    with monkeypatch.context() as broken:
+        broken.setattr(JobFolder, "drop_upload", lambda folder: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+        assert RememberedJobs(jobs.folder, AddingConfig()).unfinished() == []
+        assert jobs.pages(9) == [[1, 0]]
+    assert left.exists()
+    RememberedJobs(jobs.folder, AddingConfig()).unfinished()
+    assert not left.exists()
+
+
 def test_what_waits_and_runs_is_found_among_many_that_have_finished(jobs):
     for n in range(30):
         jobs.add(n, state={3: "running", 20: "waiting"}.get(n, "done"))
