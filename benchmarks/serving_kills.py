@@ -1,14 +1,14 @@
 """A service on Ray Serve that is searched and changed while its processes are killed: what fails beyond one retry, and what is wrong.
 
-    python benchmarks/serving_kills.py --out benchmarks/results/serving_kills-DATE.json [--quick] [--kills 100] [--ingress direct]
+    python benchmarks/serving_kills.py --out benchmarks/results/serving_kills-DATE.json [--quick] [--kills 100] [--encoders 2]
 
-Two replicas of a tiny encoder with random weights. Clients search for a picture by itself and look at the first hit: it must be that
-picture's item with that picture, unless the item was deleted or erased by then; and what a change was told to be done must show in every
-search that begins a second later. Meanwhile one client adds, deletes and erases, has the gallery compacted (a new generation), and SIGKILL
-goes to a replica, to the keeper of turns, to Ray Serve's controller and, where requests come through it, to its proxy, one after the other,
-two seconds after the service was whole again; how long that took is told. Changes end when the last kill is over, or later. A search is
-tried once more where the connection breaks, or the answer is the proxy's; the second try waits until the port answers, and that wait is
-told.
+Two replicas of a tiny encoder with random weights, or of searchers alone beside encoders. Clients search for a picture by itself and look
+at the first hit: it must be that picture's item with that picture, unless the item was deleted or erased by then; and what a change was
+told to be done must show in every search that begins a second later. Meanwhile one client adds, deletes and erases, has the gallery
+compacted (a new generation), and SIGKILL goes to a replica, to an encoder where there are any, to the keeper of turns, to Ray Serve's
+controller and, where requests come through it (--ingress proxy), to its proxy, one after the other, two seconds after the service was
+whole again; how long that took is told. Changes end when the last kill is over, or later. A search is tried once more where the connection
+breaks, or the answer is the proxy's; the second try waits until the port answers, and that wait is told.
 """
 
 from __future__ import annotations
@@ -51,8 +51,14 @@ from reid_ray.serve.config import ServeJob
 from reid_ray.serve.job import start_service
 
 ITEMS, CLIENTS = 60, 4
-KILLED = {"replica": "Replica", "keeper of turns": "GenerationTurns", "proxy": "ProxyActor", "controller": "ServeController"}
-_ROUND = ("replica", "keeper of turns", "replica", "proxy", "replica", "keeper of turns", "replica", "controller")
+KILLED = {  # by what the class of their actor ends with
+    "replica": ":Replica",
+    "encoder": ":Encoder",
+    "keeper of turns": "GenerationTurns",
+    "proxy": "ProxyActor",
+    "controller": "ServeController",
+}
+_ROUND = ("replica", "encoder", "keeper of turns", "replica", "proxy", "encoder", "replica", "keeper of turns", "replica", "controller")
 _SEEN_S = 1.0  # how long a replica may miss a change
 _WAIT_S = 60.0  # for a port that answers again
 _LOST_S = 20.0  # after which what is not found was lost, not late
@@ -231,7 +237,7 @@ def _pids(kind: str) -> list[int]:
     import ray
 
     actors = [each for each in ray._private.state.actors().values() if each["State"] == "ALIVE"]
-    return [each["Pid"] for each in actors if KILLED[kind] in each["ActorClassName"]]
+    return [each["Pid"] for each in actors if each["ActorClassName"].endswith(KILLED[kind])]
 
 
 def _is_whole(kind: str, count: int, killed: int, http: httpx.Client) -> bool:
@@ -243,19 +249,20 @@ def _is_whole(kind: str, count: int, killed: int, http: httpx.Client) -> bool:
         return False
     try:
         status = serve.status()
-        (deployed,) = [each for app in status.applications.values() for name, each in app.deployments.items() if name == "Replica"]
-        healthy = all(state == "HEALTHY" for state in status.proxies.values())
-        return healthy and deployed.status == "HEALTHY" and http.get("/v1/ready").status_code == 200
+        states = [str(each.status.value) for app in status.applications.values() for each in app.deployments.values()]
+        states += [str(state.value) for state in status.proxies.values()]
+        return bool(states) and set(states) == {"HEALTHY"} and http.get("/v1/ready").status_code == 200
     except Exception:  # noqa: BLE001 - whatever it ends with to ask a controller that starts
         return False
 
 
-def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int, ingress: str) -> None:
+def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int, ingress: str, encoders: int) -> None:
     """One service, from its start to its end."""
     if quick:
         changes, swaps, kills = 30, 5, 8
     every_s = 2.0
-    kinds = list(itertools.islice((kind for kind in itertools.cycle(_ROUND) if kind != "proxy" or ingress == kind), kills))
+    left_out = {*([] if ingress == "proxy" else ["proxy"]), *([] if encoders else ["encoder"])}
+    kinds = list(itertools.islice((kind for kind in itertools.cycle(_ROUND) if kind not in left_out), kills))
     world = World()
     with tempfile.TemporaryDirectory(prefix="serving_kills") as temporary, ray_session(RayConfig(address="local")):
         folder = Path(temporary)
@@ -267,6 +274,7 @@ def run(report: Report, quick: bool, *, changes: int, swaps: int, kills: int, in
         create_gallery(folder / "gallery", dim=encoder.dim, encoder=encoder.fingerprint, config=config)
         job: dict[str, Any] = {"index": str(folder / "gallery"), "encoder": str(folder / "model"), "runs_on": "ray"}
         job |= {"serve": {"port": 0, "ingress": ingress}, "access": {"searches_per_s": None}, "searcher": {"replicas": 2, "num_cpus": 0.4}}
+        job |= {"encoders": {"replicas": encoders, "num_cpus": 0.1}}
         with start_service(ServeJob.model_validate(job)) as service:
             with SearchClient(service.url) as client:
                 _add(world, client, [f"{number}" for number in range(ITEMS)])
@@ -310,5 +318,6 @@ if __name__ == "__main__":
     for option, number in (("--changes", 1_000), ("--swaps", 100), ("--kills", 100)):
         parser.add_argument(option, type=int, default=number)
     parser.add_argument("--ingress", choices=("direct", "proxy"), default="direct")
+    parser.add_argument("--encoders", type=int, default=0)
     own, rest = parser.parse_known_args()
     sys.exit(run_benchmark(__doc__ or "", partial(run, **vars(own)), rest))

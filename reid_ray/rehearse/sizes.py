@@ -94,7 +94,7 @@ SIZES: dict[str, Mapping[str, Rule]] = {
     "SamplingConfig": {"max_tokens": _at_most(64)},
     "RewriterConfig": {"share": _at_most(0.25)},  # how many captions are rewritten, not how
     "SearcherConfig": {"replicas": _exactly(1), "max_replicas": _exactly(None), "num_cpus": _at_most(1.0), "num_gpus": _exactly(0.0)},
-    "FrontConfig": {"replicas": _exactly(1), "num_cpus": _at_most(0.5)},
+    "EncodersConfig": {"replicas": _at_most(1), "max_replicas": _exactly(None), "num_cpus": _at_most(0.5), "num_gpus": _exactly(0.0)},
     "SearchJob": {"keep_serving": _exactly(False)},
     "ServeConfig": {"host": _exactly("127.0.0.1"), "port": _exactly(0)},
     "SyntheticConfig": {"identities": _at_most(24), "images_per_identity": _at_most(4), "cameras": _at_most(4)},

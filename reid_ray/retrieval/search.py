@@ -6,6 +6,7 @@ never fails the batch it came in.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -34,6 +35,7 @@ class SearchEngine:
 
     def __init__(self, encoder: Encoder, gallery: SearchedGallery, *, drawn_people_only: bool = False) -> None:
         self.encoder, self.gallery, self._drawn_people_only = encoder, gallery, drawn_people_only
+        self._searching = threading.Lock()  # batches may be encoded side by side, elsewhere
 
     @classmethod
     def load(
@@ -41,6 +43,7 @@ class SearchEngine:
         index: str,
         encoder: str | None,
         *,
+        loaded: Encoder | None = None,
         threads: int,
         device: str,
         batch_size: int,
@@ -50,7 +53,7 @@ class SearchEngine:
         gallery_device: str | None = None,
     ) -> Self:
         """Load both from folders; `encoder` None takes the one that the index job noted; `turns` as SearchedGallery has it, and
-        `gallery_device` its device.
+        `gallery_device` its device. `loaded` is that encoder where it is there already.
 
         Raises:
             DataError: a folder is missing, or gallery and encoder do not belong together.
@@ -61,7 +64,7 @@ class SearchEngine:
         torch.set_num_threads(threads)
         threadpool_limits(threads, user_api="blas")  # or numpy's threads spin for a while after each search, beside the encoder
         place = encoder_of(index, encoder)
-        loaded = load_encoder(place, device=device, batch_size=batch_size)
+        loaded = loaded or load_encoder(place, device=device, batch_size=batch_size)
         gallery = open_gallery(index, loaded, shares or SharesConfig(), turns=turns, replica=replica, device=gallery_device)
         return cls(loaded, gallery, drawn_people_only=knows_drawn_people_only(place))
 
@@ -75,7 +78,9 @@ class SearchEngine:
         started = time.perf_counter()
         asked, _ = self._encoded(queries)
         encoded = time.perf_counter()
-        pages = self._search(queries, asked)
+        with self._searching:
+            pages = self._search(queries, asked)
+            missing = self.gallery.missing
         searched = time.perf_counter()
         gallery, generation = len(self.gallery), self.gallery.generation
         encode_ms, search_ms = (encoded - started) * 1e3, (searched - encoded) * 1e3
@@ -90,7 +95,7 @@ class SearchEngine:
                 cursor=pages[at].cursor if at in pages else None,
                 refused=asked.refused.get(at),
                 truncated=at in asked.truncated,
-                missing=self.gallery.missing,
+                missing=missing,
             )
             for at in range(len(queries))
         ]

@@ -81,6 +81,35 @@ class SearcherConfig(Section):
         return self
 
 
+class EncodersConfig(Section):
+    """On Ray: replicas that encode what is asked, apart from those that search. Each searcher hands its batches to whichever is free."""
+
+    replicas: int = Field(0, ge=0, description="at the start; 0: every searcher encodes by itself")
+    max_replicas: int | None = Field(None, ge=1, description="autoscale up to this many; null keeps the number fixed")
+    target_ongoing_batches: float = Field(2.0, gt=0, description="autoscaling: batches that an encoder should have in hand")
+    max_ongoing_batches: int = Field(16, ge=1, description="batches in hand per encoder; further ones wait where they come from")
+    num_cpus: float = Field(1.0, gt=0, description="CPUs of each: its threads, and on Ray logical CPUs")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs of each")
+
+    @property
+    def most(self) -> int:
+        """How many there may be."""
+        return self.max_replicas or self.replicas
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < max(self.replicas, 1):
+            raise ValueError(f"max_replicas {self.max_replicas} is below replicas {self.replicas}")
+        if self.max_replicas is not None and not self.replicas:
+            raise ValueError(f"max_replicas is {self.max_replicas}, but replicas is 0: searchers encode by themselves; set replicas to 1")
+        if self.target_ongoing_batches > self.max_ongoing_batches:
+            raise ValueError(
+                f"target_ongoing_batches {self.target_ongoing_batches} is above max_ongoing_batches {self.max_ongoing_batches}, so that "
+                "no encoder would ever be added"
+            )
+        return self
+
+
 class ServeJob(Section):
     """Answer searches over a gallery by HTTP, with a web page: in this process, or on Ray Serve."""
 
@@ -110,6 +139,7 @@ class ServeJob(Section):
     writing: WritingConfig = WritingConfig()
     adding: AddingConfig = AddingConfig()
     searcher: SearcherConfig = SearcherConfig()
+    encoders: EncodersConfig = EncodersConfig()
     shares: SharesConfig = SharesConfig()
     start_timeout_s: float = Field(600.0, gt=0, description="a service that is not up after so long is an error, seconds")
     ray: RayConfig = RayConfig()
@@ -135,11 +165,20 @@ class ServeJob(Section):
         return self
 
     @model_validator(mode="after")
+    def _gpus_are_used(self) -> Self:
+        if self.encoders.replicas and self.searcher.num_gpus and not self.searcher.gallery_on_gpu:
+            raise ValueError(
+                f"searcher.num_gpus is {self.searcher.num_gpus:g}, but the encoders encode, and gallery_on_gpu is false; set it to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_needs_ray(self) -> Self:
         if self.runs_on == "process":
             for field, value, alone in (
                 ("searcher.replicas", self.searcher.replicas, 1),
                 ("searcher.max_replicas", self.searcher.max_replicas, None),
+                ("encoders.replicas", self.encoders.replicas, 0),
                 ("shares.count", self.shares.count, 1),
                 ("serve.ingress", self.serve.ingress, None),
             ):

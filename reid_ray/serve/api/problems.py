@@ -40,7 +40,7 @@ _MEANINGS = {
     422: "the request cannot be answered as asked",
     429: "this caller asks too often",
     500: "the request failed inside the service",
-    503: "the service starts, has too many requests waiting, or a share of the gallery is lost",
+    503: "the service starts, has too many requests waiting, or a share of the gallery or its encoders are lost",
     504: "no answer in time",
 }
 _MOST_CHARS = 500
@@ -57,7 +57,7 @@ _OF_OPERATIONS: dict[type[Exception], tuple[int, str, dict[str, str]]] = {
     OverloadedError: (503, "too many queries are waiting; try again later", {"Retry-After": "1"}),
     IncompleteError: (
         503,
-        "a share of the gallery is lost for now, or it is of another encoder by now; try again later",
+        "a share of the gallery, or its encoders, are lost for now, or it is of another encoder by now; try again later",
         {"Retry-After": "5"},
     ),
     LateError: (504, "no answer in time; try again later", {}),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gc
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -15,6 +17,7 @@ from reid_ray.errors import ResourceError
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.config import SearcherConfig, ServeJob
 from reid_ray.serve.on_ray.direct_ingress import IN_HAND, own_place, replicas_for_searches
+from reid_ray.serve.on_ray.encoder_replicas import RemoteEncoder, encoders_application
 from reid_ray.serve.on_ray.open_ports import keep_replica_on_loopback, refuse_open_ray
 from reid_ray.serve.on_ray.ray_turns import TURNS, RayTurns
 from reid_ray.serve.opened_access import check_access, service_access
@@ -52,22 +55,29 @@ def application(config: ServeJob, *, direct_port: int | None = None) -> serve.Ap
         config: of the service, checked.
         direct_port: where replicas listen by themselves, on this machine; None: requests come through Ray Serve's proxy.
     """
-    return _deployment(config.searcher, is_direct=direct_port is not None).bind(config, direct_port)
+    encoders = None
+    if config.encoders.replicas:
+        assert config.encoder is not None  # as it is named once checked
+        encoders = encoders_application(config.encoder, config.encoders, batch_size=config.searcher.max_batch_size)
+    return _deployment(config.searcher, is_direct=direct_port is not None).bind(config, direct_port, encoders)
 
 
 @serve.ingress()
 class Replica:
-    """A replica: the application of the single process."""
+    """A replica: the application of the single process; `encoders` is the handle of what encodes elsewhere."""
 
-    def __init__(self, config: ServeJob, direct_port: int | None) -> None:
+    def __init__(self, config: ServeJob, direct_port: int | None, encoders: Any = None) -> None:
         sys.setswitchinterval(_SWITCH_S)
         keep_replica_on_loopback()
         several = config.shares.count == 1 and (config.searcher.replicas > 1 or (config.searcher.max_replicas or 1) > 1)
         turns = RayTurns(TURNS) if several else None
-        self._operations = open_operations(config, turns=turns, replica=serve.get_replica_context().replica_id.unique_id)
+        elsewhere = None if encoders is None else partial(RemoteEncoder, encoders, timeout_s=config.serve.timeout_s)
+        name = serve.get_replica_context().replica_id.unique_id
+        self._operations = open_operations(config, turns=turns, replica=name, encoders=elsewhere)
         access, self._writing = service_access(config), open_writing(config)
         self._application = make_api(self._operations, access=access, further=writing_routes(self._writing), access_log=config.access_log)
-        self._operations.load()
+        with ThreadPoolExecutor(1) as loading:  # encoders elsewhere are not to be asked on this thread's event loop
+            loading.submit(self._operations.load).result()
         start_writing(self._writing, self._operations.engine, access.audit)
         gc.freeze()  # as where one process serves
         self._server = None if direct_port is None else _listening(self._application, config, direct_port)

@@ -106,6 +106,9 @@ def _proxies(config: ServeJob, port: int | None) -> dict[str, Any]:
 def _needs(config: ServeJob) -> list[Need]:
     searcher, shares = config.searcher, config.shares
     actors = [Need("shares", searcher.replicas * shares.count, num_cpus=shares.num_cpus)] if shares.count > 1 else []
+    encoders = config.encoders
+    if encoders.replicas:
+        actors.append(Need("encoders", encoders.replicas, num_cpus=encoders.num_cpus, num_gpus=encoders.num_gpus))
     return [Need("searcher", searcher.replicas, num_cpus=searcher.num_cpus, num_gpus=searcher.num_gpus), *actors]
 
 

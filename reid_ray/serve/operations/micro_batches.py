@@ -11,7 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from reid_ray.serve.client_presence import ClientGoneError, stays
@@ -23,6 +26,14 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
+@dataclass(frozen=True, eq=False)
+class _AtWork:
+    """A batch that is being answered: how many requests, and since when."""
+
+    size: int
+    begun: float
+
+
 class MicroBatcher(Generic[Request, Response]):
     """Dynamic batcher: calls `answer` in a thread, one batch at a time; all calls of `submit` must come from one event loop.
 
@@ -30,14 +41,20 @@ class MicroBatcher(Generic[Request, Response]):
         answer: requests -> as many answers, in order. If it raises, every request of the batch is tried alone, so that only the
             one at fault fails.
         max_batch_size: most requests in a batch.
+        lanes: batches at one time, each in a thread of its own: more than one where `answer` waits for others to work.
     """
 
-    def __init__(self, answer: Callable[[list[Request]], Sequence[Response]], *, max_batch_size: int) -> None:
-        self._answer, self._max_batch_size = answer, max_batch_size
+    def __init__(self, answer: Callable[[list[Request]], Sequence[Response]], *, max_batch_size: int, lanes: int = 1) -> None:
+        self._answer, self._max_batch_size, self._lanes = answer, max_batch_size, lanes
         self._waiting: deque[tuple[Request, asyncio.Future[Response], Callable[[], bool]]] = deque()
-        self._worker: asyncio.Task[None] | None = None
-        self._in_hand, self._begun = 0, 0.0
+        self._workers: list[asyncio.Task[None]] = []
+        self._at_work: list[_AtWork] = []
         self._times = BatchTimes()
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="batches")
+
+    def close(self) -> None:
+        """End threads that are idle."""
+        self._threads.shutdown(wait=False)
 
     @property
     def wait_s(self) -> float:
@@ -45,20 +62,27 @@ class MicroBatcher(Generic[Request, Response]):
 
         0 where nobody else is there: refused by what the last one took, a lone request would never show that it takes less by now.
         """
-        if not self._in_hand and not self._waiting:
+        if not self._at_work and not self._waiting:
             return 0.0
         batches, rest = divmod(len(self._waiting), self._max_batch_size)
-        following_s = batches * self._times.of(self._max_batch_size) + self._times.of(rest + 1)
-        expected_s, passed_s = self._times.of(self._in_hand) if self._in_hand else 0.0, time.perf_counter() - self._begun
+        rounds, place = divmod(batches, self._lanes)
+        following_s = rounds * self._times.of(self._max_batch_size) + self._times.of(rest + 1)
+        free = [(0.0, 1.0)] * (self._lanes - len(self._at_work))
+        left_s, late = (free + sorted(map(self._left, self._at_work)))[place]
+        return left_s + following_s * late
+
+    def _left(self, batch: _AtWork) -> tuple[float, float]:
+        """How long a batch will take yet, about, seconds; and how many times as long as expected those that follow it will."""
+        expected_s, passed_s = self._times.of(batch.size), time.perf_counter() - batch.begun
         if not expected_s:
-            return following_s
+            return 0.0, 1.0
         # A batch that is late says so of those that follow, before it has ended.
-        return max(expected_s - passed_s, 0.0) + following_s * min(max(1.0, passed_s / expected_s), _MOST_LATE)
+        return max(expected_s - passed_s, 0.0), min(max(1.0, passed_s / expected_s), _MOST_LATE)
 
     @property
     def in_hand(self) -> int:
         """Requests that are not answered yet."""
-        return len(self._waiting) + self._in_hand
+        return len(self._waiting) + sum(batch.size for batch in self._at_work)
 
     def __len__(self) -> int:
         """Requests that wait for a batch."""
@@ -71,8 +95,10 @@ class MicroBatcher(Generic[Request, Response]):
         """
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future, is_gone))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+        if len(self._workers) == self._lanes:
+            self._workers = [each for each in self._workers if not each.done()]
+        if len(self._workers) < self._lanes:
+            self._workers.append(asyncio.create_task(self._work()))
         return future
 
     async def _work(self) -> None:
@@ -91,12 +117,8 @@ class MicroBatcher(Generic[Request, Response]):
 
     async def _resolve(self, batch: list[tuple[Request, asyncio.Future[Response]]]) -> None:
         try:
-            self._in_hand, self._begun = len(batch), time.perf_counter()
-            try:
-                answers = await asyncio.to_thread(self._answered, [request for request, _ in batch])
-            finally:
-                self._in_hand = 0
-                self._times.learn(len(batch), time.perf_counter() - self._begun)
+            with self._timed(len(batch)):
+                answers = await asyncio.get_running_loop().run_in_executor(self._threads, self._answered, [request for request, _ in batch])
         except Exception as error:  # noqa: BLE001 - no thread is to be had; handed to whoever asked
             answers = error
         if isinstance(answers, Exception):
@@ -110,6 +132,17 @@ class MicroBatcher(Generic[Request, Response]):
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
+
+    @contextmanager
+    def _timed(self, size: int) -> Iterator[None]:
+        """Count a batch as being answered until the end of the block, and learn from how long that took."""
+        batch = _AtWork(size, time.perf_counter())
+        self._at_work.append(batch)
+        try:
+            yield
+        finally:
+            self._at_work.remove(batch)
+            self._times.learn(size, time.perf_counter() - batch.begun)
 
     def _answered(self, requests: list[Request]) -> Sequence[Response] | Exception:
         """The answers, or why there are none, as a value: what a future cannot hold, or takes for its own end, would leave it waiting."""

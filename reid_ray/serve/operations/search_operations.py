@@ -20,6 +20,7 @@ from reid_ray.config.paths import with_absolute_places
 from reid_ray.data.images import BadImageError
 from reid_ray.errors import ReidRayError, ResourceError
 from reid_ray.gallery.nearest.browsing import Listed
+from reid_ray.model.encoder import Encoder
 from reid_ray.redaction import error_location
 from reid_ray.retrieval.encoder_identity import encoder_identity, pinned_encoder
 from reid_ray.retrieval.explain.explained_item import explain_item
@@ -73,13 +74,14 @@ class SearchOperations:
         load: gives the engine; called once, by `load`.
         limits: of questions.
         batching: of searches.
+        lanes: batches at one time: where others encode, more than one.
     """
 
-    def __init__(self, load: Callable[[], SearchEngine], limits: ServeConfig, batching: SearcherConfig) -> None:
+    def __init__(self, load: Callable[[], SearchEngine], limits: ServeConfig, batching: SearcherConfig, *, lanes: int = 1) -> None:
         self.limits = limits
         self._load = load
         self._engine: SearchEngine | None = None
-        self._batcher = MicroBatcher(self._answer, max_batch_size=batching.max_batch_size)
+        self._batcher = MicroBatcher(self._answer, max_batch_size=batching.max_batch_size, lanes=lanes)
         self._batching = batching
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gallery")
         self._pictures = QueryPictures(max_pixels=limits.max_pixels)
@@ -134,6 +136,7 @@ class SearchOperations:
     def close(self) -> None:
         """End threads."""
         self._pictures.close()
+        self._batcher.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._explanations.close()
 
@@ -276,8 +279,10 @@ def refuse_what_cannot_work(config: ServeJob) -> ServeJob:
     return found if "://" in found.index else found.model_copy(update={"index": os.path.realpath(found.index)})
 
 
-def open_operations(config: ServeJob, *, turns: TurnKeeper | None = None, replica: str = "") -> SearchOperations:
-    """What a process of a service does, not loaded yet; `turns` as SearchedGallery has it."""
+def open_operations(
+    config: ServeJob, *, turns: TurnKeeper | None = None, replica: str = "", encoders: Callable[[], Encoder] | None = None
+) -> SearchOperations:
+    """What a process of a service does, not loaded yet; `turns` as SearchedGallery has it, `encoders` gives what encodes elsewhere."""
     searcher = config.searcher
 
     def load() -> SearchEngine:
@@ -285,6 +290,7 @@ def open_operations(config: ServeJob, *, turns: TurnKeeper | None = None, replic
         engine = SearchEngine.load(
             fit.index,
             fit.encoder,
+            loaded=None if encoders is None else encoders(),
             threads=max(1, int(searcher.num_cpus)),
             device="cuda:0" if searcher.num_gpus else "cpu",
             batch_size=searcher.max_batch_size,
@@ -296,4 +302,5 @@ def open_operations(config: ServeJob, *, turns: TurnKeeper | None = None, replic
         engine.answer([_probe_of(engine)])  # the first search takes far longer than others: pages of files, a model's first pass
         return engine
 
-    return SearchOperations(load, config.serve, searcher)
+    # One batch more than there are encoders: none of them waits while another batch is looked for in the gallery.
+    return SearchOperations(load, config.serve, searcher, lanes=1 if encoders is None else config.encoders.most + 1)

@@ -112,3 +112,33 @@ def test_who_has_gone_is_not_answered_and_does_not_stop_the_others():
     answers, batches = run(scenario, max_batch_size=8)
     assert answers == [0, 4]
     assert batches == [[0], [2]]
+
+
+def test_as_many_batches_are_at_work_at_one_time_as_there_are_lanes(monkeypatch):
+    clock = 100.0
+    monkeypatch.setattr(micro_batches, "time", SimpleNamespace(perf_counter=lambda: clock))
+
+    async def scenario(batcher, square):
+        nonlocal clock
+        square.go.set()
+        answer = batcher.submit(0)
+        await asyncio.sleep(0)
+        clock += 0.5  # what a batch takes
+        await answer
+        square.go.clear()
+        told, answers = [], []
+        for number in range(1, 6):
+            told.append(batcher.wait_s)
+            answers.append(batcher.submit(number))
+            await asyncio.sleep(0.02)
+            clock += 0.125
+        told.append(batcher.in_hand)
+        assert len(batcher) == 3  # two are at work
+        square.go.set()
+        return told, await settled(answers)
+
+    (told, answers), batches = run(scenario, max_batch_size=1, lanes=2)
+    # Nobody is there; one lane is free; the first ends in 0.25 s; the second in 0.25 s; the first has taken its time, and one is before.
+    assert told == pytest.approx([0.0, 0.5, 0.25 + 0.5, 0.25 + 0.5, 0.0 + 0.5 + 0.5, 5])
+    assert answers == [1, 4, 9, 16, 25]
+    assert sorted(number for batch in batches for number in batch) == list(range(6))

@@ -1,0 +1,150 @@
+"""Replicas that encode what is asked of a service, apart from those that search: a GPU each, where a search needs memory alone.
+
+Knows Ray Serve and the encoder's interface; not galleries or who asks.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from ray import serve
+
+from reid_ray.errors import ResourceError
+from reid_ray.model.pretrained import load_encoder
+from reid_ray.serve.config import EncodersConfig
+from reid_ray.serve.on_ray.open_ports import keep_replica_on_loopback
+from reid_ray.serve.operations.micro_batches import MicroBatcher
+
+_TRIES = 3
+"""One replica that dies takes a batch with it, which another encodes; so may the next, before Ray Serve knows that it is gone."""
+_LOOKED_AFTER_S = 2.0
+_SWITCH_S = 0.0002
+
+
+class _About(NamedTuple):
+    """What an encoder says of itself, as Encoder has it."""
+
+    dim: int
+    context: int
+    reads_texts: bool
+    fingerprint: str
+
+
+class EncoderReplica:
+    """One encoder; batches that arrive together, from whichever searcher, are encoded together.
+
+    Args:
+        path: folder or hub name of the encoder.
+        config: of all.
+        batch_size: texts or pictures that the model takes at once.
+    """
+
+    def __init__(self, path: str, config: EncodersConfig, batch_size: int) -> None:
+        import torch
+
+        sys.setswitchinterval(_SWITCH_S)
+        keep_replica_on_loopback()
+        torch.set_num_threads(max(1, int(config.num_cpus)))
+        self._encoder = load_encoder(path, device="cuda:0" if config.num_gpus else "cpu", batch_size=batch_size)
+        self._turn = threading.Lock()  # texts and pictures share the device
+        self._texts = MicroBatcher(self._encoded_texts, max_batch_size=batch_size)
+        self._pictures = MicroBatcher(self._encoded_pictures, max_batch_size=batch_size)
+        self._encoded_pictures([[Image.new("RGB", (16, 32))]])  # the first pass of a model takes far longer than others
+
+    async def about(self) -> _About:
+        """What the encoder is."""
+        made = self._encoder
+        return _About(made.dim, made.context, made.reads_texts, made.fingerprint)
+
+    async def encode_and_measure(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """As Encoder."""
+        return await self._texts.submit(texts)
+
+    async def encode_images(self, pictures: list[Image.Image]) -> np.ndarray:
+        """As Encoder."""
+        return await self._pictures.submit(pictures)
+
+    def _encoded_texts(self, batches: list[list[str]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        with self._turn:
+            vector_ND, tokens_N = self._encoder.encode_and_measure([text for batch in batches for text in batch])
+        ends = np.cumsum([len(batch) for batch in batches])[:-1]
+        return list(zip(np.split(vector_ND, ends), np.split(tokens_N, ends), strict=True))
+
+    def _encoded_pictures(self, batches: list[list[Image.Image]]) -> list[np.ndarray]:
+        with self._turn:
+            vector_ND = self._encoder.encode_images([picture for batch in batches for picture in batch])
+        return list(np.split(vector_ND, np.cumsum([len(batch) for batch in batches])[:-1]))
+
+
+class RemoteEncoder:
+    """The encoders of a service as one; implements Encoder. Not to be asked on an event loop, for it waits.
+
+    Args:
+        encoders: handle of their deployment.
+        timeout_s: that one is given for a batch.
+
+    Raises:
+        ResourceError: none answers.
+    """
+
+    def __init__(self, encoders: Any, *, timeout_s: float) -> None:
+        self._encoders, self._timeout_s = encoders, timeout_s
+        self.dim, self.context, self.reads_texts, self.fingerprint = self._asked("about")
+
+    def encode_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """As Encoder; raises ResourceError where no replica answers."""
+        found: np.ndarray = self._asked("encode_images", list(pictures))
+        return found
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """As Encoder; raises ResourceError where no replica answers."""
+        return self.encode_and_measure(texts)[0]
+
+    def encode_and_measure(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """As Encoder; raises ResourceError where no replica answers."""
+        found: tuple[np.ndarray, np.ndarray] = self._asked("encode_and_measure", list(texts))
+        return found
+
+    def _asked(self, what: str, *words: Any) -> Any:
+        from ray.exceptions import RayActorError, RayTaskError
+        from ray.serve.exceptions import RayServeException
+
+        for _ in range(_TRIES):
+            try:
+                return getattr(self._encoders, what).remote(*words).result(timeout_s=self._timeout_s)
+            except RayActorError:
+                continue
+            except TimeoutError:
+                raise ResourceError("the encoders do not answer in time") from None
+            except RayServeException:
+                raise ResourceError("no encoder is there") from None
+            except RayTaskError as error:
+                raise error.cause from None
+        raise ResourceError("the encoders that were asked died")
+
+
+def encoders_application(path: str, config: EncodersConfig, *, batch_size: int) -> Any:
+    """The encoders of a service, to be bound to what asks them by a handle."""
+    size: dict[str, Any] = {"num_replicas": config.replicas}
+    if config.max_replicas is not None:
+        size = {
+            "autoscaling_config": {
+                "min_replicas": config.replicas,
+                "max_replicas": config.max_replicas,
+                "target_ongoing_requests": config.target_ongoing_batches,
+            }
+        }
+    deployment = serve.deployment(
+        EncoderReplica,
+        name="Encoder",
+        max_ongoing_requests=config.max_ongoing_batches,
+        health_check_period_s=_LOOKED_AFTER_S,
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        **size,
+    )
+    return deployment.bind(path, config, batch_size)
