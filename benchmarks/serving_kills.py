@@ -147,6 +147,7 @@ def _asked(world: World, http: httpx.Client, item: str) -> httpx.Response | None
             why = f"{reply.status_code} {reply.text[:80]}"
         if attempt == 1:
             world.count("searches tried once more")
+            world.count(f"once more: {why}")
             began = time.monotonic()
             _wait_for_port(http, began + _WAIT_S)
             with world.lock:

@@ -42,15 +42,23 @@ class PromptReader:
 
         A noun of several tokens is stood for by its last, which in a causal text encoder has read them all [ours].
         """
+        return self.together([(prompt, spans)])[0]
+
+    def together(self, prompts: Sequence[tuple[str, Sequence[tuple[int, int]]]]) -> list[ReadPrompt]:
+        """Tokens of several prompts, each with its spans."""
         options = {"padding": "max_length", "truncation": True, "max_length": self.context, "return_offsets_mapping": True}
-        encoded = plain_tokens(self._tokenizer, [prompt], **options)
-        offsets, ids = encoded["offset_mapping"][0], encoded["input_ids"][0]
-        last = [max((at for at, (left, right) in enumerate(offsets) if left < end and right > start), default=-1) for start, end in spans]
-        return ReadPrompt(np.asarray(ids, np.int64), last)
+        encoded = plain_tokens(self._tokenizer, [prompt for prompt, _ in prompts], **options)
+        read = zip(np.asarray(encoded["input_ids"], np.int64), encoded["offset_mapping"], prompts, strict=True)
+        return [ReadPrompt(token_T, [_last_token(offsets, *span) for span in spans]) for token_T, offsets, (_, spans) in read]
 
     def empty(self) -> np.ndarray:
         """Tokens of the empty prompt, what guidance leads away from."""
         return self("", []).token_T
+
+
+def _last_token(offsets: Sequence[tuple[int, int]], start: int, end: int) -> int:
+    """The last token with a character of a span; -1: none has."""
+    return max((at for at, (left, right) in enumerate(offsets) if left < end and right > start), default=-1)
 
 
 def conditions_of(prompts: Sequence[ReadPrompt], crops: Sequence[Sequence[np.ndarray]], *, size: int) -> EditConditions:

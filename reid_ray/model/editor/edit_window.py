@@ -42,8 +42,10 @@ def window_round(mask: np.ndarray, *, size: tuple[int, int], padding: float | No
 
 def cut_out(picture: np.ndarray, window: Window, *, size: tuple[int, int]) -> np.ndarray:
     """The window's pixels, uint8 [size, 3]."""
-    cut = picture[_repeated(window.top, window.bottom, picture.shape[0])[:, None], _repeated(window.left, window.right, picture.shape[1])]
-    return resized(cut, size)
+    height, width = picture.shape[:2]
+    if window.top >= 0 and window.left >= 0 and window.bottom <= height and window.right <= width:
+        return resized(picture[window.top : window.bottom, window.left : window.right], size)
+    return resized(picture[_repeated(window.top, window.bottom, height)[:, None], _repeated(window.left, window.right, width)], size)
 
 
 def cut_mask(mask: np.ndarray, window: Window, *, size: tuple[int, int], grow: int = 0) -> np.ndarray:
@@ -76,8 +78,8 @@ def put_back(picture: np.ndarray, drawn: np.ndarray, window: Window, mask: np.nd
     top, left = max(window.top, 0), max(window.left, 0)
     bottom, right = min(window.bottom, picture.shape[0]), min(window.right, picture.shape[1])
     edited = picture.copy()
-    part = mask[top:bottom, left:right]
-    edited[top:bottom, left:right][part] = back[top - window.top : bottom - window.top, left - window.left : right - window.left][part]
+    inside = back[top - window.top : bottom - window.top, left - window.left : right - window.left]
+    np.copyto(edited[top:bottom, left:right], inside, where=mask[top:bottom, left:right, None])
     return edited
 
 
@@ -90,9 +92,12 @@ def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _grown(mask: np.ndarray, pixels: int, axis: int) -> np.ndarray:
     """What is set, and `pixels` on either side along an axis."""
-    rim = np.pad(mask, [(pixels, pixels) if each == axis else (0, 0) for each in (0, 1)])
-    views = np.lib.stride_tricks.sliding_window_view(rim, 2 * pixels + 1, axis=axis)
-    return views.any(axis=-1)
+    grown = mask.copy()
+    seen, to = np.moveaxis(mask, axis, 0), np.moveaxis(grown, axis, 0)
+    for away in range(1, min(pixels, len(seen) - 1) + 1):
+        to[away:] |= seen[:-away]
+        to[:-away] |= seen[away:]
+    return grown
 
 
 def _repeated(start: int, stop: int, length: int) -> np.ndarray:

@@ -33,9 +33,9 @@ def reference_pixels(crop: np.ndarray, *, size: int) -> np.ndarray:
     alpha = np.asarray(Image.fromarray(visible.astype(np.uint8) * 255).resize((columns, rows), Image.Resampling.BILINEAR)) > 127
     if not alpha.any():
         alpha = np.ones_like(alpha)
-    square = np.random.default_rng(zlib.crc32(np.ascontiguousarray(crop).tobytes())).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    square = np.random.default_rng(zlib.crc32(np.ascontiguousarray(crop))).integers(0, 256, (size, size, 3), dtype=np.uint8)
     top, left = (size - rows) // 2, (size - columns) // 2
-    square[top : top + rows, left : left + columns][alpha] = rgb[alpha]
+    np.copyto(square[top : top + rows, left : left + columns], rgb, where=alpha[..., None])
     return square
 
 

@@ -52,6 +52,7 @@ class Editor:
         self.shape, self.revision = shape, revision
         self._network, self._scheduler = opened.network.to(device).eval(), opened.scheduler
         self._prompts, self._device, self._batch = PromptReader(opened.tokenizer), device, drawing.batch_size
+        self._empty_1T = torch.from_numpy(self._prompts.empty())[None].to(device)
         codec = opened.network.codec
         self._grid = (codec.channels, shape.height // codec.pixels, shape.width // codec.pixels)
         self._drawing = Denoising(
@@ -95,7 +96,7 @@ class Editor:
         pairs = list(zip(requests, windows, strict=True))
         pictures = unit_pixels(np.stack([cut_out(each.picture, window, size=size) for each, window in pairs]))
         masks = np.stack([cut_mask(each.mask, window, size=size, grow=shape.grow) for each, window in pairs])
-        prompts = [self._prompts(each.prompt, [(ref.start, ref.end) for ref in each.references]) for each in requests]
+        prompts = self._prompts.together([(each.prompt, [(ref.start, ref.end) for ref in each.references]) for each in requests])
         conditions = conditions_of(prompts, [crops_of(each.references, size=shape.crop) for each in requests], size=shape.crop)
         noise = noise_of([each.seed for each in requests], self._grid)
         return _CutOut(requests, windows, pictures, torch.from_numpy(masks)[:, None].float(), conditions, noise)
@@ -103,14 +104,13 @@ class Editor:
     @torch.inference_mode()
     def _drawn(self, batch: _CutOut) -> np.ndarray:
         """The batch's windows as they are drawn, uint8 [N, h, w, 3]."""
-        empty = torch.from_numpy(self._prompts.empty())[None].to(self._device)
         drawn = draw(
             self._network,
             self._scheduler,
             pictures=batch.pictures.to(self._device),
             masks=batch.masks.to(self._device),
             sequence_NTD=self._network.condition(batch.conditions.to(self._device)),
-            empty_1TD=self._network.read_prompt(empty),
+            empty_1TD=self._network.read_prompt(self._empty_1T),
             noise=batch.noise.to(self._device),
             drawing=self._drawing,
         )
