@@ -12,7 +12,7 @@ import pytest
 from gallery_pair import table
 from PIL import Image
 
-from reid_ray.data.images import encode_jpeg
+from reid_ray.data.images import decode_image, encode_jpeg
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.model.dual.config import ModelConfig
 from reid_ray.model.dual.dual_encoder import build_dual_encoder
@@ -98,6 +98,12 @@ def test_texts_and_pictures_are_answered_as_where_each_searcher_encodes(service,
     for data, found in zip(pictures.values(), shown, strict=True):
         same(found, alone.answer([Query((Clue(picture=Image.open(io.BytesIO(data))),), 3)])[0])
     assert [found["hits"][0]["item_id"] for found in shown] == list(pictures)
+
+
+def test_a_picture_of_four_megapixels_is_encoded_elsewhere_too(service, alone):
+    rng = np.random.default_rng(1)
+    large = encode_jpeg(Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8).repeat(50, 0).repeat(50, 1)))
+    same(service.image(large, k=3), alone.answer([Query((Clue(picture=decode_image(large)),), 3)])[0])
 
 
 def test_a_text_beyond_the_context_is_told_an_item_is_explained_and_a_picture_added(service, pictures):

@@ -22,6 +22,9 @@ from reid_ray.serve.operations.micro_batches import MicroBatcher
 
 _TRIES = 3
 """One replica that dies takes a batch with it, which another encodes; so may the next, before Ray Serve knows that it is gone."""
+_MOST_BYTES = 64 << 20
+"""Of a message to an encoder, where Ray Serve takes 4 MiB unless it is told by the environment; a question's picture has 4 megapixels."""
+_ENVIRONMENT = {"RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MOST_BYTES)}
 _LOOKED_AFTER_S = 2.0
 _SWITCH_S = 0.0002
 
@@ -93,13 +96,13 @@ class RemoteEncoder:
     """
 
     def __init__(self, encoders: Any, *, timeout_s: float) -> None:
-        self._encoders, self._timeout_s = encoders, timeout_s
+        # By gRPC, not as tasks of an actor: when a searcher dies with one in hand, the encoder stands still for two seconds for all.
+        self._encoders, self._timeout_s = encoders.options(_by_reference=False), timeout_s
         self.dim, self.context, self.reads_texts, self.fingerprint = self._asked("about")
 
     def encode_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """As Encoder; raises ResourceError where no replica answers."""
-        found: np.ndarray = self._asked("encode_images", list(pictures))
-        return found
+        return np.concatenate([self._asked("encode_images", part) for part in _parts(pictures)])
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """As Encoder; raises ResourceError where no replica answers."""
@@ -128,6 +131,20 @@ class RemoteEncoder:
         raise ResourceError("the encoders that were asked died")
 
 
+def _parts(pictures: Sequence[Image.Image]) -> list[list[Image.Image]]:
+    """Pictures in order, as many together as one message takes; at least one part."""
+    parts: list[list[Image.Image]] = [[]]
+    size = 0
+    for picture in pictures:
+        own = picture.width * picture.height * len(picture.getbands())
+        if parts[-1] and size + own > _MOST_BYTES // 2:
+            parts.append([])
+            size = 0
+        parts[-1].append(picture)
+        size += own
+    return parts
+
+
 def encoders_application(path: str, config: EncodersConfig, *, batch_size: int) -> Any:
     """The encoders of a service, to be bound to what asks them by a handle."""
     size: dict[str, Any] = {"num_replicas": config.replicas}
@@ -144,7 +161,7 @@ def encoders_application(path: str, config: EncodersConfig, *, batch_size: int) 
         name="Encoder",
         max_ongoing_requests=config.max_ongoing_batches,
         health_check_period_s=_LOOKED_AFTER_S,
-        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "runtime_env": {"env_vars": _ENVIRONMENT}},
         **size,
     )
     return deployment.bind(path, config, batch_size)

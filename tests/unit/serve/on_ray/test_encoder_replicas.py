@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 from refusals import refused
@@ -21,6 +22,9 @@ class Handle:
 
     def __init__(self, *ends):
         self.ends, self.asked = list(ends), []
+
+    def options(self, **how):
+        return self
 
     def __getattr__(self, name):
         return Call(self, name)
@@ -59,7 +63,7 @@ def test_an_encoder_says_what_it_is_and_its_arrays_come_back_as_they_are():
 
 
 def test_a_batch_whose_encoder_dies_is_encoded_by_another():
-    assert remote(RayActorError(), RayActorError(), VECTORS).encode_images([]) is VECTORS
+    assert (remote(RayActorError(), RayActorError(), VECTORS).encode_images([]) == VECTORS).all()
     with refused(ResourceError, "the encoders that were asked died"):
         remote(RayActorError()).encode_images([])
 
@@ -72,6 +76,13 @@ def test_a_batch_whose_encoder_dies_is_encoded_by_another():
 def test_encoders_that_do_not_answer_are_a_resource_that_lacks(end, said):
     with refused(ResourceError, said):
         remote(end).encode_images([])
+
+
+def test_pictures_that_one_message_would_not_take_are_sent_in_several():
+    pictures = [Image.new("RGB", size) for size in [(2000, 2000)] * 5 + [(10, 10)]]
+    encoder = remote(VECTORS[:2], VECTORS[:2], np.zeros((2, 4)))
+    assert encoder.encode_images(pictures).shape == (6, 4)
+    assert [len(words) for what, *words in [(name, *given) for name, given in encoder._encoders.asked[1:]]] == [2, 2, 2]
 
 
 def test_what_an_encoder_raises_is_raised_here():
