@@ -44,6 +44,8 @@ _MEANINGS = {
     504: "no answer in time",
 }
 _MOST_CHARS = 500
+_SEND_JSON = "; send an object in JSON, with the header Content-Type: application/json"
+_OF_FASTAPI, _UNREADABLE = "There was an error parsing the body", "the request body: cannot be read as JSON; it may be nested too deeply"
 EVERYWHERE = (400, 401, 403, 408, 413, 422, 429, 500, 503, 504)
 
 
@@ -97,14 +99,18 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     return _Problem(str(error), error.status if isinstance(error, BadRequestError) else 422)
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return _Problem(sentence(error.errors()), 422)
+    errors = error.errors()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if any(tuple(each["loc"]) == ("body",) for each in errors) and not kind.endswith(("/json", "+json")):
+        return _Problem(f"the request body: is {'not said to be JSON' if kind else 'of no stated type'}{_SEND_JSON}", 422)
+    return _Problem(sentence(errors), 422)
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _Problem(str(error.detail), error.status_code, error.headers)
+    return _Problem(_UNREADABLE if error.detail == _OF_FASTAPI else str(error.detail), error.status_code, error.headers)
 
 
 def sentence(errors: Sequence[Any]) -> str:

@@ -59,6 +59,23 @@ def test_a_cursor_goes_on_with_its_own_search_alone(asked, other):
     assert asked("POST", "/v1/browse", json={"k": 2, "cursor": first["cursor"]}).status_code in (409, 422)
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        (None, b'{"text": "a"}', "is of no stated type; send an object in JSON, with the header Content-Type: application/json"),
+        ("text/plain", b'{"text": "a"}', "is not said to be JSON; send an object in JSON, with the header Content-Type: application/json"),
+        ("application/x-www-form-urlencoded", b"text=a", "is not said to be JSON"),
+        ("application/json", b"[" * 5_000, "cannot be read as JSON; it may be nested too deeply"),
+        ("application/json; charset=utf-8", b"[1]", "Input should be a valid"),
+    ],
+    ids=["none", "text", "form", "deep", "list"],
+)
+def test_a_body_of_another_kind_is_told_what_to_send(asked, kind, body, said):
+    reply = asked("POST", "/v1/search", content=body, headers={} if kind is None else {"content-type": kind})
+    assert reply.status_code in (400, 422)
+    assert said in reply.json()["detail"]
+
+
 def test_a_body_that_is_no_json_is_told_where_it_breaks(asked):
     reply = asked("POST", "/v1/search", content=b'{"text": "a",, "k": 1}', headers={"content-type": "application/json"})
     assert reply.status_code == 422
