@@ -71,7 +71,8 @@ class Replica:
         keep_replica_on_loopback()
         several = config.shares.count == 1 and (config.searcher.replicas > 1 or (config.searcher.max_replicas or 1) > 1)
         turns = RayTurns(TURNS) if several else None
-        elsewhere = None if encoders is None else partial(RemoteEncoder, encoders, timeout_s=config.serve.timeout_s)
+        limits = {"timeout_s": config.serve.timeout_s, "start_timeout_s": config.start_timeout_s}
+        elsewhere = None if encoders is None else partial(RemoteEncoder, encoders, **limits)
         name = serve.get_replica_context().replica_id.unique_id
         self._operations = open_operations(config, turns=turns, replica=name, encoders=elsewhere)
         access, self._writing = service_access(config), open_writing(config)

@@ -90,15 +90,16 @@ class RemoteEncoder:
     Args:
         encoders: handle of their deployment.
         timeout_s: that one is given for a batch.
+        start_timeout_s: that the first one is given to load its weights.
 
     Raises:
         ResourceError: none answers.
     """
 
-    def __init__(self, encoders: Any, *, timeout_s: float) -> None:
+    def __init__(self, encoders: Any, *, timeout_s: float, start_timeout_s: float) -> None:
         # By gRPC, not as tasks of an actor: when a searcher dies with one in hand, the encoder stands still for two seconds for all.
         self._encoders, self._timeout_s = encoders.options(_by_reference=False), timeout_s
-        self.dim, self.context, self.reads_texts, self.fingerprint = self._asked("about")
+        self.dim, self.context, self.reads_texts, self.fingerprint = self._asked("about", timeout_s=start_timeout_s)
 
     def encode_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """As Encoder; raises ResourceError where no replica answers."""
@@ -113,13 +114,13 @@ class RemoteEncoder:
         found: tuple[np.ndarray, np.ndarray] = self._asked("encode_and_measure", list(texts))
         return found
 
-    def _asked(self, what: str, *words: Any) -> Any:
+    def _asked(self, what: str, *words: Any, timeout_s: float | None = None) -> Any:
         from ray.exceptions import RayActorError, RayTaskError
         from ray.serve.exceptions import RayServeException
 
         for _ in range(_TRIES):
             try:
-                return getattr(self._encoders, what).remote(*words).result(timeout_s=self._timeout_s)
+                return getattr(self._encoders, what).remote(*words).result(timeout_s=timeout_s or self._timeout_s)
             except RayActorError:
                 continue
             except TimeoutError:

@@ -39,9 +39,10 @@ class Call:
         return self
 
     def result(self, *, timeout_s):
-        assert timeout_s == 7
         if self.name == "about":
+            assert timeout_s == 600  # weights are read
             return 4, 77, True, "who"
+        assert timeout_s == 7
         end = self.handle.ends.pop(0) if len(self.handle.ends) > 1 else self.handle.ends[0]
         if isinstance(end, Exception):
             raise end
@@ -49,7 +50,7 @@ class Call:
 
 
 def remote(*ends):
-    return RemoteEncoder(Handle(*ends), timeout_s=7)
+    return RemoteEncoder(Handle(*ends), timeout_s=7, start_timeout_s=600)
 
 
 VECTORS = np.eye(4, dtype=np.float32)[:2]
