@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,14 +134,14 @@ def make_gallery(folder: Path, items: int, tower: dict[str, int]) -> None:
 
 
 @contextlib.contextmanager
-def started(folder: Path) -> Iterator[dict[str, Running]]:
+def started(folder: Path, kinds: Sequence[str] = SERVICES) -> Iterator[dict[str, Running]]:
     """The services, once all are ready; stopped at the end."""
     services: dict[str, Running] = {}
     script = Path(__file__).with_name("serving_services.py")
     # What a service says of threads holds for the thread that says it; FAISS and BLAS ask the environment in every other one.
     environment = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(THREADS))}
     with contextlib.ExitStack() as stack:
-        for kind in SERVICES:
+        for kind in kinds:
             port = _free_port()
             log = stack.enter_context((folder / f"{kind}.log").open("w"))
             command = [sys.executable, str(script), kind, str(folder), str(port)]

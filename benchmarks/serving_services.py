@@ -1,6 +1,7 @@
 """The services that benchmarks/serving.py asks, each in a process of its own: python benchmarks/serving_services.py KIND FOLDER PORT
 
-process, ray and proxy are the serve job: ray with replicas that listen by themselves, proxy with Ray Serve's proxy before them. The rival
+process, ray and proxy are the serve job: ray with replicas that listen by themselves, proxy with Ray Serve's proxy before them; replicas-N
+and encoders-N are ray with N replicas, and with one beside N encoders. The rival
 is what a good user would write without this project: FastAPI under uvicorn, the same encoder, the same batcher, FAISS' exact index; "alone"
 is the rival without a batcher.
 """
@@ -30,11 +31,16 @@ def serve_job(folder: Path, port: int, kind: str) -> None:
     from reid_ray.serve.config import ServeJob
     from reid_ray.serve.job import run_serve
 
-    ingress = {"process": None, "ray": "direct", "proxy": "proxy"}[kind]
+    what, _, number = kind.partition("-")
+    ingress = {"process": None, "proxy": "proxy"}.get(what, "direct")
     config: dict[str, Any] = {"index": str(folder / "index"), "encoder": str(folder / "model")}
     config |= {"runs_on": "process" if kind == "process" else "ray", "serve": {"port": port, "timeout_s": 120, "ingress": ingress}}
-    config |= {"access": {"searches_per_s": None}, "state": str(folder / f"{kind}.service")}
-    run_serve(ServeJob.model_validate({**config, "searcher": {"num_cpus": THREADS}, "ray": {"address": "local"}}))
+    config |= {"access": {"searches_per_s": None}, "state": str(folder / f"{kind}.service"), "ray": {"address": "local"}}
+    config["searcher"] = {"num_cpus": THREADS, "replicas": int(number) if what == "replicas" else 1}
+    config["encoders"] = {"num_cpus": THREADS, "replicas": int(number) if what == "encoders" else 0}
+    if number:  # a core each, whether the machine has as many or not
+        config["ray"]["local_cpus"] = 1 + int(number)
+    run_serve(ServeJob.model_validate(config))
 
 
 def rival(folder: Path, port: int, *, batch: int) -> None:
@@ -89,7 +95,7 @@ def rival(folder: Path, port: int, *, batch: int) -> None:
 
 if __name__ == "__main__":
     kind, folder, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    if kind in ("process", "ray", "proxy"):
+    if kind not in ("rival", "alone"):
         serve_job(folder, port, kind)
     else:
         rival(folder, port, batch=32 if kind == "rival" else 1)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import io
+import ipaddress
 import time
 
 import httpx
@@ -115,6 +116,13 @@ def test_a_text_beyond_the_context_is_told_an_item_is_explained_and_a_picture_ad
     added = encode_jpeg(Image.new("RGB", (32, 64), (250, 20, 90)))
     assert service.finished(service.add({"new.jpg": added})["job_id"])["state"] == "done"
     assert service.image(added, k=1)["hits"][0]["score"] == pytest.approx(1, abs=1e-4)
+
+
+def test_encoders_listen_on_the_loopback_alone(service):
+    ports = [each for process in encoders() for each in process.net_connections("inet") if each.status == "LISTEN"]
+    assert ports
+    addresses = [ipaddress.ip_address(each.laddr.ip) for each in ports]
+    assert all((getattr(each, "ipv4_mapped", None) or each).is_loopback for each in addresses), addresses
 
 
 def test_no_search_fails_when_an_encoder_dies_and_both_are_there_again(service):
