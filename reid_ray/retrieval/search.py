@@ -43,7 +43,6 @@ class SearchEngine:
         index: str,
         encoder: str | None,
         *,
-        loaded: Encoder | None = None,
         threads: int,
         device: str,
         batch_size: int,
@@ -53,20 +52,49 @@ class SearchEngine:
         gallery_device: str | None = None,
     ) -> Self:
         """Load both from folders; `encoder` None takes the one that the index job noted; `turns` as SearchedGallery has it, and
-        `gallery_device` its device. `loaded` is that encoder where it is there already.
+        `gallery_device` its device.
 
         Raises:
             DataError: a folder is missing, or gallery and encoder do not belong together.
         """
         import torch
-        from threadpoolctl import threadpool_limits
 
         torch.set_num_threads(threads)
-        threadpool_limits(threads, user_api="blas")  # or numpy's threads spin for a while after each search, beside the encoder
         place = encoder_of(index, encoder)
-        loaded = loaded or load_encoder(place, device=device, batch_size=batch_size)
-        gallery = open_gallery(index, loaded, shares or SharesConfig(), turns=turns, replica=replica, device=gallery_device)
-        return cls(loaded, gallery, drawn_people_only=knows_drawn_people_only(place))
+        return cls.over(
+            index,
+            load_encoder(place, device=device, batch_size=batch_size),
+            drawn_people_only=knows_drawn_people_only(place),
+            threads=threads,
+            shares=shares,
+            turns=turns,
+            replica=replica,
+            gallery_device=gallery_device,
+        )
+
+    @classmethod
+    def over(
+        cls,
+        index: str,
+        encoder: Encoder,
+        *,
+        drawn_people_only: bool,
+        threads: int,
+        shares: SharesConfig | None = None,
+        turns: TurnKeeper | None = None,
+        replica: str = "",
+        gallery_device: str | None = None,
+    ) -> Self:
+        """Load the gallery for an encoder that is there; the rest as `load` has it.
+
+        Raises:
+            DataError: there is no gallery, or it does not belong to the encoder.
+        """
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(threads, user_api="blas")  # or numpy's threads spin for a while after each search, beside the encoder
+        gallery = open_gallery(index, encoder, shares or SharesConfig(), turns=turns, replica=replica, device=gallery_device)
+        return cls(encoder, gallery, drawn_people_only=drawn_people_only)
 
     def describe(self) -> dict[str, Any]:
         """What can be searched: number of items, generation, columns, dimension, kind, encoder and what it knows."""

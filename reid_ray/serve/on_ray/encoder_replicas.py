@@ -16,6 +16,7 @@ from ray import serve
 
 from reid_ray.errors import ResourceError
 from reid_ray.model.pretrained import load_encoder
+from reid_ray.retrieval.encoder_identity import knows_drawn_people_only
 from reid_ray.serve.config import EncodersConfig
 from reid_ray.serve.on_ray.open_ports import keep_replica_on_loopback
 from reid_ray.serve.operations.micro_batches import MicroBatcher
@@ -30,16 +31,17 @@ _SWITCH_S = 0.0002
 
 
 class _About(NamedTuple):
-    """What an encoder says of itself, as Encoder has it."""
+    """What an encoder says of itself, as EncoderElsewhere has it."""
 
     dim: int
     context: int
     reads_texts: bool
     fingerprint: str
+    drawn_people_only: bool
 
 
 class EncoderReplica:
-    """One encoder; batches that arrive together, from whichever searcher, are encoded together.
+    """One encoder; small batches that arrive together, from whichever searcher, are encoded together.
 
     Args:
         path: folder or hub name of the encoder.
@@ -54,15 +56,16 @@ class EncoderReplica:
         keep_replica_on_loopback()
         torch.set_num_threads(max(1, int(config.num_cpus)))
         self._encoder = load_encoder(path, device="cuda:0" if config.num_gpus else "cpu", batch_size=batch_size)
+        self._drawn_people_only = knows_drawn_people_only(path)
         self._turn = threading.Lock()  # texts and pictures share the device
-        self._texts = MicroBatcher(self._encoded_texts, max_batch_size=batch_size)
-        self._pictures = MicroBatcher(self._encoded_pictures, max_batch_size=batch_size)
+        self._texts = MicroBatcher(self._encoded_texts, max_batch_size=batch_size, size=len)
+        self._pictures = MicroBatcher(self._encoded_pictures, max_batch_size=batch_size, size=len)
         self._encoded_pictures([[Image.new("RGB", (16, 32))]])  # the first pass of a model takes far longer than others
 
     async def about(self) -> _About:
         """What the encoder is."""
         made = self._encoder
-        return _About(made.dim, made.context, made.reads_texts, made.fingerprint)
+        return _About(made.dim, made.context, made.reads_texts, made.fingerprint, self._drawn_people_only)
 
     async def encode_and_measure(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """As Encoder."""
@@ -85,7 +88,7 @@ class EncoderReplica:
 
 
 class RemoteEncoder:
-    """The encoders of a service as one; implements Encoder. Not to be asked on an event loop, for it waits.
+    """The encoders of a service as one; implements EncoderElsewhere. Not to be asked on an event loop, for it waits.
 
     Args:
         encoders: handle of their deployment.
@@ -99,7 +102,9 @@ class RemoteEncoder:
     def __init__(self, encoders: Any, *, timeout_s: float, start_timeout_s: float) -> None:
         # By gRPC, not as tasks of an actor: when a searcher dies with one in hand, the encoder stands still for two seconds for all.
         self._encoders, self._timeout_s = encoders.options(_by_reference=False), timeout_s
-        self.dim, self.context, self.reads_texts, self.fingerprint = self._asked("about", timeout_s=start_timeout_s)
+        about = _About(*self._asked("about", timeout_s=start_timeout_s))
+        self.dim, self.context, self.reads_texts = about.dim, about.context, about.reads_texts
+        self.fingerprint, self.drawn_people_only = about.fingerprint, about.drawn_people_only
 
     def encode_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """As Encoder; raises ResourceError where no replica answers."""

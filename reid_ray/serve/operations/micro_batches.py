@@ -40,12 +40,19 @@ class MicroBatcher(Generic[Request, Response]):
     Args:
         answer: requests -> as many answers, in order. If it raises, every request of the batch is tried alone, so that only the
             one at fault fails.
-        max_batch_size: most requests in a batch.
+        max_batch_size: most requests in a batch, each counted as `size` says; a larger one is a batch by itself.
         lanes: batches at one time, each in a thread of its own: more than one where `answer` waits for others to work.
     """
 
-    def __init__(self, answer: Callable[[list[Request]], Sequence[Response]], *, max_batch_size: int, lanes: int = 1) -> None:
-        self._answer, self._max_batch_size, self._lanes = answer, max_batch_size, lanes
+    def __init__(
+        self,
+        answer: Callable[[list[Request]], Sequence[Response]],
+        *,
+        max_batch_size: int,
+        lanes: int = 1,
+        size: Callable[[Request], int] = lambda _: 1,
+    ) -> None:
+        self._answer, self._max_batch_size, self._lanes, self._size = answer, max_batch_size, lanes, size
         self._waiting: deque[tuple[Request, asyncio.Future[Response], Callable[[], bool]]] = deque()
         self._workers: list[asyncio.Task[None]] = []
         self._at_work: list[_AtWork] = []
@@ -104,7 +111,8 @@ class MicroBatcher(Generic[Request, Response]):
     async def _work(self) -> None:
         while self._waiting:
             batch: list[tuple[Request, asyncio.Future[Response]]] = []
-            while self._waiting and len(batch) < self._max_batch_size:
+            left = self._max_batch_size
+            while self._waiting and (not batch or left >= self._size(self._waiting[0][0])):
                 request, future, is_gone = self._waiting.popleft()
                 if future.done():  # whoever asked has gone
                     continue
@@ -112,6 +120,7 @@ class MicroBatcher(Generic[Request, Response]):
                     future.set_exception(ClientGoneError())
                 else:
                     batch.append((request, future))
+                    left -= self._size(request)
             if batch:
                 await self._resolve(batch)
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
@@ -65,6 +65,16 @@ class QueryFailedError(Exception):
 
 class RefusedError(Exception):
     """A question that cannot be answered as asked; the message says why, in a sentence."""
+
+
+class EncoderElsewhere(Encoder, Protocol):
+    """Interface (protocol) of an encoder whose weights are not here.
+
+    Attributes:
+        drawn_people_only: as knows_drawn_people_only says of its weights.
+    """
+
+    drawn_people_only: bool
 
 
 class SearchOperations:
@@ -280,25 +290,31 @@ def refuse_what_cannot_work(config: ServeJob) -> ServeJob:
 
 
 def open_operations(
-    config: ServeJob, *, turns: TurnKeeper | None = None, replica: str = "", encoders: Callable[[], Encoder] | None = None
+    config: ServeJob, *, turns: TurnKeeper | None = None, replica: str = "", encoders: Callable[[], EncoderElsewhere] | None = None
 ) -> SearchOperations:
-    """What a process of a service does, not loaded yet; `turns` as SearchedGallery has it, `encoders` gives what encodes elsewhere."""
+    """What a process of a service does, not loaded yet; `turns` as SearchedGallery has it.
+
+    `encoders` gives what encodes elsewhere; then what cannot work was refused before, and no weights are read here.
+    """
     searcher = config.searcher
+    options: dict[str, Any] = {
+        "threads": max(1, int(searcher.num_cpus)),
+        "shares": config.shares,
+        "turns": turns,
+        "replica": replica,
+        "gallery_device": "cuda:0" if searcher.gallery_on_gpu else None,
+    }
+
+    def loaded() -> SearchEngine:
+        if encoders is not None:
+            encoder = encoders()
+            refuse_unfit(config.index, dim=encoder.dim, fingerprint=encoder.fingerprint, include_synthetic=config.include_synthetic)
+            return SearchEngine.over(config.index, encoder, drawn_people_only=encoder.drawn_people_only, **options)
+        fit, device = refuse_what_cannot_work(config), "cuda:0" if searcher.num_gpus else "cpu"
+        return SearchEngine.load(fit.index, fit.encoder, device=device, batch_size=searcher.max_batch_size, **options)
 
     def load() -> SearchEngine:
-        fit = refuse_what_cannot_work(config)
-        engine = SearchEngine.load(
-            fit.index,
-            fit.encoder,
-            loaded=None if encoders is None else encoders(),
-            threads=max(1, int(searcher.num_cpus)),
-            device="cuda:0" if searcher.num_gpus else "cpu",
-            batch_size=searcher.max_batch_size,
-            shares=config.shares,
-            turns=turns,
-            replica=replica,
-            gallery_device="cuda:0" if searcher.gallery_on_gpu else None,
-        )
+        engine = loaded()
         engine.answer([_probe_of(engine)])  # the first search takes far longer than others: pages of files, a model's first pass
         return engine
 

@@ -142,3 +142,17 @@ def test_as_many_batches_are_at_work_at_one_time_as_there_are_lanes(monkeypatch)
     assert told == pytest.approx([0.0, 0.5, 0.25 + 0.5, 0.25 + 0.5, 0.0 + 0.5 + 0.5, 5])
     assert answers == [1, 4, 9, 16, 25]
     assert sorted(number for batch in batches for number in batch) == list(range(6))
+
+
+def test_a_batch_is_as_large_as_its_requests_say_and_a_larger_one_is_alone():
+    async def scenario(batcher, square):
+        first = batcher.submit(1)
+        await asyncio.sleep(0.05)
+        later = [batcher.submit(number) for number in (2, 3, 1, 9, 1, 4)]
+        await asyncio.sleep(0.05)
+        square.go.set()
+        return await settled([first, *later])
+
+    answers, batches = run(scenario, max_batch_size=5, size=lambda number: number)
+    assert answers == [1, 4, 9, 1, 81, 1, 16]
+    assert batches == [[1], [2, 3], [1], [9], [1, 4]]

@@ -41,7 +41,7 @@ class Call:
     def result(self, *, timeout_s):
         if self.name == "about":
             assert timeout_s == 600  # weights are read
-            return 4, 77, True, "who"
+            return 4, 77, True, "who", True
         assert timeout_s == 7
         end = self.handle.ends.pop(0) if len(self.handle.ends) > 1 else self.handle.ends[0]
         if isinstance(end, Exception):
@@ -59,6 +59,7 @@ VECTORS = np.eye(4, dtype=np.float32)[:2]
 def test_an_encoder_says_what_it_is_and_its_arrays_come_back_as_they_are():
     encoder = remote((VECTORS, np.array([3, 4])))
     assert (encoder.dim, encoder.context, encoder.reads_texts, encoder.fingerprint) == (4, 77, True, "who")
+    assert encoder.drawn_people_only
     assert encoder.encode_texts(("a", "b")) is VECTORS
     assert encoder._encoders.asked[-1] == ("encode_and_measure", ["a", "b"])
 
