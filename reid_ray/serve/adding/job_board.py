@@ -24,7 +24,7 @@ from reid_ray.redaction import error_location
 from reid_ray.serve.adding.add_job import AddTools, JobStoppedError, work
 from reid_ray.serve.adding.blanked_uploads import blank
 from reid_ray.serve.adding.config import AddingConfig
-from reid_ray.serve.adding.job_folder import JobFolder, JobKind, JobStatus
+from reid_ray.serve.adding.job_folder import JobFolder, JobKind, JobStatus, UploadGoneError
 from reid_ray.serve.adding.remembered_jobs import RememberedJobs
 from reid_ray.serve.adding.uploads import NEW, Upload, uploads_on_their_way
 from reid_ray.serve.operations.gallery_changes import ConflictError, GalleryChanges
@@ -160,8 +160,10 @@ class JobBoard:
                 if len(kept) < len(status.refused):
                     folder.write_status(replace(status, refused=kept))
                 continue
-            with suppress(FileNotFoundError):  # the job has ended meanwhile, and its upload is gone
+            with suppress(FileNotFoundError, UploadGoneError):  # the job has ended meanwhile, and its upload is gone
                 blank(folder, status, wanted)
+                if folder.status().is_finished:  # and an upload that was written anew goes with it
+                    folder.drop_upload()
 
     def _run(self, tools: Callable[[Callable[[], bool]], AddTools], changes: GalleryChanges) -> None:
         with suppress(OSError):  # some containers do not let it

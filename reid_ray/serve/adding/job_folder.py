@@ -31,6 +31,10 @@ _REFUSED_KEPT = 1_000
 _REMEDY = "the job cannot go on; remove its folder, and add what it held again"
 
 
+class UploadGoneError(DataError):
+    """What a job was given is not there (any more): the job has ended, or somebody removed it."""
+
+
 @dataclass
 class JobStatus:
     """How far a job is. Times are seconds since 1970.
@@ -108,9 +112,12 @@ class JobFolder:
             DataError: its status cannot be read.
         """
         path = self.path / _STATUS
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        found = read_object(path, remedy=_REMEDY)
+        try:
+            found = read_object(path, remedy=_REMEDY)
+        except DataError:
+            if path.is_file():
+                raise
+            raise FileNotFoundError(path) from None
         check_json("service_job", found, origin=path)
         known = {name: found[name] for name in JobStatus.__dataclass_fields__ if name in found}
         try:
@@ -129,9 +136,15 @@ class JobFolder:
         """The pictures of the upload, in order.
 
         Raises:
+            UploadGoneError: there are none (any more).
             DataError: they cannot be read.
         """
-        found = read_object(self.path / _ROWS, remedy=_REMEDY)
+        try:
+            found = read_object(self.path / _ROWS, remedy=_REMEDY)
+        except DataError:
+            if (self.path / _ROWS).is_file():
+                raise
+            raise UploadGoneError(f"{self.path / _ROWS}: is not there; {_REMEDY}") from None
         try:
             return [UploadedPicture(**row) for row in found["rows"]]
         except (KeyError, TypeError) as error:

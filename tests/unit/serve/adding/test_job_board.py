@@ -24,7 +24,7 @@ from reid_ray.gallery.bulk.erased_since import ErasuresBefore
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.shards.share import NOTHING
-from reid_ray.serve.adding import job_board, uploads
+from reid_ray.serve.adding import job_board, job_folder, uploads
 from reid_ray.serve.adding.add_job import AddTools
 from reid_ray.serve.adding.config import AddingConfig
 from reid_ray.serve.adding.job_board import JobBoard
@@ -395,6 +395,49 @@ def test_what_a_job_refused_is_forgotten_with_whoever_is_erased_and_no_other_job
     assert read == [refusing.job_id]
     assert [each["item_id"] for each in service.board.status(refusing.job_id).refused] == ["b"]
     service.close()
+
+
+@pytest.mark.parametrize("gone", [("rows.json",), ("upload",), ("rows.json", "upload"), ("rows.json", "upload", "status.json")], ids=str)
+def test_an_erasure_does_not_fail_of_a_job_that_ends_while_it_looks(service, monkeypatch, gone):
+    job = service.send(files("a"))
+    seen = service.board._remembered.naming_items()
+    folder = service.state / "jobs" / job.job_id
+    for name in gone:  # what another replica that ends the job has removed so far
+        (folder / name).unlink()
+    monkeypatch.setattr(service.board._remembered, "naming_items", lambda: seen)
+    service.board.forget(["a"])
+    assert [each.job_id for each in seen] == [job.job_id]
+
+
+def test_an_upload_that_an_erasure_writes_anew_goes_with_a_job_that_ended_meanwhile(service, monkeypatch):
+    job = service.send_table(embedded("a", "b"))
+    folder, blank = JobFolder(service.state / "jobs" / job.job_id), job_board.blank
+
+    def ended_meanwhile(*words):
+        folder.write_status(replace(folder.status(), state="done"))
+        data = folder.upload.read_bytes()
+        folder.drop_upload()
+        folder.upload.write_bytes(data)  # as where the erasure's own copy takes its place a moment later
+        blank(*words)
+
+    monkeypatch.setattr(job_board, "blank", ended_meanwhile)
+    service.board.forget(["a"])
+    assert [path.name for path in folder.path.iterdir()] == ["status.json"]
+
+
+def test_a_job_whose_status_goes_while_it_is_read_is_not_there_and_no_damaged_one(service, monkeypatch, capsys):
+    job = service.send(files("a"))
+    read = job_folder.read_object
+
+    def gone(path, **options):
+        path.unlink()
+        return read(path, **options)
+
+    monkeypatch.setattr(job_folder, "read_object", gone)
+    assert service.board._remembered.unfinished() == []
+    assert capsys.readouterr().err == ""
+    with pytest.raises(NotThereError):
+        service.board.status(job.job_id)
 
 
 def test_the_same_request_makes_one_job(service):
