@@ -3,7 +3,7 @@
     python benchmarks/serving_encoders.py --out benchmarks/results/serving_encoders-DATE.json [--quick]
 
 The text tower of CLIP ViT-B/16's shape and the tiny one, with random weights, over 20,000 items; each process has one thread, and all share
-the machine's cores with the load generator: on two cores a second encoder brings nothing, and what a hop costs shows alone.
+the machine's cores with the load generator: on two cores what the way to an encoder costs shows more than what many encoders bring.
 """
 
 from __future__ import annotations

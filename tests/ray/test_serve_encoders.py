@@ -26,6 +26,7 @@ from reid_ray.serve.job import start_service
 
 pytestmark = pytest.mark.slow
 
+DIM = 4096  # 300 vectors are more than the 4 MiB that Ray Serve takes by itself
 OPEN_RAY = "everyone on this network may run code here"  # the tests' Ray has no token authentication
 COLOURS, GARMENTS = ("red", "blue", "green", "black"), ("coat", "jacket", "shirt", "dress")
 TEXTS = [f"a {colour} {garment}" for colour in COLOURS for garment in GARMENTS]
@@ -41,7 +42,7 @@ def pictures():
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder") / "model"
-    shape = {"vision_width": 32, "vision_layers": 2, "text_width": 32, "text_layers": 2, "embed_dim": 16, "vocab_size": 300, "context": 16}
+    shape = {"vision_width": 32, "vision_layers": 2, "text_width": 32, "text_layers": 2, "embed_dim": DIM, "vocab_size": 300, "context": 16}
     build_dual_encoder(ModelConfig(image_height=64, image_width=32, scratch=shape), TEXTS, seed=0).save(folder, {})
     return folder
 
@@ -105,6 +106,14 @@ def test_a_picture_of_four_megapixels_is_encoded_elsewhere_too(service, alone):
     rng = np.random.default_rng(1)
     large = encode_jpeg(Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8).repeat(50, 0).repeat(50, 1)))
     same(service.image(large, k=3), alone.answer([Query((Clue(picture=decode_image(large)),), 3)])[0])
+
+
+def test_more_vectors_than_ray_serve_takes_by_itself_come_back(service, alone):
+    questions = [
+        {"clues": [{"text": f"{colour} {place} {row}"} for place in range(16)], "k": 3} for row in range(20) for colour in COLOURS[:2]
+    ]
+    for asked, found in zip(questions, service.batch(questions), strict=True):
+        same(found, alone.answer([Query(tuple(Clue(text=clue["text"]) for clue in asked["clues"]), 3)])[0])
 
 
 def test_a_text_beyond_the_context_is_told_an_item_is_explained_and_a_picture_added(service, pictures):

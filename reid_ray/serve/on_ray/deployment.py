@@ -17,7 +17,7 @@ from reid_ray.errors import ResourceError
 from reid_ray.serve.api.application import make_api
 from reid_ray.serve.config import SearcherConfig, ServeJob
 from reid_ray.serve.on_ray.direct_ingress import IN_HAND, own_place, replicas_for_searches
-from reid_ray.serve.on_ray.encoder_replicas import RemoteEncoder, encoders_application
+from reid_ray.serve.on_ray.encoder_replicas import MESSAGES, RemoteEncoder, encoders_application
 from reid_ray.serve.on_ray.open_ports import keep_replica_on_loopback, refuse_open_ray
 from reid_ray.serve.on_ray.ray_turns import TURNS, RayTurns
 from reid_ray.serve.opened_access import check_access, service_access
@@ -59,7 +59,9 @@ def application(config: ServeJob, *, direct_port: int | None = None) -> serve.Ap
     if config.encoders.replicas:
         assert config.encoder is not None  # as it is named once checked
         encoders = encoders_application(config.encoder, config.encoders, batch_size=config.searcher.max_batch_size)
-    return _deployment(config.searcher, is_direct=direct_port is not None).bind(config, direct_port, encoders)
+    return _deployment(config.searcher, is_direct=direct_port is not None, has_encoders=encoders is not None).bind(
+        config, direct_port, encoders
+    )
 
 
 @serve.ingress()
@@ -115,7 +117,7 @@ def _listening(application: Any, config: ServeJob, port: int) -> ServerThread:
     return server
 
 
-def _deployment(config: SearcherConfig, *, is_direct: bool) -> serve.Deployment:
+def _deployment(config: SearcherConfig, *, is_direct: bool, has_encoders: bool) -> serve.Deployment:
     size: dict[str, Any] = {"num_replicas": config.replicas}
     if config.max_replicas is not None:
         size = {
@@ -132,6 +134,11 @@ def _deployment(config: SearcherConfig, *, is_direct: bool) -> serve.Deployment:
         name="Replica",
         max_ongoing_requests=config.max_ongoing_requests,
         health_check_period_s=_LOOKED_AFTER_S,
-        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "resources": here},
+        ray_actor_options={
+            "num_cpus": config.num_cpus,
+            "num_gpus": config.num_gpus,
+            "resources": here,
+            **({"runtime_env": MESSAGES} if has_encoders else {}),
+        },
         **size,
     )

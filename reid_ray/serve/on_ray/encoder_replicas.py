@@ -24,8 +24,9 @@ from reid_ray.serve.operations.micro_batches import MicroBatcher
 _TRIES = 3
 """One replica that dies takes a batch with it, which another encodes; so may the next, before Ray Serve knows that it is gone."""
 _MOST_BYTES = 64 << 20
-"""Of a message to an encoder, where Ray Serve takes 4 MiB unless it is told by the environment; a question's picture has 4 megapixels."""
-_ENVIRONMENT = {"RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MOST_BYTES)}
+"""Of a message to an encoder, or back, where Ray Serve takes 4 MiB; a question's picture has 4 megapixels."""
+MESSAGES: dict[str, Any] = {"env_vars": {"RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MOST_BYTES)}}
+"""The runtime environment of whoever takes such messages: Ray Serve reads their size when it is imported."""
 _LOOKED_AFTER_S = 2.0
 _SWITCH_S = 0.0002
 
@@ -167,7 +168,7 @@ def encoders_application(path: str, config: EncodersConfig, *, batch_size: int) 
         name="Encoder",
         max_ongoing_requests=config.max_ongoing_batches,
         health_check_period_s=_LOOKED_AFTER_S,
-        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "runtime_env": {"env_vars": _ENVIRONMENT}},
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "runtime_env": MESSAGES},
         **size,
     )
     return deployment.bind(path, config, batch_size)

@@ -42,6 +42,7 @@ class MicroBatcher(Generic[Request, Response]):
             one at fault fails.
         max_batch_size: most requests in a batch, each counted as `size` says; a larger one is a batch by itself.
         lanes: batches at one time, each in a thread of its own: more than one where `answer` waits for others to work.
+        size: how many requests one counts for.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from refusals import refused
 from reid_ray.config.base import load_config
 from reid_ray.errors import ConfigError, ResourceError
 from reid_ray.serve.config import EncodersConfig, ServeJob
+from reid_ray.serve.on_ray.deployment import application
 from reid_ray.serve.on_ray.encoder_replicas import RemoteEncoder, encoders_application
 
 pytestmark = pytest.mark.slow  # Ray Serve is imported
@@ -98,6 +99,15 @@ def test_the_number_of_encoders_is_fixed_or_follows_their_batches():
     grows = encoders_application("model", EncodersConfig(replicas=1, max_replicas=4), batch_size=8)._bound_deployment
     scale = grows._deployment_config.autoscaling_config
     assert (scale.min_replicas, scale.max_replicas, scale.target_ongoing_requests) == (1, 4, 2)
+
+
+def test_searchers_and_encoders_take_large_messages_of_each_other():
+    whole = {"index": "i", "encoder": "model", "runs_on": "ray"}
+    apart = application(ServeJob.model_validate({**whole, "encoders": {"replicas": 1}}))._bound_deployment
+    encoder = encoders_application("model", EncodersConfig(replicas=1), batch_size=8)._bound_deployment
+    for each in (apart, encoder):
+        assert int(each.ray_actor_options["runtime_env"]["env_vars"]["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"]) >= 64 << 20
+    assert not application(ServeJob.model_validate(whole))._bound_deployment.ray_actor_options.get("runtime_env")
 
 
 @pytest.mark.parametrize(
