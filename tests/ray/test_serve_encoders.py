@@ -112,7 +112,9 @@ def test_more_vectors_than_ray_serve_takes_by_itself_come_back(service, alone):
     questions = [
         {"clues": [{"text": f"{colour} {place} {row}"} for place in range(16)], "k": 3} for row in range(20) for colour in COLOURS[:2]
     ]
-    for asked, found in zip(questions, service.batch(questions), strict=True):
+    answers = service.batch(questions)
+    assert max(found["batch"] for found in answers) == 32  # else what is too large for a message was asked again, one by one
+    for asked, found in zip(questions, answers, strict=True):
         same(found, alone.answer([Query(tuple(Clue(text=clue["text"]) for clue in asked["clues"]), 3)])[0])
 
 
