@@ -108,7 +108,6 @@ class SearchEngine:
         encoded = time.perf_counter()
         with self._searching:
             pages = self._search(queries, asked)
-            missing = self.gallery.missing
         searched = time.perf_counter()
         gallery, generation = len(self.gallery), self.gallery.generation
         encode_ms, search_ms = (encoded - started) * 1e3, (searched - encoded) * 1e3
@@ -123,7 +122,7 @@ class SearchEngine:
                 cursor=pages[at].cursor if at in pages else None,
                 refused=asked.refused.get(at),
                 truncated=at in asked.truncated,
-                missing=missing,
+                missing=pages[at].missing if at in pages else (),
             )
             for at in range(len(queries))
         ]

@@ -9,6 +9,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,9 @@ class SearchedGallery:
         options = query.options()
         with self._looked_at() as view:
             if query.rerank is not None:
-                found = view.search(query_QD, max(query.k, query.rerank), **options)
+                found, missing = view.search(query_QD, max(query.k, query.rerank), **options), _missing(view)
                 ranked = [reranked(view, query_D, hits) for query_D, hits in zip(query_QD, found, strict=True)]
-                return [Page(hits[: query.k], None) for hits in ranked]
+                return [Page(hits[: query.k], None, missing) for hits in ranked]
             first = view.search(query_QD, query.k + 1, **options) if query.cursor is None else [None] * len(query_QD)
             digests = search_digests(query_QD, options)
             asked = zip(query_QD, digests, first, strict=True)
@@ -137,11 +138,6 @@ class SearchedGallery:
             if unknown := sorted(set(columns) - set(known)):
                 raise ConfigError(f"columns: the gallery has no column {unknown[0]} that can be counted; there are {', '.join(known)}")
             return view.facets(columns, where)
-
-    @property
-    def missing(self) -> tuple[int, ...]:
-        """Numbers of the shares that the last search lacked, for whoever searches one batch after the other."""
-        return self._one.missing if isinstance(self._one, JoinedView) else ()
 
     def describe(self) -> dict[str, Any]:
         """Number of items, generation, columns and what they hold, dimension, kind and encoder."""
@@ -191,10 +187,18 @@ class SearchedGallery:
 def _page(
     view: SearchableGallery, query: Query, options: dict[str, Any], *, query_D: np.ndarray, digest: str, first: list[Found] | None
 ) -> Page:
-    """A page, or the first one of what was found already."""
+    """A page, or the first one of what was found already by this thread."""
     if first is not None:
-        return page_after(None, query.k, digest, view.generation, lambda _: first)
-    return page_after(query.cursor, query.k, digest, view.generation, lambda fetched: view.search(query_D[None], fetched, **options)[0])
+        page = page_after(None, query.k, digest, view.generation, lambda _: first)
+    else:
+        page = page_after(query.cursor, query.k, digest, view.generation, lambda fetched: view.search(query_D[None], fetched, **options)[0])
+    missing = _missing(view)
+    return replace(page, missing=missing) if missing else page
+
+
+def _missing(view: SearchableGallery) -> tuple[int, ...]:
+    """Numbers of the shares that this thread's last search of a gallery lacked."""
+    return view.missing if isinstance(view, JoinedView) else ()
 
 
 def open_gallery(

@@ -21,10 +21,11 @@ from reid_ray.gallery.nearest.hits import Found
 
 @dataclass(frozen=True)
 class Page:
-    """Hits, and the cursor of the next page; None: there is none."""
+    """Hits, and the cursor of the next page; None: there is none. `missing` are the shares of the gallery that were not looked through."""
 
     hits: list[Found]
     cursor: str | None
+    missing: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from reid_ray.errors import ResourceError
 from reid_ray.gallery.depot.interface import depot_of
 from reid_ray.gallery.nearest.browsing import Listed
 from reid_ray.gallery.nearest.hits import Found
-from reid_ray.gallery.shards.sharded_view import ShardedView
+from reid_ray.gallery.shards.sharded_view import Answered, ShardedView
 
 
 class JoinedView:
-    """All shares as one reader; one thread at a time reads `missing`.
+    """All shares as one reader, which threads may share.
+
+    What is asked of one item raises ResourceError where it is not found while a share is lost: it may be there.
 
     Args:
         folder: the gallery.
@@ -22,7 +26,6 @@ class JoinedView:
 
     Attributes:
         manifest: of the generation at the start: shares refuse one of another encoder.
-        missing: numbers of the shares that the last search lacked.
 
     Raises:
         DataError: no gallery is there.
@@ -31,11 +34,17 @@ class JoinedView:
     def __init__(self, folder: str, shards: ShardedView) -> None:
         depot = depot_of(folder, private=True)
         self.manifest = depot.manifest(depot.current())
-        self.missing: tuple[int, ...] = ()
         self._shards = shards
+        self._lacked = threading.local()
 
     def __len__(self) -> int:
         return int(self._shards.count().value)
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Numbers of the shares that this thread's last search lacked."""
+        found: tuple[int, ...] = getattr(self._lacked, "shares", ())
+        return found
 
     def columns(self) -> list[str]:
         """As GalleryView.columns."""
@@ -53,23 +62,29 @@ class JoinedView:
     def search(self, query_QD: np.ndarray, k: int, **options: Any) -> list[list[Found]]:
         """As GalleryView.search."""
         answer = self._shards.search(query_QD, k, **options)
-        self.missing = answer.missing
+        self._lacked.shares = answer.missing
         found: list[list[Found]] = answer.value
         return found
 
     def vectors_there(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """As GalleryView.vectors_there."""
-        found: tuple[np.ndarray, np.ndarray] = self._shards.vectors_there(ids).value
+        answer = self._shards.vectors_there(ids)
+        found: tuple[np.ndarray, np.ndarray] = answer.value
+        _refuse_to_guess(answer, is_found=bool(found[1].all()))
         return found
 
     def get(self, ids: Sequence[str]) -> list[dict[str, Any] | None]:
         """As GalleryView.get."""
-        found: list[dict[str, Any] | None] = self._shards.get(ids).value
+        answer = self._shards.get(ids)
+        found: list[dict[str, Any] | None] = answer.value
+        _refuse_to_guess(answer, is_found=None not in found)
         return found
 
     def newest(self, k: int, *, where: Mapping[str, Any] | None = None, after: str | None = None) -> tuple[list[Listed], bool]:
         """As GalleryView.newest."""
-        found: tuple[list[Listed], bool] = self._shards.newest(k, where=where, after=after).value
+        answer = self._shards.newest(k, where=where, after=after)
+        found: tuple[list[Listed], bool] = answer.value
+        _refuse_to_guess(answer, is_found=after is None or found[1])
         return found
 
     def typed_columns(self) -> dict[str, str]:
@@ -84,5 +99,12 @@ class JoinedView:
 
     def thumbnail(self, item_id: str) -> bytes | None:
         """As GalleryView.thumbnail."""
-        found: bytes | None = self._shards.thumbnail(item_id).value
+        answer = self._shards.thumbnail(item_id)
+        found: bytes | None = answer.value
+        _refuse_to_guess(answer, is_found=found is not None)
         return found
+
+
+def _refuse_to_guess(answer: Answered, *, is_found: bool) -> None:
+    if answer.missing and not is_found:
+        raise ResourceError(f"what was asked for is not there, but share {answer.missing[0]} of the gallery is lost; wait until it is back")

@@ -1,6 +1,7 @@
 """What a service searches: it answers as brute force does, shows what was written to it, and hides what was erased."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +10,13 @@ from encoders_pair import seal_vectors
 from lost_shares import Losable
 from refusals import refused
 
-from reid_ray.errors import ConfigError, DataError
+from reid_ray.errors import ConfigError, DataError, ResourceError
 from reid_ray.gallery.bulk.sealed_piece import PIECES
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.gallery_reader import OtherEncoderError
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
+from reid_ray.gallery.shards.joined_view import JoinedView
 from reid_ray.gallery.shards.sharded_view import ShardedView
 from reid_ray.gallery.shards.share import Share
 from reid_ray.retrieval.generation_turns import GenerationTurns
@@ -68,11 +70,7 @@ def test_a_gallery_answers_with_the_best_items_by_generation_and_id(gallery):
 
 @pytest.mark.slow
 def test_shares_of_a_gallery_answer_a_service_as_the_whole_of_it_and_one_that_is_lost_is_named(tmp_path):
-    create_gallery(tmp_path, dim=DIM, encoder="e", config=GalleryConfig(segment_rows=5, merge_rows=5))
-    with GalleryWriter(tmp_path) as writer:
-        for first in range(0, COUNT, 5):
-            writer.add(rows(first, first + 5), encoder="e")
-    shards = [Losable(tmp_path, Share(number, 3)) for number in range(3)]
+    shards = divided_gallery(tmp_path)
     whole, divided = SearchedGallery(tmp_path), SearchedGallery(tmp_path, ShardedView(shards, lost="say"))
     for query in (
         Query((), 1),
@@ -82,7 +80,6 @@ def test_shares_of_a_gallery_answer_a_service_as_the_whole_of_it_and_one_that_is
         Query((), 4, one_per="person_id"),
     ):
         assert divided.pages(VECTORS[:6], query) == whole.pages(VECTORS[:6], query)
-        assert divided.missing == whole.missing == ()
     assert (divided.describe(), len(divided)) == (whole.describe(), len(whole))
     assert [divided.thumbnail(name) for name in ("a/3.jpg", "nobody")] == [b"jpeg 3", None]
     assert divided.item("a/3.jpg") == whole.item("a/3.jpg")
@@ -93,8 +90,50 @@ def test_shares_of_a_gallery_answer_a_service_as_the_whole_of_it_and_one_that_is
         for one, other in zip(divided.vectors_there(ids), whole.vectors_there(ids), strict=True):
             np.testing.assert_array_equal(one, other)
     shards[2].lost = True
-    found = asked(divided, VECTORS[:1], COUNT)[0]
-    assert (0 < len(found) < COUNT, divided.missing) == (True, (2,))
+    for query in (Query((), COUNT), Query((), COUNT, rerank=COUNT), Query((), 4)):
+        page = divided.pages(VECTORS[:1], query)[0]
+        assert (0 < len(page.hits) < COUNT, page.missing) == (True, (2,))
+    assert divided.pages(VECTORS[:1], Query((), 4, cursor=page.cursor))[0].missing == (2,)
+
+
+def test_an_item_of_a_share_that_is_lost_is_not_said_to_be_gone(tmp_path):
+    shards, ids = divided_gallery(tmp_path), [f"a/{n}.jpg" for n in range(COUNT)]
+    divided = SearchedGallery(tmp_path, ShardedView(shards, lost="say"))
+    shards[2].lost = True
+    there = {hit.item_id for hit in asked(divided, VECTORS[:1], COUNT)[0]}
+    assert 0 < len(there) < COUNT
+    for name in ids:
+        asking = {
+            "an item": lambda name=name: divided.item(name).item_id == name,
+            "a picture": lambda name=name: divided.thumbnail(name) == f"jpeg {name[2:-4]}".encode(),
+            "a vector": lambda name=name: divided.vectors_there([name])[1].all(),
+            "those after it": lambda name=name: divided.newest(1, where=None, after=name)[1],
+        }
+        for ask in asking.values():
+            if name in there:
+                assert ask()
+            else:
+                with refused(ResourceError, "share 2 of the gallery is lost"):
+                    ask()
+
+
+def test_what_a_thread_lacked_is_not_said_to_another(tmp_path):
+    shards = divided_gallery(tmp_path)
+    joined = JoinedView(str(tmp_path), ShardedView(shards, lost="say"))
+    with ThreadPoolExecutor(1) as other:
+        joined.search(VECTORS[:1], 3)
+        shards[2].lost = True
+        other.submit(joined.search, VECTORS[:1], 3).result()
+        assert (joined.missing, other.submit(lambda: joined.missing).result()) == ((), (2,))
+
+
+def divided_gallery(folder):
+    """A gallery whose three shares can be lost."""
+    create_gallery(folder, dim=DIM, encoder="e", config=GalleryConfig(segment_rows=5, merge_rows=5))
+    with GalleryWriter(folder) as writer:
+        for first in range(0, COUNT, 5):
+            writer.add(rows(first, first + 5), encoder="e")
+    return [Losable(folder, Share(number, 3)) for number in range(3)]
 
 
 def listed(searched, k, *, where):
