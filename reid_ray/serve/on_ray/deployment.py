@@ -20,19 +20,14 @@ from reid_ray.serve.on_ray.direct_ingress import IN_HAND, own_place, replicas_fo
 from reid_ray.serve.on_ray.encoder_replicas import MESSAGES, RemoteEncoder, encoders_application
 from reid_ray.serve.on_ray.open_ports import keep_replica_on_loopback, refuse_open_ray
 from reid_ray.serve.on_ray.ray_turns import TURNS, RayTurns
+from reid_ray.serve.on_ray.replica_settings import LOOKED_AFTER_S, SWITCH_S, number_of_replicas
 from reid_ray.serve.opened_access import check_access, service_access
 from reid_ray.serve.opened_writing import open_writing, start_writing, writing_routes
 from reid_ray.serve.operations.search_operations import open_operations, refuse_what_cannot_work
 from reid_ray.serve.process.http_thread import ServerThread, bound_socket
 
-_SWITCH_S = 0.0002
-"""How long a thread keeps the interpreter from another. To take requests from Ray, if only to refuse them, keeps it busy; at Python's 5 ms,
-whoever is refused hears of it later."""
 _A_LITTLE = 1e-3
 """Of a node's own resource: enough to hold a replica there."""
-_LOOKED_AFTER_S = 2.0
-"""How often Ray Serve looks whether a replica lives; its default is ten seconds. One that died is asked nothing more at once, but until the
-next look no other is started in its place."""
 
 
 def checked(config: ServeJob) -> ServeJob:
@@ -69,7 +64,7 @@ class Replica:
     """A replica: the application of the single process; `encoders` is the handle of what encodes elsewhere."""
 
     def __init__(self, config: ServeJob, direct_port: int | None, encoders: Any = None) -> None:
-        sys.setswitchinterval(_SWITCH_S)
+        sys.setswitchinterval(SWITCH_S)
         keep_replica_on_loopback()
         several = config.shares.count == 1 and (config.searcher.replicas > 1 or (config.searcher.max_replicas or 1) > 1)
         turns = RayTurns(TURNS) if several else None
@@ -118,27 +113,18 @@ def _listening(application: Any, config: ServeJob, port: int) -> ServerThread:
 
 
 def _deployment(config: SearcherConfig, *, is_direct: bool, has_encoders: bool) -> serve.Deployment:
-    size: dict[str, Any] = {"num_replicas": config.replicas}
-    if config.max_replicas is not None:
-        size = {
-            "autoscaling_config": {
-                "min_replicas": config.replicas,
-                "max_replicas": config.max_replicas,
-                "target_ongoing_requests": config.target_ongoing_requests,
-                **({"policy": {"policy_function": replicas_for_searches}} if is_direct else {}),
-            }
-        }
+    policy = replicas_for_searches if is_direct else None
     here = {own_place(): _A_LITTLE} if is_direct else {}
     return serve.deployment(
         Replica,
         name="Replica",
         max_ongoing_requests=config.max_ongoing_requests,
-        health_check_period_s=_LOOKED_AFTER_S,
+        health_check_period_s=LOOKED_AFTER_S,
         ray_actor_options={
             "num_cpus": config.num_cpus,
             "num_gpus": config.num_gpus,
             "resources": here,
             **({"runtime_env": MESSAGES} if has_encoders else {}),
         },
-        **size,
+        **number_of_replicas(config.replicas, config.max_replicas, in_hand=config.target_ongoing_requests, policy=policy),
     )

@@ -19,6 +19,7 @@ from reid_ray.model.pretrained import load_encoder
 from reid_ray.retrieval.encoder_identity import knows_drawn_people_only
 from reid_ray.serve.config import EncodersConfig
 from reid_ray.serve.on_ray.open_ports import keep_replica_on_loopback
+from reid_ray.serve.on_ray.replica_settings import LOOKED_AFTER_S, SWITCH_S, number_of_replicas
 from reid_ray.serve.operations.micro_batches import MicroBatcher
 
 _TRIES = 3
@@ -27,8 +28,6 @@ _MOST_BYTES = 64 << 20
 """Of a message to an encoder, or back, where Ray Serve takes 4 MiB; a question's picture has 4 megapixels."""
 MESSAGES: dict[str, Any] = {"env_vars": {"RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MOST_BYTES)}}
 """The runtime environment of whoever takes such messages: Ray Serve reads their size when it is imported."""
-_LOOKED_AFTER_S = 2.0
-_SWITCH_S = 0.0002
 
 
 class _About(NamedTuple):
@@ -53,7 +52,7 @@ class EncoderReplica:
     def __init__(self, path: str, config: EncodersConfig, batch_size: int) -> None:
         import torch
 
-        sys.setswitchinterval(_SWITCH_S)
+        sys.setswitchinterval(SWITCH_S)
         keep_replica_on_loopback()
         torch.set_num_threads(max(1, int(config.num_cpus)))
         self._encoder = load_encoder(path, device="cuda:0" if config.num_gpus else "cpu", batch_size=batch_size)
@@ -154,21 +153,12 @@ def _parts(pictures: Sequence[Image.Image]) -> list[list[Image.Image]]:
 
 def encoders_application(path: str, config: EncodersConfig, *, batch_size: int) -> Any:
     """The encoders of a service, to be bound to what asks them by a handle."""
-    size: dict[str, Any] = {"num_replicas": config.replicas}
-    if config.max_replicas is not None:
-        size = {
-            "autoscaling_config": {
-                "min_replicas": config.replicas,
-                "max_replicas": config.max_replicas,
-                "target_ongoing_requests": config.target_ongoing_batches,
-            }
-        }
     deployment = serve.deployment(
         EncoderReplica,
         name="Encoder",
         max_ongoing_requests=config.max_ongoing_batches,
-        health_check_period_s=_LOOKED_AFTER_S,
+        health_check_period_s=LOOKED_AFTER_S,
         ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "runtime_env": MESSAGES},
-        **size,
+        **number_of_replicas(config.replicas, config.max_replicas, in_hand=config.target_ongoing_batches),
     )
     return deployment.bind(path, config, batch_size)
