@@ -42,7 +42,7 @@ fetch_models({f"captioners.{name}": (captioner, captioner.pool) for name in ("on
 """
 
 
-SERVICES = """
+SEARCHING = """
 import json, sys, threading, time
 from pathlib import Path
 
@@ -64,15 +64,19 @@ encoder.save(folder / "model", {})
 create_gallery(folder / "gallery", dim=encoder.dim, encoder=encoder.fingerprint)
 
 
-def job(ingress, **searcher):
+def job(ingress, encoders=None, **searcher):
     job = {"index": str(folder / "gallery"), "encoder": str(folder / "model"), "runs_on": "ray"}
     job |= {"serve": {"port": 0, "ingress": ingress}, "access": {"searches_per_s": None}, "searcher": {"num_cpus": 1, **searcher}}
-    return ServeJob.model_validate(job)
+    return ServeJob.model_validate(job | {"encoders": encoders or {}})
 
 
-def replicas():
-    actors = [each for each in ray._private.state.actors().values() if each["State"] == "ALIVE" and "Replica" in each["ActorClassName"]]
+def replicas(kind=":Replica"):
+    actors = [each for each in ray._private.state.actors().values() if each["State"] == "ALIVE" and each["ActorClassName"].endswith(kind)]
     return sorted(each["Address"]["IPAddress"] for each in actors)
+
+
+def said(*words):
+    print("SAID", json.dumps(words), flush=True)
 
 
 def search(url, seconds):
@@ -82,24 +86,40 @@ def search(url, seconds):
             assert client.search(text="a red coat", k=1)["hits"] == []
 
 
-for ingress in (None, "direct"):
-    with start_service(job(ingress, replicas=3)) as service:
-        search(service.url, 1)
-        print("SAID", json.dumps([ingress, replicas(), len(serve.status().proxies)]), flush=True)
-with start_service(job("direct", max_replicas=2, target_ongoing_requests=1)) as service:
-    askers = [threading.Thread(target=search, args=(service.url, 100)) for _ in range(8)]
+def grown(url, kind):
+    # where replicas are once there are two, or after 90 s, under eight clients
+    askers = [threading.Thread(target=search, args=(url, 100)) for _ in range(8)]
     for asker in askers:
         asker.start()
     end = time.monotonic() + 90
-    while len(replicas()) < 2 and time.monotonic() < end:
+    while len(replicas(kind)) < 2 and time.monotonic() < end:
         time.sleep(0.5)
-    print("SAID", json.dumps(["grown", replicas(), len(serve.status().proxies)]), flush=True)
+    found = replicas(kind)
     for asker in askers:
         asker.join()
+    return found
+
+
+"""
+
+SERVICES = """
+for ingress in (None, "direct"):
+    with start_service(job(ingress, replicas=3)) as service:
+        search(service.url, 1)
+        said(ingress, replicas(), len(serve.status().proxies))
+with start_service(job("direct", max_replicas=2, target_ongoing_requests=1)) as service:
+    said("grown", grown(service.url, ":Replica"), len(serve.status().proxies))
 try:
     start_service(job("direct", replicas=4))
 except Exception as error:
-    print("SAID", json.dumps(["refused", f"{type(error).__name__}: {error}"]), flush=True)
+    said("refused", f"{type(error).__name__}: {error}")
+"""
+
+ENCODERS = """
+with start_service(job("direct", {"replicas": 1, "max_replicas": 2, "num_cpus": 2, "target_ongoing_batches": 0.5})) as service:
+    search(service.url, 1)
+    said("at first", replicas(":Encoder"), replicas())
+    said("grown", grown(service.url, ":Encoder"), replicas())
 """
 
 
@@ -124,6 +144,12 @@ def by_slurm(network, root, names, script, **extra):
     return done.stdout
 
 
+def services_said(network, root, names, script):
+    """What a script said of services, and all that it printed."""
+    said = by_slurm(network, root, names, SEARCHING + script)
+    return [json.loads(line.removeprefix("SAID")) for line in said.splitlines() if line.startswith("SAID")], said
+
+
 def test_the_slurm_script_runs_a_command_on_a_cluster_of_two_nodes(root):
     names, begin = ["head", "worker"], time.monotonic()
     files = {"config.json": b"{}", "model.safetensors": bytes(1 << 20)}
@@ -138,11 +164,22 @@ def test_replicas_that_listen_by_themselves_stay_where_the_service_starts_and_gr
     names = ["head", "worker"]
     with machines(*names) as network:
         head, worker = (network.address(name) for name in names)
-        said = by_slurm(network, root, names, SERVICES)
-    found = [json.loads(line.removeprefix("SAID")) for line in said.splitlines() if line.startswith("SAID")]
+        found, said = services_said(network, root, names, SERVICES)
     assert len(found) == 4, said
     by_proxy, direct, grown, refused = found
     assert (by_proxy[0], set(by_proxy[1]), len(by_proxy[1]), by_proxy[2]) == (None, {head, worker}, 3, 2), said
     assert direct == ["direct", [head] * 3, 0]
     assert grown == ["grown", [head] * 2, 0]
     assert refused[1].startswith("ResourceError: the job needs 4 CPU (searcher 4 x 1), but the cluster has 3;")
+
+
+def test_encoders_are_on_any_node_and_grow_with_the_batches_in_hand(root):
+    names = ["head", "worker"]
+    with machines(*names) as network:
+        head, worker = (network.address(name) for name in names)
+        found, said = services_said(network, root, names, ENCODERS)
+    (_, first, searcher), (_, both, still) = found
+    assert len(first) == 1, said
+    assert set(first) <= {head, worker}
+    assert searcher == still == [head]
+    assert both == sorted([head, worker]), said
