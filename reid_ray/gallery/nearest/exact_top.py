@@ -17,6 +17,8 @@ import numpy as np
 from reid_ray.gallery.sealed.twins import NO_TWINS, Twins
 
 _ROWS_PER_BLOCK = 8_192  # 16 MB of 512 float32, and for each query 32 KB of scores
+_SCORES_PER_BLOCK = 65_536  # of few queries, a block has more rows
+_LIKED_BY_BLAS = 4  # whose times in numbers of queries take as long as any number below
 _ROWS_GATHERED = 2_048  # copied rows stay in the second-level cache until they are multiplied
 _SPARE = 256  # candidates beyond k before they are thinned out
 _NO_ROWS = np.zeros(0, np.int64)
@@ -60,10 +62,12 @@ def exact_top(query_QD: np.ndarray, places: Sequence[Place], k: int) -> tuple[np
         return np.zeros((queries, 0), np.float32), np.zeros((queries, 0), np.int32), np.zeros((queries, 0), np.int64)
     starts = np.cumsum([0, *(len(place.vectors) for place in places)])
     shortlists = _Shortlists(queries, k, slack=4 * dim * 2.0**-24)  # of two sums, and for vectors a little longer than 1
+    query_DP = _padded(query_QD).T
     for start, place, count in zip(starts, places, counts, strict=False):
         kept_QT = np.zeros((queries, place.twins.groups), np.int32)  # memory is touched where there are twins among the best
         for block in _blocks(place, count, queries):
-            shortlists.add(query_QD @ block.vector_BD.T, block, int(start), place.twins.group_N, kept_QT)
+            # This way round BLAS takes two thirds of the time.
+            shortlists.add(block.vector_BD @ query_DP, block, int(start), place.twins.group_N, kept_QT)
     return _ranked(query_QD, places, starts, *shortlists.candidates(), k=k)
 
 
@@ -72,24 +76,41 @@ class _Shortlists:
 
     def __init__(self, queries: int, k: int, *, slack: float) -> None:
         self._k, self._slack = k, np.float32(slack)
-        room = 2 * (k + _SPARE) + _ROWS_PER_BLOCK
+        room = 2 * (k + _SPARE) + _rows_per_block(queries)
         self._score_QC, self._row_QC = np.empty((queries, room), np.float32), np.empty((queries, room), np.int64)
         self._held_Q, self._thin_Q = np.zeros(queries, np.int64), np.full(queries, k + _SPARE, np.int64)
         self._floor_Q = np.full(queries, -np.inf, np.float32)
 
-    def add(self, score_QB: np.ndarray, block: _Block, start: int, group_N: np.ndarray, kept_QT: np.ndarray) -> None:
-        """Take the candidates of a block of the place that begins at `start`; kept_QT counts those of each group of twins."""
-        most = int(self._held_Q.max()) + score_QB.shape[1]
+    def add(self, score_BP: np.ndarray, block: _Block, start: int, group_N: np.ndarray, kept_QT: np.ndarray) -> None:
+        """Take the candidates of a block of the place that begins at `start`; kept_QT counts those of each group of twins.
+
+        score_BP has a column for each query, and perhaps further ones that do not count.
+        """
+        most = int(self._held_Q.max()) + len(score_BP)
         if most > self._score_QC.shape[1]:  # so many tie that thinning does not help
             self._score_QC, self._row_QC = (np.pad(each, ((0, 0), (0, most))) for each in (self._score_QC, self._row_QC))
         held = self._slack, self._thin_Q, self._floor_Q, self._held_Q, self._score_QC, self._row_QC
-        _sift(score_QB, block.mask_B, block.first, start, block.row_B, group_N, kept_QT, self._k, *held)
+        _sift(score_BP, block.mask_B, block.first, start, block.row_B, group_N, kept_QT, self._k, *held)
 
     def candidates(self) -> tuple[np.ndarray, np.ndarray]:
         """The candidates of all queries, by query: numbers of queries and rows."""
         _thin_all(self._k, self._slack, self._held_Q, self._score_QC, self._row_QC)
         row_QC = self._row_QC[:, : int(self._held_Q.max())]
         return np.repeat(np.arange(len(row_QC)), self._held_Q), row_QC[np.arange(row_QC.shape[1]) < self._held_Q[:, None]]
+
+
+def _rows_per_block(queries: int) -> int:
+    return max(_ROWS_PER_BLOCK, _SCORES_PER_BLOCK // queries)
+
+
+def _padded(query_QD: np.ndarray) -> np.ndarray:
+    """Queries with zeros behind them, so many that BLAS is quick; a lone one is a vector, with which it is quickest."""
+    queries, dim = query_QD.shape
+    if queries == 1 or queries % _LIKED_BY_BLAS == 0:
+        return query_QD
+    padded_PD = np.zeros((-(-queries // _LIKED_BY_BLAS) * _LIKED_BY_BLAS, dim), np.float32)
+    padded_PD[:queries] = query_QD
+    return padded_PD
 
 
 def _blocks(place: Place, count: int, queries: int) -> Iterator[_Block]:
@@ -107,11 +128,12 @@ def _blocks(place: Place, count: int, queries: int) -> Iterator[_Block]:
             row_B = row_N[start : start + _ROWS_GATHERED]
             yield _Block(0, row_B, vectors[row_B].astype(np.float32, copy=False), _NO_MASK)
         return
-    for start in range(0, len(vectors), _ROWS_PER_BLOCK):
-        mask_B = _NO_MASK if passing is None else passing[start : start + _ROWS_PER_BLOCK]
+    rows = _rows_per_block(queries) if vectors.dtype == np.float32 else _ROWS_PER_BLOCK  # others are copied
+    for start in range(0, len(vectors), rows):
+        mask_B = _NO_MASK if passing is None else passing[start : start + rows]
         if len(mask_B) and not mask_B.any():
             continue
-        vector_BD = np.asarray(vectors[start : start + _ROWS_PER_BLOCK]).astype(np.float32, copy=False)
+        vector_BD = np.asarray(vectors[start : start + rows]).astype(np.float32, copy=False)
         yield _Block(start, _NO_ROWS, vector_BD, mask_B)
 
 
@@ -164,7 +186,7 @@ def _thin_all(k: int, slack: np.float32, held_Q: np.ndarray, score_QC: np.ndarra
 
 @numba.njit(nogil=True, cache=True)
 def _sift(  # noqa: PLR0917
-    score_QB: np.ndarray,
+    score_BP: np.ndarray,
     mask_B: np.ndarray,
     first: int,
     start: int,
@@ -181,24 +203,31 @@ def _sift(  # noqa: PLR0917
 ) -> None:
     """Append the scores of a block that reach a query's floor, of twins the first k; the floor rises on the way."""
     masked, listed, grouped = mask_B.shape[0] > 0, row_B.shape[0] > 0, group_N.shape[0] > 0
-    for query in range(score_QB.shape[0]):
-        floor, held = floor_Q[query], held_Q[query]
-        for at in range(score_QB.shape[1]):
-            score = score_QB[query, at]
-            if score >= floor and (not masked or mask_B[at]):
-                row = row_B[at] if listed else first + at
-                group = group_N[row] if grouped else -1
-                if 0 <= group < kept_QT.shape[1]:  # a group beyond is one that came while we search
-                    if kept_QT[query, group] >= k:
-                        continue
-                    kept_QT[query, group] += 1
-                score_QC[query, held] = score
-                row_QC[query, held] = start + row
-                held += 1
-                if held >= thin_Q[query]:
-                    held, floor = _thinned(score_QC[query], row_QC[query], held, k, slack)
-                    thin_Q[query] = 2 * held + _SPARE
-        held_Q[query], floor_Q[query] = held, floor
+    queries = floor_Q.shape[0]
+    for at in range(score_BP.shape[0]):
+        if masked and not mask_B[at]:
+            continue
+        reached = 0  # counted, so that the compiler compares many at once
+        for query in range(queries):
+            reached += score_BP[at, query] >= floor_Q[query]
+        if not reached:
+            continue
+        row = row_B[at] if listed else first + at
+        group = group_N[row] if grouped else -1
+        for query in range(queries):
+            score, held = score_BP[at, query], held_Q[query]
+            if not score >= floor_Q[query]:
+                continue
+            if 0 <= group < kept_QT.shape[1]:  # a group beyond is one that came while we search
+                if kept_QT[query, group] >= k:
+                    continue
+                kept_QT[query, group] += 1
+            score_QC[query, held] = score
+            row_QC[query, held] = start + row
+            held_Q[query] = held + 1
+            if held_Q[query] >= thin_Q[query]:
+                held_Q[query], floor_Q[query] = _thinned(score_QC[query], row_QC[query], held_Q[query], k, slack)
+                thin_Q[query] = 2 * held_Q[query] + _SPARE
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
