@@ -14,6 +14,7 @@ from types import TracebackType
 from reid_ray.serve.access.config import AccessConfig
 from reid_ray.serve.access.refusals import Message, Receive, Refusal
 from reid_ray.serve.access.route_table import RouteRule
+from reid_ray.serve.process.shared_timer import SharedTimer
 
 _QUICK_S = 0.25  # a body that is here by then needs no place
 _GRACE_S = 1.0  # a body younger than this gives way to nobody
@@ -30,6 +31,7 @@ class BodyIntake:
         self.limits = limits
         self.held_bytes = 0
         self._reading: set[IncomingBody] = set()
+        self.quick: SharedTimer[IncomingBody] = SharedTimer(min(_QUICK_S, limits.body_timeout_s), IncomingBody.take_place)
 
     def enter(self, body: IncomingBody) -> Refusal | None:
         """Give a body a place; a refusal where there is none."""
@@ -68,7 +70,6 @@ class IncomingBody:
         self.refusal: Refusal | None = None
         self._receive, self._rule, self._intake = receive, rule, intake
         self._complete, self._held, self._is_slow = False, 0, False
-        self._becomes_slow: asyncio.TimerHandle | None = None
         self._timeout: asyncio.Timeout | None = None
 
     def __enter__(self) -> IncomingBody:
@@ -90,8 +91,8 @@ class IncomingBody:
         """
         if self._complete:
             return await self._receive()  # tells of the client's leaving, which may come at any time
-        if self._becomes_slow is None:  # who never asks for a body takes no place
-            self._becomes_slow = asyncio.get_running_loop().call_later(min(_QUICK_S, self._intake.limits.body_timeout_s), self._take_place)
+        if not self._is_slow:  # who never asks for a body takes no place
+            self._intake.quick.begin(self)
         if self.refusal is not None:
             raise BodyRefusedError
         message = await self._next()
@@ -110,7 +111,8 @@ class IncomingBody:
             self._leave()
         return message
 
-    def _take_place(self) -> None:
+    def take_place(self) -> None:
+        """Be one of the slow bodies, or be refused where there are too many."""
         self._is_slow = True
         refusal = self._intake.enter(self)
         if refusal is not None:
@@ -119,8 +121,7 @@ class IncomingBody:
             self._timeout.reschedule(asyncio.get_running_loop().time() + self._left_s())
 
     def _leave(self) -> None:
-        if self._becomes_slow is not None:
-            self._becomes_slow.cancel()
+        self._intake.quick.end(self)
         self._intake.leave(self)
 
     def _stop(self, refusal: Refusal) -> None:

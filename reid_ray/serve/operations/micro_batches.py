@@ -9,6 +9,7 @@ pays the timer; benchmarks/serving.py measures both.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import Generic, TypeVar
 
 from reid_ray.serve.client_presence import ClientGoneError, stays
 from reid_ray.serve.operations.batch_times import BatchTimes
+from reid_ray.serve.process.shared_timer import SharedTimer
 
 _MOST_LATE = 4.0  # times as long as expected: that one batch stands still is not believed of all that follow
 
@@ -43,6 +45,7 @@ class MicroBatcher(Generic[Request, Response]):
         max_batch_size: most requests in a batch, each counted as `size` says; a larger one is a batch by itself.
         lanes: batches at one time, each in a thread of its own: more than one where `answer` waits for others to work.
         size: how many requests one counts for.
+        timeout_s: a request that is not answered in so long raises TimeoutError.
     """
 
     def __init__(
@@ -52,12 +55,14 @@ class MicroBatcher(Generic[Request, Response]):
         max_batch_size: int,
         lanes: int = 1,
         size: Callable[[Request], int] = lambda _: 1,
+        timeout_s: float = math.inf,
     ) -> None:
         self._answer, self._max_batch_size, self._lanes, self._size = answer, max_batch_size, lanes, size
         self._waiting: deque[tuple[Request, asyncio.Future[Response], Callable[[], bool]]] = deque()
         self._workers: list[asyncio.Task[None]] = []
         self._at_work: list[_AtWork] = []
         self._times = BatchTimes()
+        self._late: SharedTimer[asyncio.Future[Response]] | None = None if math.isinf(timeout_s) else SharedTimer(timeout_s, _give_up)
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="batches")
 
     def close(self) -> None:
@@ -97,12 +102,14 @@ class MicroBatcher(Generic[Request, Response]):
         return len(self._waiting)
 
     def submit(self, request: Request, is_gone: Callable[[], bool] = stays) -> asyncio.Future[Response]:
-        """The answer to one request, which waits from now on; raises what `answer` raises for it.
+        """The answer to one request, which waits from now on; raises what `answer` raises for it, or TimeoutError.
 
         Whoever goes cancels it, or `is_gone` says so by the time that its batch begins: then it raises ClientGoneError.
         """
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future, is_gone))
+        if self._late is not None:
+            self._late.begin(future)
         if len(self._workers) == self._lanes:
             self._workers = [each for each in self._workers if not each.done()]
         if len(self._workers) < self._lanes:
@@ -116,8 +123,9 @@ class MicroBatcher(Generic[Request, Response]):
             while self._waiting and (not batch or left >= self._size(self._waiting[0][0])):
                 request, future, is_gone = self._waiting.popleft()
                 if future.done():  # whoever asked has gone
-                    continue
-                if is_gone():
+                    self._ended(future)
+                elif is_gone():
+                    self._ended(future)
                     future.set_exception(ClientGoneError())
                 else:
                     batch.append((request, future))
@@ -136,12 +144,19 @@ class MicroBatcher(Generic[Request, Response]):
                 for pair in batch:
                     if not pair[1].done():
                         await self._resolve([pair])
-            elif not batch[0][1].done():
-                batch[0][1].set_exception(answers)
+            else:
+                self._ended(batch[0][1])
+                if not batch[0][1].done():
+                    batch[0][1].set_exception(answers)
             return
         for (_, future), answer in zip(batch, answers, strict=True):
+            self._ended(future)
             if not future.done():
                 future.set_result(answer)
+
+    def _ended(self, future: asyncio.Future[Response]) -> None:
+        if self._late is not None:
+            self._late.end(future)
 
     @contextmanager
     def _timed(self, size: int) -> Iterator[None]:
@@ -167,3 +182,8 @@ class MicroBatcher(Generic[Request, Response]):
             failure = RuntimeError(f"{type(error).__name__} came out of a batch")
             failure.__cause__ = error
             return failure
+
+
+def _give_up(future: asyncio.Future[Response]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())

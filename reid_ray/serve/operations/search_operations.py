@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -91,7 +91,7 @@ class SearchOperations:
         self.limits = limits
         self._load = load
         self._engine: SearchEngine | None = None
-        self._batcher = MicroBatcher(self._answer, max_batch_size=batching.max_batch_size, lanes=lanes)
+        self._batcher = MicroBatcher(self._answer, max_batch_size=batching.max_batch_size, lanes=lanes, timeout_s=limits.timeout_s)
         self._batching = batching
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gallery")
         self._pictures = QueryPictures(max_pixels=limits.max_pixels)
@@ -169,7 +169,7 @@ class SearchOperations:
         assert self.engine is not None
         if self.is_full:
             raise OverloadedError
-        answer = await self._in_time(self._batcher.submit(query, is_gone))
+        answer = await self._in_words(self._batcher.submit(query, is_gone))
         for told in self._told:
             told(answer)
         if answer.refused is not None:
@@ -253,8 +253,12 @@ class SearchOperations:
         return await self._in_time(asyncio.get_running_loop().run_in_executor(self._readers, partial(call, *words)))
 
     async def _in_time(self, answer: Any, *, times: int = 1) -> Any:
+        return await self._in_words(asyncio.wait_for(answer, times * self.limits.timeout_s))
+
+    async def _in_words(self, answer: Awaitable[Any]) -> Any:
+        """An answer, or why there is none in the words of this class."""
         try:
-            return await asyncio.wait_for(answer, times * self.limits.timeout_s)
+            return await answer
         except TimeoutError:
             raise LateError from None
         except ResourceError:

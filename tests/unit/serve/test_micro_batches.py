@@ -156,3 +156,29 @@ def test_a_batch_is_as_large_as_its_requests_say_and_a_larger_one_is_alone():
     answers, batches = run(scenario, max_batch_size=5, size=lambda number: number)
     assert answers == [1, 4, 9, 1, 81, 1, 16]
     assert batches == [[1], [2, 3], [1], [9], [1, 4]]
+
+
+def test_who_is_not_answered_in_time_is_told_and_the_rest_are_answered():
+    async def scenario(batcher, square):
+        at_work = batcher.submit(0)
+        await asyncio.sleep(0.15)  # another's time begins later
+        waiting = batcher.submit(1)
+        with pytest.raises(TimeoutError):
+            await at_work
+        assert not waiting.done()
+        square.go.set()
+        return await settled([waiting, batcher.submit(2)])
+
+    assert run(scenario, max_batch_size=1, timeout_s=0.2) == ([1, 4], [[0], [1], [2]])
+
+
+def test_who_was_told_that_it_is_too_late_takes_no_place_in_a_batch():
+    async def scenario(batcher, square):
+        late = [batcher.submit(number) for number in range(4)]
+        told = await settled(late)
+        square.go.set()
+        return [type(each) for each in told], await batcher.submit(7)
+
+    answers, batches = run(scenario, max_batch_size=1, timeout_s=0.05)
+    assert answers == ([TimeoutError] * 4, 49)
+    assert batches == [[0], [7]]
