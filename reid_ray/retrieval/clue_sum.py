@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,8 +25,8 @@ def summed_vector(vectors: Sequence[np.ndarray], weights: Sequence[float]) -> np
     total_D = np.zeros(len(vectors[0]), np.float64)
     for vector_D, weight in zip(vectors, weights, strict=True):
         total_D += weight * np.asarray(vector_D, np.float64)
-    norm = float(np.linalg.norm(total_D))
-    if not np.isfinite(norm):
+    norm = math.sqrt(total_D @ total_D)
+    if not math.isfinite(norm):
         raise DataError("not_finite: the encoder gave NaN or infinity for this query")
     if norm < _LEAST_NORM:
         raise DataError("nothing_left: the clues cancel out, so there is nothing to search for; weigh them otherwise")

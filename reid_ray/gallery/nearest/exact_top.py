@@ -93,10 +93,8 @@ class _Shortlists:
         _sift(score_BP, block.mask_B, block.first, start, block.row_B, group_N, kept_QT, self._k, *held)
 
     def candidates(self) -> tuple[np.ndarray, np.ndarray]:
-        """The candidates of all queries, by query: numbers of queries and rows."""
-        _thin_all(self._k, self._slack, self._held_Q, self._score_QC, self._row_QC)
-        row_QC = self._row_QC[:, : int(self._held_Q.max())]
-        return np.repeat(np.arange(len(row_QC)), self._held_Q), row_QC[np.arange(row_QC.shape[1]) < self._held_Q[:, None]]
+        """The candidates of all queries, by query and row: numbers of queries and rows."""
+        return _thin_all(self._k, self._slack, self._held_Q, self._score_QC, self._row_QC)
 
 
 def _rows_per_block(queries: int) -> int:
@@ -141,14 +139,16 @@ def _ranked(
     query_QD: np.ndarray, places: Sequence[Place], starts: np.ndarray, query_M: np.ndarray, row_M: np.ndarray, *, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best k of M candidates of all queries, at least k of each."""
-    place_M = np.searchsorted(starts, row_M, "right") - 1
-    own_M, score_M = row_M - starts[place_M], np.empty(len(row_M), np.float32)
-    for number in np.unique(place_M):
-        among = place_M == number
-        score_M[among] = scores(places[number].vectors, own_M[among], query_QD, query_M[among])
-    order_M = np.lexsort((row_M, -score_M, query_M))
-    best_QK = order_M[np.searchsorted(query_M[order_M], np.arange(len(query_QD)))[:, None] + np.arange(k)]
-    return score_M[best_QK], place_M[best_QK].astype(np.int32), own_M[best_QK]
+    if len(places) == 1:
+        place_M, own_M, score_M = np.zeros(len(row_M), np.int32), row_M, scores(places[0].vectors, row_M, query_QD, query_M)
+    else:
+        place_M = (np.searchsorted(starts, row_M, "right") - 1).astype(np.int32)
+        own_M, score_M = row_M - starts[place_M], np.empty(len(row_M), np.float32)
+        for number in np.unique(place_M):
+            among = place_M == number
+            score_M[among] = scores(places[number].vectors, own_M[among], query_QD, query_M[among])
+    best_QK = _best(score_M, query_M, len(query_QD), k)
+    return score_M[best_QK], place_M[best_QK], own_M[best_QK]
 
 
 def scores(vectors: np.ndarray, row_N: np.ndarray, query_QD: np.ndarray, query_N: np.ndarray) -> np.ndarray:
@@ -179,9 +179,31 @@ def _thinned(score_C: np.ndarray, row_C: np.ndarray, held: int, k: int, slack: n
 
 
 @numba.njit(nogil=True, cache=True)
-def _thin_all(k: int, slack: np.float32, held_Q: np.ndarray, score_QC: np.ndarray, row_QC: np.ndarray) -> None:
+def _thin_all(k: int, slack: np.float32, held_Q: np.ndarray, score_QC: np.ndarray, row_QC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Drop what can be no query's best, and put the rest behind each other: numbers of queries and rows."""
     for query in range(held_Q.shape[0]):
         held_Q[query], _ = _thinned(score_QC[query], row_QC[query], held_Q[query], k, slack)
+    query_M, row_M = np.empty(held_Q.sum(), np.int64), np.empty(held_Q.sum(), np.int64)
+    start = 0
+    for query in range(held_Q.shape[0]):
+        end = start + held_Q[query]
+        query_M[start:end], row_M[start:end] = query, row_QC[query, : held_Q[query]]
+        start = end
+    return query_M, row_M
+
+
+@numba.njit(nogil=True, cache=True)
+def _best(score_M: np.ndarray, query_M: np.ndarray, queries: int, k: int) -> np.ndarray:
+    """The places of each query's best k, best first, equal scores in the order in which they are given."""
+    best_QK = np.empty((queries, k), np.int64)
+    start = 0
+    for query in range(queries):
+        end = start
+        while end < query_M.shape[0] and query_M[end] == query:
+            end += 1
+        best_QK[query] = start + np.argsort(-score_M[start:end], kind="mergesort")[:k]
+        start = end
+    return best_QK
 
 
 @numba.njit(nogil=True, cache=True)

@@ -162,7 +162,7 @@ def checked_queries(query_QD: np.ndarray, k: int, dim: int) -> np.ndarray:
         raise ConfigError(f"k is {k}, but must be at least 1")
     if query_QD.ndim != 2 or query_QD.shape[1] != dim:
         raise DataError(f"queries of shape {query_QD.shape} do not fit a gallery of dimension {dim}")
-    norm_Q = np.linalg.norm(query_QD, axis=1)
+    norm_Q = np.sqrt(np.einsum("qd,qd->q", query_QD, query_QD))
     if len(wrong := np.flatnonzero(~(np.abs(norm_Q - 1) <= 1e-3))):
         raise DataError(f"query {wrong[0]} has a vector of length {norm_Q[wrong[0]]:g}, not 1; L2-normalise vectors first")
     return query_QD
