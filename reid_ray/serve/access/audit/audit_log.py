@@ -1,9 +1,10 @@
 """The audit log of a service: records who asked what, for which purpose, with which outcome. Its answer may be given once it is recorded.
 
-A thread writes whatever waits in one go (group commit), so that hundreds of searches a second cost little. What changes the gallery is on
-the disk before its answer; searches are within a fraction of a second, which a power cut can cost, a killed process cannot. What was
-searched for is kept as a keyed digest: it can be asked whether somebody searched for a given text or picture, by whoever has the key, and
-not what somebody searched for. Knows callers and digests; not HTTP.
+What is recorded in one turn of the event loop is written in one go (group commit): there and then, as long as that takes no waiting, else
+by a thread, which also brings it to the disk. What changes the gallery is on the disk before its answer; searches are within a fraction
+of a second, which a power cut can cost, a killed process cannot. What was searched for is kept as a keyed digest: it can be asked whether
+somebody searched for a given text or picture, by whoever has the key, and not what somebody searched for. Knows callers and digests; not
+HTTP.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ class AuditLog:
         self.digests = Digests(secret_key(folder / KEY_FILE))
         self._sync_s = config.sync_s
         self._files = ChainFiles(folder, file_bytes=config.file_mb << 20)
+        self._appending = threading.Lock()
+        self._unsynced_since: float | None = None
         self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._gathered: list[_Waiting] = []
         self._gathering: asyncio.AbstractEventLoop | None = None  # whose turn they are of
@@ -130,7 +133,7 @@ class AuditLog:
         written: asyncio.Future[None] = loop.create_future()
         if not self._gathered or self._gathering is not loop:
             self._gathering = loop
-            loop.call_soon(self._hand_over)  # what is recorded in the same turn of the loop wakes the thread once
+            loop.call_soon(self._write_gathered)
         self._gathered.append(_Waiting(self._fields(act), act.durable, written))
         await written
 
@@ -139,9 +142,27 @@ class AuditLog:
         self._queue.put(None)
         self._thread.join()
 
-    def _hand_over(self) -> None:
+    def _write_gathered(self) -> None:
+        """Write what was recorded in this turn of the event loop, or have the thread do it."""
         gathered, self._gathered = self._gathered, []
-        self._queue.put(gathered)
+        if any(each.durable for each in gathered) or not self._appending.acquire(blocking=False):
+            self._queue.put(gathered)
+            return
+        error = None
+        try:
+            is_written = self._files.append_at_once([each.fields for each in gathered])
+        except Exception as failed:  # noqa: BLE001 - whoever waits must hear of any
+            is_written, error = True, self._failure(failed)
+        finally:
+            self._appending.release()
+        if not is_written:
+            self._queue.put(gathered)
+            return
+        for each in gathered:
+            _settle(each.written, error)
+        if error is None and self._unsynced_since is None:
+            self._unsynced_since = time.monotonic()
+            self._queue.put([])  # the thread waits for the time to bring it to the disk
 
     def _fields(self, act: AuditedAct) -> dict[str, Any]:
         fields: dict[str, Any] = {"at": now_in_words(), "verb": act.verb, "outcome": act.outcome}
@@ -155,20 +176,18 @@ class AuditLog:
         return fields | {name: value for name, value in stated.items() if value not in (None, {}, [])}
 
     def _write(self) -> None:
-        unsynced_since: float | None = None
         while True:
-            late = None if unsynced_since is None else max(0.0, unsynced_since + self._sync_s - time.monotonic())
-            batch, ended = self._next(late)
+            since = self._unsynced_since
+            batch, ended = self._next(None if since is None else max(0.0, since + self._sync_s - time.monotonic()))
             error = self._appended(batch) if batch else None
-            if batch and error is None and unsynced_since is None:
-                unsynced_since = time.monotonic()
+            if batch and error is None and self._unsynced_since is None:
+                self._unsynced_since = time.monotonic()
             later = [each for each in batch if each.durable and error is None]
             _tell([each for each in batch if not each.durable or error is not None], error)
-            due = unsynced_since is not None and time.monotonic() >= unsynced_since + self._sync_s
-            if later or due or (ended and unsynced_since is not None):
-                error = self._synced()
-                unsynced_since = None
-                _tell(later, error)
+            since = self._unsynced_since
+            if later or (since is not None and (ended or time.monotonic() >= since + self._sync_s)):
+                self._unsynced_since = None  # before: what is appended meanwhile is for the next time
+                _tell(later, self._synced())
             if ended:
                 self._files.close()
                 return
@@ -189,7 +208,8 @@ class AuditLog:
 
     def _appended(self, batch: Sequence[_Waiting]) -> AuditFailedError | None:
         try:
-            self._files.append([each.fields for each in batch])
+            with self._appending:
+                self._files.append([each.fields for each in batch])
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of any
             return self._failure(error)
         return None

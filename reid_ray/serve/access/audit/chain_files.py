@@ -50,12 +50,16 @@ def _second_in_words(second: int) -> str:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """No process appends to the chain meanwhile."""
+def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """No process appends to the chain meanwhile; False, unless one waits: one does."""
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(descriptor)
 
@@ -85,12 +89,23 @@ class ChainFiles:
             first = self._follow()
             if self._size >= self._file_bytes:
                 self._begin_next()
-            lines, link = [], self._link
-            for fields in (*first, *records):
-                line, link = line_after(link, fields)
-                lines.append(line)
-            self._write(b"".join(lines))
-            self._link = link
+            self._add([*first, *records])
+
+    def append_at_once(self, records: Sequence[Mapping[str, Any]]) -> bool:
+        """As `append` where that takes no more than a write to the open file; False, and nothing is done, where it would.
+
+        So it is where another process has the lock, or appended since, and where a file begins.
+
+        Raises:
+            OSError: as `append`.
+        """
+        if self._descriptor < 0 or self._size >= self._file_bytes:
+            return False
+        with locked(self._folder, wait=False) as is_locked:
+            if not is_locked or os.fstat(self._descriptor).st_size != self._size or self._path(self._number + 1).exists():
+                return False
+            self._add(records)
+        return True
 
     def sync(self) -> None:
         """Bring what was appended to the disk."""
@@ -102,6 +117,14 @@ class ChainFiles:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _add(self, records: Sequence[Mapping[str, Any]]) -> None:
+        lines, link = [], self._link
+        for fields in records:
+            line, link = line_after(link, fields)
+            lines.append(line)
+        self._write(b"".join(lines))
+        self._link = link
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from refusals import refused
@@ -18,7 +19,7 @@ from reid_ray.cli.main import main
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.serve.access.audit.audit_log import AuditedAct, AuditFailedError, AuditLog
 from reid_ray.serve.access.audit.chain_check import records_before, records_of, verified
-from reid_ray.serve.access.audit.chain_files import ChainFiles, chain_files
+from reid_ray.serve.access.audit.chain_files import ChainFiles, chain_files, locked
 from reid_ray.serve.access.config import AuditConfig
 from reid_ray.serve.access.roles import AccessRole, Caller
 
@@ -263,26 +264,32 @@ def test_many_records_at_once_share_their_writing_and_each_waits_for_its_own(fol
     assert verified(folder).head.number == 202
 
 
-def test_changes_are_on_the_disk_before_they_count_and_searches_soon_after(folder, opened):
+WAYS = {"by a thread": lambda log, each: log.record(each), "in an event loop": lambda log, each: asyncio.run(log.recorded(each))}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_changes_are_on_the_disk_before_they_count_and_searches_soon_after(folder, opened, way):
     synced = []
     watched = [True]
     log = opened(sync_s=0.05)
     real = os.fsync
     try:
         os.fsync = lambda descriptor: (synced.append(os.fstat(descriptor).st_size) if watched else None, real(descriptor))[1]
-        log.record(act(1, durable=True))
+        WAYS[way](log, act(1, durable=True))
         (path,) = chain_files(folder)
         assert path.stat().st_size in synced
-        log.record(act(2))
-        end = time.monotonic() + 5
-        while path.stat().st_size not in synced:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        for number in (2, 3, 4):
+            WAYS[way](log, act(number))
+            end = time.monotonic() + 5
+            while path.stat().st_size not in synced:
+                assert time.monotonic() < end
+                time.sleep(0.01)
     finally:
         os.fsync = real
 
 
-def test_what_cannot_be_recorded_is_an_error_for_whoever_waits_and_leaves_no_trace(folder, opened, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_what_cannot_be_recorded_is_an_error_for_whoever_waits_and_leaves_no_trace(folder, opened, monkeypatch, way):
     log = opened()
     log.record(act(1))
     before = b"".join(lines_of(folder))
@@ -297,33 +304,82 @@ def test_what_cannot_be_recorded_is_an_error_for_whoever_waits_and_leaves_no_tra
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with refused(AuditFailedError, "No space left", str(folder)):
-            log.record(act(2))
+            WAYS[way](log, act(2))
     assert b"".join(lines_of(folder)) == before
-    log.record(act(3))
+    WAYS[way](log, act(3))
     assert verified(folder).head.number == 3
 
 
+def test_an_event_loop_writes_by_itself_and_waits_for_nobody(folder, opened):
+    log, turns = opened(), []
+    log.record(act(1))  # the file is open
+    queue = log._queue  # tells from now on how many records the thread is given
+    watched = {"put": lambda batch: turns.append(len(batch or ())) or queue.put(batch), "get": queue.get, "get_nowait": queue.get_nowait}
+    log._queue = SimpleNamespace(**watched)
+
+    async def scenario():
+        ticks = []
+        await log.recorded(act(2))
+        alone = list(turns)
+        with locked(folder):  # as another process has it
+            waiting = [asyncio.ensure_future(log.recorded(act(number))) for number in (3, 4)]
+            for _ in range(20):
+                await asyncio.sleep(0.005)
+                ticks.append(any(each.done() for each in waiting))
+        await asyncio.wait_for(asyncio.gather(*waiting), 30)
+        return alone, ticks
+
+    alone, ticks = asyncio.run(scenario())
+    assert all(size == 0 for size in alone)  # at most the thread was told that there is something to bring to the disk
+    assert 2 in turns  # what would have had to wait is the thread's
+    assert not any(ticks)
+    assert [record.get("request") for record in records_of(folder)] == [None, "r1", "r2", "r3", "r4"]
+    verified(folder)
+
+
+def test_two_logs_in_event_loops_append_to_one_chain(folder, opened):
+    logs = [opened(file_mb=1) for _ in range(2)]
+
+    async def all_of_them():
+        for number in range(0, 60, 3):
+            await asyncio.gather(*(logs[each % 2].recorded(act(each)) for each in range(number, number + 3)))
+
+    asyncio.run(all_of_them())
+    assert sorted(record["request"] for record in records_of(folder) if "request" in record) == sorted(f"r{number}" for number in range(60))
+    assert verified(folder).head.number == 61
+
+
 APPENDING = """
+import asyncio
 import sys
 from pathlib import Path
 from reid_ray.serve.access.audit.audit_log import AuditedAct, AuditLog
 from reid_ray.serve.access.config import AuditConfig
 log = AuditLog(Path(sys.argv[1]), AuditConfig())
-number = 0
-while True:
-    request = f"{sys.argv[2]}-{number}"
-    log.record(AuditedAct(None, "search", 200, request=request, purpose="x" * 300))
-    print(request, flush=True)
-    number += 1
+
+async def ask():
+    number = 0
+    while True:
+        request = f"{sys.argv[2]}-{number}"
+        each = AuditedAct(None, "search", 200, request=request, purpose="x" * 300)
+        if sys.argv[3] == "by a thread":
+            log.record(each)
+        else:
+            await log.recorded(each)
+        print(request, flush=True)
+        number += 1
+
+asyncio.run(ask())
 """
 
 
 @pytest.mark.slow
-def test_two_appenders_that_are_killed_lose_nothing_that_they_acknowledged(folder):
+@pytest.mark.parametrize("way", WAYS)
+def test_two_appenders_that_are_killed_lose_nothing_that_they_acknowledged(folder, way):
     acknowledged = []
     for turn in range(2):
         started = [
-            subprocess.Popen([sys.executable, "-c", APPENDING, str(folder), f"{turn}{name}"], stdout=subprocess.PIPE, text=True)
+            subprocess.Popen([sys.executable, "-c", APPENDING, str(folder), f"{turn}{name}", way], stdout=subprocess.PIPE, text=True)
             for name in "ab"
         ]
         acknowledged += [each.stdout.readline().strip() for each in started]  # both are at work
