@@ -92,8 +92,8 @@ MUTATIONS = (
     Mutation(
         "a query of NaN is answered",
         "reid_ray/retrieval/clue_sum.py",
-        "if not np.isfinite(norm):",
-        "if np.isinf(norm):",
+        "if not math.isfinite(norm):",
+        "if math.isinf(norm):",
         (_RETRIEVAL + "test_search.py",),
     ),
     Mutation(
@@ -152,6 +152,27 @@ MUTATIONS = (
         'if record["n"] != link.number + 1 or record["previous"] != link.hash:',
         'if record["n"] != link.number + 1:',
         (_ACCESS + "audit/test_audit_log.py",),
+    ),
+    Mutation(
+        "a record follows one that another process has written since",
+        "reid_ray/serve/access/audit/chain_files.py",
+        "if not is_locked or os.fstat(self._descriptor).st_size != self._size or",
+        "if not is_locked or",
+        (_ACCESS + "audit/test_audit_log.py",),
+    ),
+    Mutation(
+        "an item of a lost share is said to be gone",
+        "reid_ray/gallery/shards/joined_view.py",
+        "if answer.missing and not is_found:",
+        "if answer.missing and False:",
+        (_RETRIEVAL + "test_searched_folder.py",),
+    ),
+    Mutation(
+        "a query's best of equal scores are the last ones",
+        "reid_ray/gallery/nearest/exact_top.py",
+        'np.argsort(-score_M[start:end], kind="mergesort")[:k]',
+        'np.argsort(score_M[start:end], kind="mergesort")[::-1][:k]',
+        ("tests/unit/gallery/nearest",),
     ),
     Mutation(
         "a batch with fewer answers than questions is answered",
