@@ -23,6 +23,7 @@ from reid_ray.versions import number_of
 _NAME = re.compile(r"audit-(\d{6,})\.jsonl")
 _LOCK = "audit.lock"
 _BLOCK = 1 << 18
+_LITTLE = 1 << 16
 
 
 def chain_files(folder: Path) -> list[Path]:
@@ -92,19 +93,21 @@ class ChainFiles:
             self._add([*first, *records])
 
     def append_at_once(self, records: Sequence[Mapping[str, Any]]) -> bool:
-        """As `append` where that takes no more than a write to the open file; False, and nothing is done, where it would.
+        """As `append` where that takes no more than to read and write a little of the open file; else False, and nothing is done.
 
-        So it is where another process has the lock, or appended since, and where a file begins.
+        So it is where another process has the lock, or appended much since, and where a file begins.
 
         Raises:
             OSError: as `append`.
         """
-        if self._descriptor < 0 or self._size >= self._file_bytes:
+        if self._descriptor < 0 or self._link == BEGINNING or self._size >= self._file_bytes:
             return False
         with locked(self._folder, wait=False) as is_locked:
-            if not is_locked or os.fstat(self._descriptor).st_size != self._size or self._path(self._number + 1).exists():
+            if not is_locked or self._path(self._number + 1).exists():
                 return False
-            self._add(records)
+            if not 0 <= os.fstat(self._descriptor).st_size - self._size <= _LITTLE:
+                return False
+            self._add([*self._catch_up(), *records])
         return True
 
     def sync(self) -> None:
