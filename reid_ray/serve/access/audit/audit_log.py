@@ -1,7 +1,7 @@
 """The audit log of a service: records who asked what, for which purpose, with which outcome. Its answer may be given once it is recorded.
 
-What is recorded in one turn of the event loop is written in one go (group commit): there and then, as long as that takes no waiting, else
-by a thread, which also brings it to the disk. What changes the gallery is on the disk before its answer; searches are within a fraction
+What is recorded in one turn of the event loop is written in one go (group commit): there and then, as long as that is quick, else by a
+thread, which also brings it to the disk. What changes the gallery is on the disk before its answer; searches are within a fraction
 of a second, which a power cut can cost, a killed process cannot. What was searched for is kept as a keyed digest: it can be asked whether
 somebody searched for a given text or picture, by whoever has the key, and not what somebody searched for. Knows callers and digests; not
 HTTP.
@@ -32,6 +32,8 @@ KEY_FILE = "audit.key"
 _TOGETHER = 1000  # records written in one go
 _DIGESTED = 100  # items' digests in a record; of more there is one of all beside these
 _DIGEST_CHARS = 32
+_QUICK_S = 0.002  # what an event loop may stand still for a record
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 600.0  # in which the thread writes, once it took longer
 _LOG = logging.getLogger(__name__)
 
 
@@ -110,6 +112,7 @@ class AuditLog:
         self._sync_s = config.sync_s
         self._files = ChainFiles(folder, file_bytes=config.file_mb << 20)
         self._appending = threading.Lock()
+        self._at_once_from, self._pause_s = 0.0, _PAUSE_S
         self._unsynced_since: float | None = None
         self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._gathered: list[_Waiting] = []
@@ -145,7 +148,9 @@ class AuditLog:
     def _write_gathered(self) -> None:
         """Write what was recorded in this turn of the event loop, or have the thread do it."""
         gathered, self._gathered = self._gathered, []
-        if any(each.durable for each in gathered) or not self._appending.acquire(blocking=False):
+        began = time.monotonic()
+        is_threads = began < self._at_once_from or any(each.durable for each in gathered)
+        if is_threads or not self._appending.acquire(blocking=False):
             self._queue.put(gathered)
             return
         error = None
@@ -155,6 +160,7 @@ class AuditLog:
             is_written, error = True, self._failure(failed)
         finally:
             self._appending.release()
+            self._learn(time.monotonic() - began)
         if not is_written:
             self._queue.put(gathered)
             return
@@ -163,6 +169,14 @@ class AuditLog:
         if error is None and self._unsynced_since is None:
             self._unsynced_since = time.monotonic()
             self._queue.put([])  # the thread waits for the time to bring it to the disk
+
+    def _learn(self, took_s: float) -> None:
+        """Leave the next records to the thread where the event loop stood still: for longer each time, as on a disk across a network."""
+        if took_s > _QUICK_S:
+            self._at_once_from = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        else:
+            self._pause_s = max(self._pause_s / 2, _PAUSE_S)
 
     def _fields(self, act: AuditedAct) -> dict[str, Any]:
         fields: dict[str, Any] = {"at": now_in_words(), "verb": act.verb, "outcome": act.outcome}

@@ -17,6 +17,7 @@ from refusals import refused
 
 from reid_ray.cli.main import main
 from reid_ray.errors import ConfigError, DataError
+from reid_ray.serve.access.audit import audit_log
 from reid_ray.serve.access.audit.audit_log import AuditedAct, AuditFailedError, AuditLog
 from reid_ray.serve.access.audit.chain_check import records_before, records_of, verified
 from reid_ray.serve.access.audit.chain_files import ChainFiles, chain_files, locked
@@ -335,6 +336,29 @@ def test_an_event_loop_writes_by_itself_and_waits_for_nobody(folder, opened):
     assert not any(ticks)
     assert [record.get("request") for record in records_of(folder)] == [None, "r1", "r2", "r3", "r4"]
     verified(folder)
+
+
+def test_where_a_write_takes_long_the_event_loop_leaves_it_to_the_thread(folder, opened, monkeypatch):
+    log, clock, takes_s, seen = opened(), 100.0, 0.01, []
+    log.record(act(0))
+
+    async def ask(number):
+        await log.recorded(act(number))
+
+    def append_at_once(records, append=log._files.append_at_once):
+        nonlocal clock
+        seen.append(clock)
+        clock += takes_s
+        return append(records)
+
+    monkeypatch.setattr(audit_log, "time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr(log._files, "append_at_once", append_at_once)
+    for number, pause in enumerate((0.5, 0.6, 1.5, 0.6, 4.1, 8.0, 0.1, 0.1)):
+        takes_s = 0.01 if number < 5 else 0.0
+        asyncio.run(ask(number))
+        clock += pause
+    assert [round(each - 100, 1) for each in seen] == [0.0, 1.1, 3.2, 7.3, 15.3, 15.4]
+    assert verified(folder).head.number == 10
 
 
 def test_two_logs_in_event_loops_append_to_one_chain(folder, opened):
