@@ -6,8 +6,11 @@ search and an evaluation; the kernels are not called by themselves.
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +36,24 @@ def compile_kernels() -> None:
         clusters = NearestConfig(kind="ivf", accelerate_rows=_ITEMS // 2)
         _search(Path(scratch) / "clusters", GalleryConfig(dtype="float16", nearest=clusters), vector_ND)
     _rank(vector_ND)
+
+
+def compile_before_others_wait(*, has_searched: bool) -> None:
+    """Compile all kernels where set-up has not: for seconds nothing else gets on in a process that compiles.
+
+    Args:
+        has_searched: whether this process has searched a gallery with items; then nothing is done unless it had to compile for that.
+    """
+    if not has_searched or any(kernel.stats.cache_misses for kernel in _kernels()):
+        compile_kernels()
+
+
+def _kernels() -> Iterator[Any]:
+    """The package's kernels in the modules that are imported."""
+    from numba.core.dispatcher import Dispatcher
+
+    for module in [module for name, module in sorted(sys.modules.items()) if name.startswith("reid_ray.")]:
+        yield from (each for each in vars(module).values() if isinstance(each, Dispatcher))
 
 
 def _search(folder: Path, config: GalleryConfig, vector_ND: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from reid_ray.errors import ReidRayError, ResourceError
 from reid_ray.gallery.nearest.browsing import Listed
 from reid_ray.model.encoder import Encoder
 from reid_ray.redaction import error_location
+from reid_ray.retrieval.ahead_of_time import compile_before_others_wait
 from reid_ray.retrieval.encoder_identity import encoder_identity, pinned_encoder
 from reid_ray.retrieval.explain.explained_item import explain_item
 from reid_ray.retrieval.explain.score_explanation import Explanation
@@ -320,6 +321,7 @@ def open_operations(
     def load() -> SearchEngine:
         engine = loaded()
         engine.answer([_probe_of(engine)])  # the first search takes far longer than others: pages of files, a model's first pass
+        compile_before_others_wait(has_searched=len(engine.gallery) > 0)
         return engine
 
     # One batch more than there are encoders: none of them waits while another batch is looked for in the gallery.

@@ -1,6 +1,6 @@
 """Whoever has set up an environment compiles nothing by a search or an evaluation."""
 
-import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from small_galleries import make_gallery
 
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter
+from reid_ray.retrieval import ahead_of_time
 from reid_ray.retrieval.ahead_of_time import compile_kernels
 from reid_ray.retrieval.metrics import GroundTruth
 from reid_ray.retrieval.ranking.exact import rank_queries, rank_scores
@@ -16,16 +17,27 @@ from reid_ray.retrieval.ranking.k_reciprocal import Reranker
 
 def compiled():
     """Types of arguments that the package's kernels are compiled for, by kernel."""
-    from numba.core.dispatcher import Dispatcher
-
-    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("reid_ray.")]
-    kernels = {each for module in modules for each in vars(module).values() if isinstance(each, Dispatcher)}
+    kernels = set(ahead_of_time._kernels())
     return {f"{kernel.py_func.__module__}.{kernel.py_func.__name__}": set(kernel.signatures) for kernel in kernels}
 
 
 def unit_vectors(count, dim):
     vector_ND = np.random.default_rng(1).standard_normal((count, dim), np.float32)
     return vector_ND / np.linalg.norm(vector_ND, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("has_searched", "misses", "compiles"),
+    [(True, {}, False), (True, {"a kernel's types": 1}, True), (False, {}, True)],
+    ids=["all were there", "one was compiled for the first search", "nothing was searched yet"],
+)
+def test_a_service_compiles_before_it_is_ready_what_set_up_has_not(monkeypatch, has_searched, misses, compiles):
+    done = []
+    monkeypatch.setattr(ahead_of_time, "compile_kernels", lambda: done.append(True))
+    kernels = [SimpleNamespace(stats=SimpleNamespace(cache_misses=found)) for found in ({}, misses)]
+    monkeypatch.setattr(ahead_of_time, "_kernels", lambda: iter(kernels))
+    ahead_of_time.compile_before_others_wait(has_searched=has_searched)
+    assert bool(done) == compiles
 
 
 @pytest.mark.slow
