@@ -78,10 +78,14 @@ class OutputLock:
                 self._refuse_foreign(descriptor)
                 break
             os.close(descriptor)  # its holder removed the file between our opening and locking it
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(this_process(self._job)).encode())
         self._descriptor = descriptor
         _descriptors.add(descriptor)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(this_process(self._job)).encode())
+        except OSError:  # a full disk has room for a name, and for nothing in it
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give the lock back and remove its file; nothing if it is not held."""
@@ -153,7 +157,12 @@ class _Lease:
     def __init__(self, path: Path, job: str) -> None:
         self._path, self._text = path, json.dumps({**this_process(job), "lease": uuid.uuid4().hex})
         with path.open("x", encoding="utf-8") as file:
-            file.write(self._text)
+            try:
+                file.write(self._text)
+                file.flush()
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
         self._over = threading.Event()
         threading.Thread(target=self._renew, name="output-lease", daemon=True).start()
 

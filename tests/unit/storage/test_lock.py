@@ -4,12 +4,14 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from refusals import refused
 
 from reid_ray.errors import DataError
 from reid_ray.storage import lock as locks
@@ -55,6 +57,19 @@ def holder(output, kind):
     process = subprocess.Popen([sys.executable, "-c", HOLDER, str(output), kind], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     return process
+
+
+def test_a_lock_that_cannot_be_written_leaves_nothing_and_is_there_for_the_next(kind, tmp_path):
+    lock, (soft, hard) = OutputLock(tmp_path / "out", "mine"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # files have names, and room for nothing, as on a full disk
+    try:
+        with refused(OSError, "File too large"):
+            lock.acquire()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (lock.held, list(tmp_path.iterdir())) == (False, [])
+    lock.acquire()
+    lock.release()
 
 
 def test_a_lock_is_held_once_and_leaves_nothing(kind, tmp_path):
