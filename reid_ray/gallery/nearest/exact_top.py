@@ -18,7 +18,7 @@ from reid_ray.gallery.sealed.twins import NO_TWINS, Twins
 
 _ROWS_PER_BLOCK = 8_192  # 16 MB of 512 float32, and for each query 32 KB of scores
 _SCORES_PER_BLOCK = 65_536  # of few queries, a block has more rows
-_LIKED_BY_BLAS = 4  # whose times in numbers of queries take as long as any number below
+_LIKED_BY_BLAS = 4  # queries: for one or two fewer it takes as long, or longer
 _ROWS_GATHERED = 2_048  # copied rows stay in the second-level cache until they are multiplied
 _SPARE = 256  # candidates beyond k before they are thinned out
 _NO_ROWS = np.zeros(0, np.int64)

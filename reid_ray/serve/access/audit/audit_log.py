@@ -230,7 +230,8 @@ class AuditLog:
 
     def _synced(self) -> AuditFailedError | None:
         try:
-            self._files.sync()
+            with self._appending:  # to write to a file that is being brought to the disk may take as long
+                self._files.sync()
         except OSError as error:
             return self._failure(error)
         return None
