@@ -253,6 +253,14 @@ def _cpu_s() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
+@pytest.fixture(autouse=True)
+def _threads_take_turns_as_before():
+    """Actors that are made in the tests' own process set how often threads take turns, which others would run with."""
+    before = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT

@@ -154,6 +154,8 @@ class EngineLoop:
                 self._fill(full_s)
                 self._arm()
                 with self.turn():
+                    if self._turns is not None:
+                        self._add(wait=False)  # what came while it waited for its turn
                     finished, step_s = self._step()
                 full_s = max(step_s, _FORGETTING * full_s)
                 for name, reply in finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -462,6 +463,7 @@ def test_a_row_is_prepared_while_no_step_runs_where_they_take_turns(stream_of, t
 
 def test_an_engine_that_takes_turns_is_filled_before_its_first_step(stream_of, monkeypatch):
     monkeypatch.setattr(work_stream, "_LONGEST_TURN_S", 60.0)  # on a machine that does other things, a row may take as long as a turn may
+    sys.setswitchinterval(1e-5)  # the engine's thread sees the first request before there is a second
     engine = SteppingEngine(capacity=4)
     stream, _, _ = stream_of(engine, turns=FairLock())
     assert len(finished(stream, [asks(str(row), 3) for row in range(4)])) == 4
