@@ -164,8 +164,13 @@ class AuditLog:
         if not is_written:
             self._queue.put(gathered)
             return
+        loop, others = asyncio.get_running_loop(), []
         for each in gathered:
-            _settle(each.written, error)
+            if isinstance(each.written, asyncio.Future) and each.written.get_loop() is loop:
+                _settle(each.written, error)
+            else:
+                others.append(each)  # recorded in another event loop's turn just now
+        _tell(others, error)
         if error is None and self._unsynced_since is None:
             self._unsynced_since = time.monotonic()
             self._queue.put([])  # the thread waits for the time to bring it to the disk

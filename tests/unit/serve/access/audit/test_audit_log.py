@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -359,6 +361,28 @@ def test_where_a_write_takes_long_the_event_loop_leaves_it_to_the_thread(folder,
         clock += pause
     assert [round(each - 100, 1) for each in seen] == [0.0, 1.1, 3.2, 7.3, 15.3, 15.4]
     assert verified(folder).head.number == 10
+
+
+def test_what_two_event_loops_record_at_once_is_told_to_each_in_its_own_thread(opened):
+    log, waits, go_on = opened(), threading.Event(), threading.Event()
+    log.record(act(0))
+
+    async def first():
+        asked = asyncio.ensure_future(log.recorded(act(1)))
+        asyncio.get_running_loop().call_soon(lambda: waits.set() or go_on.wait(60))  # before this loop's turn to write
+        await asyncio.wait_for(asked, 10)
+
+    async def second():
+        await asyncio.wait_for(log.recorded(act(2)), 10)
+
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(asyncio.run, first(), debug=True)  # which refuses what is not done in its own thread
+        assert waits.wait(60)
+        try:
+            asyncio.run(second(), debug=True)
+        finally:
+            go_on.set()
+        waiting.result()
 
 
 def test_two_logs_in_event_loops_append_to_one_chain(folder, opened):
