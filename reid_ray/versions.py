@@ -98,6 +98,7 @@ FORMATS = {
         (
             "names segments, dead rows, the log and what is to be erased",
             "segments also tell which vectors are equal, and may have an index; otherwise as 1",
+            "segments without an index also have 8-bit codes of their vectors; otherwise as 2",
         ),
     ),
     "receipt": Format("the receipt of an erasure", ("says when it was asked for and carried out, and keyed digests of the ids",)),
@@ -127,6 +128,7 @@ FORMATS = {
             "an answer also says which shares of the gallery it lacks; otherwise as 3",
             "routes lie under /v1; a question has clues, filters and pages, and a hit all columns of its item",
             "/info also says whether the encoder knows drawn people only; otherwise as 5",
+            "browsing, counts and /info also say which shares of the gallery they lack; otherwise as 6",
         ),
     ),
 }

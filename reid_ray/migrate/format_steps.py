@@ -54,6 +54,7 @@ JSON_STEPS: dict[tuple[str, int], JsonStep] = {
     ("ledger", 1): _same_object,  # opening it removes the folder
     ("ledger", 2): _same_object,  # rows that lack a column have null there
     ("gallery", 1): _same_object,  # a segment that does not tell which vectors are equal is searched without
+    ("gallery", 2): _same_object,  # one without codes is searched by its vectors
     ("service_job", 1): _same_object,  # an erasure that waited then counts as a later one
     ("evaluation", 1): _same_object,
     ("evaluation", 2): _same_object,  # readers fill in what an older result does not tell

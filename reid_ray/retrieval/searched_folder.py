@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,21 @@ from reid_ray.storage.object_store.object_client import is_store_address
 ENCODER_PATH = "encoder_path"  # in the facts of the index job's manifest: where the encoder of the gallery lay
 _OLD_INDEX = "index.faiss"
 _LOOK_EVERY_S = 0.2  # how long a search may miss what was written to a gallery
+
+
+class NewestPage(NamedTuple):
+    """The newest items, whether the item that they come after is known, and numbers of the shares that were not looked into."""
+
+    items: list[Listed]
+    is_known: bool
+    missing: tuple[int, ...]
+
+
+class FacetCounts(NamedTuple):
+    """How many items have each value of a column, by column, and numbers of the shares that were not looked into."""
+
+    columns: dict[str, dict[Any, int]]
+    missing: tuple[int, ...]
 
 
 class SearchedGallery:
@@ -122,12 +137,13 @@ class SearchedGallery:
         with self._looked_at() as view:
             return view.thumbnail(item_id)
 
-    def newest(self, k: int, *, where: Mapping[str, Any] | None, after: str | None) -> tuple[list[Listed], bool]:
-        """The newest k items that pass; and whether the item that they come after is known."""
+    def newest(self, k: int, *, where: Mapping[str, Any] | None, after: str | None) -> NewestPage:
+        """The newest k items that pass."""
         with self._looked_at() as view:
-            return view.newest(k, where=where, after=after)
+            items, is_known = view.newest(k, where=where, after=after)
+            return NewestPage(items, is_known, _missing(view))
 
-    def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None) -> dict[str, dict[Any, int]]:
+    def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None) -> FacetCounts:
         """How many of the items that pass have each value of some columns.
 
         Raises:
@@ -137,14 +153,15 @@ class SearchedGallery:
             known = view.typed_columns()
             if unknown := sorted(set(columns) - set(known)):
                 raise ConfigError(f"columns: the gallery has no column {unknown[0]} that can be counted; there are {', '.join(known)}")
-            return view.facets(columns, where)
+            return FacetCounts(view.facets(columns, where), _missing(view))
 
     def describe(self) -> dict[str, Any]:
-        """Number of items, generation, columns and what they hold, dimension, kind and encoder."""
+        """Number of items and of shares that they lack, generation, columns and what they hold, dimension, kind and encoder."""
         with self._looked_at() as view:
-            made = view.manifest
+            made, items = view.manifest, len(view)
             return {
-                "items": len(view),
+                "items": items,
+                "missing_shares": list(_missing(view)),
                 "generation": view.generation,
                 "columns": view.typed_columns(),
                 "dim": self.dim,
@@ -197,7 +214,7 @@ def _page(
 
 
 def _missing(view: SearchableGallery) -> tuple[int, ...]:
-    """Numbers of the shares that this thread's last search of a gallery lacked."""
+    """Numbers of the shares that a gallery's last answer to this thread lacked."""
     return view.missing if isinstance(view, JoinedView) else ()
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from reid_ray.serve.client_answers import (
     Deletion,
     ErasureReport,
+    FacetsFound,
     GalleryState,
     HitFound,
     ItemFound,
@@ -113,10 +114,9 @@ class SearchClient:
             found = self.browse(k=k, where=where, cursor=found["cursor"])
             yield from found["items"]
 
-    def facets(self, columns: Sequence[str], *, where: Mapping[str, Any] | None = None, limit: int | None = None) -> dict[str, Any]:
-        """How many items that pass have each value of some columns: {column: {values, others}}."""
-        body = given({"columns": list(columns), "where": where, "limit": limit})
-        return dict(self._post("/v1/facets", body)["columns"])
+    def facets(self, columns: Sequence[str], *, where: Mapping[str, Any] | None = None, limit: int | None = None) -> FacetsFound:
+        """How many items that pass have each value of some columns."""
+        return cast(FacetsFound, self._post("/v1/facets", given({"columns": list(columns), "where": where, "limit": limit})))
 
     def item(self, item_id: str) -> ItemFound:
         """What is known of an item."""

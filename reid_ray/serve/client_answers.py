@@ -46,6 +46,15 @@ class ItemsFound(TypedDict):
     cursor: str | None
     generation: int
     gallery: int
+    missing_shares: list[int]
+
+
+class FacetsFound(TypedDict):
+    """How many items have each value of some columns: {column: {values, others}}."""
+
+    columns: dict[str, dict[str, Any]]
+    generation: int
+    missing_shares: list[int]
 
 
 class JobCounts(TypedDict):

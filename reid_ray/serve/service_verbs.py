@@ -45,8 +45,7 @@ def search_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         _say_none(asked)
     if found["truncated"]:
         say("the text is longer than the model reads: what is beyond was not looked for")
-    if found["missing_shares"]:
-        say(f"shares {', '.join(map(str, found['missing_shares']))} of the gallery are lost for now: their items were not searched")
+    _say_missing(found["missing_shares"])
     if found["cursor"] is not None:
         say(f"further hits: --cursor {found['cursor']}")
 
@@ -74,6 +73,7 @@ def browse_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         say(f"{item['item_id']}  {item_in_words(item['item'])}")
     if not found["items"]:
         _say_none(asked)
+    _say_missing(found["missing_shares"])
     if found["cursor"] is not None:
         say(f"further items: --cursor {found['cursor']}")
 
@@ -83,10 +83,17 @@ def facets_verb(asked: argparse.Namespace, client: SearchClient) -> None:
     found = client.facets(asked.columns, where=where_of_words(asked.where) or None)
     if asked.json:
         return say_json(found)
-    for column, counts in found.items():
+    for column, counts in found["columns"].items():
         others = f", others {counts['others']:,}" if counts["others"] else ""
         values = ", ".join(f"{value_in_words(column, each['value'])} {each['count']:,}" for each in counts["values"])
         say(f"{column}: {values or 'no value'}{others}")
+    _say_missing(found["missing_shares"])
+
+
+def _say_missing(shares: Sequence[int]) -> None:
+    """That a part of the gallery is lost, where it is."""
+    if shares:
+        say(f"shares {', '.join(map(str, shares))} of the gallery are lost for now: their items were not searched")
 
 
 def _say_none(asked: argparse.Namespace) -> None:

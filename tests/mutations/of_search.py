@@ -168,6 +168,20 @@ MUTATIONS = (
         (_RETRIEVAL + "test_searched_folder.py",),
     ),
     Mutation(
+        "what a code says of a vector counts as the vector",
+        "reid_ray/gallery/nearest/exact_top.py",
+        "slack=slack + max(2 * each.error",
+        "slack=slack + max(0 * each.error",
+        ("tests/unit/gallery/nearest/test_exact_top.py",),
+    ),
+    Mutation(
+        "the error of codes is half of what it is",
+        "reid_ray/gallery/sealed/codes.py",
+        "worst**0.5 * (1 + 1e-6)",
+        "worst**0.5 * 0.5",
+        ("tests/unit/gallery/sealed/test_codes.py",),
+    ),
+    Mutation(
         "a query's best of equal scores are the last ones",
         "reid_ray/gallery/nearest/exact_top.py",
         'np.argsort(-score_M[start:end], kind="mergesort")[:k]',

@@ -1,9 +1,10 @@
-"""Exact nearest neighbours over blocks of vectors, some of which are masked: BLAS finds candidates, a fixed order of sums ranks them.
+"""Exact nearest neighbours over blocks of vectors, some of which are masked: 8-bit codes or BLAS find candidates, a fixed order of sums
+ranks them.
 
 A score is the sum of products in float64 in one order, rounded to float32: it depends on neither the batch nor the place of a vector, so
-equal vectors tie exactly, and ties keep the order of their places. BLAS's float32 sums of unit vectors are off by at most D x 2^-24 each;
-whatever comes closer than that to the k-th place is summed again. Of vectors that are known to be equal only the first k are looked at: a
-later one cannot come before them. Knows numbers; not items, files or filters.
+equal vectors tie exactly, and ties keep the order of their places. BLAS's float32 sums of unit vectors are off by at most D x 2^-24 each,
+and codes say how far they are; whatever comes closer than that to the k-th place is summed again. Of vectors that are known to be equal
+only the first k are looked at: a later one cannot come before them. Knows numbers; not items, files or filters.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from reid_ray.gallery.nearest.code_scores import CodeScores
+from reid_ray.gallery.sealed.codes import Codes
 from reid_ray.gallery.sealed.twins import NO_TWINS, Twins
 
 _ROWS_PER_BLOCK = 8_192  # 16 MB of 512 float32, and for each query 32 KB of scores
 _SCORES_PER_BLOCK = 65_536  # of few queries, a block has more rows
+_FEW = {"float32": 12, "float16": 48}  # queries for which codes take less than BLAS, which wants float32
 _LIKED_BY_BLAS = 4  # queries: for one or two fewer it takes as long, or longer
 _ROWS_GATHERED = 2_048  # copied rows stay in the second-level cache until they are multiplied
 _SPARE = 256  # candidates beyond k before they are thinned out
@@ -32,20 +36,25 @@ class Place:
     vectors: float32 or float16 [N, D].
     passing: N truth values, or None for all.
     twins: which of them are equal, as far as that is known; it saves time and changes nothing.
+    codes: of the vectors, where there are any; they save time, too.
     """
 
     vectors: np.ndarray
     passing: np.ndarray | None = None
     twins: Twins = NO_TWINS
+    codes: Codes | None = None
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some rows of a place: row_B, or where that is empty `first` and those after it; mask_B says which count, empty: all."""
+    """Some rows of a place: row_B, or where that is empty `first` and those after it; mask_B says which count, empty: all.
+
+    score_BP has a column for each query, and perhaps further ones that do not count.
+    """
 
     first: int
     row_B: np.ndarray
-    vector_BD: np.ndarray
+    score_BP: np.ndarray
     mask_B: np.ndarray
 
 
@@ -61,14 +70,21 @@ def exact_top(query_QD: np.ndarray, places: Sequence[Place], k: int) -> tuple[np
     if not queries or not k:
         return np.zeros((queries, 0), np.float32), np.zeros((queries, 0), np.int32), np.zeros((queries, 0), np.int64)
     starts = np.cumsum([0, *(len(place.vectors) for place in places)])
-    shortlists = _Shortlists(queries, k, slack=4 * dim * 2.0**-24)  # of two sums, and for vectors a little longer than 1
+    coded = [_asked(query_QD, place) for place in places]
+    slack = 4 * dim * 2.0**-24  # of two sums, and for vectors a little longer than 1
+    shortlists = _Shortlists(queries, k, slack=slack + max(2 * each.error if each is not None else 0.0 for each in coded))
     query_DP = _padded(query_QD).T
-    for start, place, count in zip(starts, places, counts, strict=False):
+    for start, place, count, codes in zip(starts, places, counts, coded, strict=False):
         kept_QT = np.zeros((queries, place.twins.groups), np.int32)  # memory is touched where there are twins among the best
-        for block in _blocks(place, count, queries):
-            # This way round BLAS takes two thirds of the time.
-            shortlists.add(block.vector_BD @ query_DP, block, int(start), place.twins.group_N, kept_QT)
+        for block in _coded_blocks(place, count, codes, queries) if codes is not None else _blocks(place, count, query_DP, queries):
+            shortlists.add(block, int(start), place.twins.group_N, kept_QT)
     return _ranked(query_QD, places, starts, *shortlists.candidates(), k=k)
+
+
+def _asked(query_QD: np.ndarray, place: Place) -> CodeScores | None:
+    """The queries as codes are asked; None where there are none, or BLAS takes less time."""
+    few = place.codes is not None and len(query_QD) <= _FEW[place.vectors.dtype.name]
+    return CodeScores(query_QD, place.codes) if place.codes is not None and few else None
 
 
 class _Shortlists:
@@ -81,16 +97,13 @@ class _Shortlists:
         self._held_Q, self._thin_Q = np.zeros(queries, np.int64), np.full(queries, k + _SPARE, np.int64)
         self._floor_Q = np.full(queries, -np.inf, np.float32)
 
-    def add(self, score_BP: np.ndarray, block: _Block, start: int, group_N: np.ndarray, kept_QT: np.ndarray) -> None:
-        """Take the candidates of a block of the place that begins at `start`; kept_QT counts those of each group of twins.
-
-        score_BP has a column for each query, and perhaps further ones that do not count.
-        """
-        most = int(self._held_Q.max()) + len(score_BP)
+    def add(self, block: _Block, start: int, group_N: np.ndarray, kept_QT: np.ndarray) -> None:
+        """Take the candidates of a block of the place that begins at `start`; kept_QT counts those of each group of twins."""
+        most = int(self._held_Q.max()) + len(block.score_BP)
         if most > self._score_QC.shape[1]:  # so many tie that thinning does not help
             self._score_QC, self._row_QC = (np.pad(each, ((0, 0), (0, most))) for each in (self._score_QC, self._row_QC))
         held = self._slack, self._thin_Q, self._floor_Q, self._held_Q, self._score_QC, self._row_QC
-        _sift(score_BP, block.mask_B, block.first, start, block.row_B, group_N, kept_QT, self._k, *held)
+        _sift(block.score_BP, block.mask_B, block.first, start, block.row_B, group_N, kept_QT, self._k, *held)
 
     def candidates(self) -> tuple[np.ndarray, np.ndarray]:
         """The candidates of all queries, by query and row: numbers of queries and rows."""
@@ -111,8 +124,15 @@ def _padded(query_QD: np.ndarray) -> np.ndarray:
     return padded_PD
 
 
-def _blocks(place: Place, count: int, queries: int) -> Iterator[_Block]:
-    """Each block with a row that counts, vectors as float32.
+def _coded_blocks(place: Place, count: int, codes: CodeScores, queries: int) -> Iterator[_Block]:
+    """Each block, by codes."""
+    passing = None if count == len(place.vectors) else place.passing
+    for first, score_BP in codes.blocks(passing, _rows_per_block(queries)):
+        yield _Block(first, _NO_ROWS, score_BP, _NO_MASK if passing is None else passing[first : first + len(score_BP)])
+
+
+def _blocks(place: Place, count: int, query_DP: np.ndarray, queries: int) -> Iterator[_Block]:
+    """Each block with a row that counts, by BLAS: vectors times queries, which takes two thirds of the time of queries times vectors.
 
     Where few count they are gathered; else all are multiplied, and those that do not count are masked. Gathering moves a row three times,
     which a lone query notices and many do not.
@@ -124,7 +144,7 @@ def _blocks(place: Place, count: int, queries: int) -> Iterator[_Block]:
         row_N = np.flatnonzero(passing)
         for start in range(0, count, _ROWS_GATHERED):
             row_B = row_N[start : start + _ROWS_GATHERED]
-            yield _Block(0, row_B, vectors[row_B].astype(np.float32, copy=False), _NO_MASK)
+            yield _Block(0, row_B, vectors[row_B].astype(np.float32, copy=False) @ query_DP, _NO_MASK)
         return
     rows = _rows_per_block(queries) if vectors.dtype == np.float32 else _ROWS_PER_BLOCK  # others are copied
     for start in range(0, len(vectors), rows):
@@ -132,7 +152,7 @@ def _blocks(place: Place, count: int, queries: int) -> Iterator[_Block]:
         if len(mask_B) and not mask_B.any():
             continue
         vector_BD = np.asarray(vectors[start : start + rows]).astype(np.float32, copy=False)
-        yield _Block(start, _NO_ROWS, vector_BD, mask_B)
+        yield _Block(start, _NO_ROWS, vector_BD @ query_DP, mask_B)
 
 
 def _ranked(

@@ -81,11 +81,13 @@ class LivePart:
             device: a torch device that compares every vector of a segment, in place of an index; None: none does.
         """
         accelerator: CandidateSource | None = None
+        codes = None
         if isinstance(self.source, Segment):
+            codes = self.source.codes
             accelerator = self.source.on_device(device) if device is not None else None
             if accelerator is None and kind != "flat":
                 accelerator = self.source.accelerator(kind)
-        return Searched(Place(self.source.vectors[: len(passing)], passing, self.source.twins), accelerator)
+        return Searched(Place(self.source.vectors[: len(passing)], passing, self.source.twins, codes), accelerator)
 
     def postings(self) -> dict[str, Postings]:
         """Its posting lists."""

@@ -1,8 +1,9 @@
 """A segment: an immutable folder of items, sealed with the digest of each of its files and read through memory maps.
 
-vectors.npy, twins.npy (which of them are equal), items.arrow (Arrow IPC), ids.npy (id_lookup), thumbnails.bin with thumbnails.npy (where
-each begins), postings.arrow with postings.npy; and KIND.faiss where the gallery's kind asks for it. Files are written once, read-only,
-and never change: what is deleted is said elsewhere. Knows the files of one folder.
+vectors.npy, twins.npy (which of them are equal), codes.npy with codes_scale.npy (8-bit codes of them), items.arrow (Arrow IPC), ids.npy
+(id_lookup), thumbnails.bin with thumbnails.npy (where each begins), postings.arrow with postings.npy; and KIND.faiss, in place of codes,
+where the gallery's kind asks for it. Files are written once, read-only, and never change: what is deleted is said elsewhere. Knows the
+files of one folder.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from reid_ray.gallery.approximate.accelerator import Accelerator, accelerator_na
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.items import ID, Items, in_schema, is_filterable
 from reid_ray.gallery.sealed.arrays import mapped_array
+from reid_ray.gallery.sealed.codes import Codes, write_codes
 from reid_ray.gallery.sealed.device_vectors import DeviceVectors
 from reid_ray.gallery.sealed.id_lookup import rows_of, sorted_lookup
 from reid_ray.gallery.sealed.postings import Postings
@@ -32,9 +34,11 @@ from reid_ray.gallery.sealed.twins import NO_TWINS, Twins, twin_groups
 from reid_ray.storage.files import sync
 from reid_ray.terminal.own_lines import say
 
-VECTORS, TWINS, ITEMS, IDS, PICTURES, OFFSETS, VALUES, ROWS = (
+VECTORS, TWINS, CODES, SCALE, ITEMS, IDS, PICTURES, OFFSETS, VALUES, ROWS = (
     "vectors.npy",
     "twins.npy",
+    "codes.npy",
+    "codes_scale.npy",
     "items.arrow",
     "ids.npy",
     "thumbnails.bin",
@@ -87,6 +91,8 @@ def write_segment(folder: Path, batches: Iterable[Items], *, rows: int, dim: int
     np.save(folder / TWINS, group_N)
     if config.nearest.kind != "flat" and rows >= config.nearest.accelerate_rows:
         write_accelerator(folder / accelerator_name(config.nearest.kind), vectors, Twins.read(group_N), config.nearest)
+    elif rows:
+        write_codes(folder / CODES, folder / SCALE, vectors)
     table = pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
     _write_arrow(folder / ITEMS, table)
     np.save(folder / IDS, sorted_lookup(table[ID].to_pylist()))
@@ -106,6 +112,7 @@ class Segment:
 
     vectors: float32 or float16 [N, D], memory-mapped.
     rows: its items' columns, memory-mapped.
+    codes: of its vectors; None where an index names candidates, and in segments of older versions.
     """
 
     folder: Path
@@ -113,6 +120,7 @@ class Segment:
     vectors: np.ndarray
     rows: pa.Table
     postings: dict[str, Postings]
+    codes: Codes | None
     _group_N: np.ndarray = field(repr=False)
     _lookup: np.ndarray = field(repr=False)
     _starts: np.ndarray = field(repr=False)
@@ -138,6 +146,7 @@ class Segment:
         try:
             vectors = mapped_array(folder / VECTORS)
             group_N = mapped_array(folder / TWINS) if TWINS in facts.files else NO_TWINS.group_N  # format 1 does not tell
+            codes = Codes.read(mapped_array(folder / CODES), mapped_array(folder / SCALE)) if CODES in facts.files else None
             rows = _map_arrow(folder / ITEMS)
             lookup = mapped_array(folder / IDS)
             starts = mapped_array(folder / OFFSETS)
@@ -147,10 +156,13 @@ class Segment:
         counts = {VECTORS: len(vectors), ITEMS: rows.num_rows, IDS: len(lookup), OFFSETS: len(starts) - 1}
         if len(group_N):
             counts[TWINS] = len(group_N)
+        if codes is not None:
+            counts[CODES] = len(codes.code_ND)
         for name, count in counts.items():
             if count != facts.rows:
                 raise DataError(f"{folder / name}: holds {count} items, but the segment was sealed with {facts.rows}; {_REMEDY}")
-        return cls(folder, facts, vectors, rows, postings, group_N, lookup, starts, os.open(folder / PICTURES, os.O_RDONLY | os.O_CLOEXEC))
+        pictures = os.open(folder / PICTURES, os.O_RDONLY | os.O_CLOEXEC)
+        return cls(folder, facts, vectors, rows, postings, codes, group_N, lookup, starts, pictures)
 
     def __len__(self) -> int:
         return self.facts.rows

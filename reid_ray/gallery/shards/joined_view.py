@@ -38,11 +38,11 @@ class JoinedView:
         self._lacked = threading.local()
 
     def __len__(self) -> int:
-        return int(self._shards.count().value)
+        return int(self._told(self._shards.count()))
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """Numbers of the shares that this thread's last search lacked."""
+        """Numbers of the shares that the last answer to this thread lacked."""
         found: tuple[int, ...] = getattr(self._lacked, "shares", ())
         return found
 
@@ -61,9 +61,7 @@ class JoinedView:
 
     def search(self, query_QD: np.ndarray, k: int, **options: Any) -> list[list[Found]]:
         """As GalleryView.search."""
-        answer = self._shards.search(query_QD, k, **options)
-        self._lacked.shares = answer.missing
-        found: list[list[Found]] = answer.value
+        found: list[list[Found]] = self._told(self._shards.search(query_QD, k, **options))
         return found
 
     def vectors_there(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -83,18 +81,18 @@ class JoinedView:
     def newest(self, k: int, *, where: Mapping[str, Any] | None = None, after: str | None = None) -> tuple[list[Listed], bool]:
         """As GalleryView.newest."""
         answer = self._shards.newest(k, where=where, after=after)
-        found: tuple[list[Listed], bool] = answer.value
+        found: tuple[list[Listed], bool] = self._told(answer)
         _refuse_to_guess(answer, is_found=after is None or found[1])
         return found
 
     def typed_columns(self) -> dict[str, str]:
         """As GalleryView.typed_columns."""
-        found: dict[str, str] = self._shards.typed_columns().value
+        found: dict[str, str] = self._told(self._shards.typed_columns())
         return found
 
     def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None = None) -> dict[str, dict[Any, int]]:
         """As GalleryView.facets."""
-        found: dict[str, dict[Any, int]] = self._shards.facets(columns, where).value
+        found: dict[str, dict[Any, int]] = self._told(self._shards.facets(columns, where))
         return found
 
     def thumbnail(self, item_id: str) -> bytes | None:
@@ -103,6 +101,11 @@ class JoinedView:
         found: bytes | None = answer.value
         _refuse_to_guess(answer, is_found=found is not None)
         return found
+
+    def _told(self, answer: Answered) -> Any:
+        """The value of an answer, whose lacking shares `missing` names from now on."""
+        self._lacked.shares = answer.missing
+        return answer.value
 
 
 def _refuse_to_guess(answer: Answered, *, is_found: bool) -> None:

@@ -52,21 +52,24 @@ def gallery_routes(operations: SearchOperations) -> APIRouter:
     async def browse(page: BrowseIn, request: Request) -> JSONAnswer:
         """The gallery page by page, what was added last first."""
         k = checked_k(page.k, operations.limits)
-        items, known = await operations.newest(k + 1, where=page.where, after=page.cursor)
-        if page.cursor is not None and not known:
+        found = await operations.newest(k + 1, where=page.where, after=page.cursor)
+        items = found.items
+        if page.cursor is not None and not found.is_known:
             raise HTTPException(409, "cursor: the item that the page before ended with is gone; begin with the first page")
         facts = await operations.describe()
         cursor = items[k - 1].item_id if len(items) > k else None
         noted(request.scope["state"], items=len(items[:k]))
-        listed = [item_answer(each) for each in items[:k]]
-        return JSONAnswer({"items": listed, "cursor": cursor, "generation": facts["generation"], "gallery": facts["items"]})
+        listed, missing = [item_answer(each) for each in items[:k]], sorted({*found.missing, *facts["missing_shares"]})
+        told = {"generation": facts["generation"], "gallery": facts["items"], "missing_shares": missing}
+        return JSONAnswer({"items": listed, "cursor": cursor, **told})
 
     @router.post("/facets", responses={200: {"model": FacetsOut}, **problems()}, response_class=JSONAnswer)
     async def facets(asked: FacetsIn) -> JSONAnswer:
         """How many items that pass have each value of some columns."""
         counts = await operations.facets(asked.columns, asked.where)
-        columns = {name: facet_answer(values, asked.limit) for name, values in counts.items()}
-        return JSONAnswer({"generation": operations.engine.gallery.generation, "columns": columns})
+        columns = {name: facet_answer(values, asked.limit) for name, values in counts.columns.items()}
+        generation = operations.engine.gallery.generation
+        return JSONAnswer({"generation": generation, "columns": columns, "missing_shares": list(counts.missing)})
 
     @router.get("/items", responses={200: {"model": ItemOut}, **problems(404)}, response_class=JSONAnswer)
     async def item(item_id: _ID, request: Request) -> JSONAnswer:

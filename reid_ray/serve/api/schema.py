@@ -16,6 +16,7 @@ _Text = Annotated[
 # Whatever names something is of bounded length; Pydantic refuses halves of surrogate pairs in such texts, too.
 _Id = Annotated[str, Field(max_length=4096)]
 _Column = Annotated[str, Field(max_length=256)]
+_Missing = Annotated[list[int], Field(description="shares of the gallery that are lost for now: their items are not in this answer")]
 _Where = Annotated[
     dict[str, JsonValue],
     Field(
@@ -139,7 +140,7 @@ class SearchOut(BaseModel):
     generation: int = Field(description="of the gallery that was searched")
     gallery: int = Field(description="items in the gallery")
     truncated: bool = Field(description="a text has more tokens than the model reads: what is beyond was not looked for")
-    missing_shares: list[int] = Field(description="shares of the gallery that are lost for now: their items were not searched")
+    missing_shares: _Missing
     batch: int = Field(description="queries that were answered together with this one, itself included")
     latency_ms: LatencyOut
 
@@ -172,6 +173,7 @@ class BrowseOut(BaseModel):
     cursor: str | None
     generation: int
     gallery: int = Field(description="items in the gallery")
+    missing_shares: _Missing
 
 
 class CountOut(BaseModel):
@@ -193,6 +195,7 @@ class FacetsOut(BaseModel):
 
     generation: int
     columns: dict[str, FacetOut]
+    missing_shares: _Missing
 
 
 class ColumnOut(BaseModel):
@@ -225,6 +228,7 @@ class InfoOut(BaseModel):
 
     format: int
     items: int
+    missing_shares: _Missing
     generation: int
     columns: list[ColumnOut]
     dim: int

@@ -30,7 +30,7 @@ from reid_ray.retrieval.generation_turns import TurnKeeper
 from reid_ray.retrieval.query import Answer, Clue, Query, text_query
 from reid_ray.retrieval.query_pictures import QueryPictures, TooManyPicturesError
 from reid_ray.retrieval.search import SearchEngine
-from reid_ray.retrieval.searched_folder import encoder_of, refuse_unfit
+from reid_ray.retrieval.searched_folder import FacetCounts, NewestPage, encoder_of, refuse_unfit
 from reid_ray.serve.client_presence import ClientGoneError, stays
 from reid_ray.serve.config import SearcherConfig, ServeConfig, ServeJob
 from reid_ray.serve.operations.explanation_turns import ExplanationTurns, ManyExplanationsError
@@ -211,11 +211,11 @@ class SearchOperations:
         """As SearchEngine.describe."""
         return await self._read(self.engine.describe)
 
-    async def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None) -> dict[str, dict[Any, int]]:
+    async def facets(self, columns: Sequence[str], where: Mapping[str, Any] | None) -> FacetCounts:
         """As SearchedGallery.facets."""
         return await self._read(self.engine.gallery.facets, columns, where)
 
-    async def newest(self, k: int, *, where: Mapping[str, Any] | None, after: str | None) -> tuple[list[Listed], bool]:
+    async def newest(self, k: int, *, where: Mapping[str, Any] | None, after: str | None) -> NewestPage:
         """As SearchedGallery.newest."""
         return await self._read(partial(self.engine.gallery.newest, k, where=where, after=after))
 

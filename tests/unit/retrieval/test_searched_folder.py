@@ -65,7 +65,7 @@ def test_a_gallery_answers_with_the_best_items_by_generation_and_id(gallery):
             np.testing.assert_allclose([hit.score for hit in hits], [VECTORS[n] @ query for n in best], atol=1e-6)
             assert {hit.generation for hit in hits} <= {GalleryView(gallery).generation}
     assert {"items": COUNT, "dim": DIM, "encoder_fingerprint": "e"}.items() <= searched.describe().items()
-    assert searched.facets(["camera_id"], None) == {"camera_id": {n: len(range(n, COUNT, 4)) for n in range(4)}}
+    assert searched.facets(["camera_id"], None).columns == {"camera_id": {n: len(range(n, COUNT, 4)) for n in range(4)}}
 
 
 @pytest.mark.slow
@@ -94,6 +94,10 @@ def test_shares_of_a_gallery_answer_a_service_as_the_whole_of_it_and_one_that_is
         page = divided.pages(VECTORS[:1], query)[0]
         assert (0 < len(page.hits) < COUNT, page.missing) == (True, (2,))
     assert divided.pages(VECTORS[:1], Query((), 4, cursor=page.cursor))[0].missing == (2,)
+    partial = (divided.facets(["camera_id"], None), divided.newest(COUNT, where=None, after=None))
+    assert [each.missing for each in partial] == [(2,), (2,)]
+    assert divided.describe()["missing_shares"] == [2]
+    assert sum(partial[0].columns["camera_id"].values()) == len(partial[1].items) == divided.describe()["items"] < COUNT
 
 
 def test_an_item_of_a_share_that_is_lost_is_not_said_to_be_gone(tmp_path):
@@ -107,7 +111,7 @@ def test_an_item_of_a_share_that_is_lost_is_not_said_to_be_gone(tmp_path):
             "an item": lambda name=name: divided.item(name).item_id == name,
             "a picture": lambda name=name: divided.thumbnail(name) == f"jpeg {name[2:-4]}".encode(),
             "a vector": lambda name=name: divided.vectors_there([name])[1].all(),
-            "those after it": lambda name=name: divided.newest(1, where=None, after=name)[1],
+            "those after it": lambda name=name: divided.newest(1, where=None, after=name).is_known,
         }
         for ask in asking.values():
             if name in there:
@@ -140,7 +144,7 @@ def listed(searched, k, *, where):
     """Ids of the whole gallery, newest first, asked page by page."""
     found, after = [], None
     while True:
-        items, known = searched.newest(k, where=where, after=after)
+        items, known, _ = searched.newest(k, where=where, after=after)
         assert known == (after is not None)
         if not items:
             return found
@@ -150,12 +154,12 @@ def listed(searched, k, *, where):
 
 def test_pages_of_the_newest_go_on_after_an_item_that_is_gone_and_leave_out_nothing(gallery):
     searched = SearchedGallery(gallery)
-    first = [item.item_id for item in searched.newest(5, where=None, after=None)[0]]
+    first = [item.item_id for item in searched.newest(5, where=None, after=None).items]
     with GalleryWriter(gallery) as writer:
         writer.delete([first[-1]])
         writer.add(rows(0, 1).set_column(0, "item_id", [["newer"]]), encoder="e")
         searched.look()
-        then, known = searched.newest(COUNT, where=None, after=first[-1])
+        then, known, _ = searched.newest(COUNT, where=None, after=first[-1])
         assert (len(then), known, {"newer", *first} & {item.item_id for item in then}) == (COUNT - 5, True, set())
 
 

@@ -73,7 +73,7 @@ def test_searching_by_text_picture_and_item(client):
 
 def test_reading_the_gallery(client):
     assert {each["item_id"] for each in client.items(k=2)} == {*"abc"}
-    assert client.facets(["camera_id"])["camera_id"]["values"] == [{"value": each, "count": 1} for each in range(3)]
+    assert client.facets(["camera_id"])["columns"]["camera_id"]["values"] == [{"value": each, "count": 1} for each in range(3)]
     assert client.item("b")["item"]["camera_id"] == 1
     assert client.thumbnail("b").size == picture_of("b").size
     assert client.thumbnail(client.text("b", k=1)["hits"][0]).size == (8, 8)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from reid_ray.gallery.nearest import code_scores
 from reid_ray.gallery.nearest import exact_top as module
 from reid_ray.gallery.nearest.exact_top import Place, exact_top
+from reid_ray.gallery.sealed.codes import Codes, encoded
 from reid_ray.gallery.sealed.twins import NO_TWINS, Twins, twin_groups
 
 
@@ -25,6 +27,11 @@ def crowd(rng, count, dim):
     return vectors
 
 
+def coded(vectors):
+    code_ND = np.empty(vectors.shape, np.int8)
+    return Codes.read(code_ND, encoded(vectors, code_ND))
+
+
 def by_brute_force(query_D, places, k):
     rows = [(number, row) for number, place in enumerate(places) for row in range(len(place.vectors))]
     rows = [(number, row) for number, row in rows if places[number].passing is None or places[number].passing[row]]
@@ -33,7 +40,7 @@ def by_brute_force(query_D, places, k):
     return [rows[at] for at in order], [score[at] for at in order]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(60))
 def test_the_best_are_those_of_sums_in_float64_in_the_order_of_places(seed):
     rng = np.random.default_rng(seed)
     dim, dtype = int(rng.choice([3, 16, 65])), rng.choice([np.float32, np.float16])
@@ -42,7 +49,8 @@ def test_the_best_are_those_of_sums_in_float64_in_the_order_of_places(seed):
         vectors = crowd(rng, count, dim).astype(dtype)
         passing = None if rng.random() < 0.4 else rng.random(count) < rng.choice([0.05, 0.5, 0.95])
         told = rng.random() < 0.7
-        places.append(Place(vectors, passing, Twins.read(twin_groups(vectors)) if told else NO_TWINS))
+        codes = coded(vectors) if len(vectors) and rng.random() < 0.7 else None
+        places.append(Place(vectors, passing, Twins.read(twin_groups(vectors)) if told else NO_TWINS, codes))
     queries = [vectors[:2].astype(np.float32) for vectors in (place.vectors for place in places) if len(vectors)]
     query_QD = np.concatenate([unit(rng, 2, dim), *queries])
     k = int(rng.choice([1, 5, 30, 3_000]))
@@ -51,6 +59,30 @@ def test_the_best_are_those_of_sums_in_float64_in_the_order_of_places(seed):
         rows, score = by_brute_force(query_D, places, k)
         assert list(zip(found[1].tolist(), found[2].tolist(), strict=True)) == rows
         assert found[0].tolist() == score
+
+
+@pytest.mark.parametrize("queries", [1, 3, 5, 17])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_codes_find_what_vectors_find_by_any_number_of_threads_and_queries(monkeypatch, queries, threads):
+    monkeypatch.setattr(code_scores, "_threads", lambda products: threads)
+    rng = np.random.default_rng(queries)
+    vectors, query_QD = unit(rng, 40_000, 24), unit(rng, queries, 24)
+    passing = rng.random(len(vectors)) < 0.6
+    bare, by_codes = (exact_top(query_QD, [Place(vectors, passing, NO_TWINS, codes)], 20) for codes in (None, coded(vectors)))
+    for one, other in zip(bare, by_codes, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_few_rows_are_summed_again_and_a_lone_component_far_from_the_others_does_not_matter(monkeypatch):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(20_000, 512)).astype(np.float32)
+    vectors[:, 7] += 60  # encoders have such components
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    summed = []
+    scores = module.scores
+    monkeypatch.setattr(module, "scores", lambda vectors, row_N, *asked: summed.append(len(row_N)) or scores(vectors, row_N, *asked))
+    exact_top(vectors[:1], [Place(vectors, None, NO_TWINS, coded(vectors))], 20)
+    assert 20 <= sum(summed) < 1_000
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
