@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import functools
 import io
-import math
 import os
 import statistics
 import sys
@@ -34,7 +33,7 @@ from benchmarks.caption_engines.answer_lengths import LONGEST
 from benchmarks.caption_engines.own_process import run_worker, serve_worker
 from benchmarks.caption_engines.recording import SCHEDULER, record_engines
 from benchmarks.caption_engines.step_log import read_logs, running_a_step
-from benchmarks.harness import Report, run_benchmark
+from benchmarks.harness import Report, ratio_interval, run_benchmark
 
 MODEL = "builtin:tiny-mllm"
 ALL_AT_ONCE, JOB, RAY_DATA_LLM = "vLLM, all at once", "caption job", "Ray Data LLM"
@@ -112,18 +111,6 @@ def _summary(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
     median = {name: statistics.median(turn[name] for turn in measured) for name in measured[0] if name != "texts"}
     rates = [turn["crops_per_s"] for turn in measured]
     return {name: round(value, 3) for name, value in median.items()} | {"best": round(max(rates), 1), "worst": round(min(rates), 1)}
-
-
-def ratio_interval(pairs: Sequence[tuple[float, float]]) -> tuple[float, float | None, float | None]:
-    """Of each turn's first number over its second: the geometric mean, and its 95 % interval by Student's t (None of one turn)."""
-    from scipy.stats import t
-
-    logs = [math.log(ours / other) for ours, other in pairs]
-    mean = statistics.fmean(logs)
-    if len(logs) < 2:
-        return round(math.exp(mean), 4), None, None
-    half = float(t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / len(logs) ** 0.5
-    return round(math.exp(mean), 4), round(math.exp(mean - half), 4), round(math.exp(mean + half), 4)
 
 
 def write_people(file: Path, images: int) -> None:

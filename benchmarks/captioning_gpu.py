@@ -40,8 +40,8 @@ from benchmarks.caption_engines.own_process import ROOT, complaint, run_worker, 
 from benchmarks.caption_engines.random_mllm import SIZES, write_random_mllm
 from benchmarks.caption_engines.recording import ASYNC_SCHEDULER, GPU_LIKE_WORKER, SLOWER, record_engines
 from benchmarks.caption_engines.step_log import EngineLog, in_full_swing, joined_and_not, read_logs, running_a_step
-from benchmarks.captioning import LastCommit, cleaned, ratio_interval, write_people
-from benchmarks.harness import Report, run_benchmark
+from benchmarks.captioning import LastCommit, cleaned, write_people
+from benchmarks.harness import Report, ratio_interval, run_benchmark
 
 ALL_AT_ONCE, JOB, JOB_ONE, JOB_EACH, JOB_16, JOB_INSIDE, BENCH, BENCH_UNEVEN = (
     "vLLM, all at once",

@@ -6,7 +6,7 @@ A million vectors of 512 dimensions (a hundred thousand with --quick) around a c
 arms search the same queries for the same 20; a filter lets 0.1, 1, 10, 50 or 100 % pass. FAISS is IndexFlatIP, with a bitmap selector under
 a filter. LanceDB (`pip install lancedb`, without an index, so exact) and Qdrant's local form (`pip install qdrant-client`, exact) run if
 they are installed. A memory pass is one read of all vectors by a sum. Then approximate kinds under the same filters (gallery_kinds.py) and
-growth to ten million (gallery_growth.py), which also run alone. Takes 12 GB of memory and 15 GB of disk.
+growth to ten million (gallery_growth.py), which also run alone. Takes 12 GB of memory and 18 GB of disk.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def run(report: Report, quick: bool, *, whole: bool = True) -> None:
         ties(report, folder, crowd, repeats)
         stores(report, folder, crowd, repeats)
         del view
-        shutil.rmtree(folder / "gallery")  # 10 GB more are needed below
+        shutil.rmtree(folder / "gallery")  # 13 GB more are needed below
         if not whole:
             return
         kinds(report, folder, crowd, quick, repeats)

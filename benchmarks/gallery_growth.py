@@ -4,7 +4,7 @@
 
 Vectors of 256 float32, segments of a million (a fiftieth of everything with --quick). At each size a process of its own opens the gallery,
 after its imports, and searches for one and for 64 queries; its memory is told as what is its own (anonymous) and what it shares with the
-page cache (mapped files). Files are in the page cache as far as memory allows: 10 M take 10 GB.
+page cache (mapped files). Files are in the page cache as far as memory allows: 10 M take 13 GB.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -200,3 +201,15 @@ def drop_pages(folder: Path) -> None:
             os.fsync(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
+
+
+def ratio_interval(pairs: Sequence[tuple[float, float]]) -> tuple[float, float | None, float | None]:
+    """Of each turn's first number over its second: the geometric mean, and its 95 % interval by Student's t (None of one turn)."""
+    from scipy.stats import t
+
+    logs = [math.log(ours / other) for ours, other in pairs]
+    mean = statistics.fmean(logs)
+    if len(logs) < 2:
+        return round(math.exp(mean), 4), None, None
+    half = float(t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / len(logs) ** 0.5
+    return round(math.exp(mean), 4), round(math.exp(mean - half), 4), round(math.exp(mean + half), 4)

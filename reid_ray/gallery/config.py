@@ -26,9 +26,9 @@ class NearestConfig(Section):
     kind: Literal["flat", "ivf", "hnsw", "ivf_rabitq"] = Field(
         "flat",
         description="flat: everything is compared, exact, right up to about a million; 8-bit codes that a few questions read take a "
-        "quarter more on disk; ivf: clusters of 8-bit codes, a quarter more on disk and in memory; ivf_rabitq: clusters of 1-bit codes, "
-        "a thirtieth more, for tens of millions; hnsw: a graph over 8-bit codes, slow to build; of people who look alike it finds fewer "
-        "than ivf in the same time. Scores are those of the stored vectors in every kind",
+        "byte a component on disk; ivf: clusters of 8-bit codes, a quarter more on disk and in memory; ivf_rabitq: clusters of 1-bit "
+        "codes, a thirtieth more, for tens of millions; hnsw: a graph over 8-bit codes, slow to build; of people who look alike it finds "
+        "fewer than ivf in the same time. Scores are those of the stored vectors in every kind",
     )
     accelerate_rows: int = Field(
         100_000,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ def info_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         return say_json(facts)
     say(f"items {facts['items']:,}; generation {facts['generation']}; dimension {facts['dim']}, {facts['index_kind']}")
     say(f"encoder {facts['encoder_fingerprint']}; columns {', '.join(each['name'] for each in facts['columns'])}")
+    _say_missing(facts)
 
 
 def search_verb(asked: argparse.Namespace, client: SearchClient) -> None:
@@ -45,7 +46,7 @@ def search_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         _say_none(asked)
     if found["truncated"]:
         say("the text is longer than the model reads: what is beyond was not looked for")
-    _say_missing(found["missing_shares"])
+    _say_missing(found)
     if found["cursor"] is not None:
         say(f"further hits: --cursor {found['cursor']}")
 
@@ -73,7 +74,7 @@ def browse_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         say(f"{item['item_id']}  {item_in_words(item['item'])}")
     if not found["items"]:
         _say_none(asked)
-    _say_missing(found["missing_shares"])
+    _say_missing(found)
     if found["cursor"] is not None:
         say(f"further items: --cursor {found['cursor']}")
 
@@ -87,13 +88,13 @@ def facets_verb(asked: argparse.Namespace, client: SearchClient) -> None:
         others = f", others {counts['others']:,}" if counts["others"] else ""
         values = ", ".join(f"{value_in_words(column, each['value'])} {each['count']:,}" for each in counts["values"])
         say(f"{column}: {values or 'no value'}{others}")
-    _say_missing(found["missing_shares"])
+    _say_missing(found)
 
 
-def _say_missing(shares: Sequence[int]) -> None:
-    """That a part of the gallery is lost, where it is."""
-    if shares:
-        say(f"shares {', '.join(map(str, shares))} of the gallery are lost for now: their items were not searched")
+def _say_missing(answer: Mapping[str, Any]) -> None:
+    """That a part of the gallery is lost, where it is; services before the seventh format say it of searches alone."""
+    if shares := answer.get("missing_shares"):
+        say(f"shares {', '.join(map(str, shares))} of the gallery are lost for now: their items are not in this answer")
 
 
 def _say_none(asked: argparse.Namespace) -> None:

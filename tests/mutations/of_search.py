@@ -170,8 +170,8 @@ MUTATIONS = (
     Mutation(
         "what a code says of a vector counts as the vector",
         "reid_ray/gallery/nearest/exact_top.py",
-        "slack=slack + max(2 * each.error",
-        "slack=slack + max(0 * each.error",
+        "shortlists.add(block, rounding + codes.error,",
+        "shortlists.add(block, rounding,",
         ("tests/unit/gallery/nearest/test_exact_top.py",),
     ),
     Mutation(

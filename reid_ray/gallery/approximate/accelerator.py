@@ -17,6 +17,7 @@ from reid_ray.gallery.approximate.graph import GraphSearch, new_graph
 from reid_ray.gallery.config import NearestConfig
 from reid_ray.gallery.sealed.twins import Twins
 
+INDEX_ENDING = ".faiss"
 _ROWS_PER_BLOCK = 16_384
 
 
@@ -32,7 +33,7 @@ class _Search(Protocol):
 
 def accelerator_name(kind: str) -> str:
     """The file of a kind."""
-    return f"{kind}.faiss"
+    return f"{kind}{INDEX_ENDING}"
 
 
 def write_accelerator(path: Path, vectors: np.ndarray, twins: Twins, config: NearestConfig) -> None:

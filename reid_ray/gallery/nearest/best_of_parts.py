@@ -1,6 +1,6 @@
 """The best items of all parts of a gallery: each part searched exactly, or by candidates whose stored vectors are compared exactly.
 
-The filter planner: where few items pass, or a part has no accelerator, what passes is gathered and multiplied; else the accelerator looks
+The filter planner: where few items pass, or a part has no accelerator, all that passes is compared; else the accelerator looks
 as far as the filter asks of it. Knows vectors and masks; not items.
 """
 

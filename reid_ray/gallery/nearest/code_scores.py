@@ -1,7 +1,7 @@
 """Scores of few queries by 8-bit codes, and how far from the scores of the vectors themselves they may be.
 
-A vector differs from what its code says by at most `error`, so a unit query's scores with the two differ by no more (Cauchy and Schwarz),
-but for the rounding of sums. Knows codes and queries; not what is made of the scores.
+A vector differs from what its code says by at most `error`, so scores with the two differ by no more times the query's length (Cauchy and
+Schwarz), but for the rounding of sums. Knows codes and queries; not what is made of the scores.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 import numba
 import numpy as np
 
+from reid_ray.gallery.nearest.scored_block import NO_MASK, NO_ROWS, ScoredBlock
 from reid_ray.gallery.sealed.codes import Codes
 
 _TOGETHER = 4  # queries for which a code is read once
 _WORTH_A_THREAD = 1 << 25  # products, some milliseconds
-_ROWS_AT_ONCE = 1 << 20
-_NO_MASK = np.zeros(0, np.bool_)
+_SCORES_AT_ONCE = 1 << 22  # of all threads
+_LISTED_SHARE = 0.1  # of rows that pass; where it is less they are listed, which is quicker than to look at every row whether it passes
 
 
 class CodeScores:
@@ -30,53 +31,69 @@ class CodeScores:
     Args:
         query_QD: float32, contiguous.
         codes: of the vectors.
+
+    Attributes:
+        error: a score differs from that of the vector by at most so much.
     """
 
     def __init__(self, query_QD: np.ndarray, codes: Codes) -> None:
-        self._codes, self._queries = codes, len(query_QD)
+        self._codes, queries = codes, len(query_QD)
         # Three queries take longer than four.
-        spare = int(self._queries % _TOGETHER == _TOGETHER - 1)
+        spare = int(queries % _TOGETHER == _TOGETHER - 1)
         self._weight_PD = np.concatenate([query_QD * codes.step_D, np.zeros((spare, query_QD.shape[1]), np.float32)])
         self._offset_P = np.zeros(len(self._weight_PD), np.float32)
         self.error, rounding = 0.0, (query_QD.shape[1] + 4) * 2.0**-24
-        """A score differs from that of the vector by at most `error`."""
         for number, query_D in enumerate(query_QD.astype(np.float64)):
             self._offset_P[number] = query_D @ codes.wide_middle
             reached = rounding * float(np.abs(query_D) @ codes.reach)
             self.error = max(self.error, math.sqrt(query_D @ query_D) * codes.error + reached)
 
-    def blocks(self, passing: np.ndarray | None, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Scores of all rows, `rows` at a time: where the block begins, and float32 [B, P], of P a column for each query and perhaps more.
+    def blocks(self, passing: np.ndarray | None, count: int, rows: int) -> Iterator[ScoredBlock]:
+        """Scores of the `count` rows that pass (None: all), at most `rows` at a time."""
+        row_N, mask_N = NO_ROWS, NO_MASK
+        total = len(self._codes.code_ND)
+        if passing is not None and count <= _LISTED_SHARE * total:
+            row_N, total = np.flatnonzero(passing), count
+        elif passing is not None:
+            mask_N = passing
+        for start, score_BP in self._scores(row_N, mask_N, total, rows):
+            stop = start + len(score_BP)
+            yield ScoredBlock(start, row_N[start:stop], score_BP, mask_N[start:stop])
 
-        Those of rows that do not pass are any number.
-        """
-        count, queries = len(self._codes.code_ND), len(self._weight_PD)
-        threads = _threads(self._codes.code_ND.size * queries)
+    def _scores(self, row_N: np.ndarray, mask_N: np.ndarray, total: int, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Where each block begins, and its scores; of many rows by threads."""
+        queries, threads = len(self._weight_PD), _threads(total * self._weight_PD.size)
         if threads == 1:
-            for start in range(0, count, rows):
-                score_BP = np.empty((min(rows, count - start), queries), np.float32)
-                self._fill(start, passing, score_BP)
+            for start in range(0, total, rows):
+                score_BP = np.empty((min(rows, total - start), queries), np.float32)
+                self._fill(start, row_N, mask_N, score_BP)
                 yield start, score_BP
             return
+        at_once = max(threads * rows, _SCORES_AT_ONCE // queries)
         with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, count, _ROWS_AT_ONCE):
-                score_BP = np.empty((min(_ROWS_AT_ONCE, count - start), queries), np.float32)
+            for start in range(0, total, at_once):
+                score_BP = np.empty((min(at_once, total - start), queries), np.float32)
                 parts = np.array_split(score_BP, threads)
                 starts = itertools.accumulate(map(len, parts), initial=start)
-                list(pool.map(self._fill, starts, itertools.repeat(passing), parts))
+                list(pool.map(self._fill, starts, itertools.repeat(row_N), itertools.repeat(mask_N), parts))
                 for at in range(0, len(score_BP), rows):
                     yield start + at, score_BP[at : at + rows]
 
-    def _fill(self, start: int, passing: np.ndarray | None, score_BP: np.ndarray) -> None:
-        stop = start + len(score_BP)
-        mask_B = _NO_MASK if passing is None else passing[start:stop]
-        _score(self._codes.code_ND[start:stop], mask_B, self._weight_PD, self._offset_P, score_BP)
+    def _fill(self, start: int, row_N: np.ndarray, mask_N: np.ndarray, score_BP: np.ndarray) -> None:
+        stop, code_ND = start + len(score_BP), self._codes.code_ND
+        if len(row_N):
+            _score(code_ND, row_N[start:stop], NO_MASK, self._weight_PD, self._offset_P, score_BP)
+        else:
+            _score(code_ND[start:stop], NO_ROWS, mask_N[start:stop], self._weight_PD, self._offset_P, score_BP)
 
 
 def _threads(products: int) -> int:
-    """As many threads as are worth their while, and as BLAS may have: whoever limits it means searches."""
+    """As many threads as are worth their while, and as BLAS may have: whoever limits it means searches.
+
+    Libraries that were loaded after the limit was set know nothing of it.
+    """
     worth = products // _WORTH_A_THREAD
-    return min(worth, max((library.num_threads for library in _blas()), default=1)) if worth > 1 else 1
+    return max(1, min(worth, min((library.num_threads for library in _blas()), default=1))) if worth > 1 else 1
 
 
 @cache
@@ -87,13 +104,15 @@ def _blas() -> tuple[Any, ...]:
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def _score(code_BD: np.ndarray, mask_B: np.ndarray, weight_PD: np.ndarray, offset_P: np.ndarray, score_BP: np.ndarray) -> None:
-    """Scores of the rows that pass (an empty mask: all)."""
-    masked, queries = mask_B.shape[0] > 0, weight_PD.shape[0]
-    for row in range(code_BD.shape[0]):
-        if masked and not mask_B[row]:
+def _score(  # noqa: PLR0917
+    code_ND: np.ndarray, row_B: np.ndarray, mask_B: np.ndarray, weight_PD: np.ndarray, offset_P: np.ndarray, score_BP: np.ndarray
+) -> None:
+    """Scores of the rows that are listed, or of all that pass (an empty mask: all)."""
+    masked, listed, queries = mask_B.shape[0] > 0, row_B.shape[0] > 0, weight_PD.shape[0]
+    for at in range(score_BP.shape[0]):
+        if masked and not mask_B[at]:
             continue
-        code_D = code_BD[row]
+        code_D = code_ND[row_B[at] if listed else at]
         query = 0
         while query + 4 <= queries:
             one_D, two_D, three_D, four_D = weight_PD[query], weight_PD[query + 1], weight_PD[query + 2], weight_PD[query + 3]
@@ -104,13 +123,13 @@ def _score(code_BD: np.ndarray, mask_B: np.ndarray, weight_PD: np.ndarray, offse
                 two += code * two_D[d]
                 three += code * three_D[d]
                 four += code * four_D[d]
-            score_BP[row, query], score_BP[row, query + 1] = one + offset_P[query], two + offset_P[query + 1]
-            score_BP[row, query + 2], score_BP[row, query + 3] = three + offset_P[query + 2], four + offset_P[query + 3]
+            score_BP[at, query], score_BP[at, query + 1] = one + offset_P[query], two + offset_P[query + 1]
+            score_BP[at, query + 2], score_BP[at, query + 3] = three + offset_P[query + 2], four + offset_P[query + 3]
             query += 4
         while query < queries:
             one_D = weight_PD[query]
             one = np.float32(0)
             for d in range(code_D.shape[0]):
                 one += np.float32(code_D[d]) * one_D[d]
-            score_BP[row, query] = one + offset_P[query]
+            score_BP[at, query] = one + offset_P[query]
             query += 1

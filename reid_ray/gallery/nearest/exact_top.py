@@ -16,17 +16,18 @@ import numba
 import numpy as np
 
 from reid_ray.gallery.nearest.code_scores import CodeScores
+from reid_ray.gallery.nearest.scored_block import NO_MASK, NO_ROWS, ScoredBlock
 from reid_ray.gallery.sealed.codes import Codes
 from reid_ray.gallery.sealed.twins import NO_TWINS, Twins
 
 _ROWS_PER_BLOCK = 8_192  # 16 MB of 512 float32, and for each query 32 KB of scores
 _SCORES_PER_BLOCK = 65_536  # of few queries, a block has more rows
 _FEW = {"float32": 12, "float16": 48}  # queries for which codes take less than BLAS, which wants float32
+_ROWS_A_HIT = 16  # codes are worth their while where there are so many for each hit that is wanted: some are looked at twice
+_MANY, _MOST_ALIKE = 4_096, 8  # candidates a query, or a part of all rows: with more, BLAS takes less time
 _LIKED_BY_BLAS = 4  # queries: for one or two fewer it takes as long, or longer
 _ROWS_GATHERED = 2_048  # copied rows stay in the second-level cache until they are multiplied
 _SPARE = 256  # candidates beyond k before they are thinned out
-_NO_ROWS = np.zeros(0, np.int64)
-_NO_MASK = np.zeros(0, np.bool_)
 
 
 @dataclass(frozen=True)
@@ -45,69 +46,88 @@ class Place:
     codes: Codes | None = None
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Some rows of a place: row_B, or where that is empty `first` and those after it; mask_B says which count, empty: all.
-
-    score_BP has a column for each query, and perhaps further ones that do not count.
-    """
-
-    first: int
-    row_B: np.ndarray
-    score_BP: np.ndarray
-    mask_B: np.ndarray
-
-
 def exact_top(query_QD: np.ndarray, places: Sequence[Place], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best vectors of each query, best first: float32 scores, int32 numbers of places, int64 rows in them, [Q, K] each.
 
     K is k, or how many vectors count where that is less. Equal scores are in the order of place and row.
     """
     query_QD = np.ascontiguousarray(query_QD, np.float32)
-    queries, dim = query_QD.shape
+    queries = len(query_QD)
     counts = [len(place.vectors) if place.passing is None else int(np.count_nonzero(place.passing)) for place in places]
     k = min(k, sum(counts))
     if not queries or not k:
         return np.zeros((queries, 0), np.float32), np.zeros((queries, 0), np.int32), np.zeros((queries, 0), np.int64)
     starts = np.cumsum([0, *(len(place.vectors) for place in places)])
-    coded = [_asked(query_QD, place) for place in places]
-    slack = 4 * dim * 2.0**-24  # of two sums, and for vectors a little longer than 1
-    shortlists = _Shortlists(queries, k, slack=slack + max(2 * each.error if each is not None else 0.0 for each in coded))
-    query_DP = _padded(query_QD).T
-    for start, place, count, codes in zip(starts, places, counts, coded, strict=False):
+    candidates = _candidates(query_QD, places, counts, starts, k=k, by_codes=True)
+    if candidates is None:
+        candidates = _candidates(query_QD, places, counts, starts, k=k, by_codes=False)
+    assert candidates is not None
+    return _ranked(query_QD, places, starts, *candidates, k=k)
+
+
+def _candidates(
+    query_QD: np.ndarray, places: Sequence[Place], counts: Sequence[int], starts: np.ndarray, *, k: int, by_codes: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """What may be among the best of each query: numbers of queries and rows; None where codes do not tell much of it apart."""
+    queries, dim = query_QD.shape
+    rounding = 2 * dim * 2.0**-24  # of two sums, and for vectors a little longer than 1
+    shortlists, query_DP, many = _Shortlists(queries, k), _padded(query_QD).T, max(_MANY * queries, sum(counts) // _MOST_ALIKE)
+    for start, place, count in zip(starts, places, counts, strict=False):
+        if not count:
+            continue
+        passing = None if count == len(place.vectors) else place.passing
         kept_QT = np.zeros((queries, place.twins.groups), np.int32)  # memory is touched where there are twins among the best
-        for block in _coded_blocks(place, count, codes, queries) if codes is not None else _blocks(place, count, query_DP, queries):
-            shortlists.add(block, int(start), place.twins.group_N, kept_QT)
-    return _ranked(query_QD, places, starts, *shortlists.candidates(), k=k)
+        if (codes := _asked(query_QD, place, count, k) if by_codes else None) is None:
+            for block in _blocks(place.vectors, passing, count, query_DP, queries):
+                shortlists.add(block, rounding, int(start), place.twins.group_N, kept_QT)
+            continue
+        for block in codes.blocks(passing, count, _rows_per_block(queries)):
+            shortlists.add(block, rounding + codes.error, int(start), place.twins.group_N, kept_QT)
+            if shortlists.held > many:
+                return None
+    return shortlists.candidates()
 
 
-def _asked(query_QD: np.ndarray, place: Place) -> CodeScores | None:
+def _asked(query_QD: np.ndarray, place: Place, count: int, k: int) -> CodeScores | None:
     """The queries as codes are asked; None where there are none, or BLAS takes less time."""
-    few = place.codes is not None and len(query_QD) <= _FEW[place.vectors.dtype.name]
+    few = len(query_QD) <= _FEW[place.vectors.dtype.name] and len(query_QD) * k * _ROWS_A_HIT <= count
     return CodeScores(query_QD, place.codes) if place.codes is not None and few else None
 
 
 class _Shortlists:
-    """For each query the rows that may be among its best k."""
+    """For each query the rows that may be among its best k: the least and the most that the score of each may be."""
 
-    def __init__(self, queries: int, k: int, *, slack: float) -> None:
-        self._k, self._slack = k, np.float32(slack)
+    def __init__(self, queries: int, k: int) -> None:
+        self._k = k
         room = 2 * (k + _SPARE) + _rows_per_block(queries)
-        self._score_QC, self._row_QC = np.empty((queries, room), np.float32), np.empty((queries, room), np.int64)
+        self._low_QC, self._high_QC = np.empty((queries, room), np.float32), np.empty((queries, room), np.float32)
+        self._row_QC = np.empty((queries, room), np.int64)
         self._held_Q, self._thin_Q = np.zeros(queries, np.int64), np.full(queries, k + _SPARE, np.int64)
         self._floor_Q = np.full(queries, -np.inf, np.float32)
 
-    def add(self, block: _Block, start: int, group_N: np.ndarray, kept_QT: np.ndarray) -> None:
-        """Take the candidates of a block of the place that begins at `start`; kept_QT counts those of each group of twins."""
+    @property
+    def held(self) -> int:
+        """How many candidates all queries have now."""
+        return int(self._held_Q.sum())
+
+    def add(self, block: ScoredBlock, error: float, start: int, group_N: np.ndarray, kept_QT: np.ndarray) -> None:
+        """Take the candidates of a block of the place that begins at `start`, whose scores are off by at most `error`.
+
+        kept_QT counts those of each group of twins.
+        """
         most = int(self._held_Q.max()) + len(block.score_BP)
-        if most > self._score_QC.shape[1]:  # so many tie that thinning does not help
-            self._score_QC, self._row_QC = (np.pad(each, ((0, 0), (0, most))) for each in (self._score_QC, self._row_QC))
-        held = self._slack, self._thin_Q, self._floor_Q, self._held_Q, self._score_QC, self._row_QC
-        _sift(block.score_BP, block.mask_B, block.first, start, block.row_B, group_N, kept_QT, self._k, *held)
+        if most > self._low_QC.shape[1]:  # so many tie that thinning does not help
+            self._low_QC, self._high_QC, self._row_QC = (np.pad(each, ((0, 0), (0, most))) for each in self._arrays)
+        held = self._thin_Q, self._floor_Q, self._held_Q, *self._arrays
+        _sift(block.score_BP, np.float32(error), block.mask_B, block.first, start, block.row_B, group_N, kept_QT, self._k, *held)
 
     def candidates(self) -> tuple[np.ndarray, np.ndarray]:
         """The candidates of all queries, by query and row: numbers of queries and rows."""
-        return _thin_all(self._k, self._slack, self._held_Q, self._score_QC, self._row_QC)
+        return _thin_all(self._k, self._held_Q, *self._arrays)
+
+    @property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self._low_QC, self._high_QC, self._row_QC
 
 
 def _rows_per_block(queries: int) -> int:
@@ -124,35 +144,25 @@ def _padded(query_QD: np.ndarray) -> np.ndarray:
     return padded_PD
 
 
-def _coded_blocks(place: Place, count: int, codes: CodeScores, queries: int) -> Iterator[_Block]:
-    """Each block, by codes."""
-    passing = None if count == len(place.vectors) else place.passing
-    for first, score_BP in codes.blocks(passing, _rows_per_block(queries)):
-        yield _Block(first, _NO_ROWS, score_BP, _NO_MASK if passing is None else passing[first : first + len(score_BP)])
-
-
-def _blocks(place: Place, count: int, query_DP: np.ndarray, queries: int) -> Iterator[_Block]:
+def _blocks(vectors: np.ndarray, passing: np.ndarray | None, count: int, query_DP: np.ndarray, queries: int) -> Iterator[ScoredBlock]:
     """Each block with a row that counts, by BLAS: vectors times queries, which takes two thirds of the time of queries times vectors.
 
     Where few count they are gathered; else all are multiplied, and those that do not count are masked. Gathering moves a row three times,
     which a lone query notices and many do not.
     """
-    vectors, passing = place.vectors, place.passing
-    if passing is not None and count == len(vectors):
-        passing = None
     if passing is not None and count <= (0.3 if queries < 16 else 0.7) * len(vectors):
         row_N = np.flatnonzero(passing)
         for start in range(0, count, _ROWS_GATHERED):
             row_B = row_N[start : start + _ROWS_GATHERED]
-            yield _Block(0, row_B, vectors[row_B].astype(np.float32, copy=False) @ query_DP, _NO_MASK)
+            yield ScoredBlock(0, row_B, vectors[row_B].astype(np.float32, copy=False) @ query_DP, NO_MASK)
         return
     rows = _rows_per_block(queries) if vectors.dtype == np.float32 else _ROWS_PER_BLOCK  # others are copied
     for start in range(0, len(vectors), rows):
-        mask_B = _NO_MASK if passing is None else passing[start : start + rows]
+        mask_B = NO_MASK if passing is None else passing[start : start + rows]
         if len(mask_B) and not mask_B.any():
             continue
         vector_BD = np.asarray(vectors[start : start + rows]).astype(np.float32, copy=False)
-        yield _Block(start, _NO_ROWS, vector_BD @ query_DP, mask_B)
+        yield ScoredBlock(start, NO_ROWS, vector_BD @ query_DP, mask_B)
 
 
 def _ranked(
@@ -185,24 +195,24 @@ def scores(vectors: np.ndarray, row_N: np.ndarray, query_QD: np.ndarray, query_N
 
 
 @numba.njit(nogil=True, cache=True)
-def _thinned(score_C: np.ndarray, row_C: np.ndarray, held: int, k: int, slack: np.float32) -> tuple[int, np.float32]:
+def _thinned(low_C: np.ndarray, high_C: np.ndarray, row_C: np.ndarray, held: int, k: int) -> tuple[int, np.float32]:
     """Drop the candidates that cannot be among the best k any more: how many are left, and what a further one must reach."""
     if held <= k:
         return held, np.float32(-np.inf)
-    floor = np.float32(np.partition(score_C[:held], held - k)[held - k] - slack)
+    floor = np.float32(np.partition(low_C[:held], held - k)[held - k])
     kept = 0
     for at in range(held):
-        if score_C[at] >= floor:
-            score_C[kept], row_C[kept] = score_C[at], row_C[at]
+        if high_C[at] >= floor:
+            low_C[kept], high_C[kept], row_C[kept] = low_C[at], high_C[at], row_C[at]
             kept += 1
     return kept, floor
 
 
 @numba.njit(nogil=True, cache=True)
-def _thin_all(k: int, slack: np.float32, held_Q: np.ndarray, score_QC: np.ndarray, row_QC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _thin_all(k: int, held_Q: np.ndarray, low_QC: np.ndarray, high_QC: np.ndarray, row_QC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Drop what can be no query's best, and put the rest behind each other: numbers of queries and rows."""
     for query in range(held_Q.shape[0]):
-        held_Q[query], _ = _thinned(score_QC[query], row_QC[query], held_Q[query], k, slack)
+        held_Q[query], _ = _thinned(low_QC[query], high_QC[query], row_QC[query], held_Q[query], k)
     query_M, row_M = np.empty(held_Q.sum(), np.int64), np.empty(held_Q.sum(), np.int64)
     start = 0
     for query in range(held_Q.shape[0]):
@@ -229,6 +239,7 @@ def _best(score_M: np.ndarray, query_M: np.ndarray, queries: int, k: int) -> np.
 @numba.njit(nogil=True, cache=True)
 def _sift(  # noqa: PLR0917
     score_BP: np.ndarray,
+    error: np.float32,
     mask_B: np.ndarray,
     first: int,
     start: int,
@@ -236,14 +247,14 @@ def _sift(  # noqa: PLR0917
     group_N: np.ndarray,
     kept_QT: np.ndarray,
     k: int,
-    slack: np.float32,
     thin_Q: np.ndarray,
     floor_Q: np.ndarray,
     held_Q: np.ndarray,
-    score_QC: np.ndarray,
+    low_QC: np.ndarray,
+    high_QC: np.ndarray,
     row_QC: np.ndarray,
 ) -> None:
-    """Append the scores of a block that reach a query's floor, of twins the first k; the floor rises on the way."""
+    """Append the rows of a block that may reach a query's floor, of twins the first k; the floor rises on the way."""
     masked, listed, grouped = mask_B.shape[0] > 0, row_B.shape[0] > 0, group_N.shape[0] > 0
     queries = floor_Q.shape[0]
     for at in range(score_BP.shape[0]):
@@ -251,24 +262,24 @@ def _sift(  # noqa: PLR0917
             continue
         reached = 0  # counted, so that the compiler compares many at once
         for query in range(queries):
-            reached += score_BP[at, query] >= floor_Q[query]
+            reached += score_BP[at, query] + error >= floor_Q[query]
         if not reached:
             continue
         row = row_B[at] if listed else first + at
         group = group_N[row] if grouped else -1
         for query in range(queries):
             score, held = score_BP[at, query], held_Q[query]
-            if not score >= floor_Q[query]:
+            if not score + error >= floor_Q[query]:
                 continue
             if 0 <= group < kept_QT.shape[1]:  # a group beyond is one that came while we search
                 if kept_QT[query, group] >= k:
                     continue
                 kept_QT[query, group] += 1
-            score_QC[query, held] = score
+            low_QC[query, held], high_QC[query, held] = score - error, score + error
             row_QC[query, held] = start + row
             held_Q[query] = held + 1
             if held_Q[query] >= thin_Q[query]:
-                held_Q[query], floor_Q[query] = _thinned(score_QC[query], row_QC[query], held_Q[query], k, slack)
+                held_Q[query], floor_Q[query] = _thinned(low_QC[query], high_QC[query], row_QC[query], held_Q[query], k)
                 thin_Q[query] = 2 * held_Q[query] + _SPARE
 
 

@@ -1,4 +1,4 @@
-"""Compaction: small neighbouring segments become one, and what is dead in a segment goes, beside searches and writes."""
+"""Compaction: small neighbouring segments become one, what is dead in one goes, older ones get codes, beside searches and writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reid_ray.progress import Progress, ProgressBar, unseen
 
 
 def merge_segments(at: GenerationWriter, progress: Progress = unseen) -> None:
-    """Make one segment of those that are small neighbours or have dead rows, a generation each. Maintenance is held."""
+    """Make one segment of those that are small neighbours, have dead rows or lack codes, a generation each. Maintenance is held."""
     with at.gate.exclusive():
         if at.has_log:
             at.swap(at.entries())  # what the log holds is merged with its neighbours, too
@@ -29,7 +29,7 @@ def merge_segments(at: GenerationWriter, progress: Progress = unseen) -> None:
 
 
 def _groups(parts: Sequence[LivePart], most: int) -> list[list[LivePart]]:
-    """Neighbouring segments that become one: small ones together, those with dead rows alone."""
+    """Neighbouring segments that become one: small ones together, those with dead rows or without codes alone."""
     groups: list[list[LivePart]] = []
     rows = 0
     for part in parts:
@@ -40,7 +40,11 @@ def _groups(parts: Sequence[LivePart], most: int) -> list[list[LivePart]]:
         else:
             groups.append([part])
             rows = living
-    return [group for group in groups if len(group) > 1 or not group[0].alive.all()]
+    return [group for group in groups if len(group) > 1 or not group[0].alive.all() or _lacks_codes(group[0])]
+
+
+def _lacks_codes(part: LivePart) -> bool:
+    return isinstance(part.source, Segment) and part.source.lacks_codes
 
 
 def _merge(at: GenerationWriter, group: Sequence[LivePart], bar: ProgressBar) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 STEPS = 127  # to either side of a component's middle
 _ROWS_PER_BLOCK = 8_192
+_LEAST_STEP = 1e-30  # of components that differ by less the code is 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Codes:
         """How large middle and step by code become, together: float64 [D]."""
         return STEPS * self.step_D.astype(np.float64) + np.abs(self.wide_middle)
 
+    def worst_error(self, start: int, vectors: np.ndarray) -> float:
+        """The greatest length of a difference among some vectors, float32 or float16 [B, D], whose codes begin at a row."""
+        vector_BD = np.ascontiguousarray(vectors, np.float32)
+        return float(_worst_square(vector_BD, self.middle_D, self.step_D, self.code_ND[start : start + len(vector_BD)]) ** 0.5)
+
     @classmethod
     def read(cls, code_ND: np.ndarray, scale: np.ndarray) -> Codes:
         """As `encoded` gave them.
@@ -51,7 +57,7 @@ class Codes:
             ValueError: they do not belong together.
         """
         dim = code_ND.shape[-1]
-        if code_ND.ndim != 2 or code_ND.dtype != np.int8 or scale.shape != (2 * dim + 1,):
+        if code_ND.ndim != 2 or code_ND.dtype != np.int8 or scale.shape != (2 * dim + 1,) or not np.isfinite(scale).all():
             raise ValueError(f"codes {code_ND.dtype} {code_ND.shape} with a scale of {scale.shape}")
         return cls(code_ND, scale[:dim], scale[dim : 2 * dim], float(scale[-1]))
 
@@ -75,9 +81,12 @@ def encoded(vectors: np.ndarray, code_ND: np.ndarray) -> np.ndarray:
     for _, vector_BD in _blocks(vectors):
         low_D, high_D = np.minimum(low_D, vector_BD.min(axis=0)), np.maximum(high_D, vector_BD.max(axis=0))
     middle_D, step_D = (low_D + high_D) / 2, (high_D - low_D) / (2 * STEPS)
+    steps_D = np.where(step_D > _LEAST_STEP, 1 / np.maximum(step_D, _LEAST_STEP), 0).astype(np.float32)  # for each unit
     worst = 0.0
     for start, vector_BD in _blocks(vectors):
-        worst = max(worst, _encode(vector_BD, middle_D, step_D, code_ND[start : start + len(vector_BD)]))
+        code_BD = code_ND[start : start + len(vector_BD)]
+        _encode(vector_BD, middle_D, steps_D, code_BD)
+        worst = max(worst, _worst_square(vector_BD, middle_D, step_D, code_BD))
     error = np.nextafter(np.float32(worst**0.5 * (1 + 1e-6)), np.float32(np.inf))  # sums of the difference round, too
     return np.concatenate([middle_D, step_D, [error]]).astype(np.float32)
 
@@ -88,18 +97,23 @@ def _blocks(vectors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _encode(vector_BD: np.ndarray, middle_D: np.ndarray, step_D: np.ndarray, code_BD: np.ndarray) -> float:
-    """Fill in codes: the greatest square of a vector's difference from what its code says, as it is, however the code was rounded."""
+def _encode(vector_BD: np.ndarray, middle_D: np.ndarray, steps_D: np.ndarray, code_BD: np.ndarray) -> None:
+    most = np.float32(STEPS)
+    for row in range(vector_BD.shape[0]):
+        for d in range(vector_BD.shape[1]):
+            code = np.rint((vector_BD[row, d] - middle_D[d]) * steps_D[d])
+            code_BD[row, d] = np.int8(min(max(code, -most), most))
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _worst_square(vector_BD: np.ndarray, middle_D: np.ndarray, step_D: np.ndarray, code_BD: np.ndarray) -> float:
+    """The greatest square of a vector's difference from what its code says, as it is, however the code was rounded."""
     worst = 0.0
     for row in range(vector_BD.shape[0]):
         total = 0.0
         for d in range(vector_BD.shape[1]):
-            code = np.float32(0)
-            if step_D[d] > 0:
-                code = np.rint((vector_BD[row, d] - middle_D[d]) / step_D[d])
-                code = min(max(code, np.float32(-STEPS)), np.float32(STEPS))
-            code_BD[row, d] = np.int8(code)
-            left = np.float64(vector_BD[row, d]) - (np.float64(middle_D[d]) + np.float64(step_D[d]) * np.float64(code))
+            said = np.float64(middle_D[d]) + np.float64(step_D[d]) * np.float64(code_BD[row, d])
+            left = np.float64(vector_BD[row, d]) - said
             total += left * left
         worst = max(worst, total)
     return worst

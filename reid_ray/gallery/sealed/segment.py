@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reid_ray.errors import DataError
-from reid_ray.gallery.approximate.accelerator import Accelerator, accelerator_name, write_accelerator
+from reid_ray.gallery.approximate.accelerator import INDEX_ENDING, Accelerator, accelerator_name, write_accelerator
 from reid_ray.gallery.config import GalleryConfig
 from reid_ray.gallery.items import ID, Items, in_schema, is_filterable
 from reid_ray.gallery.sealed.arrays import mapped_array
@@ -157,7 +157,7 @@ class Segment:
         if len(group_N):
             counts[TWINS] = len(group_N)
         if codes is not None:
-            counts[CODES] = len(codes.code_ND)
+            counts[CODES] = len(codes.code_ND) if codes.code_ND.shape == vectors.shape else -1
         for name, count in counts.items():
             if count != facts.rows:
                 raise DataError(f"{folder / name}: holds {count} items, but the segment was sealed with {facts.rows}; {_REMEDY}")
@@ -171,6 +171,11 @@ class Segment:
     def twins(self) -> Twins:
         """Which of the vectors are equal."""
         return Twins.read(self._group_N)
+
+    @property
+    def lacks_codes(self) -> bool:
+        """Whether it was written before segments without an index had codes."""
+        return self.codes is None and len(self) > 0 and not any(name.endswith(INDEX_ENDING) for name in self.facts.files)
 
     @property
     def lookup(self) -> np.ndarray:
@@ -243,11 +248,14 @@ class Segment:
             if _measured(self.folder / name)[1:] != (size, digest):
                 found.append(f"{self.folder / name}: is not the file that was sealed; {_REMEDY}")
         for start in range(0, len(self), _ROWS_PER_BATCH):
-            norm_B = np.linalg.norm(self.vectors[start : start + _ROWS_PER_BATCH].astype(np.float32), axis=1)
+            vector_BD = self.vectors[start : start + _ROWS_PER_BATCH].astype(np.float32)
+            norm_B = np.linalg.norm(vector_BD, axis=1)
             if wrong := int(np.count_nonzero(~(np.abs(norm_B - 1) <= 2e-3))):
                 found.append(
                     f"{self.folder / VECTORS}: {wrong} of rows {start} to {start + len(norm_B) - 1} are no unit vectors; {_REMEDY}"
                 )
+            if self.codes is not None and not self.codes.worst_error(start, vector_BD) <= self.codes.error:
+                found.append(f"{self.folder / CODES}: does not say of rows from {start} on what {VECTORS} does; {_REMEDY}")
         return found
 
     def close(self) -> None:

@@ -32,6 +32,13 @@ def coded(vectors):
     return Codes.read(code_ND, encoded(vectors, code_ND))
 
 
+def summed_again(monkeypatch):
+    """How many rows each search sums again, from now on."""
+    summed, scores = [], module.scores
+    monkeypatch.setattr(module, "scores", lambda vectors, row_N, *asked: summed.append(len(row_N)) or scores(vectors, row_N, *asked))
+    return summed
+
+
 def by_brute_force(query_D, places, k):
     rows = [(number, row) for number, place in enumerate(places) for row in range(len(place.vectors))]
     rows = [(number, row) for number, row in rows if places[number].passing is None or places[number].passing[row]]
@@ -41,8 +48,10 @@ def by_brute_force(query_D, places, k):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_the_best_are_those_of_sums_in_float64_in_the_order_of_places(seed):
+def test_the_best_are_those_of_sums_in_float64_in_the_order_of_places(monkeypatch, seed):
     rng = np.random.default_rng(seed)
+    monkeypatch.setattr(module, "_ROWS_A_HIT", 0)
+    monkeypatch.setattr(module, "_MANY", int(rng.choice([4_096, 20])))  # with few candidates: BLAS after all
     dim, dtype = int(rng.choice([3, 16, 65])), rng.choice([np.float32, np.float16])
     places = []
     for count in rng.integers(0, 700, size=rng.integers(1, 4)):
@@ -61,13 +70,15 @@ def test_the_best_are_those_of_sums_in_float64_in_the_order_of_places(seed):
         assert found[0].tolist() == score
 
 
+@pytest.mark.parametrize("share", [0.02, 0.6])
 @pytest.mark.parametrize("queries", [1, 3, 5, 17])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_codes_find_what_vectors_find_by_any_number_of_threads_and_queries(monkeypatch, queries, threads):
+def test_codes_find_what_vectors_find_by_any_number_of_threads_and_queries(monkeypatch, queries, threads, share):
     monkeypatch.setattr(code_scores, "_threads", lambda products: threads)
+    monkeypatch.setattr(module, "_ROWS_A_HIT", 0)
     rng = np.random.default_rng(queries)
     vectors, query_QD = unit(rng, 40_000, 24), unit(rng, queries, 24)
-    passing = rng.random(len(vectors)) < 0.6
+    passing = rng.random(len(vectors)) < share
     bare, by_codes = (exact_top(query_QD, [Place(vectors, passing, NO_TWINS, codes)], 20) for codes in (None, coded(vectors)))
     for one, other in zip(bare, by_codes, strict=True):
         assert np.array_equal(one, other)
@@ -78,11 +89,40 @@ def test_few_rows_are_summed_again_and_a_lone_component_far_from_the_others_does
     vectors = rng.normal(size=(20_000, 512)).astype(np.float32)
     vectors[:, 7] += 60  # encoders have such components
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    summed = []
-    scores = module.scores
-    monkeypatch.setattr(module, "scores", lambda vectors, row_N, *asked: summed.append(len(row_N)) or scores(vectors, row_N, *asked))
+    summed = summed_again(monkeypatch)
     exact_top(vectors[:1], [Place(vectors, None, NO_TWINS, coded(vectors))], 20)
     assert 20 <= sum(summed) < 1_000
+
+
+def test_where_all_vectors_are_alike_no_more_are_summed_again_than_without_codes(monkeypatch):
+    rng = np.random.default_rng(0)
+    vectors = 1 + 0.05 * rng.normal(size=(20_000, 256)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    codes, summed = coded(vectors), summed_again(monkeypatch)
+    alike = module._candidates(vectors[:1], [Place(vectors, codes=codes)], [len(vectors)], np.array([0]), k=20, by_codes=True) is None
+    found = [exact_top(vectors[:1], [Place(vectors, None, NO_TWINS, each)], 20) for each in (codes, None)]
+    assert alike
+    assert summed[0] == summed[1] < 100
+    assert all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_the_error_of_one_place_widens_no_other_and_places_in_which_nothing_passes_are_not_looked_at(monkeypatch):
+    rng = np.random.default_rng(0)
+    vectors, rough = unit(rng, 20_000, 64), unit(rng, 100, 64)
+    rough[0] = np.eye(64, dtype=np.float32)[0]
+    nothing, summed = np.zeros(20_000, np.bool_), summed_again(monkeypatch)
+    monkeypatch.setattr(module, "_ROWS_A_HIT", 0)
+    for places in (
+        [Place(vectors), Place(rough, None, NO_TWINS, coded(rough))],
+        [Place(vectors), Place(vectors, nothing, NO_TWINS, coded(vectors))],
+    ):
+        summed.clear()
+        exact_top(vectors[:1], places, 20)
+        assert sum(summed) < 150
+    asked = []
+    monkeypatch.setattr(module, "CodeScores", lambda *words: asked.append(words) or code_scores.CodeScores(*words))
+    exact_top(vectors[:1], [Place(vectors, nothing, NO_TWINS, coded(vectors)), Place(vectors, None, NO_TWINS, coded(vectors))], 20)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -90,9 +130,7 @@ def test_of_a_hundred_thousand_equal_vectors_no_more_are_summed_again_than_of_no
     rng = np.random.default_rng(0)
     vectors = unit(rng, 120_000, 8).astype(dtype)
     vectors[::2] = vectors[0]
-    summed = []
-    scores = module.scores
-    monkeypatch.setattr(module, "scores", lambda vectors, row_N, *asked: summed.append(len(row_N)) or scores(vectors, row_N, *asked))
+    summed = summed_again(monkeypatch)
     found = exact_top(vectors[:1].astype(np.float32), [Place(vectors, None, Twins.read(twin_groups(vectors)))], 20)[2]
     assert found.tolist() == [list(range(0, 40, 2))]
     assert sum(summed) < 100

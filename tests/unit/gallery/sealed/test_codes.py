@@ -6,11 +6,15 @@ import pytest
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
+from small_galleries import make_gallery
 
+from reid_ray.errors import DataError
 from reid_ray.gallery.config import GalleryConfig, NearestConfig
 from reid_ray.gallery.gallery_view import GalleryView
 from reid_ray.gallery.gallery_writer import GalleryWriter, create_gallery
 from reid_ray.gallery.nearest.code_scores import CodeScores
+from reid_ray.gallery.sealed import segment
 from reid_ray.gallery.sealed.codes import Codes, encoded, write_codes
 
 
@@ -42,8 +46,9 @@ def test_no_vector_is_farther_from_what_its_code_says_than_the_error_and_no_scor
     query_QD = np.array([each / max(np.linalg.norm(each), 1e-30) for each in asked], np.float32)
     found = CodeScores(query_QD, codes)
     true_NQ = vectors.astype(np.float64) @ query_QD.astype(np.float64).T
-    for first, score_BP in found.blocks(None, 64):
-        assert np.abs(score_BP[:, :3] - true_NQ[first : first + len(score_BP)]).max() <= found.error
+    for block in found.blocks(None, len(vectors), 64):
+        true_BQ = true_NQ[block.first : block.first + len(block.score_BP)]
+        assert np.abs(block.score_BP[:, :3] - true_BQ).max() <= found.error
 
 
 def test_the_error_is_small_beside_what_scores_differ_by():
@@ -71,6 +76,30 @@ def test_a_segment_has_codes_where_it_has_no_index_and_its_hits_are_those_of_one
     assert [[(hit.item_id, hit.score) for hit in hits] for hits in view.search(vector_ND[:5], 10, exact=True)] == [
         [(hit.item_id, hit.score) for hit in hits] for hits in unsealed
     ]
+
+
+def test_codes_of_other_vectors_are_found_when_a_segment_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(segment, "write_codes", lambda codes, scale, vectors: write_codes(codes, scale, vectors[::-1]))
+    vector_ND = np.eye(8, dtype=np.float32)
+    folder = make_gallery(tmp_path / "gallery", vector_ND, [{"item_id": f"{row}"} for row in range(8)])
+    with GalleryWriter(folder) as writer, refused(DataError, "codes.npy: does not say of rows from 0 on what vectors.npy does"):
+        writer.compact()
+
+
+def test_compacting_gives_a_segment_of_an_older_version_codes_once(tmp_path, monkeypatch):
+    folder = make_gallery(tmp_path / "gallery", np.eye(8, dtype=np.float32), [{"item_id": f"{row}"} for row in range(8)])
+    with GalleryWriter(folder) as writer:
+        with monkeypatch.context() as older:
+            older.setattr(segment, "write_codes", lambda *_: None)
+            writer.compact()
+        before = GalleryView(folder).search(np.eye(8, dtype=np.float32)[:2], 3)
+        assert not list(folder.rglob("codes.npy"))
+        writer.compact()
+        names = [path.parent.name for path in folder.rglob("codes.npy")]
+        writer.compact()
+        assert [path.parent.name for path in folder.rglob("codes.npy")] == names != []
+    after = GalleryView(folder).search(np.eye(8, dtype=np.float32)[:2], 3)
+    assert [[(hit.item_id, hit.score) for hit in hits] for hits in after] == [[(hit.item_id, hit.score) for hit in hits] for hits in before]
 
 
 def test_codes_that_are_not_those_of_the_scale_are_refused(tmp_path):
