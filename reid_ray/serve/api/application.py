@@ -17,6 +17,7 @@ from reid_ray.serve.access.roles import AccessRole
 from reid_ray.serve.access.route_table import RouteRule, RouteTable
 from reid_ray.serve.access.service_access import ServiceAccess
 from reid_ray.serve.api.access_routes import ACCESS_RULES, access_routes
+from reid_ray.serve.api.direct_search import DirectSearch
 from reid_ray.serve.api.gallery_routes import gallery_routes, gallery_rules
 from reid_ray.serve.api.load_shedding import LoadShedding
 from reid_ray.serve.api.problems import add_handlers, problems
@@ -63,6 +64,7 @@ def make_api(
         api.include_router(routes)
         rules.update(their_rules)
     metrics = ServiceMetrics(operations)
+    api.add_middleware(DirectSearch, operations=operations)
     api.add_middleware(LoadShedding, operations=operations)
     api.add_middleware(Gatekeeper, rules=RouteTable(rules), access=access)
     api.add_middleware(metrics.middleware)

@@ -77,10 +77,8 @@ class _Problem(JSONResponse):
 
 def add_handlers(api: FastAPI) -> None:
     """Have every error of the application answered as {"detail": sentence}."""
-    for kind in _OF_OPERATIONS:
-        api.add_exception_handler(kind, _of_operation)
-    api.add_exception_handler(RefusedError, _refused)
-    api.add_exception_handler(BadRequestError, _refused)
+    for kind in (*_OF_OPERATIONS, RefusedError, BadRequestError):
+        api.add_exception_handler(kind, _of_question)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
 
@@ -90,13 +88,20 @@ def sentence_of(error: Exception) -> str:
     return _OF_OPERATIONS[type(error)][1] if type(error) in _OF_OPERATIONS else str(error)
 
 
-async def _of_operation(_: Request, error: Exception) -> JSONResponse:
-    status, detail, headers = _OF_OPERATIONS[type(error)]
-    return _Problem(detail, status, headers)
+def problem_of(error: Exception) -> JSONResponse | None:
+    """What is answered where a question is answered with an error; None for one that is nobody's but the service's."""
+    if type(error) in _OF_OPERATIONS:
+        status, detail, headers = _OF_OPERATIONS[type(error)]
+        return _Problem(detail, status, headers)
+    if isinstance(error, RefusedError | BadRequestError):
+        return _Problem(str(error), error.status if isinstance(error, BadRequestError) else 422)
+    return None
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
-    return _Problem(str(error), error.status if isinstance(error, BadRequestError) else 422)
+async def _of_question(_: Request, error: Exception) -> JSONResponse:
+    found = problem_of(error)
+    assert found is not None
+    return found
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

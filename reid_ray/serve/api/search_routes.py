@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import MutableMapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
@@ -28,6 +29,7 @@ from reid_ray.serve.operations.search_operations import (
     SearchOperations,
 )
 
+SEARCH_PATH = "/v1/search"
 _MOST_UPLOADS = 8
 _REFUSALS = (BadRequestError, RefusedError, OverloadedError, IncompleteError, LateError, QueryFailedError)
 
@@ -36,28 +38,36 @@ def search_rules(limits: ServeConfig) -> dict[tuple[str, str], RouteRule]:
     """Who may ask these routes, and with how large a body."""
     encoded, uploads = pictures_bytes(limits, base64=True), pictures_bytes(limits, count=_MOST_UPLOADS)
     return {
-        ("POST", "/v1/search"): RouteRule(AccessRole.SEARCH, encoded, searches=True, verb="search"),
+        ("POST", SEARCH_PATH): RouteRule(AccessRole.SEARCH, encoded, searches=True, verb="search"),
         ("POST", "/v1/search/upload"): RouteRule(AccessRole.SEARCH, uploads, searches=True, verb="search"),
         ("POST", "/v1/search/batch"): RouteRule(AccessRole.SEARCH, encoded, searches=True, verb="search.batch"),
         ("POST", "/v1/explain"): RouteRule(AccessRole.SEARCH, encoded, searches=True, verb="explain"),
     }
 
 
+async def answered(
+    operations: SearchOperations, state: MutableMapping[str, Any], question: Question, pictures: Sequence[Clue] = ()
+) -> dict[str, Any]:
+    """schema.SearchOut of a question; `state` is its request's.
+
+    Raises:
+        Exception: any that problems.problem_of knows.
+    """
+    started = time.perf_counter()
+    query = await query_of(question, operations, pictures, state=state)
+    found = await operations.search(query, gone_of(state))
+    noted(state, items=len(found.hits))
+    return search_answer(found, query.k, total_ms=(time.perf_counter() - started) * 1e3)
+
+
 def search_routes(operations: SearchOperations) -> APIRouter:
     """The routes under /v1/search."""
     router = APIRouter(prefix="/v1", tags=["search"])
 
-    async def answer(request: Request, question: Question, pictures: tuple[Clue, ...] = ()) -> dict[str, Any]:
-        started = time.perf_counter()
-        query = await query_of(question, operations, pictures, state=request.scope["state"])
-        found = await operations.search(query, gone_of(request.scope["state"]))
-        noted(request.scope["state"], items=len(found.hits))
-        return search_answer(found, query.k, total_ms=(time.perf_counter() - started) * 1e3)
-
     @router.post("/search", responses={200: {"model": SearchOut}, **problems()}, response_class=JSONAnswer)
     async def search(question: Question, request: Request) -> JSONAnswer:
         """Rank the gallery by a description, pictures, items, or several of them."""
-        return JSONAnswer(await answer(request, question))
+        return JSONAnswer(await answered(operations, request.scope["state"], question))
 
     @router.post("/search/upload", responses={200: {"model": SearchOut}, **problems()}, response_class=JSONAnswer)
     async def search_upload(
@@ -76,7 +86,7 @@ def search_routes(operations: SearchOperations) -> APIRouter:
         uploads = [await each.read() for each in image]
         noted(request.scope["state"], sought=uploads)
         pictures = [await picture_clue(each, operations, weight=image_weight) for each in uploads]
-        return JSONAnswer(await answer(request, asked, tuple(pictures)))
+        return JSONAnswer(await answered(operations, request.scope["state"], asked, tuple(pictures)))
 
     @router.post("/search/batch", responses={200: {"model": BatchOut}, **problems()}, response_class=JSONAnswer)
     async def search_batch(batch: BatchIn, request: Request) -> JSONAnswer:
@@ -84,7 +94,7 @@ def search_routes(operations: SearchOperations) -> APIRouter:
 
         async def one(question: Question) -> dict[str, Any]:
             try:
-                return await answer(request, question)
+                return await answered(operations, request.scope["state"], question)
             except _REFUSALS as error:
                 return {"detail": sentence_of(error)}
 
