@@ -15,7 +15,7 @@ from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.config import NearestConfig
 from reid_ray.gallery.depot.interface import Depot
 from reid_ray.gallery.gallery_reader import GalleryReader
-from reid_ray.gallery.items import ID, as_dicts
+from reid_ray.gallery.items import ID
 from reid_ray.gallery.nearest.browsing import Listed, newest
 from reid_ray.gallery.nearest.cursors import Page, page_after, search_digests
 from reid_ray.gallery.nearest.feedback import moved_query
@@ -86,9 +86,8 @@ class GalleryView(GalleryReader):
             if without:
                 for mask, row_N in zip(passing, self._rows_of(list(without)), strict=True):
                     mask[row_N[row_N >= 0]] = False
-        search = PartSearch(parts, passing, Wish(k, threshold, one_per), NearestConfig() if exact else nearest, self._items, self._device)
-        hits = search.hits(query_QD)
-        return [[Found(generation, hit.item[ID], hit.score, hit.item) for hit in found] for found in hits]
+        wish, how = Wish(k, threshold, one_per), NearestConfig() if exact else nearest
+        return PartSearch(parts, generation, passing, wish, how, self._items, self._device).hits(query_QD)
 
     def page(self, query_D: np.ndarray, k: int, *, cursor: str | None = None, **options: Any) -> Page:
         """The first k hits of a query, or those after a page before.
@@ -209,4 +208,4 @@ class GalleryView(GalleryReader):
 
     def _items(self, part: LivePart, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Rows with every column of the gallery; what was added before a column was known has none of it."""
-        return as_dicts(part.rows(), rows, self.schema.names)
+        return part.reader().dicts(rows, self.schema.names)

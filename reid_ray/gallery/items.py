@@ -6,9 +6,8 @@ An item's identity is its `item_id`, never a row number. Knows columns and types
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,6 @@ SHOWN_ONLY = frozenset({"caption"})
 _RESERVED = frozenset({ID, VECTOR, THUMBNAIL, ADDED})
 _FILTERABLE = (pa.types.is_integer, pa.types.is_floating, pa.types.is_string, pa.types.is_boolean, pa.types.is_timestamp)
 _NORM_TOLERANCE = 1e-3
-_FEW = 64  # rows, whose values are read one by one: in a process that does other things between, a take costs more
 
 
 @dataclass(frozen=True)
@@ -202,14 +200,3 @@ def concatenated(batches: Iterable[Items], schema: pa.Schema) -> Items:
         pa.concat_tables([in_schema(each.rows, schema) for each in found]).combine_chunks(),
         pa.concat_arrays([each.thumbnails.cast(pa.large_binary()) for each in found]),
     )
-
-
-def as_dicts(rows: pa.Table, numbers: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Some rows as {column: value} of these columns, None of those that the table lacks."""
-    if len(numbers) <= _FEW and all(column.num_chunks == 1 for column in rows.columns):
-        arrays = [rows[name].chunk(0) if name in rows.column_names else None for name in names]
-        columns = [[None if array is None else array[number].as_py() for number in numbers] for array in arrays]
-        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    taken = rows.take(pa.array(numbers, pa.int64()))
-    columns = [taken[name].to_pylist() if name in rows.column_names else [None] * len(numbers) for name in names]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -5,10 +5,10 @@ Knows pages of hits, and which encoder belongs to a gallery; not encoding, HTTP 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,17 +179,13 @@ class SearchedGallery:
                 self._one.refresh()
                 self._looked = time.monotonic()
 
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[SearchableGallery]:
+    def _held(self) -> AbstractContextManager[SearchableGallery]:
         if self._flips is not None:
-            with self._flips.held() as view:
-                yield view
-        else:
-            assert self._one is not None
-            yield self._one
+            return self._flips.held()
+        assert self._one is not None
+        return nullcontext(self._one)
 
-    @contextlib.contextmanager
-    def _looked_at(self) -> Iterator[SearchableGallery]:
+    def _looked_at(self) -> AbstractContextManager[SearchableGallery]:
         """What is searched, after a look at what was written if the last one was a while ago; where replicas flip, a thread looks."""
         if self._one is not None and time.monotonic() - self._looked > _LOOK_EVERY_S and self._looking.acquire(blocking=False):
             try:
@@ -197,8 +193,7 @@ class SearchedGallery:
                 self._looked = time.monotonic()
             finally:
                 self._looking.release()
-        with self._held() as view:
-            yield view
+        return self._held()
 
 
 def _page(

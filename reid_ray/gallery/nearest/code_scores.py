@@ -7,7 +7,6 @@ Schwarz), but for the rounding of sums. Knows codes and queries; not what is mad
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -42,11 +41,10 @@ class CodeScores:
         spare = int(queries % _TOGETHER == _TOGETHER - 1)
         self._weight_PD = np.concatenate([query_QD * codes.step_D, np.zeros((spare, query_QD.shape[1]), np.float32)])
         self._offset_P = np.zeros(len(self._weight_PD), np.float32)
-        self.error, rounding = 0.0, (query_QD.shape[1] + 4) * 2.0**-24
-        for number, query_D in enumerate(query_QD.astype(np.float64)):
-            self._offset_P[number] = query_D @ codes.wide_middle
-            reached = rounding * float(np.abs(query_D) @ codes.reach)
-            self.error = max(self.error, math.sqrt(query_D @ query_D) * codes.error + reached)
+        wide_QD = query_QD.astype(np.float64)
+        self._offset_P[:queries] = wide_QD @ codes.wide_middle
+        length_Q, reached_Q = np.sqrt((wide_QD * wide_QD).sum(axis=1)), np.abs(wide_QD) @ codes.reach
+        self.error = float((length_Q * codes.error + (query_QD.shape[1] + 4) * 2.0**-24 * reached_Q).max())
 
     def blocks(self, passing: np.ndarray | None, count: int, rows: int) -> Iterator[ScoredBlock]:
         """Scores of the `count` rows that pass (None: all), at most `rows` at a time."""
@@ -107,29 +105,45 @@ def _blas() -> tuple[Any, ...]:
 def _score(  # noqa: PLR0917
     code_ND: np.ndarray, row_B: np.ndarray, mask_B: np.ndarray, weight_PD: np.ndarray, offset_P: np.ndarray, score_BP: np.ndarray
 ) -> None:
-    """Scores of the rows that are listed, or of all that pass (an empty mask: all)."""
-    masked, listed, queries = mask_B.shape[0] > 0, row_B.shape[0] > 0, weight_PD.shape[0]
-    for at in range(score_BP.shape[0]):
+    """Scores of the rows that are listed, or of all that pass (an empty mask: all), by twos: what is read of a query serves both."""
+    masked, listed, count, queries = mask_B.shape[0] > 0, row_B.shape[0] > 0, score_BP.shape[0], weight_PD.shape[0]
+    at = 0
+    while at < count:
         if masked and not mask_B[at]:
+            at += 1
             continue
-        code_D = code_ND[row_B[at] if listed else at]
+        other = at + 1
+        while masked and other < count and not mask_B[other]:
+            other += 1
+        if other == count:
+            other = at  # the last one, by itself
+        left_D, right_D = code_ND[row_B[at] if listed else at], code_ND[row_B[other] if listed else other]
         query = 0
         while query + 4 <= queries:
-            one_D, two_D, three_D, four_D = weight_PD[query], weight_PD[query + 1], weight_PD[query + 2], weight_PD[query + 3]
-            one, two, three, four = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for d in range(code_D.shape[0]):
-                code = np.float32(code_D[d])
-                one += code * one_D[d]
-                two += code * two_D[d]
-                three += code * three_D[d]
-                four += code * four_D[d]
-            score_BP[at, query], score_BP[at, query + 1] = one + offset_P[query], two + offset_P[query + 1]
-            score_BP[at, query + 2], score_BP[at, query + 3] = three + offset_P[query + 2], four + offset_P[query + 3]
+            weight_1, weight_2, weight_3, weight_4 = weight_PD[query], weight_PD[query + 1], weight_PD[query + 2], weight_PD[query + 3]
+            left_1, left_2, left_3, left_4 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+            right_1, right_2, right_3, right_4 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+            for d in range(left_D.shape[0]):
+                left, right = np.float32(left_D[d]), np.float32(right_D[d])
+                left_1 += left * weight_1[d]
+                left_2 += left * weight_2[d]
+                left_3 += left * weight_3[d]
+                left_4 += left * weight_4[d]
+                right_1 += right * weight_1[d]
+                right_2 += right * weight_2[d]
+                right_3 += right * weight_3[d]
+                right_4 += right * weight_4[d]
+            score_BP[at, query], score_BP[at, query + 1] = left_1 + offset_P[query], left_2 + offset_P[query + 1]
+            score_BP[at, query + 2], score_BP[at, query + 3] = left_3 + offset_P[query + 2], left_4 + offset_P[query + 3]
+            score_BP[other, query], score_BP[other, query + 1] = right_1 + offset_P[query], right_2 + offset_P[query + 1]
+            score_BP[other, query + 2], score_BP[other, query + 3] = right_3 + offset_P[query + 2], right_4 + offset_P[query + 3]
             query += 4
         while query < queries:
-            one_D = weight_PD[query]
-            one = np.float32(0)
-            for d in range(code_D.shape[0]):
-                one += np.float32(code_D[d]) * one_D[d]
-            score_BP[at, query] = one + offset_P[query]
+            weight_1 = weight_PD[query]
+            left_1, right_1 = np.float32(0), np.float32(0)
+            for d in range(left_D.shape[0]):
+                left_1 += np.float32(left_D[d]) * weight_1[d]
+                right_1 += np.float32(right_D[d]) * weight_1[d]
+            score_BP[at, query], score_BP[other, query] = left_1 + offset_P[query], right_1 + offset_P[query]
             query += 1
+        at = other + 1

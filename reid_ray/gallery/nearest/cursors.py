@@ -18,6 +18,8 @@ import numpy as np
 from reid_ray.errors import ConfigError
 from reid_ray.gallery.nearest.hits import Found
 
+_OPTIONS, _MARK = json.JSONEncoder(sort_keys=True, default=str), json.JSONEncoder(ensure_ascii=False)  # made once, for that takes longer
+
 
 @dataclass(frozen=True)
 class Page:
@@ -42,7 +44,7 @@ class _Mark:
 
 def search_digests(query_QD: np.ndarray, options: dict[str, Any]) -> list[str]:
     """What the cursors of queries are bound to, one each: a digest of the query and of what else was asked, which they share."""
-    text = json.dumps(options, sort_keys=True, default=str).encode()
+    text = _OPTIONS.encode(options).encode()
     query_QD = np.ascontiguousarray(query_QD, np.float32)
     return [hashlib.blake2b(query_D.tobytes() + text, digest_size=8).hexdigest() for query_D in query_QD]
 
@@ -71,8 +73,11 @@ def page_after(cursor: str | None, k: int, digest: str, generation: int, search:
     hits = rest[:k]
     if len(rest) <= k:
         return Page(hits, None)
-    tied = sum(hit.score == hits[-1].score for hit in found[: len(found) - len(rest) + k])
-    return Page(hits, _written(_Mark(digest, generation, len(found) - len(rest) + k, hits[-1].item_id, hits[-1].score, tied)))
+    shown, last = len(found) - len(rest) + k, hits[-1]
+    tied = 1
+    while tied < shown and found[shown - tied - 1].score == last.score:
+        tied += 1
+    return Page(hits, _written(_Mark(digest, generation, shown, last.item_id, last.score, tied)))
 
 
 def _shown(found: Sequence[Found], mark: _Mark) -> int:
@@ -86,7 +91,7 @@ def _shown(found: Sequence[Found], mark: _Mark) -> int:
 
 def _written(mark: _Mark) -> str:
     values = [mark.search, mark.generation, mark.shown, mark.item_id, mark.score, mark.tied]
-    return base64.urlsafe_b64encode(json.dumps(values, ensure_ascii=False).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(_MARK.encode(values).encode()).decode().rstrip("=")
 
 
 def _read(cursor: str, digest: str, generation: int) -> _Mark:

@@ -22,7 +22,7 @@ from reid_ray.gallery.sealed.twins import NO_TWINS, Twins
 
 _ROWS_PER_BLOCK = 8_192  # 16 MB of 512 float32, and for each query 32 KB of scores
 _SCORES_PER_BLOCK = 65_536  # of few queries, a block has more rows
-_FEW = {"float32": 12, "float16": 48}  # queries for which codes take less than BLAS, which wants float32
+_FEW = {"float32": 32, "float16": 48}  # queries for which codes take less than BLAS, which wants float32
 _ROWS_A_HIT = 16  # codes are worth their while where there are so many for each hit that is wanted: some are looked at twice
 _MANY, _MOST_ALIKE = 4_096, 8  # candidates a query, or a part of all rows: with more, BLAS takes less time
 _LIKED_BY_BLAS = 4  # queries: for one or two fewer it takes as long, or longer
@@ -57,6 +57,10 @@ def exact_top(query_QD: np.ndarray, places: Sequence[Place], k: int) -> tuple[np
     k = min(k, sum(counts))
     if not queries or not k:
         return np.zeros((queries, 0), np.float32), np.zeros((queries, 0), np.int32), np.zeros((queries, 0), np.int64)
+    if not all(counts):  # as a buffer into which nothing was added
+        counting = [number for number, count in enumerate(counts) if count]
+        score_QK, place_QK, row_QK = exact_top(query_QD, [places[number] for number in counting], k)
+        return score_QK, np.asarray(counting, np.int32)[place_QK], row_QK
     starts = np.cumsum([0, *(len(place.vectors) for place in places)])
     candidates = _candidates(query_QD, places, counts, starts, k=k, by_codes=True)
     if candidates is None:
@@ -73,8 +77,6 @@ def _candidates(
     rounding = 2 * dim * 2.0**-24  # of two sums, and for vectors a little longer than 1
     shortlists, query_DP, many = _Shortlists(queries, k), _padded(query_QD).T, max(_MANY * queries, sum(counts) // _MOST_ALIKE)
     for start, place, count in zip(starts, places, counts, strict=False):
-        if not count:
-            continue
         passing = None if count == len(place.vectors) else place.passing
         kept_QT = np.zeros((queries, place.twins.groups), np.int32)  # memory is touched where there are twins among the best
         if (codes := _asked(query_QD, place, count, k) if by_codes else None) is None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from reid_ray.errors import ConfigError, DataError
 from reid_ray.gallery.config import NearestConfig
+from reid_ray.gallery.items import ID
 from reid_ray.gallery.nearest.best_of_parts import best_of_parts
 from reid_ray.gallery.nearest.live_part import LivePart
 from reid_ray.gallery.sealed.postings import Condition
@@ -22,7 +23,7 @@ _GROWTH = 4
 
 
 class Found(NamedTuple):
-    """One hit. A tuple, as is RowHit: of these there are thousands a second.
+    """One hit. A tuple, for of these there are thousands a second.
 
     generation: in which it was found; with item_id it names the item for good.
     score: cosine, or what a re-ranking made of it.
@@ -44,15 +45,6 @@ class Wish:
     one_per: str | None = None
 
 
-class RowHit(NamedTuple):
-    """A row, its score, and the item that it is."""
-
-    score: float
-    part: int
-    row: int
-    item: dict[str, Any]
-
-
 @dataclass
 class _Taken:
     """The hits of one query so far, (score, part, row) each, and whether there may be more."""
@@ -67,6 +59,7 @@ class PartSearch:
     """A search of a gallery as it was when it began.
 
     parts: of the gallery.
+    generation: that they are of.
     passing: for each part which rows count: bool [N].
     wish: what is wanted.
     nearest: how to search; of kind flat exactly.
@@ -75,18 +68,21 @@ class PartSearch:
     """
 
     parts: Sequence[LivePart]
+    generation: int
     passing: Sequence[np.ndarray]
     wish: Wish
     nearest: NearestConfig
     items_of: Callable[[LivePart, Sequence[int]], list[dict[str, Any]]]
     device: str | None = None
 
-    def hits(self, query_QD: np.ndarray) -> list[list[RowHit]]:
+    def hits(self, query_QD: np.ndarray) -> list[list[Found]]:
         """The hits of each unit vector, best first, equal scores in the order of part and row."""
+        found = self._best(query_QD, self.passing, self.wish.k)
+        if self._are_hits(found):
+            return self._with_items([list(zip(*each, strict=True)) for each in zip(*(array.tolist() for array in found), strict=True)])
         taken = [_Taken() for _ in query_QD]
-        for each, *found in zip(taken, *self._best(query_QD, self.passing, self.wish.k), strict=True):
-            self._take(each, found, self.wish.k)
-        for query_D, each in zip(query_QD, taken, strict=True):
+        for query_D, each, *first in zip(query_QD, taken, *found, strict=True):
+            self._take(each, first, self.wish.k)
             fetched = self.wish.k
             while each.unfinished:
                 fetched *= _GROWTH
@@ -95,14 +91,19 @@ class PartSearch:
             each.hits.sort(key=lambda hit: (-hit[0], hit[1], hit[2]))  # a later round of an approximate kind may find better
         return self._with_items([each.hits for each in taken])
 
-    def _with_items(self, hits: Sequence[Sequence[tuple[float, int, int]]]) -> list[list[RowHit]]:
+    def _are_hits(self, found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> bool:
+        """Whether what was found first is what is wanted, as nearly always: all of it counts, and none was deleted since."""
+        if self.wish.threshold is not None or self.wish.one_per is not None:
+            return False
+        _, part_QK, row_QK = found
+        return all(self.parts[number].alive[row_QK[part_QK == number]].all() for number in set(part_QK.ravel().tolist()))
+
+    def _with_items(self, hits: Sequence[Sequence[tuple[float, int, int]]]) -> list[list[Found]]:
         """Hits of all queries with their columns, which are read once for each part: row by row it takes ten times as long."""
         items: dict[tuple[int, int], dict[str, Any]] = {}
-        for number, part in enumerate(self.parts):
-            rows = sorted({row for found in hits for _, where, row in found if where == number})
-            if rows:
-                items.update(zip(((number, row) for row in rows), self.items_of(part, rows), strict=True))
-        return [[RowHit(score, number, row, items[number, row]) for score, number, row in found] for found in hits]
+        for number, row_N in _rows_by_part(hits).items():
+            items.update(zip(((number, row) for row in row_N), self.items_of(self.parts[number], row_N), strict=True))
+        return [[Found(self.generation, (item := items[number, row])[ID], score, item) for score, number, row in found] for found in hits]
 
     def _best(self, query_QD: np.ndarray, passing: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         searched = [part.searched(mask, self.nearest.kind, self.device) for part, mask in zip(self.parts, passing, strict=True)]
@@ -144,6 +145,15 @@ class PartSearch:
         return masks
 
 
+def _rows_by_part(hits: Sequence[Sequence[tuple[float, int, int]]]) -> dict[int, list[int]]:
+    """The rows of all queries' hits by the number of their part, ascending."""
+    rows: dict[int, set[int]] = {}
+    for found in hits:
+        for _, number, row in found:
+            rows.setdefault(number, set()).add(row)
+    return {number: sorted(each) for number, each in rows.items()}
+
+
 def _value_of(part: LivePart, row: int, column: str) -> Any:
     """What a row has in a column; None where its part lacks it."""
     rows = part.rows()
@@ -162,7 +172,8 @@ def checked_queries(query_QD: np.ndarray, k: int, dim: int) -> np.ndarray:
         raise ConfigError(f"k is {k}, but must be at least 1")
     if query_QD.ndim != 2 or query_QD.shape[1] != dim:
         raise DataError(f"queries of shape {query_QD.shape} do not fit a gallery of dimension {dim}")
-    norm_Q = np.sqrt(np.einsum("qd,qd->q", query_QD, query_QD))
-    if len(wrong := np.flatnonzero(~(np.abs(norm_Q - 1) <= 1e-3))):
-        raise DataError(f"query {wrong[0]} has a vector of length {norm_Q[wrong[0]]:g}, not 1; L2-normalise vectors first")
+    norm_Q = np.sqrt((query_QD * query_QD).sum(axis=1))
+    if not (is_unit_Q := np.abs(norm_Q - 1) <= 1e-3).all():
+        wrong = int(np.argmin(is_unit_Q))
+        raise DataError(f"query {wrong} has a vector of length {norm_Q[wrong]:g}, not 1; L2-normalise vectors first")
     return query_QD

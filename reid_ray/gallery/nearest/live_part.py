@@ -11,6 +11,7 @@ from reid_ray.gallery.buffer import Buffer
 from reid_ray.gallery.items import ID
 from reid_ray.gallery.nearest.best_of_parts import CandidateSource, Searched
 from reid_ray.gallery.nearest.exact_top import Place
+from reid_ray.gallery.row_reader import RowReader
 from reid_ray.gallery.sealed.postings import Filter, Postings, passing_rows
 from reid_ray.gallery.sealed.segment import Segment
 
@@ -25,6 +26,7 @@ class LivePart:
     source: Segment | Buffer
     alive: np.ndarray
     _living: int | None = field(default=None, repr=False)  # how many; None: to be counted
+    _reader: RowReader | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """How many rows live."""
@@ -96,3 +98,10 @@ class LivePart:
     def rows(self) -> pa.Table:
         """Its items' columns."""
         return self.source.rows() if isinstance(self.source, Buffer) else self.source.rows
+
+    def reader(self) -> RowReader:
+        """What reads some of them."""
+        rows, reader = self.rows(), self._reader
+        if reader is None or reader.rows is not rows:  # a buffer has another table once something was added
+            self._reader = reader = RowReader(rows)
+        return reader
