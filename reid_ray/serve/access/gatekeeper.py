@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import re
-import secrets
 from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any
@@ -23,6 +21,7 @@ from reid_ray.serve.access.audit.noted import note_in
 from reid_ray.serve.access.body_intake import BodyIntake, BodyRefusedError, IncomingBody, too_large
 from reid_ray.serve.access.own_machine import why_remote
 from reid_ray.serve.access.refusals import Message, Receive, Refusal, Send, protected, refuse
+from reid_ray.serve.access.request_numbers import RequestNumbers
 from reid_ray.serve.access.roles import LOCAL, AccessRole, Caller
 from reid_ray.serve.access.route_table import RouteRule, RouteTable
 from reid_ray.serve.access.service_access import ServiceAccess
@@ -33,12 +32,10 @@ Scope = MutableMapping[str, Any]
 
 MOST_PURPOSE_CHARS = 500
 _LOG = logging.getLogger(__name__)
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Stated twice, one part of a service may go by the first and another by the second.
 _ONCE = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site", b"content-length", b"content-type", b"reid-purpose"})
 _TOO_MANY = frozenset({429, 503})  # nothing was done for those, and a flood of them must not fill the log
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
-_DRAWN = 64  # numbers of requests drawn at once: whoever asks the system waits for the interpreter's lock afterwards
 _FAILED = Refusal(500, "the request failed inside the service; its log says where")
 
 
@@ -58,7 +55,7 @@ class Gatekeeper:
         self._app, self._rules, self._access = app, rules, access
         self._intake = BodyIntake(access.limits)
         self.refused: Counter[int] = Counter()  # status -> requests, for metrics
-        self._numbers: list[str] = []
+        self._numbers = RequestNumbers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
@@ -71,8 +68,7 @@ class Gatekeeper:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, malformed = _headers(scope)
-        given = headers.get(b"x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else self._number()
+        request_id = self._numbers.of(headers.get(b"x-request-id", ""))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         verdict = malformed or self._judged(scope, headers, state)
@@ -81,13 +77,6 @@ class Gatekeeper:
             await refuse(send, await self._refusal_recorded(verdict, scope, state), request_id.encode())
         else:
             await self._through(scope, receive, send, verdict, request_id.encode())
-
-    def _number(self) -> str:
-        """64 random bits as a request's number."""
-        if not self._numbers:
-            drawn = secrets.token_hex(8 * _DRAWN)
-            self._numbers = [drawn[start : start + 16] for start in range(0, len(drawn), 16)]
-        return self._numbers.pop()
 
     async def _through(self, scope: Scope, receive: Receive, send: Send, rule: RouteRule, request_id: bytes) -> None:
         started, refusal = False, None

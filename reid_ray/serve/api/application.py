@@ -19,7 +19,7 @@ from reid_ray.serve.access.service_access import ServiceAccess
 from reid_ray.serve.api.access_routes import ACCESS_RULES, access_routes
 from reid_ray.serve.api.direct_search import DirectSearch
 from reid_ray.serve.api.gallery_routes import gallery_routes, gallery_rules
-from reid_ray.serve.api.load_shedding import LoadShedding
+from reid_ray.serve.api.load_shedding import EarlyShedding, LoadShedding
 from reid_ray.serve.api.problems import add_handlers, problems
 from reid_ray.serve.api.prometheus import ServiceMetrics
 from reid_ray.serve.api.schema import StatusOut
@@ -70,6 +70,8 @@ def make_api(
     api.add_middleware(metrics.middleware)
     if access_log is not None and access_log.path is not None:
         api.add_middleware(AccessLog, config=access_log)
+    else:  # a log of every request has refused ones, too
+        api.state.early_answer = EarlyShedding(operations, metrics)
     add_handlers(api)
     for routes in (search_routes(operations), gallery_routes(operations), access_routes(access)):
         api.include_router(routes)

@@ -69,6 +69,12 @@ class ServiceMetrics:
         self._search.observe(answer.search_ms / 1e3)
         self._batch.observe(answer.batch)
 
+    def count_refused(self, status: int) -> None:
+        """Count a request that was refused by its head alone."""
+        requests, seconds = self._of(_NO_ROUTE, _NO_ROUTE, status)
+        requests.inc()
+        seconds.observe(0.0)
+
     def _of(self, route: str, method: str, status: int) -> tuple[Any, Any]:
         """The counter and the histogram of a kind of request: looked up once, for that takes longer than to count."""
         key = route, method, status

@@ -69,15 +69,15 @@ class MicroBatcher(Generic[Request, Response]):
         """End threads that are idle."""
         self._threads.shutdown(wait=False)
 
-    @property
-    def wait_s(self) -> float:
-        """How long a request that comes now would wait for its answer, about, seconds.
+    def wait_s(self, before: int = 0) -> float:
+        """How long a request that comes now, after `before` others that come, would wait for its answer, about, seconds.
 
         0 where nobody else is there: refused by what the last one took, a lone request would never show that it takes less by now.
         """
-        if not self._at_work and not self._waiting:
+        waiting = len(self._waiting) + before
+        if not self._at_work and not waiting:
             return 0.0
-        batches, rest = divmod(len(self._waiting), self._max_batch_size)
+        batches, rest = divmod(waiting, self._max_batch_size)
         rounds, place = divmod(batches, self._lanes)
         following_s = rounds * self._times.of(self._max_batch_size) + self._times.of(rest + 1)
         free = [(0.0, 1.0)] * (self._lanes - len(self._at_work))

@@ -130,7 +130,7 @@ class SearchOperations:
     @property
     def wait_s(self) -> float:
         """What a search that comes now would wait for its answer, about, seconds."""
-        return self._batcher.wait_s
+        return self._batcher.wait_s()
 
     def on_answer(self, told: Callable[[Answer], None]) -> None:
         """Have `told` called with every answer from now on."""
@@ -151,14 +151,16 @@ class SearchOperations:
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._explanations.close()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether a search that comes now is one too many: the queue is full, or it would miss the next batch and wait too long.
+    def is_full(self, coming: int = 0) -> bool:
+        """Whether a search that comes now, after `coming` others that do not wait yet, is one too many.
 
-        Those of the next batch are no crowd: where they wait long, what is slow is the search, and to refuse one of two helps nobody.
+        The queue is full, or it would miss the next batch and wait too long. Those of the next batch are no crowd: where they wait long,
+        what is slow is the search, and to refuse one of two helps nobody.
         """
-        limits, waiting = self._batching, self.waiting
-        return waiting >= limits.max_queued_requests or (waiting >= limits.max_batch_size and self.wait_s > limits.max_wait_s)
+        limits, before = self._batching, self.waiting + coming
+        if before >= limits.max_queued_requests:
+            return True
+        return before >= limits.max_batch_size and self._batcher.wait_s(coming) > limits.max_wait_s
 
     async def search(self, query: Query, is_gone: Callable[[], bool] = stays) -> Answer:
         """Answer one query, together with those that arrived while the last batch was answered.
@@ -168,7 +170,7 @@ class SearchOperations:
             ClientGoneError: `is_gone` said so when it was the query's turn.
         """
         assert self.engine is not None
-        if self.is_full:
+        if self.is_full():
             raise OverloadedError
         answer = await self._in_words(self._batcher.submit(query, is_gone))
         for told in self._told:

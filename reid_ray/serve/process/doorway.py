@@ -21,6 +21,11 @@ class Doorway:
     def __init__(self) -> None:
         self.application: Any = None
 
+    @property
+    def state(self) -> Any:
+        """The application's, once there is one."""
+        return getattr(self.application, "state", None)
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI entry."""
         if self.application is not None:

@@ -63,11 +63,11 @@ def test_who_comes_while_a_batch_is_late_is_told_that_all_that_follow_are(monkey
         clock += 0.5  # what a batch takes
         await answer
         square.go.clear()
-        told, waiting = [batcher.wait_s], [batcher.submit(number) for number in range(3)]  # one at work, two that wait
+        told, waiting = [batcher.wait_s()], [batcher.submit(number) for number in range(3)]  # one at work, two that wait
         await asyncio.sleep(0.05)
         for passed in (0.0, 0.25, 0.75, 60.0):
             clock += passed
-            told.append(batcher.wait_s)
+            told.append(batcher.wait_s())
         square.go.set()
         await settled(waiting)
         return told
@@ -128,7 +128,7 @@ def test_as_many_batches_are_at_work_at_one_time_as_there_are_lanes(monkeypatch)
         square.go.clear()
         told, answers = [], []
         for number in range(1, 6):
-            told.append(batcher.wait_s)
+            told.append(batcher.wait_s())
             answers.append(batcher.submit(number))
             await asyncio.sleep(0.02)
             clock += 0.125
