@@ -234,14 +234,14 @@ MUTATIONS = (
     Mutation(
         "a refused request's body is taken for the next one",
         "reid_ray/serve/process/strict_http.py",
-        "        if self._is_answered:\n            self._is_answered = False\n        else:\n            super().on_message_complete()",
-        "        self._is_answered = False\n        super().on_message_complete()",
+        "        if not self._is_answered:\n            super().on_message_complete()\n",
+        "        super().on_message_complete()\n",
         (_SERVE + "api/test_load_shedding.py",),
     ),
     Mutation(
         "an early refusal overtakes the answer before it",
         "reid_ray/serve/process/strict_http.py",
-        "if answering is None or not (self.cycle is None or self.cycle.response_complete):",
+        "if answering is None or not self._has_answered():",
         "if answering is None:",
         (_SERVE + "api/test_load_shedding.py",),
     ),

@@ -71,19 +71,26 @@ class StrictHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Wait for the next head of the connection."""
         self._in_head, self._head_bytes = True, 0
-        if self._is_answered:
-            self._is_answered = False
-        else:
+        if not self._is_answered:
             super().on_message_complete()
+        self._is_answered = False
+        # A body that came later than its answer put an end to the timer of that, and the connection might be kept for good.
+        if self._has_answered() and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _early_answer(self) -> EarlyAnswer | None:
         """What is said without the application, on a connection that goes on, and whose earlier requests are answered."""
         answering: EarlyAnswering | None = getattr(getattr(self.app, "state", None), "early_answer", None)
-        if answering is None or not (self.cycle is None or self.cycle.response_complete):
+        if answering is None or not self._has_answered():
             return None
-        if self.expect_100_continue or self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive():
+        parser = self.parser
+        if self.expect_100_continue or parser.get_http_version() != "1.1" or parser.should_upgrade() or not parser.should_keep_alive():
             return None
         return answering(self.parser.get_method(), self.url, self.headers)
+
+    def _has_answered(self) -> bool:
+        """Whether every request that the application was asked has its answer."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _say(self, answer: EarlyAnswer) -> None:
         lines: list[Any] = [b"HTTP/1.1 %d %b\r\n" % (answer.status, HTTPStatus(answer.status).phrase.encode())]

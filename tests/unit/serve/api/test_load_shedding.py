@@ -18,6 +18,7 @@ from reid_ray.serve.api.load_shedding import EarlyShedding
 from reid_ray.serve.operations.search_operations import SearchOperations
 from reid_ray.serve.process.doorway import Doorway
 from reid_ray.serve.process.http_thread import bound_socket, running_server
+from reid_ray.serve.process.strict_http import StrictHttp
 
 BODY = json.dumps({"text": "3 red"}).encode()
 
@@ -113,14 +114,41 @@ def test_a_first_request_with_a_large_body_and_one_in_pieces_are_refused_and_the
     assert connection.ask(request())[0] == 200
 
 
+@pytest.mark.parametrize("later", [0, 8], ids=["a body that is there", "a body that comes later"])
+@pytest.mark.parametrize("early", [True, False], ids=["by the head", "by the application"])
+def test_a_connection_that_nobody_uses_after_a_refusal_is_closed(tmp_path, monkeypatch, later, early):
+    monkeypatch.setattr(StrictHttp, "connection_made", impatient(StrictHttp.connection_made))
+    full = Full(tmp_path, monkeypatch)
+    full.is_full = True
+    if not early:
+        full.api.state.early_answer = None
+    connection, whole = Connection(full.address), request()
+    connection.client.sendall(whole[: len(whole) - later])
+    assert connection.reply()[0] == 503
+    connection.client.sendall(whole[len(whole) - later :])
+    assert connection.client.recv(1) == b"", "within the 30 s that a test waits"
+    full.close()
+
+
+def impatient(connection_made):
+    """Connections that are kept for a moment."""
+
+    def made(self, transport):
+        connection_made(self, transport)
+        self.timeout_keep_alive = 0.3
+
+    return made
+
+
 @pytest.mark.parametrize(
     "data",
     [
         request(first=b"POST /v1/search HTTP/1.0"),
         request(further=b"Connection: close\r\n"),
         request(further=b"Expect: 100-continue\r\n"),
+        request(further=b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"),
     ],
-    ids=["HTTP/1.0", "the last one", "a body that waits"],
+    ids=["HTTP/1.0", "the last one", "a body that waits", "HTTP/2 offered"],
 )
 def test_who_does_not_go_on_with_the_connection_is_refused_by_the_application(full, data):
     full.is_full = True
